@@ -1,0 +1,51 @@
+# Two commands for people: `make demo` and `make test`. Each makes its own environment first.
+#
+#   make demo                   set-up, then the whole chain on the built-in data
+#   make test                   set-up, then every check and test
+#   make demo TORCH=cuda        the CUDA build of torch (the choice where nvidia-smi works)
+#   make demo PYTHON=python3.12 another interpreter (3.11 or newer)
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= recipes/demo.yaml
+TORCH_VERSION := 2.13.0
+TORCH ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+BIN := $(VENV)/bin
+# Threads that spin for ever slow each other down many times over on a busy machine; threads that
+# never spin halve the speed of small products on a quiet one. A short spin does neither.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 20000
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test checks clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.ready
+	$(BIN)/limbeck run $(RECIPE)
+
+test: checks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+checks: $(VENV)/.ready
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+	$(BIN)/pyright --pythonpath $(BIN)/python > $(VENV)/types.log || { cat $(VENV)/types.log; exit 1; }
+
+# Torch first and pinned: asked for by name alone, it brings gigabytes of CUDA libraries along.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "limbeck needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+ifeq ($(TORCH),cuda)
+	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)
+else
+	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)+cpu 2>/dev/null || \
+	  $(BIN)/pip install --quiet --index-url $(CPU_INDEX) torch==$(TORCH_VERSION)+cpu
+endif
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,110 @@
+"""What every benchmark shares: its options, the machine it ran on, its table and its JSON.
+
+A benchmark writes `{environment, rows, ratios}`. A row is one measurement; ratios are named numbers
+whose two sides were measured in turns within one run, so that a busy neighbour slows both.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "onnxruntime", "numpy")
+
+
+def parse_options(description: str) -> argparse.Namespace:
+    """The options of a benchmark: `json`, a path or nothing, and `quick`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, help="write environment, rows and ratios here")
+    parser.add_argument("--quick", action="store_true", help="fewer turns, for a first look")
+    return parser.parse_args()
+
+
+def environment() -> dict[str, Any]:
+    """The machine, its load before the benchmark, and the versions in use."""
+    return {
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def report(
+    options: argparse.Namespace,
+    *,
+    environment: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    ratios: Mapping[str, float],
+    labels: Sequence[str],
+) -> None:
+    """Print every row, the medians of rows with equal labels, and the ratios; write the JSON."""
+    print(f"{environment['cpu']}, {environment['cpu_count']} CPUs, "
+          f"load before {environment['load_average']}")  # fmt: skip
+    print_table(rows)
+    print("\nmedians")
+    print_table(medians(rows, labels=labels))
+    print("\nratios")
+    for name, value in ratios.items():
+        print(f"  {name} = {value:.3g}")
+    if options.json is not None:
+        content = {"environment": environment, "rows": rows, "ratios": ratios}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def medians(rows: Iterable[Mapping[str, Any]], *, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """One row for each combination of labels, with the median of every other number."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[label] for label in labels), []).append(row)
+    found = []
+    for key, members in groups.items():
+        numbers = [
+            name
+            for name, value in members[0].items()
+            if name not in (*labels, "turn") and isinstance(value, int | float)
+        ]
+        middle = {name: statistics.median(row[name] for row in members) for name in numbers}
+        found.append(dict(zip(labels, key, strict=True)) | middle)
+    return found
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows under their names, in columns."""
+    if not rows:
+        return
+    names = list(rows[0])
+    cells = [names, *([_show(row.get(name, "")) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    for line in cells:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def _show(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,113 @@
+"""What can be named in a recipe, and what an artifact is: as data, and as text to read.
+
+Left out: running anything.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.tree import Tree
+
+from limbeck.contracts.artifacts import Artifact, Parent, size_bytes
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import UnknownNameError
+from limbeck.pipeline import Line
+
+TABLES = {
+    "stages": "limbeck.stages:STAGES",
+    "models": "limbeck.models:MODELS",
+    "objectives": "limbeck.objectives:OBJECTIVES",
+    "criteria": "limbeck.pruning:CRITERIA",
+    "schemes": "limbeck.quantization:SCHEMES",
+    "runtimes": "limbeck.runtimes:RUNTIMES",
+    "sources": "limbeck.data:SOURCES",
+    "tasks": "limbeck.evaluation:TASKS",
+    "packs": "limbeck.packs:describe_packs",
+}
+
+
+def list_names(what: str) -> dict[str, dict[str, str]]:
+    """Names of one table, or of all, each with the first line of its documentation.
+
+    Raises:
+        UnknownNameError: there is no such table.
+    """
+    if what and what not in TABLES:
+        raise UnknownNameError(what, known=TABLES, what="list")
+    return {name: _describe(name) for name in ([what] if what else TABLES)}
+
+
+def _describe(name: str) -> dict[str, str]:
+    table: Mapping[str, str] | Callable[[], dict[str, str]] = resolve(TABLES, name, what="list")
+    if callable(table):
+        return table()
+    return {
+        key: _first_line(resolve(table, key, what=name)) if ":" in text or "." in text else text
+        for key, text in table.items()
+    }
+
+
+def _first_line(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n", 1)[0]
+
+
+def draw_names(found: Mapping[str, Mapping[str, str]]) -> Table:
+    """The lists as one table."""
+    table = Table("list", "name", "what it is", box=None, header_style="bold")
+    for what, names in found.items():
+        for name, text in names.items():
+            table.add_row(what, name, text)
+    return table
+
+
+def describe_artifact(artifact: Artifact, lines: Sequence[Line]) -> dict[str, Any]:
+    """Manifest, size, and lineage as data."""
+    return {
+        **artifact.manifest.model_dump(mode="json"),
+        "path": str(artifact.path),
+        "size_bytes": size_bytes(artifact.path),
+        "lineage": [
+            {
+                "depth": depth,
+                "field": field,
+                "name": item.name,
+                "content_hash": _hash(item),
+                "present": isinstance(item, Artifact),
+                "sources": dict(item.manifest.sources) if isinstance(item, Artifact) else {},
+            }
+            for depth, field, item in lines
+        ],
+    }
+
+
+def _hash(item: Artifact | Parent) -> str:
+    return item.manifest.content_hash if isinstance(item, Artifact) else item.content_hash
+
+
+def draw_artifact(artifact: Artifact, lines: Sequence[Line]) -> Group:
+    """Manifest, metrics and lineage, as text to read."""
+    manifest = artifact.manifest
+    head = Table(box=None, show_header=False)
+    head.add_row("artifact", f"{manifest.name} ({manifest.kind}, made by {manifest.stage or '-'})")
+    head.add_row("folder", f"{artifact.path}, {size_bytes(artifact.path):,} bytes")
+    head.add_row("content", manifest.content_hash)
+    head.add_row("made in", f"{manifest.seconds:,.1f} s")
+    head.add_row("versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
+    for name, value in manifest.metrics.items():
+        head.add_row(name, f"{value:,.6g}" if isinstance(value, float) else str(value))
+    tree = Tree("lineage")
+    branches = {-1: tree}
+    told: set[str] = set()
+    for depth, field, item in lines:
+        gone = "" if isinstance(item, Artifact) else " [red](folder is gone)[/]"
+        label = f"{field + ': ' if field else ''}[bold]{item.name}[/] {_hash(item)[:12]}{gone}"
+        again = _hash(item) in told
+        told.add(_hash(item))
+        branches[depth] = branches[depth - 1].add(label + (" (as above)" if again else ""))
+        if isinstance(item, Artifact) and not again:
+            for path, digest in item.manifest.sources.items():
+                branches[depth].add(f"source {path} {digest[:12]}")
+    return Group(head, tree)

@@ -1,0 +1,183 @@
+"""Artifacts: folders with a `manifest.json` that says what they are and where they came from.
+
+A content hash covers every file except the manifest and what the stage declares as measured (times
+differ from run to run, answers do not). Left out: deciding when to make one (`limbeck.pipeline`).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import ArtifactError
+
+Kind = Literal["corpus", "checkpoint", "signals", "bundle", "report"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MANIFEST = "manifest.json"
+
+
+class Parent(Config):
+    """One artifact that another was made from."""
+
+    name: str
+    path: str
+    kind: Kind
+    content_hash: str
+
+
+class Manifest(Config):
+    """What a folder is, what made it, and from what."""
+
+    name: str
+    kind: Kind
+    stage: str
+    key: str
+    """Hash of everything the stage reads: equal keys mean the artifact can be reused."""
+    content_hash: str
+    parents: Mapping[str, tuple[Parent, ...]]
+    """Field of the recipe entry to the artifacts it names."""
+    sources: Mapping[str, str]
+    """External files and folders to the hashes of their content."""
+    recipe: Mapping[str, Any]
+    """The resolved recipe entry."""
+    versions: Mapping[str, str]
+    files: Mapping[str, str]
+    """Every file to its SHA-256, those with measurements too: damage shows, whatever it hits."""
+    metrics: Mapping[str, Any]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder on disk, with its manifest; a published checkpoint has a derived one."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The recipe entry that made it."""
+        return self.manifest.name
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a running stage is given: its inputs, and where to write."""
+
+    name: str
+    folder: Path
+    """The artifact grows here."""
+    state: Path
+    """What a killed run needs to go on; dropped when the stage is done."""
+    inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
+
+    def one(self, name: str) -> Artifact:
+        """The single artifact that a field names."""
+        (artifact,) = self.inputs[name]
+        return artifact
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        ArtifactError: there is no such file.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; check the path in the recipe")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Each file below a folder, by its relative path, with its SHA-256."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_file() and relative != MANIFEST:
+            found[relative] = hash_file(path)
+    return found
+
+
+def hash_path(path: Path) -> str:
+    """Hash of a file, or of every file below a folder."""
+    if path.is_dir():
+        return hash_text(json.dumps(hash_files(path), sort_keys=True))
+    return hash_file(path)
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's text so that a kill leaves the old text or the new one, never half."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an artifact folder.
+
+    Raises:
+        ArtifactError: the folder or its manifest is missing or damaged.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder; make it with `limbeck run RECIPE`")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no {MANIFEST}, so it is not an artifact of Limbeck")
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: damaged manifest ({error}); delete the folder and run again"
+        ) from None
+
+
+def read_artifact(folder: Path, *, kinds: tuple[Kind, ...] = KINDS) -> Artifact:
+    """The artifact in a folder; a transformers folder without a manifest counts as a checkpoint.
+
+    Raises:
+        ArtifactError: the folder is none, or of another kind than asked for.
+    """
+    plain = folder / "config.json"
+    if not (folder / MANIFEST).is_file() and plain.is_file() and "checkpoint" in kinds:
+        files = hash_files(folder)
+        manifest = Manifest(
+            name=folder.name, kind="checkpoint", stage="", key="", parents={}, sources={},
+            content_hash=hash_text(json.dumps(files, sort_keys=True)), files=files,
+            recipe={}, versions={}, metrics={}, seconds=0.0,
+        )  # fmt: skip
+        return Artifact(folder, manifest)
+    manifest = read_manifest(folder)
+    if manifest.kind not in kinds:
+        raise ArtifactError(
+            f"{folder}: is a {manifest.kind}, expected {' or '.join(kinds)}: name another artifact"
+        )
+    return Artifact(folder, manifest)
+
+
+def find_damage(artifact: Artifact) -> list[str]:
+    """Files whose bytes are no longer those that the manifest records."""
+    return [
+        name
+        for name, digest in artifact.manifest.files.items()
+        if not (artifact.path / name).is_file() or hash_file(artifact.path / name) != digest
+    ]

@@ -1,0 +1,93 @@
+"""Every error Limbeck raises on purpose.
+
+    LimbeckError
+    |-- RecipeError (ValueError)             a recipe or an override is wrong: every fault at once
+    |-- UnknownNameError (LookupError)       a name stands in no table
+    |-- DataError (ValueError)               a source file or a record is wrong
+    |   `-- LeakError                        training and evaluation share a question
+    |-- ArtifactError (ValueError)           a folder is not the artifact that was expected
+    |   `-- CheckpointError                  a model folder cannot be read or does not fit
+    |-- TrainingError (ArithmeticError)      training diverged
+    |-- ParityError (ArithmeticError)        an exported or converted model answers differently
+    `-- BusyError (RuntimeError)             another process works in the same folder
+
+A message says what was found, what was expected and what to do. Left out: errors that only a
+bug can cause; those stay assertions.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class LimbeckError(Exception):
+    """Base of every error that a user can cause and can mend."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in a file: where, and what to do about it."""
+
+    where: str
+    message: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.where}: {self.message}"
+
+
+class RecipeError(LimbeckError, ValueError):
+    """A recipe cannot be run; `faults` holds every reason found."""
+
+    def __init__(self, path: Path | str, faults: Iterable[Fault]) -> None:
+        self.path = str(path)
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        count = len(self.faults)
+        super().__init__(f"{self.path}: {count} fault{'s' if count != 1 else ''}\n{lines}")
+
+
+class UnknownNameError(LimbeckError, LookupError):
+    """A name that stands in no table, with the nearest known one."""
+
+    def __init__(self, name: str, *, known: Iterable[str], what: str) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {what} {name!r}: {hint}known: {', '.join(known) or 'none'}")
+
+
+class DataError(LimbeckError, ValueError):
+    """A source cannot be read as what it claims to be."""
+
+    def __init__(self, message: str, *, path: Path | str = "", line: int = 0) -> None:
+        self.path = str(path)
+        self.line = line
+        place = f"{path}:{line}: " if line else (f"{path}: " if path else "")
+        super().__init__(place + message)
+
+
+class LeakError(DataError):
+    """A question stands in training and in evaluation."""
+
+
+class ArtifactError(LimbeckError, ValueError):
+    """A folder is missing, damaged, or of another kind than expected."""
+
+
+class CheckpointError(ArtifactError):
+    """A model folder cannot be loaded, or does not fit what it is used for."""
+
+
+class TrainingError(LimbeckError, ArithmeticError):
+    """Training produced numbers that cannot be trained on."""
+
+
+class ParityError(LimbeckError, ArithmeticError):
+    """A converted model differs from its original by more than the stated tolerance."""
+
+
+class BusyError(LimbeckError, RuntimeError):
+    """Another process is at work in this folder."""

@@ -1,0 +1,189 @@
+"""Recipes: a YAML mapping from artifact names to the stage that makes each.
+
+`${NAME:-fallback}` in a string stands for an environment variable. Left out: what a stage's keys
+mean (each stage's `Config`), and the order of running (`limbeck.pipeline`).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from limbeck.contracts.errors import Fault, RecipeError
+
+ENTRY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The text of a recipe, as data, with the line of every key."""
+
+    name: str
+    path: Path
+    entries: dict[str, dict[str, Any]]
+    lines: dict[tuple[str, ...], int]
+
+    def line(self, *keys: str | int) -> int:
+        """The line of a key, or of the nearest key above it; 0 when it was set elsewhere."""
+        path = tuple(str(key) for key in keys)
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0)
+
+
+def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, with `entry.field=value` overrides applied.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or is not a mapping of entries.
+    """
+    if not path.is_file():
+        near = ", ".join(str(item) for item in sorted(path.parent.glob("*.yaml"))) or "none"
+        raise RecipeError(path, [Fault("recipe", f"no such file; recipes there: {near}")])
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except UnicodeDecodeError as error:
+        raise RecipeError(path, [Fault("recipe", f"is not UTF-8 text: {error}")]) from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 0
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeError(path, [Fault("recipe", f"is not YAML: {problem}", line)]) from None
+    if not isinstance(data, dict) or not data:
+        raise RecipeError(
+            path,
+            [Fault("recipe", f"expected a mapping of entries, found {type(data).__name__}", 1)],
+        )
+    lines: dict[tuple[str, ...], int] = {}
+    faults = [*_collect_lines(node, (), lines)]
+    if faults:
+        raise RecipeError(path, faults)
+    data = _unshare(data)
+    faults = _misshapen(data, lines) or _apply(data, overrides)
+    faults += _unset(data, lines)
+    if faults:
+        raise RecipeError(path, faults)
+    return Recipe(path.stem, path, _expand(data), lines)
+
+
+def _collect_lines(
+    node: Any, keys: tuple[str, ...], lines: dict[tuple[str, ...], int], above: tuple[Any, ...] = ()
+) -> Iterator[Fault]:
+    """Note every key's line; YAML itself lets a later key of the same name win without a word."""
+    if any(node is item for item in above):
+        yield Fault(".".join(keys), "an alias that holds itself", node.start_mark.line + 1)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner, line = (*keys, str(key.value)), key.start_mark.line + 1
+            if inner in lines and key.value != "<<":
+                message = f"stands in the recipe twice, first in line {lines[inner]}; remove one"
+                yield Fault(".".join(inner), message, line)
+                continue
+            lines[inner] = line
+            yield from _collect_lines(value, inner, lines, (*above, node))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*keys, str(index))] = value.start_mark.line + 1
+            yield from _collect_lines(value, (*keys, str(index)), lines, (*above, node))
+
+
+def _unshare(data: Any) -> Any:
+    """A copy in which an alias is a copy too, so that an override changes one entry only."""
+    if isinstance(data, dict):
+        return {key: _unshare(item) for key, item in data.items()}
+    if isinstance(data, list):
+        return [_unshare(item) for item in data]
+    return data
+
+
+def _misshapen(data: dict[Any, Any], lines: dict[tuple[str, ...], int]) -> list[Fault]:
+    faults = []
+    for name, entry in data.items():
+        line = lines.get((str(name),), 0)
+        if not isinstance(name, str) or not ENTRY_NAME.fullmatch(name):
+            message = "an entry's name must be letters, digits, '-' and '_', a letter first"
+            faults.append(Fault(str(name), message, line))
+        elif not isinstance(entry, dict):
+            message = f"expected a mapping with a key 'stage', found {entry!r}"
+            faults.append(Fault(name, message, line))
+    return faults
+
+
+def _apply(data: dict[str, Any], overrides: Sequence[str]) -> list[Fault]:
+    faults = []
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        keys = dotted.split(".")
+        if not equals or len(keys) < 2 or not all(keys):
+            faults.append(Fault(f"--set {override}", "expected entry.field=value"))
+            continue
+        if keys[0] not in data:
+            known = ", ".join(data)
+            faults.append(Fault(f"--set {override}", f"no entry {keys[0]!r}; entries: {known}"))
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            faults.append(Fault(f"--set {override}", f"the value is not YAML: {error}"))
+            continue
+        message = _put(data, keys, value)
+        if message:
+            faults.append(Fault(f"--set {override}", message))
+    return faults
+
+
+def _put(data: Any, keys: Sequence[str], value: Any) -> str:
+    """Set a value deep in the data; a message when the path does not lead anywhere."""
+    for index, key in enumerate(keys):
+        last = index == len(keys) - 1
+        if isinstance(data, list):
+            if not key.isdigit() or int(key) >= len(data):
+                return f"{'.'.join(keys[:index])!r} is a list of {len(data)}; {key!r} is no index"
+            if last:
+                data[int(key)] = value
+            else:
+                data = data[int(key)]
+        elif isinstance(data, dict):
+            if last:
+                data[key] = value
+            else:
+                data = data.setdefault(key, {})
+        else:
+            return f"{'.'.join(keys[:index])!r} holds {data!r}, which has no field {key!r}"
+    return ""
+
+
+def _unset(data: Any, lines: dict[tuple[str, ...], int], keys: tuple[str, ...] = ()) -> list[Fault]:
+    if isinstance(data, dict):
+        return [
+            fault for key, item in data.items() for fault in _unset(item, lines, (*keys, str(key)))
+        ]
+    if isinstance(data, list):
+        return [
+            fault
+            for index, item in enumerate(data)
+            for fault in _unset(item, lines, (*keys, str(index)))
+        ]
+    if not isinstance(data, str):
+        return []
+    return [
+        Fault(".".join(keys), f"the environment variable {name} is not set", lines.get(keys, 0))
+        for name, fallback in ((match[1], match[2]) for match in VARIABLE.finditer(data))
+        if fallback is None and name not in os.environ
+    ]
+
+
+def _expand(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _expand(item) for key, item in data.items()}
+    if isinstance(data, list):
+        return [_expand(item) for item in data]
+    if isinstance(data, str):
+        return VARIABLE.sub(lambda match: os.environ.get(match[1], match[2]), data)
+    return data

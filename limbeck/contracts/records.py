@@ -1,0 +1,154 @@
+"""The small records that data, training and evaluation pass to each other.
+
+Left out: how they are made (`limbeck.data`) and how answers are judged (`limbeck.evaluation`).
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from limbeck.contracts.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+"""Training data, data that guides choices, and data that only measures."""
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A marked mention: `text` stands at `start` of the question or of the answer."""
+
+    text: str
+    type: str
+    start: int
+    part: Literal["question", "answer"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing to learn from: a question with its answer, or plain text when `question` is ''."""
+
+    id: str
+    question: str
+    answer: str
+    group: str
+    """Records of one group never stand in two splits."""
+    source: str
+    specialty: str = ""
+    confidence: float = 1.0
+    history: tuple[str, ...] = ()
+    """Earlier turns of the conversation: user, assistant, user, assistant."""
+    entities: tuple[Entity, ...] = ()
+    images: tuple[str, ...] = ()
+    place: str = ""
+    """Where it was read: file and line."""
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Record":
+        """The record that `dataclasses.asdict` wrote.
+
+        Raises:
+            TypeError: a key is missing, unknown, or holds a value of another type.
+        """
+        _expect_texts(value, *RECORD_TEXTS)
+        value = dict(value)
+        value["history"] = _read_texts(value, "history")
+        value["images"] = _read_texts(value, "images")
+        value["entities"] = tuple(Entity(**item) for item in value.get("entities", ()))
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to be asked in an evaluation, with every answer that counts as right."""
+
+    id: str
+    task: str
+    question: str
+    answers: tuple[str, ...]
+    """One item for a single answer; the items of a list answer."""
+    form: Literal["single", "list", "choice"]
+    options: tuple[str, ...] = ()
+    """For `choice`: the possible answers, the right one among them."""
+    specialty: str = ""
+    group: str = ""
+    """What is asked, without its phrasing: the leak check compares groups where it must."""
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Question":
+        """The question that `dataclasses.asdict` wrote.
+
+        Raises:
+            TypeError: a key is missing, unknown, or holds a value of another type.
+        """
+        _expect_texts(value, *QUESTION_TEXTS)
+        value = dict(value)
+        value["answers"] = _read_texts(value, "answers")
+        value["options"] = _read_texts(value, "options")
+        return cls(**value)
+
+
+RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place")
+QUESTION_TEXTS = ("id", "task", "question", "form", "specialty", "group")
+
+
+def _expect_texts(value: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(value.get(name, ""), str):
+            raise TypeError(f"{name!r} is {value[name]!r}, expected text")
+
+
+def _read_texts(value: dict[str, Any], name: str) -> tuple[str, ...]:
+    found = value.get(name, ())
+    if not isinstance(found, list | tuple) or not all(isinstance(item, str) for item in found):
+        raise TypeError(f"{name!r} is {found!r}, expected a list of texts")
+    return tuple(found)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a file that `write_jsonl` wrote.
+
+    Raises:
+        DataError: the file is missing, or a line is not a record.
+    """
+    for number, value in enumerate(read_jsonl(path), start=1):
+        try:
+            yield Record.from_json(value)
+        except TypeError as error:
+            raise DataError(
+                f"not a record ({error}); make the corpus again", path=path, line=number
+            ) from None
+
+
+def write_jsonl(path: Path, items: Iterable[Any]) -> int:
+    """The number of dataclass items or mappings written, one JSON object a line."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for item in items:
+            value = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # pyright: ignore[reportArgumentType]
+            file.write(json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n")
+            count += 1
+    return count
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file that `write_jsonl` wrote.
+
+    Raises:
+        DataError: the file is missing, or a line is not a JSON object.
+    """
+    if not path.is_file():
+        raise DataError("file is missing: make the corpus again with `limbeck run`", path=path)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                value = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"not JSON: {error}", path=path, line=number) from None
+            if not isinstance(value, dict):
+                raise DataError(
+                    f"expected a JSON object, found {line.decode()[:60]!r}", path=path, line=number
+                )
+            yield value

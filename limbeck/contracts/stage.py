@@ -1,0 +1,82 @@
+"""What every stage module offers: a `Config` that describes it, and `run(config, *, work)`.
+
+`make` is the kind of artifact that comes out; references to other entries are string fields marked
+with `Wants`. Left out: the table of stages (`limbeck.stages`).
+"""
+
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator
+
+from limbeck.contracts.artifacts import Kind
+from limbeck.contracts.config import Config, Table, table_builder
+
+
+@dataclass(frozen=True)
+class Wants:
+    """Marks a string field as a reference: a recipe entry, a folder, or a hub name."""
+
+    kinds: tuple[Kind, ...]
+
+
+CorpusRef = Annotated[str, Wants(("corpus",))]
+CheckpointRef = Annotated[str, Wants(("checkpoint",))]
+ModelRef = Annotated[str, Wants(("checkpoint", "bundle"))]
+TeacherRef = Annotated[str, Wants(("checkpoint", "signals"))]
+
+
+class StageConfig(Config):
+    """Base of the `Config` of every stage."""
+
+    make: ClassVar[Kind]
+    measured: ClassVar[tuple[str, ...]] = ()
+    """Files that hold measurements, so the content hash leaves them out."""
+
+    stage: Any
+    """The verb: a name from `limbeck list stages`."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One field of a recipe entry that names an artifact."""
+
+    field: str
+    target: str
+    kinds: tuple[Kind, ...]
+
+
+def references(config: StageConfig) -> Iterator[Reference]:
+    """Every reference of a stage's config, in the order of its fields."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in type(config).model_fields:
+        wants = _find_wants(hints[field])
+        value = getattr(config, field)
+        if wants is None:
+            continue
+        for target in (value,) if isinstance(value, str) else value:
+            if isinstance(target, str) and target:
+                yield Reference(field, target, wants.kinds)
+
+
+def _find_wants(hint: Any) -> Wants | None:
+    for item in getattr(hint, "__metadata__", ()):
+        if isinstance(item, Wants):
+            return item
+    for inner in typing.get_args(hint):
+        found = _find_wants(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def checkpoint_or(table: Table, *, what: str) -> Any:
+    """The type of a field that names a checkpoint or describes something of a table."""
+    build = table_builder(table, what=what)
+    return Annotated[
+        Any,
+        BeforeValidator(lambda value: value if isinstance(value, str) else build(value)),
+        Wants(("checkpoint",)),
+    ]

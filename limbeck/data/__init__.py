@@ -1,0 +1,14 @@
+"""From raw files and facts to a corpus: reading, cleaning, filtering, splitting, rendering."""
+
+from limbeck.contracts.config import Table
+
+SOURCES: Table = {
+    "jsonl": "limbeck.data.sources.jsonl:Config",
+    "csv": "limbeck.data.sources.csv:Config",
+    "parquet": "limbeck.data.sources.parquet:Config",
+    "hub": "limbeck.data.sources.hub:Config",
+    "triples": "limbeck.data.sources.triples:Config",
+    "knowledge": "limbeck.data.sources.knowledge:Config",
+    "labelled": "limbeck.data.sources.labelled:Config",
+}
+"""Where records come from: each a Config whose `read` yields them."""

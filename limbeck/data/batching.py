@@ -1,0 +1,180 @@
+"""Batches of a corpus, by step: any step's batches can be made again, so a killed run goes on.
+
+Left out: the corpus itself (`limbeck.stages.prepare`) and what is done with a batch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from pydantic import Field
+from transformers import PreTrainedTokenizerBase
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.records import Record, read_records
+from limbeck.data.rendering import render_records
+from limbeck.models.batch import IGNORED, Batch
+
+CHUNK_RECORDS = 4096
+MOST_CUTS = 256
+
+
+class BatchingConfig(Config):
+    """Which records training sees, and how many at a time."""
+
+    batch_records: Annotated[int, Field(gt=0)] = 32
+    """Records of one micro-batch, on average."""
+    accumulation_steps: Annotated[int, Field(gt=0)] = 4
+    """Micro-batches whose gradients make one optimizer step; records of like length share one."""
+    select: Literal["all", "questions", "text"] = "questions"
+    """Questions with answers, plain text, or both."""
+    loss_on: Literal["answer", "all"] = "answer"
+    """Tokens that carry a loss."""
+    max_tokens: Annotated[int, Field(gt=1)] = 512
+    """Longer records are cut at their end."""
+    repeats: Mapping[str, Annotated[int, Field(gt=0)]] = {}
+    """How often one pass shows the records of a source, by its name; 1 where it is not named."""
+    seed: int = 0
+    """Order of the records."""
+
+
+class Batches:
+    """The micro-batches of every optimizer step over one split of a corpus."""
+
+    def __init__(
+        self, corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
+        split: Literal["train", "validation", "test"] = "train",
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.pad = tokenizer.pad_token_id
+        path = corpus / "records" / f"{split}.jsonl"
+        records = list(read_records(path))
+        self.rows = [row for row, record in enumerate(records) if _selected(record, config)]
+        if not self.rows:
+            raise DataError(
+                f"no record is selected by select={config.select!r}; prepare more data or select "
+                "others",
+                path=path,
+            )
+        self.specialties = [records[row].specialty for row in self.rows]
+        self.shown = self._repeat([records[row].source for row in self.rows], path)
+        self._read([records[row] for row in self.rows], tokenizer)
+
+    def _repeat(self, sources: list[str], path: Path) -> np.ndarray:
+        """Every record as often as one pass shows it."""
+        unknown = set(self.config.repeats) - set(sources)
+        if unknown:
+            raise DataError(
+                f"repeats names sources {sorted(unknown)}, the selected records come from "
+                f"{sorted(set(sources))}",
+                path=path,
+            )
+        times = [self.config.repeats.get(source, 1) for source in sources]
+        return np.repeat(np.arange(len(sources)), times)
+
+    def _read(self, records: list[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+        flat, ends, starts = [], [0], []
+        for first in range(0, len(records), CHUNK_RECORDS):
+            for item in render_records(tokenizer, records[first : first + CHUNK_RECORDS]):
+                ids = item.input_ids[: self.config.max_tokens]
+                flat.append(np.asarray(ids, dtype=np.int32))
+                ends.append(ends[-1] + len(ids))
+                starts.append(min(item.answer_start, len(ids)))
+        self.flat = np.concatenate(flat)
+        self.ends = np.asarray(ends, dtype=np.int64)
+        self.starts = np.asarray(starts, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one pass over the records."""
+        return int(self.ends[-1])
+
+    @property
+    def records_per_step(self) -> int:
+        """Records that one optimizer step sees."""
+        return self.config.batch_records * self.config.accumulation_steps
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of a step, cut so that little of them is padding."""
+        chosen = self._order(step)
+        lengths = self.ends[chosen + 1] - self.ends[chosen]
+        by_length = np.argsort(lengths, kind="stable")
+        cuts = cut_by_length(
+            lengths[by_length],
+            num_parts=self.config.accumulation_steps,
+            most_tokens=self.config.batch_records * int(lengths.max()),
+        )
+        return [self.batch(part.tolist()) for part in np.split(chosen[by_length], cuts)]
+
+    def _order(self, step: int) -> np.ndarray:
+        """Records of a step: passes over all that is shown, each in an order of its own."""
+        first = step * self.records_per_step
+        wanted, found = self.records_per_step, []
+        while wanted:
+            epoch, start = divmod(first, len(self.shown))
+            generator = np.random.default_rng((self.config.seed, epoch))
+            part = generator.permutation(self.shown)[start : start + wanted]
+            found.append(part)
+            first, wanted = first + len(part), wanted - len(part)
+        return np.concatenate(found)
+
+    def batch(self, indices: list[int]) -> Batch:
+        """One batch of the given records; `rows` are these indices."""
+        spans = [(self.ends[index], self.ends[index + 1]) for index in indices]
+        width = max(int(end - start) for start, end in spans)
+        ids = np.full((len(indices), width), self.pad, dtype=np.int64)
+        labels = np.full((len(indices), width), IGNORED, dtype=np.int64)
+        tokens = np.zeros((len(indices), width), dtype=bool)
+        for place, (index, (start, end)) in enumerate(zip(indices, spans, strict=True)):
+            size = int(end - start)
+            ids[place, :size] = self.flat[start:end]
+            tokens[place, :size] = True
+            first = int(self.starts[index]) if self.config.loss_on == "answer" else 0
+            labels[place, first:size] = ids[place, first:size]
+        return Batch(
+            torch.from_numpy(ids), torch.from_numpy(labels),
+            torch.tensor(indices, dtype=torch.int64), torch.from_numpy(tokens),
+        )  # fmt: skip
+
+
+def cut_by_length(
+    lengths: Int[np.ndarray, " records"], *, num_parts: int, most_tokens: int
+) -> list[int]:
+    """Where to cut ascending lengths into parts so that the padded tokens are fewest.
+
+    One long record among many short ones then gets a part of its own instead of widening all. No
+    part holds more than `most_tokens`, padding included, so memory stays that of even parts. By
+    dynamic programming over at most `MOST_CUTS` places to cut.
+    """
+    count = len(lengths)
+    even = np.linspace(0, count, min(num_parts, count) + 1)
+    places = np.linspace(0, count, min(count, MOST_CUTS) + 1)
+    places = np.unique(np.concatenate([places, even]).astype(np.int64))
+    widths = np.concatenate([[0], lengths[places[1:] - 1]])
+    padded = (places[None, :] - places[:, None]) * widths[None, :]
+    allowed = (padded > 0) & (padded <= most_tokens)
+    cost = np.where(allowed, padded, np.inf)
+    best = np.where(places == 0, 0.0, np.inf)
+    starts = []
+    for _ in range(min(num_parts, count)):
+        total = best[:, None] + cost
+        starts.append(total.argmin(axis=0))
+        best = total.min(axis=0)
+    end, cuts = len(places) - 1, []
+    for start in reversed(starts):
+        end = int(start[end])
+        cuts.append(int(places[end]))
+    return sorted(cuts)[1:]
+
+
+def _selected(record: Record, config: BatchingConfig) -> bool:
+    if config.select == "all":
+        return True
+    return bool(record.question) == (config.select == "questions")

@@ -1,0 +1,145 @@
+"""The filters that free text passes: cleaning, length, duplicates, confidence.
+
+Each takes records and gives back those that stay; the ledger counts the rest with its reason.
+Records made from facts pass only the search for exact duplicates. Left out: the order of the
+filters (`limbeck.stages.prepare`).
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.progress import track
+from limbeck.contracts.records import Question, Record
+from limbeck.data.cleaning import clean, normalise
+from limbeck.data.confidence import Scorer, ScorerConfig
+from limbeck.data.deduplication import Exact, Near, NearConfig
+from limbeck.data.ledger import Ledger
+from limbeck.data.sources.reading import UNSCORED
+from limbeck.data.splitting import question_key
+
+
+class LengthConfig(Config):
+    """How long free texts may be, in characters after cleaning."""
+
+    least_answer_chars: Annotated[int, Field(ge=1)] = 15
+    most_answer_chars: Annotated[int, Field(ge=1)] = 200
+    least_question_chars: Annotated[int, Field(ge=1)] = 2
+    most_question_chars: Annotated[int, Field(ge=1)] = 400
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "LengthConfig":
+        if self.least_answer_chars > self.most_answer_chars:
+            raise ValueError("least_answer_chars is above most_answer_chars: nothing could pass")
+        if self.least_question_chars > self.most_question_chars:
+            raise ValueError("least_question_chars is above most_question_chars")
+        return self
+
+
+def clean_record(record: Record) -> Record:
+    """The record with every text in its one form, and its group made anew from them."""
+    history = tuple(clean(text) for text in record.history)
+    question = clean(record.question)
+    return dataclasses.replace(
+        record, question=question, answer=clean(record.answer), history=history,
+        group=normalise(history[0] if history else question),
+    )  # fmt: skip
+
+
+def find_misfit(record: Record, config: LengthConfig) -> str:
+    """Why a record is too short or too long, or ''."""
+    for name, chars, least, most in (
+        ("question", len(record.question), config.least_question_chars, config.most_question_chars),
+        ("answer", len(record.answer), config.least_answer_chars, config.most_answer_chars),
+    ):
+        if chars < least:
+            return f"{name}_too_short"
+        if chars > most:
+            return f"{name}_too_long"
+    return ""
+
+
+def drop_asked(
+    records: Iterable[Record], questions: Iterable[Question], *, ledger: Ledger
+) -> list[Record]:
+    """The records whose question no evaluation asks in the same words."""
+    asked = {normalise(question.question) for question in questions}
+    kept = []
+    for record in records:
+        if question_key(record) in asked:
+            ledger.drop_record(record, reason="in_evaluation")
+        else:
+            kept.append(record)
+    return kept
+
+
+def drop_duplicates(
+    records: Sequence[Record], *, free_text: set[str], config: NearConfig, ledger: Ledger
+) -> list[Record]:
+    """The records that say something for the first time; near ones are sought in free text."""
+    exact, near = Exact(), Near(config)
+    kept = []
+    with track("near duplicates", total=len(records), unit="records") as advance:
+        for record in records:
+            texts = (*record.history, record.question, record.answer)
+            if first := exact.find(*texts, id=record.id):
+                ledger.drop_record(record, reason="duplicate", detail=f"of {first}")
+            elif record.source in free_text and (first := near.find("".join(texts), id=record.id)):
+                ledger.drop_record(record, reason="near_duplicate", detail=f"of {first}")
+            else:
+                kept.append(record)
+            advance(1)
+    return kept
+
+
+def drop_doubtful(
+    records: Sequence[Record],
+    *,
+    scorer: Scorer,
+    config: ScorerConfig,
+    threshold: float,
+    ledger: Ledger,
+    seed: int,
+) -> list[Record]:
+    """The records above the threshold, by their own confidence or else by the scorer's."""
+    scorer.fit(records, config=config, threshold=threshold, seed=seed)
+    unscored = [record for record in records if record.confidence == UNSCORED]
+    scores = iter(scorer.score_all(unscored))
+    kept = []
+    for record in records:
+        reason = "low_confidence"
+        if record.confidence == UNSCORED:
+            reason = "low_score"
+            record = dataclasses.replace(record, confidence=round(next(scores), 4))
+        if record.confidence > threshold:
+            kept.append(record)
+        else:
+            shown = f"{record.confidence:.2f}: {record.question[:60]}"
+            ledger.drop_record(record, reason=reason, detail=shown)
+    return kept
+
+
+def cap(
+    records: Sequence[Record], *, most: Mapping[str, int], ledger: Ledger, seed: int
+) -> list[Record]:
+    """At most so many records of each source: those with the least hashes."""
+    by_source: dict[str, list[Record]] = {}
+    for record in records:
+        by_source.setdefault(record.source, []).append(record)
+    left_out: set[str] = set()
+    for source, members in by_source.items():
+        if len(members) > most[source]:
+            order = sorted(members, key=lambda record: _hash(f"{seed}:{record.id}"))
+            left_out.update(record.id for record in order[most[source] :])
+    for record in records:
+        if record.id in left_out:
+            ledger.drop_record(record, reason="over_limit")
+    return [record for record in records if record.id not in left_out]
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,11 @@
+"""How good, fast and small a model is, and the report that says so.
+
+Left out: how a folder becomes something that answers (`limbeck.runtimes`); an `Answerer` is given.
+"""
+
+TASKS = {
+    "recall": "limbeck.evaluation.tasks:recall",
+    "choice": "limbeck.evaluation.tasks:choice",
+    "triage": "limbeck.evaluation.tasks:triage",
+    "intent": "limbeck.evaluation.tasks:intent",
+}

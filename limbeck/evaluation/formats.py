@@ -1,0 +1,57 @@
+"""How the report's numbers are written for people: the only place where percentages appear."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+Number = int | float
+"""Spelt out, because run-time checks do not take an int for a float."""
+
+
+def percent(value: Number | None, *, digits: int = 1) -> str:
+    """A ratio as a percentage."""
+    return MISSING if value is None else f"{100 * value:.{digits}f} %"
+
+
+def percent_range(interval: Mapping[str, Any] | None) -> str:
+    """An interval of a ratio, as percentages."""
+    if interval is None:
+        return ""
+    return f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}"
+
+
+def times(value: Number | None) -> str:
+    """A ratio as a factor."""
+    if value is None:
+        return MISSING
+    return f"{value:.1f}x" if value < 100 else f"{value:,.0f}x"
+
+
+def times_range(interval: Mapping[str, Any] | None) -> str:
+    """An interval of a factor."""
+    return "" if interval is None else f"{interval['low']:.1f}–{interval['high']:.1f}"
+
+
+def byte_count(value: Number) -> str:
+    """Bytes in the unit that leaves one to three digits before the point."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:.0f} {unit}" if value >= 99.5 or unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def counted(value: Number) -> str:
+    """A large number of things, shortened."""
+    for unit in ("", " k", " M", " B"):
+        if abs(value) < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g} T"
+
+
+def duration(seconds: Number) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 120 else f"{seconds / 60:.3g} min"

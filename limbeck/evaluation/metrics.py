@@ -1,0 +1,144 @@
+"""Scores and their uncertainty, as pure functions of texts, counts and arrays.
+
+Left out: which questions are asked and how an answer is judged right (`tasks.py`).
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Z_95 = 1.959963984540054
+"""Two-sided 95 % point of the standard normal distribution."""
+SEPARATORS = re.compile(r"[、，,;；。\n\r\t]+")
+CONJUNCTIONS = re.compile(r"以及|和|及|与")
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of `count` questions, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured ratio with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def normalise(text: str) -> str:
+    """The text in compatibility form and lower case, without punctuation, spaces and controls."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in folded if unicodedata.category(char)[0] not in "PZC")
+
+
+def exact_match(answer: str, *, expected: Sequence[str]) -> bool:
+    """Whether the answer equals one of the expected texts after normalising."""
+    found = normalise(answer)
+    return bool(found) and found in {normalise(item) for item in expected}
+
+
+def split_items(answer: str, *, known: Collection[str]) -> set[str]:
+    """The items of a list answer, each normalised.
+
+    Separators always divide. A conjunction divides only a piece that is not itself in `known`
+    (normalised), because a name may hold the same character: 血氧饱和度.
+    """
+    items: set[str] = set()
+    for piece in SEPARATORS.split(unicodedata.normalize("NFKC", answer)):
+        whole = normalise(piece)
+        parts = [whole] if whole in known else CONJUNCTIONS.split(piece)
+        items.update(item for item in map(normalise, parts) if item)
+    return items
+
+
+def entity_f1(answer: str, *, expected: Sequence[str]) -> float:
+    """F1 of the set of items in a list answer against the set of expected items."""
+    wanted = {normalise(part) for item in expected for part in SEPARATORS.split(item)} - {""}
+    found = split_items(answer, known=wanted)
+    hits = len(found & wanted)
+    return 2 * hits / (len(found) + len(wanted)) if hits else 0.0
+
+
+def wilson_interval(correct: int, count: int) -> Share:
+    """The share of correct answers with its 95 % interval (Wilson 1927).
+
+    Centre and half width are those of the score test; unlike the normal approximation the
+    interval stays inside 0 to 1 and is not empty at 0 or at `count`. No question: 0 to 1.
+    """
+    assert 0 <= correct <= count, (correct, count)
+    if count == 0:
+        return Share(0.0, 0.0, 1.0, 0)
+    share, square = correct / count, Z_95**2
+    centre = (share + square / (2 * count)) / (1 + square / count)
+    spread = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
+    half = Z_95 * spread / (1 + square / count)
+    low = 0.0 if correct == 0 else centre - half
+    high = 1.0 if correct == count else centre + half
+    return Share(share, low, high, count)
+
+
+def accuracy_ratio(
+    *,
+    correct: Bool[np.ndarray, " questions"],
+    reference: Bool[np.ndarray, " questions"],
+    groups: Sequence[str],
+    num_samples: int = 2000,
+    seed: int = 0,
+) -> Interval | None:
+    """Accuracy of a model over the reference's on the same questions; None if that is zero.
+
+    The interval is a paired percentile bootstrap (Efron & Tibshirani 1993, ch. 13) that redraws
+    whole groups, since phrasings of one fact are right or wrong together.
+    """
+    if not reference.any():
+        return None
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    num_groups = int(inverse.max()) + 1
+    hits = np.bincount(inverse, weights=correct, minlength=num_groups)
+    reference_hits = np.bincount(inverse, weights=reference, minlength=num_groups)
+    rng = np.random.default_rng(seed)
+    ratios = []
+    for _ in range(num_samples):
+        drawn = rng.integers(0, num_groups, size=num_groups)
+        below = reference_hits[drawn].sum()
+        if below:
+            ratios.append(hits[drawn].sum() / below)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Interval(float(correct.sum() / reference.sum()), float(low), float(high))
+
+
+def speed_ratio(
+    *,
+    seconds: Float[np.ndarray, " answers"],
+    reference_seconds: Float[np.ndarray, " answers"],
+    num_samples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Median answer time of the reference over the model's, with a paired bootstrap interval.
+
+    Both arrays hold the same questions in the same order, taken in one interleaved run.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, seconds.size, size=(num_samples, seconds.size))
+    ratios = np.median(reference_seconds[drawn], axis=1) / np.median(seconds[drawn], axis=1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    point = float(np.median(reference_seconds) / np.median(seconds))
+    return Interval(point, float(low), float(high))
+
+
+def percentile(values: Sequence[float], share_ratio: float) -> float:
+    """The value below which a share (0 to 1) of the values lies, interpolated linearly."""
+    assert len(values) > 0
+    return float(np.quantile(np.asarray(values, dtype=np.float64), share_ratio))

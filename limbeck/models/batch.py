@@ -1,0 +1,57 @@
+"""The batch that data makes, models read and objectives judge, and a teacher's targets for it.
+
+Left out: making batches from a corpus (`limbeck.data.batching`).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+IGNORED = -100
+"""Label of a position that carries no loss."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded token sequences; a label is the token itself where it carries a loss."""
+
+    input_ids: Int[Tensor, "batch tokens"]
+    labels: Int[Tensor, "batch tokens"]
+    rows: Int[Tensor, " batch"]
+    """Which training records these are."""
+    tokens: Bool[Tensor, "batch tokens"]
+    """False where padded."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; itself when it is there already."""
+        if self.input_ids.device == device:
+            return self
+        return Batch(
+            self.input_ids.to(device),
+            self.labels.to(device),
+            self.rows.to(device),
+            self.tokens.to(device),
+        )
+
+
+def find_keep(labels: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens"]:
+    """Positions whose next token carries a loss."""
+    keep = torch.zeros_like(labels, dtype=torch.bool)
+    keep[:, :-1] = labels[:, 1:] != IGNORED
+    return keep
+
+
+class Targets(NamedTuple):
+    """What a teacher says at each position that carries a loss."""
+
+    logits: Float[Tensor, "kept top"]
+    """Of the ids below, up to a constant per position."""
+    ids: Int[Tensor, "kept top"] | None
+    """The teacher's most likely tokens; `None` when `logits` covers the whole vocabulary."""
+    tail: Float[Tensor, " kept"] | None
+    """Log of the summed exp(logit / T) of all other tokens; `None` with the whole vocabulary."""
+    hidden: tuple[Float[Tensor, "kept teacher_hidden"], ...]
+    """Of the layers asked for."""

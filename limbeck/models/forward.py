@@ -1,0 +1,70 @@
+"""A forward pass that computes logits only where a loss needs them.
+
+The language head is often the largest product of a small model; prompts and padding need none of
+it. Left out: the losses (`limbeck.objectives`).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from limbeck.models.experts import Routing
+
+PLAIN_HEADS = frozenset({"limbeck_moe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "llama",
+                         "mistral", "mixtral", "olmoe", "deepseek_v3"})  # fmt: skip
+"""Architectures whose logits are exactly the head's product, with no scaling or capping after."""
+
+
+class Kept(NamedTuple):
+    """A model's outputs at the kept positions."""
+
+    logits: Float[Tensor, "kept vocab"]
+    hidden: tuple[Float[Tensor, "kept hidden"], ...]
+    """After the layers asked for, in that order."""
+    routing: tuple[Routing, ...]
+    """Of every token of the batch; empty for a dense model."""
+
+
+class KeptForward(nn.Module):
+    """Wraps a model, so that data-parallel wrappers see one module with one forward."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch tokens"],
+        keep: Bool[Tensor, "batch tokens"],
+        layers: Sequence[int] = (),
+    ) -> Kept:
+        """Outputs at the kept positions; right-padded batches need no mask under causality.
+
+        `layers` counts from 1 (after the first layer); the last is after the final norm.
+        """
+        plain = self.model.config.model_type in PLAIN_HEADS
+        body = self.model.get_decoder() if plain else self.model
+        output = body(input_ids=input_ids, use_cache=False, output_hidden_states=bool(layers))
+        if plain:
+            head = cast(nn.Module, self.model.get_output_embeddings())
+            logits = head(output.last_hidden_state[keep])
+        else:
+            logits = output.logits[keep]
+        hidden = tuple(output.hidden_states[layer][keep] for layer in layers)
+        return Kept(logits, hidden, getattr(output, "routing", None) or ())
+
+
+@torch.no_grad()
+def count_picks(
+    routing: Sequence[Routing], *, tokens: Bool[Tensor, " all"]
+) -> Int[Tensor, "layers experts"]:
+    """How often each expert of each layer was picked, padding left out."""
+    counts = [
+        torch.bincount(layer.picked[tokens].reshape(-1), minlength=layer.logits.shape[1])
+        for layer in routing
+    ]
+    return torch.stack(counts)

@@ -1,0 +1,25 @@
+"""Fetching a published checkpoint by its hub name. Left out: loading it (`loading.py`)."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from limbeck.contracts.errors import CheckpointError
+
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+
+
+def fetch_checkpoint(name: str) -> Path:
+    """The local folder of a published checkpoint, downloaded once.
+
+    Raises:
+        CheckpointError: the hub cannot be reached, or holds no such model.
+    """
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{name!r} is no entry and no folder, and cannot be fetched from the hub: "
+            f"{str(error)[:300]}; copy the model into a folder and name that"
+        ) from error

@@ -1,0 +1,206 @@
+"""What can be cut out of a decoder, and what can be matched: which slices of which parameters.
+
+A group is what must go together: a feed-forward channel, or a key-value head with the query heads
+it serves. Norms of queries and keys are shared by all heads and stay. Left out: which groups go
+(`limbeck.pruning`), and how.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from limbeck.contracts.errors import CheckpointError
+
+GroupKind = Literal["channels", "heads"]
+FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+HEAD_NORMS = ("q_norm", "k_norm")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows (axis 0) or columns (axis 1) of one parameter."""
+
+    parameter: str
+    axis: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter that a layer's groups divide among them, each `width` rows or columns."""
+
+    parameter: str
+    axis: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """All groups of one kind in one layer; group i owns the i-th run of every part."""
+
+    kind: GroupKind
+    layer: int
+    num_groups: int
+    parts: tuple[Part, ...]
+
+    def slices(self, index: int) -> tuple[Slice, ...]:
+        """What one group consists of."""
+        assert 0 <= index < self.num_groups
+        return tuple(
+            Slice(part.parameter, part.axis, index * part.width, (index + 1) * part.width)
+            for part in self.parts
+        )
+
+
+def view_groups(
+    parameter: Float[Tensor, "..."], *, part: Part, num_groups: int
+) -> Float[Tensor, "groups ..."]:
+    """The parameter with its groups as the first axis; writing to it writes to the parameter."""
+    divided = parameter.unflatten(part.axis, (num_groups, part.width))
+    return divided.movedim(part.axis, 0)
+
+
+def num_layers(model: PreTrainedModel) -> int:
+    """Hidden-state layers that can be matched, counted from 1; the last is after the final norm."""
+    return len(_find_layers(model)[1])
+
+
+def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
+    """The feed-forward channels of every dense layer: {gate row, up row, down column}.
+
+    Raises:
+        CheckpointError: no layer has a gated feed-forward block in the standard names.
+    """
+    prefix, layers = _find_layers(model)
+    found = []
+    for layer, block in enumerate(layers):
+        mlp = getattr(block, "mlp", None)
+        if isinstance(mlp, nn.Module) and set(FEED_FORWARD) & set(dict(mlp.named_children())):
+            where = f"{prefix}.{layer}.mlp"
+            _expect_linears(mlp, names=FEED_FORWARD, extra=(), where=where)
+            width = mlp.get_submodule("gate_proj").get_parameter("weight").shape[0]
+            parts = (
+                *_rows(mlp, "gate_proj", where=where, width=1),
+                *_rows(mlp, "up_proj", where=where, width=1),
+                Part(f"{where}.down_proj.weight", 1, 1),
+            )
+            found.append(Groups("channels", layer, width, parts))
+    if not found:
+        raise CheckpointError(
+            f"{type(model).__name__}: no layer has `mlp.gate_proj`, `mlp.up_proj` and "
+            "`mlp.down_proj`; channels can be cut in dense decoders built like Llama and Qwen3"
+        )
+    wanted = getattr(model.config, "intermediate_size", None)
+    if any(groups.num_groups != wanted for groups in found):
+        raise CheckpointError(
+            f"{type(model).__name__}: feed-forward widths "
+            f"{sorted({groups.num_groups for groups in found})} differ from intermediate_size "
+            f"{wanted!r} of its config; every dense layer must have that width"
+        )
+    return tuple(found)
+
+
+def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
+    """The key-value heads of every layer: {rows of its queries, its key, its value; o columns}.
+
+    Raises:
+        CheckpointError: attention is not grouped-query attention in the standard names, or its
+            norms span several heads, so that cutting one would change the others.
+    """
+    prefix, layers = _find_layers(model)
+    config = model.config
+    num_heads = config.num_attention_heads
+    num_groups = getattr(config, "num_key_value_heads", None) or num_heads
+    if num_heads % num_groups:
+        raise CheckpointError(
+            f"{type(model).__name__}: {num_heads} query heads cannot be shared evenly by "
+            f"{num_groups} key-value heads; correct config.json"
+        )
+    found = []
+    for layer, block in enumerate(layers):
+        where = f"{prefix}.{layer}.self_attn"
+        attention = getattr(block, "self_attn", None)
+        if not isinstance(attention, nn.Module):
+            raise CheckpointError(
+                f"{type(model).__name__}: layer {layer} has no `self_attn`; heads can be cut in "
+                "decoders built like Llama and Qwen3"
+            )
+        _expect_linears(attention, names=ATTENTION, extra=HEAD_NORMS, where=where)
+        shapes = {name: attention.get_parameter(f"{name}.weight").shape for name in ATTENTION}
+        width = shapes["k_proj"][0] // num_groups
+        _expect_head_shapes(attention, shapes=shapes, width=width, num_heads=num_heads, where=where)
+        shared = width * (num_heads // num_groups)
+        parts = (
+            *_rows(attention, "q_proj", where=where, width=shared),
+            *_rows(attention, "k_proj", where=where, width=width),
+            *_rows(attention, "v_proj", where=where, width=width),
+            Part(f"{where}.o_proj.weight", 1, shared),
+        )
+        found.append(Groups("heads", layer, num_groups, parts))
+    return tuple(found)
+
+
+def _find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The decoder's blocks and their dotted name."""
+    layers = getattr(model.get_decoder(), "layers", None)
+    for name, module in model.named_modules():
+        if module is layers and isinstance(module, nn.ModuleList):
+            return name, module
+    raise CheckpointError(
+        f"{type(model).__name__}: its decoder has no list `layers`; supported are decoders built "
+        "like Llama and Qwen3"
+    )
+
+
+def _expect_linears(
+    module: nn.Module, *, names: tuple[str, ...], extra: tuple[str, ...], where: str
+) -> None:
+    """Refuse whatever a cut would not understand, before anything is trained."""
+    for name in names:
+        linear = getattr(module, name, None)
+        if type(linear) is not nn.Linear:
+            raise CheckpointError(
+                f"{where}.{name}: expected a float linear layer, found {type(linear).__name__}; "
+                "prune before quantising, and a decoder built like Llama or Qwen3"
+            )
+    known = {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+    known |= {f"{name}.weight" for name in extra}
+    unknown = [name for name, _ in module.named_parameters() if name not in known]
+    if unknown:
+        raise CheckpointError(
+            f"{where}: has parameters {unknown}, which no group covers; supported are "
+            f"{', '.join((*names, *extra))}"
+        )
+
+
+def _expect_head_shapes(
+    attention: nn.Module, *, shapes: dict, width: int, num_heads: int, where: str
+) -> None:
+    rows = {name: shapes[name][0] for name in ("q_proj", "k_proj", "v_proj")}
+    if rows["q_proj"] != num_heads * width or rows["k_proj"] != rows["v_proj"]:
+        raise CheckpointError(
+            f"{where}: {rows['q_proj']}, {rows['k_proj']} and {rows['v_proj']} rows of queries, "
+            f"keys and values do not divide into {num_heads} heads of one width {width}; supported "
+            "is grouped-query attention as in Llama and Qwen3"
+        )
+    for name in HEAD_NORMS:
+        norm = getattr(attention, name, None)
+        weight = getattr(norm, "weight", None)
+        if weight is not None and weight.numel() != width:
+            raise CheckpointError(
+                f"{where}.{name}: normalises {weight.numel()} values, a head has {width}; cutting "
+                "a head would change the others, so cut channels only (heads_ratio 0)"
+            )
+
+
+def _rows(module: nn.Module, name: str, *, where: str, width: int) -> Iterator[Part]:
+    """A linear layer's output rows, and the entries of its bias."""
+    yield Part(f"{where}.{name}.weight", 0, width)
+    if getattr(module.get_submodule(name), "bias", None) is not None:
+        yield Part(f"{where}.{name}.bias", 0, width)

@@ -1,0 +1,61 @@
+"""The shape of every objective and of its result.
+
+Left out: the training loop, which alone divides sums by counts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from limbeck.models.batch import Batch, find_keep
+from limbeck.models.forward import Kept
+
+Forward = Callable[..., Kept]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum over kept tokens, and the number of tokens it is to be divided by."""
+
+    sum: Float[Tensor, ""]
+    count: int
+    parts: dict[str, float] = field(default_factory=dict)
+    """Sums of the single terms, for the training curve."""
+
+
+class Objective(nn.Module):
+    """Base of every objective; it may hold parameters that training updates and then drops."""
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of one micro-batch."""
+        raise NotImplementedError
+
+    def after_step(self, *, model: nn.Module) -> None:
+        """What is to be done once an optimizer step; nothing by default."""
+
+
+def find_kept(
+    labels: Int[Tensor, "batch tokens"],
+) -> tuple[Bool[Tensor, "batch tokens"], Int[Tensor, " kept"]]:
+    """Positions whose next token carries a loss, and those next tokens."""
+    keep = find_keep(labels)
+    return keep, labels[:, 1:][keep[:, :-1]]
+
+
+def check_teacher(objective: Any, teacher: str) -> None:
+    """Refuse an objective that lacks its teacher, and a teacher that nobody would ask.
+
+    Raises:
+        ValueError: the objective and the recipe entry disagree.
+    """
+    wanted = objective.needs() is not None
+    if wanted and not teacher:
+        raise ValueError(f"objective {objective.kind!r} needs a `teacher`: name one")
+    if teacher and not wanted:
+        raise ValueError(
+            f"objective {objective.kind!r} asks no teacher, yet `teacher: {teacher}` is given; "
+            "remove it or use `soft_target`"
+        )

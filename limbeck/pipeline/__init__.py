@@ -1,0 +1,7 @@
+"""From a recipe to artifacts: check the wiring, order the stages, run each or reuse it by hash."""
+
+from limbeck.pipeline.checking import Entry, check
+from limbeck.pipeline.lineage import Line, lineage
+from limbeck.pipeline.running import run, versions
+
+__all__ = ["Entry", "Line", "check", "lineage", "run", "versions"]

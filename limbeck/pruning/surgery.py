@@ -1,0 +1,117 @@
+"""Masking groups and cutting them out: the cut model is smaller, and answers as the masked one.
+
+Left out: which groups stay (`allocation.py`).
+"""
+
+import copy
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from limbeck.contracts.errors import CheckpointError, ParityError
+from limbeck.models.structure import Part, view_groups
+from limbeck.pruning.allocation import Kept
+
+TOLERANCE = 1e-5
+"""Largest logit error, relative to the largest logit: sums in another order, in float32."""
+
+
+@torch.no_grad()
+def mask(model: PreTrainedModel, *, kept: Kept) -> float:
+    """Zero every other group, in place; the share of the groups' squared norm that this removes."""
+    removed = total = 0.0
+    for groups, indices in kept.items():
+        gone = torch.ones(groups.num_groups, dtype=torch.bool)
+        gone[list(indices)] = False
+        for part in groups.parts:
+            parameter = model.get_parameter(part.parameter)
+            view = view_groups(parameter, part=part, num_groups=groups.num_groups)
+            squares = view.double().square().flatten(1).sum(dim=1).cpu()
+            removed += float(squares[gone].sum())
+            total += float(squares.sum())
+            view[gone.to(view.device)] = 0.0
+    return removed / total if total else 0.0
+
+
+@torch.no_grad()
+def cut(model: PreTrainedModel, *, kept: Kept) -> PreTrainedModel:
+    """A new model without the other groups, in the same architecture; the old one is unchanged.
+
+    It is built from its own config, so that a saved copy loads in plain transformers, and its
+    embeddings are tied where those of the old one are.
+
+    Raises:
+        CheckpointError: layers keep different numbers, or the architecture has further parameters
+            that depend on the widths.
+    """
+    config = _describe_cut(model.config, kept=kept)
+    with no_init_weights():
+        smaller = AutoModelForCausalLM.from_config(
+            config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+        )
+    smaller.tie_weights()
+    tensors = dict(model.state_dict())
+    for groups, indices in kept.items():
+        for part in groups.parts:
+            tensors[part.parameter] = _select(
+                tensors[part.parameter], part=part, num_groups=groups.num_groups, indices=indices
+            )
+    try:
+        smaller.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{type(model).__name__}: cannot be cut, further parameters depend on the widths: "
+            f"{str(error)[:400]}"
+        ) from None
+    smaller.generation_config = copy.deepcopy(model.generation_config)
+    return smaller.to(model.device).train(model.training)
+
+
+def _select(tensor: Tensor, *, part: Part, num_groups: int, indices: tuple[int, ...]) -> Tensor:
+    view = view_groups(tensor, part=part, num_groups=num_groups)[list(indices)]
+    return view.movedim(0, part.axis).flatten(part.axis, part.axis + 1)
+
+
+def _describe_cut(config: PreTrainedConfig, *, kept: Kept) -> PreTrainedConfig:
+    """The config of the cut model: one width for all layers."""
+    config = copy.deepcopy(config)
+    for kind in {groups.kind for groups in kept}:
+        counts = {len(indices) for groups, indices in kept.items() if groups.kind == kind}
+        if len(counts) > 1:
+            raise CheckpointError(
+                f"layers keep {sorted(counts)} {kind}; a transformers config holds one number for "
+                "all layers, so keep equally many in each"
+            )
+        (count,) = counts
+        if kind == "channels":
+            config.intermediate_size = count
+            continue
+        queries = config.num_attention_heads
+        groups_before = getattr(config, "num_key_value_heads", None) or queries
+        # Without an explicit width, a config derives it from the number of heads.
+        config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
+        config.num_attention_heads = queries // groups_before * count
+        config.num_key_value_heads = count
+    return config
+
+
+@torch.no_grad()
+def measure_parity(
+    masked: PreTrainedModel, *, smaller: PreTrainedModel, input_ids: Int[Tensor, "batch tokens"]
+) -> float:
+    """Largest difference of the two models' logits, relative to the largest logit.
+
+    Raises:
+        ParityError: it exceeds the tolerance.
+    """
+    expected, found = (model(input_ids=input_ids).logits.float() for model in (masked, smaller))
+    error = float((expected - found).abs().max() / expected.abs().max().clamp(min=1.0))
+    if not error <= TOLERANCE:
+        raise ParityError(
+            f"the cut {type(masked).__name__} differs from the masked one by {error:.2e} of the "
+            f"largest logit, at most {TOLERANCE:.0e} is allowed; its architecture cannot be cut"
+        )
+    return error

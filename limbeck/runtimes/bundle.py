@@ -1,0 +1,71 @@
+"""`bundle.json`: what a deployable folder says about itself.
+
+Left out: the runtime's own files, which its writer and reader know.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from limbeck.contracts.artifacts import write_atomically
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import CheckpointError
+
+BUNDLE = "bundle.json"
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class Parity(Config):
+    """How far a bundle's next-token predictions lie from its checkpoint's."""
+
+    num_prompts: Positive
+    num_positions: Positive
+    """Predictions compared, over whole prompts and token by token with the cache."""
+    max_logit_difference: Amount
+    mean_logit_difference: Amount
+    max_logit: Amount
+    """Largest magnitude of a logit of the checkpoint: what the differences are relative to."""
+    argmax_agreement_ratio: Annotated[float, Field(ge=0, le=1)]
+    mean_kl: Amount
+    """Mean of KL(checkpoint || bundle), in nats."""
+    measure: str
+    """The figure that was held against the tolerance."""
+    tolerance: Amount
+
+
+class Bundle(Config):
+    """The content of `bundle.json`."""
+
+    runtime: str
+    format: Literal["float32", "int8"]
+    """Of the weight matrices."""
+    architecture: str
+    opset: Positive
+    parameters: Positive
+    active_parameters: Positive
+    max_tokens: Positive
+    """Longest sequence, prompt and answer together."""
+    parity: Parity | Literal["not measured"] = "not measured"
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """What a bundle says about itself.
+
+    Raises:
+        CheckpointError: it says nothing, or nothing that makes sense.
+    """
+    path = folder / BUNDLE
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {BUNDLE}; export the checkpoint again")
+    try:
+        return Bundle.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); export the checkpoint again") from None
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write what a bundle says about itself."""
+    write_atomically(folder / BUNDLE, bundle.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,107 @@
+"""Embeddings and matrix products as graph nodes, in float32 or on integers.
+
+Integers follow the checkpoint's scheme: a row's absmax / 127 is its step, rounding is to the
+nearest, products are summed in int32 and scaled afterwards. Two ways to the same numbers, with
+figures in docs/decisions/0001-onnx-runtime.md:
+
+- rows as wide as one quantisation block: `MatMulNBits` does everything in one node;
+- other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations travel as
+  uint8 around 128, because x86 multiplies unsigned by signed bytes.
+
+Left out: the order of layers (`decoder.py`).
+"""
+
+import numpy as np
+from onnx import TensorProto
+
+from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
+from limbeck.runtimes.onnx.weights import Weights
+
+BLOCKS = (16, 32, 64, 128, 256)
+"""Widths of a row that `MatMulNBits` can give a single step."""
+LEVELS = 127
+ZERO_POINT = 128
+INTEGER_ACTIVATIONS = 4
+"""The accuracy level of `MatMulNBits` that rounds activations to int8."""
+
+
+def embed(graph: Graph, ids: str, *, weights: Weights, name: str) -> str:
+    """Look rows up in a table that lies as `multiply_by_table` of the same name wants it."""
+    if weights.scale is None:
+        return graph.node("Gather", graph.constant(f"{name}.weight", weights.rows), ids)
+    if _fits_block(weights):
+        table, scale = _store_blocks(graph, weights=weights, name=name)
+        blocks = graph.node("Cast", graph.node("Gather", table, ids), to=TensorProto.FLOAT)
+        shifted = graph.node("Squeeze", blocks, _axes(graph, -2))
+        rows = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
+        return graph.node("Mul", rows, graph.node("Gather", scale, ids))
+    table = graph.constant(f"{name}.weight", weights.rows.T)
+    scale = graph.constant(f"{name}.scale", weights.scale)
+    rows = graph.node("Transpose", graph.node("Gather", table, ids, axis=1), perm=[1, 2, 0])
+    steps = graph.node("Unsqueeze", graph.node("Gather", scale, ids), _axes(graph, -1))
+    return graph.node("Mul", graph.node("Cast", rows, to=TensorProto.FLOAT), steps)
+
+
+def multiply(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
+    """x @ rows.T + bias."""
+    if weights.scale is None:
+        outputs = graph.node("MatMul", x, graph.constant(f"{name}.weight", weights.rows.T))
+    elif _fits_block(weights):
+        outputs = _multiply_blocks(graph, x, weights=weights, name=name)
+    else:
+        outputs = _multiply_integers(graph, x, weights=weights, name=name)
+    if weights.bias is None:
+        return outputs
+    return graph.node("Add", outputs, graph.constant(f"{name}.bias", weights.bias))
+
+
+def multiply_by_table(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
+    """The tied head: rows of x [kept hidden] times the table that `embed` of this name stored."""
+    if weights.scale is None:
+        return graph.node("Gemm", x, graph.constant(f"{name}.weight", weights.rows), transB=1)
+    return multiply(graph, x, weights=weights, name=name)
+
+
+def _fits_block(weights: Weights) -> bool:
+    return weights.rows.shape[1] in BLOCKS
+
+
+def _store_blocks(graph: Graph, *, weights: Weights, name: str) -> tuple[str, str]:
+    assert weights.scale is not None
+    shifted = (weights.rows.astype(np.int16) + ZERO_POINT).astype(np.uint8)
+    table = graph.constant(f"{name}.weight", shifted[:, None])
+    return table, graph.constant(f"{name}.scale", weights.scale[:, None])
+
+
+def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
+    table, scale = _store_blocks(graph, weights=weights, name=name)
+    out, channels = weights.rows.shape
+    return graph.node(
+        "MatMulNBits", x, table, scale, domain=MICROSOFT, K=channels, N=out, bits=8,
+        block_size=channels, accuracy_level=INTEGER_ACTIVATIONS,
+    )  # fmt: skip
+
+
+def _multiply_integers(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
+    assert weights.scale is not None
+    matrix = graph.constant(f"{name}.weight", weights.rows.T)
+    scale = graph.constant(f"{name}.scale", weights.scale)
+    zero = graph.constant("zero_point", np.array(ZERO_POINT, np.uint8))
+    absmax = graph.node("ReduceMax", graph.node("Abs", x), _axes(graph, -1), keepdims=1)
+    # A row of zeros has step 0: whatever its quotients become, the product with the step is 0.
+    step = graph.node("Div", absmax, _number(graph, "levels", LEVELS))
+    one = _number(graph, "one", 1)
+    integers = graph.node("QuantizeLinear", graph.node("Div", x, step), one, zero)
+    # This node takes one step for all rows, so it is given none and the rows are scaled after it.
+    product = graph.node(
+        "MatMulIntegerToFloat", integers, matrix, one, scale, zero, domain=MICROSOFT
+    )
+    return graph.node("Mul", product, step)
+
+
+def _number(graph: Graph, name: str, value: int) -> str:
+    return graph.constant(name, np.array(value, np.float32))
+
+
+def _axes(graph: Graph, axis: int) -> str:
+    return graph.constant(f"axis_{axis}", np.array([axis], np.int64))

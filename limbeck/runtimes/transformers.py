@@ -1,0 +1,155 @@
+"""Answering with a transformers checkpoint, in torch on the CPU.
+
+Left out: the greedy loop (`decoding.py`) and reading the folder (`limbeck.models.loading`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from limbeck.contracts.answering import Answerer, Size
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.loading import load_model, load_tokenizer
+from limbeck.models.sizing import size_model
+from limbeck.runtimes.chat import Chat
+from limbeck.runtimes.decoding import GreedyAnswerer, Steps
+
+UNLIMITED_TOKENS = 1 << 30
+
+
+def read(folder: Path, *, num_threads: int) -> Answerer:
+    """The checkpoint in a folder, ready to answer.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or says not how it is spoken to.
+    """
+    steps = open_steps(folder, num_threads=num_threads)
+    return GreedyAnswerer(steps, chat=TokenizerChat(folder, model=steps.model))
+
+
+def open_steps(folder: Path, *, num_threads: int) -> "TorchSteps":
+    """The checkpoint in a folder, without its tokenizer."""
+    model = load_model(folder)
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    weight_bytes = sum(path.stat().st_size for path in files)
+    return TorchSteps(model, weight_bytes=weight_bytes, num_threads=num_threads)
+
+
+class TokenizerChat(Chat):
+    """A chat through the folder's tokenizer, whatever its file format."""
+
+    def __init__(self, folder: Path, *, model: PreTrainedModel) -> None:
+        self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
+        if not self._tokenizer.chat_template:
+            raise CheckpointError(
+                f"{folder}: no chat template; expected chat_template.jinja, which says where an "
+                "answer starts"
+            )
+        generation = model.generation_config
+        ends: Any = generation.eos_token_id if generation is not None else None
+        if ends is None:
+            ends = self._tokenizer.eos_token_id
+        self.end_ids = (ends,) if isinstance(ends, int) else tuple(ends)
+
+    def render(self, question: str) -> list[int]:
+        """The prompt's tokens; they end where the answer starts."""
+        messages = [{"role": "user", "content": question}]
+        ids = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return cast(list[int], ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, without special ones around it."""
+        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        text = self._tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return cast(str, text)
+
+
+@dataclass
+class _State:
+    cache: DynamicCache
+    mask: Tensor | None
+    """Nothing for prompts of one length: the mask would cost time and change nothing."""
+
+
+class TorchSteps(Steps):
+    """A transformers model with its KV cache; uneven prompts are padded on the left."""
+
+    def __init__(self, model: PreTrainedModel, *, weight_bytes: int, num_threads: int) -> None:
+        self.model = model
+        self.max_tokens = getattr(model.config, "max_position_embeddings", UNLIMITED_TOKENS)
+        self._weight_bytes = weight_bytes
+        self._num_threads = num_threads
+
+    @torch.inference_mode()
+    def start(
+        self, prompts: Sequence[Sequence[int]]
+    ) -> tuple[Float[np.ndarray, "batch vocab"], "_State"]:
+        """Logits after each prompt, and the state that `advance` goes on from."""
+        torch.set_num_threads(self._num_threads)
+        longest = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        state = _State(DynamicCache(config=self.model.config), None if mask.all() else mask)
+        return self._step(ids, state), state
+
+    @torch.inference_mode()
+    def advance(
+        self, tokens: Int[np.ndarray, " batch"], state: "_State"
+    ) -> Float[np.ndarray, "batch vocab"]:
+        """Logits after one more token of each row; changes the state."""
+        if state.mask is not None:
+            state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
+        return self._step(torch.from_numpy(tokens).unsqueeze(1), state)
+
+    def _step(self, ids: Tensor, state: "_State") -> np.ndarray:
+        positions = {}
+        if state.mask is not None:
+            places = (state.mask.cumsum(dim=1) - 1).clamp_min(0)
+            positions = {
+                "attention_mask": state.mask,
+                "position_ids": places[:, -ids.shape[1] :],
+            }
+        output = self.model(
+            input_ids=ids, past_key_values=state.cache, use_cache=True, logits_to_keep=1,
+            **positions,
+        )  # fmt: skip
+        return output.logits[:, -1].float().numpy()
+
+    @torch.inference_mode()
+    def compute(
+        self, rows: Sequence[Sequence[int]], *, start: int
+    ) -> list[Float[np.ndarray, "kept vocab"]]:
+        """Logits at every position of each row from `start` on; causality hides the padding."""
+        torch.set_num_threads(self._num_threads)
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        keep = ids.shape[1] - start
+        logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits.float()
+        return [logits[row, : len(tokens) - start].numpy() for row, tokens in enumerate(rows)]
+
+    def size(self) -> Size:
+        """Counts of the model as its config describes it, bytes of its weight files."""
+        counted = size_model(self.model.config, context_tokens=1)
+        return Size(counted.parameters, counted.active_parameters, self._weight_bytes)
+
+    def num_threads(self) -> int:
+        """CPU threads in use."""
+        return self._num_threads

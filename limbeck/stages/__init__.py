@@ -1,0 +1,12 @@
+"""Verbs: each module reads artifacts, calls techniques, and writes one artifact."""
+
+STAGES = {
+    "prepare": "limbeck.stages.prepare",
+    "train": "limbeck.stages.train",
+    "record": "limbeck.stages.record",
+    "distill": "limbeck.stages.distill",
+    "prune": "limbeck.stages.prune",
+    "quantize": "limbeck.stages.quantize",
+    "export": "limbeck.stages.export",
+    "evaluate": "limbeck.stages.evaluate",
+}

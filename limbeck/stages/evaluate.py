@@ -1,0 +1,200 @@
+"""Checkpoints and bundles, and a corpus's questions, to a report: quality, time, memory."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from limbeck.contracts.answering import Answerer
+from limbeck.contracts.artifacts import Artifact, Kind, Work, size_bytes
+from limbeck.contracts.errors import ArtifactError, DataError
+from limbeck.contracts.progress import track
+from limbeck.contracts.records import SPLITS, read_jsonl, write_jsonl
+from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
+from limbeck.evaluation.asking import (
+    Asked,
+    QuestionSet,
+    answer_all,
+    check_leaks,
+    make_batches,
+    read_questions,
+)
+from limbeck.evaluation.lineage import trace
+from limbeck.evaluation.page import render_html, render_markdown
+from limbeck.evaluation.profiling import Profile, ProfileConfig, load_average, profile
+from limbeck.evaluation.report import describe_environment, make_report
+from limbeck.evaluation.rows import Measured, make_rows
+from limbeck.runtimes import open_answerer
+
+METRICS = ("accuracy", "kept_ratio", "speedup_ratio", "memory_ratio")
+
+
+class Config(StageConfig):
+    """Ask every model the same questions; the answers are the artifact, times are measured."""
+
+    make: ClassVar[Kind] = "report"
+    measured: ClassVar[tuple[str, ...]] = ("report.json", "report.md", "report.html")
+    stage: Literal["evaluate"]
+    models: Annotated[tuple[ModelRef, ...], Field(min_length=1)]
+    """Rows of the table, in this order; a row bears its artifact's name."""
+    corpus: CorpusRef
+    teacher: str = ""
+    """Which of `models` the ratios are against; empty: the first."""
+    headline_tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("recall", "triage", "choice")
+    """Tasks that are pooled into the accuracy; the others are only shown."""
+    max_questions: Annotated[int, Field(gt=0)] = 400
+    """Of each task, drawn by a hash of their ids."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    batch_questions: Annotated[int, Field(gt=0)] = 64
+    """Questions answered as one batch where only the answers count."""
+    num_threads: Annotated[int, Field(gt=0)] = 1
+    """CPU threads while answering; the profile has its own."""
+    unknown_answers: tuple[str, ...] = ("不知道", "I do not know", "I don't know")
+    """Answers that say that the model does not know."""
+    profile: ProfileConfig = ProfileConfig()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Config":
+        if self.teacher and self.teacher not in self.models:
+            raise ValueError(
+                f"teacher {self.teacher!r} is not among the models {list(self.models)}: add it"
+            )
+        if len(set(self.models)) != len(self.models):
+            raise ValueError(f"models {list(self.models)} name one model twice: remove one")
+        return self
+
+
+def run(config: Config, *, work: Work) -> dict[str, Any]:
+    """Write answers, report and page; give back each row's accuracy and ratios."""
+    models, corpus = work.inputs["models"], work.one("corpus")
+    teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
+    _check_unique(models)
+    found = read_questions(corpus.path, max_questions=config.max_questions)
+    _check_headline(found, config.headline_tasks, folder=corpus.path)
+    num_compared = check_leaks(corpus.path, questions=found.questions)
+    answers = _answer(config, models=models, found=found, state=work.state)
+    environment = describe_environment() | {"load_average_before": load_average()}
+    profiles = profile(
+        {artifact.name: _openers(artifact, config.profile.thread_counts) for artifact in models},
+        questions=_timed_questions(
+            found, config.headline_tasks, num_questions=config.profile.questions
+        ),
+        config=config.profile, max_new_tokens=config.max_new_tokens,
+    )  # fmt: skip
+    environment["load_average_after"] = load_average()
+    rows = make_rows(
+        [_measured(artifact, answers=answers, profiles=profiles) for artifact in models],
+        teacher=teacher, headline_tasks=config.headline_tasks,
+        unknown_answers=config.unknown_answers, num_threads=config.profile.thread_counts[0],
+    )  # fmt: skip
+    report = make_report(
+        rows=rows, teacher=teacher, headline_tasks=config.headline_tasks, environment=environment,
+        corpus=_describe_corpus(corpus, found) | {"train_records_compared": num_compared},
+    )  # fmt: skip
+    _write(work.folder, report=report, answers=answers, artifacts=(corpus, *models))
+    return {row["name"]: {name: row[name] for name in METRICS} for row in rows}
+
+
+def _check_unique(models: Sequence[Artifact]) -> None:
+    names = [artifact.name for artifact in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ArtifactError(
+            f"models: two artifacts bear the name {twice[0]!r}, so their rows could not be told "
+            "apart; rename one of the folders"
+        )
+
+
+def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, folder: Path) -> None:
+    missing = [task for task in headline_tasks if task not in found.available]
+    if missing:
+        raise DataError(
+            f"no questions of the headline task {missing[0]!r}; there are "
+            f"{', '.join(found.available)}: name those in headline_tasks, or make the others",
+            path=folder / "questions",
+        )
+
+
+def _answer(
+    config: Config, *, models: Sequence[Artifact], found: QuestionSet, state: Path
+) -> dict[str, list[Asked]]:
+    """Every model's answers, by name; each batch survives a kill."""
+    batches = make_batches(found.questions, batch_questions=config.batch_questions)
+    state.mkdir(parents=True, exist_ok=True)
+    answers = {}
+    total = len(found.questions) * len(models)
+    with track("answer", total=total, unit="question") as advance:
+        for artifact in models:
+
+            def show(num: int, note: str = "", *, name: str = artifact.name) -> None:
+                advance(num, f"{name} {note}".strip())
+
+            answers[artifact.name] = answer_all(
+                open_answerer=_opener(artifact, num_threads=config.num_threads),
+                batches=batches, max_new_tokens=config.max_new_tokens, advance=show,
+                state=state / f"{artifact.name}.{artifact.manifest.content_hash[:12]}.jsonl",
+            )  # fmt: skip
+    return answers
+
+
+def _opener(artifact: Artifact, *, num_threads: int) -> Callable[[], Answerer]:
+    return functools.partial(open_answerer, artifact.path, num_threads=num_threads)
+
+
+def _openers(artifact: Artifact, thread_counts: Sequence[int]) -> dict[int, Callable[[], Answerer]]:
+    return {count: _opener(artifact, num_threads=count) for count in thread_counts}
+
+
+def _timed_questions(
+    found: QuestionSet, headline_tasks: Sequence[str], *, num_questions: int
+) -> list[str]:
+    """Questions to time, evenly over the tasks and lengths of the generated headline questions."""
+    pool = [item for item in found.questions if item.task in headline_tasks]
+    generated = [item for item in pool if item.form != "choice"] or pool
+    count = min(num_questions, len(generated))
+    return [generated[index * len(generated) // count].question for index in range(count)]
+
+
+def _measured(
+    artifact: Artifact, *, answers: Mapping[str, list[Asked]], profiles: Mapping[str, Profile]
+) -> Measured:
+    return Measured(
+        artifact.name, artifact.manifest.kind, artifact.manifest.content_hash,
+        size_bytes(artifact.path), tuple(answers[artifact.name]), profiles[artifact.name],
+    )  # fmt: skip
+
+
+def _describe_corpus(corpus: Artifact, found: QuestionSet) -> dict[str, Any]:
+    """Name, sizes of the splits, and how many questions of each task were asked."""
+    records = corpus.path / "records"
+    asked = [question.task for question in found.questions]
+    return {
+        "name": corpus.name,
+        "content_hash": corpus.manifest.content_hash,
+        "splits": {
+            split: sum(1 for _ in read_jsonl(records / f"{split}.jsonl")) for split in SPLITS
+        },
+        "split": "questions (evaluation only; groups never trained on)",
+        "tasks": {
+            task: {"asked": asked.count(task), "available": count}
+            for task, count in found.available.items()
+        },
+    }
+
+
+def _write(
+    folder: Path, *, report: Mapping[str, Any], answers: Mapping[str, Sequence[Asked]],
+    artifacts: Sequence[Artifact],
+) -> None:  # fmt: skip
+    (folder / "answers").mkdir(parents=True, exist_ok=True)
+    for name, asked in answers.items():
+        write_jsonl(folder / "answers" / f"{name}.jsonl", map(dataclasses.asdict, asked))
+    text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
+    page = render_html(report, answers=answers, steps=trace(artifacts))
+    (folder / "report.html").write_text(page, encoding="utf-8")

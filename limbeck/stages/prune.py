@@ -1,0 +1,159 @@
+"""Checkpoint and corpus to a checkpoint of smaller shapes; heal it with a `distill` entry."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from transformers import PreTrainedModel
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.config import choice, resolve
+from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
+from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.data.signals import open_teacher
+from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.structure import Groups, find_channels, find_heads
+from limbeck.objectives import OBJECTIVES
+from limbeck.objectives.likelihood import NextToken
+from limbeck.objectives.loss import check_teacher
+from limbeck.pruning import CRITERIA
+from limbeck.pruning.allocation import Kept, count_kept, pick_kept
+from limbeck.pruning.criteria import CriterionName, score_groups
+from limbeck.pruning.proximal import GroupLasso, Regulariser, count_zero
+from limbeck.pruning.surgery import cut, mask, measure_parity
+from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.schedule import cosine_lr
+
+logger = logging.getLogger(__name__)
+PROBE_RECORDS = 8
+"""Training records on which the cut model is compared with the masked one."""
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Config(StageConfig):
+    """Bring a share of a model's groups to zero by training, then cut them out."""
+
+    make: ClassVar[Kind] = "checkpoint"
+    stage: Literal["prune"]
+    checkpoint: CheckpointRef
+    corpus: CorpusRef
+    teacher: TeacherRef = ""
+    """A checkpoint or its signals, where the objective asks one."""
+    channels_ratio: Ratio = 0.2
+    """Share of each layer's feed-forward channels to cut."""
+    heads_ratio: Ratio = 0.0
+    """Share of each layer's key-value heads to cut, each with the query heads it serves."""
+    multiple: Annotated[int, Field(gt=0)] = 8
+    """Kept feed-forward widths are the nearest multiple of this; runtimes want 128 or 256 at large
+    widths. The metrics say which share was cut."""
+    criterion: CriterionName = "l1"
+    """Scores groups after training; those that training made zero score lowest."""
+    lasso: GroupLasso = GroupLasso()
+    objective: choice(OBJECTIVES, what="objective") = NextToken(kind="next_token")  # pyright: ignore[reportInvalidTypeForm]
+    """What training keeps up while groups shrink."""
+    batching: BatchingConfig = BatchingConfig()
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        check_teacher(self.objective, self.teacher)
+        if self.channels_ratio == self.heads_ratio == 0:
+            raise ValueError("channels_ratio and heads_ratio are both 0: nothing would be cut")
+        return self
+
+
+def run(config: Config, *, work: Work) -> dict[str, Any]:
+    """Write the smaller checkpoint and its training curve.
+
+    Raises:
+        CheckpointError: the architecture cannot be cut, or so small a share of it.
+        ParityError: the cut model differs from the masked one.
+    """
+    corpus = work.one("corpus")
+    start = work.one("checkpoint").path
+    tokenizer, model = load_tokenizer(start), load_model(start)
+    num_kept = plan_cut(model, config=config)
+    teacher = open_teacher(
+        work.inputs.get("teacher", ()), corpus=corpus, batching=config.batching,
+        needs=config.objective.needs(),
+    )  # fmt: skip
+    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+    history = fit(
+        model, batches=batches, objective=config.objective.build(model=model, teacher=teacher),
+        config=config.training, state=work.state, title=work.name,
+        after_step=make_regulariser(model, num_kept=num_kept, config=config),
+    )  # fmt: skip
+    model.cpu()
+    probe = batches.batch(list(range(min(PROBE_RECORDS, len(batches))))).input_ids
+    smaller, metrics = cut_zeros(
+        model, num_kept=num_kept, criterion=config.criterion, input_ids=probe
+    )
+    save_checkpoint(smaller, tokenizer=tokenizer, folder=work.folder)
+    (work.folder / "history.json").write_text(json.dumps(history))
+    return {"loss": history[-1]["loss"], "steps": config.training.steps, **metrics}
+
+
+def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:
+    """How many groups stay in each layer that is cut."""
+    found: list[tuple[Groups, float, int]] = []
+    if config.channels_ratio:
+        found += [
+            (groups, config.channels_ratio, config.multiple) for groups in find_channels(model)
+        ]
+    if config.heads_ratio:
+        found += [(groups, config.heads_ratio, 1) for groups in find_heads(model)]
+    return {
+        groups: count_kept(
+            groups.num_groups, ratio=ratio, multiple=multiple, kind=groups.kind
+        )
+        for groups, ratio, multiple in found
+    }  # fmt: skip
+
+
+def make_regulariser(
+    model: PreTrainedModel, *, num_kept: Mapping[Groups, int], config: Config
+) -> Callable[[int, float], None]:
+    """The proximal step for the training loop, under the loop's own learning rates."""
+    training = config.training
+    lrs = [
+        cosine_lr(
+            step, steps=training.steps, peak_lr=training.lr,
+            warmup_steps=training.warmup_steps, final_ratio=training.final_lr_ratio,
+        )
+        for step in range(training.steps)
+    ]  # fmt: skip
+    num_zero = {groups: groups.num_groups - kept for groups, kept in num_kept.items()}
+    return Regulariser(model, num_zero=num_zero, lrs=lrs, config=config.lasso)
+
+
+def cut_zeros(
+    model: PreTrainedModel, *, num_kept: Mapping[Groups, int], criterion: str,
+    input_ids: torch.Tensor,
+) -> tuple[PreTrainedModel, dict[str, Any]]:  # fmt: skip
+    """The smaller model, and what the cut took; the given one is masked in place."""
+    score = resolve(CRITERIA, criterion, what="criterion")
+    zero = {groups: count_zero(model, groups=groups) for groups in num_kept}
+    kept: Kept = {
+        groups: pick_kept(score_groups(model, groups=groups, score=score), num_kept=count)
+        for groups, count in num_kept.items()
+    }
+    removed = mask(model, kept=kept)
+    smaller = cut(model, kept=kept)
+    metrics: dict[str, Any] = {
+        "norm_removed_ratio": removed,
+        "parity_error": measure_parity(model, smaller=smaller, input_ids=input_ids),
+        "parameters_before": sum(item.numel() for item in model.parameters()),
+        "parameters": sum(item.numel() for item in smaller.parameters()),
+    }
+    for kind in sorted({groups.kind for groups in kept}):
+        chosen = [groups for groups in kept if groups.kind == kind]
+        total = sum(groups.num_groups for groups in chosen)
+        metrics[f"{kind}_before"] = chosen[0].num_groups
+        metrics[f"{kind}_kept"] = num_kept[chosen[0]]
+        metrics[f"{kind}_cut_ratio"] = 1 - sum(num_kept[groups] for groups in chosen) / total
+        metrics[f"{kind}_zero_ratio"] = sum(zero[groups] for groups in chosen) / total
+    logger.info("cut %s", {name: value for name, value in metrics.items() if "ratio" in name})
+    return smaller, metrics

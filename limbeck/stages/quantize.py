@@ -1,0 +1,82 @@
+"""Checkpoint and corpus, perhaps a teacher, to a checkpoint of integers, trained for it."""
+
+import json
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import model_validator
+from torch import nn
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.config import choice
+from limbeck.contracts.errors import ParityError
+from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
+from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.data.signals import open_teacher
+from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.objectives import OBJECTIVES
+from limbeck.objectives.loss import check_teacher
+from limbeck.quantization import SCHEMES
+from limbeck.training.loop import TrainingConfig, fit
+
+PARITY_TOLERANCE = 1e-3
+"""Largest logit difference between the model as trained and its integers: float32 rounding."""
+
+
+class Config(StageConfig):
+    """Train a checkpoint while it rounds as its integers will, then convert it."""
+
+    make: ClassVar[Kind] = "checkpoint"
+    stage: Literal["quantize"]
+    checkpoint: CheckpointRef
+    corpus: CorpusRef
+    teacher: TeacherRef = ""
+    """A checkpoint or its signals, where the objective asks one."""
+    scheme: choice(SCHEMES, what="scheme")  # pyright: ignore[reportInvalidTypeForm]
+    objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
+    batching: BatchingConfig = BatchingConfig()
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> "Config":
+        check_teacher(self.objective, self.teacher)
+        return self
+
+
+def run(config: Config, *, work: Work) -> dict[str, Any]:
+    """Write the integer checkpoint and its training curve.
+
+    Raises:
+        ParityError: the converted model differs from the one that was trained.
+    """
+    corpus = work.one("corpus")
+    start = work.one("checkpoint").path
+    tokenizer, model = load_tokenizer(start), load_model(start)
+    teacher = open_teacher(
+        work.inputs.get("teacher", ()), corpus=corpus, batching=config.batching,
+        needs=config.objective.needs(),
+    )  # fmt: skip
+    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+    config.scheme.prepare_for_qat(model)
+    history = fit(
+        model, batches=batches, objective=config.objective.build(model=model, teacher=teacher),
+        config=config.training, state=work.state, title=work.name,
+    )  # fmt: skip
+    nn.Module.to(model, "cpu")
+    probe = batches.batch(list(range(min(8, len(batches))))).input_ids
+    with torch.no_grad():
+        trained = model(probe).logits
+        model = config.scheme.convert(model)
+        difference = (model(probe).logits - trained).abs().max().item()
+    if not difference <= PARITY_TOLERANCE:
+        raise ParityError(
+            f"converted logits differ by {difference:.3g} from the trained ones, at most "
+            f"{PARITY_TOLERANCE} was expected; keep the float checkpoint and report this"
+        )
+    save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)
+    (work.folder / "history.json").write_text(json.dumps(history))
+    return {
+        "loss": history[-1]["loss"],
+        "steps": config.training.steps,
+        "parity_logit_difference": difference,
+    }

@@ -1,0 +1,78 @@
+import os
+
+# One thread: bit-for-bit repeatable, and no spinning on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from limbeck.contracts.records import Record, write_jsonl
+from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
+from limbeck.models.building import DenseModel, MoeModel
+
+torch.set_num_threads(1)
+
+FACTS = {
+    "高血压": ("头晕、心悸", "心血管内科"),
+    "哮喘": ("喘息、咳嗽", "呼吸内科"),
+    "胃炎": ("腹痛、恶心", "消化内科"),
+    "湿疹": ("皮疹、瘙痒", "皮肤科"),
+}
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A hand-made corpus folder of a few records, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "records").mkdir()
+    records = []
+    for name, (symptoms, specialty) in FACTS.items():
+        for form, (question, answer) in enumerate(
+            [(f"{name}有哪些症状？", symptoms), (f"{name}看什么科？", specialty),
+             ("", f"{name}的症状包括{symptoms}。")]
+        ):  # fmt: skip
+            key = f"{name}-{form}"
+            records.append(Record(key, question, answer, key, "test", specialty))
+    for split in ("train", "validation", "test"):
+        write_jsonl(folder / "records" / f"{split}.jsonl", records)
+    texts = [record.question + record.answer for record in records]
+    train_tokenizer(texts, folder=folder / "tokenizer", config=TokenizerConfig(min_count=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(corpus):
+    from limbeck.models.loading import load_tokenizer
+
+    return load_tokenizer(corpus / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def moe_config() -> MoeModel:
+    return MoeModel(
+        kind="moe", hidden=16, num_layers=2, num_heads=2, num_key_value_heads=1, head_width=8,
+        num_experts=8, experts_per_token=2, expert_width=8, initializer_range=0.2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def dense_config() -> DenseModel:
+    return DenseModel(
+        kind="dense", hidden=16, num_layers=2, num_heads=2, num_key_value_heads=1, head_width=8,
+        feed_forward=32, initializer_range=0.2,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def moe(moe_config, tokenizer):
+    return moe_config.build(tokenizer=tokenizer, seed=0).eval()
+
+
+@pytest.fixture
+def dense(dense_config, tokenizer):
+    return dense_config.build(tokenizer=tokenizer, seed=1).eval()

@@ -1,0 +1,115 @@
+"""Configs refuse what they do not know, and tables name what they offer."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from limbeck.contracts.config import Config, choice, resolve
+from limbeck.contracts.errors import UnknownNameError
+
+TABLE = {
+    "dense": "limbeck.models.building:DenseModel",
+    "moe": "limbeck.models.building:MoeModel",
+    "errors": "limbeck.contracts.errors",
+}
+DENSE = {
+    "kind": "dense", "hidden": 16, "num_layers": 1, "num_heads": 2, "num_key_value_heads": 1,
+    "head_width": 8, "feed_forward": 32,
+}  # fmt: skip
+
+
+class Inner(Config):
+    path: Path = Path("inner")
+
+
+class Outer(Config):
+    count: int = 1
+    files: tuple[Inner, ...] = ()
+    folder: Path = Path("folder")
+
+
+class Chooser(Config):
+    model: choice(TABLE, what="model")
+
+
+def test_unknown_key_is_refused():
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        Outer.model_validate({"cuont": 2})
+
+
+def test_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Outer().count = 2
+
+
+def test_replace_validates_again():
+    assert Outer().replace(count=3).count == 3
+    with pytest.raises(ValidationError):
+        Outer().replace(count="three")
+    with pytest.raises(ValidationError):
+        Outer().replace(cuont=3)
+
+
+def test_field_docstrings_become_descriptions():
+    from limbeck.training.loop import TrainingConfig
+
+    assert "Optimizer steps" in (TrainingConfig.model_fields["steps"].description or "")
+
+
+def test_external_paths_are_found_at_any_depth():
+    outer = Outer(files=(Inner(path=Path("a")), Inner(path=Path("b"))), folder=Path("c"))
+    assert list(outer.external_paths()) == [Path("a"), Path("b"), Path("c")]
+
+
+def test_choice_builds_the_named_config():
+    from limbeck.models.building import DenseModel
+
+    built = Chooser.model_validate({"model": DENSE}).model
+    assert isinstance(built, DenseModel)
+    again = Chooser.model_validate({"model": built}).model
+    assert again is built
+    assert Chooser.model_validate(Chooser(model=built).model_dump()).model == built
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"kind": "dens"}, "unknown model 'dens': did you mean 'dense'?"),
+        ({"kind": 3}, "expected a mapping with a key 'kind', one of dense, errors, moe"),
+        ({}, "expected a mapping with a key 'kind'"),
+        ("dense", "expected a mapping with a key 'kind'"),
+    ],
+)
+def test_choice_says_what_it_expected(value, message):
+    with pytest.raises(ValidationError) as caught:
+        Chooser.model_validate({"model": value})
+    assert message in str(caught.value)
+
+
+def test_choice_refuses_unknown_keys_inside():
+    with pytest.raises(ValidationError):
+        Chooser.model_validate({"model": {**DENSE, "num_expert": 4}})
+
+
+def test_resolve():
+    import limbeck.contracts.errors
+
+    assert resolve(TABLE, "errors", what="part") is limbeck.contracts.errors
+    with pytest.raises(UnknownNameError, match="unknown part 'eror': did you mean 'errors'"):
+        resolve(TABLE, "eror", what="part")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "limbeck.stages:STAGES", "limbeck.models:MODELS", "limbeck.objectives:OBJECTIVES",
+        "limbeck.pruning:CRITERIA", "limbeck.quantization:SCHEMES", "limbeck.runtimes:RUNTIMES",
+        "limbeck.data:SOURCES", "limbeck.evaluation:TASKS",
+    ],
+)  # fmt: skip
+def test_every_listed_name_exists_and_is_documented(table):
+    found = resolve({"table": table}, "table", what="table")
+    assert found
+    for name in found:
+        assert resolve(found, name, what="entry").__doc__, name

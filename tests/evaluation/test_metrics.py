@@ -1,0 +1,127 @@
+"""Scores: known values, edges of lists, and intervals that hold what they estimate."""
+
+import numpy as np
+import pytest
+
+from limbeck.evaluation.metrics import (
+    accuracy_ratio,
+    entity_f1,
+    exact_match,
+    normalise,
+    percentile,
+    speed_ratio,
+    split_items,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize(
+    ("correct", "count", "low", "high"),
+    [
+        (8, 10, 0.4901625, 0.9433178),  # R: prop.test(8, 10, correct = FALSE)
+        (0, 10, 0.0, 0.2775328),
+        (10, 10, 0.7224672, 1.0),
+        (50, 100, 0.4038315, 0.5961685),
+    ],
+)
+def test_wilson_interval_has_the_known_ends(correct, count, low, high):
+    share = wilson_interval(correct, count)
+    assert share.value == correct / count
+    assert share.low == pytest.approx(low, abs=1e-6)
+    assert share.high == pytest.approx(high, abs=1e-6)
+
+
+def test_wilson_interval_of_nothing_is_everything():
+    share = wilson_interval(0, 0)
+    assert (share.low, share.high, share.count) == (0.0, 1.0, 0)
+
+
+def test_wilson_interval_narrows_with_the_count():
+    spans = [wilson_interval(n // 2, n) for n in (10, 100, 1000)]
+    assert spans[0].high - spans[0].low > spans[1].high - spans[1].low
+    assert spans[1].high - spans[1].low > spans[2].high - spans[2].low
+
+
+def test_normalising_forgets_width_case_punctuation_and_spaces():
+    assert normalise("ＣＴ 检查。") == normalise("ct检查") == "ct检查"
+    assert normalise(normalise("血压 > 140/90！")) == normalise("血压 > 140/90！")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("心血管内科。", True), (" 心血管内科", True), ("心血管", False), ("", False), ("。", False)],
+)
+def test_exact_match(answer, right):
+    assert exact_match(answer, expected=("心血管内科",)) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "f1"),
+    [
+        ("头晕、头痛、心悸", 1.0),
+        ("心悸，头痛和头晕。", 1.0),
+        ("头痛及头晕;心悸", 1.0),
+        ("头晕、头晕、头痛、心悸", 1.0),
+        ("头晕、头痛", 0.8),
+        ("头晕、头痛、心悸、咳嗽", 6 / 7),
+        ("咳嗽", 0.0),
+        ("", 0.0),
+        ("、、", 0.0),
+    ],
+)
+def test_entity_f1(answer, f1):
+    assert entity_f1(answer, expected=("头晕", "头痛", "心悸")) == pytest.approx(f1)
+
+
+def test_a_conjunction_inside_a_known_name_does_not_divide_it():
+    assert entity_f1("血氧饱和度监测、血常规", expected=("血常规", "血氧饱和度监测")) == 1.0
+    assert split_items("饱和度", known=()) == {"饱", "度"}
+
+
+def test_accuracy_ratio_of_a_model_to_itself_is_one():
+    correct = np.array([True, False, True, True])
+    found = accuracy_ratio(correct=correct, reference=correct, groups=list("abcd"))
+    assert found is not None
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_accuracy_ratio_interval_holds_the_ratio_and_repeats():
+    rng = np.random.default_rng(3)
+    reference = rng.random(300) < 0.9
+    correct = reference & (rng.random(300) < 0.95)
+    groups = [str(index // 3) for index in range(300)]
+    first = accuracy_ratio(correct=correct, reference=reference, groups=groups)
+    again = accuracy_ratio(correct=correct, reference=reference, groups=groups)
+    assert first is not None
+    assert first == again
+    assert first.low < first.value < first.high < 1.0
+    assert first.value == pytest.approx(correct.sum() / reference.sum())
+
+
+def test_accuracy_ratio_of_a_reference_that_knows_nothing_is_undefined():
+    nothing = np.zeros(3, dtype=bool)
+    assert accuracy_ratio(correct=~nothing, reference=nothing, groups=list("abc")) is None
+
+
+def test_questions_that_stand_and_fall_together_widen_the_interval():
+    reference = np.ones(120, dtype=bool)
+    correct = np.repeat(np.random.default_rng(0).random(12) < 0.7, 10)
+    together = accuracy_ratio(
+        correct=correct, reference=reference, groups=[str(index // 10) for index in range(120)]
+    )
+    apart = accuracy_ratio(
+        correct=correct, reference=reference, groups=[str(index) for index in range(120)]
+    )
+    assert together is not None and apart is not None
+    assert together.high - together.low > apart.high - apart.low
+
+
+def test_speed_ratio_of_exactly_half_the_time_is_two():
+    seconds = np.linspace(0.1, 0.2, 20)
+    found = speed_ratio(seconds=seconds / 2, reference_seconds=seconds)
+    assert found.value == pytest.approx(2.0)
+    assert found.low == pytest.approx(2.0) and found.high == pytest.approx(2.0)
+
+
+def test_percentile_interpolates():
+    assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.5

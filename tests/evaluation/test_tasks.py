@@ -1,0 +1,60 @@
+"""Verdicts on answers, by task and by form."""
+
+import pytest
+from fakes import QUESTIONS, LookUp
+
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.records import Question
+from limbeck.evaluation import TASKS
+from limbeck.evaluation.asking import judge
+from limbeck.evaluation.tasks import Response, ask
+
+BY_ID = {question.id: question for question in QUESTIONS}
+
+
+def test_every_task_of_the_table_says_what_it_measures():
+    assert set(TASKS) == {"recall", "choice", "triage", "intent"}
+    for name in TASKS:
+        assert resolve(TASKS, name, what="task").__doc__
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "correct"),
+    [
+        ("r1", "心血管内科", True),
+        ("r1", "不是心血管内科", False),
+        ("r1", "", False),
+        ("r2", "头晕、心悸", True),
+        ("r2", "头晕、咳嗽、心悸", False),
+        ("r2", "", False),
+        ("t2", "呼吸内科。", True),
+        ("t2", "儿科", False),
+        ("c1", "血压测量、心电图", True),
+        ("c1", "皮肤镜", False),
+        ("x1", "不知道。", True),
+    ],
+)
+def test_verdicts(question, answer, correct):
+    asked = judge(BY_ID[question], Response(answer, 0.5))
+    assert asked.correct is correct
+    assert asked.answer == answer
+
+
+def test_an_intent_is_its_label_exactly():
+    question = Question("i", "intent", "这是什么意图？", ("治疗方案",), "single")
+    assert judge(question, Response("治疗方案", 1.0)).correct
+    assert not judge(question, Response("治疗", 1.0)).correct
+
+
+def test_a_task_of_another_form_than_its_own_is_refused():
+    question = Question("t", "triage", "哪个科？", ("内科", "外科"), "list")
+    with pytest.raises(DataError, match=r"'triage'.*'list'.*'single'"):
+        judge(question, Response("内科", 1.0))
+
+
+def test_a_choice_is_the_option_of_the_highest_score(tmp_path):
+    (response,) = ask(LookUp(tmp_path, num_threads=1), (BY_ID["c1"],), max_new_tokens=8)
+    assert response.text == "血压测量、心电图"
+    assert len(response.option_scores) == 4
+    assert response.option_scores[1] == max(response.option_scores)

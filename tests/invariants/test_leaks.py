@@ -1,0 +1,148 @@
+"""The demo's corpus: nothing that evaluation asks stands in training, in words or in substance."""
+
+import chain
+import pytest
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.recipe import load_recipe
+from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
+from limbeck.data.cleaning import normalise
+from limbeck.data.knowledge import load_pack
+from limbeck.data.splitting import question_key
+from limbeck.evaluation.asking import check_leaks, read_questions
+from limbeck.stages import prepare
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """As `recipes/demo.yaml` makes it."""
+    recipe = load_recipe(chain.ROOT / "recipes" / "demo.yaml")
+    raw = recipe.entries["corpus"]
+    for source in raw["sources"]:
+        if "path" in source:
+            source["path"] = str(chain.ROOT / source["path"])
+    folder = tmp_path_factory.mktemp("demo")
+    work = Work("corpus", folder / "corpus", folder / "state")
+    work.folder.mkdir()
+    prepare.run(prepare.Config.model_validate(raw), work=work)
+    return work.folder
+
+
+@pytest.fixture(scope="module")
+def splits(corpus):
+    return {name: list(read_records(corpus / "records" / f"{name}.jsonl")) for name in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def questions(corpus):
+    return [
+        Question.from_json(value)
+        for path in sorted((corpus / "questions").glob("*.jsonl"))
+        for value in read_jsonl(path)
+    ]
+
+
+@pytest.fixture(scope="module")
+def pack():
+    return load_pack("medical")
+
+
+def test_there_is_something_to_compare(splits, questions):
+    assert len(splits["train"]) > 5000
+    assert {question.task for question in questions} >= {"recall", "choice", "triage", "refusal"}
+    assert len(questions) > 800
+    assert all(splits.values())
+
+
+def test_no_question_of_evaluation_is_trained_on(splits, questions):
+    trained = {question_key(record) for record in splits["train"] if record.question}
+    trained |= {normalise(record.question) for record in splits["train"]}
+    asked = {normalise(question.question) for question in questions}
+    assert "" not in asked
+    assert not trained & asked
+
+
+def test_no_question_stands_in_two_splits(splits):
+    seen = {}
+    for name, records in splits.items():
+        for record in records:
+            key = question_key(record)
+            if key:
+                assert seen.setdefault(key, name) == name, record
+            assert seen.setdefault(f"group {record.group}", name) == name, record
+
+
+def test_forms_of_evaluation_are_never_trained_on(splits, pack):
+    """Not about any subject: the phrasing itself is new."""
+    subjects = [
+        *pack.diseases,
+        *pack.description.unknown.train,
+        *pack.description.unknown.evaluation,
+    ]
+    held_out = {
+        normalise(form.format(disease=subject))
+        for relation, forms in pack.forms.items()
+        if relation != "triage"
+        for form in forms.evaluation
+        for subject in subjects
+    }
+    trained = {normalise(record.question) for name in SPLITS for record in splits[name]}
+    assert len(held_out) > 3 * len(subjects)
+    assert not trained & held_out
+
+
+def test_forms_of_triage_are_never_trained_on(splits, pack):
+    forms = [form.partition("{symptoms}") for form in pack.forms["triage"].evaluation]
+    for name in SPLITS:
+        for record in splits[name]:
+            if record.group.startswith("triage|"):
+                assert not any(
+                    record.question.startswith(before) and record.question.endswith(after)
+                    for before, _, after in forms
+                ), record
+
+
+def test_at_least_three_forms_of_each_relation_are_held_out(pack):
+    for relation, forms in pack.forms.items():
+        assert len(forms.evaluation) >= 3, relation
+        assert len(forms.train) + len(forms.evaluation) >= 8, relation
+        assert not {normalise(form) for form in forms.train} & set(map(normalise, forms.evaluation))
+
+
+def test_no_symptom_set_of_triage_is_trained_on(splits, questions, pack):
+    """Whatever the order and the phrasing: found in the text, not only by the group's name."""
+    symptoms = sorted(
+        {item for disease in pack.diseases.values() for item in disease.symptoms},
+        key=len, reverse=True,
+    )  # fmt: skip
+
+    def find(text):
+        found = set()
+        for symptom in symptoms:
+            if symptom in text:
+                found.add(symptom)
+                text = text.replace(symptom, "|")
+        return frozenset(found)
+
+    asked = {find(item.question) for item in questions if item.task == "triage"}
+    assert len(asked) > 100
+    assert all(len(item) >= 2 for item in asked)
+    trained = {
+        find(record.question) for record in splits["train"] if record.group.startswith("triage|")
+    }
+    assert len(trained) > 500
+    assert not trained & asked
+
+
+def test_what_is_refused_in_evaluation_is_unknown_to_training(splits, questions, pack):
+    names = pack.description.unknown.evaluation
+    asked = [item.question for item in questions if item.task == "refusal"]
+    assert all(any(name in text for name in names) for text in asked)
+    made = [record for record in splits["train"] if record.source == "knowledge"]
+    assert not [record for record in made if any(name in record.question for name in names)]
+
+
+def test_evaluation_checks_for_itself(corpus, splits, questions):
+    found = read_questions(corpus, max_questions=10**6)
+    assert len(found.questions) == len(questions)
+    assert check_leaks(corpus, questions=found.questions) == len(splits["train"])

@@ -1,0 +1,184 @@
+"""Sizes are those of models that are really built; huge models are sized without memory."""
+
+import dataclasses
+import math
+import resource
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    T5Config,
+)
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.int8 import describe, quantize_in_place, save_int8
+from limbeck.models.sizing import (
+    FORMATS,
+    NumberFormat,
+    estimate_training_seconds,
+    measure_speed,
+    size_model,
+    what_fits,
+)
+from limbeck.models.vocabulary import Vocabulary
+
+DENSE = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+}  # fmt: skip
+SPARSE = DENSE | {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dense_sizes_are_those_of_the_built_model(tied):
+    config = Qwen3Config(**DENSE, tie_word_embeddings=tied)
+    built = sum(item.numel() for item in Qwen3ForCausalLM(config).parameters())
+    size = size_model(config, context_tokens=64)
+    assert size.parameters == size.active_parameters == built
+    assert size.embedding_parameters == 96 * 32 * (1 if tied else 2)
+    assert size.expert_parameters == size.gate_parameters == size.skipped_ratio == 0
+    by_name = {item.name: item for item in size.formats}
+    assert by_name["float32"].total_bytes == 4 * built
+    assert by_name["bfloat16"].total_bytes == 2 * built
+    assert by_name["float32"].embedding_bytes == 4 * size.embedding_parameters
+    assert by_name["ternary"].embedding_format == "int4"
+
+
+def test_a_mixture_counts_picked_experts_and_the_gate():
+    config = Qwen3MoeConfig(**SPARSE)
+    model = Qwen3MoeForCausalLM(config)
+    size = size_model(config, context_tokens=1)
+    experts = 3 * 8 * 3 * 24 * 32
+    assert size.parameters == sum(item.numel() for item in model.parameters())
+    assert size.expert_parameters == experts
+    assert size.gate_parameters == 3 * 8 * 32
+    assert size.active_parameters == size.parameters - experts * 6 // 8
+    used = experts / 4 + 3 * 8 * 32
+    assert size.skipped_ratio == pytest.approx(1 - used / (experts + 3 * 8 * 32))
+
+
+def test_our_mixture_equals_the_reference(moe, moe_config, tokenizer):
+    size = size_model(moe_config.describe(Vocabulary.of(tokenizer)), context_tokens=10)
+    assert size.parameters == sum(item.numel() for item in moe.parameters())
+    config = moe.config
+    names = (
+        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim",
+        "num_key_value_heads", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
+        "tie_word_embeddings",
+    )  # fmt: skip
+    plain = Qwen3MoeConfig(**{name: getattr(config, name) for name in names})
+    assert dataclasses.asdict(size_model(plain, context_tokens=10)) == dataclasses.asdict(size)
+
+
+def count_flops(model, *, tokens):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    ids = torch.zeros(1, tokens, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, use_cache=False)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_flops_are_those_a_counter_sees(tied):
+    config = LlamaConfig(**DENSE, tie_word_embeddings=tied, attn_implementation="eager")
+    model = LlamaForCausalLM(config)
+    # Without a causal shortcut every token attends to the whole sequence.
+    assert count_flops(model, tokens=32) == 32 * size_model(config, context_tokens=32).forward_flops
+
+
+def test_training_costs_three_forwards_at_half_the_context():
+    config = Qwen3Config(**DENSE)
+    size, half = (size_model(config, context_tokens=tokens) for tokens in (63, 32))
+    assert size.training_flops == pytest.approx(3 * half.forward_flops)
+
+
+def test_a_window_bounds_attention_and_the_cache_counts_key_value_heads():
+    config = Qwen3Config(**DENSE)
+    windowed = Qwen3Config(**DENSE, use_sliding_window=True, sliding_window=16, max_window_layers=0)
+    near, far = (size_model(windowed, context_tokens=tokens) for tokens in (16, 4096))
+    assert near.forward_flops == far.forward_flops
+    assert size_model(config, context_tokens=16).forward_flops == near.forward_flops
+    assert size_model(config, context_tokens=4096).forward_flops > far.forward_flops
+    assert near.kv_cache_bytes == 3 * 2 * 2 * 16 * 2
+
+
+def test_int8_bytes_are_those_on_disk(dense, tmp_path):
+    size = size_model(dense.config, context_tokens=8)
+    described = describe(embeddings="int8")
+    quantize_in_place(dense, described=described)
+    dense.config.quantization_config = described
+    save_int8(dense, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    expected = next(item for item in size.formats if item.name == "int8")
+    assert expected.total_bytes == sum(item.nbytes for item in stored.values())
+
+
+def test_scales_of_blocks_are_counted():
+    int4 = next(item for item in FORMATS if item.name == "int4")
+    assert int4.num_bits(rows=3, columns=129) == 3 * (129 * 4 + 2 * 16)
+    assert NumberFormat("int8", 8.0, scale_bits=32).num_bits(rows=3, columns=50) == 3 * (400 + 32)
+    bits = [item.bits_per_weight for item in FORMATS]
+    assert bits == sorted(bits, reverse=True)
+
+
+def test_budgets_are_reached_by_the_most_precise_format():
+    fit = what_fits(6_000_000_000, 1_800_000_000)
+    assert (fit.bits_per_parameter, fit.number_format, fit.kept_ratio) == (2.4, "int2", 1.0)
+    fit = what_fits(3_000_000_000, 500_000_000)
+    assert fit.number_format == "ternary"
+    assert fit.bits_per_parameter == pytest.approx(4 / 3)
+    assert 0.79 < fit.kept_ratio < 0.81
+    assert what_fits(100, 400).number_format == "float32"
+
+
+def test_a_mixture_of_twelve_billion_per_expert_is_sized_in_seconds():
+    config = Qwen3MoeConfig(
+        vocab_size=151936, hidden_size=8192, num_hidden_layers=64, num_attention_heads=64,
+        num_key_value_heads=8, head_dim=128, num_experts=128, num_experts_per_tok=2,
+        moe_intermediate_size=7632,
+    )  # fmt: skip
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    size = size_model(config, context_tokens=4096)
+    assert time.perf_counter() - start < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2_000_000
+    assert size.expert_parameters / 128 == pytest.approx(12e9, rel=0.01)
+    assert size.skipped_ratio > 0.95
+    assert size.active_parameters < 0.03 * size.parameters
+
+
+def test_other_architectures_are_sized_too():
+    gpt2 = size_model(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2), context_tokens=8)
+    # Twelve times the squared width a layer, the head, and attention.
+    assert gpt2.forward_flops == 2 * (2 * 12 * 16 * 16 + 64 * 16) + 2 * 4 * 8 * 16
+    mamba = size_model(
+        MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2), context_tokens=8
+    )
+    assert mamba.kv_cache_bytes == 0
+    assert mamba.parameters > 0
+
+
+def test_a_config_of_no_causal_model_is_refused():
+    with pytest.raises(CheckpointError, match="'t5'"):
+        size_model(T5Config(), context_tokens=8)
+
+
+def test_speed_gives_a_time(dense_config, tokenizer):
+    speed = measure_speed(device=torch.device("cpu"), seconds=0.05)
+    assert speed.flops_per_second > 1e8
+    size = size_model(dense_config.describe(Vocabulary.of(tokenizer)), context_tokens=8)
+    seconds = estimate_training_seconds(size, num_tokens=1000, speed=speed)
+    assert math.isfinite(seconds)
+    assert seconds == pytest.approx(
+        estimate_training_seconds(size, num_tokens=2000, speed=speed) / 2
+    )

@@ -1,0 +1,121 @@
+"""Checking a recipe: every fault at once, each with its line and its path; and the order."""
+
+import pytest
+
+from limbeck import pipeline
+from limbeck.contracts.errors import RecipeError
+from limbeck.contracts.recipe import load_recipe
+
+CORPUS = "corpus: {stage: prepare, pack: medical, sources: [{kind: knowledge}]}\n"
+MODEL = (
+    "{kind: dense, hidden: 16, num_layers: 1, num_heads: 2, num_key_value_heads: 1, "
+    "head_width: 8, feed_forward: 32}"
+)
+TRAIN = f"  stage: train\n  corpus: corpus\n  model: {MODEL}\n  objective: {{kind: next_token}}\n"
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return load_recipe(path, overrides=overrides)
+
+
+def faults(tmp_path, text, *overrides):
+    with pytest.raises(RecipeError) as caught:
+        pipeline.check(load(tmp_path, text, *overrides))
+    assert str(caught.value).startswith(str(tmp_path / "recipe.yaml"))
+    return {fault.where: (fault.line, fault.message) for fault in caught.value.faults}
+
+
+def test_order_follows_references(tmp_path):
+    text = (
+        "b: {stage: train, corpus: corpus, model: a, objective: {kind: next_token}, "
+        "training: {steps: 1}}\n"
+        f"a:\n{TRAIN}  training: {{steps: 1}}\n{CORPUS}"
+    )
+    entries = pipeline.check(load(tmp_path, text))
+    assert list(entries) == ["corpus", "a", "b"]
+    assert [(item.field, item.target) for item in entries["b"].references] == [
+        ("corpus", "corpus"),
+        ("model", "a"),
+    ]
+
+
+def test_every_fault_at_once(tmp_path):
+    text = (
+        f"{CORPUS}"
+        f"one:\n{TRAIN}  training: {{steps: 0}}\n  sead: 3\n"
+        f"two:\n{TRAIN.replace('corpus: corpus', 'corpus: corpse')}  training: {{steps: 1}}\n"
+        "three: {stage: trian}\n"
+        "four: {corpus: corpus}\n"
+    )
+    found = faults(tmp_path, text)
+    assert {where: line for where, (line, _) in found.items()} == {
+        "one.training.steps": 7, "one.sead": 8, "two.corpus": 11, "three.stage": 15, "four": 16,
+    }  # fmt: skip
+    assert list(found) == sorted(found, key=lambda where: found[where][0])
+    assert found["one.training.steps"][1] == "Input should be greater than 0; found 0"
+    assert found["one.sead"][1] == "unknown key 'sead'; remove it or check its spelling"
+    assert "did you mean 'corpus'? known: corpus, four, one" in found["two.corpus"][1]
+
+
+@pytest.mark.parametrize(
+    ("entry", "where", "message"),
+    [
+        ("stage: trian", "x.stage", "unknown stage 'trian': did you mean 'train'?"),
+        ("corpus: corpus", "x", "needs a key 'stage', one of prepare, train"),
+        ("stage: [train]", "x", "needs a key 'stage'"),
+        ("stage: train", "x.corpus", "is required and missing"),
+        (TRAIN + "  training: {steps: four}", "x.training.steps", "found 'four'"),
+        (TRAIN + "  training: {steps: 1, lr: -1}", "x.training.lr", "greater than 0; found -1"),
+        (TRAIN + "  training: 3", "x.training", "found 3"),
+        (TRAIN + "  training: {steps: 1, stps: 2}", "x.training.stps", "unknown key 'stps'"),
+        (TRAIN.replace("hidden: 16", "hidden: 15"), "x.model.hidden", "multiple of 4; found 15"),
+        (TRAIN.replace("hidden: 16", "hiden: 16"), "x.model.hiden", "unknown key 'hiden'"),
+        (TRAIN.replace("dense", "dens"), "x.model", "unknown model 'dens': did you mean 'dense'?"),
+        (TRAIN.replace("next_token", "soft_target"), "x", "needs a `teacher`"),
+        (TRAIN.replace("corpus: corpus", "corpus: x"), "x.corpus", "makes a checkpoint"),
+        (TRAIN.replace("corpus: corpus", "corpus: /"), "x.corpus", "no manifest.json"),
+        (TRAIN.replace("corpus: corpus", f"corpus: {'c' * 5000}"), "x.corpus", "unknown entry"),
+        ("stage: prepare\n  pack: medicl\n  sources: [{kind: knowledge}]", "x",
+         "unknown pack 'medicl': did you mean 'medical'?"),
+        ("stage: prepare\n  pack: medical\n  sources: []", "x.sources", "at least 1 item"),
+        ("stage: prepare\n  pack: medical\n  sources: [{kind: knowledge}, {kind: csv, path: x.}]",
+         "x.sources.1.path", "reads 'x.', which does not exist"),
+        ("stage: prepare\n  pack: medical\n  sources: [{kind: knowledge}, {kind: knowledge}]",
+         "x", "two sources are called 'knowledge'"),
+        ("stage: evaluate\n  models: []\n  corpus: corpus", "x.models", "at least 1 item"),
+        ("stage: evaluate\n  models: [corpus]\n  corpus: corpus", "x.models",
+         "'corpus' makes a corpus, wanted a checkpoint or bundle"),
+    ],
+)  # fmt: skip
+def test_fault(tmp_path, entry, where, message):
+    if "training:" not in entry and entry.startswith("  stage: train"):
+        entry += "  training: {steps: 1}"
+    found = faults(tmp_path, f"{CORPUS}x:\n  {entry.strip()}\n")
+    assert where in found, found
+    line, text = found[where]
+    assert message in text
+    assert line >= 2
+
+
+def test_circle(tmp_path):
+    train = (
+        "{{stage: train, corpus: corpus, model: {}, objective: {{kind: next_token}}, "
+        "training: {{steps: 1}}}}"
+    )
+    text = f"{CORPUS}a: {train.format('b')}\nb: {train.format('a')}\n"
+    assert faults(tmp_path, text) == {
+        "a": (2, "entries feed each other in a circle: ['a', 'b']")
+    }  # fmt: skip
+
+
+def test_override_has_no_line(tmp_path):
+    found = faults(tmp_path, f"{CORPUS}", "corpus.near.threshold=many")
+    ((line, _),) = found.values()
+    assert line in (0, 1)
+
+
+def test_hub_names_are_left_to_the_run(tmp_path):
+    text = f"{CORPUS}x:\n{TRAIN.replace(MODEL, 'someone/some-model')}  training: {{steps: 1}}\n"
+    assert list(pipeline.check(load(tmp_path, text))) == ["corpus", "x"]

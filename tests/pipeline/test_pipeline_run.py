@@ -1,0 +1,267 @@
+"""Running a recipe of small stages: what is made, what is reused, and what a kill leaves."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+from filelock import FileLock
+
+from limbeck import pipeline
+from limbeck.contracts.artifacts import Kind, read_artifact
+from limbeck.contracts.errors import ArtifactError, BusyError, CheckpointError, TrainingError
+from limbeck.contracts.recipe import load_recipe
+from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
+from limbeck.stages import STAGES
+
+RECIPE = """\
+corpus: {stage: write, path: PATH}
+small: {stage: grow, corpus: corpus, times: 1}
+large: {stage: grow, corpus: corpus, start: small, times: 2}
+other: {stage: grow, corpus: corpus, times: 3}
+"""
+
+
+class WriteConfig(StageConfig):
+    make: ClassVar[Kind] = "corpus"
+    path: Path
+    title: str = ""
+
+
+class GrowConfig(StageConfig):
+    make: ClassVar[Kind] = "checkpoint"
+    measured: ClassVar[tuple[str, ...]] = ("seconds.txt",)
+    corpus: CorpusRef
+    start: CheckpointRef = ""
+    times: int
+
+
+def run_write(config, *, work) -> dict[str, Any]:
+    (work.folder / "text.txt").write_text(config.path.read_text())
+    return {"characters": len(config.path.read_text())}
+
+
+def run_grow(config, *, work) -> dict[str, Any]:
+    text = (work.one("corpus").path / "text.txt").read_text()
+    if config.start:
+        text += (work.one("start").path / "config.json").read_text()
+    (work.folder / "config.json").write_text(text * config.times)
+    (work.folder / "seconds.txt").write_text(os.urandom(8).hex())
+    return {}
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """Runs the recipe; gives back the verb of what happened to each entry."""
+    for name, config, run in (
+        ("write", WriteConfig, run_write),
+        ("grow", GrowConfig, run_grow),
+    ):
+        module = ModuleType(f"stage_{name}")
+        module.Config, module.run = config, run
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(STAGES, name, module.__name__)
+    (tmp_path / "source.txt").write_text("ab")
+
+    def go(*overrides, text=RECIPE):
+        path = tmp_path / "chain.yaml"
+        path.write_text(text.replace("PATH", str(tmp_path / "source.txt")))
+        happened = {}
+
+        def report(name, told):
+            happened[name] = told.split()[0].rstrip(",")
+
+        recipe = load_recipe(path, overrides=overrides)
+        made = pipeline.run(recipe, runs=tmp_path / "runs", report=report)
+        assert list(made) == list(happened)
+        return happened
+
+    return go
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "runs" / "chain"
+
+
+ALL_DONE = dict.fromkeys(("corpus", "small", "large", "other"), "done")
+ALL_REUSED = dict.fromkeys(("corpus", "small", "large", "other"), "reused")
+
+
+def test_made_then_reused(go, root):
+    assert go() == ALL_DONE
+    artifact = read_artifact(root / "large")
+    assert artifact.manifest.kind == "checkpoint"
+    assert artifact.manifest.stage == "grow"
+    assert set(artifact.manifest.files) == {"config.json", "seconds.txt"}
+    assert artifact.manifest.recipe["times"] == 2
+    assert {"limbeck", "python", "torch"} <= set(artifact.manifest.versions)
+    assert [item.name for item in artifact.manifest.parents["start"]] == ["small"]
+    corpus = read_artifact(root / "corpus").manifest
+    assert corpus.metrics == {"characters": 2}
+    assert list(corpus.sources) == [str(root.parent.parent / "source.txt")]
+    assert go() == ALL_REUSED
+    assert sorted(path.name for path in root.iterdir()) == sorted([*ALL_DONE, ".lock", ".work"])
+    assert not list((root / ".work").iterdir())
+
+
+def test_an_override_changes_only_what_depends_on_it(go):
+    go()
+    assert go("small.times=5") == ALL_REUSED | {"small": "done", "large": "done"}
+    assert go("large.times=5") == ALL_REUSED | {"small": "done", "large": "done"}
+
+
+def test_a_change_that_changes_no_content_stops_there(go):
+    go()
+    assert go("corpus.title=new") == ALL_REUSED | {"corpus": "done"}
+
+
+def test_a_changed_source_is_noticed(go, root):
+    go()
+    (root.parent.parent / "source.txt").write_text("abc")
+    assert go() == ALL_DONE
+
+
+def test_names_do_not_matter(go):
+    go()
+    renamed = RECIPE.replace("small", "little")
+    assert go(text=renamed) == {
+        "corpus": "reused", "little": "done", "large": "reused", "other": "reused",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["config.json", "seconds.txt"])
+@pytest.mark.parametrize("damage", ["change", "remove", "truncate"])
+def test_damage_is_noticed_and_mended(go, root, name, damage):
+    go()
+    before = read_artifact(root / "small").manifest.content_hash
+    path = root / "small" / name
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_text("changed" if damage == "change" else "")
+    assert go() == ALL_REUSED | {"small": "done"}
+    assert read_artifact(root / "small").manifest.content_hash == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"name": 3}'])
+def test_a_damaged_manifest_is_mended(go, root, text):
+    go()
+    (root / "small" / "manifest.json").write_text(text)
+    assert go() == ALL_REUSED | {"small": "done"}
+    (root / "small" / "manifest.json").unlink()
+    assert go() == ALL_REUSED | {"small": "done"}
+
+
+def test_measurements_are_not_content(go, root):
+    go()
+    before = read_artifact(root / "small").manifest
+    (root / "small" / "seconds.txt").unlink()
+    go()
+    after = read_artifact(root / "small").manifest
+    assert before.content_hash == after.content_hash
+    assert before.files["seconds.txt"] != after.files["seconds.txt"]
+
+
+def test_a_failing_stage_leaves_no_artifact(go, root, monkeypatch):
+    def fail(config, *, work):
+        (work.state / "step").write_text("1")
+        raise TrainingError("step 1: loss nan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["stage_grow"], "run", fail)
+        with pytest.raises(TrainingError):
+            go()
+    assert not (root / "small").exists()
+    assert (root / ".work" / "small" / "state" / "step").is_file()
+    assert go() == ALL_DONE | {"corpus": "reused"}
+
+
+def test_state_is_kept_for_the_same_settings_only(go, root, monkeypatch):
+    seen = []
+
+    def look(config, *, work):
+        seen.append((work.state / "step").is_file())
+        (work.state / "step").write_text("1")
+        raise TrainingError("step 1: loss nan")
+
+    monkeypatch.setattr(sys.modules["stage_grow"], "run", look)
+    for override in ("small.times=1", "small.times=1", "small.times=2", "small.times=1"):
+        with pytest.raises(TrainingError):
+            go(override)
+    assert seen == [False, True, False, False]
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_a_kill_while_an_artifact_is_put_in_place(go, root, monkeypatch, number):
+    """Stopped at each renaming and removal in turn, the run still ends well and clean."""
+    go()
+    before = read_artifact(root / "small").manifest.content_hash
+    calls = []
+
+    class Killed(BaseException):
+        pass
+
+    def stop_at(function):
+        def counted(*args, **kwargs):
+            calls.append(function)
+            if len(calls) == number:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return counted
+
+    (root / "small" / "config.json").write_text("damaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop_at(Path.rename))
+        patch.setattr(shutil, "rmtree", stop_at(shutil.rmtree))
+        with pytest.raises(Killed):
+            go()
+    go()
+    assert read_artifact(root / "small").manifest.content_hash == before
+    assert go() == ALL_REUSED
+    assert not list((root / ".work").iterdir())
+
+
+def test_two_at_once(go, root):
+    root.mkdir(parents=True)
+    with FileLock(root / ".lock"), pytest.raises(BusyError, match="wait for it, or use --runs"):
+        go()
+    assert go() == ALL_DONE
+
+
+def test_an_artifact_from_elsewhere(go, root, tmp_path):
+    go()
+    kept = tmp_path / "kept"
+    (root / "small").rename(kept)
+    text = RECIPE.replace("small: {stage: grow, corpus: corpus, times: 1}\n", "")
+    text = text.replace("start: small", f"start: {kept}")
+    assert go(text=text) == {"corpus": "reused", "large": "reused", "other": "reused"}
+    (kept / "config.json").write_text("other weights")
+    (kept / "manifest.json").unlink()
+    assert go(text=text)["large"] == "done"
+
+
+def test_a_model_that_the_hub_does_not_give(go):
+    text = RECIPE.replace("start: small", "start: nobody/no-such-model")
+    with pytest.raises(CheckpointError, match="'nobody/no-such-model' is no entry and no folder"):
+        go(text=text)
+
+
+def test_lineage(go, root):
+    go()
+    artifact = read_artifact(root / "large")
+    found = [(depth, field, item.name) for depth, field, item in pipeline.lineage(artifact)]
+    assert found == [
+        (0, "", "large"), (1, "corpus", "corpus"), (1, "start", "small"), (2, "corpus", "corpus"),
+    ]  # fmt: skip
+    for path in (root / "small").iterdir():
+        path.unlink()
+    (root / "small").rmdir()
+    gone = [item for _, _, item in pipeline.lineage(artifact)]
+    assert [item.name for item in gone] == ["large", "corpus", "small"]
+    with pytest.raises(ArtifactError):
+        read_artifact(root / "small")

@@ -1,0 +1,183 @@
+"""Answering with checkpoints: the lean loop is `generate`, a batch is its rows."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from folders import QUESTIONS, make_checkpoint, make_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from limbeck.contracts.errors import CheckpointError, DataError
+from limbeck.models.loading import load_model, save_checkpoint
+from limbeck.runtimes import open_answerer
+from limbeck.runtimes.chat import FileChat, TextStream
+from limbeck.runtimes.transformers import TokenizerChat, open_steps
+
+FORMATS = ["float32", "int8"]
+KINDS = ["qwen3", "qwen3-untied", "llama", "moe"]
+
+
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_generate_token_for_token(kind, number_format, tmp_path):
+    make_checkpoint(tmp_path, kind, number_format)
+    model = load_model(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    answerer = open_answerer(tmp_path, num_threads=1)
+    for question in QUESTIONS:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        tokens = model.generate(**prompt, max_new_tokens=12, do_sample=False)
+        new = tokens[0, prompt["input_ids"].shape[1] :]
+        (answer,) = answerer.answer([question], max_new_tokens=12)
+        assert answer.text == tokenizer.decode(new, skip_special_tokens=True)
+        assert answer.num_tokens == len(new)
+
+
+def test_stops_where_generate_stops(tmp_path):
+    model = make_checkpoint(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    (endless,) = open_answerer(tmp_path, num_threads=1).answer(["药"], max_new_tokens=9)
+    assert endless.num_tokens == 9
+    chat = FileChat(tmp_path)
+    steps = open_steps(tmp_path, num_threads=1)
+    logits, state = steps.start([chat.render("药")])
+    tokens = [int(logits.argmax())]
+    while len(tokens) < 9:
+        tokens.append(int(steps.advance(np.array(tokens[-1:]), state).argmax()))
+    end = tokens[-1]
+    path = tmp_path / "generation_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "eos_token_id": [tokenizer.eos_token_id, end]}))
+    (ended,) = open_answerer(tmp_path, num_threads=1).answer(["药"], max_new_tokens=9)
+    assert ended.num_tokens == tokens.index(end) + 1
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_uneven_prompts_equals_its_rows(kind, number_format, tmp_path):
+    make_checkpoint(tmp_path, kind, number_format)
+    answerer = open_answerer(tmp_path, num_threads=1)
+    together = answerer.answer(QUESTIONS, max_new_tokens=10)
+    alone = [answerer.answer([question], max_new_tokens=10)[0] for question in QUESTIONS]
+    for left, right in zip(together, alone, strict=True):
+        assert (left.text, left.num_tokens) == (right.text, right.num_tokens)
+        assert left.confidence_ratio == pytest.approx(right.confidence_ratio, rel=2e-2)
+
+
+def test_streaming_gives_the_answer_and_its_confidence(tmp_path):
+    model = make_checkpoint(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    # A run of bytes that is no text looks different once it is complete, so say no single bytes.
+    silent = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+    model.get_input_embeddings().weight.data[silent] = 0.0
+    save_checkpoint(model, tokenizer=tokenizer, folder=tmp_path)
+    answerer = open_answerer(tmp_path, num_threads=1)
+    for question in QUESTIONS:
+        (answer,) = answerer.answer([question], max_new_tokens=15)
+        pieces, probabilities = zip(*answerer.stream(question, max_new_tokens=15), strict=True)
+        assert "".join(pieces) == answer.text
+        assert len(pieces) == answer.num_tokens
+        mean = math.exp(sum(map(math.log, probabilities)) / len(probabilities))
+        assert answer.confidence_ratio == pytest.approx(mean, rel=1e-4)
+        assert 0 < answer.confidence_ratio <= 1
+
+
+def test_streams_no_half_characters(tmp_path):
+    make_checkpoint(tmp_path)
+    chat = FileChat(tmp_path)
+    text = "症 a🙂β药"
+    stream = TextStream(chat)
+    pieces = [stream.push(token) for token in chat.encode(text)]
+    assert "".join(pieces) == text
+    assert not any("\ufffd" in piece for piece in pieces)
+    half = TextStream(chat)
+    assert half.push(chat.encode("🙂")[0]) == ""
+    assert half.finish() == chat.decode(chat.encode("🙂")[:1])
+
+
+def test_options_score_as_their_log_probability(tmp_path):
+    model = make_checkpoint(tmp_path)
+    answerer = open_answerer(tmp_path, num_threads=1)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    options = ["药", "头晕 dizzy 是", "What is it?"]
+    scores = answerer.score(QUESTIONS[0], options)
+    prompt = FileChat(tmp_path).render(QUESTIONS[0])
+    for option, score in zip(options, scores, strict=True):
+        answer = [*tokenizer(option)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1)[range(len(answer)), answer].mean()
+        assert score == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_lean_chat_renders_as_transformers(tmp_path):
+    model = make_checkpoint(tmp_path)
+    lean, full = FileChat(tmp_path), TokenizerChat(tmp_path, model=model)
+    for text in [*QUESTIONS, "", " a\n\n b ", "<|end|>x", "{{ 1 }}", "ﬁ ① é e\u0301", "🙂\x00"]:
+        assert lean.render(text) == full.render(text)
+        assert lean.encode(text) == full.encode(text)
+        ids = lean.encode(text)
+        assert lean.decode(ids) == full.decode(ids)
+    assert lean.end_ids == full.end_ids
+
+
+def test_sizes_count_ties_once_and_picked_experts_only(tmp_path):
+    model = make_checkpoint(tmp_path / "moe", "moe")
+    size = open_answerer(tmp_path / "moe", num_threads=1).size()
+    experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
+    assert size.parameters == sum(p.numel() for p in model.parameters())
+    assert size.active_parameters == size.parameters - experts + experts * 2 // 4
+    for number_format, low, high in (("float32", 4.0, 4.6), ("int8", 1.0, 1.6)):
+        folder = tmp_path / number_format
+        make_checkpoint(folder, "qwen3", number_format, hidden_size=128)
+        size = open_answerer(folder, num_threads=1).size()
+        dense = make_checkpoint(tmp_path / "dense", "qwen3", hidden_size=128)
+        assert size.parameters == size.active_parameters
+        assert size.parameters == sum(p.numel() for p in dense.parameters())
+        assert low < size.weight_bytes / size.parameters < high
+
+
+def test_uses_the_threads_it_was_given(tmp_path):
+    make_checkpoint(tmp_path)
+    before = torch.get_num_threads()
+    answerer = open_answerer(tmp_path, num_threads=2)
+    answerer.answer(["药"], max_new_tokens=1)
+    assert answerer.num_threads() == torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_limits_are_kept(tmp_path):
+    make_checkpoint(tmp_path)
+    answerer = open_answerer(tmp_path, num_threads=1)
+    assert answerer.answer([], max_new_tokens=5) == []
+    assert answerer.score("药", []) == []
+    with pytest.raises(DataError, match="shorten"):
+        answerer.answer(["药" * 200], max_new_tokens=5)
+    (answer,) = answerer.answer(["药" * 120], max_new_tokens=500)
+    assert answer.num_tokens <= 128 - 122
+
+
+def test_damaged_folders_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        open_answerer(tmp_path / "nowhere", num_threads=1)
+    with pytest.raises(CheckpointError, match="neither"):
+        open_answerer(tmp_path, num_threads=1)
+    make_checkpoint(tmp_path / "a")
+    (tmp_path / "a" / "chat_template.jinja").unlink()
+    with pytest.raises(CheckpointError, match="chat template"):
+        open_answerer(tmp_path / "a", num_threads=1)
+
+
+def test_transformers_itself_reads_the_checkpoint(tmp_path):
+    model = make_checkpoint(tmp_path)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.tensor([make_tokenizer(tmp_path / "t")("药药")["input_ids"]])
+    assert torch.equal(model(ids).logits, stock(ids).logits)

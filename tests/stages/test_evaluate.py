@@ -1,0 +1,187 @@
+"""The stage: one report of all models, resumable, with a page that needs nothing else."""
+
+import dataclasses
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+
+from limbeck.contracts.artifacts import Artifact, Manifest, Parent, Work, hash_files
+from limbeck.contracts.errors import ArtifactError, DataError, LeakError
+from limbeck.contracts.records import Record, write_jsonl
+from limbeck.evaluation.table import make_table, make_task_table
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "evaluation"))
+import fakes
+
+from limbeck.stages import evaluate
+
+ROW_KEYS = {
+    "name", "parameters", "active_parameters", "size_bytes", "peak_memory_bytes",
+    "latency_seconds", "tokens_per_second", "tasks", "accuracy", "kept_ratio", "speedup_ratio",
+    "memory_ratio",
+}  # fmt: skip
+
+
+def artifact(folder, kind, *, parents=None, seconds=1.0):
+    manifest = Manifest(
+        name=folder.name, kind=kind, stage="make", key="", content_hash=f"hash of {folder.name}",
+        parents=parents or {}, sources={}, recipe={}, versions={}, files={}, metrics={},
+        seconds=seconds,
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return Artifact(folder, manifest)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "open_answerer", fakes.open_lookup)
+    corpus = artifact(tmp_path / "corpus", "corpus")
+    (corpus.path / "questions").mkdir()
+    (corpus.path / "records").mkdir()
+    for task in sorted({question.task for question in fakes.QUESTIONS}):
+        chosen = [question for question in fakes.QUESTIONS if question.task == task]
+        write_jsonl(corpus.path / "questions" / f"{task}.jsonl", chosen)
+    record = Record("1", "高血压看哪个科？", "心血管内科", "g", "pack")
+    for split, count in (("train", 3), ("validation", 1), ("test", 1)):
+        write_jsonl(corpus.path / "records" / f"{split}.jsonl", [record] * count)
+    parent = Parent(name="corpus", path="corpus", kind="corpus", content_hash="hash of corpus")
+    teacher = artifact(tmp_path / "teacher", "checkpoint", parents={"corpus": (parent,)})
+    curve = [{"step": step, "loss": 4.0 / (step + 1), "lr": 0.1} for step in range(5)]
+    (teacher.path / "history.json").write_text(json.dumps(curve))
+    load = {"layers": [[3, 1, 0, 4], [2, 2, 2, 2]]}
+    load["by_specialty"] = {"cardiology": [[3, 1, 0, 4]] * 2, "": [[1, 1, 1, 1]] * 2}
+    (teacher.path / "routing.json").write_text(json.dumps(load))
+    tiny = artifact(tmp_path / "ignorant", "bundle", parents={"checkpoint": ()})
+    (tmp_path / "report").mkdir()
+    return Work(
+        "report", tmp_path / "report", tmp_path / "state",
+        {"models": (teacher, tiny), "corpus": (corpus,)},
+    )  # fmt: skip
+
+
+def config(**changes):
+    return evaluate.Config.model_validate(
+        {
+            "stage": "evaluate", "models": ["teacher", "ignorant"], "corpus": "corpus",
+            "profile": {"questions": 2, "rounds": 2},
+        }
+        | changes
+    )  # fmt: skip
+
+
+def test_report(work, monkeypatch):
+    metrics = evaluate.run(config(), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    assert set(report) >= {"schema_version", "environment", "corpus", "rows", "reference"}
+    assert report["corpus"]["splits"] == {"train": 3, "validation": 1, "test": 1}
+    assert report["reference"]["quantised"]["speedup_ratio"] == 4.3
+    teacher, tiny = report["rows"]
+    for row in (teacher, tiny):
+        assert set(row) >= ROW_KEYS
+        assert 0 < row["latency_seconds"]["p50"] <= row["latency_seconds"]["p95"]
+        assert row["tasks"]["recall"].keys() == {"value", "low", "high", "count"}
+        assert row["tasks"].keys() == {"recall", "triage", "choice", "refusal"}
+    assert teacher["accuracy"] == 4 / 5
+    assert teacher["accuracy_interval"]["count"] == 5
+    assert (teacher["kept_ratio"], teacher["speedup_ratio"], teacher["memory_ratio"]) == (1, 1, 1)
+    assert tiny["kept_ratio"] == 0
+    assert tiny["memory_ratio"] == 2 * 1000 / 100
+    assert tiny["refused"]["value"] == 1
+    assert metrics["teacher"]["accuracy"] == teacher["accuracy"]
+    check_page((work.folder / "report.html").read_text())
+    check_markdown((work.folder / "report.md").read_text())
+    check_table(report)
+    check_resume(work, monkeypatch)
+
+
+def check_page(page):
+    assert page.startswith("<!DOCTYPE html>")
+    assert not re.search(r"https?://|src=|<link|@import|url\(", page)
+    for words in ("评估报告", "Evaluation report", "心血管内科", "Cardiology", "96.6 %", "18.0x"):
+        assert words in page
+    assert page.count("<svg") == 7
+
+
+def check_markdown(text):
+    assert "| teacher |" in text and "96.6 %" in text
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def check_table(report):
+    console = Console(width=120, file=io.StringIO())
+    console.print(make_table(report), make_task_table(report))
+    shown = console.file.getvalue()
+    assert "80.0 %" in shown and "ref. quantised" in shown and "20.0x" in shown
+    assert "refusal *" in shown and "…" not in shown
+
+
+def check_resume(work, monkeypatch):
+    """A second run asks nothing, and its hashed files are the same."""
+    first = hash_files(work.folder / "answers")
+    assert set(first) == {"teacher.jsonl", "ignorant.jsonl"}
+
+    def answer_all_without_opening(*, open_answerer, **arguments):
+        def refuse():
+            raise AssertionError("opened although every answer is there")
+
+        return original(open_answerer=refuse, **arguments)
+
+    original = evaluate.answer_all
+    monkeypatch.setattr(evaluate, "answer_all", answer_all_without_opening)
+    evaluate.run(config(), work=work)
+    assert hash_files(work.folder / "answers") == first
+
+
+def test_a_teacher_that_knows_nothing_leaves_what_is_kept_undefined(work):
+    evaluate.run(config(teacher="ignorant", profile={"questions": 1, "rounds": 1}), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    assert [row["kept_ratio"] for row in report["rows"]] == [None, None]
+    assert report["rows"][0]["memory_ratio"] == 2 * 100 / 4000
+    assert (work.folder / "report.html").read_text().count("<svg") == 3
+    make_table(report)
+
+
+def test_a_missing_headline_task_is_named(work):
+    (work.one("corpus").path / "questions" / "triage.jsonl").unlink()
+    with pytest.raises(DataError, match="'triage'; there are choice, recall, refusal"):
+        evaluate.run(config(), work=work)
+
+
+def test_a_leak_is_refused_before_anything_is_asked(work):
+    record = Record("1", fakes.QUESTIONS[0].question, "心血管内科", "g", "pack")
+    write_jsonl(work.one("corpus").path / "records" / "train.jsonl", [record])
+    with pytest.raises(LeakError, match="is trained on"):
+        evaluate.run(config(), work=work)
+    assert not work.state.exists()
+
+
+def test_two_models_of_one_name_are_refused(work):
+    inputs = work.inputs | {"models": work.inputs["models"][:1] * 2}
+    twice = dataclasses.replace(work, inputs=inputs)
+    with pytest.raises(ArtifactError, match="two artifacts"):
+        evaluate.run(config(), work=twice)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": "other"}, "'other' is not among"),
+        ({"models": []}, "at least 1"),
+        ({"models": ["a", "a"]}, "twice"),
+        ({"questions": 3}, "[Ee]xtra"),
+        ({"profile": {"rounds": 0}}, "greater than 0"),
+    ],
+)
+def test_a_wrong_config_is_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)

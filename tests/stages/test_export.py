@@ -1,0 +1,83 @@
+"""Export: a bundle comes out when it answers as its checkpoint, an error when not."""
+
+import numpy as np
+import pytest
+
+from limbeck.contracts.artifacts import Artifact, Work, hash_files, read_artifact
+from limbeck.contracts.errors import ParityError
+from limbeck.models.loading import save_checkpoint
+from limbeck.quantization.int8 import Int8
+from limbeck.runtimes import open_answerer
+from limbeck.runtimes.bundle import read_bundle
+from limbeck.runtimes.onnx import decoder
+from limbeck.stages import export
+
+
+def make_work(folder, checkpoint, **inputs):
+    out, state = folder / "out", folder / "state"
+    for path in (out, state):
+        path.mkdir(parents=True, exist_ok=True)
+    return Work("bundle", out, state, {"checkpoint": (read_artifact(checkpoint),), **inputs})
+
+
+@pytest.fixture(params=["float32", "int8"])
+def checkpoint(request, dense_config, tokenizer, tmp_path):
+    dense = dense_config.replace(head_width=16).build(tokenizer=tokenizer, seed=1)
+    model = Int8(kind="int8").convert(dense) if request.param == "int8" else dense
+    save_checkpoint(model, tokenizer=tokenizer, folder=tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def configure(**fields):
+    return export.Config(stage="export", checkpoint="student", **fields)
+
+
+def test_writes_a_bundle_with_its_parity(checkpoint, tmp_path):
+    work = make_work(tmp_path, checkpoint)
+    metrics = export.run(configure(), work=work)
+    bundle = read_bundle(work.folder)
+    assert bundle.parity != "not measured"
+    assert metrics["parity"] == bundle.parity.model_dump()
+    assert metrics["format"] == bundle.format
+    assert bundle.parity.num_prompts == 16 and bundle.parity.num_positions > 200
+    assert bundle.parity.argmax_agreement_ratio > 0.95
+    assert open_answerer(work.folder, num_threads=1).answer(["高血压"], max_new_tokens=2)
+    again = make_work(tmp_path / "again", checkpoint)
+    export.run(configure(), work=again)
+    assert hash_files(again.folder) == hash_files(work.folder)
+
+
+def test_compares_on_the_questions_of_a_corpus(checkpoint, corpus, tmp_path):
+    manifest = read_artifact(checkpoint).manifest.replace(kind="corpus")
+    work = make_work(tmp_path, checkpoint, corpus=(Artifact(corpus, manifest),))
+    metrics = export.run(configure(corpus="corpus", num_prompts=5), work=work)
+    assert metrics["parity"]["num_prompts"] == 5
+
+
+def test_a_wrong_graph_is_refused(checkpoint, tmp_path, monkeypatch):
+    build = decoder.build_decoder
+
+    def spoiled(architecture, *, tensors):
+        model = build(architecture, tensors=tensors)
+        for item in model.graph.initializer:
+            if item.name == "model.norm":
+                gains = np.frombuffer(item.raw_data, np.float32)
+                item.raw_data = (gains[::-1] * 1.5).tobytes()
+        return model
+
+    monkeypatch.setattr("limbeck.runtimes.onnx.writing.build_decoder", spoiled)
+    with pytest.raises(ParityError, match="answers differently"):
+        export.run(configure(), work=make_work(tmp_path, checkpoint))
+
+
+def test_not_a_number_is_no_parity(checkpoint, tmp_path, monkeypatch):
+    compare = export.compare
+
+    def broken(*models, prompts):
+        found = compare(*models, prompts=prompts)
+        found.mean_kl = found.max_logit_difference = float("nan")
+        return found
+
+    monkeypatch.setattr(export, "compare", broken)
+    with pytest.raises(ParityError, match="nan"):
+        export.run(configure(), work=make_work(tmp_path, checkpoint))

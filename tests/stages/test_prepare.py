@@ -1,0 +1,212 @@
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from limbeck.contracts.artifacts import Work, hash_files
+from limbeck.contracts.errors import DataError, LimbeckError
+from limbeck.contracts.records import Question, Record, read_jsonl
+from limbeck.data.splitting import check_leaks
+from limbeck.models.loading import load_tokenizer
+from limbeck.packs import folder
+from limbeck.stages.prepare import Config, run
+
+CONSULT = folder("medical") / "consult"
+KNOWLEDGE = {"kind": "knowledge", "facts": {"forms_per_fact": 2}, "triage_sets": 2}
+TESTBED = Path(os.environ.get("LIMBECK_TESTBED", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def prepare(path, *sources, **fields):
+    for name in ("corpus", "state"):
+        (path / name).mkdir(parents=True)
+    config = Config.model_validate(
+        {"stage": "prepare", "pack": "medical", "sources": list(sources), **fields}
+    )
+    metrics = run(config, work=Work("corpus", path / "corpus", path / "state"))
+    return path / "corpus", metrics
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prepare")
+    return prepare(path, KNOWLEDGE, {"kind": "jsonl", "path": CONSULT})
+
+
+def read_records(corpus, split):
+    return [Record.from_json(value) for value in read_jsonl(corpus / "records" / f"{split}.jsonl")]
+
+
+def read_questions(corpus):
+    return [
+        Question.from_json(value)
+        for path in sorted((corpus / "questions").glob("*.jsonl"))
+        for value in read_jsonl(path)
+    ]
+
+
+def test_counts_add_up(made):
+    corpus, counts = made
+    card = json.loads((corpus / "card.json").read_text())
+    dropped = list(read_jsonl(corpus / "dropped.jsonl"))
+    assert counts == card["counts"]
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+    assert len(dropped) == sum(counts["dropped"].values())
+    assert all(drop["reason"] and drop["place"] for drop in dropped)
+    for source in card["sources"].values():
+        assert source["read"] == source["kept"] + sum(source["dropped"].values())
+    sizes = {split: len(read_records(corpus, split)) for split in counts["splits"]}
+    assert sizes == counts["splits"] and sum(sizes.values()) == counts["kept"]
+    assert counts["pairs"] + counts["statements"] == counts["kept"]
+
+
+def test_the_dirty_records_meet_every_filter(made):
+    _, counts = made
+    assert {
+        "broken_json", "missing_field", "duplicate", "near_duplicate", "low_confidence",
+        "low_score", "answer_too_short", "answer_too_long",
+    } <= counts["dropped"].keys()  # fmt: skip
+
+
+def test_free_text_keeps_the_rules(made):
+    corpus, counts = made
+    free = [r for s in counts["splits"] for r in read_records(corpus, s) if r.source == "consult"]
+    assert free
+    for record in free:
+        assert 15 <= len(record.answer) <= 200 and record.confidence > 0.9
+        for entity in record.entities:
+            text = getattr(record, entity.part)
+            assert text[entity.start : entity.start + len(entity.text)] == entity.text
+
+
+def test_nothing_leaks(made):
+    corpus, _ = made
+    held_out = [*read_records(corpus, "validation"), *read_records(corpus, "test")]
+    questions = read_questions(corpus)
+    check_leaks(read_records(corpus, "train"), held_out=held_out, questions=questions)
+    assert {question.task for question in questions} == {"recall", "choice", "triage", "refusal"}
+
+
+def test_the_tokenizer_writes_every_training_text(made):
+    corpus, _ = made
+    tokenizer = load_tokenizer(corpus / "tokenizer")
+    for record in random.Random(0).sample(read_records(corpus, "train"), 50):
+        ids = tokenizer(record.answer, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == record.answer
+
+
+def test_the_page_stands_alone(made):
+    corpus, _ = made
+    page = (corpus / "card.html").read_text(encoding="utf-8")
+    for word in ("数据卡", "Data card", "28.7", "120,000", "心血管内科", "<svg"):
+        assert word in page
+    for outside in ("http://", "https://", "<script", "<link", "@import", "url("):
+        assert outside not in page
+
+
+def test_it_is_the_same_twice_and_takes_a_given_tokenizer(made, tmp_path):
+    corpus, _ = made
+    again, _ = prepare(
+        tmp_path, KNOWLEDGE, {"kind": "jsonl", "path": CONSULT},
+        tokenizer=str(corpus / "tokenizer"),
+    )  # fmt: skip
+    left, right = hash_files(corpus), hash_files(again)
+    assert left["dropped.jsonl"] == right["dropped.jsonl"]
+    assert {k: v for k, v in left.items() if "jsonl" in k} == {
+        k: v for k, v in right.items() if "jsonl" in k
+    }
+    assert len(load_tokenizer(again / "tokenizer")) == len(load_tokenizer(corpus / "tokenizer"))
+
+
+def test_a_limit_is_counted(tmp_path):
+    source = {"kind": "jsonl", "path": CONSULT, "max_records": 50, "name": "few"}
+    _, counts = prepare(tmp_path, source)
+    assert counts["kept"] == 50 and counts["dropped"]["over_limit"] > 0
+
+
+def test_a_consult_record_that_evaluation_asks_is_counted(made, tmp_path):
+    corpus, _ = made
+    asked = next(question for question in read_questions(corpus) if question.task == "recall")
+    path = tmp_path / "own.jsonl"
+    answer = "这是一个足够长的回答，建议到医院就诊并完善检查，遵医嘱治疗。"
+    rows = [{"question": asked.question, "answer": answer, "confidence": 0.99}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    _, counts = prepare(tmp_path / "run", KNOWLEDGE, {"kind": "jsonl", "path": path})
+    assert counts["dropped"] == {"in_evaluation": 1}
+
+
+def test_nothing_left_is_an_error_with_the_reasons(tmp_path):
+    path = tmp_path / "short.jsonl"
+    path.write_text('{"question": "头痛", "answer": "休息"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="answer_too_short"):
+        prepare(tmp_path / "run", {"kind": "jsonl", "path": path})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sources": []}, "sources"),
+        ({"sources": [{"kind": "jsnl", "path": "x"}]}, "did you mean 'jsonl'"),
+        ({"sources": [{"path": "x"}]}, "kind"),
+        ({"sources": [{"kind": "csv", "path": "x", "colums": {}}]}, "colums"),
+        ({"sources": [{"kind": "knowledge"}, {"kind": "knowledge"}]}, "two sources are called"),
+        ({"sources": [{"kind": "knowledge"}], "least_confidence": 2}, "least_confidence"),
+        ({"sources": [{"kind": "knowledge"}], "lengths": {"least_answer_chars": 300}}, "above"),
+        ({"sources": [{"kind": "knowledge"}], "splits": {"test_ratio": 0.9}}, "test_ratio"),
+    ],
+)
+def test_bad_configs_say_what_is_wrong(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        Config.model_validate({"stage": "prepare", "pack": "medical", **fields})
+
+
+def test_mutated_files_are_counted_or_named(tmp_path):
+    """Every damage to a source is a named error, or drops that keep the books balanced."""
+    original = (CONSULT / "part2.jsonl").read_bytes()
+    chooser = random.Random(0)
+    for number in range(16):
+        data = bytearray(original[: chooser.randrange(len(original))])
+        for _ in range(chooser.choice([0, 3, 300])):
+            if data:
+                data[chooser.randrange(len(data))] = chooser.randrange(256)
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(data)
+        source = {"kind": "jsonl", "path": path}
+        try:
+            _, counts = prepare(tmp_path / str(number), source)
+        except LimbeckError as error:
+            assert str(number) in str(error) or "no record is left" in str(error)
+        else:
+            assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+
+
+@pytest.mark.slow
+def test_the_real_test_bed(tmp_path):
+    """The first lines of the real files; `benchmarks/` takes them whole."""
+    medical = TESTBED / "medical"
+    if not medical.is_dir():
+        pytest.skip(f"no test bed at {TESTBED}; set LIMBECK_TESTBED to its folder")
+    for name in ("toyhom_internal_medicine.gb18030.csv", "cmedqa_pairs.tsv"):
+        lines = (medical / "consult" / name).read_bytes().split(b"\n")[:400]
+        (tmp_path / name).write_bytes(b"\n".join(lines) + b"\n")
+    rows = json.loads((medical / "intent" / "kuake_qic_train.json").read_text(encoding="utf-8"))
+    (tmp_path / "train.json").write_text(json.dumps(rows[:300], ensure_ascii=False))
+    _, counts = prepare(
+        tmp_path,
+        {"kind": "csv", "path": tmp_path / "toyhom_internal_medicine.gb18030.csv",
+         "name": "toyhom", "columns": {"question": ["title"]}},
+        {"kind": "csv", "path": tmp_path / "cmedqa_pairs.tsv", "name": "cmedqa",
+         "where": {"label": "1"}, "header": ["label", "question", "answer"], "most_answers": 3},
+        {"kind": "labelled", "path": tmp_path / "train.json",
+         "evaluation_path": medical / "intent" / "kuake_qic_dev.json",
+         "task": "intent", "form": "“{text}”的意图是什么？"},
+    )  # fmt: skip
+    card = json.loads((tmp_path / "corpus" / "card.json").read_text(encoding="utf-8"))
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+    assert card["sources"]["toyhom"]["encoding"] == {
+        "toyhom_internal_medicine.gb18030.csv": "gb18030"
+    }
+    assert counts["dropped"]["filtered"] > 100 and counts["dropped"]["too_many_answers"] > 3
+    assert counts["questions"] == {"intent": 986}

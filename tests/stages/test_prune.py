@@ -1,0 +1,135 @@
+"""The stage: shapes shrink by the share asked, the cut loses nothing, a kill changes nothing."""
+
+import json
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM
+
+from limbeck.contracts.artifacts import Artifact, Manifest, Work, hash_files
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.loading import load_model, save_checkpoint
+from limbeck.stages import prune
+from limbeck.training import loop
+
+
+def artifact(folder, kind):
+    manifest = Manifest(
+        name=folder.name, kind=kind, stage="make", key="", content_hash="", parents={},
+        sources={}, recipe={}, versions={}, files={}, metrics={}, seconds=0.0,
+    )  # fmt: skip
+    return Artifact(folder, manifest)
+
+
+@pytest.fixture
+def make_work(tmp_path, corpus, dense_config, tokenizer):
+    def make(name, **changes):
+        start = tmp_path / "student"
+        if not start.is_dir():
+            config = dense_config.replace(num_heads=4, num_key_value_heads=2, **changes)
+            model = config.build(tokenizer=tokenizer, seed=1)
+            save_checkpoint(model, tokenizer=tokenizer, folder=start)
+        folder, state = tmp_path / name / "artifact", tmp_path / name / "state"
+        folder.mkdir(parents=True, exist_ok=True)
+        state.mkdir(exist_ok=True)
+        student = artifact(start, "checkpoint")
+        inputs = {
+            "checkpoint": (student,), "corpus": (artifact(corpus, "corpus"),),
+            "teacher": (student,),
+        }  # fmt: skip
+        return Work(name, folder, state, inputs)
+
+    return make
+
+
+def config(**changes):
+    return prune.Config.model_validate(
+        {
+            "stage": "prune", "checkpoint": "student", "corpus": "corpus",
+            "batching": {"batch_records": 4, "accumulation_steps": 1},
+            "training": {"steps": 6, "warmup_steps": 1, "save_interval_seconds": 0},
+        }
+        | changes
+    )  # fmt: skip
+
+
+def test_shapes_shrink_and_the_metrics_say_how(make_work):
+    work = make_work("pruned")
+    metrics = prune.run(config(heads_ratio=0.5), work=work)
+    model = load_model(work.folder)
+    assert model.config.intermediate_size == 24  # 32 x 0.8 at multiples of 8
+    assert model.config.num_key_value_heads == 1
+    assert model.config.num_attention_heads == 2
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert metrics["channels_cut_ratio"] == metrics["channels_zero_ratio"] == 0.25
+    assert metrics["heads_cut_ratio"] == metrics["heads_zero_ratio"] == 0.5
+    assert metrics["norm_removed_ratio"] == 0
+    assert metrics["parity_error"] <= 1e-5
+    assert metrics["parameters"] == sum(item.numel() for item in model.parameters())
+    gone = 2 * 8 * 3 * 16 + 2 * (2 * 8 * 2 + 8 * 2) * 16
+    assert metrics["parameters_before"] - metrics["parameters"] == gone
+    history = json.loads((work.folder / "history.json").read_text())
+    assert history[-1]["step"] == 5
+    plain = AutoModelForCausalLM.from_pretrained(work.folder)
+    ids = torch.tensor([[3, 4, 5]])
+    assert torch.equal(plain(ids).logits, model(ids).logits)
+
+
+def test_a_teacher_keeps_the_answers_up(make_work):
+    work = make_work("taught")
+    objective = {"kind": "soft_target"}
+    metrics = prune.run(config(objective=objective, teacher="student"), work=work)
+    assert metrics["channels_kept"] == 24
+
+
+def test_a_killed_run_goes_on_bit_for_bit(make_work, monkeypatch):
+    whole = make_work("whole")
+    prune.run(config(), work=whole)
+    killed = make_work("killed")
+    save, saved = loop.save_state, []
+
+    def save_and_die(*arguments, **named):
+        save(*arguments, **named)
+        saved.append(named["step"])
+        if named["step"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_state", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        prune.run(config(), work=killed)
+    monkeypatch.setattr(loop, "save_state", save)
+    prune.run(config(), work=killed)
+    assert saved == [1, 2, 3]
+    assert hash_files(killed.folder) == hash_files(whole.folder)
+
+
+def test_a_mixture_without_dense_channels_is_refused(make_work, moe, tokenizer):
+    work = make_work("refused")
+    save_checkpoint(moe, tokenizer=tokenizer, folder=work.inputs["checkpoint"][0].path)
+    with pytest.raises(CheckpointError, match="built like Llama and Qwen3"):
+        prune.run(config(), work=work)
+
+
+def test_a_cut_that_rounds_to_nothing_is_refused_before_training(make_work):
+    work = make_work("refused")
+    with pytest.raises(CheckpointError, match="lower the multiple"):
+        prune.run(config(multiple=64), work=work)
+    assert not any(work.state.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels_ratio": 1.0}, "less than 1"),
+        ({"heads_ratio": -0.1}, "greater than or equal to 0"),
+        ({"channels_ratio": 0}, "nothing would be cut"),
+        ({"criterion": "l2"}, "unknown criterion 'l2'"),
+        ({"objective": {"kind": "soft_target"}}, "needs a `teacher`"),
+        ({"teacher": "student"}, "asks no teacher"),
+        ({"lambda": 0.1}, "Extra inputs"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**changes)

@@ -1,0 +1,104 @@
+"""The loop: accumulation is exact, a resumed run is the uninterrupted one, divergence is named."""
+
+import pytest
+import torch
+
+from limbeck.contracts.errors import DataError, TrainingError
+from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.objectives.likelihood import NextToken
+from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.schedule import cosine_lr
+
+
+def train(model, corpus, tokenizer, state, *, stop=None, **settings):
+    batching = {"batch_records": 2, "accumulation_steps": 2, "select": "all", "loss_on": "all"}
+    training = {"steps": 6, "lr": 0.01, "save_interval_seconds": 0.0, "log_interval_steps": 1}
+    for name, value in settings.items():
+        (batching if name in batching else training)[name] = value
+    batches = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**batching))
+
+    def source(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return batches(step)
+
+    objective = NextToken(kind="next_token").build(model=model, teacher=None)
+    return fit(
+        model, batches=source, objective=objective, config=TrainingConfig(**training),
+        state=state, title="test",
+    )  # fmt: skip
+
+
+def weights(model):
+    return torch.cat([item.detach().flatten() for item in model.state_dict().values()])
+
+
+def test_one_batch_of_eight_equals_eight_of_one(dense_config, corpus, tokenizer, tmp_path):
+    whole = dense_config.build(tokenizer=tokenizer, seed=0)
+    parts = dense_config.build(tokenizer=tokenizer, seed=0)
+    first = train(whole, corpus, tokenizer, tmp_path / "a", batch_records=8, accumulation_steps=1)
+    second = train(parts, corpus, tokenizer, tmp_path / "b", batch_records=1, accumulation_steps=8)
+    for left, right in zip(first, second, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-4)
+        assert left["tokens"] == right["tokens"]
+        assert left["gradient_norm"] == pytest.approx(right["gradient_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, corpus, tokenizer, tmp_path):
+    straight = moe_config.build(tokenizer=tokenizer, seed=0)
+    expected = train(straight, corpus, tokenizer, tmp_path / "a")
+    broken = moe_config.build(tokenizer=tokenizer, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, corpus, tokenizer, tmp_path / "b", stop=stop)
+    resumed = moe_config.build(tokenizer=tokenizer, seed=0)
+    history = train(resumed, corpus, tokenizer, tmp_path / "b")
+    assert torch.equal(weights(resumed), weights(straight))
+    assert history == expected
+
+
+def test_a_damaged_state_starts_again_and_says_so(moe_config, corpus, tokenizer, tmp_path, caplog):
+    (tmp_path / "training.pt").write_bytes(b"half a file")
+    model = moe_config.build(tokenizer=tokenizer, seed=0)
+    assert len(train(model, corpus, tokenizer, tmp_path)) == 6
+    assert "starts again" in caplog.text
+
+
+def test_divergence_is_named(dense_config, corpus, tokenizer, tmp_path):
+    model = dense_config.build(tokenizer=tokenizer, seed=0)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="lower lr"):
+        train(model, corpus, tokenizer, tmp_path)
+
+
+def test_training_learns(dense_config, corpus, tokenizer, tmp_path):
+    model = dense_config.build(tokenizer=tokenizer, seed=0)
+    history = train(model, corpus, tokenizer, tmp_path, steps=60, batch_records=6)
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+
+
+def test_schedule_warms_up_peaks_and_ends():
+    settings = {"steps": 100, "peak_lr": 1.0, "warmup_steps": 10, "final_ratio": 0.1}
+    rates = [cosine_lr(step, **settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_batches_cover_every_record_once_a_pass(corpus, tokenizer):
+    config = BatchingConfig(batch_records=2, accumulation_steps=2, select="all")
+    batches = Batches(corpus, tokenizer=tokenizer, config=config)
+    rows = [row for step in range(3) for batch in batches(step) for row in batch.rows.tolist()]
+    assert sorted(rows) == list(range(12))
+    again = [row for step in range(3) for batch in batches(step) for row in batch.rows.tolist()]
+    assert rows == again
+
+
+def test_repeats_show_a_source_more_often_and_refuse_unknown_ones(corpus, tokenizer):
+    config = BatchingConfig(batch_records=6, accumulation_steps=4, select="all")
+    batches = Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"test": 2}))
+    rows = [row for batch in batches(0) for row in batch.rows.tolist()]
+    assert sorted(rows) == sorted([*range(12), *range(12)])
+    with pytest.raises(DataError, match="nowhere"):
+        Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"nowhere": 2}))
