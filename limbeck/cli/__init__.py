@@ -19,6 +19,7 @@ from rich.logging import RichHandler
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.stopping import watch_interrupts
 
 app = typer.Typer(
     help="From a large teacher and a domain's questions to small models for cloud, edge and phone.",
@@ -55,6 +56,7 @@ def part(name: str) -> Any:
 @contextmanager
 def _told() -> Any:
     """Turn what a user can cause into one message and an exit code."""
+    watch_interrupts()
     try:
         yield
     except LimbeckError as error:

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from limbeck.contracts.stopping import raise_lost_interrupt
+
 PLAIN_INTERVAL_SECONDS = 10.0
 Advance = Callable[..., None]
 """`advance(num, note="")`: so many more units are done."""
@@ -44,6 +46,7 @@ def _live(console: Console, title: str, *, total: int, unit: str, done: int) -> 
 
         def advance(num: int = 1, note: str = "") -> None:
             nonlocal count
+            raise_lost_interrupt()
             count += num
             rate = count / max(time.monotonic() - started, 1e-9)
             progress.update(task, advance=num, rate=f"{rate:,.1f} {unit}/s", note=note)
@@ -69,6 +72,7 @@ def _plain(title: str, *, total: int, unit: str, done: int) -> Iterator[Advance]
 
     def advance(num: int = 1, note: str = "") -> None:
         nonlocal count, last, line
+        raise_lost_interrupt()
         count += num
         line = f", {note}" if note else ""
         if time.monotonic() - last >= PLAIN_INTERVAL_SECONDS:
