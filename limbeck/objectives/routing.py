@@ -62,7 +62,7 @@ class Balancer(nn.Module):
     def __init__(self, config: Balance) -> None:
         super().__init__()
         self.config = config
-        self.picks: Tensor | None = None
+        self.picks: list[Tensor] = []
 
     def forward(self, routing: Sequence[Routing], batch: Batch) -> Float[Tensor, ""]:
         """Mean over layers of the weighted balance loss and z-loss."""
@@ -73,19 +73,19 @@ class Balancer(nn.Module):
             z = z_loss(logits=layer.logits, tokens=tokens)
             total = total + self.config.loss_weight * balance + self.config.z_weight * z
         if torch.is_grad_enabled():
-            picks = count_picks(routing, tokens=tokens)
-            self.picks = picks if self.picks is None else self.picks + picks
+            # A list, for micro-batches may come from several threads at once.
+            self.picks.append(count_picks(routing, tokens=tokens))
         return total / len(routing)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Raise the bias of underused experts and lower that of overused ones, then recount."""
-        if self.picks is None or self.config.bias_rate == 0:
+        if not self.picks:
             return
-        picks = self.picks.float()
+        picks = torch.stack(self.picks).sum(dim=0).float()
+        self.picks.clear()
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(picks)
         gates = [module for module in model.modules() if isinstance(module, Gate)]
         for gate, load in zip(gates, picks, strict=True):
             gate.balance_bias += self.config.bias_rate * torch.sign(load.mean() - load)
-        self.picks = None

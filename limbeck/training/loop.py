@@ -7,14 +7,15 @@ learnt (`limbeck.objectives`) and from what (`limbeck.data`).
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config
@@ -22,6 +23,7 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.progress import track
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
+from limbeck.training.gradients import LossLike, SummedGradients, draws_random, keep_freed_memory
 from limbeck.training.schedule import cosine_lr, group_parameters
 from limbeck.training.state import load_state, save_state
 
@@ -49,18 +51,6 @@ class TrainingConfig(Config):
     save_interval_seconds: Annotated[float, Field(ge=0)] = 30.0
     """At most this much work is lost to a kill; 0 saves every step."""
     log_interval_steps: Annotated[int, Field(gt=0)] = 10
-
-
-@runtime_checkable
-class LossLike(Protocol):
-    """What the loop needs of a loss."""
-
-    @property
-    def sum(self) -> Tensor: ...  # noqa: D102
-    @property
-    def count(self) -> int: ...  # noqa: D102
-    @property
-    def parts(self) -> Mapping[str, float]: ...  # noqa: D102
 
 
 @runtime_checkable
@@ -108,9 +98,11 @@ def fit(
     history: History = []
     done = load_state(state, parts=parts, history=history)
     model.train()
-    run = _Run(accelerator, forward, objective, optimizer, config)
     saved = time.monotonic()
-    with track(title, total=config.steps, unit="step", done=done) as advance:
+    with (
+        closing(_Run(accelerator, forward, objective, optimizer, config)) as run,
+        track(title, total=config.steps, unit="step", done=done) as advance,
+    ):
         for step in range(done, config.steps):
             torch.manual_seed(hash((config.seed, step)) % 2**31)
             point = run.step(step, batches(step))
@@ -143,26 +135,31 @@ class _Run:
         self.optimizer = optimizer
         self.config = config
         self.trained = [item for group in optimizer.param_groups for item in group["params"]]
+        self.summed: SummedGradients | None = None
+        if accelerator.num_processes == 1 and accelerator.device.type == "cpu":
+            keep_freed_memory()
+            num_workers = 1 if draws_random(forward) else torch.get_num_threads()
+            self.summed = SummedGradients(self.trained, num_workers=num_workers)
+
+    def close(self) -> None:
+        """End what the run has started."""
+        if self.summed is not None:
+            self.summed.close()
 
     def step(self, step: int, batches: Sequence[Batch]) -> dict[str, float]:
         """Add sums and counts over micro-batches and ranks, divide once, and step."""
         config, accelerator = self.config, self.accelerator
         mine = batches[accelerator.process_index :: accelerator.num_processes]
+        # One micro-batch alone is better shared among the threads than left to one of them.
+        if self.summed is not None and len(mine) > 1:
+            losses = self.summed(mine, judge=self._judge)
+        else:
+            losses = self._differentiate_in_turn(mine)
         totals: dict[str, float] = {"loss": 0.0}
-        count = 0
-        for place, batch in enumerate(mine):
-            synchronise = place == len(mine) - 1
-            context = accelerator.autocast()
-            with context:
-                loss: LossLike = self.objective(self.forward, batch.to(accelerator.device))
-            if synchronise:
-                accelerator.backward(loss.sum)
-            else:
-                with accelerator.no_sync(self.forward):
-                    accelerator.backward(loss.sum)
-            count += loss.count
+        for loss in losses:
             for name, value in {"loss": loss.sum.item(), **loss.parts}.items():
                 totals[name] = totals.get(name, 0.0) + value
+        count = sum(loss.count for loss in losses)
         if accelerator.num_processes > 1:
             counts = accelerator.gather(torch.tensor([count], device=accelerator.device))
             count = int(counts.sum())  # pyright: ignore[reportAttributeAccessIssue]
@@ -188,6 +185,21 @@ class _Run:
         return {
             "step": float(step), **means, "lr": lr, "gradient_norm": norm, "tokens": float(count)
         }  # fmt: skip
+
+    def _judge(self, batch: Batch) -> LossLike:
+        with self.accelerator.autocast():
+            return self.objective(self.forward, batch.to(self.accelerator.device))
+
+    def _differentiate_in_turn(self, batches: Sequence[Batch]) -> list[LossLike]:
+        """Each micro-batch's loss; ranks exchange gradients after the last one only."""
+        losses = []
+        for place, batch in enumerate(batches):
+            last = place == len(batches) - 1
+            loss = self._judge(batch)
+            with nullcontext() if last else self.accelerator.no_sync(self.forward):
+                self.accelerator.backward(loss.sum)
+            losses.append(loss)
+        return losses
 
     def _divide_and_clip(self, factor: float) -> float:
         """The gradient's norm after dividing by the count; larger ones are scaled down."""

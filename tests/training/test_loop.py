@@ -1,11 +1,15 @@
 """The loop: accumulation is exact, a resumed run is the uninterrupted one, divergence is named."""
 
+from contextlib import closing
+
 import pytest
 import torch
 
 from limbeck.contracts.errors import DataError, TrainingError
 from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.models.forward import KeptForward
 from limbeck.objectives.likelihood import NextToken
+from limbeck.training.gradients import SummedGradients, draws_random
 from limbeck.training.loop import TrainingConfig, fit
 from limbeck.training.schedule import cosine_lr
 
@@ -102,3 +106,50 @@ def test_repeats_show_a_source_more_often_and_refuse_unknown_ones(corpus, tokeni
     assert sorted(rows) == sorted([*range(12), *range(12)])
     with pytest.raises(DataError, match="nowhere"):
         Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"nowhere": 2}))
+
+
+def test_the_number_of_cores_changes_no_bit(moe_config, corpus, tokenizer, tmp_path):
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            model = moe_config.build(tokenizer=tokenizer, seed=0)
+            history = train(model, corpus, tokenizer, tmp_path / str(count), batch_records=3)
+            assert torch.get_num_threads() == count
+            results.append((history, weights(model)))
+    finally:
+        torch.set_num_threads(before)
+    for history, found in results[1:]:
+        assert history == results[0][0]
+        assert torch.equal(found, results[0][1])
+
+
+def test_micro_batches_on_cores_equal_backward_on_their_sum(moe_config, corpus, tokenizer):
+    config = BatchingConfig(batch_records=3, accumulation_steps=4, select="all", loss_on="all")
+    batches = Batches(corpus, tokenizer=tokenizer, config=config)(0)
+    gradients = []
+    for parallel in (True, False):
+        model = moe_config.build(tokenizer=tokenizer, seed=0)
+        objective = NextToken(kind="next_token").build(model=model, teacher=None)
+        trained = list(model.parameters())
+
+        def judge(batch, objective=objective, model=model):
+            return objective(KeptForward(model), batch)
+
+        if parallel:
+            with closing(SummedGradients(trained, num_workers=2)) as summed:
+                assert sum(loss.count for loss in summed(batches, judge=judge)) > 0
+        else:
+            sum(judge(batch).sum for batch in batches).backward()
+        gradients.append([item.grad for item in trained])
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_is_seen_wherever_it_hides(dense_config, tokenizer):
+    model = dense_config.build(tokenizer=tokenizer, seed=0)
+    assert not draws_random(KeptForward(model))
+    model.config.attention_dropout = 0.1
+    assert draws_random(KeptForward(model))
+    assert draws_random(torch.nn.Sequential(torch.nn.Dropout(0.1)))
