@@ -56,7 +56,9 @@ class SummedGradients:
     def __init__(self, trained: Sequence[Tensor], *, num_workers: int) -> None:
         self.trained = list(trained)
         # A thread's own count of threads is set here; the step sets the library's, which is shared.
-        self.pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
+        self.pool = ThreadPoolExecutor(
+            num_workers, initializer=torch.set_num_threads, initargs=(1,)
+        )
 
     def __call__(
         self, batches: Sequence[Batch], *, judge: Callable[[Batch], LossLike]
