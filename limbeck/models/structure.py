@@ -68,7 +68,7 @@ def view_groups(
 
 def num_layers(model: PreTrainedModel) -> int:
     """Hidden-state layers that can be matched, counted from 1; the last is after the final norm."""
-    return len(_find_layers(model)[1])
+    return len(find_layers(model)[1])
 
 
 def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
@@ -77,7 +77,7 @@ def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
     Raises:
         CheckpointError: no layer has a gated feed-forward block in the standard names.
     """
-    prefix, layers = _find_layers(model)
+    prefix, layers = find_layers(model)
     found = []
     for layer, block in enumerate(layers):
         mlp = getattr(block, "mlp", None)
@@ -113,7 +113,7 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
         CheckpointError: attention is not grouped-query attention in the standard names, or its
             norms span several heads, so that cutting one would change the others.
     """
-    prefix, layers = _find_layers(model)
+    prefix, layers = find_layers(model)
     config = model.config
     num_heads = config.num_attention_heads
     num_groups = getattr(config, "num_key_value_heads", None) or num_heads
@@ -146,7 +146,7 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
     return tuple(found)
 
 
-def _find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The decoder's blocks and their dotted name."""
     layers = getattr(model.get_decoder(), "layers", None)
     for name, module in model.named_modules():

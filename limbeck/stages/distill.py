@@ -4,13 +4,22 @@ import json
 from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice
-from limbeck.contracts.stage import CorpusRef, StageConfig, TeacherRef, checkpoint_or
+from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.stage import (
+    CheckpointRef,
+    CorpusRef,
+    StageConfig,
+    TeacherRef,
+    checkpoint_or,
+)
 from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.data.signals import open_teacher
 from limbeck.models import MODELS
+from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
@@ -26,6 +35,8 @@ class Config(StageConfig):
     """A fresh model by description, or a checkpoint to heal or to update."""
     teacher: TeacherRef
     """A checkpoint that runs live, or signals recorded once."""
+    inherit: CheckpointRef = ""
+    """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
     corpus: CorpusRef
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
@@ -36,18 +47,18 @@ class Config(StageConfig):
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":
         check_teacher(self.objective, self.teacher)
+        if self.inherit and isinstance(self.student, str):
+            raise ValueError(
+                f"inherit: {self.inherit!r} is for a fresh student, yet `student` goes on from "
+                f"{self.student!r}; remove one of the two"
+            )
         return self
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
-    if isinstance(config.student, str):
-        start = work.one("student").path
-        tokenizer, student = load_tokenizer(start), load_model(start)
-    else:
-        tokenizer = load_tokenizer(corpus.path / "tokenizer")
-        student = config.student.build(tokenizer=tokenizer, seed=config.seed)
+    tokenizer, student, inherited = _open_student(config, work)
     teacher = open_teacher(
         work.inputs["teacher"], corpus=corpus, batching=config.batching,
         needs=config.objective.needs(),
@@ -66,4 +77,25 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
         "steps": config.training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
+        "inherited_ratio": inherited,
     }
+
+
+def _open_student(
+    config: Config, work: Work
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, float]:
+    """Tokenizer and student, and the share of a fresh one that is not fresh."""
+    if isinstance(config.student, str):
+        start = work.one("student").path
+        return load_tokenizer(start), load_model(start), 0.0
+    tokenizer = load_tokenizer(work.one("corpus").path / "tokenizer")
+    student = config.student.build(tokenizer=tokenizer, seed=config.seed)
+    if not config.inherit:
+        return tokenizer, student, 0.0
+    source = work.one("inherit").path
+    if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
+        raise CheckpointError(
+            f"{source}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
+            "prepare the corpus with that tokenizer, or leave `inherit` out"
+        )
+    return tokenizer, student, inherit(student, teacher=load_model(source))

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from making import make_artifact
 from pydantic import ValidationError
 from rich.console import Console
 
-from limbeck.contracts.artifacts import Artifact, Manifest, Parent, Work, hash_files
+from limbeck.contracts.artifacts import Parent, Work, hash_files
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.evaluation.table import make_table, make_task_table
@@ -28,21 +29,10 @@ ROW_KEYS = {
 }  # fmt: skip
 
 
-def artifact(folder, kind, *, parents=None, seconds=1.0):
-    manifest = Manifest(
-        name=folder.name, kind=kind, stage="make", key="", content_hash=f"hash of {folder.name}",
-        parents=parents or {}, sources={}, recipe={}, versions={}, files={}, metrics={},
-        seconds=seconds,
-    )  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
-    return Artifact(folder, manifest)
-
-
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "open_answerer", fakes.open_lookup)
-    corpus = artifact(tmp_path / "corpus", "corpus")
+    corpus = make_artifact(tmp_path / "corpus", "corpus")
     (corpus.path / "questions").mkdir()
     (corpus.path / "records").mkdir()
     for task in sorted({question.task for question in fakes.QUESTIONS}):
@@ -52,13 +42,13 @@ def work(tmp_path, monkeypatch):
     for split, count in (("train", 3), ("validation", 1), ("test", 1)):
         write_jsonl(corpus.path / "records" / f"{split}.jsonl", [record] * count)
     parent = Parent(name="corpus", path="corpus", kind="corpus", content_hash="hash of corpus")
-    teacher = artifact(tmp_path / "teacher", "checkpoint", parents={"corpus": (parent,)})
+    teacher = make_artifact(tmp_path / "teacher", "checkpoint", parents={"corpus": (parent,)})
     curve = [{"step": step, "loss": 4.0 / (step + 1), "lr": 0.1} for step in range(5)]
     (teacher.path / "history.json").write_text(json.dumps(curve))
     load = {"layers": [[3, 1, 0, 4], [2, 2, 2, 2]]}
     load["by_specialty"] = {"cardiology": [[3, 1, 0, 4]] * 2, "": [[1, 1, 1, 1]] * 2}
     (teacher.path / "routing.json").write_text(json.dumps(load))
-    tiny = artifact(tmp_path / "ignorant", "bundle", parents={"checkpoint": ()})
+    tiny = make_artifact(tmp_path / "ignorant", "bundle", parents={"checkpoint": ()})
     (tmp_path / "report").mkdir()
     return Work(
         "report", tmp_path / "report", tmp_path / "state",

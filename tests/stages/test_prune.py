@@ -4,22 +4,15 @@ import json
 
 import pytest
 import torch
+from making import make_artifact
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
-from limbeck.contracts.artifacts import Artifact, Manifest, Work, hash_files
+from limbeck.contracts.artifacts import Work, hash_files
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.loading import load_model, save_checkpoint
 from limbeck.stages import prune
 from limbeck.training import loop
-
-
-def artifact(folder, kind):
-    manifest = Manifest(
-        name=folder.name, kind=kind, stage="make", key="", content_hash="", parents={},
-        sources={}, recipe={}, versions={}, files={}, metrics={}, seconds=0.0,
-    )  # fmt: skip
-    return Artifact(folder, manifest)
 
 
 @pytest.fixture
@@ -33,9 +26,9 @@ def make_work(tmp_path, corpus, dense_config, tokenizer):
         folder, state = tmp_path / name / "artifact", tmp_path / name / "state"
         folder.mkdir(parents=True, exist_ok=True)
         state.mkdir(exist_ok=True)
-        student = artifact(start, "checkpoint")
+        student = make_artifact(start, "checkpoint")
         inputs = {
-            "checkpoint": (student,), "corpus": (artifact(corpus, "corpus"),),
+            "checkpoint": (student,), "corpus": (make_artifact(corpus, "corpus"),),
             "teacher": (student,),
         }  # fmt: skip
         return Work(name, folder, state, inputs)

@@ -1,0 +1,45 @@
+"""A fresh student that starts from its teacher: attention, embeddings and norms are taken over.
+
+Whatever has the same name and shape in both is copied; of a deeper teacher, layers evenly spread
+over its depth. Left out: feed-forward layers of other widths, and mixing experts into them.
+"""
+
+import torch
+from transformers import PreTrainedModel
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.structure import find_layers
+
+
+@torch.no_grad()
+def inherit(student: PreTrainedModel, *, teacher: PreTrainedModel) -> float:
+    """The share of the student's parameters that were copied from the teacher, in place.
+
+    Student layer i of n takes layer ceil(i m / n) of the teacher's m, counted from 1, so the last
+    takes the last (evenly spread layers, as in DistilBERT: Sanh et al. 2019, sec. 3,
+    arXiv:1910.01108).
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    own_prefix, own_layers = find_layers(student)
+    prefix, layers = find_layers(teacher)
+    sources = dict(teacher.named_parameters())
+    copied = 0
+    for name, parameter in student.named_parameters():
+        source = name
+        if name.startswith(f"{own_prefix}."):
+            index, rest = name.removeprefix(f"{own_prefix}.").split(".", 1)
+            ours = -(-(int(index) + 1) * len(layers) // len(own_layers))
+            source = f"{prefix}.{ours - 1}.{rest}"
+        found = sources.get(source)
+        if found is not None and found.shape == parameter.shape:
+            parameter.copy_(found)
+            copied += parameter.numel()
+    if not copied:
+        raise CheckpointError(
+            f"nothing of {type(teacher).__name__} (hidden {teacher.config.hidden_size}) fits "
+            f"{type(student).__name__} (hidden {student.config.hidden_size}): give the student the "
+            "teacher's `hidden` and heads, or leave `inherit` out"
+        )
+    return copied / sum(parameter.numel() for parameter in student.parameters())

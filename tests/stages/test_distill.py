@@ -1,0 +1,62 @@
+"""The stage: what a student may start from, and what it says of it."""
+
+import pytest
+import torch
+from making import make_artifact
+from pydantic import ValidationError
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.errors import CheckpointError
+from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
+from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.stages import distill
+
+
+@pytest.fixture
+def work(tmp_path, corpus, moe, tokenizer):
+    for name in ("teacher", "artifact", "state"):
+        (tmp_path / name).mkdir()
+    save_checkpoint(moe, tokenizer=tokenizer, folder=tmp_path / "teacher")
+    teacher = (make_artifact(tmp_path / "teacher", "checkpoint"),)
+    inputs = {"teacher": teacher, "inherit": teacher, "corpus": (make_artifact(corpus, "corpus"),)}
+    return Work("student", tmp_path / "artifact", tmp_path / "state", inputs)
+
+
+def config(dense_config, **changes):
+    return distill.Config.model_validate(
+        {
+            "stage": "distill", "student": dense_config.model_dump(), "teacher": "teacher",
+            "inherit": "teacher", "corpus": "corpus", "objective": {"kind": "soft_target"},
+            "batching": {"batch_records": 4, "accumulation_steps": 2},
+            "training": {"steps": 1, "lr": 1e-12, "weight_decay": 0.0},
+        }
+        | changes
+    )  # fmt: skip
+
+
+def test_a_student_starts_from_its_teacher(work, moe, dense_config):
+    metrics = distill.run(config(dense_config), work=work)
+    model = load_model(work.folder)
+    torch.testing.assert_close(
+        model.model.layers[0].self_attn.q_proj.weight, moe.model.layers[0].self_attn.q_proj.weight
+    )
+    assert 0.1 < metrics["inherited_ratio"] < 0.9
+
+
+def test_a_fresh_student_inherits_nothing(work, dense_config):
+    metrics = distill.run(config(dense_config, inherit=""), work=work)
+    assert metrics["inherited_ratio"] == 0
+
+
+def test_a_checkpoint_cannot_inherit(dense_config):
+    with pytest.raises(ValidationError, match="remove one of the two"):
+        config(dense_config, student="healed")
+
+
+def test_another_tokenizers_embeddings_are_refused(work, moe, dense_config, tmp_path):
+    folder = tmp_path / "other"
+    train_tokenizer(["完全不同的字"] * 3, folder=folder, config=TokenizerConfig(min_count=1))
+    path = work.inputs["inherit"][0].path
+    save_checkpoint(moe, tokenizer=load_tokenizer(folder), folder=path)
+    with pytest.raises(CheckpointError, match="tokenizer is not the corpus's"):
+        distill.run(config(dense_config), work=work)
