@@ -5,13 +5,15 @@ nearest, products are summed in int32 and scaled afterwards. Two ways to the sam
 figures in docs/decisions/0001-onnx-runtime.md:
 
 - rows as wide as one quantisation block: `MatMulNBits` does everything in one node;
-- other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations travel as
-  uint8 around 128, because x86 multiplies unsigned by signed bytes.
+- other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations and weights
+  are uint8 around 128: two signed operands are slow on x86, and an unsigned by a signed one adds
+  pairs of products in 16 bits that overflow where a processor has no VNNI.
 
 Left out: the order of layers (`decoder.py`).
 """
 
 import numpy as np
+from jaxtyping import Int8, UInt8
 from onnx import TensorProto
 
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
@@ -35,11 +37,13 @@ def embed(graph: Graph, ids: str, *, weights: Weights, name: str) -> str:
         shifted = graph.node("Squeeze", blocks, _axes(graph, -2))
         rows = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
         return graph.node("Mul", rows, graph.node("Gather", scale, ids))
-    table = graph.constant(f"{name}.weight", weights.rows.T)
+    table = graph.constant(f"{name}.weight", _shift(weights.rows).T)
     scale = graph.constant(f"{name}.scale", weights.scale)
-    rows = graph.node("Transpose", graph.node("Gather", table, ids, axis=1), perm=[1, 2, 0])
+    picked = graph.node("Transpose", graph.node("Gather", table, ids, axis=1), perm=[1, 2, 0])
+    shifted = graph.node("Cast", picked, to=TensorProto.FLOAT)
+    rows = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
     steps = graph.node("Unsqueeze", graph.node("Gather", scale, ids), _axes(graph, -1))
-    return graph.node("Mul", graph.node("Cast", rows, to=TensorProto.FLOAT), steps)
+    return graph.node("Mul", rows, steps)
 
 
 def multiply(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
@@ -68,8 +72,7 @@ def _fits_block(weights: Weights) -> bool:
 
 def _store_blocks(graph: Graph, *, weights: Weights, name: str) -> tuple[str, str]:
     assert weights.scale is not None
-    shifted = (weights.rows.astype(np.int16) + ZERO_POINT).astype(np.uint8)
-    table = graph.constant(f"{name}.weight", shifted[:, None])
+    table = graph.constant(f"{name}.weight", _shift(weights.rows)[:, None])
     return table, graph.constant(f"{name}.scale", weights.scale[:, None])
 
 
@@ -84,7 +87,7 @@ def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> st
 
 def _multiply_integers(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
     assert weights.scale is not None
-    matrix = graph.constant(f"{name}.weight", weights.rows.T)
+    matrix = graph.constant(f"{name}.weight", _shift(weights.rows).T)
     scale = graph.constant(f"{name}.scale", weights.scale)
     zero = graph.constant("zero_point", np.array(ZERO_POINT, np.uint8))
     absmax = graph.node("ReduceMax", graph.node("Abs", x), _axes(graph, -1), keepdims=1)
@@ -94,9 +97,14 @@ def _multiply_integers(graph: Graph, x: str, *, weights: Weights, name: str) -> 
     integers = graph.node("QuantizeLinear", graph.node("Div", x, step), one, zero)
     # This node takes one step for all rows, so it is given none and the rows are scaled after it.
     product = graph.node(
-        "MatMulIntegerToFloat", integers, matrix, one, scale, zero, domain=MICROSOFT
+        "MatMulIntegerToFloat", integers, matrix, one, scale, zero, zero, domain=MICROSOFT
     )
     return graph.node("Mul", product, step)
+
+
+def _shift(rows: Int8[np.ndarray, "out channels"]) -> UInt8[np.ndarray, "out channels"]:
+    """The integers around 128 instead of 0."""
+    return (rows.astype(np.int16) + ZERO_POINT).astype(np.uint8)
 
 
 def _number(graph: Graph, name: str, value: int) -> str:
