@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -66,45 +67,76 @@ Openers = Mapping[int, Callable[[], Answerer]]
 """Number of threads to what opens the model with them: picklable, for a fresh process calls it."""
 
 
-def profile(
+@contextmanager
+def profiling(
     openers: Mapping[str, Openers],
     *,
     questions: Sequence[str],
     config: ProfileConfig,
     max_new_tokens: int,
-) -> dict[str, Profile]:
-    """The profile of each named model.
+) -> Iterator[Callable[[], dict[str, Profile]]]:
+    """What is given times every named model when it is called.
+
+    Until then the processes start and import their libraries, beside the caller's own work.
 
     Raises:
-        CheckpointError: a model cannot be opened, or its process died.
+        CheckpointError: by the call; a model cannot be opened, or its process died.
     """
-    first, *_ = config.thread_counts
     asked = list(questions[: config.questions])
-    steps = len(openers) * (1 + len(config.thread_counts) * (1 + config.rounds * len(asked))) + 1
-    with ExitStack() as stack, track("profile", total=steps, unit="step") as advance:
-        modules = _find_modules(
-            [found[first] for found in openers.values()],
-            question=asked[0], max_new_tokens=max_new_tokens,
-        )  # fmt: skip
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        started = pool.submit(
+            _start, stack, openers, question=asked[0], config=config, max_new_tokens=max_new_tokens
+        )
+
+        def measure() -> dict[str, Profile]:
+            return _measure(
+                started, openers, questions=asked, config=config, max_new_tokens=max_new_tokens
+            )
+
+        yield measure
+
+
+def _start(
+    stack: ExitStack, openers: Mapping[str, Openers], *, question: str, config: ProfileConfig,
+    max_new_tokens: int,
+) -> dict[str, "_Process"]:  # fmt: skip
+    """A process for each model, busy importing; the stack ends them."""
+    first, *_ = config.thread_counts
+    modules = _find_modules(
+        [found[first] for found in openers.values()], question=question,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    processes = {name: stack.enter_context(_spawn(name)) for name in openers}
+    for process in processes.values():
+        process.send("import_modules", names=modules)
+    return processes
+
+
+def _measure(
+    started: Future[dict[str, "_Process"]], openers: Mapping[str, Openers], *,
+    questions: Sequence[str], config: ProfileConfig, max_new_tokens: int,
+) -> dict[str, Profile]:  # fmt: skip
+    first, *_ = config.thread_counts
+    per_count = 1 + config.rounds * len(questions)
+    steps = 1 + len(openers) * (1 + len(config.thread_counts) * per_count)
+    opened: dict[str, Opened] = {}
+    timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in openers}
+    with track("profile", total=steps, unit="step") as advance:
+        processes = started.result()
         advance(1, "libraries found")
-        processes = {name: stack.enter_context(_spawn(name)) for name in openers}
-        for process in processes.values():
-            process.send("import_modules", names=modules)
         for process in processes.values():
             process.receive()
             advance(1, "libraries imported")
-        opened: dict[str, Opened] = {}
-        timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in openers}
         for num_threads in config.thread_counts:
             for name, process in processes.items():
                 found = process.call(
                     "open", opener=openers[name][num_threads], max_new_tokens=max_new_tokens,
-                    questions=asked if num_threads == first else asked[:1],
+                    questions=list(questions) if num_threads == first else list(questions[:1]),
                 )  # fmt: skip
                 opened.setdefault(name, found)
                 advance(1, f"{name} opened")
             taken = _take_rounds(
-                processes, questions=asked, config=config, max_new_tokens=max_new_tokens,
+                processes, questions=questions, config=config, max_new_tokens=max_new_tokens,
                 advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
             )  # fmt: skip
             for name, values in taken.items():

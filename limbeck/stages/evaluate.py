@@ -25,7 +25,7 @@ from limbeck.evaluation.asking import (
 )
 from limbeck.evaluation.lineage import trace
 from limbeck.evaluation.page import render_html, render_markdown
-from limbeck.evaluation.profiling import Profile, ProfileConfig, load_average, profile
+from limbeck.evaluation.profiling import Profile, ProfileConfig, load_average, profiling
 from limbeck.evaluation.report import describe_environment, make_report
 from limbeck.evaluation.rows import Measured, make_rows
 from limbeck.runtimes import open_answerer
@@ -76,15 +76,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     found = read_questions(corpus.path, max_questions=config.max_questions)
     _check_headline(found, config.headline_tasks, folder=corpus.path)
     num_compared = check_leaks(corpus.path, questions=found.questions)
-    answers = _answer(config, models=models, found=found, state=work.state)
-    environment = describe_environment() | {"load_average_before": load_average()}
-    profiles = profile(
-        {artifact.name: _openers(artifact, config.profile.thread_counts) for artifact in models},
-        questions=_timed_questions(
-            found, config.headline_tasks, num_questions=config.profile.questions
-        ),
-        config=config.profile, max_new_tokens=config.max_new_tokens,
-    )  # fmt: skip
+    openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
+    timed = _timed_questions(found, config.headline_tasks, num_questions=config.profile.questions)
+    with profiling(
+        openers, questions=timed, config=config.profile, max_new_tokens=config.max_new_tokens
+    ) as measure:
+        answers = _answer(config, models=models, found=found, state=work.state)
+        environment = describe_environment() | {"load_average_before": load_average()}
+        profiles = measure()
     environment["load_average_after"] = load_average()
     rows = make_rows(
         [_measured(artifact, answers=answers, profiles=profiles) for artifact in models],

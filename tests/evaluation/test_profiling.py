@@ -1,16 +1,22 @@
 """Profiles taken in real fresh processes."""
 
 import functools
+import multiprocessing
 from pathlib import Path
 
 import fakes
 import pytest
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.evaluation.profiling import ProfileConfig, profile
+from limbeck.evaluation.profiling import ProfileConfig, profiling
 
 CONFIG = ProfileConfig(questions=2, rounds=2, thread_counts=(1, 2))
 QUESTIONS = ["高血压去医院看什么科？", "高血压通常会出现什么症状？", "多余的问题"]
+
+
+def profile(openers, **settings):
+    with profiling(openers, **settings) as measure:
+        return measure()
 
 
 def openers(name, opener=fakes.open_lookup):
@@ -56,3 +62,14 @@ def test_a_model_that_cannot_be_opened_is_named(opener, message):
         profile(
             {"bad": openers("bad", opener)}, questions=QUESTIONS, config=CONFIG, max_new_tokens=8
         )
+
+
+def test_work_that_fails_beside_it_ends_the_processes():
+    with (
+        pytest.raises(ValueError, match="mine"),
+        profiling(
+            {"light": openers("light")}, questions=QUESTIONS, config=CONFIG, max_new_tokens=8
+        ),
+    ):
+        raise ValueError("mine")
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
