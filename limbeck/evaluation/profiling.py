@@ -84,36 +84,42 @@ def profiling(
     """
     asked = list(questions[: config.questions])
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
-        started = pool.submit(
-            _start, stack, openers, question=asked[0], config=config, max_new_tokens=max_new_tokens
-        )
+        finder = stack.enter_context(_spawn("libraries"))
+        processes = {name: stack.enter_context(_spawn(name)) for name in openers}
+        ready = pool.submit(
+            _import_everywhere, processes, finder=finder, question=asked[0],
+            openers=[found[config.thread_counts[0]] for found in openers.values()],
+            max_new_tokens=max_new_tokens,
+        )  # fmt: skip
 
         def measure() -> dict[str, Profile]:
             return _measure(
-                started, openers, questions=asked, config=config, max_new_tokens=max_new_tokens
-            )
+                processes, openers, ready=ready, questions=asked, config=config,
+                max_new_tokens=max_new_tokens,
+            )  # fmt: skip
 
         yield measure
 
 
-def _start(
-    stack: ExitStack, openers: Mapping[str, Openers], *, question: str, config: ProfileConfig,
-    max_new_tokens: int,
-) -> dict[str, "_Process"]:  # fmt: skip
-    """A process for each model, busy importing; the stack ends them."""
-    first, *_ = config.thread_counts
-    modules = _find_modules(
-        [found[first] for found in openers.values()], question=question,
-        max_new_tokens=max_new_tokens,
-    )  # fmt: skip
-    processes = {name: stack.enter_context(_spawn(name)) for name in openers}
+def _import_everywhere(
+    processes: Mapping[str, "_Process"], *, finder: "_Process",
+    openers: list[Callable[[], Answerer]], question: str, max_new_tokens: int,
+) -> None:  # fmt: skip
+    """Have every process import what opening the models and answering once imports.
+
+    It has to be imported before memory is noted: libraries import lazily at the first answer, and
+    their code, larger than a small model, would count as the model's.
+    """
+    modules = finder.call(
+        "list_modules", openers=openers, question=question, max_new_tokens=max_new_tokens
+    )
+    finder.connection.close()  # which ends it
     for process in processes.values():
         process.send("import_modules", names=modules)
-    return processes
 
 
 def _measure(
-    started: Future[dict[str, "_Process"]], openers: Mapping[str, Openers], *,
+    processes: Mapping[str, "_Process"], openers: Mapping[str, Openers], *, ready: Future[None],
     questions: Sequence[str], config: ProfileConfig, max_new_tokens: int,
 ) -> dict[str, Profile]:  # fmt: skip
     first, *_ = config.thread_counts
@@ -122,7 +128,7 @@ def _measure(
     opened: dict[str, Opened] = {}
     timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in openers}
     with track("profile", total=steps, unit="step") as advance:
-        processes = started.result()
+        ready.result()
         advance(1, "libraries found")
         for process in processes.values():
             process.receive()
@@ -169,20 +175,6 @@ def _take_rounds(
                 taken[name].append(timing)
                 advance(1)
     return taken
-
-
-def _find_modules(
-    openers: list[Callable[[], Answerer]], *, question: str, max_new_tokens: int
-) -> list[str]:
-    """What has to be imported before memory is noted, found out in a process of its own.
-
-    Libraries import lazily at the first answer; without this their code would count as a model's
-    memory, and it is larger than a small model.
-    """
-    with _spawn("libraries") as process:
-        return process.call(
-            "list_modules", openers=openers, question=question, max_new_tokens=max_new_tokens
-        )
 
 
 class _Process:
