@@ -197,6 +197,8 @@ def _load(routing: Mapping[str, Any], titles: Mapping[str, Bilingual]) -> dict[s
             charts.strips({str(i): row for i, row in enumerate(layers)}, labels=labels)
         ),
         "figures": [_balance(layer) for layer in layers],
+        "entropy_ratios": routing.get("entropy_ratios", []),
+        "skipped_ratio": routing.get("skipped_ratio"),
     }
     by_specialty = {
         name: value[-1] for name, value in routing.get("by_specialty", {}).items() if value

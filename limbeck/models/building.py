@@ -6,7 +6,7 @@ Left out: reading weights that exist (`loading.py`).
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from limbeck.contracts.config import Config
+from limbeck.models.fusion import FusionKind
 from limbeck.models.moe import LimbeckMoeConfig, LimbeckMoeForCausalLM
 from limbeck.models.vocabulary import Vocabulary
 
@@ -69,8 +70,46 @@ class MoeModel(Decoder):
     experts_per_token: Positive = 2
     expert_width: Multiple4
     """Feed-forward channels of one expert."""
+    num_shared_experts: Annotated[int, Field(ge=0)] = 0
+    """Experts that every token passes, beside those that it picks; none is dropped or balanced."""
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    """How the gate's logits become scores; sigmoid scores do not compete with each other."""
     normalize_gate: Literal["picked", "none"] = "picked"
     """Whether the picked experts' weights are scaled to sum to one."""
+    routed_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Factor of the picked experts' weights."""
+    num_groups: Positive = 1
+    """Groups that the experts are divided into, as over the machines that hold them."""
+    groups_per_token: Positive = 1
+    """A token picks its experts from so many groups."""
+    fusion: FusionKind = "weighted_sum"
+    """How the outputs of a token's experts become one."""
+    fusion_heads: Positive = 4
+    """Heads of either attention."""
+    fusion_rank: Positive = 16
+    """Channels of a head's scores in low-rank `attention`."""
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> "MoeModel":
+        if self.num_experts % self.num_groups:
+            raise ValueError(
+                f"num_experts {self.num_experts} cannot be divided into num_groups "
+                f"{self.num_groups}: make it a multiple"
+            )
+        reachable = (
+            self.num_experts // self.num_groups * min(self.groups_per_token, self.num_groups)
+        )
+        if self.groups_per_token > self.num_groups or self.experts_per_token > reachable:
+            raise ValueError(
+                f"a token picks {self.experts_per_token} experts from {self.groups_per_token} of "
+                f"{self.num_groups} groups, which hold {reachable}: raise groups_per_token, at "
+                "most to num_groups, or lower experts_per_token"
+            )
+        if self.fusion != "weighted_sum" and self.hidden % self.fusion_heads:
+            raise ValueError(
+                f"hidden {self.hidden} cannot be divided among fusion_heads {self.fusion_heads}"
+            )
+        return self
 
     def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
         """The transformers config, without building anything."""
@@ -79,7 +118,15 @@ class MoeModel(Decoder):
             num_experts=self.num_experts,
             num_experts_per_tok=self.experts_per_token,
             moe_intermediate_size=self.expert_width,
+            scoring_func=self.scoring,
             normalize_gate=self.normalize_gate,
+            routed_scaling_factor=self.routed_scale,
+            n_group=self.num_groups,
+            topk_group=self.groups_per_token,
+            n_shared_experts=self.num_shared_experts,
+            fusion=self.fusion,
+            fusion_heads=self.fusion_heads,
+            fusion_rank=self.fusion_rank,
         )
 
     def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:

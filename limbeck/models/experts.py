@@ -1,17 +1,20 @@
 """The mixture-of-experts layer: a gate that picks experts, and the pool that computes them.
 
 Dropless: every token is computed by every expert it picks. Axis letters: `N` tokens, `K` picked
-experts, `E` experts, `D` hidden, `H` expert width. Left out: losses and bias updates that keep the
-experts evenly loaded (`limbeck.objectives.routing`).
+experts, `E` experts, `D` hidden, `H` expert width. Left out: how outputs become one (`fusion.py`),
+losses and bias updates that keep the experts evenly loaded (`limbeck.objectives.routing`).
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
+
+from limbeck.models.fusion import weighted_sum
 
 DECODE_ROWS = 16
 """Up to this many token-expert pairs, reading only the picked experts' weights is cheaper."""
@@ -21,39 +24,78 @@ class Routing(NamedTuple):
     """What the gate decided for each token."""
 
     logits: Float[Tensor, "tokens experts"]
-    """Scores before the softmax, without the balance bias."""
+    """Scores before softmax or sigmoid, without the balance bias."""
+    probabilities: Float[Tensor, "tokens experts"]
+    """Unbiased scores of all experts, scaled to sum to one."""
     picked: Int[Tensor, "tokens picks"]
     weights: Float[Tensor, "tokens picks"]
-    """Unbiased probabilities of the picked experts; they sum to one when renormalised."""
+    """Unbiased scores of the picked experts; they sum to `scale` when normalised."""
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """How a gate scores, picks and weighs."""
+
+    picks: int
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    normalize: Literal["picked", "none"] = "picked"
+    """Whether the weights of the picked experts are scaled to sum to one."""
+    scale: float = 1.0
+    """Factor of all weights."""
+    num_groups: int = 1
+    groups_per_token: int = 1
+    """A token picks experts only from so many of the groups that the experts are divided into."""
+
+
+def limit_groups(
+    scores: Float[Tensor, "tokens experts"], *, num_groups: int, groups_per_token: int
+) -> Float[Tensor, "tokens experts"]:
+    """Scores with -inf outside each token's best groups.
+
+    A group is as good as its two best experts together (DeepSeek-V3, sec. 2.1.2, arXiv:2412.19437).
+    """
+    grouped = scores.unflatten(1, (num_groups, -1))
+    strength = grouped.topk(min(2, grouped.shape[2]), dim=-1).values.sum(dim=-1)
+    best = strength.topk(groups_per_token, dim=-1).indices
+    outside = torch.ones_like(strength, dtype=torch.bool).scatter(1, best, False)
+    return grouped.masked_fill(outside.unsqueeze(-1), -torch.inf).flatten(1)
 
 
 class Gate(nn.Module):
-    """Linear router in float32: picks by probability plus bias, weighs by probability alone.
+    """Linear router in float32: picks by score plus bias, weighs by score alone.
 
     The bias balances load without a gradient (Wang et al. 2024, arXiv:2408.15664).
     """
 
-    def __init__(self, *, num_experts: int, hidden: int, picks: int, normalize: str) -> None:
+    def __init__(self, rules: GateRules, *, num_experts: int, hidden: int) -> None:
         super().__init__()
-        self.picks = picks
-        self.normalize = normalize
+        self.rules = rules
         self.weight = nn.Parameter(torch.empty(num_experts, hidden))
         self.balance_bias: Tensor
         self.register_buffer("balance_bias", torch.zeros(num_experts))
 
     def forward(self, x_ND: Float[Tensor, "tokens hidden"]) -> Routing:
         """The routing of each token; float32 even under mixed precision."""
+        rules = self.rules
         with torch.autocast(x_ND.device.type, enabled=False):
             logits_NE = functional.linear(x_ND.float(), self.weight.float())
-            probabilities_NE = logits_NE.softmax(dim=-1)
-            biased_NE = probabilities_NE.detach() + self.balance_bias
-            picked_NK = biased_NE.topk(self.picks, dim=-1).indices
-            weights_NK = probabilities_NE.gather(1, picked_NK)
+            if rules.scoring == "softmax":
+                scores_NE = probabilities_NE = logits_NE.softmax(dim=-1)
+            else:
+                scores_NE = logits_NE.sigmoid()
+                probabilities_NE = scores_NE / scores_NE.sum(dim=-1, keepdim=True)
+            biased_NE = scores_NE.detach() + self.balance_bias
+            if rules.num_groups > 1:
+                biased_NE = limit_groups(
+                    biased_NE, num_groups=rules.num_groups, groups_per_token=rules.groups_per_token
+                )
+            picked_NK = biased_NE.topk(rules.picks, dim=-1).indices
+            weights_NK = scores_NE.gather(1, picked_NK)
             # One pick always weighs one after renormalising, which would starve the gate of
             # gradients.
-            if self.normalize == "picked" and self.picks > 1:
+            if rules.normalize == "picked" and rules.picks > 1:
                 weights_NK = weights_NK / weights_NK.sum(dim=-1, keepdim=True)
-        return Routing(logits_NE, picked_NK, weights_NK)
+        return Routing(logits_NE, probabilities_NE, picked_NK, weights_NK * rules.scale)
 
 
 class Experts(nn.Module):
@@ -67,15 +109,12 @@ class Experts(nn.Module):
         self.activation = ACT2FN[activation]
 
     def forward(
-        self, x_ND: Float[Tensor, "tokens hidden"], routing: Routing
-    ) -> Float[Tensor, "tokens hidden"]:
-        """Sum of each token's picked experts, weighted by the gate."""
-        picked_NK = routing.picked
+        self, x_ND: Float[Tensor, "tokens hidden"], picked_NK: Int[Tensor, "tokens picks"]
+    ) -> Float[Tensor, "tokens picks hidden"]:
+        """What each token's picked experts say, unweighted."""
         if picked_NK.numel() <= DECODE_ROWS and not torch.is_grad_enabled():
-            outputs_NKD = self._compute_few(x_ND, picked_NK)
-        else:
-            outputs_NKD = self._compute_grouped(x_ND, picked_NK)
-        return (outputs_NKD * routing.weights.to(outputs_NKD.dtype).unsqueeze(-1)).sum(dim=1)
+            return self._compute_few(x_ND, picked_NK)
+        return self._compute_grouped(x_ND, picked_NK)
 
     def _compute_grouped(self, x_ND: Tensor, picked_NK: Tensor) -> Tensor:
         """Sort token-expert pairs by expert, and multiply each expert's rows in one call."""
@@ -107,17 +146,38 @@ def _autocasts(x: Tensor) -> bool:
     return torch.is_autocast_enabled(x.device.type)
 
 
+class SharedExpert(nn.Module):
+    """A gated feed-forward layer that every token passes, beside those that it picks."""
+
+    def __init__(self, *, hidden: int, width: int, activation: str) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, width, bias=False)
+        self.up_proj = nn.Linear(hidden, width, bias=False)
+        self.down_proj = nn.Linear(width, hidden, bias=False)
+        self.activation = ACT2FN[activation]
+
+    def forward(self, x_ND: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens hidden"]:
+        """Its output."""
+        return self.down_proj(self.activation(self.gate_proj(x_ND)) * self.up_proj(x_ND))
+
+
 class SparseFeedForward(nn.Module):
-    """Gate and experts in the place of a feed-forward layer, fused by weighted sum."""
+    """Gate, experts and their fusion in the place of a feed-forward layer."""
 
     def __init__(
-        self, *, num_experts: int, hidden: int, width: int, picks: int,
-        activation: str, normalize: str,
+        self, rules: GateRules, *, num_experts: int, hidden: int, width: int, activation: str,
+        fusion: nn.Module | None = None, shared_width: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.gate = Gate(num_experts=num_experts, hidden=hidden, picks=picks, normalize=normalize)
+        self.gate = Gate(rules, num_experts=num_experts, hidden=hidden)
         self.experts = Experts(
             num_experts=num_experts, hidden=hidden, width=width, activation=activation
+        )
+        self.fusion = fusion
+        self.shared_expert = (
+            SharedExpert(hidden=hidden, width=shared_width, activation=activation)
+            if shared_width
+            else None
         )
 
     def forward(
@@ -126,4 +186,11 @@ class SparseFeedForward(nn.Module):
         """The fused outputs and how each token was routed."""
         flat = hidden.reshape(-1, hidden.shape[-1])
         routing = self.gate(flat)
-        return self.experts(flat, routing).view_as(hidden).to(hidden.dtype), routing
+        outputs = self.experts(flat, routing.picked)
+        if self.fusion is None:
+            fused = weighted_sum(outputs, routing.weights)
+        else:
+            fused = self.fusion(flat, outputs=outputs, weights=routing.weights)
+        if self.shared_expert is not None:
+            fused = fused + self.shared_expert(flat)
+        return fused.view_as(hidden).to(hidden.dtype), routing

@@ -4,6 +4,7 @@ The language head is often the largest product of a small model; prompts and pad
 it. Left out: the losses (`limbeck.objectives`).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -68,3 +69,16 @@ def count_picks(
         for layer in routing
     ]
     return torch.stack(counts)
+
+
+@torch.no_grad()
+def measure_entropy(
+    routing: Sequence[Routing], *, tokens: Bool[Tensor, " all"]
+) -> Float[Tensor, " layers"]:
+    """Summed over tokens, the entropy of each layer's gate as a share of that of an even gate."""
+    sums = []
+    for layer in routing:
+        probabilities = layer.probabilities[tokens].double()
+        entropy = -torch.xlogy(probabilities, probabilities).sum(dim=-1)
+        sums.append(entropy.sum() / math.log(max(2, layer.logits.shape[1])))
+    return torch.stack(sums)

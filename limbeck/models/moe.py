@@ -23,7 +23,8 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeRotaryEmbedding,
 )
 
-from limbeck.models.experts import Experts, Gate, Routing, SparseFeedForward
+from limbeck.models.experts import Experts, Gate, GateRules, Routing, SparseFeedForward
+from limbeck.models.fusion import AttentionFusion, build_fusion
 
 
 @no_type_check  # `strict` checks every field itself, and wants to make the constructor
@@ -43,8 +44,15 @@ class LimbeckMoeConfig(PreTrainedConfig):
     num_experts: int = 128
     num_experts_per_tok: int = 2
     moe_intermediate_size: int = 48
+    scoring_func: str = "softmax"
     normalize_gate: str = "picked"
+    routed_scaling_factor: float = 1.0
+    n_group: int = 1
+    topk_group: int = 1
+    n_shared_experts: int = 0
     fusion: str = "weighted_sum"
+    fusion_heads: int = 4
+    fusion_rank: int = 16
     hidden_act: str = "silu"
     max_position_embeddings: int = 2048
     initializer_range: float = 0.02
@@ -68,20 +76,34 @@ class MoeOutput(CausalLMOutputWithPast):
     routing: tuple[Routing, ...] | None = None
 
 
+def build_feed_forward(config: LimbeckMoeConfig) -> SparseFeedForward:
+    """The sparse layer that a config describes, with empty weights."""
+    rules = GateRules(
+        picks=config.num_experts_per_tok,
+        scoring=cast(Any, config.scoring_func),
+        normalize=cast(Any, config.normalize_gate),
+        scale=config.routed_scaling_factor,
+        num_groups=config.n_group,
+        groups_per_token=config.topk_group,
+    )
+    return SparseFeedForward(
+        rules, num_experts=config.num_experts, hidden=config.hidden_size,
+        width=config.moe_intermediate_size, activation=config.hidden_act,
+        fusion=build_fusion(
+            config.fusion, hidden=config.hidden_size, num_heads=config.fusion_heads,
+            rank=config.fusion_rank,
+        ),
+        shared_width=config.n_shared_experts * config.moe_intermediate_size,
+    )  # fmt: skip
+
+
 class MoeLayer(GradientCheckpointingLayer):
     """Pre-norm attention and sparse feed-forward, each around a residual."""
 
     def __init__(self, config: LimbeckMoeConfig, layer: int) -> None:
         super().__init__()
         self.self_attn = Qwen3MoeAttention(cast(Any, config), layer)
-        self.mlp = SparseFeedForward(
-            num_experts=config.num_experts,
-            hidden=config.hidden_size,
-            width=config.moe_intermediate_size,
-            picks=config.num_experts_per_tok,
-            activation=config.hidden_act,
-            normalize=config.normalize_gate,
-        )
+        self.mlp = build_feed_forward(config)
         self.input_layernorm = Qwen3MoeRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = Qwen3MoeRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
@@ -115,6 +137,9 @@ class LimbeckMoePreTrainedModel(PreTrainedModel):
         elif isinstance(module, Gate):
             nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.balance_bias)
+        elif isinstance(module, AttentionFusion):
+            nn.init.zeros_(module.query)
+            nn.init.normal_(module.key, std=std)
 
 
 class LimbeckMoeModel(LimbeckMoePreTrainedModel):

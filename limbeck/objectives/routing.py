@@ -33,7 +33,7 @@ class Balance(Config):
 
 def balance_loss(
     *,
-    logits: Float[Tensor, "tokens experts"],
+    probabilities: Float[Tensor, "tokens experts"],
     picked: Int[Tensor, "tokens picks"],
     tokens: Bool[Tensor, " tokens"],
 ) -> Float[Tensor, ""]:
@@ -42,11 +42,10 @@ def balance_loss(
     Shares are divided by the picks per token, so the value does not grow with K
     (Fedus et al. 2022, eq. 4, arXiv:2101.03961).
     """
-    num_experts = logits.shape[1]
-    probabilities = logits.softmax(dim=-1)[tokens]
+    num_experts = probabilities.shape[1]
     counts = torch.bincount(picked[tokens].reshape(-1), minlength=num_experts)
     shares = counts / counts.sum().clamp(min=1)
-    return num_experts * (shares * probabilities.mean(dim=0)).sum()
+    return num_experts * (shares * probabilities[tokens].mean(dim=0)).sum()
 
 
 def z_loss(
@@ -69,7 +68,9 @@ class Balancer(nn.Module):
         tokens = batch.tokens.reshape(-1)
         total = torch.zeros((), device=tokens.device)
         for layer in routing:
-            balance = balance_loss(logits=layer.logits, picked=layer.picked, tokens=tokens)
+            balance = balance_loss(
+                probabilities=layer.probabilities, picked=layer.picked, tokens=tokens
+            )
             z = z_loss(logits=layer.logits, tokens=tokens)
             total = total + self.config.loss_weight * balance + self.config.z_weight * z
         if torch.is_grad_enabled():

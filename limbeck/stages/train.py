@@ -13,8 +13,9 @@ from limbeck.contracts.stage import CorpusRef, StageConfig, checkpoint_or
 from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.models import MODELS
 from limbeck.models.batch import find_keep
-from limbeck.models.forward import KeptForward, count_picks
+from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.sizing import size_model
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
 from limbeck.training.loop import TrainingConfig, fit
@@ -73,24 +74,36 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
 
 @torch.no_grad()
 def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, Any]:
-    """How often each expert is picked, per layer and per specialty; empty for a dense model."""
+    """Which experts the router picks, how sure it is, and what it saves; empty if dense.
+
+    `layers` and `by_specialty` count picks; `entropy_ratios` are means over tokens, 1 for a gate
+    that prefers none; `skipped_ratio` is the share of the experts' arithmetic that was not done,
+    the gate's own counted on both sides.
+    """
     forward = KeptForward(model.eval())
-    device = model.device
     count = min(ROUTED_RECORDS, len(batches))
     chosen = [index * len(batches) // count for index in range(count)]
-    names = sorted({batches.specialties[index] for index in chosen})
-    by_specialty: dict[str, list[list[int]]] = {}
-    total = None
-    for name in names:
+    by_specialty: dict[str, torch.Tensor] = {}
+    entropy, num_tokens = torch.zeros(()), 0
+    for name in sorted({batches.specialties[index] for index in chosen}):
         members = [index for index in chosen if batches.specialties[index] == name]
         for first in range(0, len(members), 64):
-            batch = batches.batch(members[first : first + 64]).to(device)
-            output = forward(batch.input_ids, find_keep(batch.labels))
-            if not output.routing:
+            batch = batches.batch(members[first : first + 64]).to(model.device)
+            routing = forward(batch.input_ids, find_keep(batch.labels)).routing
+            if not routing:
                 return {}
-            picks = count_picks(output.routing, tokens=batch.tokens.reshape(-1)).cpu()
-            total = picks if total is None else total + picks
-            known = by_specialty.get(name)
-            summed = picks if known is None else picks + torch.tensor(known)
-            by_specialty[name] = summed.tolist()
-    return {"layers": total.tolist() if total is not None else [], "by_specialty": by_specialty}
+            tokens = batch.tokens.reshape(-1)
+            picks = count_picks(routing, tokens=tokens).cpu()
+            by_specialty[name] = by_specialty.get(name, torch.zeros_like(picks)) + picks
+            entropy = entropy + measure_entropy(routing, tokens=tokens).cpu()
+            num_tokens += int(tokens.sum())
+    layers = torch.stack(list(by_specialty.values())).sum(dim=0)
+    size = size_model(model.config, context_tokens=1)
+    done = size.expert_parameters * float(layers.sum()) / (num_tokens * layers.numel())
+    return {
+        "layers": layers.tolist(),
+        "by_specialty": {name: picks.tolist() for name, picks in by_specialty.items()},
+        "entropy_ratios": (entropy / num_tokens).tolist(),
+        "skipped_ratio": 1 - (done + size.gate_parameters)
+        / (size.expert_parameters + size.gate_parameters),
+    }  # fmt: skip

@@ -2,9 +2,18 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from limbeck.models.experts import Experts, Gate, SparseFeedForward
+from limbeck.models.experts import (
+    Experts,
+    Gate,
+    GateRules,
+    Routing,
+    SparseFeedForward,
+    limit_groups,
+)
+from limbeck.models.forward import measure_entropy
 from limbeck.models.loading import load_model, save_checkpoint
 
 
@@ -18,23 +27,35 @@ def loop_reference(layer: SparseFeedForward, x: torch.Tensor) -> torch.Tensor:
             gate, up = (layer.experts.gate_up_proj[pick] @ x[token]).chunk(2)
             hidden = torch.nn.functional.silu(gate) * up
             total = total + weight * (layer.experts.down_proj[pick] @ hidden)
+        if layer.shared_expert is not None:
+            shared = layer.shared_expert
+            gate, up = shared.gate_proj.weight @ x[token], shared.up_proj.weight @ x[token]
+            total = total + shared.down_proj.weight @ (torch.nn.functional.silu(gate) * up)
         rows.append(total)
     return torch.stack(rows)
 
 
-def sparse_layer(picks: int = 2) -> SparseFeedForward:
+def sparse_layer(picks: int = 2, *, fusion=None, shared_width=0, **rules) -> SparseFeedForward:
     torch.manual_seed(0)
     layer = SparseFeedForward(
-        num_experts=8, hidden=16, width=8, picks=picks, activation="silu", normalize="picked"
-    )
+        GateRules(picks, **rules), num_experts=8, hidden=16, width=8, activation="silu",
+        fusion=fusion, shared_width=shared_width,
+    )  # fmt: skip
     for item in layer.parameters():
         torch.nn.init.normal_(item, std=0.3)
     return layer
 
 
-@pytest.mark.parametrize("picks", [1, 2, 3])
-def test_layer_equals_the_loop_forward_and_backward(picks):
-    layer = sparse_layer(picks)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"picks": 1}, {"picks": 2}, {"picks": 3}, {"shared_width": 24}, {"scale": 2.5},
+        {"scoring": "sigmoid"}, {"scoring": "sigmoid", "normalize": "none"},
+        {"picks": 2, "num_groups": 4, "groups_per_token": 2},
+    ],
+)  # fmt: skip
+def test_layer_equals_the_loop_forward_and_backward(settings):
+    layer = sparse_layer(**settings)
     x = torch.randn(24, 16, requires_grad=True)
     ours = layer(x.unsqueeze(0))[0][0]
     theirs = loop_reference(layer, x)
@@ -161,3 +182,62 @@ def test_fresh_weights_are_the_configs(moe):
             assert not module.balance_bias.any()
         if isinstance(module, Experts):
             assert 0.1 < module.down_proj.std() < 0.3
+
+
+def test_groups_limit_the_picks_to_the_strongest_two():
+    scores = torch.tensor([[0.9, 0.0, 0.5, 0.5, 0.1, 0.1, 0.6, 0.5]])
+    limited = limit_groups(scores, num_groups=4, groups_per_token=2)
+    # Sums of the best two of each group: 0.9, 1.0, 0.2, 1.1.
+    assert torch.isfinite(limited[0]).tolist() == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert torch.equal(limited[:, 2:4], scores[:, 2:4])
+    every = limit_groups(scores, num_groups=4, groups_per_token=4)
+    assert torch.equal(every, scores)
+
+
+def test_a_token_picks_from_its_groups_alone():
+    layer = sparse_layer(3, num_groups=4, groups_per_token=2)
+    picked = layer.gate(torch.randn(64, 16)).picked
+    assert all(len({int(pick) // 2 for pick in row}) <= 2 for row in picked)
+
+
+def test_sigmoid_scores_are_weighed_unbiased_and_probabilities_sum_to_one():
+    gate = sparse_layer(2, scoring="sigmoid", scale=2.0).gate
+    gate.balance_bias[3] = 10.0
+    routing = gate(torch.randn(64, 16))
+    assert (routing.picked == 3).any(dim=1).all()
+    scores = routing.logits.sigmoid().gather(1, routing.picked)
+    torch.testing.assert_close(routing.weights, 2 * scores / scores.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(routing.probabilities.sum(dim=1), torch.ones(64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_groups": 3}, "make it a multiple"),
+        ({"num_groups": 2, "groups_per_token": 3}, "raise groups_per_token"),
+        ({"num_groups": 8, "experts_per_token": 2}, "raise groups_per_token"),
+        ({"fusion": "attention", "fusion_heads": 3}, "fusion_heads 3"),
+    ],
+)
+def test_impossible_gates_are_refused(changes, message, moe_config):
+    with pytest.raises(ValidationError, match=message):
+        moe_config.replace(**changes)
+
+
+def test_entropy_is_one_for_an_even_gate_and_zero_for_a_sure_one():
+    tokens = torch.tensor([True, True, False])
+    even, sure = torch.full((3, 8), 1 / 8), torch.eye(8)[:3]
+    routing = [
+        Routing(item.log(), item, torch.zeros(3, 2, dtype=torch.long), torch.ones(3, 2))
+        for item in (even, sure)
+    ]
+    assert measure_entropy(routing, tokens=tokens).tolist() == pytest.approx([2.0, 0.0])

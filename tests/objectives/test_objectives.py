@@ -165,13 +165,15 @@ def test_collapsed_layers_never_score_as_balanced():
     tokens = torch.ones(64, dtype=torch.bool)
     even = torch.arange(128).reshape(64, 2) % 8
     collapsed = torch.tensor([[0, 1]]).repeat(64, 1)
-    flat = torch.zeros(64, 8)
-    sure = torch.full((64, 8), -20.0)
-    sure[:, :2] = 20.0
-    assert balance_loss(logits=flat, picked=even, tokens=tokens).item() == pytest.approx(1.0)
-    assert balance_loss(logits=sure, picked=collapsed, tokens=tokens).item() == pytest.approx(4.0)
+    flat = torch.full((64, 8), 1 / 8)
+    sure = torch.zeros(64, 8)
+    sure[:, :2] = 0.5
+    assert balance_loss(probabilities=flat, picked=even, tokens=tokens).item() == pytest.approx(1.0)
+    assert balance_loss(
+        probabilities=sure, picked=collapsed, tokens=tokens
+    ).item() == pytest.approx(4.0)
     mirrored = sure.flip(1)
-    other = balance_loss(logits=mirrored, picked=7 - collapsed, tokens=tokens)
+    other = balance_loss(probabilities=mirrored, picked=7 - collapsed, tokens=tokens)
     assert other.item() == pytest.approx(4.0)
 
 
