@@ -7,7 +7,7 @@ sigmoid scores, and balance biases, which decide over picks. Left out: every oth
 from typing import cast
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import PreTrainedConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.experts import Gate
@@ -90,18 +90,3 @@ def from_qwen3_moe(model: Qwen3MoeForCausalLM) -> LimbeckMoeForCausalLM:
 
 def _shared(config: PreTrainedConfig) -> dict:
     return {name: getattr(config, name) for name in SHARED}
-
-
-def exchange(model: PreTrainedModel) -> PreTrainedModel:
-    """Our mixture as Qwen3-MoE, Qwen3-MoE as our mixture.
-
-    Raises:
-        CheckpointError: it is neither, or cannot be exchanged.
-    """
-    if isinstance(model, LimbeckMoeForCausalLM):
-        return to_qwen3_moe(model)
-    if isinstance(model, Qwen3MoeForCausalLM):
-        return from_qwen3_moe(model)
-    raise CheckpointError(
-        f"{type(model).__name__} cannot be exchanged; it goes between limbeck_moe and qwen3_moe"
-    )

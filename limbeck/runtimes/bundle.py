@@ -43,7 +43,8 @@ class Bundle(Config):
     format: Literal["float32", "int8"]
     """Of the weight matrices."""
     architecture: str
-    opset: Positive
+    opset: Count = 0
+    """Version of the graph's operators; 0 where the format has no graph."""
     parameters: Positive
     active_parameters: Positive
     max_tokens: Positive
