@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from limbeck.contracts.answering import Answerer
 from limbeck.contracts.errors import DataError
 
-UNSURE_RATIO = 0.5
-"""Below this geometric mean of its tokens' probabilities an answer is called unsure."""
+UNSURE_RATIO = 0.8
+"""Below this geometric mean of its tokens' probabilities an answer is called unsure.
+
+Of the demo's bundle, 5 of 357 right facts lie below, 27 of 43 wrong ones, and 14 of the 22 answers
+that it made up to what its pack holds nothing about.
+"""
 MACHINE_MADE = "（机器生成，仅供参考 / machine-made, no substitute for a doctor）"
 
 
