@@ -120,7 +120,7 @@ def _import_everywhere(
 
 def _measure(
     processes: Mapping[str, "_Process"], openers: Mapping[str, Openers], *, ready: Future[None],
-    questions: Sequence[str], config: ProfileConfig, max_new_tokens: int,
+    questions: list[str], config: ProfileConfig, max_new_tokens: int,
 ) -> dict[str, Profile]:  # fmt: skip
     first, *_ = config.thread_counts
     per_count = 1 + config.rounds * len(questions)
@@ -137,7 +137,7 @@ def _measure(
             for name, process in processes.items():
                 found = process.call(
                     "open", opener=openers[name][num_threads], max_new_tokens=max_new_tokens,
-                    questions=list(questions) if num_threads == first else list(questions[:1]),
+                    questions=questions if num_threads == first else questions[:1],
                 )  # fmt: skip
                 opened.setdefault(name, found)
                 advance(1, f"{name} opened")

@@ -146,27 +146,12 @@ def _autocasts(x: Tensor) -> bool:
     return torch.is_autocast_enabled(x.device.type)
 
 
-class SharedExpert(nn.Module):
-    """A gated feed-forward layer that every token passes, beside those that it picks."""
-
-    def __init__(self, *, hidden: int, width: int, activation: str) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden, width, bias=False)
-        self.up_proj = nn.Linear(hidden, width, bias=False)
-        self.down_proj = nn.Linear(width, hidden, bias=False)
-        self.activation = ACT2FN[activation]
-
-    def forward(self, x_ND: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens hidden"]:
-        """Its output."""
-        return self.down_proj(self.activation(self.gate_proj(x_ND)) * self.up_proj(x_ND))
-
-
 class SparseFeedForward(nn.Module):
-    """Gate, experts and their fusion in the place of a feed-forward layer."""
+    """Gate, experts, their fusion, and perhaps a shared expert that every token passes."""
 
     def __init__(
         self, rules: GateRules, *, num_experts: int, hidden: int, width: int, activation: str,
-        fusion: nn.Module | None = None, shared_width: int = 0,
+        fusion: nn.Module | None = None, shared_expert: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.gate = Gate(rules, num_experts=num_experts, hidden=hidden)
@@ -174,11 +159,7 @@ class SparseFeedForward(nn.Module):
             num_experts=num_experts, hidden=hidden, width=width, activation=activation
         )
         self.fusion = fusion
-        self.shared_expert = (
-            SharedExpert(hidden=hidden, width=shared_width, activation=activation)
-            if shared_width
-            else None
-        )
+        self.shared_expert = shared_expert
 
     def forward(
         self, hidden: Float[Tensor, "batch tokens hidden"]

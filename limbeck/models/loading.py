@@ -17,6 +17,7 @@ from transformers import (
 )
 
 import limbeck.models.moe  # noqa: F401  (registers the architecture with the Auto classes)
+from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.int8 import is_int8, load_int8, save_int8
 
@@ -128,3 +129,17 @@ def save_checkpoint(
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def open_start(
+    described: Any, *, work: Work, field: str, seed: int
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """What training starts from: the checkpoint that a stage's field names, or a fresh model.
+
+    A fresh model speaks with the tokenizer of the stage's corpus.
+    """
+    if isinstance(described, str):
+        folder = work.one(field).path
+        return load_tokenizer(folder), load_model(folder)
+    tokenizer = load_tokenizer(work.one("corpus").path / "tokenizer")
+    return tokenizer, described.build(tokenizer=tokenizer, seed=seed)

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_rope_utils import RopeParameters
 from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeAttention,
+    Qwen3MoeMLP,
     Qwen3MoeRMSNorm,
     Qwen3MoeRotaryEmbedding,
 )
@@ -86,6 +87,7 @@ def build_feed_forward(config: LimbeckMoeConfig) -> SparseFeedForward:
         num_groups=config.n_group,
         groups_per_token=config.topk_group,
     )
+    shared_width = config.n_shared_experts * config.moe_intermediate_size
     return SparseFeedForward(
         rules, num_experts=config.num_experts, hidden=config.hidden_size,
         width=config.moe_intermediate_size, activation=config.hidden_act,
@@ -93,7 +95,9 @@ def build_feed_forward(config: LimbeckMoeConfig) -> SparseFeedForward:
             config.fusion, hidden=config.hidden_size, num_heads=config.fusion_heads,
             rank=config.fusion_rank,
         ),
-        shared_width=config.n_shared_experts * config.moe_intermediate_size,
+        shared_expert=Qwen3MoeMLP(cast(Any, config), intermediate_size=shared_width)
+        if shared_width
+        else None,
     )  # fmt: skip
 
 

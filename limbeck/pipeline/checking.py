@@ -159,7 +159,6 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
 
 def is_folder(target: str) -> bool:
     """Whether a reference's target is a folder; a text too long for a name is none."""
-    """Whether a reference names a folder on this machine."""
     path = Path(target)
     return _exists(path) and path.is_dir()
 

@@ -20,7 +20,7 @@ from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.data.signals import open_teacher
 from limbeck.models import MODELS
 from limbeck.models.inheriting import inherit
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
 from limbeck.training.loop import TrainingConfig, fit
@@ -58,7 +58,8 @@ class Config(StageConfig):
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
-    tokenizer, student, inherited = _open_student(config, work)
+    tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
+    inherited = _inherit(student, tokenizer, config=config, work=work)
     teacher = open_teacher(
         work.inputs["teacher"], corpus=corpus, batching=config.batching,
         needs=config.objective.needs(),
@@ -81,21 +82,16 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     }
 
 
-def _open_student(
-    config: Config, work: Work
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, float]:
-    """Tokenizer and student, and the share of a fresh one that is not fresh."""
-    if isinstance(config.student, str):
-        start = work.one("student").path
-        return load_tokenizer(start), load_model(start), 0.0
-    tokenizer = load_tokenizer(work.one("corpus").path / "tokenizer")
-    student = config.student.build(tokenizer=tokenizer, seed=config.seed)
+def _inherit(
+    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: Config, work: Work
+) -> float:
+    """The share of the student's parameters that it takes over; 0 where nothing was asked for."""
     if not config.inherit:
-        return tokenizer, student, 0.0
+        return 0.0
     source = work.one("inherit").path
     if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
         raise CheckpointError(
             f"{source}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
             "prepare the corpus with that tokenizer, or leave `inherit` out"
         )
-    return tokenizer, student, inherit(student, teacher=load_model(source))
+    return inherit(student, teacher=load_model(source))

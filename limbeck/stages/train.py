@@ -14,7 +14,7 @@ from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.models import MODELS
 from limbeck.models.batch import find_keep
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.loading import open_start, save_checkpoint
 from limbeck.models.sizing import size_model
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
@@ -47,12 +47,7 @@ class Config(StageConfig):
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the trained checkpoint, its training curve, and a mixture's expert load."""
     corpus = work.one("corpus")
-    if isinstance(config.model, str):
-        start = work.one("model").path
-        tokenizer, model = load_tokenizer(start), load_model(start)
-    else:
-        tokenizer = load_tokenizer(corpus.path / "tokenizer")
-        model = config.model.build(tokenizer=tokenizer, seed=config.seed)
+    tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
     objective = config.objective.build(model=model, teacher=None)
     history = fit(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeMLP
 
 from limbeck.models.experts import (
     Experts,
@@ -37,9 +38,12 @@ def loop_reference(layer: SparseFeedForward, x: torch.Tensor) -> torch.Tensor:
 
 def sparse_layer(picks: int = 2, *, fusion=None, shared_width=0, **rules) -> SparseFeedForward:
     torch.manual_seed(0)
+    shared = None
+    if shared_width:
+        shared = Qwen3MoeMLP(Qwen3MoeConfig(hidden_size=16), intermediate_size=shared_width)
     layer = SparseFeedForward(
         GateRules(picks, **rules), num_experts=8, hidden=16, width=8, activation="silu",
-        fusion=fusion, shared_width=shared_width,
+        fusion=fusion, shared_expert=shared,
     )  # fmt: skip
     for item in layer.parameters():
         torch.nn.init.normal_(item, std=0.3)
