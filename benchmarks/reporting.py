@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy")
@@ -46,18 +47,25 @@ def report(
     rows: Sequence[Mapping[str, Any]],
     ratios: Mapping[str, float],
     labels: Sequence[str],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
 ) -> None:
-    """Print every row, the medians of rows with equal labels, and the ratios; write the JSON."""
+    """Print every row, the medians of rows with equal labels, and the ratios; write the JSON.
+
+    `tables` are rows of other columns under names of their own, shown and kept the same way.
+    """
     print(f"{environment['cpu']}, {environment['cpu_count']} CPUs, "
           f"load before {environment['load_average']}")  # fmt: skip
     print_table(rows)
     print("\nmedians")
     print_table(medians(rows, labels=labels))
+    for name, others in tables.items():
+        print(f"\n{name}, medians")
+        print_table(medians(others, labels=labels))
     print("\nratios")
     for name, value in ratios.items():
         print(f"  {name} = {value:.3g}")
     if options.json is not None:
-        content = {"environment": environment, "rows": rows, "ratios": ratios}
+        content = {"environment": environment, "rows": rows, **tables, "ratios": ratios}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

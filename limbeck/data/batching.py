@@ -3,7 +3,7 @@
 Left out: the corpus itself (`limbeck.stages.prepare`) and what is done with a batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -125,6 +125,12 @@ class Batches:
             first, wanted = first + len(part), wanted - len(part)
         return np.concatenate(found)
 
+    def in_turn(self) -> Iterator[Batch]:
+        """Every record once, in batches of like length."""
+        by_length = np.argsort(self.ends[1:] - self.ends[:-1], kind="stable")
+        for first in range(0, len(self), self.config.batch_records):
+            yield self.batch(by_length[first : first + self.config.batch_records].tolist())
+
     def batch(self, indices: list[int]) -> Batch:
         """One batch of the given records; `rows` are these indices."""
         spans = [(self.ends[index], self.ends[index + 1]) for index in indices]
@@ -142,6 +148,18 @@ class Batches:
             torch.from_numpy(ids), torch.from_numpy(labels),
             torch.tensor(indices, dtype=torch.int64), torch.from_numpy(tokens),
         )  # fmt: skip
+
+
+def held_out_batches(
+    corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig
+) -> Iterator[Batch]:
+    """The validation records that the config selects, each once; nothing where there is none."""
+    records = read_records(corpus / "records" / "validation.jsonl")
+    if any(_selected(record, config) for record in records):
+        once = config.replace(repeats={})
+        yield from Batches(
+            corpus, tokenizer=tokenizer, config=once, split="validation"
+        ).in_turn()  # fmt: skip
 
 
 def cut_by_length(

@@ -108,8 +108,8 @@ class _Tensor:
     numel: int
     rows: int
     columns: int
-    multiplied: bool
-    """Whether each token that uses it multiplies by every weight."""
+    products: float
+    """How often one token multiplies by every weight."""
 
 
 def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
@@ -124,12 +124,11 @@ def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
     for tensor in tensors:
         totals[tensor.role] += tensor.numel
     parameters = sum(totals.values())
-    share = _active_share(config) if totals["expert"] else 1.0
+    share = _picked_experts(config) / _num_experts(config) if totals["expert"] else 1.0
     active = parameters - totals["expert"] + round(totals["expert"] * share)
     multiplied = sum(
-        tensor.numel * (share if tensor.role == "expert" else 1.0)
+        tensor.numel * tensor.products * (share if tensor.role == "expert" else 1.0)
         for tensor in tensors
-        if tensor.multiplied
     )
     sparse = totals["expert"] + totals["gate"]
     used = totals["expert"] * share + totals["gate"]
@@ -174,10 +173,19 @@ def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
         rows = math.prod(shape)
         is_table = id(parameter) in tables
         role = "embedding" if is_table else _find_role(name, parameter, config=config)
-        multiplied = tables[id(parameter)] if is_table else role != "vector"
-        if role == "expert" and name.endswith("bias"):
-            multiplied = False
-        yield _Tensor(role, parameter.numel(), rows, columns, multiplied)
+        yield _Tensor(
+            role, parameter.numel(), rows, columns,
+            float(tables[id(parameter)]) if is_table else _count_products(name, role, config),
+        )  # fmt: skip
+
+
+def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
+    if role == "vector" or (role == "expert" and name.endswith("bias")):
+        return 0.0
+    # A fusion looks at the outputs of every picked expert.
+    if ".fusion.key" in name or ".fusion.value" in name:
+        return float(_picked_experts(config))
+    return 1.0
 
 
 def _find_role(name: str, parameter: nn.Parameter, *, config: PreTrainedConfig) -> Role:
@@ -199,14 +207,13 @@ def _num_experts(config: PreTrainedConfig) -> int:
     return 0
 
 
-def _active_share(config: PreTrainedConfig) -> float:
-    """Share of the expert weights that one token uses."""
+def _picked_experts(config: PreTrainedConfig) -> int:
+    """Routed experts that one token uses."""
     text = config.get_text_config()
-    total = _num_experts(config)
     for name in ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk"):
         picked = getattr(text, name, None)
-        if isinstance(picked, int) and total:
-            return picked / total
+        if isinstance(picked, int):
+            return picked
     raise CheckpointError(
         f"a config of type {config.model_type!r} has experts, but not how many a token picks "
         "(num_experts_per_tok)"

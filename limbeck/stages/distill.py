@@ -16,8 +16,9 @@ from limbeck.contracts.stage import (
     TeacherRef,
     checkpoint_or,
 )
-from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
 from limbeck.data.signals import open_teacher
+from limbeck.evaluation.likelihood import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
@@ -79,6 +80,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "steps": config.training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
         "inherited_ratio": inherited,
+        **measure_validation(
+            student, held_out_batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+        ),
     }
 
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice
 from limbeck.contracts.stage import CorpusRef, StageConfig, checkpoint_or
-from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
+from limbeck.evaluation.likelihood import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.batch import find_keep
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
@@ -64,6 +65,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "steps": config.training.steps,
         "parameters": sum(item.numel() for item in model.parameters()),
         "passes": config.training.steps * batches.records_per_step / len(batches.shown),
+        **measure_validation(
+            model, held_out_batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+        ),
     }
 
 

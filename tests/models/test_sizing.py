@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     GPT2Config,
     LlamaConfig,
@@ -21,7 +22,9 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.fusion import build_fusion
 from limbeck.models.int8 import describe, quantize_in_place, save_int8
+from limbeck.models.moe import LimbeckMoeConfig
 from limbeck.models.sizing import (
     FORMATS,
     NumberFormat,
@@ -182,3 +185,22 @@ def test_speed_gives_a_time(dense_config, tokenizer):
     assert seconds == pytest.approx(
         estimate_training_seconds(size, num_tokens=2000, speed=speed) / 2
     )
+
+
+@pytest.mark.parametrize("fusion", ["attention", "full_attention"])
+def test_a_fusion_multiplies_as_often_as_torch_counts(fusion):
+    shape = {
+        "hidden_size": 32, "num_experts_per_tok": 3, "moe_intermediate_size": 8,
+        "num_experts": 8, "num_hidden_layers": 2, "fusion_heads": 4, "fusion_rank": 2,
+    }  # fmt: skip
+    plain, fused = (
+        size_model(LimbeckMoeConfig(fusion=kind, **shape), context_tokens=4)
+        for kind in ("weighted_sum", fusion)
+    )
+    module = build_fusion(fusion, hidden=32, num_heads=4, rank=2)
+    with FlopCounterMode(display=False) as counter:
+        module(torch.randn(5, 32), outputs=torch.randn(5, 3, 32), weights=torch.rand(5, 3))
+    # The counter sees the scores' own products too, which are not of any weight.
+    scores = 2 * 5 * 3 * (4 * 2 if fusion == "attention" else 32)
+    counted = (counter.get_total_flops() - scores) / 5
+    assert fused.forward_flops - plain.forward_flops == 2 * counted
