@@ -4,15 +4,21 @@ What Qwen3-MoE has no place for is refused, never dropped: other fusions, shared
 sigmoid scores, and balance biases, which decide over picks. Left out: every other architecture.
 """
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
-from transformers import PreTrainedConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.experts import Gate
 from limbeck.models.moe import LimbeckMoeConfig, LimbeckMoeForCausalLM
 
+Architecture = Literal["qwen3_moe", "limbeck_moe"]
 SHARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "num_experts", "num_experts_per_tok", "moe_intermediate_size", "hidden_act",
@@ -26,6 +32,23 @@ PLAIN = {
     "routed_scaling_factor": 1.0,
 }  # fmt: skip
 """Settings without which our mixture is Qwen3-MoE."""
+
+
+def convert(model: PreTrainedModel, *, architecture: Architecture) -> PreTrainedModel:
+    """The model in another architecture, with the same logits.
+
+    Raises:
+        CheckpointError: the model is of neither kind, or does what the other cannot.
+    """
+    if architecture == "qwen3_moe" and isinstance(model, LimbeckMoeForCausalLM):
+        return to_qwen3_moe(model)
+    if architecture == "limbeck_moe" and isinstance(model, Qwen3MoeForCausalLM):
+        return from_qwen3_moe(model)
+    source = {"qwen3_moe": "limbeck_moe", "limbeck_moe": "qwen3_moe"}[architecture]
+    raise CheckpointError(
+        f"a {model.config.model_type!r} model does not convert to {architecture!r}, expected "
+        f"{source!r}; every other architecture is used as it is"
+    )
 
 
 @torch.no_grad()

@@ -14,13 +14,9 @@ from limbeck.runtimes.bundle import BUNDLE, read_bundle
 RUNTIMES = {
     "transformers": "limbeck.runtimes.transformers",
     "onnx": "limbeck.runtimes.onnx.session",
-    "qwen3_moe": "limbeck.runtimes.qwen3_moe",
 }
 """Modules with `read(folder, *, num_threads) -> Answerer` and `open_steps`, its model alone."""
-WRITERS = {
-    "onnx": "limbeck.runtimes.onnx.writing:write",
-    "qwen3_moe": "limbeck.runtimes.qwen3_moe:write",
-}
+WRITERS = {"onnx": "limbeck.runtimes.onnx.writing:write"}
 """Writers of bundles: `write(checkpoint, *, folder) -> Bundle`."""
 
 

@@ -37,8 +37,8 @@ class Config(StageConfig):
     checkpoint: CheckpointRef
     corpus: CorpusRef = ""
     """Where the compared prompts come from; without it they are random tokens."""
-    runtime: Literal["onnx", "qwen3_moe"] = "onnx"
-    """Format of the bundle; `qwen3_moe` is a mixture's folder for stock transformers."""
+    runtime: Literal["onnx"] = "onnx"
+    """Format of the bundle."""
     num_prompts: Annotated[int, Field(ge=1)] = 16
     """Prompts that bundle and checkpoint are compared on."""
     max_float_difference: Annotated[float, Field(ge=0)] = 1e-4
