@@ -34,7 +34,7 @@ def list_variants(steps: int) -> list[Variant]:
 
 
 def main() -> None:
-    options = parse_options(__doc__)
+    options = parse_options(__doc__ or "")
     machine = environment()
     seeds = (0, 1, 2)
     variants = list_variants(8 if options.quick else STEPS)

@@ -67,7 +67,7 @@ def saved_compute(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, floa
 
 
 def main() -> None:
-    options = parse_options(__doc__)
+    options = parse_options(__doc__ or "")
     machine = environment()
     seeds = (0, 1, 2)
     variants = list_variants(8 if options.quick else STEPS)

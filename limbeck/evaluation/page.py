@@ -49,7 +49,7 @@ def render_html(
     return _environment(escape_html=True).get_template("report.html.jinja").render(
         report=report,
         rows=rows,
-        best=max(rows, key=lambda row: (row["memory_ratio"], row["speedup_ratio"])),
+        best=max(rows, key=lambda row: row["memory_ratio"] * row["speedup_ratio"]),
         teacher=next(row for row in rows if row["name"] == report["teacher"]),
         plots=_plots(report),
         curves=[(step, Markup(_curve(step))) for step in steps if len(step.history) > 1],
