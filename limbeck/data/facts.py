@@ -96,12 +96,17 @@ def recall_questions(
 def choice_questions(
     facts: Sequence[Fact], *, pack: Pack, count: int, source: str, seed: int
 ) -> Iterator[Question]:
-    """Facts asked in a form never trained on, with the answers of three others that are wrong."""
+    """Facts asked in a form never trained on, with the answers of three others that are wrong.
+
+    The others are of the same specialty where there are enough: a wrong answer from another branch
+    of the domain could be told by its subject alone.
+    """
     joiner = pack.description.joiner
-    answers: dict[str, list[tuple[str, ...]]] = {}
+    answers: dict[object, list[tuple[str, ...]]] = {}
     known: dict[tuple[str, str], set[str]] = {}
     for fact in facts:
-        answers.setdefault(fact.relation, []).append(fact.items)
+        for place in (fact.relation, _cell(fact)):
+            answers.setdefault(place, []).append(fact.items)
         known.setdefault((fact.subject, fact.relation), set()).update(fact.items)
     made = 0
     for fact in draw_evenly(facts, key=_cell, count=len(facts), seed=f"{seed}:choice"):
@@ -109,7 +114,9 @@ def choice_questions(
             return
         chooser = draw(seed, "options", fact.subject, fact.relation)
         right = known[fact.subject, fact.relation]
-        wrong = _draw_wrong(answers[fact.relation], right=right, chooser=chooser)
+        wrong = _draw_wrong(
+            [answers[_cell(fact)], answers[fact.relation]], right=right, chooser=chooser
+        )
         if len(wrong) < NUM_OPTIONS - 1:
             continue
         made += 1
@@ -124,18 +131,18 @@ def choice_questions(
 
 
 def _draw_wrong(
-    answers: Sequence[tuple[str, ...]], *, right: set[str], chooser: random.Random
+    pools: Sequence[Sequence[tuple[str, ...]]], *, right: set[str], chooser: random.Random
 ) -> list[tuple[str, ...]]:
-    """Answers that share no item with the right one nor with each other."""
+    """Answers that share no item with the right one nor with each other, from the first pools."""
     wrong: list[tuple[str, ...]] = []
     taken = set(right)
-    for _ in range(MOST_TRIES):
-        items = answers[chooser.randrange(len(answers))]
-        if taken.isdisjoint(items):
-            wrong.append(items)
-            taken.update(items)
-        if len(wrong) == NUM_OPTIONS - 1:
-            break
+    for pool in pools:
+        for items in chooser.sample(pool, min(len(pool), MOST_TRIES)):
+            if len(wrong) == NUM_OPTIONS - 1:
+                return wrong
+            if taken.isdisjoint(items):
+                wrong.append(items)
+                taken.update(items)
     return wrong
 
 

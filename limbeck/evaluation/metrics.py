@@ -80,12 +80,38 @@ def wilson_interval(correct: int, count: int) -> Share:
     assert 0 <= correct <= count, (correct, count)
     if count == 0:
         return Share(0.0, 0.0, 1.0, 0)
-    share, square = correct / count, Z_95**2
-    centre = (share + square / (2 * count)) / (1 + square / count)
-    spread = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    half = Z_95 * spread / (1 + square / count)
-    low = 0.0 if correct == 0 else centre - half
-    high = 1.0 if correct == count else centre + half
+    return _score_interval(correct / count, effective=float(count), count=count)
+
+
+def clustered_interval(*, correct: Bool[np.ndarray, " questions"], groups: Sequence[str]) -> Share:
+    """The share of correct answers; questions of one group are right or wrong together.
+
+    Wilson's interval for as many independent questions as would vary as much (Korn and Graubard
+    1998, Survey Methodology 24(2)): the count divided by the design effect, which is the clustered
+    variance of the share over the binomial one, at least 1. Where all answers agree, no variance
+    tells, and the groups are counted.
+    """
+    count = len(correct)
+    if count == 0:
+        return wilson_interval(0, 0)
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    num_groups = int(inverse.max()) + 1
+    share = float(correct.mean())
+    effective = float(num_groups)
+    if 0 < share < 1 and num_groups > 1:
+        residuals = np.bincount(inverse, weights=correct - share, minlength=num_groups)
+        clustered = np.square(residuals).sum() * num_groups / (num_groups - 1) / count**2
+        effective = count / max(1.0, clustered / (share * (1 - share) / count))
+    return _score_interval(share, effective=effective, count=count)
+
+
+def _score_interval(share: float, *, effective: float, count: int) -> Share:
+    square = Z_95**2
+    centre = (share + square / (2 * effective)) / (1 + square / effective)
+    spread = math.sqrt(share * (1 - share) / effective + square / (4 * effective**2))
+    half = Z_95 * spread / (1 + square / effective)
+    low = 0.0 if share == 0 else centre - half
+    high = 1.0 if share == 1 else centre + half
     return Share(share, low, high, count)
 
 

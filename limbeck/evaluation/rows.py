@@ -14,6 +14,7 @@ from limbeck.evaluation.asking import Asked
 from limbeck.evaluation.metrics import (
     Share,
     accuracy_ratio,
+    clustered_interval,
     exact_match,
     speed_ratio,
     wilson_interval,
@@ -111,7 +112,7 @@ def _quality(
         reference=np.array(
             [item.correct for item in reference.asked if item.task in headline_tasks]
         ),
-        groups=[item.group or item.id for item in headline],
+        groups=list_groups(headline),
     )
     tasks = dict.fromkeys((*headline_tasks, *(item.task for item in model.asked)))
     specialties = sorted({item.specialty for item in headline} - {""})
@@ -137,7 +138,14 @@ def _quality(
 
 def count_correct(asked: Sequence[Asked]) -> Share:
     """The share answered right, with its interval."""
-    return wilson_interval(sum(item.correct for item in asked), len(asked))
+    return clustered_interval(
+        correct=np.array([item.correct for item in asked], dtype=bool), groups=list_groups(asked)
+    )
+
+
+def list_groups(asked: Sequence[Asked]) -> list[str]:
+    """What each question asks, whatever its task: a fact is asked freely and among options."""
+    return [item.group or item.id for item in asked]
 
 
 def _refused(

@@ -50,6 +50,22 @@ def test_training_and_questions_share_nothing(records, questions):
     check_leaks(records, held_out=[], questions=questions)
 
 
+def test_wrong_options_are_of_the_same_specialty_where_there_are_enough(pack, questions):
+    homes: dict[str, set[str]] = {}
+    for disease, specialty in pack.specialty_of.items():
+        for relation in pack.description.relations:
+            homes.setdefault("、".join(pack.items(disease, relation)), set()).add(specialty)
+    asked = [
+        question for question in questions
+        if question.task == "choice" and "|specialty|" not in question.group
+    ]  # fmt: skip
+    near = sum(
+        all(question.specialty in homes[option] for option in question.options)
+        for question in asked
+    )
+    assert near > 0.9 * len(asked) > 0
+
+
 def test_symptom_sets_asked_are_never_trained_on(records, questions):
     trained = {record.group for record in records if record.group.startswith("triage|")}
     asked = {question.group for question in questions if question.task == "triage"}

@@ -5,6 +5,7 @@ import pytest
 
 from limbeck.evaluation.metrics import (
     accuracy_ratio,
+    clustered_interval,
     entity_f1,
     exact_match,
     normalise,
@@ -34,6 +35,42 @@ def test_wilson_interval_has_the_known_ends(correct, count, low, high):
 def test_wilson_interval_of_nothing_is_everything():
     share = wilson_interval(0, 0)
     assert (share.low, share.high, share.count) == (0.0, 1.0, 0)
+
+
+def test_questions_each_of_a_group_of_its_own_have_wilsons_interval():
+    correct = np.arange(50) % 3 > 0
+    found = clustered_interval(correct=correct, groups=[str(n) for n in range(50)])
+    known = wilson_interval(int(correct.sum()), 50)
+    assert found.count == 50
+    assert found.value == known.value
+    # The clustered variance divides by one group fewer.
+    np.testing.assert_allclose([found.low, found.high], [known.low, known.high], atol=0.003)
+
+
+def test_questions_asked_twice_count_once():
+    correct = np.arange(50) % 3 > 0
+    twice = clustered_interval(
+        correct=np.repeat(correct, 2), groups=[str(n // 2) for n in range(100)]
+    )
+    once = clustered_interval(correct=correct, groups=[str(n) for n in range(50)])
+    assert twice.count == 100
+    np.testing.assert_allclose([twice.low, twice.high], [once.low, once.high], atol=1e-9)
+
+
+def test_where_all_answers_agree_the_groups_are_counted():
+    found = clustered_interval(correct=np.ones(12, dtype=bool), groups=["a"] * 6 + ["b"] * 6)
+    assert (found.low, found.high) == (wilson_interval(2, 2).low, 1.0)
+
+
+def test_a_clustered_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    groups = [str(n // 4) for n in range(400)]
+    covered = 0
+    for _ in range(300):
+        correct = np.repeat(rng.random(100) < 0.8, 4)
+        found = clustered_interval(correct=correct, groups=groups)
+        covered += found.low <= 0.8 <= found.high
+    assert 0.91 < covered / 300 < 0.99
 
 
 def test_wilson_interval_narrows_with_the_count():
