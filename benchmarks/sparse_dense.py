@@ -1,9 +1,9 @@
 """A mixture of experts against dense models: less compute for equal loss, more at equal compute.
 
 Every model sees the same records for the same steps. `dense_N` has N feed-forward channels; the
-narrowest has the mixture's active parameters, the gate's counted. The compute that a dense model
-needs for the mixture's validation loss is interpolated between the widths, linearly in the
-logarithm of FLOPs. Left out: scaling over sizes and data.
+narrowest has the mixture's active parameters, the gate's counted. What a dense model needs for the
+mixture's validation loss is interpolated between the widths, linearly in the logarithm of FLOPs and
+of milliseconds. Left out: scaling over sizes and data.
 """
 
 import math
@@ -20,7 +20,7 @@ from ablating import (
     time_training,
     train,
 )
-from reporting import environment, parse_options, report
+from reporting import environment, medians, parse_options, report
 
 STEPS = 400
 SPARSE = "weighted_sum"
@@ -44,26 +44,37 @@ def list_variants(steps: int) -> list[Variant]:
     return [Variant(SPARSE, base | {"fusion": SPARSE}, steps), *dense]
 
 
-def saved_compute(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """Share of a dense model's FLOPs per token that the mixture saves at its own loss.
+def saved(
+    rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], *, what: str
+) -> Iterator[tuple[str, float]]:
+    """Share of a dense model's cost that the mixture saves at its own validation loss.
 
-    Where the widest dense model does not reach that loss, the share is a lower bound, and
-    `bounds` counts the seeds of which that is true.
+    `costs` are by variant. Where the widest dense model does not reach that loss, its cost stands
+    for what would be needed, so the share is a lower bound.
     """
-    shares, bounds = [], 0
+    shares = []
     for seed in sorted({row["seed"] for row in rows}):
-        mine = [row for row in rows if row["seed"] == seed]
-        (sparse,) = (row for row in mine if row["variant"] == SPARSE)
-        dense = [row for row in mine if row["variant"] != SPARSE]
+        losses = {row["variant"]: row["validation_loss"] for row in rows if row["seed"] == seed}
+        dense = [name for name in losses if name != SPARSE]
         # Where more compute did not lower the loss, the cheaper model stands for it.
-        losses = np.minimum.accumulate([row["validation_loss"] for row in dense])
-        flops = np.log([row["forward_kflops_per_token"] for row in dense])
-        bounds += int(losses[-1] > sparse["validation_loss"])
-        needed = np.interp(-sparse["validation_loss"], -losses, flops)
-        shares.append(1 - sparse["forward_kflops_per_token"] / math.exp(needed))
+        reached = np.minimum.accumulate([losses[name] for name in dense])
+        needed = np.interp(-losses[SPARSE], -reached, [math.log(costs[name]) for name in dense])
+        shares.append(1 - costs[SPARSE] / math.exp(needed))
     for part, value in zip(("", "_low", "_high"), seed_interval(shares), strict=True):
-        yield f"compute_saved_at_equal_loss{part}", value
-    yield "seeds_where_no_dense_model_reached_the_loss", float(bounds)
+        yield f"{what}_saved_at_equal_loss{part}", value
+
+
+def count_unreached(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Seeds of which no dense model reached the mixture's loss."""
+    sparse = {row["seed"]: row["validation_loss"] for row in rows if row["variant"] == SPARSE}
+    return sum(
+        all(
+            row["validation_loss"] > loss
+            for row in rows
+            if row["seed"] == seed and row["variant"] != SPARSE
+        )
+        for seed, loss in sparse.items()
+    )
 
 
 def main() -> None:
@@ -75,7 +86,13 @@ def main() -> None:
     rows = measure(variants, seeds=seeds, made=made)
     times = time_training(variants, corpus=made["corpus"].path, turns=3 if options.quick else 15)
     equal = variants[1].name
-    ratios = dict(saved_compute(rows))
+    flops = {row["variant"]: row["forward_kflops_per_token"] for row in rows}
+    middle = {row["variant"]: row for row in medians(times, labels=("variant",))}
+    ratios = dict(saved(rows, flops, what="flops"))
+    for column in ("forward_ms", "train_ms"):
+        costs = {name: row[column] for name, row in middle.items()}
+        ratios |= dict(saved(rows, costs, what=column))
+    ratios["seeds_where_no_dense_model_reached_the_loss"] = float(count_unreached(rows))
     for column in COLUMNS:
         ratios |= dict(compare(rows, name=SPARSE, against=equal, column=column))
     report(
