@@ -79,7 +79,7 @@ def measure(variants: Sequence[Variant], *, seeds: Sequence[int], made: Mapping[
             judged = answer_all(
                 open_answerer=lambda path=artifact.path: transformers.read(path, num_threads=1),
                 batches=asked, max_new_tokens=MAX_NEW_TOKENS, advance=lambda *_: None,
-                state=artifact.path.parent / f".answers-{artifact.name}.jsonl",
+                state=artifact.path.parent / f".answers-{artifact.manifest.content_hash[:12]}.jsonl",
             )  # fmt: skip
             scores = {
                 task: statistics.mean(item.correct for item in judged if item.task == task)

@@ -38,7 +38,7 @@ def main() -> None:
     machine = environment()
     seeds = (0, 1, 2)
     variants = list_variants(8 if options.quick else STEPS)
-    made = train(variants, seeds=seeds, name="ablation-quick" if options.quick else "ablation")
+    made = train(variants, seeds=seeds, name="fusion-quick" if options.quick else "fusion")
     rows = measure(variants, seeds=seeds, made=made)
     once = [item for item in variants if not item.name.endswith("_equal_flops")]
     times = time_training(once, corpus=made["corpus"].path, turns=3 if options.quick else 15)

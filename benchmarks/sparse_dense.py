@@ -22,7 +22,7 @@ from ablating import (
 )
 from reporting import environment, medians, parse_options, report
 
-STEPS = 400
+STEPS = 700
 SPARSE = "weighted_sum"
 WIDTHS = (384, 1024, 2816)
 SHARED = ("hidden", "num_layers", "num_heads", "num_key_value_heads", "head_width",
@@ -82,7 +82,9 @@ def main() -> None:
     machine = environment()
     seeds = (0, 1, 2)
     variants = list_variants(8 if options.quick else STEPS)
-    made = train(variants, seeds=seeds, name="ablation-quick" if options.quick else "ablation")
+    made = train(
+        variants, seeds=seeds, name="sparse-dense-quick" if options.quick else "sparse-dense"
+    )
     rows = measure(variants, seeds=seeds, made=made)
     times = time_training(variants, corpus=made["corpus"].path, turns=3 if options.quick else 15)
     equal = variants[1].name
