@@ -76,10 +76,11 @@ def measure(variants: Sequence[Variant], *, seeds: Sequence[int], made: Mapping[
     for seed in seeds:
         for variant in variants:
             artifact = made[f"{variant.name}-{seed}"]
+            content = artifact.manifest.content_hash[:12]
             judged = answer_all(
                 open_answerer=lambda path=artifact.path: transformers.read(path, num_threads=1),
                 batches=asked, max_new_tokens=MAX_NEW_TOKENS, advance=lambda *_: None,
-                state=artifact.path.parent / f".answers-{artifact.manifest.content_hash[:12]}.jsonl",
+                state=artifact.path.parent / f".answers-{content}.jsonl",
             )  # fmt: skip
             scores = {
                 task: statistics.mean(item.correct for item in judged if item.task == task)
