@@ -70,8 +70,8 @@ def to_qwen3_moe(model: LimbeckMoeForCausalLM) -> Qwen3MoeForCausalLM:
     if any(gate.balance_bias.any() for gate in gates):
         raise CheckpointError(
             "the gates have balance biases, which decide over picks and which Qwen3-MoE does not "
-            "have; train with objective.balance.bias_rate=0 (a balance loss instead) to exchange "
-            "the checkpoint"
+            "have; train with objective.balance.bias_rate=0 (a balance loss instead), or let "
+            "`convert` drop them (balance_bias: drop) and train on from there with bias_rate=0"
         )
     theirs = Qwen3MoeForCausalLM(
         Qwen3MoeConfig(

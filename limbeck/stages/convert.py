@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.stage import CheckpointRef, StageConfig
+from limbeck.models.experts import Gate
 from limbeck.models.interchange import Architecture, convert
 from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
 
@@ -27,6 +28,9 @@ class Config(StageConfig):
     checkpoint: CheckpointRef
     architecture: Architecture
     """What comes out: `qwen3_moe` for stock transformers, `limbeck_moe` for the way back."""
+    balance_bias: Literal["refuse", "drop"] = "refuse"
+    """What to do with balance biases, for which Qwen3-MoE has no place: they decide over picks, so
+    a model that drops them answers a little otherwise until it is trained on without them."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
@@ -38,6 +42,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     """
     folder = work.one("checkpoint").path
     model = load_model(folder)
+    metrics: dict[str, Any] = {}
+    if config.balance_bias == "drop":
+        metrics = _drop_balance_bias(model)
     converted = convert(model, architecture=config.architecture)
     save_checkpoint(converted, tokenizer=load_tokenizer(folder), folder=work.folder)
     difference, largest = compare_logits(model, load_model(work.folder))
@@ -48,15 +55,39 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             f"{largest:.3g}, expected at most {MOST_DIFFERENCE:g} of it; the checkpoint holds "
             "something that the conversion does not know: use it as it is"
         )
-    return {"max_logit_difference": difference, "max_logit": largest}
+    return {"max_logit_difference": difference, "max_logit": largest, **metrics}
+
+
+@torch.no_grad()
+def _drop_balance_bias(model: PreTrainedModel) -> dict[str, float]:
+    """What dropping changes on random tokens: logits, and the share of picks that others take."""
+    before = model(input_ids=_probe(model), use_cache=False)
+    for module in model.modules():
+        if isinstance(module, Gate):
+            module.balance_bias.zero_()
+    after = model(input_ids=_probe(model), use_cache=False)
+    found = (getattr(output, "routing", None) or () for output in (before, after))
+    kept = [
+        (old.picked.unsqueeze(2) == new.picked.unsqueeze(1)).any(dim=2).float().mean().item()
+        for old, new in zip(*found, strict=True)
+    ]
+    return {
+        "dropped_bias_max_logit_change": (after.logits - before.logits).abs().max().item(),
+        "dropped_bias_picks_changed_ratio": 1 - sum(kept) / len(kept) if kept else 0.0,
+    }
+
+
+def _probe(model: PreTrainedModel) -> torch.Tensor:
+    """Random tokens, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    vocab = model.config.get_text_config().vocab_size
+    return torch.randint(vocab, (NUM_PROMPTS, PROMPT_TOKENS), generator=generator)
 
 
 @torch.no_grad()
 def compare_logits(first: PreTrainedModel, second: PreTrainedModel) -> tuple[float, float]:
     """The largest difference of two models' logits on random tokens, and the largest logit."""
-    generator = torch.Generator().manual_seed(0)
-    vocab = first.config.get_text_config().vocab_size
-    ids = torch.randint(vocab, (NUM_PROMPTS, PROMPT_TOKENS), generator=generator)
+    ids = _probe(first)
     expected = first(input_ids=ids, use_cache=False).logits.float()
     found = second(input_ids=ids, use_cache=False).logits.float()
     return (found - expected).abs().max().item(), expected.abs().max().item()

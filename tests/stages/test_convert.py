@@ -13,11 +13,13 @@ from limbeck.runtimes import open_answerer
 from limbeck.stages import convert
 
 
-def run(checkpoint, target, *, architecture):
+def run(checkpoint, target, *, architecture, **settings):
     for folder in (target, target / "artifact"):
         folder.mkdir()
     inputs = {"checkpoint": (make_artifact(checkpoint, "checkpoint"),)}
-    config = convert.Config(stage="convert", checkpoint="it", architecture=architecture)
+    config = convert.Config(
+        stage="convert", checkpoint="it", architecture=architecture, **settings
+    )  # fmt: skip
     work = Work("converted", target / "artifact", target / "state", inputs)
     return work.folder, convert.run(config, work=work)
 
@@ -33,6 +35,27 @@ def test_a_mixture_becomes_a_stock_folder_and_comes_back(moe, tokenizer, tmp_pat
     assert isinstance(again, LimbeckMoeForCausalLM)
     for name, item in moe.state_dict().items():
         assert torch.equal(again.state_dict()[name], item), name
+
+
+def test_balance_biases_are_refused_or_dropped_and_counted(moe, tokenizer, tmp_path):
+    for layer in moe.model.layers:
+        layer.mlp.gate.balance_bias[3] = 10.0
+    save_checkpoint(moe, tokenizer=tokenizer, folder=tmp_path / "ours")
+    with pytest.raises(CheckpointError, match="balance_bias: drop"):
+        run(tmp_path / "ours", tmp_path / "no", architecture="qwen3_moe")
+    stock, metrics = run(
+        tmp_path / "ours", tmp_path / "yes", architecture="qwen3_moe", balance_bias="drop"
+    )
+    assert metrics["dropped_bias_max_logit_change"] > 0
+    # Expert 3 was picked by every token; without its bias some pick it still.
+    assert 0.2 < metrics["dropped_bias_picks_changed_ratio"] <= 0.5
+    for layer in moe.model.layers:
+        layer.mlp.gate.balance_bias.zero_()
+    ids = torch.randint(4, moe.config.vocab_size, (2, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            load_model(stock)(ids).logits, moe(ids).logits, atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("architecture", ["qwen3_moe", "limbeck_moe"])
