@@ -1,0 +1,266 @@
+// Products of small matrices on one thread, and the numbers they are made of: tiles of sums in registers, panels of the
+// right factor in cache. Numbers are summed in one order, so a row's result does not depend on the rows beside it.
+//
+// Written with the vector types of GCC and Clang, for whichever width the processor has. Left out: threads, experts.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using Index = int64_t;
+
+// A tile of sums fills the registers: TILE_ROWS rows by two vectors, and room for the operands.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, TILE_ROWS = 12;
+#elif defined(__AVX__)
+constexpr int LANES = 8, TILE_ROWS = 6;
+#else
+constexpr int LANES = 4, TILE_ROWS = 6;
+#endif
+constexpr int PANEL = 2 * LANES;                     // columns of a tile
+constexpr int TILE_STEP = (TILE_ROWS + 3) / 4 * 4;   // rows are packed by fours
+constexpr Index DEPTH_BLOCK = 256;                   // a panel this deep stays in the first two caches
+constexpr Index ROW_BLOCK = 256;                     // rows of an expert that one thread takes at once
+
+typedef float Vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t VecInt __attribute__((vector_size(4 * LANES)));
+typedef float LooseVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourInt __attribute__((vector_size(16)));
+
+struct Bf16 {
+    uint16_t bits;
+};
+
+float widen(float value) { return value; }
+
+float widen(Bf16 value) {
+    uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, 4);
+    return wide;
+}
+
+void narrow(float value, float* to) { *to = value; }
+
+void narrow(float value, Bf16* to) {  // to the nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    to->bits = is_nan ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
+void store(float* to, Vec value) { *reinterpret_cast<LooseVec*>(to) = value; }
+
+Four load_four(const float* from) {
+    Four value;
+    std::memcpy(&value, from, 16);
+    return value;
+}
+
+Four load_four(const Bf16* from) {
+    FourInt bits = {from[0].bits, from[1].bits, from[2].bits, from[3].bits};
+    return reinterpret_cast<Four>(bits << 16);
+}
+
+#if defined(__clang__)
+#define LIMBECK_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define LIMBECK_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, FourInt{i, j, k, l})
+#endif
+
+// Packed[k * step + i] = rows[i][k], for `count` rows; the last row fills up the last four.
+template <class T>
+void transpose(const T* const* rows, Index count, Index depth, float* packed, Index step) {
+    for (Index i = 0; i < count; i += 4) {
+        const T* a = rows[i];
+        const T* b = rows[std::min(i + 1, count - 1)];
+        const T* c = rows[std::min(i + 2, count - 1)];
+        const T* d = rows[std::min(i + 3, count - 1)];
+        float* to = packed + i;
+        for (Index k = 0; k < depth; k += 4, to += 4 * step) {
+            Four w = load_four(a + k), x = load_four(b + k), y = load_four(c + k), z = load_four(d + k);
+            Four wx_low = LIMBECK_SHUFFLE(w, x, 0, 4, 1, 5), wx_high = LIMBECK_SHUFFLE(w, x, 2, 6, 3, 7);
+            Four yz_low = LIMBECK_SHUFFLE(y, z, 0, 4, 1, 5), yz_high = LIMBECK_SHUFFLE(y, z, 2, 6, 3, 7);
+            Four columns[4] = {
+                LIMBECK_SHUFFLE(wx_low, yz_low, 0, 1, 4, 5), LIMBECK_SHUFFLE(wx_low, yz_low, 2, 3, 6, 7),
+                LIMBECK_SHUFFLE(wx_high, yz_high, 0, 1, 4, 5), LIMBECK_SHUFFLE(wx_high, yz_high, 2, 3, 6, 7)};
+            for (int j = 0; j < 4; ++j) std::memcpy(to + j * step, &columns[j], 16);
+        }
+    }
+}
+
+// One product and sum: of numbers, or of pairs of bf16 that lie in one word.
+template <bool PAIRS>
+inline Vec multiply_add(Vec sum, float left, Vec right) {
+#if defined(__AVX512BF16__)
+    if constexpr (PAIRS) {
+        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(left), (__m512bh)right);
+    }
+#endif
+    return sum + left * right;
+}
+
+// out[i][j] (+)= sum over k of left[k * left_step + i] * panel[k * PANEL + j]
+template <bool PAIRS, int ROWS>
+void multiply_tile(const float* left, Index left_step, const float* panel, Index depth, float* const* out, Index column,
+                   bool add) {
+    Vec sums[ROWS][2] = {};
+    for (Index k = 0; k < depth; ++k) {
+        Vec first = load(panel + k * PANEL), second = load(panel + k * PANEL + LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; ++i) {
+            float value = left[k * left_step + i];
+            sums[i][0] = multiply_add<PAIRS>(sums[i][0], value, first);
+            sums[i][1] = multiply_add<PAIRS>(sums[i][1], value, second);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) {
+        float* to = out[i] + column;
+        store(to, add ? load(to) + sums[i][0] : sums[i][0]);
+        store(to + LANES, add ? load(to + LANES) + sums[i][1] : sums[i][1]);
+    }
+}
+
+using TileFunction = void (*)(const float*, Index, const float*, Index, float* const*, Index, bool);
+
+template <bool PAIRS, int ROWS = TILE_ROWS>
+TileFunction choose_tile(Index rows) {
+    if constexpr (ROWS == 1) {
+        return multiply_tile<PAIRS, 1>;
+    } else {
+        return rows == ROWS ? multiply_tile<PAIRS, ROWS> : choose_tile<PAIRS, ROWS - 1>(rows);
+    }
+}
+
+// Rows are divided evenly: thirteen are seven and six, not twelve and one.
+Index tile_rows(Index rows) {
+    Index tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    return (rows + tiles - 1) / tiles;
+}
+
+// The left factor: element (i, k) of tile t is data[t * tile_step + k * depth_step + i].
+struct Left {
+    const float* data;
+    Index tile_step, depth_step;
+};
+
+// out[i][j] (+)= sum over k of left(i, k) * right(k, j). `fill(panel, k, depth, j, columns)` copies a panel of the right
+// factor; what it leaves beyond `columns` is computed and dropped.
+template <bool PAIRS, class Fill>
+void multiply(Left left, Index rows, Index depth, Index columns, Fill fill, float* const* out, bool add) {
+    alignas(64) float panel[DEPTH_BLOCK * PANEL];
+    alignas(64) float edge[TILE_ROWS * PANEL];
+    float* edges[TILE_ROWS];
+    for (int i = 0; i < TILE_ROWS; ++i) edges[i] = edge + i * PANEL;
+    const Index step = tile_rows(rows);
+    for (Index k = 0; k < depth; k += DEPTH_BLOCK) {
+        const Index deep = std::min(DEPTH_BLOCK, depth - k);
+        const bool adds = add || k > 0;
+        for (Index j = 0; j < columns; j += PANEL) {
+            const Index wide = std::min<Index>(PANEL, columns - j);
+            fill(panel, k, deep, j, wide);
+            for (Index i = 0, tile = 0; i < rows; i += step, ++tile) {
+                const Index high = std::min(step, rows - i);
+                const float* from = left.data + tile * left.tile_step + k * left.depth_step;
+                TileFunction run = choose_tile<PAIRS>(high);
+                if (wide == PANEL) {
+                    run(from, left.depth_step, panel, deep, out + i, j, adds);
+                    continue;
+                }
+                run(from, left.depth_step, panel, deep, edges, 0, false);
+                for (Index row = 0; row < high; ++row) {
+                    for (Index column = 0; column < wide; ++column) {
+                        float& to = out[i + row][j + column];
+                        to = (adds ? to : 0.0f) + edges[row][column];
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Fills panels from a matrix whose rows are the columns of the right factor: weights in the forward pass.
+template <class T>
+auto across_rows(const T* matrix, Index stride) {
+    return [=](float* panel, Index k, Index depth, Index j, Index columns) {
+        const T* rows[PANEL];
+        for (Index column = 0; column < columns; ++column) rows[column] = matrix + (j + column) * stride + k;
+        transpose(rows, columns, depth, panel, PANEL);
+    };
+}
+
+// Fills panels from a matrix that is the right factor as it lies.
+template <class T>
+auto along_rows(const T* matrix, Index stride) {
+    return [=](float* panel, Index k, Index depth, Index j, Index columns) {
+        for (Index row = 0; row < depth; ++row) {
+            const T* from = matrix + (k + row) * stride + j;
+            for (Index column = 0; column < columns; ++column) panel[row * PANEL + column] = widen(from[column]);
+        }
+    };
+}
+
+// Packs rows as the left factor of a product over their columns.
+template <class T>
+Left pack(const T* const* rows, Index count, Index depth, float* packed) {
+    const Index step = tile_rows(count), tile_step = depth * TILE_STEP;
+    for (Index i = 0, tile = 0; i < count; i += step, ++tile) {
+        transpose(rows + i, std::min(step, count - i), depth, packed + tile * tile_step, TILE_STEP);
+    }
+    return {packed, tile_step, TILE_STEP};
+}
+
+// Relative error at most 2e-7; beyond +-87 it stays at the end of the range, where SiLU no longer changes.
+Vec exponential(Vec x) {
+    const Vec low = Vec{} - 87.0f, high = Vec{} + 87.0f;
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const Vec magic = Vec{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    const Vec whole = (x * 1.44269504088896341f + magic) - magic;
+    const Vec rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Vec sum = Vec{} + 1.9875691500e-4f;  // polynomial of Cephes' expf
+    sum = sum * rest + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * rest * rest + rest + 1.0f;
+    const VecInt power = (__builtin_convertvector(whole, VecInt) + 127) << 23;
+    return sum * reinterpret_cast<Vec>(power);
+}
+
+Vec sigmoid(Vec x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// Calls `work(first, count)` for each vector of a row; the last may be partial.
+template <class Work>
+void for_vectors(Index width, Work work) {
+    for (Index i = 0; i < width; i += LANES) work(i, std::min<Index>(LANES, width - i));
+}
+
+Vec load_part(const float* from, Index count) {
+    if (count == LANES) return load(from);
+    float padded[LANES] = {};
+    std::memcpy(padded, from, 4 * count);
+    return load(padded);
+}
+
+void store_part(float* to, Vec value, Index count) { std::memcpy(to, &value, 4 * count); }
+
+template <class T>
+void narrow_row(const float* from, T* to, Index count) {
+    for (Index i = 0; i < count; ++i) narrow(from[i], to + i);
+}
+
+}  // namespace
