@@ -87,8 +87,7 @@ struct Forward {
             targets[i] = hidden + i * 2 * H;
         }
         const Word* up = reinterpret_cast<const Word*>(gate_up + block.expert * 2 * H * D);
-        multiply<PAIRS>(pack(sources, rows, D / ratio, packed), rows, D / ratio, 2 * H, across_rows(up, D / ratio),
-                        targets, false);
+        multiply_rows<PAIRS>(sources, rows, D / ratio, 2 * H, up, targets, packed);
         T* active = reinterpret_cast<T*>(scratch.get(2, rows * H));
         for (Index i = 0; i < rows; ++i) {
             const float* row = hidden + i * 2 * H;
@@ -103,8 +102,7 @@ struct Forward {
             targets[i] = pair_rows() + plan.pair[block.first + i] * D;
         }
         const Word* to = reinterpret_cast<const Word*>(down + block.expert * D * H);
-        multiply<PAIRS>(pack(sources, rows, H / ratio, packed), rows, H / ratio, D, across_rows(to, H / ratio), targets,
-                        false);
+        multiply_rows<PAIRS>(sources, rows, H / ratio, D, to, targets, packed);
     }
 
     float* pair_rows() const {

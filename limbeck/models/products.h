@@ -28,6 +28,11 @@ constexpr int LANES = 4, TILE_ROWS = 6;
 #endif
 constexpr int PANEL = 2 * LANES;                     // columns of a tile
 constexpr int TILE_STEP = (TILE_ROWS + 3) / 4 * 4;   // rows are packed by fours
+#ifndef FEW
+#define FEW 8
+#endif
+constexpr Index FEW_ROWS = FEW;
+constexpr Index STRIP = 16;                          // one cache line of each row at a time
 constexpr Index DEPTH_BLOCK = 256;                   // a panel this deep stays in the first two caches
 constexpr Index ROW_BLOCK = 256;                     // rows of an expert that one thread takes at once
 
@@ -68,9 +73,25 @@ Four load_four(const float* from) {
     return value;
 }
 
+void store_four(float* to, Four value) { std::memcpy(to, &value, 16); }
+
 Four load_four(const Bf16* from) {
     FourInt bits = {from[0].bits, from[1].bits, from[2].bits, from[3].bits};
     return reinterpret_cast<Four>(bits << 16);
+}
+
+Vec load(const Bf16* from) {
+    VecInt wide;
+    for (int i = 0; i < LANES; ++i) wide[i] = from[i].bits;
+    return reinterpret_cast<Vec>(wide << 16);
+}
+
+template <class T>
+inline Vec load_part(const T* from, Index count) {
+    if (count == LANES) return load(from);
+    T padded[LANES] = {};
+    std::memcpy(padded, from, sizeof(T) * count);
+    return load(padded);
 }
 
 #if defined(__clang__)
@@ -79,33 +100,44 @@ Four load_four(const Bf16* from) {
 #define LIMBECK_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, FourInt{i, j, k, l})
 #endif
 
-// Packed[k * step + i] = rows[i][k], for `count` rows; the last row fills up the last four.
+// packed[k * step + i] = rows[i][k], for `count` rows; the last row fills up the last four. Meanwhile as many bytes from
+// `next` on are fetched, in the order of memory: far faster than the order in which they will be used.
 template <class T>
-void transpose(const T* const* rows, Index count, Index depth, float* packed, Index step) {
-    for (Index i = 0; i < count; i += 4) {
-        const T* a = rows[i];
-        const T* b = rows[std::min(i + 1, count - 1)];
-        const T* c = rows[std::min(i + 2, count - 1)];
-        const T* d = rows[std::min(i + 3, count - 1)];
-        float* to = packed + i;
-        for (Index k = 0; k < depth; k += 4, to += 4 * step) {
-            Four w = load_four(a + k), x = load_four(b + k), y = load_four(c + k), z = load_four(d + k);
-            Four wx_low = LIMBECK_SHUFFLE(w, x, 0, 4, 1, 5), wx_high = LIMBECK_SHUFFLE(w, x, 2, 6, 3, 7);
-            Four yz_low = LIMBECK_SHUFFLE(y, z, 0, 4, 1, 5), yz_high = LIMBECK_SHUFFLE(y, z, 2, 6, 3, 7);
-            Four columns[4] = {
-                LIMBECK_SHUFFLE(wx_low, yz_low, 0, 1, 4, 5), LIMBECK_SHUFFLE(wx_low, yz_low, 2, 3, 6, 7),
-                LIMBECK_SHUFFLE(wx_high, yz_high, 0, 1, 4, 5), LIMBECK_SHUFFLE(wx_high, yz_high, 2, 3, 6, 7)};
-            for (int j = 0; j < 4; ++j) std::memcpy(to + j * step, &columns[j], 16);
+void transpose(const T* const* rows, Index count, Index depth, float* packed, Index step, const T* next = nullptr) {
+    for (Index start = 0; start < depth; start += STRIP) {
+        const Index end = std::min(start + STRIP, depth);
+        for (Index i = 0; i < count; i += 4) {
+            const T* a = rows[i];
+            const T* b = rows[std::min(i + 1, count - 1)];
+            const T* c = rows[std::min(i + 2, count - 1)];
+            const T* d = rows[std::min(i + 3, count - 1)];
+            float* to = packed + start * step + i;
+            for (Index k = start; k < end; k += 4, to += 4 * step) {
+                if (next) __builtin_prefetch(next), next += 16;
+                Four w = load_four(a + k), x = load_four(b + k), y = load_four(c + k), z = load_four(d + k);
+                Four wx_low = LIMBECK_SHUFFLE(w, x, 0, 4, 1, 5), wx_high = LIMBECK_SHUFFLE(w, x, 2, 6, 3, 7);
+                Four yz_low = LIMBECK_SHUFFLE(y, z, 0, 4, 1, 5), yz_high = LIMBECK_SHUFFLE(y, z, 2, 6, 3, 7);
+                store_four(to, LIMBECK_SHUFFLE(wx_low, yz_low, 0, 1, 4, 5));
+                store_four(to + step, LIMBECK_SHUFFLE(wx_low, yz_low, 2, 3, 6, 7));
+                store_four(to + 2 * step, LIMBECK_SHUFFLE(wx_high, yz_high, 0, 1, 4, 5));
+                store_four(to + 3 * step, LIMBECK_SHUFFLE(wx_high, yz_high, 2, 3, 6, 7));
+            }
         }
     }
 }
 
-// One product and sum: of numbers, or of pairs of bf16 that lie in one word.
-template <bool PAIRS>
-inline Vec multiply_add(Vec sum, float left, Vec right) {
+// One product and sum: of numbers, or of pairs of bf16 that lie in one word. `left` is a vector or one word for all lanes.
+template <bool PAIRS, class Operand>
+inline Vec multiply_add(Vec sum, Operand left, Vec right) {
 #if defined(__AVX512BF16__)
     if constexpr (PAIRS) {
-        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(left), (__m512bh)right);
+        __m512 words;
+        if constexpr (std::is_same_v<Operand, float>) {
+            words = _mm512_set1_ps(left);
+        } else {
+            words = (__m512)left;
+        }
+        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)words, (__m512bh)right);
     }
 #endif
     return sum + left * right;
@@ -197,7 +229,7 @@ auto across_rows(const T* matrix, Index stride) {
     return [=](float* panel, Index k, Index depth, Index j, Index columns) {
         const T* rows[PANEL];
         for (Index column = 0; column < columns; ++column) rows[column] = matrix + (j + column) * stride + k;
-        transpose(rows, columns, depth, panel, PANEL);
+        transpose(rows, columns, depth, panel, PANEL, rows[0] + PANEL * stride);
     };
 }
 
@@ -249,18 +281,71 @@ void for_vectors(Index width, Work work) {
     for (Index i = 0; i < width; i += LANES) work(i, std::min<Index>(LANES, width - i));
 }
 
-Vec load_part(const float* from, Index count) {
-    if (count == LANES) return load(from);
-    float padded[LANES] = {};
-    std::memcpy(padded, from, 4 * count);
-    return load(padded);
-}
-
 void store_part(float* to, Vec value, Index count) { std::memcpy(to, &value, 4 * count); }
 
 template <class T>
 void narrow_row(const float* from, T* to, Index count) {
     for (Index i = 0; i < count; ++i) narrow(from[i], to + i);
+}
+
+// Sums of the lanes of four vectors.
+Four add_lanes(const Vec* sums) {
+    Four quarters[4][LANES / 4];
+    std::memcpy(quarters, sums, sizeof(quarters));
+    for (int i = 0; i < 4; ++i) {
+        for (int part = 1; part < LANES / 4; ++part) quarters[i][0] += quarters[i][part];
+    }
+    const Four a = quarters[0][0], b = quarters[1][0], c = quarters[2][0], d = quarters[3][0];
+    const Four ab = LIMBECK_SHUFFLE(a, b, 0, 4, 1, 5) + LIMBECK_SHUFFLE(a, b, 2, 6, 3, 7);
+    const Four cd = LIMBECK_SHUFFLE(c, d, 0, 4, 1, 5) + LIMBECK_SHUFFLE(c, d, 2, 6, 3, 7);
+    return LIMBECK_SHUFFLE(ab, cd, 0, 1, 4, 5) + LIMBECK_SHUFFLE(ab, cd, 2, 3, 6, 7);
+}
+
+// out[i][column + j] = <rows[i], matrix row j>, for two rows of the matrix.
+template <bool PAIRS, int ROWS, class T>
+void multiply_two(const T* const* rows, const T* matrix, Index stride, Index depth, float* const* out, Index column) {
+    Vec sums[2][4] = {};
+    for (Index k = 0; k < depth; k += LANES) {
+        const Index count = std::min<Index>(LANES, depth - k);
+        __builtin_prefetch(matrix + 8 * stride + 2 * k);
+        __builtin_prefetch(matrix + 8 * stride + 2 * k + LANES);
+        const Vec first = load_part(matrix + k, count), second = load_part(matrix + stride + k, count);
+#pragma GCC unroll 4
+        for (int i = 0; i < ROWS; ++i) {
+            const Vec row = load_part(rows[i] + k, count);
+            sums[0][i] = multiply_add<PAIRS>(sums[0][i], row, first);
+            sums[1][i] = multiply_add<PAIRS>(sums[1][i], row, second);
+        }
+    }
+    const Four first = add_lanes(sums[0]), second = add_lanes(sums[1]);
+    for (int i = 0; i < ROWS; ++i) {
+        out[i][column] = first[i];
+        out[i][column + 1] = second[i];
+    }
+}
+
+// out[i][j] = <rows[i], matrix row j>: few rows, so the matrix is read as it lies, once, and nothing is packed.
+template <bool PAIRS, class T>
+void multiply_few(const T* const* rows, Index count, Index depth, Index columns, const T* matrix, float* const* out) {
+    for (Index j = 0; j < columns; j += 2) {
+        const T* from = matrix + j * depth;
+        for (Index i = 0; i < count; i += 4) {
+            switch (std::min<Index>(4, count - i)) {
+                case 1: multiply_two<PAIRS, 1>(rows + i, from, depth, depth, out + i, j); break;
+                case 2: multiply_two<PAIRS, 2>(rows + i, from, depth, depth, out + i, j); break;
+                case 3: multiply_two<PAIRS, 3>(rows + i, from, depth, depth, out + i, j); break;
+                default: multiply_two<PAIRS, 4>(rows + i, from, depth, depth, out + i, j);
+            }
+        }
+    }
+}
+
+// out[i][j] = <rows[i], matrix row j>, for any number of rows; `packed` is memory for `packed_size`.
+template <bool PAIRS, class T>
+void multiply_rows(const T* const* rows, Index count, Index depth, Index columns, const T* matrix, float* const* out,
+                   float* packed) {
+    if (count <= FEW_ROWS) return multiply_few<PAIRS>(rows, count, depth, columns, matrix, out);
+    multiply<PAIRS>(pack(rows, count, depth, packed), count, depth, columns, across_rows(matrix, depth), out, false);
 }
 
 }  // namespace
