@@ -61,6 +61,20 @@ class Scratch {
 
 thread_local Scratch scratch;
 
+// Whether the processor multiplies pairs of bf16, and rows are whole fours of pairs.
+#if defined(__AVX512BF16__)
+template <class T>
+constexpr bool HAS_PAIRS = std::is_same_v<T, Bf16>;
+#else
+template <class T>
+constexpr bool HAS_PAIRS = false;
+#endif
+
+template <class T>
+bool pairs_fit(const Sizes& sizes) {
+    return HAS_PAIRS<T> && sizes.hidden % 8 == 0 && sizes.width % 8 == 0;
+}
+
 Index packed_size(Index rows, Index depth) { return (rows / TILE_ROWS + 2) * TILE_STEP * depth; }
 
 template <class T>
@@ -93,10 +107,7 @@ struct Forward {
             const float* row = hidden + i * 2 * H;
             for_vectors(H, [&](Index j, Index count) {
                 const Vec gate = load_part(row + j, count);
-                const Vec value = gate * sigmoid(gate) * load_part(row + H + j, count);
-                float wide[LANES];
-                store(wide, value);
-                narrow_row(wide, active + i * H + j, count);
+                store_part(active + i * H + j, gate * sigmoid(gate) * load_part(row + H + j, count), count);
             });
             sources[i] = reinterpret_cast<const Word*>(active + i * H);
             targets[i] = pair_rows() + plan.pair[block.first + i] * D;
@@ -113,12 +124,11 @@ struct Forward {
     }
 
     void compute(const Plan& plan, const Plan::Block& block) const {
-#if defined(__AVX512BF16__)
-        if (std::is_same_v<T, Bf16> && sizes.hidden % 8 == 0 && sizes.width % 8 == 0) {
-            return compute_block<true>(plan, block);
+        if (pairs_fit<T>(sizes)) {
+            compute_block<HAS_PAIRS<T>>(plan, block);
+        } else {
+            compute_block<false>(plan, block);
         }
-#endif
-        compute_block<false>(plan, block);
     }
 
     void finish(Index token) const {
@@ -128,9 +138,7 @@ struct Forward {
         for_vectors(D, [&](Index j, Index count) {
             Vec sum = {};
             for (Index k = 0; k < K; ++k) sum += weights[token * K + k] * load_part(from + k * D + j, count);
-            float wide[LANES];
-            store(wide, sum);
-            narrow_row(wide, out + token * D + j, count);
+            store_part(out + token * D + j, sum, count);
         });
     }
 
@@ -187,8 +195,12 @@ struct Backward {
         float* wide_gate_up = gradient_rows(6, to_gate_up, 2 * H, D, gate_up_rows.data());
         float* wide_down = gradient_rows(7, to_down, D, H, down_rows.data());
         for (Index row = first; row < last; row += ROW_BLOCK) {
-            compute_block(plan, {expert, row, std::min(ROW_BLOCK, last - row)}, gate_up_rows.data(), down_rows.data(),
-                          row > first);
+            const Plan::Block block = {expert, row, std::min(ROW_BLOCK, last - row)};
+            if (pairs_fit<T>(sizes)) {
+                compute_block<HAS_PAIRS<T>>(plan, block, gate_up_rows.data(), down_rows.data(), row > first);
+            } else {
+                compute_block<false>(plan, block, gate_up_rows.data(), down_rows.data(), row > first);
+            }
         }
         if constexpr (!std::is_same_v<T, float>) {
             narrow_row(wide_gate_up, to_gate_up, 2 * H * D);
@@ -196,44 +208,59 @@ struct Backward {
         }
     }
 
+    template <bool PAIRS>
     void compute_block(const Plan& plan, const Plan::Block& block, float* const* gate_up_rows, float* const* down_rows,
                        bool add) const {
+        constexpr Index ratio = PAIRS ? 2 : 1;
+        using Word = std::conditional_t<PAIRS, float, T>;
+        using Inner = std::conditional_t<PAIRS, Bf16, float>;  // of what lies between the products
         const Index rows = block.count, D = sizes.hidden, H = sizes.width;
         const T* sources[ROW_BLOCK] = {};
+        const Word* words[ROW_BLOCK] = {};
+        const Inner *active_rows[ROW_BLOCK] = {}, *slope_rows[ROW_BLOCK] = {};
         float* targets[ROW_BLOCK];
         float* packed = scratch.get(0, packed_size(rows, std::max(D, 2 * H)));
-        float* slopes = scratch.get(1, rows * 2 * H);   // d loss / d gate and up
-        float* active = scratch.get(2, rows * H);       // weighted by the pair's weight
-        float* inner = scratch.get(3, rows * H);        // grad_out times down
-        float* gathered = scratch.get(4, rows * D);     // grad_out, then x, of the block's pairs
+        Inner* slopes = reinterpret_cast<Inner*>(scratch.get(1, rows * 2 * H));  // d loss / d gate and up
+        Inner* active = reinterpret_cast<Inner*>(scratch.get(2, rows * H));      // times the pair's weight
+        float* inner = scratch.get(3, rows * H);                                 // grad_out times down
+        float* left = scratch.get(4, rows * std::max(D, 2 * H));
+        float* right = scratch.get(5, rows * std::max(D, H));
         for (Index i = 0; i < rows; ++i) {
             const Index pair = plan.pair[block.first + i];
             sources[i] = grad_out + (weights ? pair / sizes.picks : pair) * D;
+            words[i] = reinterpret_cast<const Word*>(sources[i]);
             targets[i] = inner + i * H;
-            for (Index j = 0; j < D; ++j) gathered[i * D + j] = widen(sources[i][j]);
+            active_rows[i] = active + i * H;
+            slope_rows[i] = slopes + i * 2 * H;
         }
-        multiply<false>(pack(sources, rows, D, packed), rows, D, H, along_rows(down + block.expert * D * H, H), targets,
-                        false);
-        for (Index i = 0; i < rows; ++i) differentiate_row(plan.pair[block.first + i], block.first + i, inner + i * H,
-                                                           active + i * H, slopes + i * 2 * H);
-        multiply<false>(Left{gathered, tile_rows(D), D}, D, rows, H, along_rows(active, H), down_rows, add);
+        multiply<PAIRS>(pack(words, rows, D / ratio, packed), rows, D / ratio, H,
+                        along_rows<PAIRS>(down + block.expert * D * H, H), targets, false);
+        for (Index i = 0; i < rows; ++i) {
+            differentiate_row(plan.pair[block.first + i], block.first + i, inner + i * H, active + i * H,
+                              slopes + i * 2 * H);
+        }
+        Index depth = gather<PAIRS>(sources, rows, D, left);
+        gather<PAIRS>(active_rows, rows, H, right);
+        multiply<PAIRS>(Left{left, tile_rows(D), D}, D, depth, H, along_rows<false>(right, H), down_rows, add);
 
-        const float* slope_rows[ROW_BLOCK];
+        const float* slope_words[ROW_BLOCK] = {};
         for (Index i = 0; i < rows; ++i) {
             const Index pair = plan.pair[block.first + i];
-            const T* token = x + pair / sizes.picks * D;
-            for (Index j = 0; j < D; ++j) gathered[i * D + j] = widen(token[j]);
-            slope_rows[i] = slopes + i * 2 * H;
+            sources[i] = x + pair / sizes.picks * D;
+            slope_words[i] = reinterpret_cast<const float*>(slope_rows[i]);
             targets[i] = pair_grad + pair * D;
         }
-        multiply<false>(Left{slopes, tile_rows(2 * H), 2 * H}, 2 * H, rows, D, along_rows(gathered, D), gate_up_rows,
+        gather<PAIRS>(slope_rows, rows, 2 * H, left);
+        gather<PAIRS>(sources, rows, D, right);
+        multiply<PAIRS>(Left{left, tile_rows(2 * H), 2 * H}, 2 * H, depth, D, along_rows<false>(right, D), gate_up_rows,
                         add);
-        multiply<false>(pack(slope_rows, rows, 2 * H, packed), rows, 2 * H, D,
-                        along_rows(gate_up + block.expert * 2 * H * D, D), targets, false);
+        multiply<PAIRS>(pack(slope_words, rows, 2 * H / ratio, packed), rows, 2 * H / ratio, D,
+                        along_rows<PAIRS>(gate_up + block.expert * 2 * H * D, D), targets, false);
     }
 
     // The gate weight's gradient needs no output: <grad_out, down a> = <grad_out down, a>.
-    void differentiate_row(Index pair, Index sorted, const float* inner, float* active, float* slopes) const {
+    template <class Inner>
+    void differentiate_row(Index pair, Index sorted, const float* inner, Inner* active, Inner* slopes) const {
         const Index H = sizes.width;
         const float weight = weights ? weights[pair] : 1.0f;
         const float* row = kept + sorted * 2 * H;

@@ -140,7 +140,8 @@ class Experts(nn.Module):
         num_tokens, picks = picked_NK.shape
         flat = picked_NK.reshape(-1)
         order = flat.argsort(stable=True)
-        counts = torch.bincount(flat, minlength=self.num_experts)
+        # Not `bincount`, which waits for a GPU and so cannot be part of a CUDA graph.
+        counts = flat.new_zeros(self.num_experts).scatter_add_(0, flat, torch.ones_like(flat))
         rows_SD = x_ND[order // picks]
         hidden_S2H = multiply_groups(rows_SD, self.gate_up_proj, counts=counts)
         gate_SH, up_SH = hidden_S2H.chunk(2, dim=-1)

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #if defined(__AVX512BF16__)
@@ -28,10 +29,7 @@ constexpr int LANES = 4, TILE_ROWS = 6;
 #endif
 constexpr int PANEL = 2 * LANES;                     // columns of a tile
 constexpr int TILE_STEP = (TILE_ROWS + 3) / 4 * 4;   // rows are packed by fours
-#ifndef FEW
-#define FEW 8
-#endif
-constexpr Index FEW_ROWS = FEW;
+constexpr Index FEW_ROWS = 8;                        // up to so many rows, packing a matrix costs more than it saves
 constexpr Index STRIP = 16;                          // one cache line of each row at a time
 constexpr Index DEPTH_BLOCK = 256;                   // a panel this deep stays in the first two caches
 constexpr Index ROW_BLOCK = 256;                     // rows of an expert that one thread takes at once
@@ -53,6 +51,14 @@ float widen(Bf16 value) {
     float wide;
     std::memcpy(&wide, &bits, 4);
     return wide;
+}
+
+// The word of a pair, the first in its lower half.
+inline float join(Bf16 low, Bf16 high) {
+    const uint32_t bits = low.bits | static_cast<uint32_t>(high.bits) << 16;
+    float word;
+    std::memcpy(&word, &bits, 4);
+    return word;
 }
 
 void narrow(float value, float* to) { *to = value; }
@@ -233,13 +239,33 @@ auto across_rows(const T* matrix, Index stride) {
     };
 }
 
+// to[k * columns + j] = rows[k][j]; for pairs a word holds rows 2k and 2k + 1, and a last row without a partner zero.
+// Gives the number of rows of `to`.
+template <bool PAIRS, class T>
+Index gather(const T* const* rows, Index count, Index columns, float* to) {
+    if constexpr (PAIRS) {
+        for (Index i = 0; i < count; i += 2, to += columns) {
+            const T *low = rows[i], *high = i + 1 < count ? rows[i + 1] : nullptr;
+            for (Index j = 0; j < columns; ++j) to[j] = join(low[j], high ? high[j] : T{0});
+        }
+        return (count + 1) / 2;
+    } else {
+        for (Index i = 0; i < count; ++i, to += columns) {
+            for (Index j = 0; j < columns; ++j) to[j] = widen(rows[i][j]);
+        }
+        return count;
+    }
+}
+
 // Fills panels from a matrix that is the right factor as it lies.
-template <class T>
+template <bool PAIRS, class T>
 auto along_rows(const T* matrix, Index stride) {
     return [=](float* panel, Index k, Index depth, Index j, Index columns) {
+        constexpr Index ratio = PAIRS ? 2 : 1;
         for (Index row = 0; row < depth; ++row) {
-            const T* from = matrix + (k + row) * stride + j;
-            for (Index column = 0; column < columns; ++column) panel[row * PANEL + column] = widen(from[column]);
+            const T* from = matrix + ratio * (k + row) * stride + j;
+            const T* ends[2] = {from, from + stride};
+            gather<PAIRS>(ends, ratio, columns, panel + row * PANEL);
         }
     };
 }
@@ -281,7 +307,14 @@ void for_vectors(Index width, Work work) {
     for (Index i = 0; i < width; i += LANES) work(i, std::min<Index>(LANES, width - i));
 }
 
-void store_part(float* to, Vec value, Index count) { std::memcpy(to, &value, 4 * count); }
+template <class T>
+void store_part(T* to, Vec value, Index count) {
+    if constexpr (std::is_same_v<T, float>) {
+        std::memcpy(to, &value, 4 * count);
+    } else {
+        for (Index i = 0; i < count; ++i) narrow(value[i], to + i);
+    }
+}
 
 template <class T>
 void narrow_row(const float* from, T* to, Index count) {
