@@ -62,7 +62,7 @@ class Transformers(nn.Module):
         super().__init__()
         config = DeepseekV3Config(
             hidden_size=HIDDEN, moe_intermediate_size=WIDTH, n_routed_experts=EXPERTS,
-            num_local_experts=EXPERTS, num_experts_per_tok=PICKS, n_group=1, topk_group=1,
+            num_experts_per_tok=PICKS, n_group=1, topk_group=1,
             norm_topk_prob=True, routed_scaling_factor=1.0,
         )  # fmt: skip
         config._experts_implementation = "grouped_mm"
@@ -95,9 +95,10 @@ class Loop(nn.Module):
     def __init__(self, ours: SparseFeedForward) -> None:
         super().__init__()
         self.gate: Gate = ours.gate
-        self.experts = nn.ModuleList(SwiGlu(WIDTH) for _ in range(EXPERTS))
+        experts = [SwiGlu(WIDTH) for _ in range(EXPERTS)]
+        self.experts = nn.ModuleList(experts)
         with torch.no_grad():
-            for index, expert in enumerate(self.experts):
+            for index, expert in enumerate(experts):
                 gate, up = ours.experts.gate_up_proj[index].chunk(2)
                 expert.gate.weight.copy_(gate)
                 expert.up.weight.copy_(up)

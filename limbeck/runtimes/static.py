@@ -6,12 +6,12 @@ tokens of `TorchSteps`. Left out: the greedy loop (`decoding.py`); loading (`tra
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import StaticCache
 
 from limbeck.contracts.answering import Size
@@ -41,7 +41,8 @@ class StaticSteps(Steps):
     ) -> None:  # fmt: skip
         self._steps = steps
         self._device = torch.device(device)
-        self._model = steps.model.to(self._device)
+        self._model = steps.model
+        cast(nn.Module, self._model).to(self._device)
         self.max_tokens = min(capacity_tokens, steps.max_tokens)
         self._step = prepare(self._run)
         # One cache for each number of rows, used again: a CUDA graph is bound to its memory.
