@@ -13,7 +13,7 @@ from torch import Tensor
 
 from limbeck.models.native import open_library
 
-SOURCES = ("experts.cpp", "products.h")
+SOURCES = ("experts.cpp", "products.h", "vectors.h")
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 

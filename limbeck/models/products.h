@@ -1,115 +1,25 @@
-// Products of small matrices on one thread, and the numbers they are made of: tiles of sums in registers, panels of the
-// right factor in cache. Numbers are summed in one order, so a row's result does not depend on the rows beside it.
-//
-// Written with the vector types of GCC and Clang, for whichever width the processor has. Left out: threads, experts.
+// Products of small matrices on one thread: tiles of sums in registers, panels of the right factor
+// in cache. Left out: threads, experts.
 
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <vector>
-
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
+#include "vectors.h"
 
 namespace {
 
-using Index = int64_t;
+constexpr int PANEL = 2 * LANES;                    // columns of a tile
+constexpr int TILE_STEP = (TILE_ROWS + 3) / 4 * 4;  // rows are packed by fours
+constexpr Index FEW_ROWS = 8;       // up to so many rows, packing a matrix costs more than it saves
+constexpr Index STRIP = 16;         // one cache line of each row at a time
+constexpr Index DEPTH_BLOCK = 256;  // a panel this deep stays in the first two caches
+constexpr Index ROW_BLOCK = 256;    // rows of an expert that one thread takes at once
 
-// A tile of sums fills the registers: TILE_ROWS rows by two vectors, and room for the operands.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, TILE_ROWS = 12;
-#elif defined(__AVX__)
-constexpr int LANES = 8, TILE_ROWS = 6;
-#else
-constexpr int LANES = 4, TILE_ROWS = 6;
-#endif
-constexpr int PANEL = 2 * LANES;                     // columns of a tile
-constexpr int TILE_STEP = (TILE_ROWS + 3) / 4 * 4;   // rows are packed by fours
-constexpr Index FEW_ROWS = 8;                        // up to so many rows, packing a matrix costs more than it saves
-constexpr Index STRIP = 16;                          // one cache line of each row at a time
-constexpr Index DEPTH_BLOCK = 256;                   // a panel this deep stays in the first two caches
-constexpr Index ROW_BLOCK = 256;                     // rows of an expert that one thread takes at once
-
-typedef float Vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t VecInt __attribute__((vector_size(4 * LANES)));
-typedef float LooseVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef float Four __attribute__((vector_size(16)));
-typedef int32_t FourInt __attribute__((vector_size(16)));
-
-struct Bf16 {
-    uint16_t bits;
-};
-
-float widen(float value) { return value; }
-
-float widen(Bf16 value) {
-    uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-}
-
-// The word of a pair, the first in its lower half.
-inline float join(Bf16 low, Bf16 high) {
-    const uint32_t bits = low.bits | static_cast<uint32_t>(high.bits) << 16;
-    float word;
-    std::memcpy(&word, &bits, 4);
-    return word;
-}
-
-void narrow(float value, float* to) { *to = value; }
-
-void narrow(float value, Bf16* to) {  // to the nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    to->bits = is_nan ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
-
-Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
-void store(float* to, Vec value) { *reinterpret_cast<LooseVec*>(to) = value; }
-
-Four load_four(const float* from) {
-    Four value;
-    std::memcpy(&value, from, 16);
-    return value;
-}
-
-void store_four(float* to, Four value) { std::memcpy(to, &value, 16); }
-
-Four load_four(const Bf16* from) {
-    FourInt bits = {from[0].bits, from[1].bits, from[2].bits, from[3].bits};
-    return reinterpret_cast<Four>(bits << 16);
-}
-
-Vec load(const Bf16* from) {
-    VecInt wide;
-    for (int i = 0; i < LANES; ++i) wide[i] = from[i].bits;
-    return reinterpret_cast<Vec>(wide << 16);
-}
-
+// packed[k * step + i] = rows[i][k], for `count` rows; the last row fills up the last four.
+// Meanwhile as many bytes from `next` on are fetched, in the order of memory: far faster than the
+// order in which they will be used.
 template <class T>
-inline Vec load_part(const T* from, Index count) {
-    if (count == LANES) return load(from);
-    T padded[LANES] = {};
-    std::memcpy(padded, from, sizeof(T) * count);
-    return load(padded);
-}
-
-#if defined(__clang__)
-#define LIMBECK_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define LIMBECK_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, FourInt{i, j, k, l})
-#endif
-
-// packed[k * step + i] = rows[i][k], for `count` rows; the last row fills up the last four. Meanwhile as many bytes from
-// `next` on are fetched, in the order of memory: far faster than the order in which they will be used.
-template <class T>
-void transpose(const T* const* rows, Index count, Index depth, float* packed, Index step, const T* next = nullptr) {
+void transpose(const T* const* rows, Index count, Index depth, float* packed, Index step,
+               const T* next = nullptr) {
     for (Index start = 0; start < depth; start += STRIP) {
         const Index end = std::min(start + STRIP, depth);
         for (Index i = 0; i < count; i += 4) {
@@ -120,9 +30,12 @@ void transpose(const T* const* rows, Index count, Index depth, float* packed, In
             float* to = packed + start * step + i;
             for (Index k = start; k < end; k += 4, to += 4 * step) {
                 if (next) __builtin_prefetch(next), next += 16;
-                Four w = load_four(a + k), x = load_four(b + k), y = load_four(c + k), z = load_four(d + k);
-                Four wx_low = LIMBECK_SHUFFLE(w, x, 0, 4, 1, 5), wx_high = LIMBECK_SHUFFLE(w, x, 2, 6, 3, 7);
-                Four yz_low = LIMBECK_SHUFFLE(y, z, 0, 4, 1, 5), yz_high = LIMBECK_SHUFFLE(y, z, 2, 6, 3, 7);
+                Four w = load_four(a + k), x = load_four(b + k), y = load_four(c + k),
+                     z = load_four(d + k);
+                Four wx_low = LIMBECK_SHUFFLE(w, x, 0, 4, 1, 5),
+                     wx_high = LIMBECK_SHUFFLE(w, x, 2, 6, 3, 7);
+                Four yz_low = LIMBECK_SHUFFLE(y, z, 0, 4, 1, 5),
+                     yz_high = LIMBECK_SHUFFLE(y, z, 2, 6, 3, 7);
                 store_four(to, LIMBECK_SHUFFLE(wx_low, yz_low, 0, 1, 4, 5));
                 store_four(to + step, LIMBECK_SHUFFLE(wx_low, yz_low, 2, 3, 6, 7));
                 store_four(to + 2 * step, LIMBECK_SHUFFLE(wx_high, yz_high, 0, 1, 4, 5));
@@ -132,7 +45,8 @@ void transpose(const T* const* rows, Index count, Index depth, float* packed, In
     }
 }
 
-// One product and sum: of numbers, or of pairs of bf16 that lie in one word. `left` is a vector or one word for all lanes.
+// One product and sum: of numbers, or of pairs of bf16 that lie in one word. `left` is a vector or
+// one word for all lanes.
 template <bool PAIRS, class Operand>
 inline Vec multiply_add(Vec sum, Operand left, Vec right) {
 #if defined(__AVX512BF16__)
@@ -151,8 +65,8 @@ inline Vec multiply_add(Vec sum, Operand left, Vec right) {
 
 // out[i][j] (+)= sum over k of left[k * left_step + i] * panel[k * PANEL + j]
 template <bool PAIRS, int ROWS>
-void multiply_tile(const float* left, Index left_step, const float* panel, Index depth, float* const* out, Index column,
-                   bool add) {
+void multiply_tile(const float* left, Index left_step, const float* panel, Index depth,
+                   float* const* out, Index column, bool add) {
     Vec sums[ROWS][2] = {};
     for (Index k = 0; k < depth; ++k) {
         Vec first = load(panel + k * PANEL), second = load(panel + k * PANEL + LANES);
@@ -194,10 +108,11 @@ struct Left {
     Index tile_step, depth_step;
 };
 
-// out[i][j] (+)= sum over k of left(i, k) * right(k, j). `fill(panel, k, depth, j, columns)` copies a panel of the right
-// factor; what it leaves beyond `columns` is computed and dropped.
+// out[i][j] (+)= sum over k of left(i, k) * right(k, j). `fill(panel, k, depth, j, columns)` copies
+// a panel of the right factor; what it leaves beyond `columns` is computed and dropped.
 template <bool PAIRS, class Fill>
-void multiply(Left left, Index rows, Index depth, Index columns, Fill fill, float* const* out, bool add) {
+void multiply(Left left, Index rows, Index depth, Index columns, Fill fill, float* const* out,
+              bool add) {
     alignas(64) float panel[DEPTH_BLOCK * PANEL];
     alignas(64) float edge[TILE_ROWS * PANEL];
     float* edges[TILE_ROWS];
@@ -229,18 +144,20 @@ void multiply(Left left, Index rows, Index depth, Index columns, Fill fill, floa
     }
 }
 
-// Fills panels from a matrix whose rows are the columns of the right factor: weights in the forward pass.
+// Fills panels from a matrix whose rows are the columns of the right factor: weights in the forward
+// pass.
 template <class T>
 auto across_rows(const T* matrix, Index stride) {
     return [=](float* panel, Index k, Index depth, Index j, Index columns) {
         const T* rows[PANEL];
-        for (Index column = 0; column < columns; ++column) rows[column] = matrix + (j + column) * stride + k;
+        for (Index column = 0; column < columns; ++column)
+            rows[column] = matrix + (j + column) * stride + k;
         transpose(rows, columns, depth, panel, PANEL, rows[0] + PANEL * stride);
     };
 }
 
-// to[k * columns + j] = rows[k][j]; for pairs a word holds rows 2k and 2k + 1, and a last row without a partner zero.
-// Gives the number of rows of `to`.
+// to[k * columns + j] = rows[k][j]; for pairs a word holds rows 2k and 2k + 1, and a last row
+// without a partner zero. Gives the number of rows of `to`.
 template <bool PAIRS, class T>
 Index gather(const T* const* rows, Index count, Index columns, float* to) {
     if constexpr (PAIRS) {
@@ -280,47 +197,6 @@ Left pack(const T* const* rows, Index count, Index depth, float* packed) {
     return {packed, tile_step, TILE_STEP};
 }
 
-// Relative error at most 2e-7; beyond +-87 it stays at the end of the range, where SiLU no longer changes.
-Vec exponential(Vec x) {
-    const Vec low = Vec{} - 87.0f, high = Vec{} + 87.0f;
-    x = x < low ? low : x;
-    x = x > high ? high : x;
-    const Vec magic = Vec{} + 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-    const Vec whole = (x * 1.44269504088896341f + magic) - magic;
-    const Vec rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    Vec sum = Vec{} + 1.9875691500e-4f;  // polynomial of Cephes' expf
-    sum = sum * rest + 1.3981999507e-3f;
-    sum = sum * rest + 8.3334519073e-3f;
-    sum = sum * rest + 4.1665795894e-2f;
-    sum = sum * rest + 1.6666665459e-1f;
-    sum = sum * rest + 5.0000001201e-1f;
-    sum = sum * rest * rest + rest + 1.0f;
-    const VecInt power = (__builtin_convertvector(whole, VecInt) + 127) << 23;
-    return sum * reinterpret_cast<Vec>(power);
-}
-
-Vec sigmoid(Vec x) { return 1.0f / (1.0f + exponential(-x)); }
-
-// Calls `work(first, count)` for each vector of a row; the last may be partial.
-template <class Work>
-void for_vectors(Index width, Work work) {
-    for (Index i = 0; i < width; i += LANES) work(i, std::min<Index>(LANES, width - i));
-}
-
-template <class T>
-void store_part(T* to, Vec value, Index count) {
-    if constexpr (std::is_same_v<T, float>) {
-        std::memcpy(to, &value, 4 * count);
-    } else {
-        for (Index i = 0; i < count; ++i) narrow(value[i], to + i);
-    }
-}
-
-template <class T>
-void narrow_row(const float* from, T* to, Index count) {
-    for (Index i = 0; i < count; ++i) narrow(from[i], to + i);
-}
-
 // Sums of the lanes of four vectors.
 Four add_lanes(const Vec* sums) {
     Four quarters[4][LANES / 4];
@@ -336,13 +212,16 @@ Four add_lanes(const Vec* sums) {
 
 // out[i][column + j] = <rows[i], matrix row j>, for two rows of the matrix.
 template <bool PAIRS, int ROWS, class T>
-void multiply_two(const T* const* rows, const T* matrix, Index stride, Index depth, float* const* out, Index column) {
+void multiply_two(const T* const* rows, const T* matrix, Index stride, Index depth,
+                  float* const* out, Index column) {
     Vec sums[2][4] = {};
     for (Index k = 0; k < depth; k += LANES) {
         const Index count = std::min<Index>(LANES, depth - k);
+        // What lies a few rows ahead, again in the order of memory.
         __builtin_prefetch(matrix + 8 * stride + 2 * k);
         __builtin_prefetch(matrix + 8 * stride + 2 * k + LANES);
-        const Vec first = load_part(matrix + k, count), second = load_part(matrix + stride + k, count);
+        const Vec first = load_part(matrix + k, count),
+                  second = load_part(matrix + stride + k, count);
 #pragma GCC unroll 4
         for (int i = 0; i < ROWS; ++i) {
             const Vec row = load_part(rows[i] + k, count);
@@ -357,9 +236,11 @@ void multiply_two(const T* const* rows, const T* matrix, Index stride, Index dep
     }
 }
 
-// out[i][j] = <rows[i], matrix row j>: few rows, so the matrix is read as it lies, once, and nothing is packed.
+// out[i][j] = <rows[i], matrix row j>: few rows, so the matrix is read as it lies, once, and
+// nothing is packed.
 template <bool PAIRS, class T>
-void multiply_few(const T* const* rows, Index count, Index depth, Index columns, const T* matrix, float* const* out) {
+void multiply_few(const T* const* rows, Index count, Index depth, Index columns, const T* matrix,
+                  float* const* out) {
     for (Index j = 0; j < columns; j += 2) {
         const T* from = matrix + j * depth;
         for (Index i = 0; i < count; i += 4) {
@@ -373,12 +254,14 @@ void multiply_few(const T* const* rows, Index count, Index depth, Index columns,
     }
 }
 
-// out[i][j] = <rows[i], matrix row j>, for any number of rows; `packed` is memory for `packed_size`.
+// out[i][j] = <rows[i], matrix row j>, for any number of rows; `packed` is memory for
+// `packed_size`.
 template <bool PAIRS, class T>
-void multiply_rows(const T* const* rows, Index count, Index depth, Index columns, const T* matrix, float* const* out,
-                   float* packed) {
+void multiply_rows(const T* const* rows, Index count, Index depth, Index columns, const T* matrix,
+                   float* const* out, float* packed) {
     if (count <= FEW_ROWS) return multiply_few<PAIRS>(rows, count, depth, columns, matrix, out);
-    multiply<PAIRS>(pack(rows, count, depth, packed), count, depth, columns, across_rows(matrix, depth), out, false);
+    multiply<PAIRS>(pack(rows, count, depth, packed), count, depth, columns,
+                    across_rows(matrix, depth), out, false);
 }
 
 }  // namespace
