@@ -1,6 +1,7 @@
 """Answering with a transformers checkpoint, in torch on the CPU.
 
-Left out: the greedy loop (`decoding.py`) and reading the folder (`limbeck.models.loading`).
+Left out: the greedy loop (`decoding.py`), reading the folder (`limbeck.models.loading`), and a GPU
+(`static.py`).
 """
 
 from collections.abc import Sequence
@@ -142,7 +143,10 @@ class TorchSteps(Steps):
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = torch.tensor(tokens)
         keep = ids.shape[1] - start
-        logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits.float()
+        output = self.model(
+            input_ids=ids.to(self.model.device), use_cache=False, logits_to_keep=keep
+        )
+        logits = output.logits.float().cpu()
         return [logits[row, : len(tokens) - start].numpy() for row, tokens in enumerate(rows)]
 
     def size(self) -> Size:
