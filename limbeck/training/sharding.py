@@ -1,0 +1,61 @@
+"""Whole states out of parts, and parts out of whole states: for saving, and for other processes.
+
+A state is always written whole, in the form that one process alone would write, so that any number
+of processes, sharded in any way, goes on from it. Left out: the file (`state.py`).
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from limbeck.training.processes import Sharding
+
+
+@torch.no_grad()
+def gather_weights(module: nn.Module, *, sharding: Sharding) -> dict[str, Tensor]:
+    """Every entry of a module's state, whole and on the CPU; all processes have to call it."""
+    state = module.state_dict(keep_vars=True)
+    if sharding == "zero":
+        zero = importlib.import_module("deepspeed").zero
+        whole = {}
+        for name, item in state.items():
+            with zero.GatheredParameters([item], enabled=hasattr(item, "ds_id")):
+                whole[name] = item.detach().cpu().clone()
+        return whole
+    return {name: _gather(item.detach()).cpu() for name, item in state.items()}
+
+
+@torch.no_grad()
+def gather_optimizer(optimizer: Any) -> dict[str, Any]:
+    """An optimizer's state as that of one process; all processes have to call it."""
+    state = optimizer.state_dict()
+    whole = {
+        index: {name: _gather(item) for name, item in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {"state": whole, "param_groups": state["param_groups"]}
+
+
+def _gather(item: Any) -> Any:
+    return item.full_tensor() if isinstance(item, DTensor) else item
+
+
+@torch.no_grad()
+def spread_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
+    """Load a whole state into an optimizer whose parameters may be in parts."""
+    parameters = [item for group in optimizer.param_groups for item in group["params"]]
+    parts = {
+        index: {name: _spread(item, like=parameters[index]) for name, item in values.items()}
+        for index, values in state["state"].items()
+    }
+    optimizer.load_state_dict({"state": parts, "param_groups": state["param_groups"]})
+
+
+def _spread(item: Tensor, *, like: Tensor) -> Tensor:
+    if not isinstance(like, DTensor) or item.shape != like.shape:
+        return item
+    return distribute_tensor(item.to(like.device), like.device_mesh, like.placements)
