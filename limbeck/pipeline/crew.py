@@ -44,9 +44,7 @@ def open_crew(entries: Mapping[str, Entry]) -> Crew:
     """
     if num_processes() == 1:
         return Alone()
-    processes = resolve(
-        {"processes": "limbeck.training.processes"}, "processes", what="engine"
-    )
+    processes = resolve({"processes": "limbeck.training.processes"}, "processes", what="engine")
     return Together(entries, processes)
 
 
@@ -71,14 +69,17 @@ class Together(Crew):
         self.entries = entries
         self.processes = processes
         self.accelerator = processes.open_accelerator()
+        self.joined = False
 
     def run(self, entry: Entry, work: Work) -> Mapping[str, Any]:
         """The stage's metrics, when all who take part are done."""
         if entry.config.processes == "first":
             return entry.module.run(entry.config, work=work)
         self.processes.share(self.accelerator, (entry.name, work))
+        self.joined = True
         metrics = entry.module.run(entry.config, work=work)
         self.accelerator.wait_for_everyone()
+        self.joined = False
         return metrics
 
     def follow(self) -> None:
@@ -86,6 +87,7 @@ class Together(Crew):
         while True:
             message = self.processes.share(self.accelerator, None)
             if message is None:
+                self.accelerator.end_training()
                 return
             name, work = message
             paths = [item.path for items in work.inputs.values() for item in items]
@@ -101,5 +103,7 @@ class Together(Crew):
             self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        """Tell the others that the run is over, however it ended."""
-        self.processes.share(self.accelerator, None)
+        """Tell the others that the run is over; one that failed in their midst they know of."""
+        if not self.joined:
+            self.processes.share(self.accelerator, None)
+            self.accelerator.end_training()

@@ -35,9 +35,9 @@ from limbeck.contracts.errors import (
     ArtifactError,
     BusyError,
 )
+from limbeck.contracts.launched import process_index
 from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.stage import Reference
-from limbeck.contracts.launched import process_index
 from limbeck.pipeline.checking import Entry, check, is_folder
 from limbeck.pipeline.crew import Crew, open_crew
 
@@ -67,7 +67,7 @@ def run(
         return {}
     root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(root / ".lock", timeout=0), closing(crew):
+        with closing(crew), FileLock(root / ".lock", timeout=0):
             artifacts: dict[str, Artifact] = {}
             for entry in entries.values():
                 artifacts[entry.name] = _make_or_reuse(entry, root, artifacts, report, crew)

@@ -21,11 +21,12 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.contracts.progress import track
 from limbeck.models.batch import Batch
+from limbeck.training.engine import EngineStepper, gather_engine, set_up_engine, spread_engine
 from limbeck.training.processes import Sharding, find_sharding, gather, open_accelerator, share
 from limbeck.training.schedule import cosine_lr, group_parameters
 from limbeck.training.sharding import gather_optimizer, gather_weights, spread_optimizer
 from limbeck.training.state import Saved, read_state, restore, save_state
-from limbeck.training.stepping import Judged, open_stepper, set_up_engine
+from limbeck.training.stepping import Judged, PlainStepper
 
 
 class TrainingConfig(Config):
@@ -145,15 +146,18 @@ class _Run:
         optimizer = torch.optim.AdamW(
             groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True
         )
+        self.parameters = [item for group in optimizer.param_groups for item in group["params"]]
+        self.groups = optimizer.state_dict()["param_groups"]
         self.judged = Judged(model, objective, precision=config.precision)
         if self.sharding == "zero":
             set_up_engine(accelerator, clip_norm=config.clip_norm)
         prepared, self.optimizer = accelerator.prepare(self.judged, optimizer)
         restore(
             saved, folder=state,
-            loaders={"optimizer": lambda value: spread_optimizer(self.optimizer, value)},
+            loaders={"optimizer": self._load_optimizer},
         )  # fmt: skip
-        self.stepper = open_stepper(
+        stepper = EngineStepper if self.sharding == "zero" else PlainStepper
+        self.stepper = stepper(
             accelerator, prepared, self.optimizer, objective=objective,
             clip_norm=config.clip_norm, seed=config.seed,
         )  # fmt: skip
@@ -197,12 +201,28 @@ class _Run:
         parts = {
             "model": _below("forward_pass.model.", weights),
             "objective": _below("objective.", weights),
-            "optimizer": gather_optimizer(self.optimizer),
+            "optimizer": self._gather_optimizer(),
         }
         if self.extra is not None:
             parts["stateful"] = self.extra.state_dict()
         if self.accelerator.is_main_process:
             save_state(self.folder, saved=Saved(step, self.history, parts))
+
+    def _gather_optimizer(self) -> dict[str, Any]:
+        if self.sharding == "zero":
+            state = gather_engine(self.optimizer.optimizer, parameters=self.parameters)
+        else:
+            state = gather_optimizer(self.optimizer)
+        return {"state": state, "param_groups": self.groups}
+
+    def _load_optimizer(self, value: Mapping[str, Any]) -> None:
+        if self.sharding == "zero":
+            spread_engine(
+                self.optimizer.optimizer, value["state"], parameters=self.parameters,
+                accelerator=self.accelerator,
+            )  # fmt: skip
+        else:
+            spread_optimizer(self.optimizer, value)
 
     def give_back(self, model: PreTrainedModel) -> None:
         """Make the first process's model the trained one."""

@@ -30,14 +30,12 @@ def gather_weights(module: nn.Module, *, sharding: Sharding) -> dict[str, Tensor
 
 
 @torch.no_grad()
-def gather_optimizer(optimizer: Any) -> dict[str, Any]:
-    """An optimizer's state as that of one process; all processes have to call it."""
-    state = optimizer.state_dict()
-    whole = {
-        index: {name: _gather(item) for name, item in values.items()}
-        for index, values in state["state"].items()
+def gather_optimizer(optimizer: Any) -> dict[int, dict[str, Any]]:
+    """Each parameter's whole optimizer state, by its place; all processes have to call it."""
+    return {
+        place: {name: _gather(item) for name, item in values.items()}
+        for place, values in optimizer.state_dict()["state"].items()
     }
-    return {"state": whole, "param_groups": state["param_groups"]}
 
 
 def _gather(item: Any) -> Any:
@@ -49,8 +47,8 @@ def spread_optimizer(optimizer: Any, state: Mapping[str, Any]) -> None:
     """Load a whole state into an optimizer whose parameters may be in parts."""
     parameters = [item for group in optimizer.param_groups for item in group["params"]]
     parts = {
-        index: {name: _spread(item, like=parameters[index]) for name, item in values.items()}
-        for index, values in state["state"].items()
+        place: {name: _spread(item, like=parameters[place]) for name, item in values.items()}
+        for place, values in state["state"].items()
     }
     optimizer.load_state_dict({"state": parts, "param_groups": state["param_groups"]})
 

@@ -1,8 +1,7 @@
 """One optimizer step: sums and counts over micro-batches and processes, divided once.
 
-DDP and FSDP2 average gradients over the processes and leave dividing and clipping to us; a
-DeepSpeed engine clips and steps by itself, so it has to know the count beforehand. Left out: the
-loop around the steps (`loop.py`), one micro-batch a core (`gradients.py`).
+Left out: the loop around the steps (`loop.py`), one micro-batch a core (`gradients.py`), what a
+DeepSpeed engine does in its own way (`engine.py`).
 """
 
 import math
@@ -20,10 +19,10 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import TrainingError
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.training.gradients import LossLike, SummedGradients, draws_random, keep_freed_memory
-from limbeck.training.processes import Dealt, deal, find_sharding, gather
+from limbeck.training.processes import Dealt, deal, gather
 
 
 class Judged(nn.Module):
@@ -148,13 +147,6 @@ class Stepper(ABC):
         """End what was started."""
 
 
-def open_stepper(accelerator: Accelerator, *positional: Any, **named: Any) -> Stepper:
-    """The stepper for the way in which the processes divide the model."""
-    if find_sharding(accelerator) == "zero":
-        return EngineStepper(accelerator, *positional, **named)
-    return PlainStepper(accelerator, *positional, **named)
-
-
 class PlainStepper(Stepper):
     """One process, DDP or FSDP2; alone on a CPU, each core takes micro-batches of its own."""
 
@@ -198,44 +190,3 @@ class PlainStepper(Stepper):
         norm = float(total.full_tensor() if isinstance(total, DTensor) else total) * factor
         torch._foreach_mul_(grads, factor * min(1.0, self.clip_norm / max(norm, 1e-12)))
         return norm
-
-
-class EngineStepper(Stepper):
-    """A DeepSpeed engine, which exchanges, clips and steps when it is told the last micro-batch."""
-
-    def _differentiate(
-        self, step: int, mine: Sequence[Dealt], *, batches: Sequence[Batch]
-    ) -> list[Sums]:
-        engine: Any = self.judged
-        self.promised = sum(int(find_keep(batch.labels).sum()) for batch in batches)
-        factor = self.accelerator.num_processes / max(1, self.promised)
-        sums = []
-        for place, dealt in enumerate(mine):
-            loss = self.judge(step, dealt)
-            engine.set_gradient_accumulation_boundary(place == len(mine) - 1)
-            engine.backward(loss.sum * factor)
-            sums.append(Sums.of(loss))
-        return sums
-
-    def close(self) -> None:
-        """Nothing: the accelerator frees the engine."""
-
-    def _clip(self, count: int) -> float:
-        if count != self.promised:
-            raise TrainingError(
-                f"the objective divides by {count}, the batches carry {self.promised} labels: "
-                "DeepSpeed must know the count beforehand; use recipes/accelerate/fsdp2.yaml"
-            )
-        engine: Any = self.judged
-        engine.step()
-        return float(engine.get_global_grad_norm())
-
-
-def set_up_engine(accelerator: Accelerator, *, clip_norm: float) -> None:
-    """Tell DeepSpeed what the loop decides: how to clip, and that it gives single micro-batches."""
-    plugin: Any = accelerator.state.deepspeed_plugin
-    config = plugin.deepspeed_config
-    config |= {
-        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,
-        "train_batch_size": accelerator.num_processes, "gradient_clipping": clip_norm,
-    }  # fmt: skip

@@ -3,6 +3,7 @@
 Run with a folder; each case forks its processes from this one, so that torch is imported once.
 """
 
+import importlib.util
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.data.batching import Batches, BatchingConfig
@@ -127,6 +130,8 @@ def run_group(count: int, out: Path, task, *, environment: dict[str, str]) -> li
                     "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                 }  # fmt: skip
+            if "ACCELERATE_USE_FSDP" in os.environ:
+                let_fsdp2_run_on_a_cpu()
             (out.parent / f"{out.name}.{rank}").write_text(json.dumps(task()))
             code = 0
         except BaseException as error:
@@ -141,6 +146,24 @@ def run_group(count: int, out: Path, task, *, environment: dict[str, str]) -> li
 
 
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}  # fmt: skip
+
+
+def zero(stage: int) -> dict[str, str]:
+    return {
+        "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
+    }  # fmt: skip
+
+
+def let_fsdp2_run_on_a_cpu() -> None:
+    """Accelerate offers FSDP2 to GPUs alone; what it then calls works on a CPU as well."""
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
 def main(folder: Path) -> None:
@@ -156,6 +179,10 @@ def main(folder: Path) -> None:
         )  # fmt: skip
 
     for kind in MODELS:
+        case(f"fsdp2-{kind}", 2, kind, environment=FSDP2)
+        if importlib.util.find_spec("deepspeed"):
+            for stage in (1, 2, 3):
+                case(f"zero{stage}-{kind}", 2, kind, environment=zero(stage))
         for count in (1, 2, 3):
             case(f"{kind}-{count}", count, kind)
     for count in (1, 2):
@@ -163,6 +190,14 @@ def main(folder: Path) -> None:
     case("killed-1", 1, "moe", state="resumed", kill_at=2)
     case("killed-2", 2, "moe", state="resumed", kill_at=4)
     case("resumed", 1, "moe", state="resumed")
+    case("fsdp2-killed", 2, "moe", state="divided", kill_at=2, environment=FSDP2)
+    if importlib.util.find_spec("deepspeed"):
+        for stage in (1, 3):
+            case(
+                f"zero{stage}-killed", 2, "moe", state="divided", kill_at=3 + stage // 2,
+                environment=zero(stage),
+            )  # fmt: skip
+    case("fsdp2-resumed", 2, "moe", state="divided", environment=FSDP2)
     (folder / "results.json").write_text(json.dumps(results))
 
 
