@@ -109,14 +109,14 @@ def fit(
 def _checkpointed(model: PreTrainedModel, which: Literal["none", "layers"]) -> Iterator[None]:
     if which == "layers":
         try:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable()
         except ValueError as error:
             raise TrainingError(f"gradient_checkpointing: {error}; set it to 'none'") from None
     try:
         yield
     finally:
         if which == "layers":
-            model.gradient_checkpointing_disable()
+            model.activation_checkpointing_disable()
 
 
 class _Run:

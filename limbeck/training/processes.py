@@ -20,6 +20,7 @@ from accelerate.utils import (
     broadcast_object_list,
     gather_object,
 )
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from limbeck.contracts.errors import LaunchError
 from limbeck.contracts.launched import num_processes
@@ -51,6 +52,8 @@ def open_accelerator() -> Accelerator:
         accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers)
     except ImportError as error:
         raise LaunchError(f"{error}; or choose recipes/accelerate/fsdp2.yaml") from None
+    # Models are built and read whole, then divided; transformers would build them in parts.
+    unset_hf_deepspeed_config()
     launched, found = num_processes(), accelerator.num_processes
     alone = accelerator.distributed_type == DistributedType.NO
     if launched != found or (launched > 1 and alone):

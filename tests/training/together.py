@@ -1,9 +1,9 @@
 """Trains one small model by one and by several processes, and writes down what came out.
 
-Run with a folder; each case forks its processes from this one, so that torch is imported once.
+Run with a folder and `plain` or `zero`; each case forks its processes from this one, so that torch
+is imported once.
 """
 
-import importlib.util
 import json
 import os
 import signal
@@ -166,7 +166,7 @@ def let_fsdp2_run_on_a_cpu() -> None:
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, which: str) -> None:
     torch.set_num_threads(1)
     corpus = make_corpus(folder / "corpus")
     results = {}
@@ -179,27 +179,26 @@ def main(folder: Path) -> None:
         )  # fmt: skip
 
     for kind in MODELS:
-        case(f"fsdp2-{kind}", 2, kind, environment=FSDP2)
-        if importlib.util.find_spec("deepspeed"):
-            for stage in (1, 2, 3):
+        case(kind, 1, kind)
+    if which == "zero":
+        for stage in (1, 2, 3):
+            for kind in MODELS:
                 case(f"zero{stage}-{kind}", 2, kind, environment=zero(stage))
-        for count in (1, 2, 3):
-            case(f"{kind}-{count}", count, kind)
-    for count in (1, 2):
-        case(f"blank-{count}", count, "moe", blank=True)
-    case("killed-1", 1, "moe", state="resumed", kill_at=2)
-    case("killed-2", 2, "moe", state="resumed", kill_at=4)
+            more = {"state": "resumed", "kill_at": stage + 1, "environment": zero(stage)}
+            case(f"killed-{stage}", 2, "moe", **more)
+    else:
+        for kind in MODELS:
+            case(f"ddp-{kind}", 2, kind)
+        case("ddp-of-three", 3, "moe")
+        case("fsdp2-moe", 2, "moe", environment=FSDP2)
+        case("blank", 1, "moe", blank=True)
+        case("ddp-blank", 2, "moe", blank=True)
+        case("killed-1", 1, "moe", state="resumed", kill_at=2)
+        case("killed-2", 2, "moe", state="resumed", kill_at=3)
+        case("killed-3", 2, "moe", state="resumed", kill_at=4, environment=FSDP2)
     case("resumed", 1, "moe", state="resumed")
-    case("fsdp2-killed", 2, "moe", state="divided", kill_at=2, environment=FSDP2)
-    if importlib.util.find_spec("deepspeed"):
-        for stage in (1, 3):
-            case(
-                f"zero{stage}-killed", 2, "moe", state="divided", kill_at=3 + stage // 2,
-                environment=zero(stage),
-            )  # fmt: skip
-    case("fsdp2-resumed", 2, "moe", state="divided", environment=FSDP2)
     (folder / "results.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
