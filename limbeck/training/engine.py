@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from limbeck.contracts.errors import TrainingError
+from limbeck.contracts.launched import process_index
 from limbeck.models.batch import Batch, find_keep
 from limbeck.training.processes import Dealt
 from limbeck.training.stepping import Stepper, Sums
@@ -68,21 +69,21 @@ class EngineStepper(Stepper):
 
 @torch.no_grad()
 def gather_engine(optimizer: Any, *, parameters: Sequence[Tensor]) -> dict[int, dict[str, Any]]:
-    """Each parameter's whole optimizer state, as AdamW alone would hold it, by its place.
+    """Each parameter's whole optimizer state, as AdamW alone would hold it, for the first process.
 
-    `parameters` are the trained ones in the optimizer's order, from before it was divided.
+    All processes have to call it. `parameters` are the trained ones in the optimizer's order, from
+    before it was divided.
     """
     linkage = importlib.import_module("deepspeed.utils")
     (step,) = {float(item["step"]) for item in optimizer.optimizer.state.values()}
     if not hasattr(parameters[0], "ds_id"):
         _link(optimizer)
-    return {
-        place: {
-            "step": torch.tensor(step),
-            **{key: linkage.safe_get_full_optimizer_state(item, key).cpu() for key in MOMENTS},
-        }
-        for place, item in enumerate(parameters)
-    }
+    whole: dict[int, dict[str, Any]] = {}
+    for place, item in enumerate(parameters):
+        moments = {key: linkage.safe_get_full_optimizer_state(item, key).cpu() for key in MOMENTS}
+        if process_index() == 0:
+            whole[place] = {"step": torch.tensor(step), **moments}
+    return whole
 
 
 @torch.no_grad()

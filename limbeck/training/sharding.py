@@ -12,34 +12,46 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from limbeck.contracts.launched import process_index
 from limbeck.training.processes import Sharding
 
 
 @torch.no_grad()
 def gather_weights(module: nn.Module, *, sharding: Sharding) -> dict[str, Tensor]:
-    """Every entry of a module's state, whole and on the CPU; all processes have to call it."""
-    state = module.state_dict(keep_vars=True)
-    if sharding == "zero":
-        zero = importlib.import_module("deepspeed").zero
-        whole = {}
-        for name, item in state.items():
-            with zero.GatheredParameters([item], enabled=hasattr(item, "ds_id")):
-                whole[name] = item.detach().cpu().clone()
-        return whole
-    return {name: _gather(item.detach()).cpu() for name, item in state.items()}
+    """Every entry of a module's state, whole and on the CPU, for the first process.
+
+    All processes have to call it; the others get nothing, for a machine may hold many of them.
+    """
+    whole = {}
+    for name, item in module.state_dict(keep_vars=True).items():
+        if hasattr(item, "ds_id") and sharding == "zero":
+            zero = importlib.import_module("deepspeed").zero
+            with zero.GatheredParameters([item]):
+                _keep(whole, name, item.detach().clone())
+        else:
+            _keep(whole, name, item.detach())
+    return whole
 
 
 @torch.no_grad()
 def gather_optimizer(optimizer: Any) -> dict[int, dict[str, Any]]:
-    """Each parameter's whole optimizer state, by its place; all processes have to call it."""
-    return {
-        place: {name: _gather(item) for name, item in values.items()}
-        for place, values in optimizer.state_dict()["state"].items()
-    }
+    """Each parameter's whole optimizer state, by its place, for the first process.
+
+    All processes have to call it.
+    """
+    whole: dict[int, dict[str, Any]] = {}
+    for place, values in optimizer.state_dict()["state"].items():
+        whole[place] = {}
+        for name, item in values.items():
+            _keep(whole[place], name, item)
+    return whole
 
 
-def _gather(item: Any) -> Any:
-    return item.full_tensor() if isinstance(item, DTensor) else item
+def _keep(whole: dict[str, Any], name: str, item: Tensor) -> None:
+    """Add one entry on the first process; all exchange what is in parts."""
+    entire = item.full_tensor() if isinstance(item, DTensor) else item
+    if process_index() == 0:
+        whole[name] = entire.cpu()
 
 
 @torch.no_grad()
