@@ -92,17 +92,27 @@ def fit(
     """
     accelerator = open_accelerator()
     sharding = find_sharding(accelerator)
-    if sharding != "none" and after_step is not None:
-        raise LaunchError(
-            f"{title}: changes weights between steps, which {sharding} keeps in parts; run this "
-            "entry alone, or with recipes/accelerate/ddp.yaml"
-        )
+    if sharding != "none":
+        _check_divisible(model, title=title, between=after_step or stateful)
     trained = model if sharding == "none" else copy.deepcopy(model)
     with _checkpointed(trained, config.gradient_checkpointing):
         run = _Run(accelerator, trained, objective, config=config, state=state, extra=stateful)
         history = run.loop(batches, title=title, after_step=after_step)
         run.give_back(model)
     return history
+
+
+def _check_divisible(model: PreTrainedModel, *, title: str, between: Any) -> None:
+    """Refuse what needs whole weights between two steps, or not always the same parts in one."""
+    if between is not None:
+        reason = "reads or changes weights between steps, when they lie in parts"
+    elif "vision_config" in model.config.to_dict():
+        reason = "leaves the image encoder out where a micro-batch has no image"
+    else:
+        return
+    raise LaunchError(
+        f"{title}: {reason}; run this entry alone, or with recipes/accelerate/ddp.yaml"
+    )
 
 
 @contextmanager
