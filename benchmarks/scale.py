@@ -33,7 +33,7 @@ MODEL = MoeModel(
     kind="moe", hidden=128, num_layers=6, num_heads=4, num_key_value_heads=2, head_width=32,
     num_experts=64, experts_per_token=2, expert_width=128, initializer_range=0.08,
 )  # fmt: skip
-RECORDS, TOKENS, MICRO_BATCHES = 8, 128, 3
+RECORDS, TOKENS, MICRO_BATCHES = 4, 48, 3
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
@@ -127,7 +127,7 @@ def run(name: str, steps: int, folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     options = parse_options(__doc__ or "")
     machine = environment()
-    steps = 4 if options.quick else 12
+    steps = 4 if options.quick else 10
     rows: list[dict[str, Any]] = []
     expected: list[float] = []
     with tempfile.TemporaryDirectory() as place:
