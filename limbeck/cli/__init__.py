@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.errors import LaunchError, LimbeckError
+from limbeck.contracts.launched import process_index
 from limbeck.contracts.stopping import watch_interrupts
 
 app = typer.Typer(
@@ -60,13 +61,17 @@ def _told() -> Any:
     try:
         yield
     except LimbeckError as error:
+        if process_index() > 0 and not isinstance(error, LaunchError):
+            raise typer.Exit(1) from None  # the first process has met it too, and tells it
         Console(stderr=True, soft_wrap=True).print(
             f"[bold red]{type(error).__name__}[/] ", end="", highlight=False
         )
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("\nstopped; the same command goes on from here", markup=False)
+        Console(stderr=True, quiet=process_index() > 0).print(
+            "\nstopped; the same command goes on from here", markup=False
+        )
         raise typer.Exit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

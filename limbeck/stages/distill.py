@@ -31,6 +31,7 @@ class Config(StageConfig):
     """Teach a student what the teacher says."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["distill"]
     student: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
     """A fresh model by description, or a checkpoint to heal or to update."""

@@ -37,6 +37,7 @@ class Config(StageConfig):
     """Bring a share of a model's groups to zero by training, then cut them out."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["prune"]
     checkpoint: CheckpointRef
     corpus: CorpusRef

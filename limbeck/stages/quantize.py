@@ -27,6 +27,7 @@ class Config(StageConfig):
     """Train a checkpoint while it rounds as its integers will, then convert it."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["quantize"]
     checkpoint: CheckpointRef
     corpus: CorpusRef

@@ -29,6 +29,7 @@ class Config(StageConfig):
     """Train a model on a corpus, without a teacher."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["train"]
     corpus: CorpusRef
     model: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
