@@ -147,7 +147,7 @@ class ServingFit:
     """Longest context with which the smallest format fits; 0 where its weights alone do not."""
     kept_ratio: float
     """Share of the weights that fits in the smallest format, at the full context; 1 if all."""
-    offloaded: tuple[str, float, float] | None
+    offloaded: tuple[str, int, int] | None
     """Where experts can lie in RAM: the format, bytes on the cards, bytes in RAM."""
     count: int
     """Cards of the kind that hold the smallest format."""
@@ -176,9 +176,7 @@ def fit_serving(size: ModelSize, serving: Serving) -> ServingFit:
     )
 
 
-def _longest_context(
-    size: ModelSize, memory: ServingMemory, serving: Serving, *, room: float
-) -> int:
+def _longest_context(size: ModelSize, memory: ServingMemory, serving: Serving, *, room: int) -> int:
     stored = size.formats[-1]
     empty = serving_memory(size, stored, batch_records=serving.batch_records, context_tokens=0)
     left = room - empty.total
@@ -189,11 +187,11 @@ def _longest_context(
 
 
 def _offload(
-    size: ModelSize, found: Sequence[ServingMemory], *, room: float
-) -> tuple[str, float, float] | None:
+    size: ModelSize, found: Sequence[ServingMemory], *, room: int
+) -> tuple[str, int, int] | None:
     """The most precise format whose picked experts, and all that is no expert, fit on the cards."""
     for memory, stored in zip(found, size.formats, strict=True):
-        on_cards = memory.total - (1 - size.picked_ratio) * stored.expert_bytes
+        on_cards = memory.total - int((1 - size.picked_ratio) * stored.expert_bytes)
         if stored.expert_bytes and on_cards <= room:
             return stored.name, on_cards, stored.expert_bytes
     return None

@@ -6,6 +6,7 @@ arXiv:2205.05198), for a layer with gated feed-forward, RMS norms, norms of quer
 fused attention, which keeps no scores. Left out: what fits where (`fitting.py`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -81,33 +82,33 @@ arXiv:2101.06840) and ZeRO-Infinity (Rajbhandari et al. 2021, arXiv:2104.07857).
 class State:
     """Bytes of weights, gradients and optimizer on one card, and in the machine's memory."""
 
-    weights: float
-    gradients: float
-    optimizer: float
-    ram: float
+    weights: int
+    gradients: int
+    optimizer: int
+    ram: int
 
     @property
-    def total(self) -> float:
+    def total(self) -> int:
         """On one card."""
         return self.weights + self.gradients + self.optimizer
 
 
 def state_bytes(
-    parameters: float, *, layout: LayoutName, num_cards: int, precision: Precision
+    parameters: int, *, layout: LayoutName, num_cards: int, precision: Precision
 ) -> State:
     """What a layout holds of the model itself; RAM is that of all cards' machines together."""
     assert num_cards > 0
     chosen = LAYOUTS[layout]
     names: tuple[Part, ...] = ("weights", "gradients", "optimizer")
     per_parameter = chosen.mixed if precision == "bfloat16" else chosen.full
-    held, ram = [], 0.0
+    held, ram = [], 0
     for name, num_bytes in zip(names, per_parameter, strict=True):
         total = parameters * num_bytes
         if name in chosen.in_ram:
             ram += total
-            held.append(0.0)
+            held.append(0)
         else:
-            held.append(total / (num_cards if name in chosen.divided else 1))
+            held.append(math.ceil(total / (num_cards if name in chosen.divided else 1)))
     return State(*held, ram)
 
 
@@ -131,7 +132,7 @@ class Workload:
         return self.records * self.record_tokens
 
 
-def layer_bytes(shape: Shape, *, precision: Precision) -> float:
+def layer_bytes(shape: Shape, *, precision: Precision) -> int:
     """Kept for the backward pass for one token, all layers together."""
     compute = COMPUTE_BYTES[precision]
     block = 2 * NORM_BYTES[precision] + COPIED_BYTES[precision]
@@ -148,7 +149,7 @@ def layer_bytes(shape: Shape, *, precision: Precision) -> float:
     )
 
 
-def activation_bytes(shape: Shape, workload: Workload) -> float:
+def activation_bytes(shape: Shape, workload: Workload) -> int:
     """Kept for the backward pass when it begins: layers, final norm, logits and their gradient.
 
     Every token is taken to carry a loss. With `recomputing` a layer keeps its input only, and one
@@ -157,7 +158,7 @@ def activation_bytes(shape: Shape, workload: Workload) -> float:
     layers = layer_bytes(shape, precision=workload.precision)
     if workload.recomputing == "layers":
         inputs = shape.num_layers * shape.hidden * FLOAT_BYTES
-        layers = min(layers, inputs + layers / shape.num_layers)
+        layers = min(layers, inputs + layers // shape.num_layers)
     outside = NORM_BYTES[workload.precision] * shape.hidden
     logits = LOGIT_COPIES[workload.objective] * FLOAT_BYTES * shape.vocab
     return workload.tokens * (layers + outside + logits)
@@ -168,21 +169,21 @@ class TrainingMemory:
     """Bytes on one card at the peak of a training step."""
 
     layout: LayoutName
-    weights: float
-    gradients: float
-    optimizer: float
-    gathered: float
+    weights: int
+    gradients: int
+    optimizer: int
+    gathered: int
     """Weights that are put together, or cast, for the products at hand, and their gradients."""
-    exchange: float
+    exchange: int
     """Buffers in which gradients travel."""
-    activations: float
-    frozen: float
+    activations: int
+    frozen: int
     """A teacher that runs beside."""
-    ram: float
+    ram: int
     """In the memory of the machines, not in the total."""
 
     @property
-    def total(self) -> float:
+    def total(self) -> int:
         """On one card."""
         return (self.weights + self.gradients + self.optimizer + self.gathered + self.exchange
                 + self.activations + self.frozen)  # fmt: skip
@@ -205,7 +206,7 @@ def training_memory(
     unit = size.unit_parameters
     if experts == "divided":
         unit -= size.unit_expert_parameters
-    gathered = exchange = 0.0
+    gathered = exchange = 0
     if chosen.casts and workload.precision == "bfloat16":
         gathered = compute * size.product_parameters
     elif "weights" in chosen.divided and (num_cards > 1 or chosen.in_ram):
@@ -225,14 +226,14 @@ class ServingMemory:
     """Bytes at the peak of answering, on all cards together."""
 
     number_format: str
-    weights: float
-    cache: float
+    weights: int
+    cache: int
     """Keys and values of all answers at their full length."""
-    working: float
+    working: int
     """Numbers of one layer while a question is read, and the logits of every answer."""
 
     @property
-    def total(self) -> float:
+    def total(self) -> int:
         """All of it."""
         return self.weights + self.cache + self.working
 
@@ -242,7 +243,7 @@ def serving_memory(
 ) -> ServingMemory:
     """What answering holds; weights are read as they are stored, the cache is 16-bit."""
     shape = size.shape
-    layer = layer_bytes(shape, precision="bfloat16") / shape.num_layers
+    layer = layer_bytes(shape, precision="bfloat16") // shape.num_layers
     working = batch_records * (context_tokens * layer + FLOAT_BYTES * shape.vocab)
     cache = batch_records * context_tokens * size.kv_cache_bytes
     return ServingMemory(stored.name, stored.total_bytes, cache, working)
