@@ -40,6 +40,7 @@ COMMANDS = {
     "runtimes": "limbeck.runtimes",
 }
 WIDE_COLUMNS = 130
+PLAN_COLUMNS = 100
 RecipePath = Annotated[Path, typer.Argument(help="A recipe: YAML, one entry per artifact.")]
 Overrides = Annotated[
     list[str],
@@ -155,15 +156,20 @@ def plan(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, bytes by number format, FLOPs and time of every model, before any training."""
+    """What every model will cost, before any training: size, memory, time, and what it fits on.
+
+    The cards are those of the recipe's key `plan`, by default two A100 of 40 GB to train and a T4
+    of 16 GB to answer: --set plan.training.gpu=H100-80GB.
+    """
     with _told():
         loaded = part("recipe").load_recipe(recipe, overrides=overrides)
         entries = part("pipeline").check(loaded)
-        planned = part("planning").plan(entries, root=runs / loaded.name)
+        planned = part("planning").plan(entries, root=runs / loaded.name, assumed=loaded.plan)
         if as_json:
             _print_json(planned)
         else:
-            Console().print(part("planning").draw(planned))
+            out = Console() if sys.stdout.isatty() else Console(width=PLAN_COLUMNS)
+            out.print(part("planning").draw(planned))
 
 
 @app.command()
