@@ -140,7 +140,12 @@ def _row(entry: Entry, size: ModelSize, speed: Speed, known: Known) -> dict[str,
     settings: Any = entry.config
     if hasattr(settings, "training"):
         batching = settings.batching
-        records = settings.training.steps * batching.batch_records * batching.accumulation_steps
+        records = batching.batch_records * batching.accumulation_steps
+        # A group of sampled answers reads each question so often; a pair reads two answers.
+        draws = getattr(settings.objective, "draws", "records")
+        records *= {"pairs": 2, "rollouts": getattr(settings.objective, "group", 1)}.get(draws, 1)
+        training = settings.training.settle(tokens_per_step=records * known.record_tokens)
+        records *= training.steps
         tokens = int(records * known.record_tokens)
         row["training_tokens"] = tokens
         row["seconds"] = estimate_training_seconds(size, num_tokens=tokens, speed=speed)

@@ -23,6 +23,7 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.progress import track
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
+from limbeck.training.budget import Steps, count_steps
 from limbeck.training.gradients import LossLike, SummedGradients, draws_random, keep_freed_memory
 from limbeck.training.schedule import cosine_lr, group_parameters
 from limbeck.training.state import load_state, save_state
@@ -33,8 +34,8 @@ logger = logging.getLogger(__name__)
 class TrainingConfig(Config):
     """How a model is trained, whatever it learns."""
 
-    steps: Annotated[int, Field(gt=0)]
-    """Optimizer steps."""
+    steps: Steps
+    """Optimizer steps: a number, or a share of a token budget (`budget.py`)."""
     lr: Annotated[float, Field(gt=0)] = 0.001
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
@@ -51,6 +52,10 @@ class TrainingConfig(Config):
     save_interval_seconds: Annotated[float, Field(ge=0)] = 30.0
     """At most this much work is lost to a kill; 0 saves every step."""
     log_interval_steps: Annotated[int, Field(gt=0)] = 10
+
+    def settle(self, *, tokens_per_step: float) -> "TrainingConfig":
+        """The same with `steps` as a number."""
+        return self.replace(steps=count_steps(self.steps, tokens_per_step=tokens_per_step))
 
 
 @runtime_checkable
