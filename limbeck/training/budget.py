@@ -63,7 +63,7 @@ def count_steps(steps: int | TokenShare, *, tokens_per_step: float) -> int:
 
 def report_tokens(steps: int | TokenShare, *, seen_tokens: int) -> dict[str, float]:
     """Tokens that training has read, beside the plan where there was one."""
-    found: dict[str, float] = {"tokens_seen": seen_tokens}
+    found = {"tokens_seen": float(seen_tokens)}
     if isinstance(steps, TokenShare):
         found |= {
             "tokens_planned": steps.phase_tokens,

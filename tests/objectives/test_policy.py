@@ -102,9 +102,7 @@ def test_no_advantage_no_gradient():
 def test_beyond_the_clip_nothing_more_is_gained(advantage, ratio):
     logs = torch.tensor([math.log(ratio) - 1.0], requires_grad=True)
     experience = Experience(torch.tensor([-1.0]), torch.tensor([-1.0]), torch.tensor([advantage]))
-    loss = grpo_loss(
-        logs=logs, experience=experience, weights=torch.ones(1), kl_weight=0.0, **CLIP
-    )
+    loss = grpo_loss(logs=logs, experience=experience, weights=torch.ones(1), kl_weight=0.0, **CLIP)
     loss.total.backward()
     assert logs.grad is not None and logs.grad.item() == 0
     assert loss.clipped.item() == 1
