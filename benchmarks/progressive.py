@@ -1,9 +1,10 @@
 """What each phase of `recipes/progressive.yaml` is worth, over seeds, on one token budget.
 
-Every seed runs the recipe with fresh weights and another order of the records. Beside the recipe's
-own phases stands `continued`: the reinforcement's tokens spent on the written answers to the same
-questions. Differences are paired by question; intervals are of a bootstrap that redraws subjects
-and seeds. Left out: other budgets and model sizes.
+Pre-training, seven eighths of the budget, runs once; each seed fine-tunes from it in another order
+of the records and samples other answers. Beside the recipe's own phases stands `continued`: the
+reinforcement's tokens spent on the written answers to the same questions. Differences are paired
+by question; intervals are of a bootstrap that redraws subjects and seeds. Left out: other budgets
+and model sizes.
 """
 
 import dataclasses
@@ -51,11 +52,12 @@ def list_entries(seed: int, *, quick: bool) -> dict[str, dict[str, Any]]:
         phases[name] = entry | {key: entry[key] | value for key, value in changes.items()}
     found = {}
     for name, entry in phases.items():
+        if name == "base":
+            continue
         start = entry["model"]
         steps = entry["training"]["steps"] | ({"tokens": 40000} if quick else {})
         found[f"{name}-{seed}"] = entry | {
-            "model": f"{start}-{seed}" if isinstance(start, str) else start,
-            "seed": seed,
+            "model": start if start == "base" else f"{start}-{seed}",
             "batching": entry["batching"] | {"seed": 10 * seed + entry["batching"].get("seed", 0)},
             "training": entry["training"] | {"steps": steps, "seed": seed},
         }
@@ -139,7 +141,9 @@ def main() -> None:
     options = parse_options(__doc__ or "")
     machine = environment()
     whole = load_recipe(RECIPE)
-    entries = {name: whole.entries[name] for name in ("corpus", "practice")}
+    entries = {name: whole.entries[name] for name in ("corpus", "practice", "base")}
+    if options.quick:
+        entries["base"] = entries["base"] | {"training": {"steps": 5}}
     asked: dict[tuple[str, int], list[Asked]] = {}
     rows: list[dict[str, Any]] = []
     ratios: dict[str, float] = {}
@@ -148,17 +152,17 @@ def main() -> None:
         name = "progressive-quick" if options.quick else "progressive-seeds"
         recipe = dataclasses.replace(whole, name=name, entries=entries)
         made = run(recipe, runs=RUNS, report=lambda entry, text: print(entry, text, flush=True))
-        for entry in list_entries(seed, quick=options.quick):
-            phase = entry.rpartition("-")[0]
+        for entry in ("base", *list_entries(seed, quick=options.quick)):
+            phase = entry.rpartition("-")[0] or entry
             asked[phase, seed] = ask(made[entry], corpus=made["corpus"].path)
             manifest = made[entry].manifest
             scores = score(asked[phase, seed])
             rows.append(
                 {
                     "phase": phase, "seed": seed, "steps": manifest.metrics["steps"],
-                    "tokens_planned": manifest.metrics["tokens_planned"],
+                    "tokens_planned": manifest.metrics.get("tokens_planned", 0.0),
                     "tokens_seen": manifest.metrics["tokens_seen"],
-                    "budget_seen_ratio": manifest.metrics["budget_seen_ratio"],
+                    "budget_seen_ratio": manifest.metrics.get("budget_seen_ratio", 0.0),
                     "seconds": manifest.seconds,
                     **{key: float(np.nanmean(value)) for key, value in scores.items()},
                 }
