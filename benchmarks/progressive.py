@@ -30,9 +30,11 @@ SEEDS = (0, 1, 2)
 TASKS = ("recall", "triage", "refusal")
 UNKNOWN = ("不知道",)
 TRIES: dict[str, dict[str, Any]] = {
-    "reinforced_lr_2e-4": {"training": {"lr": 0.0002}},
-    "reinforced_lr_2e-3": {"training": {"lr": 0.002}},
-    "reinforced_two_updates": {"objective": {"updates": 2}},
+    "reinforced_lr_5e-4": {"training": {"lr": 0.0005}},
+    "reinforced_group_4": {
+        "objective": {"group": 4, "kl_weight": 0.04},
+        "training": {"lr": 0.0005},
+    },
 }
 """Settings of reinforcement besides the recipe's."""
 NUM_SAMPLES = 2000
