@@ -44,6 +44,8 @@ class Record:
     images: tuple[str, ...] = ()
     place: str = ""
     """Where it was read: file and line."""
+    rejected: str = ""
+    """A worse answer, where preferences are to be learnt."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Record":
@@ -90,7 +92,8 @@ class Question:
         return cls(**value)
 
 
-RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place")
+RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place",
+                "rejected")  # fmt: skip
 QUESTION_TEXTS = ("id", "task", "question", "form", "specialty", "group")
 
 

@@ -3,6 +3,7 @@
 Left out: the corpus itself (`limbeck.stages.prepare`) and what is done with a batch.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,8 +31,8 @@ class BatchingConfig(Config):
     """Records of one micro-batch, on average."""
     accumulation_steps: Annotated[int, Field(gt=0)] = 4
     """Micro-batches whose gradients make one optimizer step; records of like length share one."""
-    select: Literal["all", "questions", "text"] = "questions"
-    """Questions with answers, plain text, or both."""
+    select: Literal["all", "questions", "text", "preferences"] = "questions"
+    """Questions with answers, plain text, both, or questions with a rejected answer too."""
     loss_on: Literal["answer", "all"] = "answer"
     """Tokens that carry a loss."""
     max_tokens: Annotated[int, Field(gt=1)] = 512
@@ -48,7 +49,9 @@ class Batches:
     def __init__(
         self, corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
         split: Literal["train", "validation", "test"] = "train",
+        answers: Literal["answer", "rejected"] = "answer",
     ) -> None:  # fmt: skip
+        """Batches of records with their answers, or with those that preferences reject."""
         self.config = config
         self.pad = tokenizer.pad_token_id
         path = corpus / "records" / f"{split}.jsonl"
@@ -62,7 +65,10 @@ class Batches:
             )
         self.specialties = [records[row].specialty for row in self.rows]
         self.shown = self._repeat([records[row].source for row in self.rows], path)
-        self._read([records[row] for row in self.rows], tokenizer)
+        shown = [records[row] for row in self.rows]
+        if answers == "rejected":
+            shown = [dataclasses.replace(record, answer=record.rejected) for record in shown]
+        self._read(shown, tokenizer)
 
     def _repeat(self, sources: list[str], path: Path) -> np.ndarray:
         """Every record as often as one pass shows it."""
@@ -101,9 +107,27 @@ class Batches:
         """Records that one optimizer step sees."""
         return self.config.batch_records * self.config.accumulation_steps
 
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that one optimizer step sees, in the mean."""
+        lengths = self.ends[1:] - self.ends[:-1]
+        return float(lengths[self.shown].mean()) * self.records_per_step
+
+    def count_tokens(self, steps: int) -> int:
+        """Tokens that so many optimizer steps see, padding not counted."""
+        lengths = self.ends[1:] - self.ends[:-1]
+        passes, rest = divmod(steps * self.records_per_step, len(self.shown))
+        last = np.random.default_rng((self.config.seed, passes)).permutation(self.shown)[:rest]
+        return passes * int(lengths[self.shown].sum()) + int(lengths[last].sum())
+
+    def prompt(self, index: int) -> list[int]:
+        """The tokens of a record's question, up to where its answer starts."""
+        first = int(self.ends[index])
+        return self.flat[first : first + int(self.starts[index])].tolist()
+
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step, cut so that little of them is padding."""
-        chosen = self._order(step)
+        chosen = self.order(step)
         lengths = self.ends[chosen + 1] - self.ends[chosen]
         by_length = np.argsort(lengths, kind="stable")
         cuts = cut_by_length(
@@ -113,7 +137,7 @@ class Batches:
         )
         return [self.batch(part.tolist()) for part in np.split(chosen[by_length], cuts)]
 
-    def _order(self, step: int) -> np.ndarray:
+    def order(self, step: int) -> np.ndarray:
         """Records of a step: passes over all that is shown, each in an order of its own."""
         first = step * self.records_per_step
         wanted, found = self.records_per_step, []
@@ -195,4 +219,6 @@ def cut_by_length(
 def _selected(record: Record, config: BatchingConfig) -> bool:
     if config.select == "all":
         return True
+    if config.select == "preferences":
+        return bool(record.question) and bool(record.rejected)
     return bool(record.question) == (config.select == "questions")

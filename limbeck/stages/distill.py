@@ -66,11 +66,13 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         work.inputs["teacher"], corpus=corpus, batching=config.batching,
         needs=config.objective.needs(),
     )  # fmt: skip
+    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+    training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
-        batches=Batches(corpus.path, tokenizer=tokenizer, config=config.batching),
+        batches=batches,
         objective=config.objective.build(model=student, teacher=teacher),
-        config=config.training,
+        config=training,
         state=work.state,
         title=work.name,
     )
@@ -78,7 +80,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     return {
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
-        "steps": config.training.steps,
+        "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
         "inherited_ratio": inherited,
         **measure_validation(

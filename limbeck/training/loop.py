@@ -21,6 +21,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.contracts.progress import track
 from limbeck.models.batch import Batch
+from limbeck.training.budget import Steps, count_steps
 from limbeck.training.engine import EngineStepper, gather_engine, set_up_engine, spread_engine
 from limbeck.training.processes import Sharding, find_sharding, gather, open_accelerator, share
 from limbeck.training.schedule import cosine_lr, group_parameters
@@ -32,8 +33,8 @@ from limbeck.training.stepping import Judged, PlainStepper
 class TrainingConfig(Config):
     """How a model is trained, whatever it learns."""
 
-    steps: Annotated[int, Field(gt=0)]
-    """Optimizer steps."""
+    steps: Steps
+    """Optimizer steps: a number, or a share of a token budget (`budget.py`)."""
     lr: Annotated[float, Field(gt=0)] = 0.001
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
@@ -53,6 +54,10 @@ class TrainingConfig(Config):
     save_interval_seconds: Annotated[float, Field(ge=0)] = 30.0
     """At most this much work is lost to a kill; 0 saves every step."""
     log_interval_steps: Annotated[int, Field(gt=0)] = 10
+
+    def settle(self, *, tokens_per_step: float) -> "TrainingConfig":
+        """The same with `steps` as a number."""
+        return self.replace(steps=count_steps(self.steps, tokens_per_step=tokens_per_step))
 
 
 @runtime_checkable

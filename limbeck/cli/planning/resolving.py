@@ -106,10 +106,11 @@ class Resolver:
         return _read_config(teacher) if (Path(teacher) / "config.json").is_file() else None
 
 
-def count_steps(training: Any, *, step_tokens: float) -> int:
-    """Optimizer steps of a training, given the tokens of one."""
-    assert step_tokens > 0
-    return training.steps
+def count_reads(entry: Entry) -> int:
+    """How often one step reads each of its records: samples of a question, answers of a pair."""
+    objective: Any = getattr(entry.config, "objective", None)
+    draws = getattr(objective, "draws", "records")
+    return {"pairs": 2, "rollouts": getattr(objective, "group", 1)}.get(draws, 1)
 
 
 def _target(entry: Entry, field: str) -> str:

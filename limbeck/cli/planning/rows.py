@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from limbeck.cli.planning.resolving import Architectures, Known, Resolver, count_steps
+from limbeck.cli.planning.resolving import Architectures, Known, Resolver, count_reads
 from limbeck.cli.planning.verdicts import judge_serving, judge_training, tell_target
 from limbeck.models.sizing.assumptions import Assumptions
 from limbeck.models.sizing.counting import ModelSize, size_model
@@ -142,8 +142,9 @@ def _plan_training(
     settings: Any = entry.config
     batching, cards = settings.batching, resolver.assumed.training
     step_records = batching.batch_records * batching.accumulation_steps
-    step_tokens = step_records * known.record_tokens
-    num_tokens = int(count_steps(settings.training, step_tokens=step_tokens) * step_tokens)
+    step_tokens = step_records * count_reads(entry) * known.record_tokens
+    training = settings.training.settle(tokens_per_step=step_tokens)
+    num_tokens = int(training.steps * step_tokens)
     teacher = resolver.find_live_teacher(entry)
     workload = Workload(
         records=batching.batch_records,

@@ -32,6 +32,8 @@ class Columns(Config):
     answer: str = "answer"
     department: str = "department"
     """The specialty in the source's own words; the column may be absent."""
+    rejected: str = "rejected"
+    """A worse answer, where preferences are to be learnt; the column may be absent."""
     confidence: str = "confidence"
     """A number between 0 and 1, or a percentage; the column may be absent."""
 
@@ -101,6 +103,7 @@ class TabularConfig(SourceConfig):
         try:
             turns = _find_turns(row.values, self.columns)
             confidence = _read_confidence(row.values.get(self.columns.confidence))
+            rejected = _text(row.values, self.columns.rejected)
         except ShapeError as error:
             return [Drop(error.reason, self.label, row.place, error.detail[:SHOWN_CHARS])]
         specialty = pack.find_specialty(str(row.values.get(self.columns.department) or ""))
@@ -118,6 +121,7 @@ class TabularConfig(SourceConfig):
                     confidence=confidence,
                     history=tuple(texts),
                     place=row.place,
+                    rejected=rejected if index == len(turns) - 1 else "",
                 )
             )
             texts += [question, answer]
