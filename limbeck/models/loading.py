@@ -20,6 +20,7 @@ import limbeck.models.moe  # noqa: F401  (registers the architecture with the Au
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.int8 import is_int8, load_int8, save_int8
+from limbeck.models.vision import LimbeckVisionConfig, write_preprocessor
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         ) from error
     if not (folder / "config.json").is_file():
         return
-    rows = read_config(folder).get("vocab_size")
+    config = read_config(folder)
+    rows = config.get("text_config", config).get("vocab_size")
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if isinstance(rows, int) and highest >= rows:
         raise CheckpointError(
@@ -123,12 +125,14 @@ def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def save_checkpoint(
     model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    """Write a model and its tokenizer as a transformers folder."""
+    """Write a model, its tokenizer, and how it reads images, as a transformers folder."""
     if is_int8(model.config.to_dict()):
         save_int8(model, folder)
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if isinstance(model.config, LimbeckVisionConfig):
+        write_preprocessor(model.config, folder)
 
 
 def open_start(

@@ -15,10 +15,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-import limbeck.models.moe  # noqa: F401  (registers the architecture with the Auto classes)
+import limbeck.models.moe
+import limbeck.models.vision  # noqa: F401  (both register architectures with the Auto classes)
 from limbeck.contracts.errors import CheckpointError
 
-Role = Literal["embedding", "expert", "gate", "matrix", "vector"]
+Role = Literal["embedding", "expert", "gate", "matrix", "vector", "vision"]
 KV_BYTES = 2
 """Of one cached number, bfloat16."""
 TRAINING_RATIO = 3
@@ -84,7 +85,8 @@ class ModelSize:
 
     parameters: int
     active_parameters: int
-    """That one token uses: of the experts only the picked ones; embeddings in full."""
+    """That one token of text uses: of the experts only the picked ones, embeddings in full, and
+    nothing of an image encoder."""
     embedding_parameters: int
     """Embeddings and language head; tied ones count once."""
     expert_parameters: int
@@ -120,12 +122,12 @@ def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
     """
     assert context_tokens > 0
     tensors = list(_list_tensors(config))
-    totals = dict.fromkeys(("embedding", "expert", "gate", "matrix", "vector"), 0)
+    totals = dict.fromkeys(("embedding", "expert", "gate", "matrix", "vector", "vision"), 0)
     for tensor in tensors:
         totals[tensor.role] += tensor.numel
     parameters = sum(totals.values())
     share = _picked_experts(config) / _num_experts(config) if totals["expert"] else 1.0
-    active = parameters - totals["expert"] + round(totals["expert"] * share)
+    active = parameters - totals["vision"] - totals["expert"] + round(totals["expert"] * share)
     multiplied = sum(
         tensor.numel * tensor.products * (share if tensor.role == "expert" else 1.0)
         for tensor in tensors
@@ -171,7 +173,7 @@ def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
     for name, parameter in model.named_parameters():
         *shape, columns = parameter.shape or (1,)
         rows = math.prod(shape)
-        is_table = id(parameter) in tables
+        is_table = id(parameter) in tables and "position_embedding" not in name
         role = "embedding" if is_table else _find_role(name, parameter, config=config)
         yield _Tensor(
             role, parameter.numel(), rows, columns,
@@ -180,7 +182,7 @@ def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
 
 
 def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
-    if role == "vector" or (role == "expert" and name.endswith("bias")):
+    if role in ("vector", "vision") or (role == "expert" and name.endswith("bias")):
         return 0.0
     # A fusion looks at the outputs of every picked expert.
     if ".fusion.key" in name or ".fusion.value" in name:
@@ -190,6 +192,8 @@ def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
 
 def _find_role(name: str, parameter: nn.Parameter, *, config: PreTrainedConfig) -> Role:
     segments = name.split(".")
+    if config.model_type == "limbeck_vision" and segments[0] != "language_model":
+        return "vision"
     if "experts" in segments:
         return "expert"
     if parameter.ndim < 2:

@@ -3,4 +3,5 @@
 OBJECTIVES = {
     "next_token": "limbeck.objectives.likelihood:NextToken",
     "soft_target": "limbeck.objectives.divergence:SoftTarget",
+    "contrastive": "limbeck.objectives.contrast:Contrastive",
 }

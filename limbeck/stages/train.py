@@ -17,6 +17,7 @@ from limbeck.models.batch import find_keep
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.loading import open_start, save_checkpoint
 from limbeck.models.sizing import size_model
+from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
 from limbeck.training.loop import TrainingConfig, fit
@@ -49,7 +50,12 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the trained checkpoint, its training curve, and a mixture's expert load."""
     corpus = work.one("corpus")
     tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
-    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+    data: Any = {
+        "tokenizer": tokenizer,
+        "config": config.batching,
+        "image_format": image_format(model.config),
+    }
+    batches = Batches(corpus.path, **data)
     objective = config.objective.build(model=model, teacher=None)
     history = fit(
         model, batches=batches, objective=objective, config=config.training,
@@ -65,9 +71,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "steps": config.training.steps,
         "parameters": sum(item.numel() for item in model.parameters()),
         "passes": config.training.steps * batches.records_per_step / len(batches.shown),
-        **measure_validation(
-            model, held_out_batches(corpus.path, tokenizer=tokenizer, config=config.batching)
-        ),
+        **measure_validation(model, held_out_batches(corpus.path, **data)),
     }
 
 
@@ -88,7 +92,8 @@ def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, Any]:
         members = [index for index in chosen if batches.specialties[index] == name]
         for first in range(0, len(members), 64):
             batch = batches.batch(members[first : first + 64]).to(model.device)
-            routing = forward(batch.input_ids, find_keep(batch.labels)).routing
+            keep = find_keep(batch.labels)
+            routing = forward(batch.input_ids, keep, pixels=batch.pixels).routing
             if not routing:
                 return {}
             tokens = batch.tokens.reshape(-1)
