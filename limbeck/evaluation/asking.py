@@ -41,6 +41,7 @@ class Asked:
     agreement_ratio: float
     confidence_ratio: float
     option_scores: tuple[float, ...]
+    options: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Asked":
@@ -48,6 +49,7 @@ class Asked:
         value = dict(value)
         value["expected"] = tuple(value["expected"])
         value["option_scores"] = tuple(value["option_scores"])
+        value["options"] = tuple(value.get("options", ()))
         return cls(**value)
 
 
@@ -214,6 +216,7 @@ def judge(question: Question, response: Response) -> Asked:
         question.specialty, question.group, response.text, verdict.correct,
         round(verdict.agreement_ratio, DIGITS), round(response.confidence_ratio, DIGITS),
         tuple(round(score, DIGITS) for score in response.option_scores),
+        question.options if response.option_scores else (),
     )  # fmt: skip
 
 
