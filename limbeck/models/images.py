@@ -57,11 +57,14 @@ def open_image(source: Path | bytes, *, place: str = "") -> Image.Image:
             _check_size(opened, where)
             opened.load()
             return _to_eight_bits(ImageOps.exif_transpose(opened), where)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = "image_too_large" if "bomb" in str(error) else "image_unreadable"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"is absurdly large ({error}); make it smaller", reason="image_too_large", path=where
+        ) from error
+    except UnidentifiedImageError as error:
         raise ImageError(
             "is no image that can be read; give a PNG, a JPEG or the like",
-            reason=reason, path=where,
+            reason="image_unreadable", path=where,
         ) from error  # fmt: skip
     except ImageError:
         raise
