@@ -102,7 +102,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
     if not path.is_file():
         raise DataError("no such file; check the path in the recipe", path=path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError("is one array, expected an archive (.npz) of several", path=path)
             if name not in archive.files:
