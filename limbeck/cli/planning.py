@@ -17,6 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.batching import Batches
+from limbeck.models.images import ImageFormat
 from limbeck.models.loading import load_tokenizer
 from limbeck.models.sizing import (
     ModelSize,
@@ -31,6 +32,8 @@ from limbeck.pipeline import Entry
 ASSUMED_VOCAB = 2000
 ASSUMED_TOKENS = 40.0
 """Tokens of a record, padding included, where no corpus tells."""
+ASSUMED_IMAGE = ImageFormat(32, 1, 0.5, 0.5, num_tokens=16, token_id=0)
+"""For the lengths of records with images, which no encoder reads here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ def plan(entries: Mapping[str, Entry], *, root: Path) -> dict[str, Any]:
             rows.append({"name": entry.name, "stage": entry.config.stage})
             continue
         configs[entry.name] = config
-        size = size_model(config, context_tokens=min(128, config.max_position_embeddings))
+        size = size_model(config, context_tokens=_context_tokens(config))
         rows.append(_row(entry, size, speed, _know(entry, known, root)))
     return {
         "rows": rows,
@@ -80,7 +83,10 @@ def _know(entry: Entry, known: dict[str, Known], root: Path) -> Known:
         folder = root / name if (root / name).is_dir() else Path(name)
         if name and (folder / "tokenizer").is_dir():
             tokenizer = load_tokenizer(folder / "tokenizer")
-            batches = Batches(folder, tokenizer=tokenizer, config=entry.config.batching)  # pyright: ignore[reportAttributeAccessIssue]
+            batches = Batches(
+                folder, tokenizer=tokenizer, image_format=ASSUMED_IMAGE,
+                config=entry.config.batching,  # pyright: ignore[reportAttributeAccessIssue]
+            )  # fmt: skip
             mean = batches.num_tokens / len(batches)
             known[name] = Known(Vocabulary.of(tokenizer), mean, True)
         else:
@@ -101,6 +107,8 @@ def _find_config(
             return start.describe(_know(entry, known, root).vocabulary)  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(start, str):
             config = configs.get(start) or _read_config(start)
+            if entry.config.stage == "extend":
+                return settings.encoder.describe(config, image_token_id=0)
             if entry.config.stage != "prune":
                 return config
             changes = {
@@ -111,6 +119,10 @@ def _find_config(
             }  # fmt: skip
             return type(config).from_dict(config.to_dict() | changes)
     return None
+
+
+def _context_tokens(config: PreTrainedConfig) -> int:
+    return min(128, config.get_text_config().max_position_embeddings)
 
 
 def _shrink(width: int, ratio: float, multiple: int) -> int:
