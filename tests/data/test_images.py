@@ -1,6 +1,8 @@
 """Images in a corpus: read, checked, copied, split by image, batched with their tokens."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from limbeck.models.loading import load_tokenizer
 from limbeck.stages import prepare
 
 FINDINGS = [{"label": 0, "answer": "正常"}, {"label": 1, "answer": "肺炎", "forms_per_image": 2}]
+TESTBED = Path(os.environ.get("LIMBECK_TESTBED", "../shared/data"))
+XRAYS = TESTBED / "medical" / "images" / "pneumoniamnist.npz"
 FORMS = {"train": ["有什么发现？", "结果如何？"], "evaluation": ["怎么样？", "是什么？"]}
 
 
@@ -250,3 +254,16 @@ def test_what_a_model_cannot_read_is_refused(image_format, config, message, corp
             corpus, tokenizer=load_tokenizer(corpus / "tokenizer"), image_format=image_format,
             config=BatchingConfig(**config),
         )  # fmt: skip
+
+
+@pytest.mark.skipif(not XRAYS.is_file(), reason="the test bed lies outside the project")
+def test_chest_xrays(tmp_path):
+    corpus, counts = make(tmp_path, source(XRAYS, specialty="respiratory"))
+    asked = questions(corpus)
+    assert len({item.images for item in asked}) == 524
+    assert sum("肺炎" in item.answers for item in asked) == 2 * 389
+    # The archive repeats ten images of `val` in `train`.
+    assert counts["dropped"]["in_evaluation"] == 10
+    learnt = {name for items in records(corpus).values() for item in items for name in item.images}
+    assert len(learnt) > 3800
+    assert not learnt & {name for item in asked for name in item.images}

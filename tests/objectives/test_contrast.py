@@ -1,5 +1,6 @@
 """Aligning images with texts: the loss is a plain sum over pairs, the text model stays still."""
 
+import copy
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.images import IMAGE_TOKEN
 from limbeck.models.seeing import EncoderConfig, add_encoder
 from limbeck.objectives.contrast import Contrastive, distinct_texts, pairwise_sigmoid_loss
+from limbeck.training.loop import TrainingConfig, fit
 
 
 @pytest.fixture
@@ -107,3 +109,25 @@ def test_text_alone_counts_nothing(seeing, batch):
 def test_a_model_that_sees_nothing_is_refused(dense):
     with pytest.raises(CheckpointError, match="extend"):
         Contrastive(kind="contrastive").build(model=dense, teacher=None)
+
+
+def align(seeing, batch, state, *, stop=None):
+    def source(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return [batch]
+
+    fit(
+        seeing, batches=source, state=state, title="test",
+        objective=Contrastive(kind="contrastive", bias=0).build(model=seeing, teacher=None),
+        config=TrainingConfig(steps=4, lr=0.01, save_interval_seconds=0.0),
+    )  # fmt: skip
+    return torch.cat([item.flatten() for item in seeing.state_dict().values()])
+
+
+def test_a_resumed_alignment_equals_the_uninterrupted_one(seeing, batch, tmp_path):
+    broken, resumed = copy.deepcopy(seeing), copy.deepcopy(seeing)
+    expected = align(seeing, batch, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        align(broken, batch, tmp_path / "b", stop=2)
+    assert torch.equal(align(resumed, batch, tmp_path / "b"), expected)
