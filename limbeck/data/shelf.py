@@ -7,7 +7,6 @@ says about its images (`sources/`), and the pixels that a model reads (`limbeck.
 import dataclasses
 import hashlib
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -108,12 +107,15 @@ def read_array(path: Path, name: str) -> np.ndarray:
             if name not in archive.files:
                 known = ", ".join(archive.files) or "none"
                 raise DataError(f"has no array {name!r}; arrays: {known}", path=path)
-            return archive[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"is no NumPy archive that can be read: {str(error)[:200]}", path=path) \
-            from None  # fmt: skip
+            found = archive[name]
+            if not isinstance(found, np.ndarray):
+                raise DataError(f"holds bytes under {name!r}, expected an array", path=path)
+            return found
+    except DataError:
+        raise
+    except Exception as error:  # numpy raises whatever damaged bytes lead it to
+        message = f"is no NumPy archive that can be read: {str(error)[:200]}"
+        raise DataError(message, path=path) from None
 
 
 def _squeeze(pixels: np.ndarray) -> np.ndarray:
