@@ -1,5 +1,7 @@
 """Artifacts made by hand, for tests of single stages."""
 
+import numpy as np
+
 from limbeck.contracts.artifacts import Artifact, Manifest
 
 
@@ -13,3 +15,20 @@ def make_artifact(folder, kind, *, parents=None, seconds=1.0):
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return Artifact(folder, manifest)
+
+
+def draw_discs(path, *, train=64, val=24, side=12, seed=0):
+    """An archive as MedMNIST writes it: noise, with a bright disc in half of the images."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    arrays = {}
+    for split, count in (("train", train), ("val", val)):
+        labels = np.arange(count) % 2
+        images = rng.integers(0, 90, (count, side, side))
+        for image, label in zip(images, labels, strict=True):
+            row, column = rng.integers(4, side - 4, 2)
+            image[((y - row) ** 2 + (x - column) ** 2 < 14) & bool(label)] += 150
+        arrays[f"{split}_images"] = images.astype(np.uint8)
+        arrays[f"{split}_labels"] = labels.astype(np.uint8)[:, None]
+    np.savez(path, **arrays)
+    return path

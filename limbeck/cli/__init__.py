@@ -209,6 +209,9 @@ def list_names(
 def ask(
     model: Annotated[Path, typer.Argument(help="A checkpoint or bundle, as runs/demo/int8.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
+    images: Annotated[
+        list[Path], typer.Option("--image", help="An image that the question is about.")
+    ] = [],  # noqa: B006
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 200,
 ) -> None:
@@ -216,7 +219,9 @@ def ask(
     with _told():
         answerer = part("runtimes").open_answerer(model, num_threads=threads)
         asking = part("asking")
-        for piece in asking.stream_answer(answerer, question, max_new_tokens=max_new_tokens):
+        for piece in asking.stream_answer(
+            answerer, question, max_new_tokens=max_new_tokens, images=images
+        ):
             typer.echo(piece, nl=False)
         typer.echo()
 

@@ -4,9 +4,10 @@ Left out: serving (another engine), and generation itself (`limbeck.runtimes`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from limbeck.contracts.answering import Answerer
+from limbeck.contracts.answering import Answerer, Prompt
 from limbeck.contracts.errors import DataError
 
 UNSURE_RATIO = 0.8
@@ -18,16 +19,20 @@ that it made up to what its pack holds nothing about.
 MACHINE_MADE = "（机器生成，仅供参考 / machine-made, no substitute for a doctor）"
 
 
-def stream_answer(answerer: Answerer, question: str, *, max_new_tokens: int) -> Iterator[str]:
+def stream_answer(
+    answerer: Answerer, question: str, *, max_new_tokens: int, images: Sequence[Path] = ()
+) -> Iterator[str]:
     """Pieces of the answer as they come, then how sure the model was.
 
     Raises:
-        DataError: the question is empty.
+        DataError: the question is empty, or has images that the model cannot see.
+        ImageError: an image cannot be read.
     """
     if not question.strip():
         raise DataError('the question is empty; ask something, as "高血压有哪些常见症状？"')
+    asked = Prompt(question, tuple(images))
     logs: list[float] = []
-    for piece, probability in answerer.stream(question, max_new_tokens=max_new_tokens):
+    for piece, probability in answerer.stream(asked, max_new_tokens=max_new_tokens):
         logs.append(math.log(max(probability, 1e-12)))
         yield piece
     confidence = math.exp(sum(logs) / len(logs)) if logs else 0.0

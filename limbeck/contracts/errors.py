@@ -4,6 +4,7 @@
     |-- RecipeError (ValueError)             a recipe or an override is wrong: every fault at once
     |-- UnknownNameError (LookupError)       a name stands in no table
     |-- DataError (ValueError)               a source file or a record is wrong
+    |   |-- ImageError                       an image cannot be read
     |   `-- LeakError                        training and evaluation share a question
     |-- ArtifactError (ValueError)           a folder is not the artifact that was expected
     |   `-- CheckpointError                  a model folder cannot be read or does not fit
@@ -68,6 +69,14 @@ class DataError(LimbeckError, ValueError):
         self.line = line
         place = f"{path}:{line}: " if line else (f"{path}: " if path else "")
         super().__init__(place + message)
+
+
+class ImageError(DataError):
+    """An image cannot be read; `reason` is what the data card counts it under."""
+
+    def __init__(self, message: str, *, reason: str, path: Path | str = "") -> None:
+        self.reason = reason
+        super().__init__(message, path=path)
 
 
 class LeakError(DataError):

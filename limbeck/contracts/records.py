@@ -42,6 +42,7 @@ class Record:
     """Earlier turns of the conversation: user, assistant, user, assistant."""
     entities: tuple[Entity, ...] = ()
     images: tuple[str, ...] = ()
+    """What the question is about: files in the corpus's folder."""
     place: str = ""
     """Where it was read: file and line."""
     rejected: str = ""
@@ -77,6 +78,8 @@ class Question:
     specialty: str = ""
     group: str = ""
     """What is asked, without its phrasing: the leak check compares groups where it must."""
+    images: tuple[str, ...] = ()
+    """What the question is about: files in the corpus's folder."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Question":
@@ -89,6 +92,7 @@ class Question:
         value = dict(value)
         value["answers"] = _read_texts(value, "answers")
         value["options"] = _read_texts(value, "options")
+        value["images"] = _read_texts(value, "images")
         return cls(**value)
 
 

@@ -9,6 +9,7 @@ SOURCES: Table = {
     "hub": "limbeck.data.sources.hub:Config",
     "triples": "limbeck.data.sources.triples:Config",
     "knowledge": "limbeck.data.sources.knowledge:Config",
+    "images": "limbeck.data.sources.images:Config",
     "labelled": "limbeck.data.sources.labelled:Config",
 }
 """Where records come from: each a Config whose `read` yields them."""

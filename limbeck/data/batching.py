@@ -17,8 +17,10 @@ from transformers import PreTrainedTokenizerBase
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record, read_records
+from limbeck.data.pixels import Pixels
 from limbeck.data.rendering import render_records
 from limbeck.models.batch import IGNORED, Batch
+from limbeck.models.images import ImageFormat
 
 CHUNK_RECORDS = 4096
 MOST_CUTS = 256
@@ -33,8 +35,10 @@ class BatchingConfig(Config):
     """Micro-batches whose gradients make one optimizer step; records of like length share one."""
     select: Literal["all", "questions", "text", "preferences"] = "questions"
     """Questions with answers, plain text, both, or questions with a rejected answer too."""
+    images: Literal["all", "with", "without"] = "all"
+    """Records with images, without, or both."""
     loss_on: Literal["answer", "all"] = "answer"
-    """Tokens that carry a loss."""
+    """Tokens that carry a loss; an image's never do."""
     max_tokens: Annotated[int, Field(gt=1)] = 512
     """Longer records are cut at their end."""
     repeats: Mapping[str, Annotated[int, Field(gt=0)]] = {}
@@ -49,22 +53,32 @@ class Batches:
     def __init__(
         self, corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
         split: Literal["train", "validation", "test"] = "train",
+        image_format: ImageFormat | None = None,
         answers: Literal["answer", "rejected"] = "answer",
     ) -> None:  # fmt: skip
         """Batches of records with their answers, or with those that preferences reject."""
         self.config = config
         self.pad = tokenizer.pad_token_id
+        self.pixels = Pixels(corpus, image_format=image_format)
         path = corpus / "records" / f"{split}.jsonl"
         records = list(read_records(path))
         self.rows = [row for row, record in enumerate(records) if _selected(record, config)]
         if not self.rows:
             raise DataError(
-                f"no record is selected by select={config.select!r}; prepare more data or select "
-                "others",
+                f"no record is selected by select={config.select!r}, images={config.images!r}; "
+                "prepare more data or select others",
                 path=path,
             )
         self.specialties = [records[row].specialty for row in self.rows]
         self.shown = self._repeat([records[row].source for row in self.rows], path)
+        self.images = [records[row].images for row in self.rows]
+        if image_format is None and any(self.images):
+            raise DataError(
+                f"{sum(map(bool, self.images))} of the selected records have images, which the "
+                "model cannot see; give it an encoder with an `extend` entry, or set "
+                "batching.images: without",
+                path=path,
+            )
         shown = [records[row] for row in self.rows]
         if answers == "rejected":
             shown = [dataclasses.replace(record, answer=record.rejected) for record in shown]
@@ -85,8 +99,16 @@ class Batches:
     def _read(self, records: list[Record], tokenizer: PreTrainedTokenizerBase) -> None:
         flat, ends, starts = [], [0], []
         for first in range(0, len(records), CHUNK_RECORDS):
-            for item in render_records(tokenizer, records[first : first + CHUNK_RECORDS]):
+            chunk = records[first : first + CHUNK_RECORDS]
+            found = render_records(tokenizer, chunk, image_format=self.pixels.image_format)
+            for item, record in zip(found, chunk, strict=True):
                 ids = item.input_ids[: self.config.max_tokens]
+                if record.images and item.answer_start > len(ids):
+                    raise DataError(
+                        f"record {record.id}: its images and its question are "
+                        f"{item.answer_start} tokens, max_tokens is {self.config.max_tokens}; "
+                        "raise it"
+                    )
                 flat.append(np.asarray(ids, dtype=np.int32))
                 ends.append(ends[-1] + len(ids))
                 starts.append(min(item.answer_start, len(ids)))
@@ -168,21 +190,26 @@ class Batches:
             tokens[place, :size] = True
             first = int(self.starts[index]) if self.config.loss_on == "answer" else 0
             labels[place, first:size] = ids[place, first:size]
+        images = self.pixels.gather([self.images[index] for index in indices])
+        if self.pixels.image_format is not None:
+            labels[ids == self.pixels.image_format.token_id] = IGNORED
         return Batch(
             torch.from_numpy(ids), torch.from_numpy(labels),
-            torch.tensor(indices, dtype=torch.int64), torch.from_numpy(tokens),
+            torch.tensor(indices, dtype=torch.int64), torch.from_numpy(tokens), images,
         )  # fmt: skip
 
 
 def held_out_batches(
-    corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig
-) -> Iterator[Batch]:
+    corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
+    image_format: ImageFormat | None = None,
+) -> Iterator[Batch]:  # fmt: skip
     """The validation records that the config selects, each once; nothing where there is none."""
     records = read_records(corpus / "records" / "validation.jsonl")
     if any(_selected(record, config) for record in records):
         once = config.replace(repeats={})
         yield from Batches(
-            corpus, tokenizer=tokenizer, config=once, split="validation"
+            corpus, tokenizer=tokenizer, config=once, split="validation",
+            image_format=image_format,
         ).in_turn()  # fmt: skip
 
 
@@ -217,6 +244,8 @@ def cut_by_length(
 
 
 def _selected(record: Record, config: BatchingConfig) -> bool:
+    if config.images != "all" and bool(record.images) != (config.images == "with"):
+        return False
     if config.select == "all":
         return True
     if config.select == "preferences":

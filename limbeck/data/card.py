@@ -37,7 +37,10 @@ REASONS = {
     "over_limit": "超出上限", "undecodable": "无法解码", "not_an_object": "不是对象",
     "wrong_type": "类型错误", "heading": "标题残留", "cut_text": "截断文本", "sentence": "整句",
     "empty": "空", "tail_is_head": "首尾相同", "duplicate_triple": "重复三元组",
-    "relation_not_asked": "未用关系",
+    "relation_not_asked": "未用关系", "image_missing": "图像缺失", "image_unreadable": "不是图像",
+    "image_damaged": "图像损坏", "image_empty": "图像为空", "image_too_large": "图像过大",
+    "image_mode": "图像格式不支持", "image_outside": "图像在文件夹外",
+    "images_not_read": "未读取图像", "unknown_label": "标签无含义",
 }  # fmt: skip
 
 

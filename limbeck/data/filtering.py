@@ -47,7 +47,7 @@ def clean_record(record: Record) -> Record:
     return dataclasses.replace(
         record, question=question, answer=clean(record.answer), history=history,
         rejected=clean(record.rejected) if record.rejected else "",
-        group=normalise(history[0] if history else question),
+        group=record.group if record.images else normalise(history[0] if history else question),
     )  # fmt: skip
 
 
@@ -67,11 +67,12 @@ def find_misfit(record: Record, config: LengthConfig) -> str:
 def drop_asked(
     records: Iterable[Record], questions: Iterable[Question], *, ledger: Ledger
 ) -> list[Record]:
-    """The records whose question no evaluation asks in the same words."""
-    asked = {normalise(question.question) for question in questions}
+    """The records whose question no evaluation asks in the same words, or about their image."""
+    asked = {normalise(item.question) for item in questions if not item.images}
+    asked |= {image for item in questions for image in item.images}
     kept = []
     for record in records:
-        if question_key(record) in asked:
+        if asked.intersection((question_key(record), *record.images)):
             ledger.drop_record(record, reason="in_evaluation")
         else:
             kept.append(record)
@@ -81,15 +82,19 @@ def drop_asked(
 def drop_duplicates(
     records: Sequence[Record], *, free_text: set[str], config: NearConfig, ledger: Ledger
 ) -> list[Record]:
-    """The records that say something for the first time; near ones are sought in free text."""
+    """The records that say something for the first time; near ones are sought in free text.
+
+    About different images the same words say something else.
+    """
     exact, near = Exact(), Near(config)
     kept = []
     with track("near duplicates", total=len(records), unit="records") as advance:
         for record in records:
-            texts = (*record.history, record.question, record.answer)
+            texts = (*record.images, *record.history, record.question, record.answer)
+            is_text = record.source in free_text and not record.images
             if first := exact.find(*texts, id=record.id):
                 ledger.drop_record(record, reason="duplicate", detail=f"of {first}")
-            elif record.source in free_text and (first := near.find("".join(texts), id=record.id)):
+            elif is_text and (first := near.find("".join(texts), id=record.id)):
                 ledger.drop_record(record, reason="near_duplicate", detail=f"of {first}")
             else:
                 kept.append(record)
@@ -106,7 +111,16 @@ def drop_doubtful(
     ledger: Ledger,
     seed: int,
 ) -> list[Record]:
-    """The records above the threshold, by their own confidence or else by the scorer's."""
+    """The records above the threshold, by their own confidence or else by the scorer's.
+
+    The scorer judges text by text; where an image answers, it has nothing to say, and all pass.
+    """
+    records = [
+        dataclasses.replace(record, confidence=1.0)
+        if record.images and record.confidence == UNSCORED
+        else record
+        for record in records
+    ]
     scorer.fit(records, config=config, threshold=threshold, seed=seed)
     unscored = [record for record in records if record.confidence == UNSCORED]
     scores = iter(scorer.score_all(unscored))

@@ -10,6 +10,7 @@ from typing import cast
 from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.records import Record
+from limbeck.models.images import ImageFormat, place_image_tokens
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ def render_record(tokenizer: PreTrainedTokenizerBase, record: Record) -> Rendere
     return render_records(tokenizer, [record])[0]
 
 
-def render_records(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]) -> list[Rendered]:
-    """Many records as tokens, tokenised in one call."""
-    prompts = [
-        prompt_text(tokenizer, record.question, history=record.history) if record.question else ""
-        for record in records
-    ]
+def render_records(
+    tokenizer: PreTrainedTokenizerBase, records: Sequence[Record],
+    *, image_format: ImageFormat | None = None,
+) -> list[Rendered]:  # fmt: skip
+    """Many records as tokens, tokenised in one call; those with images need a format of theirs."""
+    prompts = [_given(tokenizer, record, image_format=image_format) for record in records]
     given = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     answers = [record.answer for record in records]
     learnt = tokenizer(answers, add_special_tokens=False)["input_ids"]
@@ -63,3 +64,17 @@ def render_records(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record]
         Rendered([*before, *after, *end], len(before))
         for before, after in zip(given, learnt, strict=True)
     ]
+
+
+def _given(
+    tokenizer: PreTrainedTokenizerBase, record: Record, *, image_format: ImageFormat | None
+) -> str:
+    """What stands before a record's answer: images first, then its turns."""
+    turns = [*record.history, record.question]
+    if record.images:
+        assert image_format is not None
+        num_tokens = image_format.num_tokens * len(record.images)
+        turns = place_image_tokens(turns, num_tokens=num_tokens)
+    if not record.question:
+        return turns[0]
+    return prompt_text(tokenizer, turns[-1], history=turns[:-1])

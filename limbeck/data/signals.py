@@ -21,7 +21,9 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.data.batching import BatchingConfig
 from limbeck.models.batch import Batch, Targets, find_keep
 from limbeck.models.forward import KeptForward
+from limbeck.models.images import ImageFormat
 from limbeck.models.loading import load_model, load_tokenizer
+from limbeck.models.vision import image_format
 
 
 class Description(Config):
@@ -50,15 +52,16 @@ class LiveTeacher:
     def __init__(self, model: PreTrainedModel, *, layers: Sequence[int], vocab: int) -> None:
         self.model = KeptForward(model.eval().requires_grad_(False))
         self.layers = tuple(layers)
-        self.hidden = int(model.config.hidden_size)
+        self.hidden = int(model.config.get_text_config().hidden_size)
         self.vocab = vocab
+        self.sees = image_format(model.config)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:
         """The whole distribution at each kept position."""
         keep = find_keep(batch.labels)
         self.model.to(batch.input_ids.device)
-        output = self.model(batch.input_ids, keep, self.layers)
+        output = self.model(batch.input_ids, keep, self.layers, batch.pixels)
         return Targets(output.logits, None, None, output.hidden)
 
 
@@ -209,14 +212,16 @@ def _check_shard(
 
 def open_teacher(
     artifacts: Sequence[Artifact], *, corpus: Artifact, batching: BatchingConfig,
-    needs: tuple[float, tuple[int, ...]] | None,
+    needs: tuple[float, tuple[int, ...]] | None, sees: ImageFormat | None = None,
 ) -> LiveTeacher | RecordedTeacher | None:  # fmt: skip
     """The teacher in a checkpoint, run live, or in recorded signals; None where none is needed.
 
-    `needs` are the temperature and the layers that the objective asks for.
+    `needs` are the temperature and the layers that the objective asks for, `sees` the format of
+    the images that batches hold; recorded signals fit any.
 
     Raises:
-        ArtifactError: the signals are of another corpus, other batching or another tokenizer.
+        ArtifactError: the signals are of another corpus, other batching or another tokenizer, or
+            a live teacher reads other images.
     """
     if needs is None:
         return None
@@ -231,13 +236,21 @@ def open_teacher(
                 "corpus with `tokenizer: {kind: folder, path: ...}` of the teacher"
             )
         vocab = len(load_tokenizer(artifact.path))
-        return LiveTeacher(load_model(artifact.path), layers=layers, vocab=vocab)
+        live = LiveTeacher(load_model(artifact.path), layers=layers, vocab=vocab)
+        if sees not in (None, live.sees) and batching.images != "without":
+            raise ArtifactError(
+                f"{artifact.path}: the teacher reads images as {live.sees}, the student as {sees}; "
+                "give both an encoder of the same sizes, record the teacher's signals, or set "
+                "batching.images: without"
+            )
+        return live
     teacher = RecordedTeacher(artifact.path, temperature=temperature, layers=layers)
     found = teacher.description
     for what, theirs, wanted in (
         ("corpus", found.corpus_hash, corpus.manifest.content_hash),
         ("tokenizer", found.tokenizer_hash, hash_file(ours)),
         ("select", found.batching.select, batching.select),
+        ("images", found.batching.images, batching.images),
         ("loss_on", found.batching.loss_on, batching.loss_on),
         ("max_tokens", found.batching.max_tokens, batching.max_tokens),
     ):

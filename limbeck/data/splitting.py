@@ -42,31 +42,44 @@ def split(records: Sequence[Record], *, config: SplitConfig, seed: int) -> dict[
 
 
 def question_key(record: Record) -> str:
-    """What a record asks, whatever its spacing, punctuation and width; '' for plain text."""
+    """What a record asks, whatever its spacing, punctuation and width; '' for plain text.
+
+    About an image, the question is what the image is: many images are asked about in one way.
+    """
+    if record.images:
+        return ""
     return normalise("".join((*record.history, record.question)))
 
 
 def check_leaks(
     train: Iterable[Record], *, held_out: Iterable[Record], questions: Iterable[Question]
 ) -> None:
-    """Nothing, when no question text and no group of training stands in what is held out.
+    """Nothing, when no question text, image or group of training stands in what is held out.
 
     Raises:
         LeakError: one does, with both places.
     """
     texts: dict[str, Record] = {}
     groups: dict[str, Record] = {}
+    images: dict[str, Record] = {}
     for record in train:
         if key := question_key(record):
             texts.setdefault(key, record)
         if record.group:
             groups.setdefault(record.group, record)
+        for image in record.images:
+            images.setdefault(image, record)
     for record in held_out:
         _raise_if(texts.get(question_key(record)), record.question, where=f"record {record.id}")
         _raise_if(groups.get(record.group), record.group, where=f"record {record.id}")
+        for image in record.images:
+            _raise_if(images.get(image), image, where=f"record {record.id}")
     for question in questions:
         where = f"{question.task} question {question.id}"
-        _raise_if(texts.get(normalise(question.question)), question.question, where=where)
+        for image in question.images:
+            _raise_if(images.get(image), image, where=where)
+        if not question.images:
+            _raise_if(texts.get(normalise(question.question)), question.question, where=where)
         _raise_if(groups.get(question.group), question.group, where=where)
 
 
@@ -79,18 +92,18 @@ def _raise_if(record: Record | None, shared: str, *, where: str) -> None:
 
 
 def _merge_groups(records: Iterable[Record]) -> dict[str, str]:
-    """Union-find parents: groups that share a question text have one root, the least name."""
+    """Union-find parents: groups that share a question or image have one root, the least name."""
     parents: dict[str, str] = {}
     first: dict[str, str] = {}
     for record in records:
         parents.setdefault(record.group, record.group)
-        key = question_key(record)
-        if not key:
-            continue
-        left = _find(parents, first.setdefault(key, record.group))
-        right = _find(parents, record.group)
-        low, high = min(left, right), max(left, right)
-        parents[high] = low
+        for key in record.images or (question_key(record),):
+            if not key:
+                continue
+            left = _find(parents, first.setdefault(key, record.group))
+            right = _find(parents, record.group)
+            low, high = min(left, right), max(left, right)
+            parents[high] = low
     return parents
 
 

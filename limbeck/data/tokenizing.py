@@ -7,7 +7,7 @@ phrasings it has not seen; single Chinese characters do not. Left out: turning r
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,9 +41,11 @@ class TokenizerConfig(Config):
 
 
 def train_tokenizer(
-    texts: Iterable[str], *, folder: Path, config: TokenizerConfig
+    texts: Iterable[str], *, folder: Path, config: TokenizerConfig, special: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
     """The tokenizer trained on the texts, which is also written to the folder.
+
+    `special` are further tokens with a meaning of their own.
 
     Raises:
         DataError: there is no text to train on.
@@ -58,7 +60,7 @@ def train_tokenizer(
     kept = sorted(char for char, count in characters.items() if count >= config.min_count)
     merges = _train_merges(latin, num_merges=config.num_merges)
     vocab: dict[str, int] = {}
-    for token in [PAD, USER, ASSISTANT, END, *BYTES, *kept]:
+    for token in [PAD, USER, ASSISTANT, END, *special, *BYTES, *kept]:
         vocab.setdefault(token, len(vocab))
     known_merges = []
     for left, right in merges:
@@ -75,7 +77,7 @@ def train_tokenizer(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[USER, ASSISTANT],
+        additional_special_tokens=[USER, ASSISTANT, *special],
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE

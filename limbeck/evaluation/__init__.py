@@ -7,5 +7,6 @@ TASKS = {
     "recall": "limbeck.evaluation.tasks:recall",
     "choice": "limbeck.evaluation.tasks:choice",
     "triage": "limbeck.evaluation.tasks:triage",
+    "finding": "limbeck.evaluation.tasks:finding",
     "intent": "limbeck.evaluation.tasks:intent",
 }

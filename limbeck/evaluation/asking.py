@@ -41,6 +41,7 @@ class Asked:
     agreement_ratio: float
     confidence_ratio: float
     option_scores: tuple[float, ...]
+    options: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Asked":
@@ -48,6 +49,7 @@ class Asked:
         value = dict(value)
         value["expected"] = tuple(value["expected"])
         value["option_scores"] = tuple(value["option_scores"])
+        value["options"] = tuple(value.get("options", ()))
         return cls(**value)
 
 
@@ -85,8 +87,23 @@ def read_questions(folder: Path, *, max_questions: int) -> QuestionSet:
         raise ArtifactError(
             f"{folder / 'questions'}: no questions; make a corpus whose sources hold some"
         )
+    chosen = [_locate_images(question, folder) for question in chosen]
     chosen.sort(key=lambda item: (item.task, item.form, len(item.question), item.id))
     return QuestionSet(tuple(chosen), available)
+
+
+def _locate_images(question: Question, folder: Path) -> Question:
+    """The question with its images as paths that can be opened.
+
+    Raises:
+        DataError: one of them is not in the corpus.
+    """
+    paths = tuple(str(folder / name) for name in question.images)
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError(f"question {question.id!r} asks about an image that is not there; make "
+                            "the corpus again", path=path)  # fmt: skip
+    return dataclasses.replace(question, images=paths)
 
 
 def _digest(text: str) -> str:
@@ -115,15 +132,20 @@ def _read(value: dict[str, Any], *, path: Path, line: int) -> Question:
 def check_leaks(folder: Path, *, questions: Sequence[Question]) -> int:
     """The number of training records compared; punctuation, spaces and case do not hide a leak.
 
+    A question about an image leaks with the image, which is named by its content.
+
     Raises:
         LeakError: a question is trained on.
     """
-    asked = {normalise(question.question): question for question in questions}
+    asked = {normalise(item.question): item for item in questions if not item.images}
+    seen = {Path(image).name: item for item in questions for image in item.images}
     path = folder / "records" / "train.jsonl"
     count = 0
     for line, value in enumerate(read_jsonl(path), start=1):
         count += 1
+        images = [Path(str(image)).name for image in value.get("images", ())]
         question = asked.get(normalise(str(value.get("question", ""))))
+        question = next((seen[name] for name in images if name in seen), question)
         if question is not None:
             raise LeakError(
                 f"question {question.id!r} of task {question.task!r} is trained on: "
@@ -194,6 +216,7 @@ def judge(question: Question, response: Response) -> Asked:
         question.specialty, question.group, response.text, verdict.correct,
         round(verdict.agreement_ratio, DIGITS), round(response.confidence_ratio, DIGITS),
         tuple(round(score, DIGITS) for score in response.option_scores),
+        question.options if response.option_scores else (),
     )  # fmt: skip
 
 

@@ -20,6 +20,11 @@ def percent_range(interval: Mapping[str, Any] | None) -> str:
     return f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}"
 
 
+def area(interval: Mapping[str, Any]) -> str:
+    """An area under a curve with its interval."""
+    return f"{interval['value']:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
+
+
 def times(value: Number | None) -> str:
     """A ratio as a factor."""
     if value is None:

@@ -38,7 +38,7 @@ def measure_validation(model: PreTrainedModel, batches: Iterable[Batch]) -> dict
     for batch in batches:
         batch = batch.to(model.device)
         keep = find_keep(batch.labels)
-        logits = forward(batch.input_ids, keep).logits
+        logits = forward(batch.input_ids, keep, pixels=batch.pixels).logits
         targets = batch.labels[:, 1:][keep[:, :-1]]
         losses = functional.cross_entropy(logits.float(), targets, reduction="none")
         ends = keep.sum(dim=1).tolist()

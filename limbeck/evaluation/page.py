@@ -30,6 +30,7 @@ TASK_TITLES = {
     "recall": Bilingual("事实问答", "recall"),
     "choice": Bilingual("四选一", "choice"),
     "triage": Bilingual("分诊", "triage"),
+    "finding": Bilingual("影像判读", "finding"),
     "intent": Bilingual("意图", "intent"),
     "refusal": Bilingual("不知则言", "refusal"),
 }

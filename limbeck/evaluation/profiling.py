@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from limbeck.contracts.answering import Answerer
+from limbeck.contracts.answering import Answerer, Asking
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.progress import track
@@ -71,7 +71,7 @@ Openers = Mapping[int, Callable[[], Answerer]]
 def profiling(
     openers: Mapping[str, Openers],
     *,
-    questions: Sequence[str],
+    questions: Sequence[Asking],
     config: ProfileConfig,
     max_new_tokens: int,
 ) -> Iterator[Callable[[], dict[str, Profile]]]:
@@ -103,7 +103,7 @@ def profiling(
 
 def _import_everywhere(
     processes: Mapping[str, "_Process"], *, finder: "_Process",
-    openers: list[Callable[[], Answerer]], question: str, max_new_tokens: int,
+    openers: list[Callable[[], Answerer]], question: Asking, max_new_tokens: int,
 ) -> None:  # fmt: skip
     """Have every process import what opening the models and answering once imports.
 
@@ -120,7 +120,7 @@ def _import_everywhere(
 
 def _measure(
     processes: Mapping[str, "_Process"], openers: Mapping[str, Openers], *, ready: Future[None],
-    questions: list[str], config: ProfileConfig, max_new_tokens: int,
+    questions: list[Asking], config: ProfileConfig, max_new_tokens: int,
 ) -> dict[str, Profile]:  # fmt: skip
     first, *_ = config.thread_counts
     per_count = 1 + config.rounds * len(questions)
@@ -153,7 +153,7 @@ def _measure(
 def _take_rounds(
     processes: Mapping[str, "_Process"],
     *,
-    questions: Sequence[str],
+    questions: Sequence[Asking],
     config: ProfileConfig,
     max_new_tokens: int,
     advance: Callable[[int], None],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.evaluation.asking import Asked
+from limbeck.evaluation.findings import measure_findings
 from limbeck.evaluation.metrics import (
     Share,
     accuracy_ratio,
@@ -126,6 +127,7 @@ def _quality(
         "accuracy": pooled.value,
         "accuracy_interval": {"low": pooled.low, "high": pooled.high, "count": pooled.count},
         "kept_ratio": kept.value if kept else None,
+        "findings": measure_findings(model.asked),
         "kept_interval": {"low": kept.low, "high": kept.high} if kept else None,
         "specialties": {
             name: dataclasses.asdict(

@@ -6,8 +6,9 @@ batching and resuming (`asking.py`), scores over many questions (`metrics.py`, `
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from limbeck.contracts.answering import Answerer
+from limbeck.contracts.answering import Answerer, Asking, Prompt
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question
 from limbeck.evaluation.metrics import entity_f1, exact_match
@@ -24,7 +25,7 @@ class Response:
     confidence_ratio: float
     """Of a generated text; 1 for a chosen option."""
     option_scores: tuple[float, ...] = ()
-    """Mean log-probability per token of each option; only for `choice`."""
+    """Mean log-probability per token of each option; for `choice`, and of what an image shows."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def intent(question: Question, response: Response) -> Verdict:
     return _by_expected_form(question, response, form="single")
 
 
+def finding(question: Question, response: Response) -> Verdict:
+    """What an image shows, generated exactly; the options' scores give the area under the ROC."""
+    return _by_expected_form(question, response, form="single")
+
+
 def by_form(question: Question, response: Response) -> Verdict:
     """Judge any task: lists by entity F1, everything else exactly."""
     if question.form == "list":
@@ -81,12 +87,29 @@ def ask(
     if questions[0].form == "choice":
         return [_choose(answerer, question) for question in questions]
     answers = answerer.answer(
-        [question.question for question in questions], max_new_tokens=max_new_tokens
+        [make_prompt(question) for question in questions], max_new_tokens=max_new_tokens
     )
-    return [Response(answer.text, answer.confidence_ratio) for answer in answers]
+    return [
+        Response(answer.text, answer.confidence_ratio, _score_findings(answerer, question))
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+
+
+def make_prompt(question: Question) -> Asking:
+    """What an answerer is asked."""
+    if not question.images:
+        return question.question
+    return Prompt(question.question, tuple(map(Path, question.images)))
+
+
+def _score_findings(answerer: Answerer, question: Question) -> tuple[float, ...]:
+    """How likely the model finds each thing that an image may show; nothing without one."""
+    if not question.images:
+        return ()
+    return tuple(answerer.score(make_prompt(question), question.options))
 
 
 def _choose(answerer: Answerer, question: Question) -> Response:
-    scores = answerer.score(question.question, question.options)
+    scores = answerer.score(make_prompt(question), question.options)
     best = max(range(len(scores)), key=scores.__getitem__)
     return Response(question.options[best], 1.0, tuple(scores))

@@ -3,4 +3,5 @@
 MODELS = {
     "moe": "limbeck.models.building:MoeModel",
     "dense": "limbeck.models.building:DenseModel",
+    "vision": "limbeck.models.seeing:VisionModel",
 }

@@ -14,6 +14,18 @@ IGNORED = -100
 """Label of a position that carries no loss."""
 
 
+class Images(NamedTuple):
+    """The images of a batch, in the reading order of the image tokens."""
+
+    pixels: Float[Tensor, "images channels height width"]
+    rows: Int[Tensor, " images"]
+    """Which sequence of the batch each belongs to, ascending."""
+
+    def to(self, device: torch.device) -> "Images":
+        """The images on a device."""
+        return Images(self.pixels.to(device), self.rows.to(device))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Right-padded token sequences; a label is the token itself where it carries a loss."""
@@ -24,6 +36,13 @@ class Batch:
     """Which training records these are."""
     tokens: Bool[Tensor, "batch tokens"]
     """False where padded."""
+    images: Images | None = None
+    """None where no sequence holds any, so that text costs what it costs without an encoder."""
+
+    @property
+    def pixels(self) -> Float[Tensor, "images channels height width"] | None:
+        """What a model is given besides the tokens."""
+        return None if self.images is None else self.images.pixels
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; itself when it is there already."""
@@ -34,6 +53,7 @@ class Batch:
             self.labels.to(device),
             self.rows.to(device),
             self.tokens.to(device),
+            None if self.images is None else self.images.to(device),
         )
 
 

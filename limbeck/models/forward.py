@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from limbeck.models.experts import Routing
+from limbeck.models.vision import LimbeckVisionForCausalLM
 
 PLAIN_HEADS = frozenset({"limbeck_moe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "llama",
                          "mistral", "mixtral", "olmoe", "deepseek_v3"})  # fmt: skip
@@ -28,6 +29,8 @@ class Kept(NamedTuple):
     """After the layers asked for, in that order."""
     routing: tuple[Routing, ...]
     """Of every token of the batch; empty for a dense model."""
+    images: Float[Tensor, "images hidden"] | None = None
+    """Each image as the mean of its tokens; None for a batch without images."""
 
 
 class KeptForward(nn.Module):
@@ -42,21 +45,32 @@ class KeptForward(nn.Module):
         input_ids: Int[Tensor, "batch tokens"],
         keep: Bool[Tensor, "batch tokens"],
         layers: Sequence[int] = (),
+        pixels: Float[Tensor, "images channels height width"] | None = None,
     ) -> Kept:
         """Outputs at the kept positions; right-padded batches need no mask under causality.
 
-        `layers` counts from 1 (after the first layer); the last is after the final norm.
+        `layers` counts from 1 (after the first layer); the last is after the final norm. `pixels`
+        are the images of the whole batch, in reading order; where the tokens hold no place for
+        them they are only encoded.
         """
-        plain = self.model.config.model_type in PLAIN_HEADS
+        given: dict[str, Tensor] = {"input_ids": input_ids}
+        seen = None
+        if pixels is not None:
+            model = cast(LimbeckVisionForCausalLM, self.model)
+            seen = model.encode_images(pixels)
+            if (input_ids == model.config.image_token_id).any():
+                given = {"inputs_embeds": model.place_images(input_ids, seen)}
+        plain = self.model.config.get_text_config().model_type in PLAIN_HEADS
         body = self.model.get_decoder() if plain else self.model
-        output = body(input_ids=input_ids, use_cache=False, output_hidden_states=bool(layers))
+        output = body(**given, use_cache=False, output_hidden_states=bool(layers))
         if plain:
             head = cast(nn.Module, self.model.get_output_embeddings())
             logits = head(output.last_hidden_state[keep])
         else:
             logits = output.logits[keep]
         hidden = tuple(output.hidden_states[layer][keep] for layer in layers)
-        return Kept(logits, hidden, getattr(output, "routing", None) or ())
+        routing = getattr(output, "routing", None) or ()
+        return Kept(logits, hidden, routing, None if seen is None else seen.mean(dim=1))
 
 
 @torch.no_grad()

@@ -38,8 +38,12 @@ def inherit(student: PreTrainedModel, *, teacher: PreTrainedModel) -> float:
             copied += parameter.numel()
     if not copied:
         raise CheckpointError(
-            f"nothing of {type(teacher).__name__} (hidden {teacher.config.hidden_size}) fits "
-            f"{type(student).__name__} (hidden {student.config.hidden_size}): give the student the "
+            f"nothing of {type(teacher).__name__} (hidden {_width(teacher)}) fits "
+            f"{type(student).__name__} (hidden {_width(student)}): give the student the "
             "teacher's `hidden` and heads, or leave `inherit` out"
         )
     return copied / sum(parameter.numel() for parameter in student.parameters())
+
+
+def _width(model: PreTrainedModel) -> int:
+    return model.config.get_text_config().hidden_size

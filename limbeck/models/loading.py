@@ -21,6 +21,7 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.launched import process_index
 from limbeck.models.int8 import is_int8, load_int8, save_int8
+from limbeck.models.vision import LimbeckVisionConfig, write_preprocessor
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         ) from error
     if not (folder / "config.json").is_file():
         return
-    rows = read_config(folder).get("vocab_size")
+    config = read_config(folder)
+    rows = config.get("text_config", config).get("vocab_size")
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if isinstance(rows, int) and highest >= rows:
         raise CheckpointError(
@@ -124,7 +126,7 @@ def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def save_checkpoint(
     model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    """Write a model and its tokenizer as a transformers folder.
+    """Write a model, its tokenizer, and how it reads images, as a transformers folder.
 
     Of several launched processes, the first one writes; the others' models may be in parts.
     """
@@ -135,6 +137,8 @@ def save_checkpoint(
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if isinstance(model.config, LimbeckVisionConfig):
+        write_preprocessor(model.config, folder)
 
 
 def open_start(

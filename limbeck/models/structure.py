@@ -96,7 +96,7 @@ def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
             f"{type(model).__name__}: no layer has `mlp.gate_proj`, `mlp.up_proj` and "
             "`mlp.down_proj`; channels can be cut in dense decoders built like Llama and Qwen3"
         )
-    wanted = getattr(model.config, "intermediate_size", None)
+    wanted = getattr(model.config.get_text_config(), "intermediate_size", None)
     if any(groups.num_groups != wanted for groups in found):
         raise CheckpointError(
             f"{type(model).__name__}: feed-forward widths "
@@ -114,7 +114,7 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
             norms span several heads, so that cutting one would change the others.
     """
     prefix, layers = find_layers(model)
-    config = model.config
+    config = model.config.get_text_config()
     num_heads = config.num_attention_heads
     num_groups = getattr(config, "num_key_value_heads", None) or num_heads
     if num_heads % num_groups:

@@ -5,6 +5,8 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
+from limbeck.models.images import IMAGE_TOKEN
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -14,12 +16,15 @@ class Vocabulary:
     pad_token_id: int | None = 0
     bos_token_id: int | None = None
     eos_token_id: int | None = 1
+    image_token_id: int | None = None
+    """Of the token that images stand for; None where the tokenizer has none."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Vocabulary":
         """The vocabulary of a tokenizer."""
         special = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-        return cls(len(tokenizer), *cast(tuple[int | None, int | None, int | None], special))
+        pad, bos, end = cast(tuple[int | None, int | None, int | None], special)
+        return cls(len(tokenizer), pad, bos, end, tokenizer.get_vocab().get(IMAGE_TOKEN))
 
     def __len__(self) -> int:
         return self.num_tokens

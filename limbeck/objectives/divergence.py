@@ -92,15 +92,16 @@ class SoftTarget(Config):
         Raises:
             CheckpointError: the student has no such layer, or the vocabularies differ.
         """
-        layers = model.config.num_hidden_layers
+        text = model.config.get_text_config()
+        layers = text.num_hidden_layers
         for pair in self.matching:
             if pair.student_layer > layers:
                 raise CheckpointError(
                     f"matching wants student layer {pair.student_layer}, the student has {layers}"
                 )
         return SoftTargetObjective(
-            self, teacher=teacher, vocab=min(teacher.vocab, model.config.vocab_size),
-            hidden=model.config.hidden_size,
+            self, teacher=teacher, vocab=min(teacher.vocab, text.vocab_size),
+            hidden=text.hidden_size,
         )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ class SoftTargetObjective(Objective):
         """The mixed loss of one micro-batch."""
         keep, labels = find_kept(batch.labels)
         layers = [pair.student_layer for pair in self.config.matching]
-        output = forward(batch.input_ids, keep, layers)
+        output = forward(batch.input_ids, keep, layers, batch.pixels)
         targets = self.teacher(batch)
         logits = output.logits[:, : self.vocab]
         kl = self._divergence(logits, targets)

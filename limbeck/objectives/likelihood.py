@@ -62,7 +62,7 @@ class NextTokenObjective(Objective):
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """Cross-entropy plus the routing losses, both per kept token."""
         keep, targets = find_kept(batch.labels)
-        output = forward(batch.input_ids, keep)
+        output = forward(batch.input_ids, keep, pixels=batch.pixels)
         limit = self.config.vocab or output.logits.shape[-1]
         ce = cross_entropy(logits=output.logits[:, :limit], targets=targets)
         count = targets.numel()

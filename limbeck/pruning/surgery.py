@@ -76,8 +76,9 @@ def _select(tensor: Tensor, *, part: Part, num_groups: int, indices: tuple[int, 
 
 
 def _describe_cut(config: PreTrainedConfig, *, kept: Kept) -> PreTrainedConfig:
-    """The config of the cut model: one width for all layers."""
-    config = copy.deepcopy(config)
+    """The config of the cut model: one width for all layers of its decoder."""
+    whole = copy.deepcopy(config)
+    config = whole.get_text_config()
     for kind in {groups.kind for groups in kept}:
         counts = {len(indices) for groups, indices in kept.items() if groups.kind == kind}
         if len(counts) > 1:
@@ -95,7 +96,7 @@ def _describe_cut(config: PreTrainedConfig, *, kept: Kept) -> PreTrainedConfig:
         config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
         config.num_attention_heads = queries // groups_before * count
         config.num_key_value_heads = count
-    return config
+    return whole
 
 
 @torch.no_grad()

@@ -17,10 +17,14 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import CheckpointError, DataError
 
 UNFINISHED = "\ufffd"
 """What a decoder shows for bytes that do not make up a character yet."""
+SEES_NOTHING = (
+    "the question has an image, and the model has no image encoder; ask it without, or ask a "
+    "checkpoint that an `extend` entry gave one"
+)
 
 
 class Chat(abc.ABC):
@@ -30,8 +34,12 @@ class Chat(abc.ABC):
     """Tokens that end an answer; the first is what an answer is trained to end with."""
 
     @abc.abstractmethod
-    def render(self, question: str) -> list[int]:
-        """The prompt's tokens; they end where the answer starts."""
+    def render(self, question: str, *, num_images: int = 0) -> list[int]:
+        """The prompt's tokens, those of images first; they end where the answer starts.
+
+        Raises:
+            DataError: there are images, and the model sees none.
+        """
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -78,8 +86,10 @@ class FileChat(Chat):
             )
         return tuple(ids)
 
-    def render(self, question: str) -> list[int]:
+    def render(self, question: str, *, num_images: int = 0) -> list[int]:
         """The prompt's tokens; they end where the answer starts."""
+        if num_images:
+            raise DataError(SEES_NOTHING)
         messages = [{"role": "user", "content": question}]
         try:
             text = self._template.render(

@@ -7,12 +7,13 @@ penalties; penalties are left out, because they change what a model was measured
 
 import abc
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from limbeck.contracts.answering import Answer, Answerer, Size
+from limbeck.contracts.answering import Answer, Answerer, Asking, Prompt, Size, as_prompt
 from limbeck.contracts.errors import DataError
 from limbeck.runtimes.chat import Chat, TextStream
 
@@ -25,9 +26,12 @@ class Steps(abc.ABC):
 
     @abc.abstractmethod
     def start(
-        self, prompts: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], images: Sequence[Path] = ()
     ) -> tuple[Float[np.ndarray, "batch vocab"], Any]:
-        """Logits after each prompt, and the state that `advance` goes on from."""
+        """Logits after each prompt, and the state that `advance` goes on from.
+
+        `images` are those of all prompts, in reading order.
+        """
 
     @abc.abstractmethod
     def advance(
@@ -37,7 +41,7 @@ class Steps(abc.ABC):
 
     @abc.abstractmethod
     def compute(
-        self, rows: Sequence[Sequence[int]], *, start: int
+        self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
     ) -> list[Float[np.ndarray, "kept vocab"]]:
         """Logits at every position of each row from `start` on, without a cache."""
 
@@ -57,16 +61,18 @@ class GreedyAnswerer(Answerer):
         self._steps = steps
         self._chat = chat
 
-    def answer(self, questions: Sequence[str], *, max_new_tokens: int) -> list[Answer]:
+    def answer(self, questions: Sequence[Asking], *, max_new_tokens: int) -> list[Answer]:
         """One answer for each question, computed as a batch."""
         if not questions:
             return []
-        prompts = [self._render(question) for question in questions]
+        asked = [as_prompt(question) for question in questions]
+        prompts = [self._render(question) for question in asked]
+        images = [image for question in asked for image in question.images]
         room = self._steps.max_tokens - max(map(len, prompts))
         tokens: list[list[int]] = [[] for _ in prompts]
         logs: list[list[float]] = [[] for _ in prompts]
         open_rows = set(range(len(prompts)))
-        logits, state = self._steps.start(prompts)
+        logits, state = self._steps.start(prompts, images)
         for step in range(num_steps := min(max_new_tokens, room)):
             best, best_logs = take_best(logits)
             for row in sorted(open_rows):
@@ -79,15 +85,16 @@ class GreedyAnswerer(Answerer):
             logits = self._steps.advance(best, state)
         return [self._finish(*row) for row in zip(tokens, logs, strict=True)]
 
-    def stream(self, question: str, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
+    def stream(self, question: Asking, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
         """Pieces of one answer as they come; tokens that show nothing yet give ''.
 
         Joined they are the text of `answer`, except where a model says bytes that are no text.
         """
-        prompt = self._render(question)
+        asked = as_prompt(question)
+        prompt = self._render(asked)
         num_steps = min(max_new_tokens, self._steps.max_tokens - len(prompt))
         text = TextStream(self._chat)
-        logits, state = self._steps.start([prompt])
+        logits, state = self._steps.start([prompt], asked.images)
         for step in range(num_steps):
             best, logs = take_best(logits)
             is_last = step == num_steps - 1 or int(best[0]) in self._chat.end_ids
@@ -97,15 +104,17 @@ class GreedyAnswerer(Answerer):
                 return
             logits = self._steps.advance(best, state)
 
-    def score(self, question: str, options: Sequence[str]) -> list[float]:
+    def score(self, question: Asking, options: Sequence[str]) -> list[float]:
         """Mean log-probability per token of each option as the answer, its end included."""
         if not options:
             return []
-        prompt = self._render(question)
+        asked = as_prompt(question)
+        prompt = self._render(asked)
         end = self._chat.end_ids[0]
         answers = [[*self._chat.encode(option), end] for option in options]
         rows = [self._check([*prompt, *answer[:-1]]) for answer in answers]
-        logits = self._steps.compute(rows, start=len(prompt) - 1)
+        images = asked.images * len(rows)
+        logits = self._steps.compute(rows, start=len(prompt) - 1, images=images)
         return [
             float(log_softmax(row)[np.arange(len(answer)), answer].mean())
             for row, answer in zip(logits, answers, strict=True)
@@ -119,8 +128,8 @@ class GreedyAnswerer(Answerer):
         """CPU threads in use."""
         return self._steps.num_threads()
 
-    def _render(self, question: str) -> list[int]:
-        return self._check(self._chat.render(question))
+    def _render(self, asked: Prompt) -> list[int]:
+        return self._check(self._chat.render(asked.text, num_images=len(asked.images)))
 
     def _check(self, ids: list[int]) -> list[int]:
         if not 0 < len(ids) < self._steps.max_tokens:

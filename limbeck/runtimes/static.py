@@ -6,6 +6,7 @@ tokens of `TorchSteps`. Left out: the greedy loop (`decoding.py`); loading (`tra
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -50,7 +51,7 @@ class StaticSteps(Steps):
 
     @torch.inference_mode()
     def start(
-        self, prompts: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], images: Sequence[Path] = ()
     ) -> tuple[Float[np.ndarray, "batch vocab"], "_State"]:
         """Logits after each prompt, and the state that `advance` goes on from.
 
@@ -64,7 +65,8 @@ class StaticSteps(Steps):
             self._caches[len(prompts)] = cache
         cache.reset()
         places = (state.mask.cumsum(dim=1) - 1).clamp_min(0)[:, : state.num_tokens]
-        return _read(self._run(state.ids, state.mask, places, cache)), state
+        seen = {name: item.to(self._device) for name, item in self._steps.see(images).items()}
+        return _read(self._run(state.ids, state.mask, places, cache, **seen)), state
 
     @torch.inference_mode()
     def advance(
@@ -76,18 +78,20 @@ class StaticSteps(Steps):
         logits = self._step(state.ids, state.mask, state.places, self._caches[len(tokens)])
         return _read(logits)
 
-    def _run(self, ids: Tensor, mask: Tensor, places: Tensor, cache: StaticCache) -> Tensor:
+    def _run(
+        self, ids: Tensor, mask: Tensor, places: Tensor, cache: StaticCache, **seen: Tensor
+    ) -> Tensor:
         output = self._model(
             input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache,
-            use_cache=True, logits_to_keep=1,
+            use_cache=True, logits_to_keep=1, **seen,
         )  # fmt: skip
         return output.logits[:, -1].float()
 
     def compute(
-        self, rows: Sequence[Sequence[int]], *, start: int
+        self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
     ) -> list[Float[np.ndarray, "kept vocab"]]:
         """Logits at every position of each row from `start` on, without a cache."""
-        return self._steps.compute(rows, start=start)
+        return self._steps.compute(rows, start=start, images=images)
 
     def size(self) -> Size:
         """Counts and bytes of the loaded model."""

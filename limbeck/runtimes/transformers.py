@@ -16,13 +16,16 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.answering import Answerer, Size
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import CheckpointError, DataError
+from limbeck.models.images import place_image_tokens, read_pixels
 from limbeck.models.loading import load_model, load_tokenizer
 from limbeck.models.sizing import size_model
-from limbeck.runtimes.chat import Chat
+from limbeck.models.vision import image_format
+from limbeck.runtimes.chat import SEES_NOTHING, Chat
 from limbeck.runtimes.decoding import GreedyAnswerer, Steps
 
 UNLIMITED_TOKENS = 1 << 30
+NOTHING: dict[str, Tensor] = {}
 
 
 def read(folder: Path, *, num_threads: int) -> Answerer:
@@ -48,6 +51,7 @@ class TokenizerChat(Chat):
 
     def __init__(self, folder: Path, *, model: PreTrainedModel) -> None:
         self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
+        self._image_format = image_format(model.config)
         if not self._tokenizer.chat_template:
             raise CheckpointError(
                 f"{folder}: no chat template; expected chat_template.jinja, which says where an "
@@ -59,8 +63,13 @@ class TokenizerChat(Chat):
             ends = self._tokenizer.eos_token_id
         self.end_ids = (ends,) if isinstance(ends, int) else tuple(ends)
 
-    def render(self, question: str) -> list[int]:
-        """The prompt's tokens; they end where the answer starts."""
+    def render(self, question: str, *, num_images: int = 0) -> list[int]:
+        """The prompt's tokens, those of images first; they end where the answer starts."""
+        if num_images:
+            if self._image_format is None:
+                raise DataError(SEES_NOTHING)
+            num_tokens = num_images * self._image_format.num_tokens
+            (question,) = place_image_tokens([question], num_tokens=num_tokens)
         messages = [{"role": "user", "content": question}]
         ids = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=False
@@ -91,13 +100,15 @@ class TorchSteps(Steps):
 
     def __init__(self, model: PreTrainedModel, *, weight_bytes: int, num_threads: int) -> None:
         self.model = model
-        self.max_tokens = getattr(model.config, "max_position_embeddings", UNLIMITED_TOKENS)
+        text = model.config.get_text_config()
+        self.max_tokens = getattr(text, "max_position_embeddings", UNLIMITED_TOKENS)
+        self._image_format = image_format(model.config)
         self._weight_bytes = weight_bytes
         self._num_threads = num_threads
 
     @torch.inference_mode()
     def start(
-        self, prompts: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], images: Sequence[Path] = ()
     ) -> tuple[Float[np.ndarray, "batch vocab"], "_State"]:
         """Logits after each prompt, and the state that `advance` goes on from."""
         torch.set_num_threads(self._num_threads)
@@ -108,7 +119,7 @@ class TorchSteps(Steps):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
         state = _State(DynamicCache(config=self.model.config), None if mask.all() else mask)
-        return self._step(ids, state), state
+        return self._step(ids, state, self.see(images)), state
 
     @torch.inference_mode()
     def advance(
@@ -119,7 +130,15 @@ class TorchSteps(Steps):
             state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
         return self._step(torch.from_numpy(tokens).unsqueeze(1), state)
 
-    def _step(self, ids: Tensor, state: "_State") -> np.ndarray:
+    def see(self, images: Sequence[Path]) -> dict[str, Tensor]:
+        """What the model is given besides tokens: nothing without images."""
+        if not images:
+            return {}
+        assert self._image_format is not None
+        pixels = {image: read_pixels(image, self._image_format) for image in dict.fromkeys(images)}
+        return {"pixel_values": torch.from_numpy(np.stack([pixels[image] for image in images]))}
+
+    def _step(self, ids: Tensor, state: "_State", seen: dict[str, Tensor] = NOTHING) -> np.ndarray:
         positions = {}
         if state.mask is not None:
             places = (state.mask.cumsum(dim=1) - 1).clamp_min(0)
@@ -129,13 +148,13 @@ class TorchSteps(Steps):
             }
         output = self.model(
             input_ids=ids, past_key_values=state.cache, use_cache=True, logits_to_keep=1,
-            **positions,
+            **positions, **seen,
         )  # fmt: skip
         return output.logits[:, -1].float().numpy()
 
     @torch.inference_mode()
     def compute(
-        self, rows: Sequence[Sequence[int]], *, start: int
+        self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
     ) -> list[Float[np.ndarray, "kept vocab"]]:
         """Logits at every position of each row from `start` on; causality hides the padding."""
         torch.set_num_threads(self._num_threads)
@@ -144,8 +163,9 @@ class TorchSteps(Steps):
             ids[row, : len(tokens)] = torch.tensor(tokens)
         keep = ids.shape[1] - start
         output = self.model(
-            input_ids=ids.to(self.model.device), use_cache=False, logits_to_keep=keep
-        )
+            input_ids=ids.to(self.model.device), use_cache=False, logits_to_keep=keep,
+            **self.see(images),
+        )  # fmt: skip
         logits = output.logits.float().cpu()
         return [logits[row, : len(tokens) - start].numpy() for row, tokens in enumerate(rows)]
 

@@ -7,6 +7,7 @@ STAGES = {
     "distill": "limbeck.stages.distill",
     "prune": "limbeck.stages.prune",
     "quantize": "limbeck.stages.quantize",
+    "extend": "limbeck.stages.extend",
     "convert": "limbeck.stages.convert",
     "export": "limbeck.stages.export",
     "evaluate": "limbeck.stages.evaluate",

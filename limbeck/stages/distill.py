@@ -22,6 +22,7 @@ from limbeck.evaluation.likelihood import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
+from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
 from limbeck.training.loop import TrainingConfig, fit
@@ -64,9 +65,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     inherited = _inherit(student, tokenizer, config=config, work=work)
     teacher = open_teacher(
         work.inputs["teacher"], corpus=corpus, batching=config.batching,
-        needs=config.objective.needs(),
+        needs=config.objective.needs(), sees=image_format(student.config),
     )  # fmt: skip
-    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+    data: Any = {
+        "tokenizer": tokenizer,
+        "config": config.batching,
+        "image_format": image_format(student.config),
+    }
+    batches = Batches(corpus.path, **data)
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
@@ -83,9 +89,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
         "inherited_ratio": inherited,
-        **measure_validation(
-            student, held_out_batches(corpus.path, tokenizer=tokenizer, config=config.batching)
-        ),
+        **measure_validation(student, held_out_batches(corpus.path, **data)),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from limbeck.contracts.answering import Answerer
+from limbeck.contracts.answering import Answerer, Asking
 from limbeck.contracts.artifacts import Artifact, Kind, Work, size_bytes
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.progress import track
@@ -28,6 +28,7 @@ from limbeck.evaluation.page import render_html, render_markdown
 from limbeck.evaluation.profiling import Profile, ProfileConfig, load_average, profiling
 from limbeck.evaluation.report import describe_environment, make_report
 from limbeck.evaluation.rows import Measured, make_rows
+from limbeck.evaluation.tasks import make_prompt
 from limbeck.runtimes import open_answerer
 
 METRICS = ("accuracy", "kept_ratio", "speedup_ratio", "memory_ratio")
@@ -150,12 +151,12 @@ def _openers(artifact: Artifact, thread_counts: Sequence[int]) -> dict[int, Call
 
 def _timed_questions(
     found: QuestionSet, headline_tasks: Sequence[str], *, num_questions: int
-) -> list[str]:
+) -> list[Asking]:
     """Questions to time, evenly over the tasks and lengths of the generated headline questions."""
     pool = [item for item in found.questions if item.task in headline_tasks]
     generated = [item for item in pool if item.form != "choice"] or pool
     count = min(num_questions, len(generated))
-    return [generated[index * len(generated) // count].question for index in range(count)]
+    return [make_prompt(generated[index * len(generated) // count]) for index in range(count)]
 
 
 def _measured(

@@ -35,9 +35,12 @@ from limbeck.data.filtering import (
 )
 from limbeck.data.knowledge import Pack, load_pack, locate_pack
 from limbeck.data.ledger import Ledger
-from limbeck.data.sources.reading import UNSCORED, Drop, Note
+from limbeck.data.shelf import FOLDER as IMAGE_FOLDER
+from limbeck.data.shelf import Shelf, image_names
+from limbeck.data.sources.reading import UNSCORED, Drop, Item, Note
 from limbeck.data.splitting import SplitConfig, check_leaks, split
 from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
+from limbeck.models.images import IMAGE_TOKEN
 from limbeck.models.loading import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -85,7 +88,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     lexicon = Lexicon(_collect_names(config, pack=pack))
     scorer = Scorer(lexicon, pack.specialties_of_name)
     with Ledger(work.folder / "dropped.jsonl") as ledger:
-        records, questions = _read(config, pack=pack, ledger=ledger)
+        records, questions = _read(config, pack=pack, ledger=ledger, folder=work.folder)
         records = _filter(records, questions, config=config, scorer=scorer, ledger=ledger)
         for record in records:
             ledger.account(record.source).kept += 1
@@ -98,7 +101,11 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     held_out = [*splits["validation"], *splits["test"]]
     check_leaks(splits["train"], held_out=held_out, questions=questions)
     _write_records(splits, questions, folder=work.folder)
-    num_tokens = _make_tokenizer(config, splits["train"], folder=work.folder / "tokenizer")
+    _drop_unused_images([*splits["train"], *held_out], questions, folder=work.folder)
+    num_tokens = _make_tokenizer(
+        config, splits["train"], folder=work.folder / "tokenizer",
+        special=(IMAGE_TOKEN,) if (work.folder / IMAGE_FOLDER).is_dir() else (),
+    )  # fmt: skip
     card = describe(
         splits, questions=questions, accounts=ledger.accounts, pack=pack,
         free_text=_free_text(config),
@@ -134,15 +141,19 @@ def _collect_names(config: Config, *, pack: Pack) -> dict[str, str]:
     return names
 
 
-def _read(config: Config, *, pack: Pack, ledger: Ledger) -> tuple[list[Record], list[Question]]:
+def _read(
+    config: Config, *, pack: Pack, ledger: Ledger, folder: Path
+) -> tuple[list[Record], list[Question]]:
     """What the sources hold; free text is cleaned and measured as it comes."""
     records: list[Record] = []
     questions: list[Question] = []
+    shelf = Shelf(folder)
     with track("sources", total=len(config.sources), unit="sources") as advance:
         for source in config.sources:
             account = ledger.account(source.label)
             account.notes["kind"] = source.kind
-            for item in source.read(pack=pack, seed=config.seed):
+            for read in source.read(pack=pack, seed=config.seed):
+                item = _keep_images(read, shelf=shelf, source=source.label)
                 if isinstance(item, Question):
                     questions.append(item)
                 elif isinstance(item, Note):
@@ -160,6 +171,13 @@ def _read(config: Config, *, pack: Pack, ledger: Ledger) -> tuple[list[Record], 
                         records.append(record)
             advance(1, note=f"{source.label}: {account.read:,} read")
     return records, questions
+
+
+def _keep_images(item: Item, *, shelf: Shelf, source: str) -> Item:
+    """The item with its images in the corpus; a drop where one of them cannot be read."""
+    if isinstance(item, Record | Question) and item.images:
+        return shelf.take(item, source=source)
+    return item
 
 
 def _add_note(notes: dict[str, Any], note: Note) -> None:
@@ -218,11 +236,25 @@ def _write_records(
         write_jsonl(folder / "questions" / f"{task}.jsonl", asked)
 
 
-def _make_tokenizer(config: Config, records: Sequence[Record], *, folder: Path) -> int:
+def _drop_unused_images(
+    records: Sequence[Record], questions: Sequence[Question], *, folder: Path
+) -> None:
+    """Delete what no record that stayed and no question asks about."""
+    used = {*image_names(records), *image_names(questions)}
+    for path in (folder / IMAGE_FOLDER).glob("*"):
+        if path.relative_to(folder).as_posix() not in used:
+            path.unlink()
+    if (folder / IMAGE_FOLDER).is_dir() and not used:
+        (folder / IMAGE_FOLDER).rmdir()
+
+
+def _make_tokenizer(
+    config: Config, records: Sequence[Record], *, folder: Path, special: Sequence[str]
+) -> int:
     """The number of tokens of the tokenizer now in the folder."""
     if isinstance(config.tokenizer, TokenizerConfig):
         texts = (text for r in records for text in (*r.history, r.question, r.answer) if text)
-        train_tokenizer(texts, folder=folder, config=config.tokenizer)
+        train_tokenizer(texts, folder=folder, config=config.tokenizer, special=special)
     else:
         load_tokenizer(config.tokenizer).save_pretrained(folder)
     return len(load_tokenizer(folder))

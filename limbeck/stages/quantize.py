@@ -14,6 +14,7 @@ from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, Teach
 from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.data.signals import open_teacher
 from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
 from limbeck.quantization import SCHEMES
@@ -53,11 +54,12 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     corpus = work.one("corpus")
     start = work.one("checkpoint").path
     tokenizer, model = load_tokenizer(start), load_model(start)
+    sees = image_format(model.config)
     teacher = open_teacher(
         work.inputs.get("teacher", ()), corpus=corpus, batching=config.batching,
-        needs=config.objective.needs(),
+        needs=config.objective.needs(), sees=sees,
     )  # fmt: skip
-    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     config.scheme.prepare_for_qat(model)
     history = fit(

@@ -54,12 +54,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     corpus = work.one("corpus")
     teacher_artifact = work.one("teacher")
     tokenizer = load_tokenizer(teacher_artifact.path)
-    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching)
     teacher = open_teacher(
         [teacher_artifact], corpus=corpus, batching=config.batching,
         needs=(config.temperatures[0], config.layers),
     )  # fmt: skip
     assert isinstance(teacher, LiveTeacher)
+    batches = Batches(
+        corpus.path, tokenizer=tokenizer, config=config.batching, image_format=teacher.sees
+    )
     (work.folder / "signals.json").write_text(
         describe(
             corpus=corpus, batching=config.batching, top=min(config.top, teacher.vocab),
@@ -115,6 +117,6 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _count(batches: Batches) -> int:
     if batches.config.loss_on == "all":
-        return batches.num_tokens - len(batches)
+        return sum(int(find_keep(batch.labels).sum()) for batch in batches.in_turn())
     lengths = batches.ends[1:] - batches.ends[:-1]
     return int((lengths - np.maximum(batches.starts, 1)).sum())

@@ -30,6 +30,7 @@ from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.loading import load_model, open_start, save_checkpoint
 from limbeck.models.sizing import size_model
+from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import Draws, check_start
 from limbeck.objectives.rewards import Manner, Said, score
@@ -105,15 +106,26 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             config.training.steps, seen_tokens=lessons.count_tokens(training.steps)
         ),
         **measure_validation(
-            model, held_out_batches(corpus.path, tokenizer=tokenizer, config=config.batching)
+            model, held_out_batches(corpus.path, **_reading(config, model, tokenizer))
         ),
     }  # fmt: skip
+
+
+def _reading(
+    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
+    """How the corpus is read for this model."""
+    return {
+        "tokenizer": tokenizer,
+        "config": config.batching,
+        "image_format": image_format(model.config),
+    }
 
 
 def _learn_records(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Lessons:
-    batches = Batches(work.one("corpus").path, tokenizer=tokenizer, config=config.batching)
+    batches = Batches(work.one("corpus").path, **_reading(config, model, tokenizer))
     objective = config.objective.build(model=model, teacher=None)
     return Lessons(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
 
@@ -217,7 +229,8 @@ def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, Any]:
         members = [index for index in chosen if batches.specialties[index] == name]
         for first in range(0, len(members), 64):
             batch = batches.batch(members[first : first + 64]).to(model.device)
-            routing = forward(batch.input_ids, find_keep(batch.labels)).routing
+            keep = find_keep(batch.labels)
+            routing = forward(batch.input_ids, keep, pixels=batch.pixels).routing
             if not routing:
                 return {}
             tokens = batch.tokens.reshape(-1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import chain
+import making
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -84,7 +85,9 @@ def test_no_arguments_show_the_help(invoke):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_passes_check(invoke, path):
+def test_every_recipe_passes_check(invoke, path, tmp_path, monkeypatch):
+    images = making.draw_discs(tmp_path / "discs.npz", train=2, val=2)
+    monkeypatch.setenv("LIMBECK_TEST_IMAGES", str(images))
     if "LIMBECK_TESTBED" in path.read_text(encoding="utf-8") and not TESTBED.is_dir():
         pytest.skip("its data lies outside the project and is not here")
     assert f"{path}: no faults" in invoke("check", path).output

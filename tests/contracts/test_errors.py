@@ -10,6 +10,7 @@ TREE = {
     "RecipeError": (LimbeckError, ValueError),
     "UnknownNameError": (LimbeckError, LookupError),
     "DataError": (LimbeckError, ValueError),
+    "ImageError": (DataError,),
     "LeakError": (DataError,),
     "ArtifactError": (LimbeckError, ValueError),
     "CheckpointError": (errors.ArtifactError,),

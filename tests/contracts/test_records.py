@@ -25,7 +25,9 @@ RECORDS = [
 ]  # fmt: skip
 QUESTIONS = [
     Question("1", "recall", "症状？", ("头晕", "心悸"), "list"),
-    Question("2", "choice", "哪科？", ("骨科",), "choice", ("骨科", "儿科"), "ortho", "g"),
+    Question(
+        "2", "choice", "哪科？", ("骨科",), "choice", ("骨科", "儿科"), "ortho", "g", ("x.png",)
+    ),
 ]
 
 

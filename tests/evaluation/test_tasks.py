@@ -14,7 +14,7 @@ BY_ID = {question.id: question for question in QUESTIONS}
 
 
 def test_every_task_of_the_table_says_what_it_measures():
-    assert set(TASKS) == {"recall", "choice", "triage", "intent"}
+    assert set(TASKS) == {"recall", "choice", "triage", "finding", "intent"}
     for name in TASKS:
         assert resolve(TASKS, name, what="task").__doc__
 

@@ -120,7 +120,7 @@ def test_masked_positions_and_padded_vocabulary_carry_no_loss(dense):
     teacher = FixedTeacher(logits)
     before = soft(dense, teacher, batch)
 
-    def louder(ids, keep, layers=()):
+    def louder(ids, keep, layers=(), pixels=None):
         output = KeptForward(dense)(ids, keep, layers)
         noisy = output.logits.clone()
         noisy[:, real:] += 50.0

@@ -13,12 +13,15 @@ from transformers import AutoConfig, PreTrainedConfig
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.batching import Batches
+from limbeck.models.images import ImageFormat
 from limbeck.models.loading import load_tokenizer
 from limbeck.models.sizing.assumptions import Assumptions
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.pipeline import Entry
 from limbeck.pruning.allocation import count_kept
 
+ASSUMED_IMAGE = ImageFormat(32, 1, 0.5, 0.5, num_tokens=16, token_id=0)
+"""For the lengths of records with images, which no encoder reads here."""
 MODEL_FIELDS = ("model", "student", "checkpoint")
 """Fields of a stage that say which model it starts from."""
 
@@ -61,7 +64,9 @@ class Resolver:
             folder = self.root / name if (self.root / name).is_dir() else Path(name)
             if name and batching is not None and (folder / "tokenizer").is_dir():
                 tokenizer = load_tokenizer(folder / "tokenizer")
-                batches = Batches(folder, tokenizer=tokenizer, config=batching)
+                batches = Batches(
+                    folder, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE
+                )
                 known = Known(
                     Vocabulary.of(tokenizer), batches.num_tokens / len(batches),
                     int((batches.ends[1:] - batches.ends[:-1]).max()), measured=True,
@@ -88,8 +93,7 @@ class Resolver:
                 return self._keep(entry, Architectures(config, config))
             if isinstance(start, str):
                 config = self.made.get(start) or _read_config(start)
-                made = _prune(entry, config) if entry.config.stage == "prune" else config
-                return self._keep(entry, Architectures(config, made))
+                return self._keep(entry, Architectures(config, _change(entry, config)))
         return None
 
     def _keep(self, entry: Entry, found: Architectures) -> Architectures:
@@ -115,6 +119,14 @@ def count_reads(entry: Entry) -> int:
 
 def _target(entry: Entry, field: str) -> str:
     return next((item.target for item in entry.references if item.field == field), "")
+
+
+def _change(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
+    """What an entry makes of the model that it starts from."""
+    settings: Any = entry.config
+    if settings.stage == "extend":
+        return settings.encoder.describe(config, image_token_id=0)
+    return _prune(entry, config) if settings.stage == "prune" else config
 
 
 def _prune(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:

@@ -33,7 +33,8 @@ class Config(TabularConfig):
         return self.dataset
 
     def external_paths(self) -> Iterator[Path]:
-        """The folder, when the data set is one."""
+        """The folder, when the data set is one, and that of images."""
+        yield from super().external_paths()
         if Path(self.dataset).is_dir():
             yield Path(self.dataset)
 

@@ -8,6 +8,7 @@ import abc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -36,6 +37,8 @@ class Columns(Config):
     """A worse answer, where preferences are to be learnt; the column may be absent."""
     confidence: str = "confidence"
     """A number between 0 and 1, or a percentage; the column may be absent."""
+    images: str = "images"
+    """Paths of the images that the question is about, one or a list; the column may be absent."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class TabularConfig(SourceConfig):
     """Columns and the values they must have; other rows are dropped as `filtered`."""
     most_answers: Annotated[int, Field(ge=1)] = 1_000_000
     """A question with more answers than this is taken for mislabelled: all of them are dropped."""
+    image_folder: str = ""
+    """Where the images lie that rows name; without it a row that names one is dropped."""
+
+    def external_paths(self) -> Iterator[Path]:
+        """The folder of images besides the file."""
+        yield from super().external_paths()
+        if self.image_folder:
+            yield Path(self.image_folder)
 
     @abc.abstractmethod
     def rows(self) -> Iterator[Row | Drop | Note]:
@@ -104,6 +115,7 @@ class TabularConfig(SourceConfig):
             turns = _find_turns(row.values, self.columns)
             confidence = _read_confidence(row.values.get(self.columns.confidence))
             rejected = _text(row.values, self.columns.rejected)
+            images = _find_images(row.values.get(self.columns.images), folder=self.image_folder)
         except ShapeError as error:
             return [Drop(error.reason, self.label, row.place, error.detail[:SHOWN_CHARS])]
         specialty = pack.find_specialty(str(row.values.get(self.columns.department) or ""))
@@ -115,11 +127,12 @@ class TabularConfig(SourceConfig):
                     id=f"{self.label}:{row.place}" + (f"/{index}" if index else ""),
                     question=question,
                     answer=answer,
-                    group=normalise(turns[0][0]),
+                    group="+".join(images) or normalise(turns[0][0]),
                     source=self.label,
                     specialty=specialty,
                     confidence=confidence,
                     history=tuple(texts),
+                    images=images,
                     place=row.place,
                     rejected=rejected if index == len(turns) - 1 else "",
                 )
@@ -209,6 +222,23 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ShapeError("wrong_type", f"{name!r} is {type(value).__name__}, expected text")
     return str(value).strip()
+
+
+def _find_images(value: Any, *, folder: str) -> tuple[str, ...]:
+    """The paths of a row's images, none of them outside the folder."""
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return ()
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ShapeError("wrong_type", f"images are {value!r}, expected paths")
+    if names and not folder:
+        raise ShapeError("images_not_read", f"names {names[0]!r}; set image_folder on the source")
+    root = Path(folder).resolve()
+    paths = [(root / name).resolve() for name in names]
+    outside = [name for name, path in zip(names, paths, strict=True) if root not in path.parents]
+    if outside:
+        raise ShapeError("image_outside", f"{outside[0]!r} lies outside {folder}")
+    return tuple(map(str, paths))
 
 
 def _read_confidence(value: Any) -> float:

@@ -16,12 +16,15 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-import limbeck.models.moe  # noqa: F401  (registers the architecture with the Auto classes)
+import limbeck.models.moe
+import limbeck.models.vision  # noqa: F401  (both register architectures with the Auto classes)
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.sizing.attention import attention_flops, attention_widths, count_cached
 from limbeck.models.sizing.formats import FORMATS, FormatSize, NumberFormat
 
-Role = Literal["embedding", "expert", "gate", "attention", "fusion", "matrix", "vector"]
+Role = Literal[
+    "embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"
+]  # fmt: skip
 KV_BYTES = 2
 """Of one cached number, bfloat16."""
 TRAINING_RATIO = 3
@@ -60,7 +63,8 @@ class ModelSize:
 
     parameters: int
     active_parameters: int
-    """That one token uses: of the experts only the picked ones; embeddings in full."""
+    """That one token of text uses: of the experts only the picked ones, embeddings in full, and
+    nothing of an image encoder."""
     embedding_parameters: int
     """Embeddings and language head; tied ones count once."""
     expert_parameters: int
@@ -130,7 +134,10 @@ def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
     )
     return ModelSize(
         parameters=parameters,
-        active_parameters=parameters - totals["expert"] + round(totals["expert"] * share),
+        active_parameters=parameters
+        - totals["vision"]
+        - totals["expert"]
+        + round(totals["expert"] * share),
         embedding_parameters=totals["embedding"],
         expert_parameters=totals["expert"],
         gate_parameters=totals["gate"],
@@ -210,7 +217,7 @@ def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
         *shape, columns = parameter.shape or (1,)
         rows = math.prod(shape)
         layer = LAYER.match(name)
-        is_table = id(parameter) in tables
+        is_table = id(parameter) in tables and "position_embedding" not in name
         role = "embedding" if is_table else _find_role(name, parameter, config=config)
         yield _Tensor(
             role, layer[0] if layer else name, parameter.numel(), rows, columns,
@@ -219,7 +226,7 @@ def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
 
 
 def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
-    if role == "vector" or (role == "expert" and name.endswith("bias")):
+    if role in ("vector", "vision") or (role == "expert" and name.endswith("bias")):
         return 0.0
     # A fusion looks at the outputs of every picked expert.
     if ".fusion.key" in name or ".fusion.value" in name:
@@ -229,6 +236,8 @@ def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
 
 def _find_role(name: str, parameter: nn.Parameter, *, config: PreTrainedConfig) -> Role:
     segments = name.split(".")
+    if config.model_type == "limbeck_vision" and segments[0] != "language_model":
+        return "vision"
     if "experts" in segments:
         return "expert"
     if parameter.ndim < 2:

@@ -91,9 +91,10 @@ class OnnxSteps(Steps):
         _, self._heads, _, self._width = caches[0].shape
 
     def start(
-        self, prompts: Sequence[Sequence[int]]
+        self, prompts: Sequence[Sequence[int]], images: Sequence[Path] = ()
     ) -> tuple[Float[np.ndarray, "batch vocab"], "_State"]:
-        """Logits after each prompt, and the state that `advance` goes on from."""
+        """Logits after each prompt, and the state that `advance` goes on from; no graph sees."""
+        assert not images
         ids, lengths = _pad(prompts)
         state = self._empty(lengths, total_tokens=ids.shape[1])
         kept = np.arange(len(prompts)) * ids.shape[1] + lengths - 1
@@ -108,9 +109,10 @@ class OnnxSteps(Steps):
         return self._step(tokens[:, None], state, np.arange(len(tokens)))
 
     def compute(
-        self, rows: Sequence[Sequence[int]], *, start: int
+        self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
     ) -> list[Float[np.ndarray, "kept vocab"]]:
         """Logits at every position of each row from `start` on."""
+        assert not images
         ids, lengths = _pad(rows)
         places = [
             row * ids.shape[1] + np.arange(start, length) for row, length in enumerate(lengths)
