@@ -163,7 +163,6 @@ def test_a_mixture_cannot_be_planned_to_be_pruned(invoke, tmp_path):
 
 
 def test_a_model_that_cannot_be_sized(invoke, tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     path = tmp_path / "other.yaml"
     value = yaml.safe_load(chain.RECIPE.read_text(encoding="utf-8"))
     value["student"] |= {"student": "org/unknown"}

@@ -101,15 +101,15 @@ def state_bytes(
     chosen = LAYOUTS[layout]
     names: tuple[Part, ...] = ("weights", "gradients", "optimizer")
     per_parameter = chosen.mixed if precision == "bfloat16" else chosen.full
-    held, ram = [], 0
+    on_card: dict[Part, int] = dict.fromkeys(names, 0)
+    ram = 0
     for name, num_bytes in zip(names, per_parameter, strict=True):
         total = parameters * num_bytes
         if name in chosen.in_ram:
             ram += total
-            held.append(0)
         else:
-            held.append(math.ceil(total / (num_cards if name in chosen.divided else 1)))
-    return State(*held, ram)
+            on_card[name] = math.ceil(total / (num_cards if name in chosen.divided else 1))
+    return State(on_card["weights"], on_card["gradients"], on_card["optimizer"], ram)
 
 
 @dataclass(frozen=True)
