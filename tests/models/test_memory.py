@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from limbeck.models import operator
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.moe import LimbeckMoeConfig, LimbeckMoeForCausalLM
@@ -125,7 +126,11 @@ def measure_kept(config, *, records, tokens, precision, recomputing):
 @pytest.mark.parametrize("recomputing", ["none", "layers"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_activations_are_what_autograd_keeps_within_a_tenth(name, precision, recomputing):
+def test_activations_are_what_autograd_keeps_within_a_tenth(
+    name, precision, recomputing, monkeypatch
+):
+    # The plan is of GPUs, where PyTorch computes the experts; the operator of a CPU keeps less.
+    monkeypatch.setattr(operator, "fits", lambda *_, **__: False)
     config = CONFIGS[name]
     size = size_model(config, context_tokens=1)
 
