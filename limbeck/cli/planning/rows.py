@@ -150,7 +150,7 @@ def _plan_training(
         records=batching.batch_records,
         record_tokens=resolver.know(entry).longest_tokens,
         precision=settings.training.precision,
-        recomputing=getattr(settings.training, "gradient_checkpointing", "none"),
+        recomputing=settings.training.gradient_checkpointing,
         objective="distill" if getattr(settings, "teacher", "") else "next_token",
         frozen_parameters=size_model(teacher, context_tokens=1).parameters if teacher else 0,
     )
