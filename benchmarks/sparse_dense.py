@@ -24,7 +24,7 @@ from reporting import environment, medians, parse_options, report
 
 STEPS = 700
 SPARSE = "weighted_sum"
-WIDTHS = (384, 1024, 2816)
+WIDTHS = (256, 384, 1024)
 SHARED = ("hidden", "num_layers", "num_heads", "num_key_value_heads", "head_width",
           "initializer_range")  # fmt: skip
 COLUMNS = ("validation_loss", "recall", "triage", "accuracy")

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,12 @@ def copy_runs(target: Path, *, entries: tuple[str, ...] = ENTRIES) -> Path:
     for name in entries:
         shutil.copytree(runs() / "tiny" / name, target / "tiny" / name)
     return target
+
+
+def kill(number: int) -> None:
+    """End a process of `Warm` and all that it started, at once."""
+    os.killpg(number, signal.SIGKILL)
+    assert warm().wait(number) == -signal.SIGKILL
 
 
 def write_part(folder: Path, *entries: str) -> Path:

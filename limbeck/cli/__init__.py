@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.errors import LaunchError, LimbeckError
+from limbeck.contracts.launched import process_index
 from limbeck.contracts.stopping import watch_interrupts
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ COMMANDS = {
     "runtimes": "limbeck.runtimes",
 }
 WIDE_COLUMNS = 130
+PLAN_COLUMNS = 100
 RecipePath = Annotated[Path, typer.Argument(help="A recipe: YAML, one entry per artifact.")]
 Overrides = Annotated[
     list[str],
@@ -60,13 +62,17 @@ def _told() -> Any:
     try:
         yield
     except LimbeckError as error:
+        if process_index() > 0 and not isinstance(error, LaunchError):
+            raise typer.Exit(1) from None  # the first process has met it too, and tells it
         Console(stderr=True, soft_wrap=True).print(
             f"[bold red]{type(error).__name__}[/] ", end="", highlight=False
         )
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("\nstopped; the same command goes on from here", markup=False)
+        Console(stderr=True, quiet=process_index() > 0).print(
+            "\nstopped; the same command goes on from here", markup=False
+        )
         raise typer.Exit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -150,15 +156,20 @@ def plan(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, bytes by number format, FLOPs and time of every model, before any training."""
+    """What every model will cost, before any training: size, memory, time, and what it fits on.
+
+    The cards are those of the recipe's key `plan`, by default two A100 of 40 GB to train and a T4
+    of 16 GB to answer: --set plan.training.gpu=H100-80GB.
+    """
     with _told():
         loaded = part("recipe").load_recipe(recipe, overrides=overrides)
         entries = part("pipeline").check(loaded)
-        planned = part("planning").plan(entries, root=runs / loaded.name)
+        planned = part("planning").plan(entries, root=runs / loaded.name, assumed=loaded.plan)
         if as_json:
             _print_json(planned)
         else:
-            Console().print(part("planning").draw(planned))
+            out = Console() if sys.stdout.isatty() else Console(width=PLAN_COLUMNS)
+            out.print(part("planning").draw(planned))
 
 
 @app.command()

@@ -20,6 +20,7 @@ TABLES = {
     "stages": "limbeck.stages:STAGES",
     "models": "limbeck.models:MODELS",
     "objectives": "limbeck.objectives:OBJECTIVES",
+    "rewards": "limbeck.objectives:REWARDS",
     "criteria": "limbeck.pruning:CRITERIA",
     "schemes": "limbeck.quantization:SCHEMES",
     "runtimes": "limbeck.runtimes:RUNTIMES",

@@ -9,6 +9,7 @@
     |-- ArtifactError (ValueError)           a folder is not the artifact that was expected
     |   `-- CheckpointError                  a model folder cannot be read or does not fit
     |-- TrainingError (ArithmeticError)      training diverged
+    |-- LaunchError (RuntimeError)           launched processes cannot work together as asked
     |-- ParityError (ArithmeticError)        an exported or converted model answers differently
     `-- BusyError (RuntimeError)             another process works in the same folder
 
@@ -92,6 +93,10 @@ class CheckpointError(ArtifactError):
 
 class TrainingError(LimbeckError, ArithmeticError):
     """Training produced numbers that cannot be trained on."""
+
+
+class LaunchError(LimbeckError, RuntimeError):
+    """Processes cannot work together as they were launched, or a stage not in such a way."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from limbeck.contracts.launched import process_index
 from limbeck.contracts.stopping import raise_lost_interrupt
 
 PLAIN_INTERVAL_SECONDS = 10.0
@@ -25,12 +26,24 @@ Advance = Callable[..., None]
 
 @contextmanager
 def track(title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show progress from `done` to `total`, with the rate and the remaining time."""
+    """Show progress from `done` to `total`, with the rate and the remaining time.
+
+    Of several launched processes, the first one shows it.
+    """
     console = Console(stderr=True)
-    if console.is_terminal:
+    if process_index() > 0:
+        yield from _silent()
+    elif console.is_terminal:
         yield from _live(console, title, total=total, unit=unit, done=done)
     else:
         yield from _plain(title, total=total, unit=unit, done=done)
+
+
+def _silent() -> Iterator[Advance]:
+    def advance(num: int = 1, note: str = "") -> None:
+        raise_lost_interrupt()
+
+    yield advance
 
 
 def _live(console: Console, title: str, *, total: int, unit: str, done: int) -> Iterator[Advance]:

@@ -1,13 +1,14 @@
 """Recipes: a YAML mapping from artifact names to the stage that makes each.
 
-`${NAME:-fallback}` in a string stands for an environment variable. Left out: what a stage's keys
+`${NAME:-fallback}` in a string stands for an environment variable. The key `plan` is no entry: it
+states what `limbeck plan` takes for granted, and makes nothing. Left out: what a stage's keys
 mean (each stage's `Config`), and the order of running (`limbeck.pipeline`).
 """
 
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from limbeck.contracts.errors import Fault, RecipeError
 
+PLAN = "plan"
 ENTRY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -27,6 +29,8 @@ class Recipe:
     path: Path
     entries: dict[str, dict[str, Any]]
     lines: dict[tuple[str, ...], int]
+    plan: dict[str, Any] = field(default_factory=dict)
+    """Cards, sizes and data that a plan assumes."""
 
     def line(self, *keys: str | int) -> int:
         """The line of a key, or of the nearest key above it; 0 when it was set elsewhere."""
@@ -69,7 +73,9 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     faults += _unset(data, lines)
     if faults:
         raise RecipeError(path, faults)
-    return Recipe(path.stem, path, _expand(data), lines)
+    data = _expand(data)
+    assumed = data.pop(PLAN, {})
+    return Recipe(path.stem, path, data, lines, assumed)
 
 
 def _collect_lines(
@@ -110,7 +116,8 @@ def _misshapen(data: dict[Any, Any], lines: dict[tuple[str, ...], int]) -> list[
             message = "an entry's name must be letters, digits, '-' and '_', a letter first"
             faults.append(Fault(str(name), message, line))
         elif not isinstance(entry, dict):
-            message = f"expected a mapping with a key 'stage', found {entry!r}"
+            wanted = "" if name == PLAN else " with a key 'stage'"
+            message = f"expected a mapping{wanted}, found {entry!r}"
             faults.append(Fault(name, message, line))
     return faults
 
@@ -123,6 +130,8 @@ def _apply(data: dict[str, Any], overrides: Sequence[str]) -> list[Fault]:
         if not equals or len(keys) < 2 or not all(keys):
             faults.append(Fault(f"--set {override}", "expected entry.field=value"))
             continue
+        if keys[0] == PLAN:
+            data.setdefault(PLAN, {})
         if keys[0] not in data:
             known = ", ".join(data)
             faults.append(Fault(f"--set {override}", f"no entry {keys[0]!r}; entries: {known}"))

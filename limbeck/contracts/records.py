@@ -45,6 +45,8 @@ class Record:
     """What the question is about: files in the corpus's folder."""
     place: str = ""
     """Where it was read: file and line."""
+    rejected: str = ""
+    """A worse answer, where preferences are to be learnt."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Record":
@@ -94,7 +96,8 @@ class Question:
         return cls(**value)
 
 
-RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place")
+RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place",
+                "rejected")  # fmt: skip
 QUESTION_TEXTS = ("id", "task", "question", "form", "specialty", "group")
 
 

@@ -7,7 +7,7 @@ with `Wants`. Left out: the table of stages (`limbeck.stages`).
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
@@ -34,6 +34,8 @@ class StageConfig(Config):
     make: ClassVar[Kind]
     measured: ClassVar[tuple[str, ...]] = ()
     """Files that hold measurements, so the content hash leaves them out."""
+    processes: ClassVar[Literal["first", "all"]] = "first"
+    """Which of the processes that were launched together run the stage."""
 
     stage: Any
     """The verb: a name from `limbeck list stages`."""

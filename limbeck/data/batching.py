@@ -3,6 +3,7 @@
 Left out: the corpus itself (`limbeck.stages.prepare`) and what is done with a batch.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,8 +33,8 @@ class BatchingConfig(Config):
     """Records of one micro-batch, on average."""
     accumulation_steps: Annotated[int, Field(gt=0)] = 4
     """Micro-batches whose gradients make one optimizer step; records of like length share one."""
-    select: Literal["all", "questions", "text"] = "questions"
-    """Questions with answers, plain text, or both."""
+    select: Literal["all", "questions", "text", "preferences"] = "questions"
+    """Questions with answers, plain text, both, or questions with a rejected answer too."""
     images: Literal["all", "with", "without"] = "all"
     """Records with images, without, or both."""
     loss_on: Literal["answer", "all"] = "answer"
@@ -53,7 +54,9 @@ class Batches:
         self, corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
         split: Literal["train", "validation", "test"] = "train",
         image_format: ImageFormat | None = None,
+        answers: Literal["answer", "rejected"] = "answer",
     ) -> None:  # fmt: skip
+        """Batches of records with their answers, or with those that preferences reject."""
         self.config = config
         self.pad = tokenizer.pad_token_id
         self.pixels = Pixels(corpus, image_format=image_format)
@@ -76,7 +79,10 @@ class Batches:
                 "batching.images: without",
                 path=path,
             )
-        self._read([records[row] for row in self.rows], tokenizer)
+        shown = [records[row] for row in self.rows]
+        if answers == "rejected":
+            shown = [dataclasses.replace(record, answer=record.rejected) for record in shown]
+        self._read(shown, tokenizer)
 
     def _repeat(self, sources: list[str], path: Path) -> np.ndarray:
         """Every record as often as one pass shows it."""
@@ -123,9 +129,27 @@ class Batches:
         """Records that one optimizer step sees."""
         return self.config.batch_records * self.config.accumulation_steps
 
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens that one optimizer step sees, in the mean."""
+        lengths = self.ends[1:] - self.ends[:-1]
+        return float(lengths[self.shown].mean()) * self.records_per_step
+
+    def count_tokens(self, steps: int) -> int:
+        """Tokens that so many optimizer steps see, padding not counted."""
+        lengths = self.ends[1:] - self.ends[:-1]
+        passes, rest = divmod(steps * self.records_per_step, len(self.shown))
+        last = np.random.default_rng((self.config.seed, passes)).permutation(self.shown)[:rest]
+        return passes * int(lengths[self.shown].sum()) + int(lengths[last].sum())
+
+    def prompt(self, index: int) -> list[int]:
+        """The tokens of a record's question, up to where its answer starts."""
+        first = int(self.ends[index])
+        return self.flat[first : first + int(self.starts[index])].tolist()
+
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step, cut so that little of them is padding."""
-        chosen = self._order(step)
+        chosen = self.order(step)
         lengths = self.ends[chosen + 1] - self.ends[chosen]
         by_length = np.argsort(lengths, kind="stable")
         cuts = cut_by_length(
@@ -135,7 +159,7 @@ class Batches:
         )
         return [self.batch(part.tolist()) for part in np.split(chosen[by_length], cuts)]
 
-    def _order(self, step: int) -> np.ndarray:
+    def order(self, step: int) -> np.ndarray:
         """Records of a step: passes over all that is shown, each in an order of its own."""
         first = step * self.records_per_step
         wanted, found = self.records_per_step, []
@@ -224,4 +248,6 @@ def _selected(record: Record, config: BatchingConfig) -> bool:
         return False
     if config.select == "all":
         return True
+    if config.select == "preferences":
+        return bool(record.question) and bool(record.rejected)
     return bool(record.question) == (config.select == "questions")

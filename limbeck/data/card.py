@@ -4,6 +4,7 @@ Counts by source and reason, splits, specialties, lengths, entities, beside the 
 reference corpus. Left out: making the corpus (`limbeck.stages.prepare`).
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import SPLITS, Question, Record
 from limbeck.data.knowledge import Pack
 from limbeck.data.ledger import Account
@@ -40,6 +42,24 @@ REASONS = {
     "image_mode": "图像格式不支持", "image_outside": "图像在文件夹外",
     "images_not_read": "未读取图像", "unknown_label": "标签无含义",
 }  # fmt: skip
+
+
+def read_manner(corpus: Path) -> dict[str, str]:
+    """How a corpus's domain joins items, and says that it does not know.
+
+    Raises:
+        DataError: the corpus has no card that says so.
+    """
+    path = corpus / "card.json"
+    try:
+        manner = json.loads(path.read_text(encoding="utf-8"))["manner"]
+        return {"joiner": manner["joiner"], "unknown_answer": manner["unknown_answer"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"does not say how the domain answers ({error!r}); make the corpus again with "
+            "`limbeck run`",
+            path=path,
+        ) from None
 
 
 def describe(

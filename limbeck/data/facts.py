@@ -7,7 +7,7 @@ name, so that adding a fact does not move the others. Left out: where the facts 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,9 @@ class FactsConfig(Config):
 
     forms_per_fact: Annotated[int, Field(ge=0)] = 6
     """Training forms of each fact, a fixed random choice of the pack's."""
+    practised_forms: Annotated[int, Field(ge=0)] = 2
+    """Of the forms that `forms_per_fact` leaves out, so many for each fact where
+    `side: practised`."""
     statements_per_fact: Annotated[int, Field(ge=0)] = 1
     """Plain-text statements of each fact, for pre-training."""
     recall_questions: Annotated[int, Field(ge=0)] = 400
@@ -48,10 +51,17 @@ def draw(*parts: object) -> random.Random:
     return random.Random(":".join(map(str, parts)))
 
 
+Side = Literal["taught", "practised"]
+
+
 def fact_records(
-    facts: Sequence[Fact], *, pack: Pack, config: FactsConfig, source: str, seed: int
-) -> Iterator[Record]:
-    """Each fact asked in some of the training forms, and said as plain text."""
+    facts: Sequence[Fact], *, pack: Pack, config: FactsConfig, source: str, seed: int,
+    side: Side = "taught",
+) -> Iterator[Record]:  # fmt: skip
+    """Each fact asked in some of the training forms, and said as plain text.
+
+    The practised side asks it in other training forms, and says nothing.
+    """
     joiner = pack.description.joiner
     for fact in facts:
         forms = pack.forms[fact.relation]
@@ -60,6 +70,9 @@ def fact_records(
         chosen = chooser.sample(
             range(len(forms.train)), min(config.forms_per_fact, len(forms.train))
         )
+        if side == "practised":
+            left = sorted(set(range(len(forms.train))) - set(chosen))
+            chosen = chooser.sample(left, min(config.practised_forms, len(left)))
         for index in sorted(chosen):
             group = f"{fact.subject}|{fact.relation}|{index}"
             yield Record(
@@ -68,6 +81,8 @@ def fact_records(
                 answer=answer, group=group, source=source, specialty=fact.specialty,
                 place=fact.place,
             )  # fmt: skip
+        if side == "practised":
+            continue
         said = chooser.sample(
             range(len(forms.statements)), min(config.statements_per_fact, len(forms.statements))
         )

@@ -46,6 +46,7 @@ def clean_record(record: Record) -> Record:
     question = clean(record.question)
     return dataclasses.replace(
         record, question=question, answer=clean(record.answer), history=history,
+        rejected=clean(record.rejected) if record.rejected else "",
         group=record.group if record.images else normalise(history[0] if history else question),
     )  # fmt: skip
 

@@ -1,8 +1,10 @@
 """The mixture-of-experts layer: a gate that picks experts, and the pool that computes them.
 
-Dropless: every token is computed by every expert it picks. Axis letters: `N` tokens, `K` picked
-experts, `E` experts, `D` hidden, `H` expert width. Left out: how outputs become one (`fusion.py`),
-losses and bias updates that keep the experts evenly loaded (`limbeck.objectives.routing`).
+Dropless: every token is computed by every expert it picks. On a CPU a compiled operator does the
+experts' work (`operator.py`); the PyTorch path here is its reference, and does the rest. Axis
+letters: `N` tokens, `K` picked experts, `E` experts, `D` hidden, `H` expert width. Left out: how
+outputs become one (`fusion.py`), losses and bias updates that keep the experts evenly loaded
+(`limbeck.objectives.routing`).
 """
 
 from dataclasses import dataclass
@@ -14,10 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
+from limbeck.models import operator
 from limbeck.models.fusion import weighted_sum
 
 DECODE_ROWS = 16
 """Up to this many token-expert pairs, reading only the picked experts' weights is cheaper."""
+GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What torch multiplies by groups."""
 
 
 class Routing(NamedTuple):
@@ -107,29 +112,41 @@ class Experts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(num_experts, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(num_experts, hidden, width))
         self.activation = ACT2FN[activation]
+        self.has_operator = activation == "silu"
 
     def forward(
-        self, x_ND: Float[Tensor, "tokens hidden"], picked_NK: Int[Tensor, "tokens picks"]
-    ) -> Float[Tensor, "tokens picks hidden"]:
-        """What each token's picked experts say, unweighted."""
-        if picked_NK.numel() <= DECODE_ROWS and not torch.is_grad_enabled():
-            return self._compute_few(x_ND, picked_NK)
-        return self._compute_grouped(x_ND, picked_NK)
+        self, x_ND: Float[Tensor, "tokens hidden"], picked_NK: Int[Tensor, "tokens picks"],
+        weights_NK: Float[Tensor, "tokens picks"] | None = None,
+    ) -> Float[Tensor, "tokens picks hidden"] | Float[Tensor, "tokens hidden"]:  # fmt: skip
+        """What each token's picked experts say; with weights, its weighted sum."""
+        device = x_ND.device.type
+        if torch.is_autocast_enabled(device):
+            x_ND = x_ND.to(torch.get_autocast_dtype(device))
+        few = picked_NK.numel() <= DECODE_ROWS and not torch.is_grad_enabled()
+        # Weights of another type are cast whole, unless only a few are read.
+        casts = self.gate_up_proj.dtype != x_ND.dtype
+        if self.has_operator and not (few and casts):
+            gate_up, down = self.gate_up_proj.to(x_ND.dtype), self.down_proj.to(x_ND.dtype)
+            if operator.fits(x_ND, gate_up=gate_up):
+                return operator.compute_experts(
+                    x_ND, picked_NK, weights_NK, gate_up=gate_up, down=down
+                )
+        compute = self._compute_few if few else self._compute_grouped
+        outputs = compute(x_ND, picked_NK)
+        return outputs if weights_NK is None else weighted_sum(outputs, weights_NK)
 
     def _compute_grouped(self, x_ND: Tensor, picked_NK: Tensor) -> Tensor:
         """Sort token-expert pairs by expert, and multiply each expert's rows in one call."""
         num_tokens, picks = picked_NK.shape
         flat = picked_NK.reshape(-1)
         order = flat.argsort(stable=True)
-        offsets = torch.bincount(flat, minlength=self.num_experts).cumsum(0).to(torch.int32)
-        dtype = torch.get_autocast_dtype(x_ND.device.type) if _autocasts(x_ND) else x_ND.dtype
-        rows_SD = x_ND.to(dtype)[order // picks]
-        hidden_S2H = functional.grouped_mm(
-            rows_SD, self.gate_up_proj.to(dtype).transpose(1, 2), offs=offsets
-        )
+        # Not `bincount`, which waits for a GPU and so cannot be part of a CUDA graph.
+        counts = flat.new_zeros(self.num_experts).scatter_add_(0, flat, torch.ones_like(flat))
+        rows_SD = x_ND[order // picks]
+        hidden_S2H = multiply_groups(rows_SD, self.gate_up_proj, counts=counts)
         gate_SH, up_SH = hidden_S2H.chunk(2, dim=-1)
-        outputs_SD = functional.grouped_mm(
-            self.activation(gate_SH) * up_SH, self.down_proj.to(dtype).transpose(1, 2), offs=offsets
+        outputs_SD = multiply_groups(
+            self.activation(gate_SH) * up_SH, self.down_proj, counts=counts
         )
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(order.numel(), device=order.device)
@@ -142,8 +159,23 @@ class Experts(nn.Module):
         return torch.einsum("nkdh,nkh->nkd", down, self.activation(gate) * up)
 
 
-def _autocasts(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type)
+def multiply_groups(
+    rows: Float[Tensor, "rows inputs"],
+    weights: Float[Tensor, "groups outputs inputs"],
+    *,
+    counts: Int[Tensor, " groups"],
+) -> Float[Tensor, "rows outputs"]:
+    """Each group's rows times its weights, transposed; the groups' rows follow each other.
+
+    On a GPU torch has a fast kernel for bfloat16, and loops over the groups for the other types.
+    """
+    weights = weights.to(rows.dtype)
+    if rows.dtype in GROUPED_DTYPES:
+        offsets = counts.cumsum(0).to(torch.int32)
+        return functional.grouped_mm(rows, weights.transpose(1, 2), offs=offsets)
+    # `unbind` once: an index for each group would make a full-size gradient for each.
+    parts = zip(rows.split(counts.tolist()), weights.unbind(0), strict=True)
+    return torch.cat([part @ weight.T for part, weight in parts])
 
 
 class SparseFeedForward(nn.Module):
@@ -167,10 +199,10 @@ class SparseFeedForward(nn.Module):
         """The fused outputs and how each token was routed."""
         flat = hidden.reshape(-1, hidden.shape[-1])
         routing = self.gate(flat)
-        outputs = self.experts(flat, routing.picked)
         if self.fusion is None:
-            fused = weighted_sum(outputs, routing.weights)
+            fused = self.experts(flat, routing.picked, routing.weights)
         else:
+            outputs = self.experts(flat, routing.picked)
             fused = self.fusion(flat, outputs=outputs, weights=routing.weights)
         if self.shared_expert is not None:
             fused = fused + self.shared_expert(flat)

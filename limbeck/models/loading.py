@@ -19,6 +19,7 @@ from transformers import (
 import limbeck.models.moe  # noqa: F401  (registers the architecture with the Auto classes)
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.launched import process_index
 from limbeck.models.int8 import is_int8, load_int8, save_int8
 from limbeck.models.vision import LimbeckVisionConfig, write_preprocessor
 
@@ -125,7 +126,12 @@ def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def save_checkpoint(
     model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    """Write a model, its tokenizer, and how it reads images, as a transformers folder."""
+    """Write a model, its tokenizer, and how it reads images, as a transformers folder.
+
+    Of several launched processes, the first one writes; the others' models may be in parts.
+    """
+    if process_index() > 0:
+        return
     if is_int8(model.config.to_dict()):
         save_int8(model, folder)
     else:

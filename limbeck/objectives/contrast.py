@@ -5,7 +5,7 @@ itself, so several images may share a text. Left out: answering (`likelihood.py`
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.vision import LimbeckVisionForCausalLM
-from limbeck.objectives.loss import Forward, Loss, Objective
+from limbeck.objectives.loss import Draws, Forward, Loss, Objective
 
 SEED = 0
 """Of the fresh map."""
@@ -57,6 +57,8 @@ def distinct_texts(
 
 class Contrastive(Config):
     """Pairwise sigmoid loss between an image and the answers of its micro-batch."""
+
+    draws: ClassVar[Draws] = "records"
 
     kind: Literal["contrastive"]
     trained: Literal["encoder", "all"] = "encoder"

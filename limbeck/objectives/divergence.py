@@ -4,7 +4,7 @@ L = w T^2 KL(teacher || student at T) + (1 - w) CE + m matching, each per kept t
 2015, arXiv:1503.02531). Left out: where the teacher's outputs come from (`limbeck.data.signals`).
 """
 
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch, Targets
 from limbeck.objectives.likelihood import cross_entropy
-from limbeck.objectives.loss import Forward, Loss, Objective, find_kept
+from limbeck.objectives.loss import Draws, Forward, Loss, Objective, find_kept
 from limbeck.objectives.matching import Matching, Projections
 
 
@@ -72,6 +72,8 @@ def forward_kl_with_tail(
 
 class SoftTarget(Config):
     """The softened divergence from a teacher, mixed with the written answer."""
+
+    draws: ClassVar[Draws] = "records"
 
     kind: Literal["soft_target"]
     temperature: Annotated[float, Field(gt=0)] = 2.0

@@ -3,7 +3,7 @@
 Left out: learning from a teacher (`divergence.py`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
-from limbeck.objectives.loss import Forward, Loss, Objective, find_kept
+from limbeck.objectives.loss import Draws, Forward, Loss, Objective, find_kept
 from limbeck.objectives.routing import Balance, Balancer
 
 
@@ -24,8 +24,18 @@ def cross_entropy(
     return functional.cross_entropy(logits.float(), targets, reduction="sum")
 
 
+def token_logs(
+    logits: Float[Tensor, "kept vocab"], targets: Int[Tensor, " kept"], *, temperature: float = 1.0
+) -> Float[Tensor, " kept"]:
+    """Log-probability of each target at a temperature, in float32."""
+    scaled = logits.float() / temperature
+    return scaled.gather(1, targets.unsqueeze(1)).squeeze(1) - scaled.logsumexp(dim=-1)
+
+
 class NextToken(Config):
     """Cross-entropy on the tokens that carry a label; sparse models also keep experts balanced."""
+
+    draws: ClassVar[Draws] = "records"
 
     kind: Literal["next_token"]
     balance: Balance = Balance()

@@ -5,7 +5,7 @@ Left out: the training loop, which alone divides sums by counts.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import Kept
 
 Forward = Callable[..., Kept]
+Draws = Literal["records", "pairs", "rollouts"]
+"""What an objective learns from: records, pairs of answers, or answers that the model samples."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,33 @@ def find_kept(
     return keep, labels[:, 1:][keep[:, :-1]]
 
 
+def check_start(objective: Any, model: Any) -> None:
+    """Refuse an objective that goes on from a trained model where a fresh one is described.
+
+    Raises:
+        ValueError: it asks a teacher, or its start, which is its reference too, is fresh.
+    """
+    if objective.draws == "records":
+        check_teacher(objective, "")
+    elif not isinstance(model, str):
+        raise ValueError(
+            f"objective {objective.kind!r} measures every answer against the model that it starts "
+            "from, and a fresh one has nothing to say: fine-tune first, and name that checkpoint "
+            "in `model`"
+        )
+
+
 def check_teacher(objective: Any, teacher: str) -> None:
     """Refuse an objective that lacks its teacher, and a teacher that nobody would ask.
 
     Raises:
         ValueError: the objective and the recipe entry disagree.
     """
+    if objective.draws != "records":
+        raise ValueError(
+            f"objective {objective.kind!r} learns from {objective.draws}, which only the stage "
+            "`train` makes; use `next_token` or `soft_target` here"
+        )
     wanted = objective.needs() is not None
     if wanted and not teacher:
         raise ValueError(f"objective {objective.kind!r} needs a `teacher`: name one")

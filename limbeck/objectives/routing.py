@@ -73,7 +73,7 @@ class Balancer(nn.Module):
             )
             z = z_loss(logits=layer.logits, tokens=tokens)
             total = total + self.config.loss_weight * balance + self.config.z_weight * z
-        if torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled():
             # A list, for micro-batches may come from several threads at once.
             self.picks.append(count_picks(routing, tokens=tokens))
         return total / len(routing)
@@ -81,12 +81,15 @@ class Balancer(nn.Module):
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Raise the bias of underused experts and lower that of overused ones, then recount."""
-        if not self.picks:
+        gates = [module for module in model.modules() if isinstance(module, Gate)]
+        if not gates:
             return
-        picks = torch.stack(self.picks).sum(dim=0).float()
+        picks = torch.zeros(len(gates), len(gates[0].balance_bias), device=gates[0].weight.device)
+        for counted in self.picks:
+            picks += counted
         self.picks.clear()
+        # Every process has to come here, even one that has counted nothing.
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(picks)
-        gates = [module for module in model.modules() if isinstance(module, Gate)]
         for gate, load in zip(gates, picks, strict=True):
             gate.balance_bias += self.config.bias_rate * torch.sign(load.mean() - load)

@@ -22,8 +22,9 @@ from limbeck.contracts.errors import (
     RecipeError,
     UnknownNameError,
 )
-from limbeck.contracts.recipe import Recipe
+from limbeck.contracts.recipe import PLAN, Recipe
 from limbeck.contracts.stage import Reference, StageConfig, references
+from limbeck.models.sizing.assumptions import Assumptions
 from limbeck.stages import STAGES
 
 
@@ -51,6 +52,10 @@ def check(recipe: Recipe) -> dict[str, Entry]:
             entries[name] = entry
     for entry in entries.values():
         faults.extend(_check_references(recipe, entry, entries))
+    try:
+        Assumptions.model_validate(recipe.plan)
+    except ValidationError as error:
+        faults.extend(_explain(recipe, (PLAN,), error))
     order = [] if faults else _order(entries)
     if not faults and len(order) < len(entries):
         circle = [name for name in entries if name not in order]

@@ -10,6 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ from limbeck.contracts.errors import (
     ArtifactError,
     BusyError,
 )
+from limbeck.contracts.launched import process_index
 from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.stage import Reference
 from limbeck.pipeline.checking import Entry, check, is_folder
+from limbeck.pipeline.crew import Crew, open_crew
 
 VERSIONED = ("torch", "transformers", "accelerate", "tokenizers", "onnxruntime", "numpy")
 
@@ -48,18 +51,26 @@ def run(
 
     `report(name, text)` hears what happens to each entry.
 
+    Of several processes that a launcher has started, the first one runs the recipe and the others
+    join it where a stage trains; theirs is an empty result.
+
     Raises:
         RecipeError: the recipe cannot be run.
         BusyError: another process runs in the same folder.
+        LaunchError: the processes cannot work together as they were launched.
     """
     entries = check(recipe)
     root = runs / recipe.name
+    crew = open_crew(entries)
+    if process_index() > 0:
+        crew.follow()
+        return {}
     root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(root / ".lock", timeout=0):
+        with closing(crew), FileLock(root / ".lock", timeout=0):
             artifacts: dict[str, Artifact] = {}
             for entry in entries.values():
-                artifacts[entry.name] = _make_or_reuse(entry, root, artifacts, report)
+                artifacts[entry.name] = _make_or_reuse(entry, root, artifacts, report, crew)
             return artifacts
     except Timeout:
         raise BusyError(
@@ -68,8 +79,9 @@ def run(
 
 
 def _make_or_reuse(
-    entry: Entry, root: Path, made: Mapping[str, Artifact], report: Callable[[str, str], None]
-) -> Artifact:
+    entry: Entry, root: Path, made: Mapping[str, Artifact], report: Callable[[str, str], None],
+    crew: Crew,
+) -> Artifact:  # fmt: skip
     inputs: dict[str, tuple[Artifact, ...]] = {}
     for reference in entry.references:
         artifact = made.get(reference.target) or _open_external(reference)
@@ -91,7 +103,9 @@ def _make_or_reuse(
                 return known
             report(entry.name, f"damaged ({', '.join(damage[:3])}), made again")
     report(entry.name, f"{entry.config.stage} ...")
-    artifact = _make(entry, folder, shop=shop, inputs=inputs, sources=sources, key=key)
+    artifact = _make(
+        entry, folder, shop=shop, inputs=inputs, sources=sources, key=key, crew=crew
+    )  # fmt: skip
     report(entry.name, f"done in {artifact.manifest.seconds:,.1f} s")
     return artifact
 
@@ -144,7 +158,7 @@ def _hash_key(
 
 def _make(
     entry: Entry, folder: Path, *, shop: Path, inputs: dict[str, tuple[Artifact, ...]],
-    sources: Mapping[str, str], key: str,
+    sources: Mapping[str, str], key: str, crew: Crew,
 ) -> Artifact:  # fmt: skip
     """Run a stage in a folder of its own, then put the whole artifact in place at once."""
     if not _works_on(shop, key):
@@ -155,7 +169,7 @@ def _make(
     work.folder.mkdir(exist_ok=True)
     work.state.mkdir(exist_ok=True)
     started = time.monotonic()
-    metrics = entry.module.run(entry.config, work=work)
+    metrics = crew.run(entry, work)
     files = hash_files(work.folder)
     measured = type(entry.config).measured
     content = {path: digest for path, digest in files.items() if path not in measured}

@@ -1,6 +1,7 @@
 """Answering with a transformers checkpoint, in torch on the CPU.
 
-Left out: the greedy loop (`decoding.py`) and reading the folder (`limbeck.models.loading`).
+Left out: the greedy loop (`decoding.py`), reading the folder (`limbeck.models.loading`), and a GPU
+(`static.py`).
 """
 
 from collections.abc import Sequence
@@ -135,7 +136,11 @@ class TorchSteps(Steps):
             return {}
         assert self._image_format is not None
         pixels = {image: read_pixels(image, self._image_format) for image in dict.fromkeys(images)}
-        return {"pixel_values": torch.from_numpy(np.stack([pixels[image] for image in images]))}
+        return {
+            "pixel_values": torch.from_numpy(np.stack([pixels[image] for image in images])).to(
+                self.model.device
+            )
+        }
 
     def _step(self, ids: Tensor, state: "_State", seen: dict[str, Tensor] = NOTHING) -> np.ndarray:
         positions = {}
@@ -161,9 +166,11 @@ class TorchSteps(Steps):
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = torch.tensor(tokens)
         keep = ids.shape[1] - start
-        logits = self.model(
-            input_ids=ids, use_cache=False, logits_to_keep=keep, **self._see(images)
-        ).logits.float()
+        output = self.model(
+            input_ids=ids.to(self.model.device), use_cache=False, logits_to_keep=keep,
+            **self._see(images),
+        )  # fmt: skip
+        logits = output.logits.float().cpu()
         return [logits[row, : len(tokens) - start].numpy() for row, tokens in enumerate(rows)]
 
     def size(self) -> Size:

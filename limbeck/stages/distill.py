@@ -32,6 +32,7 @@ class Config(StageConfig):
     """Teach a student what the teacher says."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["distill"]
     student: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
     """A fresh model by description, or a checkpoint to heal or to update."""
@@ -71,11 +72,13 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "config": config.batching,
         "image_format": image_format(student.config),
     }
+    batches = Batches(corpus.path, **data)
+    training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
-        batches=Batches(corpus.path, **data),
+        batches=batches,
         objective=config.objective.build(model=student, teacher=teacher),
-        config=config.training,
+        config=training,
         state=work.state,
         title=work.name,
     )
@@ -83,7 +86,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     return {
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
-        "steps": config.training.steps,
+        "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
         "inherited_ratio": inherited,
         **measure_validation(student, held_out_batches(corpus.path, **data)),

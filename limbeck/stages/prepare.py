@@ -112,6 +112,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )  # fmt: skip
     card |= {
         "name": work.name,
+        "manner": {
+            "joiner": pack.description.joiner,
+            "unknown_answer": pack.description.unknown_answer,
+        },
         "confidence": scorer.report,
         "tokenizer": {
             "vocab": num_tokens,

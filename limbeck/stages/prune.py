@@ -38,6 +38,7 @@ class Config(StageConfig):
     """Bring a share of a model's groups to zero by training, then cut them out."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["prune"]
     checkpoint: CheckpointRef
     corpus: CorpusRef
@@ -83,10 +84,13 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         needs=config.objective.needs(), sees=sees,
     )  # fmt: skip
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
+    training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         model, batches=batches, objective=config.objective.build(model=model, teacher=teacher),
-        config=config.training, state=work.state, title=work.name,
-        after_step=make_regulariser(model, num_kept=num_kept, config=config),
+        config=training, state=work.state, title=work.name,
+        after_step=make_regulariser(
+            model, num_kept=num_kept, config=config.replace(training=training)
+        ),
     )  # fmt: skip
     model.cpu()
     probe = batches.batch(list(range(min(PROBE_RECORDS, len(batches))))).input_ids
@@ -95,7 +99,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )
     save_checkpoint(smaller, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
-    return {"loss": history[-1]["loss"], "steps": config.training.steps, **metrics}
+    return {"loss": history[-1]["loss"], "steps": training.steps, **metrics}
 
 
 def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:

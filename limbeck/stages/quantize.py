@@ -28,6 +28,7 @@ class Config(StageConfig):
     """Train a checkpoint while it rounds as its integers will, then convert it."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["quantize"]
     checkpoint: CheckpointRef
     corpus: CorpusRef
@@ -59,10 +60,11 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         needs=config.objective.needs(), sees=sees,
     )  # fmt: skip
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
+    training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     config.scheme.prepare_for_qat(model)
     history = fit(
         model, batches=batches, objective=config.objective.build(model=model, teacher=teacher),
-        config=config.training, state=work.state, title=work.name,
+        config=training, state=work.state, title=work.name,
     )  # fmt: skip
     nn.Module.to(model, "cpu")
     probe = batches.batch(list(range(min(8, len(batches))))).input_ids
@@ -79,6 +81,6 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     return {
         "loss": history[-1]["loss"],
-        "steps": config.training.steps,
+        "steps": training.steps,
         "parity_logit_difference": difference,
     }

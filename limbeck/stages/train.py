@@ -1,25 +1,41 @@
-"""Corpus, and perhaps a checkpoint, to a checkpoint: pre-training and fine-tuning, by objective."""
+"""Corpus, and perhaps a checkpoint, to a checkpoint: pre-training, fine-tuning, reinforcement.
+
+Which of them it is, the objective says: it learns from records, from pairs of answers, or from
+answers that the model samples.
+"""
 
 import json
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
 
 import torch
+from accelerate import PartialState
 from pydantic import model_validator
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice
+from limbeck.contracts.errors import DataError, TrainingError
+from limbeck.contracts.records import read_records
 from limbeck.contracts.stage import CorpusRef, StageConfig, checkpoint_or
 from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
+from limbeck.data.card import read_manner
+from limbeck.data.preferences import Pairs
 from limbeck.evaluation.likelihood import measure_validation
+from limbeck.evaluation.metrics import entity_f1
 from limbeck.models import MODELS
-from limbeck.models.batch import find_keep
+from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
-from limbeck.models.loading import open_start, save_checkpoint
+from limbeck.models.loading import load_model, open_start, save_checkpoint
 from limbeck.models.sizing import size_model
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.loss import Draws, check_start
+from limbeck.objectives.rewards import Manner, Said, score
+from limbeck.objectives.rollouts import Prompt, Rollouts, Speech
+from limbeck.training.budget import report_tokens
 from limbeck.training.loop import TrainingConfig, fit
 
 ROUTED_RECORDS = 1024
@@ -27,9 +43,10 @@ ROUTED_RECORDS = 1024
 
 
 class Config(StageConfig):
-    """Train a model on a corpus, without a teacher."""
+    """Train a model on a corpus, without a teacher; its start is the reference of `dpo`, `grpo`."""
 
     make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["train"]
     corpus: CorpusRef
     model: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
@@ -41,38 +58,154 @@ class Config(StageConfig):
     """Of fresh weights."""
 
     @model_validator(mode="after")
-    def _check_teacher(self) -> "Config":
-        check_teacher(self.objective, "")
+    def _check_start(self) -> "Config":
+        check_start(self.objective, self.model)
         return self
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What one run of training learns from, and by which objective."""
+
+    batches: Callable[[int], list[Batch]]
+    objective: nn.Module
+    records: Batches
+    """The records behind the batches."""
+    tokens_per_step: float
+    """As far as the corpus tells before training."""
+    count_tokens: Callable[[int], int]
+    """Tokens that so many finished steps have read."""
+    rollouts: Rollouts | None = None
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the trained checkpoint, its training curve, and a mixture's expert load."""
     corpus = work.one("corpus")
     tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
-    data: Any = {
-        "tokenizer": tokenizer,
-        "config": config.batching,
-        "image_format": image_format(model.config),
-    }
-    batches = Batches(corpus.path, **data)
-    objective = config.objective.build(model=model, teacher=None)
+    lessons = LESSONS[config.objective.draws](config, work, model, tokenizer)
+    training = config.training.settle(tokens_per_step=lessons.tokens_per_step)
     history = fit(
-        model, batches=batches, objective=objective, config=config.training,
-        state=work.state, title=work.name,
+        model, batches=lessons.batches, objective=lessons.objective, config=training,
+        state=work.state, title=work.name, stateful=lessons.rollouts,
     )  # fmt: skip
     save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)
+    if lessons.rollouts is not None:
+        means = {point["step"]: point for point in lessons.rollouts.curve}
+        history = [point | means[point["step"]] for point in history]
     (work.folder / "history.json").write_text(json.dumps(history))
-    load = report_load(model, batches)
+    load = report_load(model, lessons.records)
     if load:
         (work.folder / "routing.json").write_text(json.dumps(load, ensure_ascii=False))
+    records = lessons.records
     return {
         "loss": history[-1]["loss"],
-        "steps": config.training.steps,
+        "steps": training.steps,
         "parameters": sum(item.numel() for item in model.parameters()),
-        "passes": config.training.steps * batches.records_per_step / len(batches.shown),
-        **measure_validation(model, held_out_batches(corpus.path, **data)),
-    }
+        "passes": training.steps * records.records_per_step / len(records.shown),
+        **report_tokens(
+            config.training.steps, seen_tokens=lessons.count_tokens(training.steps)
+        ),
+        **measure_validation(
+            model,
+            held_out_batches(
+                corpus.path, tokenizer=tokenizer, config=config.batching,
+                image_format=image_format(model.config),
+            ),
+        ),
+    }  # fmt: skip
+
+
+def _learn_records(
+    config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Lessons:
+    batches = Batches(
+        work.one("corpus").path, tokenizer=tokenizer, config=config.batching,
+        image_format=image_format(model.config),
+    )  # fmt: skip
+    objective = config.objective.build(model=model, teacher=None)
+    return Lessons(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
+
+
+def _learn_pairs(
+    config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Lessons:
+    pairs = Pairs(work.one("corpus").path, tokenizer=tokenizer, config=config.batching)
+    reference = _open_reference(work)
+    objective = config.objective.build(reference=KeptForward(reference))
+    return Lessons(pairs, objective, pairs.better, pairs.tokens_per_step, pairs.count_tokens)
+
+
+def _learn_rollouts(
+    config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Lessons:
+    """Answers that the model samples; a step asks as many questions as `batching` counts."""
+    if PartialState().num_processes > 1:
+        raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
+    corpus, objective = work.one("corpus").path, config.objective
+    asked = Batches(corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions"))
+    path = corpus / "records" / "train.jsonl"
+    records = list(read_records(path))
+    expected = [records[row].answer for row in asked.rows]
+    _check_room(asked, objective, model=model, max_tokens=config.batching.max_tokens)
+    manner = Manner(**read_manner(corpus))
+
+    def judge(text: str, ended: bool, wanted: str) -> dict[str, float]:
+        said = Said(text, ended, wanted, entity_f1(text, expected=[wanted]))
+        return score(said, manner=manner, weights=objective.rewards)
+
+    rollouts = Rollouts(
+        objective, model=_place(model), reference=_open_reference(work),
+        prompts=lambda step: [
+            Prompt(asked.prompt(index), expected[index]) for index in asked.order(step).tolist()
+        ],
+        judge=judge, num_parts=config.batching.accumulation_steps, seed=config.training.seed,
+        speech=Speech(
+            lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
+            end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, asked.pad),
+        ),
+    )  # fmt: skip
+    return Lessons(
+        rollouts, objective.build(experience=rollouts.remember), asked,
+        asked.tokens_per_step * objective.group,
+        lambda steps: int(sum(point["rollout_tokens"] for point in rollouts.curve)),
+        rollouts,
+    )  # fmt: skip
+
+
+def _open_reference(work: Work) -> PreTrainedModel:
+    """The start model once more, for reading only."""
+    return _place(load_model(work.one("model").path).eval().requires_grad_(False))
+
+
+def _place(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, where training will happen."""
+    nn.Module.to(model, torch.device(str(PartialState().device)))
+    return model
+
+
+def _check_room(
+    asked: Batches, objective: Any, *, model: PreTrainedModel, max_tokens: int
+) -> None:  # fmt: skip
+    """Every prompt is whole and leaves room for an answer."""
+    longest = int(asked.starts.max())
+    if longest >= max_tokens:
+        raise DataError(
+            f"a question fills batching.max_tokens {max_tokens}, so its answer cannot start: "
+            "raise it"
+        )
+    room = model.config.max_position_embeddings
+    if longest + objective.max_new_tokens > room:
+        raise DataError(
+            f"a prompt of {longest} tokens and max_new_tokens {objective.max_new_tokens} exceed "
+            f"the model's {room}: lower objective.max_new_tokens"
+        )
+
+
+LESSONS: dict[Draws, Callable[..., Lessons]] = {
+    "records": _learn_records,
+    "pairs": _learn_pairs,
+    "rollouts": _learn_rollouts,
+}
 
 
 @torch.no_grad()

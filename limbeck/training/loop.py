@@ -4,11 +4,10 @@ Every method of Limbeck that learns passes its objective and its batches in. Lef
 learnt (`limbeck.objectives`) and from what (`limbeck.data`).
 """
 
-import logging
-import math
+import copy
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -19,22 +18,23 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.errors import TrainingError
+from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.contracts.progress import track
 from limbeck.models.batch import Batch
-from limbeck.models.forward import KeptForward
-from limbeck.training.gradients import LossLike, SummedGradients, draws_random, keep_freed_memory
+from limbeck.training.budget import Steps, count_steps
+from limbeck.training.engine import EngineStepper, gather_engine, set_up_engine, spread_engine
+from limbeck.training.processes import Sharding, find_sharding, gather, open_accelerator, share
 from limbeck.training.schedule import cosine_lr, group_parameters
-from limbeck.training.state import load_state, save_state
-
-logger = logging.getLogger(__name__)
+from limbeck.training.sharding import gather_optimizer, gather_weights, spread_optimizer
+from limbeck.training.state import Saved, read_state, restore, save_state
+from limbeck.training.stepping import Judged, PlainStepper
 
 
 class TrainingConfig(Config):
     """How a model is trained, whatever it learns."""
 
-    steps: Annotated[int, Field(gt=0)]
-    """Optimizer steps."""
+    steps: Steps
+    """Optimizer steps: a number, or a share of a token budget (`budget.py`)."""
     lr: Annotated[float, Field(gt=0)] = 0.001
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
@@ -47,10 +47,17 @@ class TrainingConfig(Config):
     """Gradients with a larger norm are scaled down to it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward pass; weights, gates and losses stay float32."""
+    gradient_checkpointing: Literal["none", "layers"] = "none"
+    """`layers` keeps only each layer's input for the backward pass and computes the rest again: far
+    less memory for about a third more time."""
     seed: int = 0
     save_interval_seconds: Annotated[float, Field(ge=0)] = 30.0
     """At most this much work is lost to a kill; 0 saves every step."""
     log_interval_steps: Annotated[int, Field(gt=0)] = 10
+
+    def settle(self, *, tokens_per_step: float) -> "TrainingConfig":
+        """The same with `steps` as a number."""
+        return self.replace(steps=count_steps(self.steps, tokens_per_step=tokens_per_step))
 
 
 @runtime_checkable
@@ -75,136 +82,175 @@ def fit(
     after_step: Callable[[int, float], None] | None = None,
     stateful: Stateful | None = None,
 ) -> History:
-    """The training curve; the model is trained in place.
+    """The training curve, the same on every process; the model is trained in place.
 
-    `batches(step)` gives the micro-batches of a step; `objective(forward, batch)` a loss with sum,
-    count and parts. `after_step(step, lr)` runs without gradients after each optimizer step;
-    `stateful` is saved and restored with the model.
+    `batches(step)` gives the micro-batches of a step, the same on every process, which takes its
+    share; `objective(forward, batch)` a loss with sum, count and parts. `after_step(step, lr)` runs
+    without gradients after each optimizer step; `stateful` is saved and restored with the model.
+    Where processes divide the model among them, the first one gets it back whole, the others as
+    it was.
 
     Raises:
-        TrainingError: the loss or the gradient is no longer a finite number.
+        TrainingError: the loss or the gradient is no longer a finite number, or the saved state is
+            another model's.
+        LaunchError: the processes cannot train together as they were launched.
     """
-    mixed = "bf16" if config.precision == "bfloat16" else "no"
-    accelerator = Accelerator(mixed_precision=mixed)
-    groups = group_parameters([model, objective], weight_decay=config.weight_decay)
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True
-    )
-    objective.to(accelerator.device)
-    forward, optimizer = accelerator.prepare(KeptForward(model), optimizer)
-    parts = {"model": model, "objective": objective, "optimizer": optimizer}
-    if stateful is not None:
-        parts["stateful"] = stateful
-    history: History = []
-    done = load_state(state, parts=parts, history=history)
-    model.train()
-    saved = time.monotonic()
-    with (
-        closing(_Run(accelerator, forward, objective, optimizer, config)) as run,
-        track(title, total=config.steps, unit="step", done=done) as advance,
-    ):
-        for step in range(done, config.steps):
-            torch.manual_seed(hash((config.seed, step)) % 2**31)
-            point = run.step(step, batches(step))
-            lr = point["lr"]
-            with torch.no_grad():
-                objective.after_step(model=model)  # pyright: ignore[reportCallIssue]
-                if after_step is not None:
-                    after_step(step, lr)
-            if step % config.log_interval_steps == 0 or step == config.steps - 1:
-                history.append(point)
-            advance(1, f"loss {point['loss']:.4f}")
-            due = time.monotonic() - saved >= config.save_interval_seconds
-            if due and step < config.steps - 1 and accelerator.is_main_process:
-                save_state(state, step=step + 1, parts=parts, history=history)
-                saved = time.monotonic()
-    model.eval()
+    accelerator = open_accelerator()
+    sharding = find_sharding(accelerator)
+    if sharding != "none":
+        _check_divisible(model, title=title, between=after_step or stateful)
+    trained = model if sharding == "none" else copy.deepcopy(model)
+    with _checkpointed(trained, config.gradient_checkpointing):
+        run = _Run(accelerator, trained, objective, config=config, state=state, extra=stateful)
+        history = run.loop(batches, title=title, after_step=after_step)
+        run.give_back(model)
     return history
 
 
+def _check_divisible(model: PreTrainedModel, *, title: str, between: Any) -> None:
+    """Refuse what needs whole weights between two steps, or not always the same parts in one."""
+    if between is not None:
+        reason = "reads or changes weights between steps, when they lie in parts"
+    elif "vision_config" in model.config.to_dict():
+        reason = "leaves the image encoder out where a micro-batch has no image"
+    else:
+        return
+    raise LaunchError(
+        f"{title}: {reason}; run this entry alone, or with recipes/accelerate/ddp.yaml"
+    )
+
+
+@contextmanager
+def _checkpointed(model: PreTrainedModel, which: Literal["none", "layers"]) -> Iterator[None]:
+    if which == "layers":
+        try:
+            model.activation_checkpointing_enable()
+        except ValueError as error:
+            raise TrainingError(f"gradient_checkpointing: {error}; set it to 'none'") from None
+    try:
+        yield
+    finally:
+        if which == "layers":
+            model.activation_checkpointing_disable()
+
+
 class _Run:
-    """What one optimizer step needs, so that the step reads as its arithmetic."""
+    """Model, objective and optimizer as they are trained, and their state between two steps."""
 
     def __init__(
-        self, accelerator: Accelerator, forward: nn.Module, objective: nn.Module,
-        optimizer: Any, config: TrainingConfig,
+        self, accelerator: Accelerator, model: PreTrainedModel, objective: nn.Module, *,
+        config: TrainingConfig, state: Path, extra: Stateful | None,
     ) -> None:  # fmt: skip
-        self.accelerator = accelerator
-        self.forward = forward
-        self.objective = objective
-        self.optimizer = optimizer
-        self.config = config
-        self.trained = [item for group in optimizer.param_groups for item in group["params"]]
-        self.summed: SummedGradients | None = None
-        if accelerator.num_processes == 1 and accelerator.device.type == "cpu":
-            keep_freed_memory()
-            num_workers = 1 if draws_random(forward) else torch.get_num_threads()
-            self.summed = SummedGradients(self.trained, num_workers=num_workers)
-
-    def close(self) -> None:
-        """End what the run has started."""
-        if self.summed is not None:
-            self.summed.close()
-
-    def step(self, step: int, batches: Sequence[Batch]) -> dict[str, float]:
-        """Add sums and counts over micro-batches and ranks, divide once, and step."""
-        config, accelerator = self.config, self.accelerator
-        mine = batches[accelerator.process_index :: accelerator.num_processes]
-        # One micro-batch alone is better shared among the threads than left to one of them.
-        if self.summed is not None and len(mine) > 1:
-            losses = self.summed(mine, judge=self._judge)
-        else:
-            losses = self._differentiate_in_turn(mine)
-        totals: dict[str, float] = {"loss": 0.0}
-        for loss in losses:
-            for name, value in {"loss": loss.sum.item(), **loss.parts}.items():
-                totals[name] = totals.get(name, 0.0) + value
-        count = sum(loss.count for loss in losses)
-        if accelerator.num_processes > 1:
-            counts = accelerator.gather(torch.tensor([count], device=accelerator.device))
-            count = int(counts.sum())  # pyright: ignore[reportAttributeAccessIssue]
-        if count == 0:
-            raise TrainingError(
-                f"step {step}: no token carries a loss; raise max_tokens or check the answers"
+        self.accelerator, self.config, self.folder = accelerator, config, state
+        self.sharding: Sharding = find_sharding(accelerator)
+        self.model, self.objective, self.extra = model, objective, extra
+        saved = read_state(state)
+        self.done, self.history = saved.step, saved.history
+        if len(set(gather(accelerator, saved.step))) > 1:
+            raise LaunchError(
+                f"{state}: the processes do not see the same state; put --runs on a disk that all "
+                "machines share"
             )
-        norm = self._divide_and_clip(accelerator.num_processes / count)
-        if not math.isfinite(norm) or not math.isfinite(totals["loss"]):
-            raise TrainingError(
-                f"step {step}: loss {totals['loss'] / count!r}, gradient norm {norm!r}; lower lr "
-                f"(now {config.lr}) or raise warmup_steps"
-            )
-        lr = cosine_lr(
-            step, steps=config.steps, peak_lr=config.lr,
-            warmup_steps=config.warmup_steps, final_ratio=config.final_lr_ratio,
-        )  # fmt: skip
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        means = {name: value / count for name, value in totals.items()}
-        return {
-            "step": float(step), **means, "lr": lr, "gradient_norm": norm, "tokens": float(count)
+        loaders: dict[str, Any] = {
+            "model": model.load_state_dict, "objective": objective.load_state_dict
         }  # fmt: skip
+        if extra is not None:
+            loaders["stateful"] = extra.load_state_dict
+        restore(saved, folder=state, loaders=loaders)
+        groups = group_parameters([model, objective], weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True
+        )
+        self.parameters = [item for group in optimizer.param_groups for item in group["params"]]
+        self.groups = optimizer.state_dict()["param_groups"]
+        self.judged = Judged(model, objective, precision=config.precision)
+        if self.sharding == "zero":
+            set_up_engine(accelerator, clip_norm=config.clip_norm)
+        prepared, self.optimizer = accelerator.prepare(self.judged, optimizer)
+        restore(
+            saved, folder=state,
+            loaders={"optimizer": self._load_optimizer},
+        )  # fmt: skip
+        stepper = EngineStepper if self.sharding == "zero" else PlainStepper
+        self.stepper = stepper(
+            accelerator, prepared, self.optimizer, objective=objective,
+            clip_norm=config.clip_norm, seed=config.seed,
+        )  # fmt: skip
 
-    def _judge(self, batch: Batch) -> LossLike:
-        with self.accelerator.autocast():
-            return self.objective(self.forward, batch.to(self.accelerator.device))
+    def loop(
+        self, batches: Callable[[int], Sequence[Batch]], *, title: str,
+        after_step: Callable[[int, float], None] | None,
+    ) -> History:  # fmt: skip
+        """Train from the state on, to the last step."""
+        config, steps = self.config, self.config.steps
+        self.model.train()
+        saved = time.monotonic()
+        with (
+            closing(self.stepper),
+            track(title, total=steps, unit="step", done=self.done) as advance,
+        ):
+            for step in range(self.done, steps):
+                torch.manual_seed(hash((config.seed, step)) % 2**31)
+                lr = cosine_lr(
+                    step, steps=steps, peak_lr=config.lr, warmup_steps=config.warmup_steps,
+                    final_ratio=config.final_lr_ratio,
+                )  # fmt: skip
+                point = self.stepper(step, batches(step), lr=lr)
+                with torch.no_grad():
+                    self.objective.after_step(model=self.model)  # pyright: ignore[reportCallIssue]
+                    if after_step is not None:
+                        after_step(step, lr)
+                if step % config.log_interval_steps == 0 or step == steps - 1:
+                    self.history.append(point)
+                advance(1, f"loss {point['loss']:.4f}")
+                due = time.monotonic() - saved >= config.save_interval_seconds
+                if step < steps - 1 and share(self.accelerator, due):
+                    self._save(step + 1)
+                    saved = time.monotonic()
+        self.model.eval()
+        return self.history
 
-    def _differentiate_in_turn(self, batches: Sequence[Batch]) -> list[LossLike]:
-        """Each micro-batch's loss; ranks exchange gradients after the last one only."""
-        losses = []
-        for place, batch in enumerate(batches):
-            last = place == len(batches) - 1
-            loss = self._judge(batch)
-            with nullcontext() if last else self.accelerator.no_sync(self.forward):
-                self.accelerator.backward(loss.sum)
-            losses.append(loss)
-        return losses
+    def _save(self, step: int) -> None:
+        """Put the whole state into the folder; the processes gather it, the first one writes."""
+        weights = gather_weights(self.judged, sharding=self.sharding)
+        parts = {
+            "model": _below("forward_pass.model.", weights),
+            "objective": _below("objective.", weights),
+            "optimizer": self._gather_optimizer(),
+        }
+        if self.extra is not None:
+            parts["stateful"] = self.extra.state_dict()
+        if self.accelerator.is_main_process:
+            save_state(self.folder, saved=Saved(step, self.history, parts))
 
-    def _divide_and_clip(self, factor: float) -> float:
-        """The gradient's norm after dividing by the count; larger ones are scaled down."""
-        grads = [item.grad for item in self.trained if item.grad is not None]
-        norm = float(nn.utils.get_total_norm(grads)) * factor
-        scale = factor * min(1.0, self.config.clip_norm / max(norm, 1e-12))
-        torch._foreach_mul_(grads, scale)
-        return norm
+    def _gather_optimizer(self) -> dict[str, Any]:
+        if self.sharding == "zero":
+            state = gather_engine(self.optimizer.optimizer, parameters=self.parameters)
+        else:
+            state = gather_optimizer(self.optimizer)
+        return {"state": state, "param_groups": self.groups}
+
+    def _load_optimizer(self, value: Mapping[str, Any]) -> None:
+        if self.sharding == "zero":
+            spread_engine(
+                self.optimizer.optimizer, value["state"], parameters=self.parameters,
+                accelerator=self.accelerator,
+            )  # fmt: skip
+        else:
+            spread_optimizer(self.optimizer, value)
+
+    def give_back(self, model: PreTrainedModel) -> None:
+        """Make the first process's model the trained one."""
+        if self.sharding != "none":
+            weights = gather_weights(self.judged, sharding=self.sharding)
+            if self.accelerator.is_main_process:
+                model.load_state_dict(_below("forward_pass.model.", weights))
+            model.eval()
+        self.accelerator.free_memory()
+
+
+def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of one module of a state, under its own names."""
+    return {
+        name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)
+    }

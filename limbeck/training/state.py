@@ -5,41 +5,68 @@ Left out: the finished checkpoint, which the stage writes.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from limbeck.contracts.errors import TrainingError
+
 logger = logging.getLogger(__name__)
 NAME = "training.pt"
 
 
-def save_state(
-    folder: Path, *, step: int, parts: Mapping[str, Any], history: list[dict[str, float]]
-) -> None:
+@dataclass(frozen=True)
+class Saved:
+    """A run between two steps."""
+
+    step: int
+    """The step to go on from; 0 for a fresh run."""
+    history: list[dict[str, float]]
+    parts: Mapping[str, dict[str, Any]]
+    """States of model, objective, optimizer and whatever else takes part; empty for a fresh run."""
+
+
+def save_state(folder: Path, *, saved: Saved) -> None:
     """Write everything a resumed run needs; a kill leaves the old file or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{NAME}.partial"
-    value = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"step": step, "history": history, **value}, partial)
+    torch.save({"step": saved.step, "history": saved.history, **saved.parts}, partial)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(folder / NAME)
 
 
-def load_state(folder: Path, *, parts: Mapping[str, Any], history: list[dict[str, float]]) -> int:
-    """The step to go on from, 0 for a fresh run; parts and history are restored in place."""
+def read_state(folder: Path) -> Saved:
+    """What the folder holds; a damaged file counts as none, with a warning."""
     path = folder / NAME
     if not path.is_file():
-        return 0
+        return Saved(0, [], {})
     try:
         value = torch.load(path, weights_only=True, map_location="cpu")
+        step, history = int(value.pop("step")), list(value.pop("history"))
     except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
         logger.warning("%s: cannot be read (%s); training starts again from step 0", path, error)
-        return 0
-    for name, part in parts.items():
-        part.load_state_dict(value[name])
-    history.extend(value["history"])
-    logger.info("going on from step %d of %s", value["step"], path)
-    return int(value["step"])
+        return Saved(0, [], {})
+    logger.info("going on from step %d of %s", step, path)
+    return Saved(step, history, value)
+
+
+def restore(saved: Saved, *, folder: Path, loaders: Mapping[str, Callable[[Any], Any]]) -> None:
+    """Give each part its state back; nothing for a fresh run.
+
+    Raises:
+        TrainingError: the state is another model's or another method's.
+    """
+    if not saved.parts:
+        return
+    try:
+        for name, load in loaders.items():
+            load(saved.parts[name])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise TrainingError(
+            f"{folder / NAME}: the state of another model or method: {str(error)[:300]}; delete "
+            "the file to train from step 0"
+        ) from error

@@ -15,6 +15,7 @@ TREE = {
     "ArtifactError": (LimbeckError, ValueError),
     "CheckpointError": (errors.ArtifactError,),
     "TrainingError": (LimbeckError, ArithmeticError),
+    "LaunchError": (LimbeckError, RuntimeError),
     "ParityError": (LimbeckError, ArithmeticError),
     "BusyError": (LimbeckError, RuntimeError),
 }

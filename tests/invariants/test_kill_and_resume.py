@@ -31,11 +31,6 @@ def wait_for(text, log, number):
     return False
 
 
-def kill(number):
-    os.killpg(number, signal.SIGKILL)
-    assert chain.warm().wait(number) == -signal.SIGKILL
-
-
 def run_with_kills(runs, log, *, rng, seconds):
     """The number of kills, a few within each entry; `seconds` says how long each entry takes."""
     kills = 0
@@ -49,7 +44,7 @@ def run_with_kills(runs, log, *, rng, seconds):
             if code is not None:
                 assert code == 0, log.read_text()
                 return kills
-            kill(number)
+            chain.kill(number)
             kills += 1
             finished(log)
     code = chain.warm().wait(chain.warm().start("run", chain.RECIPE, "--runs", runs, output=log))

@@ -191,6 +191,27 @@ def test_evaluation_leaves_the_counters_alone_and_training_moves_the_bias(moe):
     assert not objective.balancer.picks
 
 
+def test_bias_moves_once_a_step_whatever_the_micro_batches(moe):
+    objective = NextToken(kind="next_token").build(model=moe, teacher=None)
+    gates = [layer.mlp.gate for layer in moe.model.layers]
+    for _ in range(3):
+        objective(KeptForward(moe), make_batch(vocab=moe.config.vocab_size))
+    weights = [gate.weight.clone() for gate in gates]
+    objective.after_step(model=moe)
+    once = [gate.balance_bias.clone() for gate in gates]
+    objective.after_step(model=moe)
+    for gate, bias, weight in zip(gates, once, weights, strict=True):
+        assert bias.abs().max() == pytest.approx(0.001)
+        assert torch.equal(gate.balance_bias, bias)
+        assert torch.equal(gate.weight, weight)
+
+
+def test_a_micro_batch_that_only_keeps_step_is_not_counted(moe):
+    objective = NextToken(kind="next_token").build(model=moe, teacher=None).eval()
+    objective(KeptForward(moe), make_batch(vocab=moe.config.vocab_size)).sum.backward()
+    assert not objective.balancer.picks
+
+
 def test_balancer_evens_out_a_skewed_gate(moe):
     balancer = Balancer(Balance(bias_rate=0.005))
     batch = make_batch(rows=16, width=16, vocab=moe.config.vocab_size)

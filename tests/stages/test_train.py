@@ -1,13 +1,17 @@
-"""The stage: a mixture's checkpoint says how its experts were used."""
+"""The stage: what it reports of a mixture and of rewards, and what it refuses."""
 
 import json
+import shutil
 
 import pytest
 from making import make_artifact
+from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.errors import DataError
+from limbeck.models.loading import save_checkpoint
 from limbeck.models.sizing import size_model
-from limbeck.stages import train
+from limbeck.stages import quantize, train
 
 
 def run(model_config, *, tmp_path, corpus):
@@ -45,3 +49,79 @@ def test_the_router_report_counts_every_pick(changes, moe_config, corpus, tokeni
 def test_a_dense_model_reports_no_routing(dense_config, corpus, tmp_path):
     work, _ = run(dense_config, tmp_path=tmp_path, corpus=corpus)
     assert not (work.folder / "routing.json").exists()
+
+
+def write_start(tmp_path, moe, tokenizer):
+    (tmp_path / "start").mkdir()
+    save_checkpoint(moe, tokenizer=tokenizer, folder=tmp_path / "start")
+    return make_artifact(tmp_path / "start", "checkpoint")
+
+
+def reinforce(objective, *, tmp_path, corpus, start, **changes):
+    for name in ("artifact", "state"):
+        (tmp_path / name).mkdir()
+    config = train.Config.model_validate(
+        {
+            "stage": "train", "corpus": "corpus", "model": "start", "objective": objective,
+            "batching": {"batch_records": 2, "accumulation_steps": 2},
+            "training": {"steps": 2, "lr": 0.001, "log_interval_steps": 1},
+        }
+        | changes
+    )  # fmt: skip
+    inputs = {"corpus": (make_artifact(corpus, "corpus"),), "model": (start,)}
+    work = Work("reinforced", tmp_path / "artifact", tmp_path / "state", inputs)
+    return work, train.run(config, work=work)
+
+
+GRPO = {"kind": "grpo", "group": 2, "max_new_tokens": 4}
+
+
+def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokenizer):
+    copy = tmp_path / "corpus"
+    shutil.copytree(corpus, copy)
+    manner = {"joiner": "、", "unknown_answer": "不知道。"}
+    (copy / "card.json").write_text(json.dumps({"manner": manner}))
+    start = write_start(tmp_path, moe, tokenizer)
+    steps = {"steps": {"tokens": 46 * 250, "phase": "reinforce"}, "lr": 0.001}
+    work, metrics = reinforce(
+        GRPO, tmp_path=tmp_path, corpus=copy, start=start, training=steps
+    )  # fmt: skip
+    history = json.loads((work.folder / "history.json").read_text())
+    assert {"reward_mean", "facts_mean", "refusal_mean", "kl", "routing"} <= set(history[0])
+    assert metrics["steps"] >= 1 and metrics["tokens_planned"] == 250
+    assert metrics["budget_seen_ratio"] == metrics["tokens_seen"] / (46 * 250)
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "error", "message"),
+    [
+        ({"kind": "dpo"}, {}, DataError, "preferences: plausible"),
+        (GRPO, {}, DataError, "does not say how the domain answers"),
+        (GRPO | {"max_new_tokens": 4000}, {}, DataError, "lower objective.max_new_tokens"),
+        (GRPO, {"batching": {"max_tokens": 4}}, DataError, "fills batching.max_tokens 4"),
+    ],
+)
+def test_what_reinforcement_refuses(
+    objective, changes, error, message, tmp_path, corpus, moe, tokenizer
+):
+    start = write_start(tmp_path, moe, tokenizer)
+    with pytest.raises(error, match=message):
+        reinforce(objective, tmp_path=tmp_path, corpus=corpus, start=start, **changes)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "grpo"])
+def test_a_fresh_model_has_nothing_to_reinforce(kind, moe_config):
+    with pytest.raises(ValidationError, match="fine-tune first"):
+        train.Config.model_validate(
+            {"stage": "train", "corpus": "c", "model": moe_config.model_dump(),
+             "objective": {"kind": kind}, "training": {"steps": 1}}
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "what"), [("dpo", "pairs"), ("grpo", "rollouts")])
+def test_other_stages_refuse_it(kind, what):
+    with pytest.raises(ValidationError, match=f"learns from {what}, which only the stage `train`"):
+        quantize.Config.model_validate(
+            {"stage": "quantize", "checkpoint": "a", "corpus": "c", "scheme": {"kind": "int8"},
+             "objective": {"kind": kind}, "training": {"steps": 1}}
+        )  # fmt: skip

@@ -15,12 +15,14 @@ from limbeck.contracts.records import Question, Record
 from limbeck.data.facts import (
     Fact,
     FactsConfig,
+    Side,
     choice_questions,
     draw,
     fact_records,
     recall_questions,
 )
 from limbeck.data.knowledge import Pack
+from limbeck.data.preferences import add_rejected
 from limbeck.data.sources.reading import Item, Note, SourceConfig
 
 SET_SIZES = (2, 3, 4)
@@ -30,6 +32,11 @@ class Config(SourceConfig):
     """Facts of the corpus's pack."""
 
     kind: Literal["knowledge"] = "knowledge"
+    side: Side = "taught"
+    """`taught`: the training forms, symptom sets and unknown names that fine-tuning reads;
+    `practised`: others, for reinforcement. Both sides need the same settings and the same seed."""
+    preferences: Literal["none", "plausible"] = "none"
+    """Whether questions also hold a worse answer: another subject's items, or a wrong refusal."""
     facts: FactsConfig = FactsConfig()
     triage_sets: Annotated[int, Field(ge=0)] = 8
     """Symptom sets of each disease that are trained on."""
@@ -41,6 +48,8 @@ class Config(SourceConfig):
     """Symptom sets of each disease kept for evaluation."""
     refusals: Annotated[int, Field(ge=0)] = 6
     """Training questions about each name that the pack knows nothing about."""
+    practised_unknown_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of those names that only the practised side asks about."""
     refusal_questions: Annotated[int, Field(ge=0)] = 60
     """Most evaluation questions about other such names."""
 
@@ -54,7 +63,17 @@ class Config(SourceConfig):
         facts = list(pack_facts(pack))
         yield Note("facts", len(facts))
         yield Note("diseases", len(pack.diseases))
-        yield from fact_records(facts, pack=pack, config=self.facts, source=self.label, seed=seed)
+        items = self._items(facts, pack=pack, seed=seed)
+        if self.preferences == "plausible":
+            items = add_rejected(items, facts=facts, pack=pack, seed=seed)
+        yield from items
+
+    def _items(
+        self, facts: Sequence[Fact], *, pack: Pack, seed: int
+    ) -> Iterator[Record | Question]:
+        yield from fact_records(
+            facts, pack=pack, config=self.facts, source=self.label, seed=seed, side=self.side
+        )
         yield from recall_questions(
             facts, pack=pack, count=self.facts.recall_questions, source=self.label, seed=seed
         )
@@ -69,7 +88,7 @@ class Config(SourceConfig):
         forms = pack.forms["triage"]
         for case in triage_cases(pack, held_out=self.triage_sets_held_out, seed=seed):
             answer = pack.description.specialties[case.specialty].zh
-            for index, symptoms in enumerate(case.train[: self.triage_sets]):
+            for index, symptoms in enumerate(self._pick_sets(case)):
                 chooser = draw(seed, "triage", case.disease, index)
                 text = pack.description.joiner.join(chooser.sample(symptoms, len(symptoms)))
                 group = triage_group(symptoms)
@@ -98,10 +117,21 @@ class Config(SourceConfig):
                 )
         yield from _evenly_by_specialty(questions, count=self.triage_questions, seed=seed)
 
+    def _pick_sets(self, case: "TriageCase") -> tuple[tuple[str, ...], ...]:
+        if self.side == "taught":
+            return case.train[: self.triage_sets]
+        return case.train[self.triage_sets :][: self.facts.practised_forms]
+
+    def _pick_unknown(self, names: Sequence[str], *, seed: int) -> list[str]:
+        """The names of this side, in their own order."""
+        num_practised = round(len(names) * self.practised_unknown_ratio)
+        practised = set(draw(seed, "practised unknown").sample(list(names), num_practised))
+        return [name for name in names if (name in practised) == (self.side == "practised")]
+
     def _refusals(self, pack: Pack, *, seed: int) -> Iterator[Record | Question]:
         description = pack.description
         relations = [key for key, item in description.relations.items() if item.fields]
-        for name in description.unknown.train:
+        for name in self._pick_unknown(description.unknown.train, seed=seed):
             forms = [
                 (key, index) for key in relations for index in range(len(pack.forms[key].train))
             ]

@@ -33,6 +33,8 @@ class Columns(Config):
     answer: str = "answer"
     department: str = "department"
     """The specialty in the source's own words; the column may be absent."""
+    rejected: str = "rejected"
+    """A worse answer, where preferences are to be learnt; the column may be absent."""
     confidence: str = "confidence"
     """A number between 0 and 1, or a percentage; the column may be absent."""
     images: str = "images"
@@ -113,6 +115,7 @@ class TabularConfig(SourceConfig):
             turns = _find_turns(row.values, self.columns)
             confidence = _read_confidence(row.values.get(self.columns.confidence))
             images = _find_images(row.values.get(self.columns.images), folder=self.image_folder)
+            rejected = _text(row.values, self.columns.rejected)
         except ShapeError as error:
             return [Drop(error.reason, self.label, row.place, error.detail[:SHOWN_CHARS])]
         specialty = pack.find_specialty(str(row.values.get(self.columns.department) or ""))
@@ -131,6 +134,7 @@ class TabularConfig(SourceConfig):
                     history=tuple(texts),
                     images=images,
                     place=row.place,
+                    rejected=rejected if index == len(turns) - 1 else "",
                 )
             )
             texts += [question, answer]

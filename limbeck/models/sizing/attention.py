@@ -1,0 +1,66 @@
+"""What attention adds to a model's matrices: arithmetic, cached numbers, widths.
+
+Read from the config, for no parameter shows it. Left out: the matrices themselves (`counting.py`).
+"""
+
+from collections.abc import Iterator
+
+from transformers import PreTrainedConfig
+
+
+def attention_flops(config: PreTrainedConfig, *, attended: float) -> float:
+    """Scores and weighted sums of one token that attends to so many, over all layers."""
+    total = 0.0
+    for window in _attention_layers(config):
+        tokens = min(attended, window) if window else attended
+        heads = config.get_text_config().num_attention_heads
+        total += 2 * tokens * heads * sum(_head_widths(config))
+    return total
+
+
+def count_cached(config: PreTrainedConfig) -> int:
+    """Numbers of the keys and values of one token, over all layers."""
+    layers = sum(1 for _ in _attention_layers(config))
+    return layers * _num_key_value_heads(config) * sum(_head_widths(config)) if layers else 0
+
+
+def attention_widths(config: PreTrainedConfig) -> tuple[int, int]:
+    """Numbers of one token's queries and keys, and of its values and what comes out; all layers."""
+    layers = sum(1 for _ in _attention_layers(config))
+    if not layers:
+        return 0, 0
+    heads = config.get_text_config().num_attention_heads + _num_key_value_heads(config)
+    score, value = _head_widths(config)
+    return layers * heads * score, layers * heads * value
+
+
+def _num_key_value_heads(config: PreTrainedConfig) -> int:
+    text = config.get_text_config()
+    return getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+
+
+def _attention_layers(config: PreTrainedConfig) -> Iterator[int]:
+    """The window of each layer that attends, 0 for an unlimited one."""
+    text = config.get_text_config()
+    if not getattr(text, "num_attention_heads", None):
+        return
+    window = getattr(text, "sliding_window", None) or 0
+    kinds = getattr(text, "layer_types", None)
+    if kinds is None:
+        yield from (window for _ in range(text.num_hidden_layers))
+        return
+    for kind in kinds:
+        if kind == "sliding_attention":
+            yield window
+        elif "attention" in kind and "linear" not in kind:
+            yield 0
+
+
+def _head_widths(config: PreTrainedConfig) -> tuple[int, int]:
+    """Numbers in one query or key, and in one value."""
+    text = config.get_text_config()
+    rotary = getattr(text, "qk_rope_head_dim", None)
+    if rotary and getattr(text, "qk_nope_head_dim", None):
+        return text.qk_nope_head_dim + rotary, text.v_head_dim
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return width, width

@@ -1,0 +1,75 @@
+"""Rewards that a rule can verify: each says from 0 to 1 how good one sampled answer is.
+
+No reward needs a written answer in a person's words, only what the domain pack holds. Left out: how
+answers are sampled (`rollouts.py`) and how rewards move a model (`policy.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from limbeck.contracts.config import resolve
+from limbeck.objectives import REWARDS
+
+OTHER_SEPARATORS = ",，;；/\n"
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a domain answers."""
+
+    joiner: str
+    """Stands between the items of a list."""
+    unknown_answer: str
+    """Said where the domain holds no answer."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One sampled answer beside the one that the pack holds."""
+
+    text: str
+    ended: bool
+    """Whether the model ended it, rather than the limit of its tokens."""
+    expected: str
+    agreement_ratio: float
+    """Entity F1 of the text with the expected answer."""
+
+
+def facts(said: Said, manner: Manner) -> float:
+    """Entity F1 with what the pack holds."""
+    return said.agreement_ratio
+
+
+def form(said: Said, manner: Manner) -> float:
+    """One for an answer that ends, joins its items as the pack does and repeats none."""
+    wrong = [char for char in OTHER_SEPARATORS if char in said.text and char not in said.expected]
+    items = said.text.split(manner.joiner)
+    repeats = len(set(items)) < len(items)
+    return float(said.ended and all(items) and not wrong and not repeats)
+
+
+def refusal(said: Said, manner: Manner) -> float:
+    """One for saying that one does not know where the pack does not, and nowhere else."""
+    return float(says_unknown(said.text, manner) == says_unknown(said.expected, manner))
+
+
+def brevity(said: Said, manner: Manner) -> float:
+    """One up to the expected number of characters, then in inverse proportion; zero for nothing."""
+    return min(1.0, len(said.expected) / len(said.text)) if said.text else 0.0
+
+
+def says_unknown(text: str, manner: Manner) -> bool:
+    """Whether a text is the pack's own way to say so, punctuation aside."""
+    return _letters(text) == _letters(manner.unknown_answer)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
+
+
+def score(said: Said, *, manner: Manner, weights: Mapping[str, float]) -> dict[str, float]:
+    """Every weighted reward by its name, unweighted, and `reward`, their weighted sum."""
+    found = {
+        name: resolve(REWARDS, name, what="reward")(said, manner) for name in sorted(weights)
+    }  # fmt: skip
+    return {"reward": sum(weights[name] * value for name, value in found.items()), **found}
