@@ -136,7 +136,11 @@ class TorchSteps(Steps):
             return {}
         assert self._image_format is not None
         pixels = {image: read_pixels(image, self._image_format) for image in dict.fromkeys(images)}
-        return {"pixel_values": torch.from_numpy(np.stack([pixels[image] for image in images]))}
+        return {
+            "pixel_values": torch.from_numpy(np.stack([pixels[image] for image in images])).to(
+                self.model.device
+            )
+        }
 
     def _step(self, ids: Tensor, state: "_State", seen: dict[str, Tensor] = NOTHING) -> np.ndarray:
         positions = {}
