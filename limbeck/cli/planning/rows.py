@@ -142,17 +142,19 @@ def _plan_training(
     settings: Any = entry.config
     batching, cards = settings.batching, resolver.assumed.training
     step_records = batching.batch_records * batching.accumulation_steps
-    step_tokens = step_records * count_reads(entry) * known.record_tokens
+    reads = count_reads(entry)
+    step_tokens = step_records * reads * known.record_tokens
     training = settings.training.settle(tokens_per_step=step_tokens)
     num_tokens = int(training.steps * step_tokens)
     teacher = resolver.find_live_teacher(entry)
     workload = Workload(
-        records=batching.batch_records,
+        records=batching.batch_records * reads,
         record_tokens=resolver.know(entry).longest_tokens,
         precision=settings.training.precision,
         recomputing=settings.training.gradient_checkpointing,
         objective="distill" if getattr(settings, "teacher", "") else "next_token",
         frozen_parameters=size_model(teacher, context_tokens=1).parameters if teacher else 0,
+        reference_parameters=size.parameters if reads > 1 else 0,
     )
     fit = fit_training(size, workload, cards)
     needed = None if fit else count_cards(size, workload, cards.gpu)

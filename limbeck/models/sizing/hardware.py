@@ -1,6 +1,6 @@
 """Cards and machines: what they hold, what they compute, and what they reach in practice.
 
-Peaks are those of the makers' datasheets; the shares of them that are reached are assumptions,
+Peaks are as published for each product; the shares of them that are reached are assumptions,
 stated here. Left out: what a model needs (`counting.py`, `memory.py`).
 """
 
@@ -79,8 +79,8 @@ GPUS = {
     "H100-80GB": Gpu(80 * 10**9, 989.5e12, 67e12, 3350e9),
     "H200-141GB": Gpu(141 * 10**9, 989.5e12, 67e12, 4800e9),
 }
-"""NVIDIA's datasheets of each product (SXM boards where there are several), figures with sparsity
-halved; RTX 4090: Ada architecture whitepaper, appendix A, 16-bit with float32 sums."""
+"""As NVIDIA publishes them for each product (SXM boards where there are several), figures with
+sparsity halved; RTX 4090: Ada architecture whitepaper, appendix A, 16-bit with float32 sums."""
 
 
 def _known(name: str) -> str:

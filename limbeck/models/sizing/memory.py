@@ -124,7 +124,10 @@ class Workload:
     recomputing: Recomputing
     objective: Literal["next_token", "distill"] = "next_token"
     frozen_parameters: int = 0
-    """Of a model that only runs forward beside the trained one, in float32, whole on every card."""
+    """Of a teacher that only runs forward beside the trained model, in float32, whole on every
+    card; recorded signals stand in for it."""
+    reference_parameters: int = 0
+    """Of the frozen start model that `dpo` and `grpo` compare with, held the same way."""
 
     @property
     def tokens(self) -> int:
@@ -217,7 +220,8 @@ def training_memory(
         exchange = 2 * compute * min(BUCKET_PARAMETERS, size.parameters)
     return TrainingMemory(
         layout, state.weights, state.gradients, state.optimizer, gathered, exchange,
-        activation_bytes(size.shape, workload), FLOAT_BYTES * workload.frozen_parameters, state.ram,
+        activation_bytes(size.shape, workload),
+        FLOAT_BYTES * (workload.frozen_parameters + workload.reference_parameters), state.ram,
     )  # fmt: skip
 
 
