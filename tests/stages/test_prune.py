@@ -84,8 +84,8 @@ def test_a_killed_run_goes_on_bit_for_bit(make_work, monkeypatch):
 
     def save_and_die(*arguments, **named):
         save(*arguments, **named)
-        saved.append(named["step"])
-        if named["step"] == 3:
+        saved.append(named["saved"].step)
+        if named["saved"].step == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "save_state", save_and_die)
