@@ -77,6 +77,28 @@ def count_unreached(rows: Sequence[Mapping[str, Any]]) -> int:
     )
 
 
+def find_ratios(
+    rows: Sequence[Mapping[str, Any]], times: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Savings at equal loss, and the mixture against each dense model, paired by seed."""
+    flops = {row["variant"]: row["forward_kflops_per_token"] for row in rows}
+    middle = {row["variant"]: row for row in medians(times, labels=("variant",))}
+    ratios = dict(saved(rows, flops, what="flops"))
+    for column in ("forward_ms", "train_ms"):
+        costs = {name: row[column] for name, row in middle.items()}
+        ratios |= dict(saved(rows, costs, what=column))
+    ratios["seeds_where_no_dense_model_reached_the_loss"] = float(count_unreached(rows))
+    for name in middle:
+        if name != SPARSE:
+            ratios[f"flops_fewer_than_{name}"] = 1 - flops[SPARSE] / flops[name]
+            for column in ("forward_ms", "train_ms"):
+                ratio = middle[SPARSE][column] / middle[name][column]
+                ratios[f"{column}_fewer_than_{name}"] = 1 - ratio
+            for column in COLUMNS:
+                ratios |= dict(compare(rows, name=SPARSE, against=name, column=column))
+    return ratios
+
+
 def main() -> None:
     options = parse_options(__doc__ or "")
     machine = environment()
@@ -87,16 +109,7 @@ def main() -> None:
     )
     rows = measure(variants, seeds=seeds, made=made)
     times = time_training(variants, corpus=made["corpus"].path, turns=3 if options.quick else 15)
-    equal = variants[1].name
-    flops = {row["variant"]: row["forward_kflops_per_token"] for row in rows}
-    middle = {row["variant"]: row for row in medians(times, labels=("variant",))}
-    ratios = dict(saved(rows, flops, what="flops"))
-    for column in ("forward_ms", "train_ms"):
-        costs = {name: row[column] for name, row in middle.items()}
-        ratios |= dict(saved(rows, costs, what=column))
-    ratios["seeds_where_no_dense_model_reached_the_loss"] = float(count_unreached(rows))
-    for column in COLUMNS:
-        ratios |= dict(compare(rows, name=SPARSE, against=equal, column=column))
+    ratios = find_ratios(rows, times)
     report(
         options, environment=machine, rows=rows, ratios=ratios, labels=("variant",),
         tables={"times": times},
