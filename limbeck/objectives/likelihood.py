@@ -65,14 +65,8 @@ class NextTokenObjective(Objective):
         output = forward(batch.input_ids, keep, pixels=batch.pixels)
         limit = self.config.vocab or output.logits.shape[-1]
         ce = cross_entropy(logits=output.logits[:, :limit], targets=targets)
-        count = targets.numel()
-        parts = {"ce": ce.item()}
-        total = ce
-        if output.routing:
-            routing = self.balancer(output.routing, batch) * count
-            parts["routing"] = routing.item()
-            total = total + routing
-        return Loss(total, count, parts)
+        loss = Loss(ce, targets.numel(), {"ce": ce.item()})
+        return self.balancer.add_to(loss, routing=output.routing, batch=batch)
 
     def after_step(self, *, model: nn.Module) -> None:
         """Move the balance biases toward an even load."""

@@ -194,12 +194,9 @@ class GrpoObjective(Objective):
             clip_high=config.clip_high, kl_weight=config.kl_weight,
         )  # fmt: skip
         parts = {"kl": loss.kl.item(), "clipped": loss.clipped.item()}
-        total = loss.total
-        if output.routing:
-            routing = self.balancer(output.routing, batch) * count
-            parts["routing"] = routing.item()
-            total = total + routing
-        return Loss(total, count, parts)
+        return self.balancer.add_to(
+            Loss(loss.total, count, parts), routing=output.routing, batch=batch
+        )
 
     def after_step(self, *, model: nn.Module) -> None:
         """Move the balance biases toward an even load."""

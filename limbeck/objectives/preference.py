@@ -92,12 +92,8 @@ class DpoObjective(Objective):
             "preferred": float((gains > 0).sum()),
             "better_gain": (better - reference_better).sum().item(),
         }  # fmt: skip
-        total = dpo
-        if output.routing:
-            routing = self.balancer(output.routing, batch) * count
-            parts["routing"] = routing.item()
-            total = total + routing
-        return Loss(total, count, parts)
+        loss = Loss(dpo, count, parts)
+        return self.balancer.add_to(loss, routing=output.routing, batch=batch)
 
     def after_step(self, *, model: nn.Module) -> None:
         """Move the balance biases toward an even load."""

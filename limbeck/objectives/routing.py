@@ -16,6 +16,7 @@ from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
 from limbeck.models.experts import Gate, Routing
 from limbeck.models.forward import count_picks
+from limbeck.objectives.loss import Loss
 
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -77,6 +78,13 @@ class Balancer(nn.Module):
             # A list, for micro-batches may come from several threads at once.
             self.picks.append(count_picks(routing, tokens=tokens))
         return total / len(routing)
+
+    def add_to(self, loss: Loss, *, routing: Sequence[Routing], batch: Batch) -> Loss:
+        """The loss with that of the routing for everything it counts; a dense model's unchanged."""
+        if not routing:
+            return loss
+        added = self(routing, batch) * loss.count
+        return Loss(loss.sum + added, loss.count, {**loss.parts, "routing": added.item()})
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
