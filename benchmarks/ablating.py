@@ -4,6 +4,7 @@ Training goes through the pipeline, so an ablation that was stopped goes on wher
 changes the fresh weights and the order of the records. Left out: which variants, and what follows.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,13 +19,13 @@ from scipy import stats
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.recipe import Recipe, load_recipe
 from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.evaluation.asking import answer_all, make_batches, read_questions
+from limbeck.evaluation.asking import Asked, answer_all, make_batches, read_questions
 from limbeck.models.forward import KeptForward
 from limbeck.models.loading import load_model, load_tokenizer
 from limbeck.models.sizing import size_model
 from limbeck.objectives.likelihood import NextToken, NextTokenObjective
 from limbeck.pipeline import run
-from limbeck.runtimes import transformers
+from limbeck.runtimes import open_answerer
 
 BASE = Path("recipes/demo.yaml")
 RUNS = Path("runs")
@@ -65,23 +66,24 @@ def train(variants: Sequence[Variant], *, seeds: Sequence[int], name: str) -> di
     return run(recipe, runs=RUNS, report=lambda entry, text: print(f"{entry}: {text}", flush=True))
 
 
+def ask(artifact: Artifact, *, corpus: Path, tasks: Sequence[str]) -> list[Asked]:
+    """The answers of one model to a corpus's questions of some tasks, kept by its content."""
+    questions = read_questions(corpus, max_questions=400).questions
+    return answer_all(
+        open_answerer=functools.partial(open_answerer, artifact.path, num_threads=1),
+        batches=make_batches([q for q in questions if q.task in tasks], batch_questions=64),
+        max_new_tokens=MAX_NEW_TOKENS, advance=lambda *_: None,
+        state=artifact.path.parent / f".answers-{artifact.manifest.content_hash[:12]}.jsonl",
+    )  # fmt: skip
+
+
 def measure(variants: Sequence[Variant], *, seeds: Sequence[int], made: Mapping[str, Artifact]):
     """One row for each model: what it cost, its validation loss, its score of each task."""
-    corpus = made["corpus"].path
-    questions = read_questions(corpus, max_questions=400).questions
-    asked = make_batches(
-        [item for item in questions if item.task in TASKS], batch_questions=64
-    )  # fmt: skip
     rows = []
     for seed in seeds:
         for variant in variants:
             artifact = made[f"{variant.name}-{seed}"]
-            content = artifact.manifest.content_hash[:12]
-            judged = answer_all(
-                open_answerer=lambda path=artifact.path: transformers.read(path, num_threads=1),
-                batches=asked, max_new_tokens=MAX_NEW_TOKENS, advance=lambda *_: None,
-                state=artifact.path.parent / f".answers-{content}.jsonl",
-            )  # fmt: skip
+            judged = ask(artifact, corpus=made["corpus"].path, tasks=TASKS)
             scores = {
                 task: statistics.mean(item.correct for item in judged if item.task == task)
                 for task in TASKS

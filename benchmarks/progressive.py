@@ -8,21 +8,19 @@ and model sizes.
 """
 
 import dataclasses
-import functools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ablating import ask
 from reporting import environment, parse_options, report
 
-from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.recipe import load_recipe
-from limbeck.evaluation.asking import Asked, answer_all, make_batches, read_questions
+from limbeck.evaluation.asking import Asked
 from limbeck.evaluation.metrics import exact_match
 from limbeck.pipeline import run
-from limbeck.runtimes import open_answerer
 
 RECIPE = Path("recipes/progressive.yaml")
 RUNS = Path("runs")
@@ -64,17 +62,6 @@ def list_entries(seed: int, *, quick: bool) -> dict[str, dict[str, Any]]:
             "training": entry["training"] | {"steps": steps, "seed": seed},
         }
     return found
-
-
-def ask(artifact: Artifact, *, corpus: Path) -> list[Asked]:
-    """The answers of one model to all that is asked freely."""
-    questions = read_questions(corpus, max_questions=400).questions
-    return answer_all(
-        open_answerer=functools.partial(open_answerer, artifact.path, num_threads=1),
-        batches=make_batches([q for q in questions if q.task in TASKS], batch_questions=64),
-        max_new_tokens=64, advance=lambda *_: None,
-        state=artifact.path.parent / f".answers-{artifact.manifest.content_hash[:12]}.jsonl",
-    )  # fmt: skip
 
 
 def score(asked: Sequence[Asked]) -> dict[str, np.ndarray]:
@@ -156,7 +143,7 @@ def main() -> None:
         made = run(recipe, runs=RUNS, report=lambda entry, text: print(entry, text, flush=True))
         for entry in ("base", *list_entries(seed, quick=options.quick)):
             phase = entry.rpartition("-")[0] or entry
-            asked[phase, seed] = ask(made[entry], corpus=made["corpus"].path)
+            asked[phase, seed] = ask(made[entry], corpus=made["corpus"].path, tasks=TASKS)
             manifest = made[entry].manifest
             scores = score(asked[phase, seed])
             rows.append(

@@ -6,10 +6,9 @@ Left out: the corpus itself (`limbeck.stages.prepare`) and what is done with a b
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
@@ -19,7 +18,7 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record, read_records
 from limbeck.data.pixels import Pixels
 from limbeck.data.rendering import render_records
-from limbeck.models.batch import IGNORED, Batch
+from limbeck.models.batch import IGNORED, Batch, pad_rows
 from limbeck.models.images import ImageFormat
 
 CHUNK_RECORDS = 4096
@@ -150,14 +149,12 @@ class Batches:
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step, cut so that little of them is padding."""
         chosen = self.order(step)
-        lengths = self.ends[chosen + 1] - self.ends[chosen]
-        by_length = np.argsort(lengths, kind="stable")
-        cuts = cut_by_length(
-            lengths[by_length],
-            num_parts=self.config.accumulation_steps,
-            most_tokens=self.config.batch_records * int(lengths.max()),
-        )
-        return [self.batch(part.tolist()) for part in np.split(chosen[by_length], cuts)]
+        parts = part_by_length(chosen, lengths=self.lengths(chosen), config=self.config)
+        return [self.batch(part) for part in parts]
+
+    def lengths(self, chosen: Int[np.ndarray, " records"]) -> Int[np.ndarray, " records"]:
+        """Tokens of each of the given records."""
+        return self.ends[chosen + 1] - self.ends[chosen]
 
     def order(self, step: int) -> np.ndarray:
         """Records of a step: passes over all that is shown, each in an order of its own."""
@@ -179,24 +176,17 @@ class Batches:
 
     def batch(self, indices: list[int]) -> Batch:
         """One batch of the given records; `rows` are these indices."""
-        spans = [(self.ends[index], self.ends[index + 1]) for index in indices]
-        width = max(int(end - start) for start, end in spans)
-        ids = np.full((len(indices), width), self.pad, dtype=np.int64)
-        labels = np.full((len(indices), width), IGNORED, dtype=np.int64)
-        tokens = np.zeros((len(indices), width), dtype=bool)
-        for place, (index, (start, end)) in enumerate(zip(indices, spans, strict=True)):
-            size = int(end - start)
-            ids[place, :size] = self.flat[start:end]
-            tokens[place, :size] = True
-            first = int(self.starts[index]) if self.config.loss_on == "answer" else 0
-            labels[place, first:size] = ids[place, first:size]
-        images = self.pixels.gather([self.images[index] for index in indices])
-        if self.pixels.image_format is not None:
-            labels[ids == self.pixels.image_format.token_id] = IGNORED
-        return Batch(
-            torch.from_numpy(ids), torch.from_numpy(labels),
-            torch.tensor(indices, dtype=torch.int64), torch.from_numpy(tokens), images,
+        on_answer = self.config.loss_on == "answer"
+        batch = pad_rows(
+            [self.flat[self.ends[index] : self.ends[index + 1]] for index in indices],
+            starts=[int(self.starts[index]) if on_answer else 0 for index in indices],
+            pad=cast(int, self.pad), places=indices,
         )  # fmt: skip
+        if self.pixels.image_format is None:
+            return batch
+        batch.labels[batch.input_ids == self.pixels.image_format.token_id] = IGNORED
+        images = self.pixels.gather([self.images[index] for index in indices])
+        return dataclasses.replace(batch, images=images)
 
 
 def held_out_batches(
@@ -211,6 +201,20 @@ def held_out_batches(
             corpus, tokenizer=tokenizer, config=once, split="validation",
             image_format=image_format,
         ).in_turn()  # fmt: skip
+
+
+def part_by_length(
+    chosen: Int[np.ndarray, " records"], *, lengths: Int[np.ndarray, " records"],
+    config: BatchingConfig,
+) -> list[list[int]]:  # fmt: skip
+    """The records of a step's micro-batches, of like length in each."""
+    by_length = np.argsort(lengths, kind="stable")
+    cuts = cut_by_length(
+        lengths[by_length],
+        num_parts=config.accumulation_steps,
+        most_tokens=config.batch_records * int(lengths.max()),
+    )
+    return [part.tolist() for part in np.split(chosen[by_length], cuts)]
 
 
 def cut_by_length(

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question, Record
-from limbeck.data.batching import Batches, BatchingConfig, cut_by_length
+from limbeck.data.batching import Batches, BatchingConfig, part_by_length
 from limbeck.data.facts import Fact, draw
 from limbeck.data.knowledge import Pack
 from limbeck.models.batch import IGNORED, Batch
@@ -82,16 +82,9 @@ class Pairs:
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step; `batch_records` counts pairs."""
         chosen = self.better.order(step)
-        lengths = np.maximum(
-            *(side.ends[chosen + 1] - side.ends[chosen] for side in (self.better, self.worse))
-        )
-        by_length = np.argsort(lengths, kind="stable")
-        config = self.better.config
-        cuts = cut_by_length(
-            lengths[by_length], num_parts=config.accumulation_steps,
-            most_tokens=config.batch_records * int(lengths.max()),
-        )  # fmt: skip
-        return [self._join(part.tolist()) for part in np.split(chosen[by_length], cuts)]
+        lengths = np.maximum(self.better.lengths(chosen), self.worse.lengths(chosen))
+        parts = part_by_length(chosen, lengths=lengths, config=self.better.config)
+        return [self._join(part) for part in parts]
 
     def _join(self, indices: list[int]) -> Batch:
         sides = (self.better.batch(indices), self.worse.batch(indices))

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from limbeck.contracts.answering import Answerer
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.progress import Advance
 from limbeck.contracts.records import Question, read_jsonl
 from limbeck.evaluation import TASKS
-from limbeck.evaluation.metrics import normalise
+from limbeck.evaluation.metrics import Share, clustered_interval, normalise
 from limbeck.evaluation.tasks import Response, ask, by_form
 
 DIGITS = 6
@@ -43,6 +45,11 @@ class Asked:
     option_scores: tuple[float, ...]
     options: tuple[str, ...] = ()
 
+    @property
+    def cluster(self) -> str:
+        """What is asked, whatever the task: a fact is asked freely and among options."""
+        return self.group or self.id
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Asked":
         """The object that `dataclasses.asdict` wrote."""
@@ -51,6 +58,14 @@ class Asked:
         value["option_scores"] = tuple(value["option_scores"])
         value["options"] = tuple(value.get("options", ()))
         return cls(**value)
+
+
+def count_correct(asked: Sequence[Asked]) -> Share:
+    """The share answered right, with its interval."""
+    return clustered_interval(
+        correct=np.array([item.correct for item in asked], dtype=bool),
+        groups=[item.cluster for item in asked],
+    )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from limbeck.evaluation.asking import Asked
-from limbeck.evaluation.metrics import Interval, clustered_interval
+from limbeck.evaluation.asking import Asked, count_correct
+from limbeck.evaluation.metrics import Interval
 
 NUM_SAMPLES = 1000
 
@@ -89,7 +89,7 @@ def measure_findings(asked: Sequence[Asked]) -> dict[str, dict[str, Any]]:
         if not items or {item.expected[0] for item in items} != set(items[0].options):
             continue
         right = np.array([item.options.index(item.expected[0]) for item in items])
-        groups = [item.group or item.id for item in items]
+        groups = [item.cluster for item in items]
         area = mean_area(
             np.array([item.option_scores for item in items]), right=right, groups=groups
         )
@@ -98,16 +98,10 @@ def measure_findings(asked: Sequence[Asked]) -> dict[str, dict[str, Any]]:
             "images": len(set(groups)),
             "questions": len(items),
             "by_finding": {
-                option: _share_right([item for item in items if item.expected[0] == option])
+                option: dataclasses.asdict(
+                    count_correct([item for item in items if item.expected[0] == option])
+                )
                 for option in items[0].options
             },
         }
     return found
-
-
-def _share_right(items: Sequence[Asked]) -> dict[str, Any]:
-    share = clustered_interval(
-        correct=np.array([item.correct for item in items], dtype=bool),
-        groups=[item.group or item.id for item in items],
-    )
-    return dataclasses.asdict(share)

@@ -15,10 +15,9 @@ from markupsafe import Markup
 
 from limbeck import packs
 from limbeck.evaluation import charts, formats
-from limbeck.evaluation.asking import Asked
+from limbeck.evaluation.asking import Asked, count_correct
 from limbeck.evaluation.charts import Bilingual, Point
 from limbeck.evaluation.lineage import Step
-from limbeck.evaluation.rows import count_correct
 
 NOT_CURVES = frozenset({"step", "lr", "gradient_norm", "tokens", "seconds", "phase"})
 REFERENCE_TITLES = {

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.evaluation.asking import Asked
+from limbeck.evaluation.asking import Asked, count_correct
 from limbeck.evaluation.findings import measure_findings
 from limbeck.evaluation.metrics import (
-    Share,
     accuracy_ratio,
-    clustered_interval,
     exact_match,
     speed_ratio,
     wilson_interval,
@@ -113,7 +111,7 @@ def _quality(
         reference=np.array(
             [item.correct for item in reference.asked if item.task in headline_tasks]
         ),
-        groups=list_groups(headline),
+        groups=[item.cluster for item in headline],
     )
     tasks = dict.fromkeys((*headline_tasks, *(item.task for item in model.asked)))
     specialties = sorted({item.specialty for item in headline} - {""})
@@ -136,18 +134,6 @@ def _quality(
             for name in specialties
         },
     }
-
-
-def count_correct(asked: Sequence[Asked]) -> Share:
-    """The share answered right, with its interval."""
-    return clustered_interval(
-        correct=np.array([item.correct for item in asked], dtype=bool), groups=list_groups(asked)
-    )
-
-
-def list_groups(asked: Sequence[Asked]) -> list[str]:
-    """What each question asks, whatever its task: a fact is asked freely and among options."""
-    return [item.group or item.id for item in asked]
 
 
 def _refused(

@@ -3,9 +3,11 @@
 Left out: making batches from a corpus (`limbeck.data.batching`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -55,6 +57,36 @@ class Batch:
             self.tokens.to(device),
             None if self.images is None else self.images.to(device),
         )
+
+
+def pad_rows(
+    rows: Sequence[Int[np.ndarray, "..."]],
+    *,
+    starts: Sequence[int],
+    pad: int,
+    places: Sequence[int],
+) -> Batch:
+    """Sequences as one batch, each learnt from its start on; `places` name their records."""
+    width = max(map(len, rows))
+    ids = np.full((len(rows), width), pad, dtype=np.int64)
+    labels = np.full((len(rows), width), IGNORED, dtype=np.int64)
+    tokens = np.zeros((len(rows), width), dtype=bool)
+    for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        ids[index, : len(row)] = row
+        labels[index, start : len(row)] = row[start:]
+        tokens[index, : len(row)] = True
+    return Batch(
+        torch.from_numpy(ids), torch.from_numpy(labels),
+        torch.tensor(places, dtype=torch.int64), torch.from_numpy(tokens),
+    )  # fmt: skip
+
+
+def random_tokens(
+    *, vocab: int, num_prompts: int, num_tokens: int
+) -> Int[Tensor, "prompts tokens"]:
+    """Token sequences to try a model on, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocab, (num_prompts, num_tokens), generator=generator)
 
 
 def find_keep(labels: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens"]:

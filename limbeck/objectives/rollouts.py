@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from limbeck.models.batch import IGNORED, Batch, find_keep
+from limbeck.models.batch import Batch, find_keep, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.sampling import Sampled, sample
 from limbeck.objectives.likelihood import token_logs
@@ -130,17 +130,11 @@ class Rollouts:
         return [found[row] for row in range(len(found))]
 
     def _batch(self, indices: list[int]) -> Batch:
-        rows = [self.held["rows"][index] for index in indices]
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.speech.pad_id)
-        labels = torch.full((len(rows), width), IGNORED)
-        tokens = torch.zeros(len(rows), width, dtype=torch.bool)
-        for place, (index, row) in enumerate(zip(indices, rows, strict=True)):
-            start = self.held["starts"][index]
-            ids[place, : len(row)] = torch.tensor(row)
-            labels[place, start : len(row)] = torch.tensor(row[start:])
-            tokens[place, : len(row)] = True
-        return Batch(ids, labels, torch.tensor(indices), tokens)
+        return pad_rows(
+            [np.asarray(self.held["rows"][index]) for index in indices],
+            starts=[self.held["starts"][index] for index in indices],
+            pad=self.speech.pad_id, places=indices,
+        )  # fmt: skip
 
     def remember(self, batch: Batch) -> Experience:
         """What is known of the batch's kept tokens."""

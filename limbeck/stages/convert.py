@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.stage import CheckpointRef, StageConfig
+from limbeck.models.batch import random_tokens
 from limbeck.models.experts import Gate
 from limbeck.models.interchange import Architecture, convert
 from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
@@ -78,10 +79,8 @@ def _drop_balance_bias(model: PreTrainedModel) -> dict[str, float]:
 
 
 def _probe(model: PreTrainedModel) -> torch.Tensor:
-    """Random tokens, always the same."""
-    generator = torch.Generator().manual_seed(0)
     vocab = model.config.get_text_config().vocab_size
-    return torch.randint(vocab, (NUM_PROMPTS, PROMPT_TOKENS), generator=generator)
+    return random_tokens(vocab=vocab, num_prompts=NUM_PROMPTS, num_tokens=PROMPT_TOKENS)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.stage import CheckpointRef, StageConfig
+from limbeck.models.batch import random_tokens
 from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.seeing import EncoderConfig, add_encoder
 
@@ -38,9 +39,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     tokenizer, model = load_tokenizer(folder), load_model(folder)
     vocab = model.config.get_text_config().vocab_size
     before = sum(item.numel() for item in model.parameters())
-    ids = torch.randint(
-        vocab, (NUM_PROMPTS, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)
-    )
+    ids = random_tokens(vocab=vocab, num_prompts=NUM_PROMPTS, num_tokens=PROMPT_TOKENS)
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits
         seeing = add_encoder(model, tokenizer=tokenizer, config=config.encoder, seed=config.seed)
