@@ -19,10 +19,11 @@ from limbeck.contracts.artifacts import Artifact, hash_file
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.batching import BatchingConfig
-from limbeck.models.batch import Batch, Targets, find_keep
+from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import KeptForward
 from limbeck.models.images import ImageFormat
 from limbeck.models.loading import load_model, load_tokenizer
+from limbeck.models.targets import Needs, Targets, Top, Whole
 from limbeck.models.vision import image_format
 
 
@@ -62,7 +63,7 @@ class LiveTeacher:
         keep = find_keep(batch.labels)
         self.model.to(batch.input_ids.device)
         output = self.model(batch.input_ids, keep, self.layers, batch.pixels)
-        return Targets(output.logits, None, None, output.hidden)
+        return Targets(Whole(output.logits), output.hidden)
 
 
 class RecordedTeacher:
@@ -107,17 +108,21 @@ class RecordedTeacher:
                 "recorded under other batching settings: record them again"
             )
         device = batch.input_ids.device
-        return Targets(
+        said = Top(
             self.stored["logits"][places].to(device, torch.float32),
             self.stored["ids"][places].to(device, torch.int64),
             self.stored["tail"][places, self.tail].to(device),
+        )
+        return Targets(
+            said,
             tuple(self.stored[f"hidden{layer}"][places].to(device) for layer in self.layers),
         )
 
 
 def encode(targets: Targets, *, top: int, temperatures: Sequence[float], vocab: int) -> dict:
     """Numpy arrays of the top logits, their ids, and the mass of the rest per temperature."""
-    logits = targets.logits[:, :vocab].float()
+    assert isinstance(targets.said, Whole)
+    logits = targets.said.logits[:, :vocab].float()
     logits = logits - logits.max(dim=-1, keepdim=True).values
     values, ids = logits.topk(min(top, vocab), dim=-1)
     others = logits.scatter(1, ids, -torch.inf)
@@ -212,11 +217,11 @@ def _check_shard(
 
 def open_teacher(
     artifacts: Sequence[Artifact], *, corpus: Artifact, batching: BatchingConfig,
-    needs: tuple[float, tuple[int, ...]] | None, sees: ImageFormat | None = None,
+    needs: Needs | None, sees: ImageFormat | None = None,
 ) -> LiveTeacher | RecordedTeacher | None:  # fmt: skip
     """The teacher in a checkpoint, run live, or in recorded signals; None where none is needed.
 
-    `needs` are the temperature and the layers that the objective asks for, `sees` the format of
+    `needs` are what the objective asks for, `sees` the format of
     the images that batches hold; recorded signals fit any.
 
     Raises:
@@ -226,7 +231,7 @@ def open_teacher(
     if needs is None:
         return None
     (artifact,) = artifacts
-    temperature, layers = needs
+    temperature, layers = needs.temperature, needs.layers
     ours = corpus.path / "tokenizer" / "tokenizer.json"
     if artifact.manifest.kind == "checkpoint":
         theirs = artifact.path / "tokenizer.json"

@@ -1,6 +1,6 @@
-"""The batch that data makes, models read and objectives judge, and a teacher's targets for it.
+"""The batch that data makes, models read and objectives judge.
 
-Left out: making batches from a corpus (`limbeck.data.batching`).
+Left out: making batches (`limbeck.data.batching`) and a teacher's targets (`targets.py`).
 """
 
 from collections.abc import Sequence
@@ -94,16 +94,3 @@ def find_keep(labels: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens
     keep = torch.zeros_like(labels, dtype=torch.bool)
     keep[:, :-1] = labels[:, 1:] != IGNORED
     return keep
-
-
-class Targets(NamedTuple):
-    """What a teacher says at each position that carries a loss."""
-
-    logits: Float[Tensor, "kept top"]
-    """Of the ids below, up to a constant per position."""
-    ids: Int[Tensor, "kept top"] | None
-    """The teacher's most likely tokens; `None` when `logits` covers the whole vocabulary."""
-    tail: Float[Tensor, " kept"] | None
-    """Log of the summed exp(logit / T) of all other tokens; `None` with the whole vocabulary."""
-    hidden: tuple[Float[Tensor, "kept teacher_hidden"], ...]
-    """Of the layers asked for."""

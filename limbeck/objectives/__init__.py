@@ -2,7 +2,7 @@
 
 OBJECTIVES = {
     "next_token": "limbeck.objectives.likelihood:NextToken",
-    "soft_target": "limbeck.objectives.divergence:SoftTarget",
+    "soft_target": "limbeck.objectives.soft_target:SoftTarget",
     "contrastive": "limbeck.objectives.contrast:Contrastive",
     "dpo": "limbeck.objectives.preference:Dpo",
     "grpo": "limbeck.objectives.policy:Grpo",

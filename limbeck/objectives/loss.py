@@ -35,6 +35,9 @@ class Objective(nn.Module):
         """The loss of one micro-batch."""
         raise NotImplementedError
 
+    def before_step(self, *, progress: float) -> None:
+        """Hear how much of the training is done, from 0 to 1, once an optimizer step."""
+
     def after_step(self, *, model: nn.Module) -> None:
         """What is to be done once an optimizer step; nothing by default."""
 

@@ -24,6 +24,7 @@ from limbeck.data.signals import (
 )
 from limbeck.models.batch import find_keep
 from limbeck.models.loading import load_tokenizer
+from limbeck.models.targets import Needs
 
 
 class Config(StageConfig):
@@ -56,7 +57,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     tokenizer = load_tokenizer(teacher_artifact.path)
     teacher = open_teacher(
         [teacher_artifact], corpus=corpus, batching=config.batching,
-        needs=(config.temperatures[0], config.layers),
+        needs=Needs(config.temperatures[0], config.layers),
     )  # fmt: skip
     assert isinstance(teacher, LiveTeacher)
     batches = Batches(

@@ -195,6 +195,7 @@ class _Run:
                     step, steps=steps, peak_lr=config.lr, warmup_steps=config.warmup_steps,
                     final_ratio=config.final_lr_ratio,
                 )  # fmt: skip
+                self.objective.before_step(progress=step / steps)  # pyright: ignore[reportCallIssue]
                 point = self.stepper(step, batches(step), lr=lr)
                 with torch.no_grad():
                     self.objective.after_step(model=self.model)  # pyright: ignore[reportCallIssue]

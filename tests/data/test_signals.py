@@ -10,6 +10,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.data.signals import LiveTeacher, open_teacher
 from limbeck.models.loading import save_checkpoint
+from limbeck.models.targets import Needs, Top, Whole
 from limbeck.objectives.divergence import forward_kl, forward_kl_with_tail
 from limbeck.stages import record
 
@@ -56,16 +57,17 @@ def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
     batches, batch = batch_of(corpus, tokenizer)
     live = LiveTeacher(teacher, layers=(1, 2), vocab=len(tokenizer))(batch)
     stored = open_teacher(
-        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=(2.0, (1, 2))
+        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0, (1, 2))
     )
     assert stored is not None
-    said = stored(batch)
-    assert said.ids is not None
-    top = live.logits.topk(12, dim=-1)
+    targets = stored(batch)
+    said = targets.said
+    assert isinstance(said, Top) and isinstance(live.said, Whole)
+    top = live.said.logits.topk(12, dim=-1)
     assert torch.equal(said.ids, top.indices)
     expected = top.values - top.values[:, :1]
     torch.testing.assert_close(said.logits, expected, atol=5e-3, rtol=5e-3)
-    for ours, theirs in zip(said.hidden, live.hidden, strict=True):
+    for ours, theirs in zip(targets.hidden, live.hidden, strict=True):
         torch.testing.assert_close(ours.float(), theirs, atol=5e-3, rtol=5e-3)
     assert metrics["positions"] == sum(
         int((batches.batch([row]).labels[:, 1:] != -100).sum()) for row in range(len(batches))
@@ -76,16 +78,19 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
     teacher, inputs, signals, _ = made
     _, batch = batch_of(corpus, tokenizer)
     live = LiveTeacher(teacher, layers=(), vocab=len(tokenizer))(batch)
-    stored = open_teacher([signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=(2.0, ()))
+    stored = open_teacher(
+        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
+    )
     assert stored is not None
-    said = stored(batch)
-    assert said.ids is not None and said.tail is not None
+    said = stored(batch).said
+    assert isinstance(said, Top) and isinstance(live.said, Whole)
+    logits = live.said.logits
     same = forward_kl_with_tail(
-        student_logits=live.logits, top_logits=said.logits, top_ids=said.ids, tail=said.tail,
+        student_logits=logits, top_logits=said.logits, top_ids=said.ids, tail=said.tail,
         temperature=2.0,
     )  # fmt: skip
     other = forward_kl(
-        student_logits=torch.zeros_like(live.logits), teacher_logits=live.logits, temperature=2.0
+        student_logits=torch.zeros_like(logits), teacher_logits=logits, temperature=2.0
     )
     assert abs(same.item()) < 1e-3 * other.item()
 
@@ -93,10 +98,10 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
 @pytest.mark.parametrize(
     ("needs", "batching", "message"),
     [
-        ((3.0, ()), BATCHING, "temperature"),
-        ((2.0, (7,)), BATCHING, "layer"),
-        ((2.0, ()), BATCHING.replace(max_tokens=9), "max_tokens"),
-        ((2.0, ()), BATCHING.replace(loss_on="all"), "loss_on"),
+        (Needs(3.0), BATCHING, "temperature"),
+        (Needs(2.0, (7,)), BATCHING, "layer"),
+        (Needs(2.0), BATCHING.replace(max_tokens=9), "max_tokens"),
+        (Needs(2.0), BATCHING.replace(loss_on="all"), "loss_on"),
     ],
 )
 def test_signals_of_other_settings_are_refused(made, needs, batching, message):

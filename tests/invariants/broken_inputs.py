@@ -27,7 +27,7 @@ from limbeck.data.signals import open_teacher
 from limbeck.evaluation.asking import check_leaks, read_questions
 from limbeck.models.forward import KeptForward
 from limbeck.models.loading import load_model, load_tokenizer
-from limbeck.objectives.divergence import SoftTarget
+from limbeck.objectives.soft_target import SoftTarget
 from limbeck.runtimes import open_answerer
 from limbeck.stages import prepare
 

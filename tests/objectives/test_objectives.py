@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 
-from limbeck.models.batch import IGNORED, Batch, Targets
+from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import Kept, KeptForward
-from limbeck.objectives.divergence import SoftTarget, forward_kl, forward_kl_with_tail
+from limbeck.models.targets import Targets, Whole
+from limbeck.objectives.divergence import forward_kl, forward_kl_with_tail
 from limbeck.objectives.likelihood import NextToken
 from limbeck.objectives.matching import Matching, scaled_mse
 from limbeck.objectives.routing import Balance, Balancer, balance_loss
+from limbeck.objectives.soft_target import SoftTarget
 
 
 def make_batch(rows: int = 3, width: int = 7, vocab: int = 40, start: int = 3) -> Batch:
@@ -29,7 +31,7 @@ class FixedTeacher:
         self.vocab, self.hidden = logits.shape[-1], hidden[0].shape[-1] if hidden else 0
 
     def __call__(self, batch: Batch) -> Targets:
-        return Targets(self.logits, None, None, self.states)
+        return Targets(Whole(self.logits), self.states)
 
 
 def test_kl_is_zero_when_they_agree():

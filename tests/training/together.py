@@ -18,12 +18,13 @@ from accelerate.utils import DistributedType
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
-from limbeck.models.batch import Batch, Targets, find_keep
+from limbeck.models.batch import Batch, find_keep
 from limbeck.models.building import DenseModel, MoeModel
 from limbeck.models.loading import load_tokenizer
-from limbeck.objectives.divergence import SoftTarget
+from limbeck.models.targets import Targets, Whole
 from limbeck.objectives.likelihood import NextToken
 from limbeck.objectives.matching import Matching
+from limbeck.objectives.soft_target import SoftTarget
 from limbeck.training.loop import TrainingConfig, fit
 
 STEPS = 6
@@ -52,7 +53,7 @@ class FixedTeacher:
 
     def __call__(self, batch: Batch) -> Targets:
         ids = batch.input_ids[find_keep(batch.labels)]
-        return Targets(self.logits[ids], None, None, (self.states[ids],))
+        return Targets(Whole(self.logits[ids]), (self.states[ids],))
 
 
 def make_corpus(folder: Path) -> Path:
