@@ -27,6 +27,7 @@ from limbeck.data.signals import open_teacher
 from limbeck.evaluation.asking import check_leaks, read_questions
 from limbeck.models.forward import KeptForward
 from limbeck.models.loading import load_model, load_tokenizer
+from limbeck.models.targets import Needs
 from limbeck.objectives.soft_target import SoftTarget
 from limbeck.runtimes import open_answerer
 from limbeck.stages import prepare
@@ -353,7 +354,7 @@ def make_missing(rng: random.Random, folder: Path, pack: Path) -> Case:
         lambda: prepare_from({"kind": "hub", "dataset": str(path)}, folder, pack=pack),
         lambda: open_teacher(
             [type(corpus)(path, corpus.manifest)], corpus=corpus, batching=BatchingConfig(),
-            needs=(1.0, ()),
+            needs=Needs(temperature=1.0),
         ),
     ]  # fmt: skip
     use = rng.choice(uses)
