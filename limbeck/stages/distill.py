@@ -25,7 +25,11 @@ from limbeck.models.loading import load_model, load_tokenizer, open_start, save_
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
+
+PROBED = 32
+"""Records that the detectors look at."""
 
 
 class Config(StageConfig):
@@ -44,6 +48,8 @@ class Config(StageConfig):
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
+    detectors: Literal["on", "off"] = "on"
+    """Whether a few records are looked at for signs that little will be learnt."""
     seed: int = 0
     """Of fresh weights."""
 
@@ -73,6 +79,12 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "image_format": image_format(student.config),
     }
     batches = Batches(corpus.path, **data)
+    probe = Probe(
+        config.objective, student, teacher, batches.batch(batches.order(0)[:PROBED].tolist()),
+        tokenizer_tokens=len(tokenizer),
+        fresh=not isinstance(config.student, str) and not config.inherit,
+    )  # fmt: skip
+    warnings = probe.before() if config.detectors == "on" else []
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
@@ -84,7 +96,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
+    if config.detectors == "on":
+        warnings += probe.after()
     return {
+        "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
         "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),

@@ -60,3 +60,13 @@ def test_another_tokenizers_embeddings_are_refused(work, moe, dense_config, tmp_
     save_checkpoint(moe, tokenizer=load_tokenizer(folder), folder=path)
     with pytest.raises(CheckpointError, match="tokenizer is not the corpus's"):
         distill.run(config(dense_config), work=work)
+
+
+def test_detectors_speak_and_change_nothing(work, dense_config):
+    found = distill.run(config(dense_config, inherit=""), work=work)
+    told = load_model(work.folder).state_dict()
+    assert any("likeliest token is the label" in sentence for sentence in found["warnings"])
+    silent = distill.run(config(dense_config, inherit="", detectors="off"), work=work)
+    assert silent["warnings"] == []
+    for name, value in load_model(work.folder).state_dict().items():
+        assert torch.equal(value, told[name])

@@ -1,0 +1,297 @@
+"""Tokens a second of distillation's optimizer steps: live, from signals, and TRL's GKD trainer.
+
+Student and teacher are Qwen3 models with fresh weights: 6.8 M and 20.8 M parameters, a third as
+Qwen3-0.6B is to Qwen3-1.7B, and the vocabulary of 8,192 gives the student's head 31 % of its
+products (26 % in Qwen3-0.6B). Lengths of questions and answers are log-normal, as in instruction
+data. All sides see the same records in the same steps, tokenised beforehand, with the same loss
+(forward KL at T = 1 on the answer's tokens), AdamW, clipping, float32 and one thread; their loss
+curves are compared. `trl_by_length` is GKD with the records of each step sorted by length, which
+it does not do by itself. Every side lives in a process of its own, so memory is its own, and they
+take turns. Left out: reading and tokenising data, and any quality.
+"""
+
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    CUDA_VISIBLE_DEVICES="",
+    TRL_EXPERIMENTAL_SILENCE="1",
+)
+
+import numpy as np
+import psutil
+import torch
+from datasets import Dataset
+from reporting import environment, parse_options, report
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    TrainerCallback,
+)
+from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+from limbeck.contracts.artifacts import Artifact, Manifest, Work
+from limbeck.contracts.records import Record, write_jsonl
+from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.data.signals import open_teacher
+from limbeck.data.tokenizing import ASSISTANT, CHAT_TEMPLATE, END, PAD, USER
+from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.objectives.soft_target import SoftTarget
+from limbeck.stages import record
+from limbeck.training.loop import TrainingConfig, fit
+
+VOCAB = 8192
+SIZES: dict[str, dict[str, int]] = {
+    "student": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,
+                "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32},
+    "teacher": {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 10,
+                "num_attention_heads": 12, "num_key_value_heads": 6, "head_dim": 32},
+}  # fmt: skip
+MEDIAN_TOKENS = {"question": 40, "answer": 60}
+SPREAD = 0.8
+"""Standard deviation of the logarithm of a length."""
+MOST_TOKENS = {"question": 200, "answer": 300}
+NUM_RECORDS = 512
+BATCHING = BatchingConfig(batch_records=4, accumulation_steps=4)
+LR = 1e-4
+BETAS = (0.9, 0.999)
+SIDES = ("live", "signals", "trl", "trl_by_length")
+
+
+def make_folders(folder: Path) -> None:
+    """A corpus, a student, a teacher, and the teacher's signals."""
+    corpus, generator = folder / "corpus", np.random.default_rng(0)
+    (corpus / "records").mkdir(parents=True)
+    tokenizer = _make_tokenizer()
+    tokenizer.save_pretrained(corpus / "tokenizer")
+    records = [
+        Record(f"r{index}", _write_text("question", generator), _write_text("answer", generator),
+               group=f"r{index}", source="drawn")
+        for index in range(NUM_RECORDS)
+    ]  # fmt: skip
+    write_jsonl(corpus / "records" / "train.jsonl", records)
+    _write_manifest(corpus, "corpus")
+    for name, size in SIZES.items():
+        torch.manual_seed(0)
+        model = Qwen3ForCausalLM(
+            Qwen3Config(**size, vocab_size=VOCAB, tie_word_embeddings=True, pad_token_id=0)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        )
+        save_checkpoint(model, tokenizer=tokenizer, folder=folder / name)
+        _write_manifest(folder / name, "checkpoint")
+    (folder / "signals").mkdir()
+    config = record.Config.model_validate(
+        {"stage": "record", "teacher": "teacher", "corpus": "corpus",
+         "batching": BATCHING.model_dump()}
+    )  # fmt: skip
+    inputs = {name: (_open(folder / name),) for name in ("teacher", "corpus")}
+    record.run(config, work=Work("signals", folder / "signals", folder, inputs))
+    _write_manifest(folder / "signals", "signals")
+
+
+def _make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word."""
+    special = [PAD, USER, ASSISTANT, END]
+    words = [*special, *(f"w{index}" for index in range(VOCAB - len(special)))]
+    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, PAD))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token=PAD, eos_token=END, unk_token=PAD,
+        additional_special_tokens=[USER, ASSISTANT],
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _write_text(part: str, generator: np.random.Generator) -> str:
+    length = generator.lognormal(np.log(MEDIAN_TOKENS[part]), SPREAD)
+    num_tokens = int(np.clip(length, 4, MOST_TOKENS[part]))
+    return " ".join(f"w{index}" for index in generator.integers(0, VOCAB - 4, num_tokens))
+
+
+def _write_manifest(folder: Path, kind: Any) -> None:
+    manifest = Manifest(
+        name=folder.name, kind=kind, stage="", key="", content_hash=folder.name, parents={},
+        sources={}, recipe={}, versions={}, files={}, metrics={}, seconds=0,
+    )  # fmt: skip
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+
+
+def _open(folder: Path) -> Artifact:
+    text = (folder / "manifest.json").read_text()
+    return Artifact(folder, Manifest.model_validate(json.loads(text)))
+
+
+def open_batches(folder: Path) -> Batches:
+    """The micro-batches of every step."""
+    tokenizer = load_tokenizer(folder / "student")
+    return Batches(folder / "corpus", tokenizer=tokenizer, config=BATCHING)
+
+
+class Pace:
+    """Waits for its turn after a step, and tells the seconds that the turn took."""
+
+    def __init__(self, connection: Connection, *, turn_steps: int) -> None:
+        self.connection, self.turn_steps = connection, turn_steps
+        self.left, self.started = 1, time.perf_counter()
+
+    def __call__(self) -> None:
+        """Hear that a step is done."""
+        self.left -= 1
+        if self.left == 0:
+            self.connection.send(time.perf_counter() - self.started)
+            self.connection.recv()
+            self.left, self.started = self.turn_steps, time.perf_counter()
+
+
+def train_ours(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float]:
+    """The loss of every step of Limbeck's loop."""
+    objective = SoftTarget(kind="soft_target", temperature=1.0, weight=1.0)
+    teacher = open_teacher(
+        [_open(folder / ("teacher" if name == "live" else "signals"))],
+        corpus=_open(folder / "corpus"), batching=BATCHING, needs=objective.needs(),
+    )  # fmt: skip
+    assert teacher is not None
+    student = load_model(folder / "student")
+    config = TrainingConfig(
+        steps=steps, lr=LR, warmup_steps=0, final_lr_ratio=1.0, weight_decay=0.0,
+        beta1=BETAS[0], beta2=BETAS[1], log_interval_steps=1, save_interval_seconds=1e9,
+    )  # fmt: skip
+    history = fit(
+        student, batches=open_batches(folder),
+        objective=objective.build(model=student, teacher=teacher), config=config,
+        state=folder / name, title=name, after_step=lambda step, lr: pace(),
+    )  # fmt: skip
+    return [point["loss"] for point in history]
+
+
+def train_trl(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float]:
+    """The loss of every step of TRL's trainer, on the same records in the same steps."""
+
+    class Callback(TrainerCallback):
+        def on_step_end(self, *positional: Any, **named: Any) -> None:
+            pace()
+
+    batches = open_batches(folder)
+    rows = []
+    for step in range(steps):
+        chosen = batches.order(step)
+        if name == "trl_by_length":
+            chosen = chosen[np.argsort(batches.lengths(chosen), kind="stable")]
+        for index in chosen.tolist():
+            ids = batches.flat[batches.ends[index] : batches.ends[index + 1]].tolist()
+            start = int(batches.starts[index])
+            mask = [0] * start + [1] * (len(ids) - start)
+            rows.append({"input_ids": ids, "completion_mask": mask, "prompt": ""})
+    config = GKDConfig(
+        output_dir=str(folder / name), lmbda=0.0, beta=0.0, max_steps=steps,
+        per_device_train_batch_size=BATCHING.batch_records,
+        gradient_accumulation_steps=BATCHING.accumulation_steps,
+        train_sampling_strategy="sequential", learning_rate=LR, lr_scheduler_type="constant",
+        adam_beta1=BETAS[0], adam_beta2=BETAS[1], optim="adamw_torch_fused", weight_decay=0.0,
+        max_grad_norm=1.0, activation_checkpointing=False, bf16=False, use_cpu=True,
+        logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, max_length=4096,
+    )  # fmt: skip
+    trainer = GKDTrainer(
+        model=load_model(folder / "student"), teacher_model=load_model(folder / "teacher"),
+        args=config, train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(folder / "student"), callbacks=[Callback()],
+    )  # fmt: skip
+    trainer.train()
+    return [point["loss"] for point in trainer.state.log_history if "loss" in point]
+
+
+def live_in_turns(
+    name: str, folder: Path, *, turn_steps: int, steps: int, connection: Connection
+) -> None:
+    """One side, in a process of its own."""
+    sys.stdout = sys.stderr
+    torch.set_num_threads(1)
+    base = psutil.Process().memory_info().rss
+    train = train_trl if name.startswith("trl") else train_ours
+    losses = train(name, folder, steps=steps, pace=Pace(connection, turn_steps=turn_steps))
+    connection.send((losses, _peak_bytes() - base))
+
+
+def _peak_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmHWM: peak memory is read on Linux only")
+
+
+def run(*, num_turns: int, turn_steps: int) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
+    """A row for each turn and side, and every side's losses."""
+    steps = 1 + num_turns * turn_steps
+    rows: list[dict[str, Any]] = []
+    ends: dict[str, tuple[list[float], int]] = {}
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        make_folders(folder)
+        batches = open_batches(folder)
+        context = multiprocessing.get_context("spawn")
+        connections: dict[str, Connection] = {}
+        for name in SIDES:
+            connections[name], far = context.Pipe()
+            kwargs = {"turn_steps": turn_steps, "steps": steps, "connection": far}
+            context.Process(
+                target=live_in_turns, args=(name, folder), kwargs=kwargs, daemon=True
+            ).start()
+            connections[name].recv()
+        for turn in range(num_turns):
+            first = 1 + turn * turn_steps
+            chosen = np.concatenate(
+                [batches.order(step) for step in range(first, first + turn_steps)]
+            )
+            num_tokens = int(batches.lengths(chosen).sum())
+            for name in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
+                connections[name].send("go")
+                seconds = connections[name].recv()
+                rows.append({"side": name, "turn": turn, "step_seconds": seconds / turn_steps,
+                             "tokens_per_second": num_tokens / seconds})  # fmt: skip
+        for name in SIDES:
+            connections[name].send("end")
+            ends[name] = connections[name].recv()
+    rows = [row | {"peak_mib": ends[row["side"]][1] / 2**20} for row in rows]
+    return rows, {name: losses for name, (losses, _) in ends.items()}
+
+
+def compare(rows: list[dict[str, Any]], losses: dict[str, list[float]]) -> dict[str, float]:
+    """Medians over turns of how many times faster ours is, and how far the live losses differ."""
+    speeds = {(row["side"], row["turn"]): row["tokens_per_second"] for row in rows}
+    peaks = {row["side"]: row["peak_mib"] for row in rows}
+    turns = sorted({turn for _, turn in speeds})
+    ratios: dict[str, float] = {}
+    for ours in ("live", "signals"):
+        for theirs in ("trl", "trl_by_length"):
+            ratios[f"{ours}_over_{theirs}"] = statistics.median(
+                speeds[ours, turn] / speeds[theirs, turn] for turn in turns
+            )
+            ratios[f"{ours}_peak_over_{theirs}"] = peaks[ours] / peaks[theirs]
+    ratios["live_loss_difference"] = max(
+        abs(one - other) for one, other in zip(losses["live"], losses["trl"], strict=True)
+    )
+    return ratios
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = parse_options("distillation's optimizer steps against TRL's GKD trainer")
+    machine = environment()
+    rows, losses = run(num_turns=3 if options.quick else 8, turn_steps=1 if options.quick else 2)
+    report(options, environment=machine, rows=rows, ratios=compare(rows, losses), labels=("side",))
+
+
+if __name__ == "__main__":
+    main()

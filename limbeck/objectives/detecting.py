@@ -1,0 +1,158 @@
+"""Signs that a student will learn little, each as a pure function of measured figures.
+
+Each returns a sentence that says what was found, what was expected and what to do, or nothing.
+Left out: measuring the figures on a model and its teacher (`probing.py`).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from limbeck.models.targets import Said, Top, Whole
+
+LEAST_SHARE, MOST_SHARE = 0.05, 0.99
+"""Of the gradient, from the teacher, where it is mixed with the written answers."""
+LEAST_SHIFT = 0.01
+"""Total variation between a teacher at T and at 1."""
+LEAST_AGREEMENT, MOST_CE_RATIO = 0.1, 0.5
+"""Labels that are the teacher's likeliest token; its cross-entropy as a share of ln V."""
+FRESH_TOLERANCE, MOST_START_RATIO = 0.15, 0.8
+"""How far a fresh loss may lie from ln V, and what a checkpoint's may reach, as shares of ln V."""
+LEAST_ANSWERS, LEAST_MAJORITY, MAJORITY_EXCESS = 20, 0.5, 0.2
+"""When a commonest answer counts as copied: seen so often, and so much oftener than written."""
+MOST_PADDED_RATIO = 0.05
+
+
+def teacher_share(*, teacher_norm: float, label_norm: float) -> float:
+    """The teacher's part of two gradient norms; 0 where both are zero."""
+    total = teacher_norm + label_norm
+    return teacher_norm / total if total else 0.0
+
+
+def judge_share(share: float, *, weight: float) -> str | None:
+    """What to do where one term drowns the other although both are asked for."""
+    if not 0 < weight < 1 or LEAST_SHARE <= share <= MOST_SHARE:
+        return None
+    if share < LEAST_SHARE:
+        return (
+            f"the teacher gives {share:.1%} of the gradient at weight {weight:g}, expected at "
+            f"least {LEAST_SHARE:.0%}: raise `weight`, or see that teacher and student differ"
+        )
+    return (
+        f"the teacher gives {share:.1%} of the gradient at weight {weight:g}, so written answers "
+        "hardly count: lower `weight`, or set it to 1 if that is meant"
+    )
+
+
+def judge_temperature(
+    *, soft: Float[Tensor, "kept vocab"], plain: Float[Tensor, "kept vocab"], temperature: float
+) -> str | None:
+    """What to do where the teacher's log-probabilities at T and at 1 are nearly the same."""
+    if temperature == 1:
+        return "temperature is 1, which softens nothing: try 2.0, or keep 1 if that is meant"
+    shift = float((soft.exp() - plain.exp()).abs().sum(dim=-1).mean()) / 2
+    if shift >= LEAST_SHIFT:
+        return None
+    return (
+        f"temperature {temperature:g} moves {shift:.2%} of the teacher's probability, expected at "
+        f"least {LEAST_SHIFT:.0%}: the teacher is certain of one token (or of none); raise "
+        "`temperature`, or save time with `next_token` on its answers"
+    )
+
+
+def agreement(
+    logs: Float[Tensor, "kept vocab"], *, labels: Int[Tensor, " kept"]
+) -> tuple[float, float]:
+    """The share of labels that are the likeliest token, and their mean cross-entropy in nats."""
+    right = (logs.argmax(dim=-1) == labels).float().mean()
+    return float(right), -float(logs.gather(1, labels.unsqueeze(1)).mean())
+
+
+def judge_agreement(*, agreed: float, ce: float, vocab: int) -> str | None:
+    """What to do where the teacher does not expect the written answers."""
+    limit = MOST_CE_RATIO * math.log(vocab)
+    if agreed >= LEAST_AGREEMENT and ce <= limit:
+        return None
+    return (
+        f"the teacher's likeliest token is the label at {agreed:.1%} of positions and its "
+        f"cross-entropy on labels is {ce:.2f} nats (guessing: {math.log(vocab):.2f}): check that "
+        "the corpus has the teacher's chat template and language, and that the teacher is trained"
+    )
+
+
+def judge_start(ce: float, *, vocab: int, fresh: bool) -> str | None:
+    """What to do where a student's first cross-entropy is not what its start promises."""
+    guessing = math.log(vocab)
+    if fresh and abs(ce - guessing) > FRESH_TOLERANCE * guessing:
+        return (
+            f"a fresh student's first cross-entropy is {ce:.2f}, expected about ln V = "
+            f"{guessing:.2f}: lower `initializer_range`, or check that labels stand one token on"
+        )
+    if not fresh and ce > MOST_START_RATIO * guessing:
+        return (
+            f"the student's first cross-entropy is {ce:.2f}, hardly below guessing "
+            f"({guessing:.2f}), although it starts from a checkpoint: check its tokenizer and chat "
+            "template against the corpus's"
+        )
+    return None
+
+
+def judge_vocabulary(
+    *, student_rows: int, teacher_tokens: int, tokenizer_tokens: int
+) -> str | None:
+    """What to do where student, teacher and tokenizer count tokens differently."""
+    if student_rows < tokenizer_tokens:
+        return (
+            f"the student has {student_rows} rows for {tokenizer_tokens} tokens: make it with the "
+            "corpus's tokenizer"
+        )
+    if teacher_tokens != tokenizer_tokens:
+        return (
+            f"the teacher knows {teacher_tokens} tokens, the tokenizer {tokenizer_tokens}: "
+            "only the first ones they share are learnt; prepare the corpus with the teacher's "
+            "tokenizer"
+        )
+    padded = student_rows - tokenizer_tokens
+    if padded > MOST_PADDED_RATIO * student_rows:
+        return (
+            f"{padded} of the student's {student_rows} rows stand for no token and only cost "
+            "memory: shrink its vocabulary"
+        )
+    return None
+
+
+def judge_majority(answers: Sequence[Hashable], *, labels: Sequence[Hashable]) -> str | None:
+    """What to do where a student gives one answer to all questions."""
+    if len(answers) < LEAST_ANSWERS or not labels:
+        return None
+    said = Counter(answers).most_common(1)[0][1] / len(answers)
+    written = Counter(labels).most_common(1)[0][1] / len(labels)
+    if said < LEAST_MAJORITY or said < written + MAJORITY_EXCESS:
+        return None
+    return (
+        f"the student gives one answer to {said:.0%} of {len(answers)} questions, the commonest "
+        f"written answer has {written:.0%}: train longer, balance the answers with "
+        "`batching.repeats`, or raise `weight`"
+    )
+
+
+def log_probabilities(
+    said: Said, *, vocab: int, temperature: float, tail_temperature: float
+) -> Float[Tensor, "kept vocab"] | None:
+    """A teacher's distribution at a temperature; None where what it said is of another form.
+
+    Of top tokens the mass of all others, known at `tail_temperature` alone, is spread evenly.
+    """
+    if isinstance(said, Whole):
+        return (said.logits[:, :vocab].float() / temperature).log_softmax(dim=-1)
+    if not isinstance(said, Top):
+        return None
+    others = max(1, vocab - said.ids.shape[1])
+    each = (said.tail.float() - math.log(others)) * tail_temperature / temperature
+    logits = each.unsqueeze(1).expand(-1, vocab).clone()
+    logits.scatter_(1, said.ids, said.logits.float() / temperature)
+    return torch.log_softmax(logits, dim=-1)
