@@ -5,7 +5,7 @@ Left out: where it comes from (`limbeck.data.signals`) and what it costs to diff
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -29,7 +29,31 @@ class Top(NamedTuple):
     """Log of the summed exp(logit / T) of all other tokens, at the temperature asked for."""
 
 
-Said = Whole | Top
+class Projected(NamedTuple):
+    """The whole distribution as what the head makes it of: logits are `states @ head.T`.
+
+    A large vocabulary's logits need not all be held at once.
+    """
+
+    states: Float[Tensor, "kept teacher_hidden"]
+    """After the final norm."""
+    head: Float[Tensor, "vocab teacher_hidden"]
+
+
+class Sampled(NamedTuple):
+    """Tokens drawn by importance: sum of weight * f(token) estimates sum of p * f, unbiased.
+
+    Both p and the estimate are at the temperature asked for (RS-KD, arXiv:2503.16870).
+    """
+
+    ids: Int[Tensor, "kept drawn"]
+    weights: Float[Tensor, "kept drawn"]
+    """0 for places that hold no token."""
+    logs: Float[Tensor, "kept drawn"]
+    """Log p of each token, at the temperature asked for."""
+
+
+Said = Whole | Projected | Top | Sampled
 
 
 @dataclass(frozen=True)
@@ -46,8 +70,13 @@ class Needs:
     """What an objective asks of a teacher."""
 
     temperature: float
+    """The lowest at which targets are read."""
     layers: tuple[int, ...] = ()
     """Teacher layers whose hidden states are read, counted from 1."""
+    highest: float = 0.0
+    """The highest temperature of a schedule; 0 where the temperature stays."""
+    form: Literal["logits", "states"] = "logits"
+    """How a live teacher gives a whole distribution: as `Whole`, or as `Projected`."""
 
 
 @runtime_checkable

@@ -7,6 +7,16 @@ OBJECTIVES = {
     "dpo": "limbeck.objectives.preference:Dpo",
     "grpo": "limbeck.objectives.policy:Grpo",
 }
+DIVERGENCES = {
+    "forward_kl": "limbeck.objectives.divergences:ForwardKl",
+    "reverse_kl": "limbeck.objectives.divergences:ReverseKl",
+    "jensen_shannon": "limbeck.objectives.divergences:JensenShannon",
+    "skew_forward": "limbeck.objectives.divergences:SkewForward",
+    "skew_reverse": "limbeck.objectives.divergences:SkewReverse",
+    "total_variation": "limbeck.objectives.divergences:TotalVariation",
+    "adaptive": "limbeck.objectives.divergences:Adaptive",
+}
+"""How far a student is from its teacher, for `soft_target`."""
 REWARDS = {
     "facts": "limbeck.objectives.rewards:facts",
     "form": "limbeck.objectives.rewards:form",
