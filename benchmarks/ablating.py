@@ -66,14 +66,17 @@ def train(variants: Sequence[Variant], *, seeds: Sequence[int], name: str) -> di
     return run(recipe, runs=RUNS, report=lambda entry, text: print(f"{entry}: {text}", flush=True))
 
 
-def ask(artifact: Artifact, *, corpus: Path, tasks: Sequence[str]) -> list[Asked]:
+def ask(
+    artifact: Artifact, *, corpus: Path, tasks: Sequence[str], max_questions: int = 400
+) -> list[Asked]:
     """The answers of one model to a corpus's questions of some tasks, kept by its content."""
-    questions = read_questions(corpus, max_questions=400).questions
+    questions = read_questions(corpus, max_questions=max_questions).questions
     return answer_all(
         open_answerer=functools.partial(open_answerer, artifact.path, num_threads=1),
         batches=make_batches([q for q in questions if q.task in tasks], batch_questions=64),
         max_new_tokens=MAX_NEW_TOKENS, advance=lambda *_: None,
-        state=artifact.path.parent / f".answers-{artifact.manifest.content_hash[:12]}.jsonl",
+        state=artifact.path.parent
+        / f".answers-{artifact.manifest.content_hash[:12]}-{max_questions}.jsonl",
     )  # fmt: skip
 
 

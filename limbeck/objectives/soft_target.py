@@ -1,20 +1,20 @@
 """Learning from a teacher: softened divergence, hard labels, and matched hidden states.
 
-L = w T^2 KL(teacher || student at T) + (1 - w) CE + m matching, each per kept token (Hinton et al.
+L = w T^2 D(teacher, student at T) + (1 - w) CE + m matching, each per kept token (Hinton et al.
 2015, arXiv:1503.02531). Left out: where the teacher's outputs come from (`limbeck.data.signals`).
 """
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from limbeck.contracts.config import Config
+from limbeck.contracts.config import Config, choice
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
-from limbeck.models.targets import Needs, Targets, Teacher, Whole
-from limbeck.objectives.divergence import forward_kl, forward_kl_with_tail
+from limbeck.models.targets import Needs, Teacher
+from limbeck.objectives import DIVERGENCES
+from limbeck.objectives.divergences import ForwardKl
 from limbeck.objectives.likelihood import cross_entropy
 from limbeck.objectives.loss import Draws, Forward, Loss, Objective, find_kept
 from limbeck.objectives.matching import Matching, Projections
@@ -27,6 +27,8 @@ class SoftTarget(Config):
 
     kind: Literal["soft_target"]
     temperature: Annotated[float, Field(gt=0)] = 2.0
+    divergence: choice(DIVERGENCES, what="divergence") = ForwardKl(kind="forward_kl")  # pyright: ignore[reportInvalidTypeForm]
+    """How far the student is from what the teacher says."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the teacher; the rest is cross-entropy with the written answer."""
     matching: tuple[Matching, ...] = ()
@@ -74,7 +76,7 @@ class SoftTargetObjective(Objective):
         output = forward(batch.input_ids, keep, layers, batch.pixels)
         targets = self.teacher(batch)
         logits = output.logits[:, : self.vocab]
-        kl = self._divergence(logits, targets)
+        kl = self.config.divergence.total(logits, targets.said, temperature=self.config.temperature)
         ce = cross_entropy(logits=logits, targets=labels)
         weight = self.config.weight
         total = weight * kl + (1 - weight) * ce
@@ -84,16 +86,3 @@ class SoftTargetObjective(Objective):
             parts["matching"] = matching.item()
             total = total + matching
         return Loss(total, labels.numel(), parts)
-
-    def _divergence(self, logits: Tensor, targets: Targets) -> Tensor:
-        temperature = self.config.temperature
-        said = targets.said
-        if isinstance(said, Whole):
-            return forward_kl(
-                student_logits=logits, teacher_logits=said.logits[:, : self.vocab],
-                temperature=temperature,
-            )  # fmt: skip
-        return forward_kl_with_tail(
-            student_logits=logits, top_logits=said.logits, top_ids=said.ids, tail=said.tail,
-            temperature=temperature,
-        )  # fmt: skip

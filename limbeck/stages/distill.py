@@ -20,6 +20,7 @@ from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
 from limbeck.data.signals import open_teacher
 from limbeck.evaluation.likelihood import measure_validation
 from limbeck.models import MODELS
+from limbeck.models.condensing import condense
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.vision import image_format
@@ -30,6 +31,8 @@ from limbeck.training.loop import TrainingConfig, fit
 
 PROBED = 32
 """Records that the detectors look at."""
+MEASURED_STEPS = 8
+"""So many steps' batches say which of the teacher's experts are used most."""
 
 
 class Config(StageConfig):
@@ -44,6 +47,8 @@ class Config(StageConfig):
     """A checkpoint that runs live, or signals recorded once."""
     inherit: CheckpointRef = ""
     """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
+    inherit_experts: Literal["none", "most_used"] = "none"
+    """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
     corpus: CorpusRef
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
@@ -61,6 +66,11 @@ class Config(StageConfig):
                 f"inherit: {self.inherit!r} is for a fresh student, yet `student` goes on from "
                 f"{self.student!r}; remove one of the two"
             )
+        if self.inherit_experts != "none" and not self.inherit:
+            raise ValueError(
+                f"inherit_experts: {self.inherit_experts!r} says what to take, not from whom: name "
+                "the teacher's checkpoint in `inherit`"
+            )
         return self
 
 
@@ -68,17 +78,17 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
-    inherited = _inherit(student, tokenizer, config=config, work=work)
-    teacher = open_teacher(
-        work.inputs["teacher"], corpus=corpus, batching=config.batching,
-        needs=config.objective.needs(), sees=image_format(student.config),
-    )  # fmt: skip
     data: Any = {
         "tokenizer": tokenizer,
         "config": config.batching,
         "image_format": image_format(student.config),
     }
     batches = Batches(corpus.path, **data)
+    inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
+    teacher = open_teacher(
+        work.inputs["teacher"], corpus=corpus, batching=config.batching,
+        needs=config.objective.needs(), sees=image_format(student.config),
+    )  # fmt: skip
     probe = Probe(
         config.objective, student, teacher, batches.batch(batches.order(0)[:PROBED].tolist()),
         tokenizer_tokens=len(tokenizer),
@@ -103,21 +113,32 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
         "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
-        "inherited_ratio": inherited,
+        **inherited,
         **measure_validation(student, held_out_batches(corpus.path, **data)),
     }
 
 
 def _inherit(
-    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: Config, work: Work
-) -> float:
-    """The share of the student's parameters that it takes over; 0 where nothing was asked for."""
+    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: Config, work: Work,
+    batches: Batches,
+) -> dict[str, Any]:  # fmt: skip
+    """What of the student's parameters it takes over, as metrics: a share, and which experts."""
     if not config.inherit:
-        return 0.0
+        return {"inherited_ratio": 0.0}
     source = work.one("inherit").path
     if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
         raise CheckpointError(
             f"{source}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
             "prepare the corpus with that tokenizer, or leave `inherit` out"
         )
-    return inherit(student, teacher=load_model(source))
+    model = load_model(source)
+    ratio = inherit(student, teacher=model)
+    if config.inherit_experts == "none":
+        return {"inherited_ratio": ratio}
+    shown = (batch for step in range(MEASURED_STEPS) for batch in batches(step))
+    taken = condense(student, teacher=model, batches=shown)
+    return {
+        "inherited_ratio": ratio + taken["copied_ratio"],
+        "experts": taken["experts"],
+        "experts_gate_weight_ratios": taken["gate_weight_ratios"],
+    }

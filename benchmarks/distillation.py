@@ -1,0 +1,195 @@
+"""What each method of distillation is worth on the test bed, over seeds: accuracy, time, memory.
+
+The rows build on each other: each adds one method to the row above it, except that `signals` reads
+recorded targets and so leaves sampled answers out. Teacher and corpus are those of
+`recipes/medical-testbed.yaml`, whose run is named by `--testbed`. Each student is trained in a
+process of its own, whose highest memory is reported; a row that is measured is kept, so a stopped
+run goes on. Differences are paired by question. Left out: other sizes, and export.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import resource
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ablating import RUNS, ask
+from progressive import bootstrap
+from reporting import environment, report
+
+from limbeck.contracts.artifacts import hash_text, read_artifact
+from limbeck.contracts.recipe import Recipe, load_recipe
+from limbeck.evaluation.asking import Asked, count_correct
+
+RECIPE = Path("recipes/medical-testbed.yaml")
+SEEDS = (0, 1, 2)
+STEPS = 600
+TASKS = ("recall", "choice", "intent")
+MAX_QUESTIONS = 1000
+RECORDED = ("signals", "tuned")
+WHOLE = load_recipe(RECIPE).entries
+STUDENT = WHOLE["student"]["student"]
+BATCHING = {key: value for key, value in WHOLE["student"]["batching"].items() if key != "seed"}
+MATCHING = [{"student_layer": 4, "teacher_layer": 4}]
+TUNED: dict[str, Any] = {}
+"""Fields of `signals` that a search changed."""
+
+
+def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
+    """The training entries of every row, without seeds."""
+    shared = {"corpus": str(testbed / "corpus"), "batching": BATCHING,
+              "training": {"steps": STEPS, "lr": 0.003}}  # fmt: skip
+    soft = {
+        **shared, "stage": "distill", "student": STUDENT, "teacher": str(testbed / "teacher"),
+        "objective": {"kind": "soft_target", "temperature": 2.0, "weight": 0.7},
+    }  # fmt: skip
+    features = {**soft, "objective": {**soft["objective"], "matching": MATCHING}}
+    experts = {**features, "inherit": str(testbed / "teacher"), "inherit_experts": "most_used"}
+    signals = {**experts, "teacher": str(recorded())}
+    return {
+        "alone": {
+            **shared,
+            "stage": "train",
+            "model": STUDENT,
+            "objective": {"kind": "next_token"},
+        },
+        "soft": soft,
+        "features": features,
+        "moe_init": experts,
+        "signals": signals,
+        "tuned": merge(signals, TUNED),
+    }
+
+
+def merge(entry: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with changes, mappings merged."""
+    found = dict(entry)
+    for key, value in changes.items():
+        found[key] = {**found.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return found
+
+
+def recorded() -> Path:
+    """Where the teacher's signals lie."""
+    return RUNS / "distillation" / "recorded" / "recorded"
+
+
+def record(testbed: Path) -> dict[str, Any]:
+    """The entry that records the teacher once."""
+    return {
+        "stage": "record", "teacher": str(testbed / "teacher"), "corpus": str(testbed / "corpus"),
+        "layers": [4], "batching": BATCHING,
+    }  # fmt: skip
+
+
+def train(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The folder of a trained student, its seconds, and the process's highest memory in MB."""
+    from limbeck.pipeline import run  # noqa: PLC0415  (in a process of its own)
+
+    recipe = Recipe(f"distillation/{name}", RECIPE, dict(entries), {})
+    made = run(recipe, runs=RUNS, report=lambda entry, text: print(entry, text, flush=True))[name]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"folder": str(made.path), "seconds": made.manifest.seconds, "peak_mb": peak}
+
+
+def in_process(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """`train` in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(train, name, entries).result()
+
+
+def make(row: str, seed: int, *, testbed: Path) -> dict[str, Any]:
+    """One student's folder and cost; read back where an earlier run has measured it."""
+    name = f"{row}-{seed}"
+    entry = merge(
+        list_rows(testbed)[row],
+        {"seed": seed, "training": {"seed": seed}, "batching": {"seed": seed}},
+    )
+    digest = hash_text(json.dumps(entry, sort_keys=True))[:12]
+    kept = RUNS / "distillation" / f"{name}-{digest}.json"
+    if not kept.is_file():
+        cost = in_process(name, {name: entry})
+        kept.write_text(json.dumps(cost), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def ask_all(folder: Path, *, testbed: Path) -> list[Asked]:
+    """A model's answers to all questions of the test bed."""
+    return ask(
+        read_artifact(folder), corpus=testbed / "corpus", tasks=TASKS, max_questions=MAX_QUESTIONS
+    )
+
+
+def describe(asked: Sequence[Asked]) -> dict[str, Any]:
+    """Accuracy with its interval, and that of each task."""
+    share = count_correct(asked)
+    scores = {
+        task: statistics.mean(item.correct for item in asked if item.task == task) for task in TASKS
+    }
+    return {"accuracy": share.value, "low": float(share.low), "high": float(share.high),
+            "n": share.count, **scores}  # fmt: skip
+
+
+def compare(
+    asked: Mapping[tuple[str, int], Sequence[Asked]], *, seeds: Sequence[int], against: str
+) -> Iterator[tuple[str, float]]:
+    """Every row minus one of them, over all questions and by task, as named numbers."""
+    for row in dict.fromkeys(name for name, _ in asked):
+        if row == against:
+            continue
+        for task in ("accuracy", *TASKS):
+            chosen = [item for item in asked[row, seeds[0]] if task in ("accuracy", item.task)]
+            ids = {item.id for item in chosen}
+            differences = [
+                [
+                    float(ours.correct) - float(theirs.correct)
+                    for ours, theirs in zip(asked[row, seed], asked[against, seed], strict=True)
+                    if ours.id in ids
+                ]
+                for seed in seeds
+            ]
+            subjects = [item.cluster for item in chosen]
+            found = bootstrap(np.array(differences), subjects=subjects)
+            for part, value in zip(("", "_low", "_high"), found, strict=True):
+                yield f"{task}_{row}_minus_{against}{part}", value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--testbed", type=Path, default=RUNS / "medical-testbed")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rows", nargs="*", help="only these rows")
+    options = parser.parse_args()
+    machine = environment()
+    testbed, names = options.testbed, options.rows or list(list_rows(options.testbed))
+    (RUNS / "distillation").mkdir(parents=True, exist_ok=True)
+    if any(row in RECORDED for row in names) and not recorded().is_dir():
+        in_process("recorded", {"recorded": record(testbed)})
+    rows = []
+    asked: dict[tuple[str, int], list[Asked]] = {}
+    for seed in SEEDS:
+        for name in names:
+            cost = make(name, seed, testbed=testbed)
+            folder = Path(cost.pop("folder"))
+            asked[name, seed] = ask_all(folder, testbed=testbed)
+            loss = read_artifact(folder).manifest.metrics["validation_loss"]
+            rows.append({"row": name, "seed": seed, **describe(asked[name, seed]), **cost,
+                         "validation_loss": loss})  # fmt: skip
+            print(rows[-1], flush=True)
+    ratios = {
+        "teacher_accuracy": describe(ask_all(testbed / "teacher", testbed=testbed))["accuracy"]
+    }
+    for against in ("alone", "soft"):
+        if against in names:
+            ratios |= dict(compare(asked, seeds=SEEDS, against=against))
+    report(options, environment=machine, rows=rows, ratios=ratios, labels=("row",))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""A dense student's feed-forward layers made of its teacher's most used experts.
+
+Gated experts side by side are one wider gated layer: rows of gate and up concatenated, columns of
+down concatenated and scaled by each expert's weight, give exactly the experts' weighted sum
+(arXiv:2605.28207). Left out: attention, embeddings and norms (`inheriting.py`).
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.batch import Batch, find_keep
+from limbeck.models.forward import KeptForward
+from limbeck.models.structure import find_layers
+
+Channels = tuple[Int[Tensor, " channels"], Int[Tensor, " channels"], Float[Tensor, " channels"]]
+STACKED = ("gate_up_proj", "down_proj")
+
+
+def find_experts(model: PreTrainedModel) -> list[nn.Module | None]:
+    """The stacked experts of every layer, None for a dense layer.
+
+    Raises:
+        CheckpointError: the model has none, or not in transformers' stacked layout.
+    """
+    found: list[nn.Module | None] = []
+    for block in find_layers(model)[1]:
+        experts = getattr(getattr(block, "mlp", None), "experts", None)
+        stacked = experts is not None and all(hasattr(experts, name) for name in STACKED)
+        found.append(experts if stacked else None)
+    if not any(item is not None for item in found):
+        raise CheckpointError(
+            f"{type(model).__name__}: no layer has stacked experts (`mlp.experts.gate_up_proj`), "
+            "so none can become a student's feed-forward layer; leave inherit_experts out"
+        )
+    return found
+
+
+@torch.no_grad()
+def measure_use(
+    model: PreTrainedModel, *, batches: Iterable[Batch]
+) -> list[Float[Tensor, " experts"] | None]:
+    """Each expert's mean gate weight over the batches' tokens, for every layer with experts."""
+    layers = find_experts(model)
+    uses = [
+        None if item is None else torch.zeros(item.get_parameter("down_proj").shape[0])
+        for item in layers
+    ]
+    mask = torch.ones(0, dtype=torch.bool)
+    num_tokens = 0
+
+    def note(layer: int, _: nn.Module, given: Sequence[Any]) -> None:
+        picked, weights = given[1], given[2] if len(given) > 2 else None
+        if weights is None:  # a fusion of its own weighs them: count them alike
+            weights = torch.full(picked.shape, 1.0 / picked.shape[1])
+        use = uses[layer]
+        assert use is not None
+        use.index_add_(0, picked[mask].reshape(-1).cpu(), weights[mask].reshape(-1).float().cpu())
+
+    with ExitStack() as stack:
+        for index, experts in enumerate(layers):
+            if experts is None:
+                continue
+            hook = experts.register_forward_pre_hook(partial(note, index))
+            stack.callback(hook.remove)
+        forward = KeptForward(model.eval())
+        for batch in batches:
+            batch = batch.to(model.device)
+            mask = batch.tokens.reshape(-1)
+            num_tokens += int(mask.sum())
+            forward(batch.input_ids, find_keep(batch.labels), pixels=batch.pixels)
+    return [None if use is None else use / max(1, num_tokens) for use in uses]
+
+
+def pick_channels(
+    use: Float[Tensor, " experts"], *, gate_up: Float[Tensor, "experts twice hidden"],
+    down: Float[Tensor, "experts hidden width"], num_channels: int,
+) -> Channels:  # fmt: skip
+    """Expert, channel and weight of each channel of the student: whole experts by use.
+
+    Weights are the experts' use over that of the taken ones, so that they add up to one, as a
+    gate's do. Of the last expert, where the width does not divide, the channels of the largest
+    norms are taken. Fewer than asked for where the experts hold no more.
+    """
+    width = down.shape[2]
+    order = use.argsort(descending=True, stable=True)[: -(-num_channels // width)]
+    weights = use[order] / use[order].sum().clamp(min=1e-12)
+    owners, channels, shares = [], [], []
+    for expert, weight in zip(order.tolist(), weights.tolist(), strict=True):
+        left = min(width, num_channels - sum(map(len, channels)))
+        gate, up = gate_up[expert].chunk(2, dim=0)
+        norms = gate.norm(dim=1) * up.norm(dim=1) * down[expert].norm(dim=0)
+        taken = norms.topk(left).indices.sort().values
+        channels.append(taken)
+        owners.append(torch.full((left,), expert))
+        shares.append(torch.full((left,), weight))
+    return torch.cat(owners), torch.cat(channels), torch.cat(shares)
+
+
+@torch.no_grad()
+def condense(
+    student: PreTrainedModel, *, teacher: PreTrainedModel, batches: Iterable[Batch]
+) -> dict[str, Any]:
+    """Fill the student's feed-forward layers from the teacher's most used experts, in place.
+
+    Student layer i of n takes layer ceil(i m / n) of m, as `inherit` does. What comes back says
+    which experts each layer took, and what share of the gate's weight they hold.
+
+    Raises:
+        CheckpointError: widths, layouts or activations do not fit.
+    """
+    own_layers = find_layers(student)[1]
+    uses = measure_use(teacher, batches=batches)
+    sources = find_experts(teacher)
+    taken: list[list[int]] = []
+    held: list[float] = []
+    copied = 0
+    for index, block in enumerate(own_layers):
+        layer = -(-(index + 1) * len(sources) // len(own_layers)) - 1
+        experts, use = sources[layer], uses[layer]
+        mlp: Any = block.mlp
+        if experts is None or use is None or not hasattr(mlp, "gate_proj"):
+            continue
+        gate_up = experts.get_parameter("gate_up_proj").float()
+        down = experts.get_parameter("down_proj").float()
+        num_channels, hidden = mlp.gate_proj.weight.shape
+        if gate_up.shape[2] != hidden:
+            raise CheckpointError(
+                f"the teacher's experts have hidden {gate_up.shape[2]}, the student {hidden}; give "
+                "the student the teacher's `hidden`, or leave inherit_experts out"
+            )
+        owners, channels, shares = pick_channels(
+            use, gate_up=gate_up, down=down, num_channels=num_channels
+        )
+        gate, up = gate_up.chunk(2, dim=1)
+        filled = len(owners)
+        mlp.gate_proj.weight[:filled] = gate[owners, channels]
+        mlp.up_proj.weight[:filled] = up[owners, channels]
+        mlp.down_proj.weight[:, :filled] = (down[owners, :, channels] * shares[:, None]).T
+        copied += 3 * filled * hidden
+        chosen = owners.unique().tolist()
+        taken.append(chosen)
+        held.append(float(use[chosen].sum() / use.sum().clamp(min=1e-12)))
+    return {
+        "experts": taken,
+        "gate_weight_ratios": held,
+        "copied_ratio": copied / sum(item.numel() for item in student.parameters()),
+    }

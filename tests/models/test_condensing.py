@@ -1,0 +1,65 @@
+"""A student made of experts: their weighted sum, exactly; the most used ones, as counted."""
+
+import pytest
+import torch
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.batch import pad_rows
+from limbeck.models.condensing import condense, find_experts, measure_use, pick_channels
+
+
+def batches():
+    rows = [[5, 6, 7, 8, 9], [10, 11, 12]]
+    return [pad_rows([torch.tensor(row).numpy() for row in rows], starts=[1, 1], pad=0,
+                     places=[0, 1])]  # fmt: skip
+
+
+def expert_output(experts, index, x):
+    gate, up = (x @ experts.gate_up_proj[index].T).chunk(2, dim=-1)
+    return (torch.nn.functional.silu(gate) * up) @ experts.down_proj[index].T
+
+
+def test_use_is_the_mean_gate_weight_and_padding_is_not_counted(moe):
+    uses = measure_use(moe, batches=batches())
+    assert len(uses) == 2
+    for use in uses:
+        assert use is not None and use.sum().item() == pytest.approx(1.0, abs=1e-5)
+    alone = [measure_use(moe, batches=[pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0,
+             places=[0])])[0] for row in ([5, 6, 7, 8, 9], [10, 11, 12])]  # fmt: skip
+    torch.testing.assert_close(uses[0], (alone[0] * 5 + alone[1] * 3) / 8)
+
+
+def test_the_layer_is_the_fixed_gate_sum_of_the_taken_experts(moe, dense):
+    found = condense(dense, teacher=moe, batches=batches())
+    uses = measure_use(moe, batches=batches())
+    x = torch.randn(7, 16)
+    for layer, experts in enumerate(find_experts(moe)):
+        chosen, use = found["experts"][layer], uses[layer]
+        assert use is not None and experts is not None
+        assert sorted(use.topk(4).indices.tolist()) == chosen
+        weights = use[chosen] / use[chosen].sum()
+        expected = sum(
+            weight * expert_output(experts, index, x)
+            for weight, index in zip(weights, chosen, strict=True)
+        )
+        torch.testing.assert_close(dense.model.layers[layer].mlp(x), expected)
+        assert 0 < found["gate_weight_ratios"][layer] <= 1
+
+
+def test_of_the_last_expert_the_strongest_channels_are_taken():
+    gate_up, down = torch.ones(2, 6, 4), torch.ones(2, 4, 3)
+    down[1, :, 1] = 0.1
+    owners, channels, shares = pick_channels(
+        torch.tensor([0.75, 0.25]), gate_up=gate_up, down=down, num_channels=5
+    )
+    assert owners.tolist() == [0, 0, 0, 1, 1]
+    assert channels.tolist() == [0, 1, 2, 0, 2]
+    assert shares.tolist() == [0.75] * 3 + [0.25] * 2
+
+
+def test_a_dense_teacher_and_another_width_are_refused(moe, dense, dense_config, tokenizer):
+    with pytest.raises(CheckpointError, match="no layer has stacked experts"):
+        condense(dense, teacher=dense, batches=batches())
+    other = dense_config.replace(hidden=24, head_width=6).build(tokenizer=tokenizer, seed=0)
+    with pytest.raises(CheckpointError, match="hidden 16, the student 24"):
+        condense(other, teacher=moe, batches=batches())
