@@ -1,14 +1,17 @@
 """Student, corpus and teacher (or its signals) to a checkpoint; healing is the same stage."""
 
 import json
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
+import numpy as np
+from accelerate import PartialState
+from jaxtyping import Int
 from pydantic import model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import ArtifactError, CheckpointError, DataError, LaunchError
 from limbeck.contracts.stage import (
     CheckpointRef,
     CorpusRef,
@@ -16,16 +19,19 @@ from limbeck.contracts.stage import (
     TeacherRef,
     checkpoint_or,
 )
-from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
-from limbeck.data.signals import open_teacher
+from limbeck.data.batching import Batches, BatchingConfig, held_out_batches, part_by_length
+from limbeck.data.signals import LiveTeacher, open_teacher
 from limbeck.evaluation.likelihood import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.condensing import condense
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
+from limbeck.models.sampling import check_room
+from limbeck.models.targets import Teacher
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.on_policy import Lesson, OnPolicy, OwnAnswers, Question
 from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -53,6 +59,8 @@ class Config(StageConfig):
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
+    on_policy: OnPolicy = OnPolicy()
+    """How often the student's own answers are judged instead of those that the corpus holds."""
     detectors: Literal["on", "off"] = "on"
     """Whether a few records are looked at for signs that little will be learnt."""
     seed: int = 0
@@ -71,7 +79,21 @@ class Config(StageConfig):
                 f"inherit_experts: {self.inherit_experts!r} says what to take, not from whom: name "
                 "the teacher's checkpoint in `inherit`"
             )
+        if self.on_policy.ratio:
+            self._check_on_policy()
         return self
+
+    def _check_on_policy(self) -> None:
+        if self.objective.kind != "soft_target":
+            raise ValueError(
+                f"on_policy: objective {self.objective.kind!r} learns the written answer, which a "
+                "student that answers itself does not have; use `soft_target`"
+            )
+        if self.batching.select not in ("questions", "preferences"):
+            raise ValueError(
+                f"on_policy: select {self.batching.select!r} shows plain text too, which asks "
+                "nothing; set batching.select: questions"
+            )
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
@@ -95,15 +117,21 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         fresh=not isinstance(config.student, str) and not config.inherit,
     )  # fmt: skip
     warnings = probe.before() if config.detectors == "on" else []
+    own = None
+    if config.on_policy.ratio:
+        own = _answer_itself(student, tokenizer, config=config, batches=batches, teacher=teacher)
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
-        batches=batches,
+        batches=own or batches,
         objective=config.objective.build(model=student, teacher=teacher),
         config=training,
         state=work.state,
         title=work.name,
+        stateful=own,
     )
+    if own is not None:
+        history = own.mark(history)
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.detectors == "on":
@@ -113,9 +141,53 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
         "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
+        **({} if own is None else own.measure()),
         **inherited,
         **measure_validation(student, held_out_batches(corpus.path, **data)),
     }
+
+
+def _answer_itself(
+    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: Config,
+    batches: Batches, teacher: Teacher | None,
+) -> OwnAnswers:  # fmt: skip
+    """The student's own answers to what the batches ask.
+
+    Raises:
+        ArtifactError: the teacher was recorded, and cannot judge what was not written then.
+        DataError: a question has images, or leaves no room for an answer.
+        LaunchError: several processes were launched.
+    """
+    if not isinstance(teacher, LiveTeacher):
+        raise ArtifactError(
+            f"on_policy: teacher {config.teacher!r} is recorded, and says nothing of answers that "
+            "the student is yet to write; name the teacher's checkpoint, or set on_policy.ratio: 0"
+        )
+    if PartialState().num_processes > 1:
+        raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
+    if any(batches.images):
+        raise DataError(
+            "on_policy: some selected records have images, and answers are drawn from text alone; "
+            "set batching.images: without"
+        )
+    check_room(
+        student, longest_tokens=int(batches.starts.max()), max_tokens=config.batching.max_tokens,
+        max_new_tokens=config.on_policy.max_new_tokens, field="on_policy.max_new_tokens",
+    )  # fmt: skip
+
+    def ask(step: int) -> list[Question]:
+        rows = batches.order(step).tolist()
+        return [Question(row, batches.prompt(row)) for row in rows]
+
+    def part(lengths: Int[np.ndarray, " rows"]) -> list[list[int]]:
+        return part_by_length(np.arange(len(lengths)), lengths=lengths, config=config.batching)
+
+    return OwnAnswers(
+        config.on_policy, model=student, lesson=Lesson(batches, ask, part),
+        vocab=min(teacher.vocab, student.config.get_text_config().vocab_size),
+        end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, batches.pad),
+        seed=config.training.seed,
+    )  # fmt: skip
 
 
 def _inherit(
