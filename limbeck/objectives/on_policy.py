@@ -138,7 +138,7 @@ class OwnAnswers:
         known = {point["step"]: point for point in self.curve}
         return [point | known.get(point["step"], {}) for point in history]
 
-    def measure(self) -> dict[str, float]:
+    def measure(self) -> dict[str, int | float]:
         """Over all steps: how many were on own answers, these answers' lengths, and the speed."""
         if not self.curve:
             return {"on_policy_steps": 0}

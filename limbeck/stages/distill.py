@@ -20,7 +20,7 @@ from limbeck.contracts.stage import (
     checkpoint_or,
 )
 from limbeck.data.batching import Batches, BatchingConfig, held_out_batches, part_by_length
-from limbeck.data.signals import LiveTeacher, open_teacher
+from limbeck.data.signals import open_teacher
 from limbeck.evaluation.likelihood import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.condensing import condense
@@ -97,8 +97,18 @@ class Config(StageConfig):
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
-    """Write the student's checkpoint and its training curve."""
+    """Write the student's checkpoint and its training curve.
+
+    Raises:
+        ArtifactError: a teacher was recorded, and cannot judge what was not written then.
+    """
     corpus = work.one("corpus")
+    recorded = any(artifact.manifest.kind == "signals" for artifact in work.inputs["teacher"])
+    if config.on_policy.ratio and recorded:
+        raise ArtifactError(
+            f"on_policy: teacher {config.teacher!r} is recorded, and says nothing of answers that "
+            "the student is yet to write; name the teacher's checkpoint, or set on_policy.ratio: 0"
+        )
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
     data: Any = {
         "tokenizer": tokenizer,
@@ -119,6 +129,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     warnings = probe.before() if config.detectors == "on" else []
     own = None
     if config.on_policy.ratio:
+        assert teacher is not None
         own = _answer_itself(student, tokenizer, config=config, batches=batches, teacher=teacher)
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
@@ -149,20 +160,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
 
 def _answer_itself(
     student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: Config,
-    batches: Batches, teacher: Teacher | None,
+    batches: Batches, teacher: Teacher,
 ) -> OwnAnswers:  # fmt: skip
     """The student's own answers to what the batches ask.
 
     Raises:
-        ArtifactError: the teacher was recorded, and cannot judge what was not written then.
         DataError: a question has images, or leaves no room for an answer.
         LaunchError: several processes were launched.
     """
-    if not isinstance(teacher, LiveTeacher):
-        raise ArtifactError(
-            f"on_policy: teacher {config.teacher!r} is recorded, and says nothing of answers that "
-            "the student is yet to write; name the teacher's checkpoint, or set on_policy.ratio: 0"
-        )
     if PartialState().num_processes > 1:
         raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
     if any(batches.images):
