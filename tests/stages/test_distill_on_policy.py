@@ -87,7 +87,9 @@ def test_a_ratio_of_zero_is_off(work, dense_config):
 def test_recorded_signals_are_refused(work, dense_config, tmp_path):
     signals = (make_artifact(tmp_path / "signals", "signals"),)
     work = Work("student", work.folder, work.state, work.inputs | {"teacher": signals})
-    with pytest.raises(ArtifactError, match="'teacher' is recorded.*name the teacher's checkpoint"):
+    with pytest.raises(
+        ArtifactError, match=r"'teacher' is recorded.*name the teacher's checkpoint"
+    ):
         distill.run(config(dense_config, ratio=0.5), work=work)
 
 
