@@ -29,7 +29,8 @@ from reporting import environment, parse_options, report
 from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from trl.experimental.gkd import GKDTrainer
 
-from limbeck.objectives.on_policy import Lesson, OnPolicy, OwnAnswers, Question
+from limbeck.models.batch import Batch
+from limbeck.objectives.on_policy import OnPolicy
 
 VOCAB = 8192
 SIZE = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,
@@ -41,6 +42,8 @@ SPREAD = 0.8
 MEAN_ANSWER_TOKENS = 24
 MAX_NEW_TOKENS = 64
 BATCH_RECORDS, ACCUMULATION_STEPS = 4, 4
+STEP_RECORDS = BATCH_RECORDS * ACCUMULATION_STEPS
+NUM_QUESTIONS = 256
 Write = Callable[[int], tuple[int, float]]
 """From a step to the answer tokens that were written, and the seconds it took."""
 
@@ -57,27 +60,42 @@ def make_model() -> PreTrainedModel:
     return model
 
 
-def ask(step: int) -> list[Question]:
-    """The questions of a step, with log-normal lengths."""
-    generator = np.random.default_rng(step)
-    lengths = generator.lognormal(
-        np.log(MEDIAN_QUESTION_TOKENS), SPREAD, BATCH_RECORDS * ACCUMULATION_STEPS
-    )
-    return [
-        Question(row, generator.integers(2, VOCAB, int(np.clip(length, 4, 200))).tolist())
-        for row, length in enumerate(lengths)
-    ]
+class Questions:
+    """Random questions with log-normal lengths."""
+
+    pad = PAD
+    images = ()
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        lengths = generator.lognormal(np.log(MEDIAN_QUESTION_TOKENS), SPREAD, NUM_QUESTIONS)
+        self.tokens = [
+            generator.integers(2, VOCAB, int(np.clip(length, 4, 200))).tolist()
+            for length in lengths
+        ]
+        self.starts = np.asarray([len(tokens) for tokens in self.tokens])
+
+    def __call__(self, step: int) -> list[Batch]:
+        raise NotImplementedError("every step is the student's own")
+
+    def order(self, step: int) -> np.ndarray:
+        """The questions of a step."""
+        return (step * STEP_RECORDS + np.arange(STEP_RECORDS)) % NUM_QUESTIONS
+
+    def prompt(self, index: int) -> list[int]:
+        """One of them."""
+        return self.tokens[index]
 
 
-def ours(model: PreTrainedModel, *, parallel_answers: int) -> Write:
+def ours(model: PreTrainedModel, questions: Questions, *, parallel_answers: int) -> Write:
     """Limbeck's way."""
-    lesson = Lesson(lambda step: [], ask, lambda lengths: [list(range(len(lengths)))])
     config = OnPolicy(
         ratio=1.0, max_new_tokens=MAX_NEW_TOKENS, parallel_answers=parallel_answers
     )  # fmt: skip
-    own = OwnAnswers(
-        config, model=model, lesson=lesson, vocab=VOCAB, end_id=END, pad_id=PAD, seed=0
-    )
+    own = config.build(
+        model=model, batches=questions, part=lambda rows, lengths: [rows.tolist()],
+        max_tokens=512, vocab=VOCAB, end_id=END, seed=0,
+    )  # fmt: skip
 
     def write(step: int) -> tuple[int, float]:
         started = time.perf_counter()
@@ -88,7 +106,7 @@ def ours(model: PreTrainedModel, *, parallel_answers: int) -> Write:
     return write
 
 
-def trl(model: PreTrainedModel, *, batch_records: int) -> Write:
+def trl(model: PreTrainedModel, questions: Questions, *, batch_records: int) -> Write:
     """What TRL's trainer calls for each micro-batch."""
     config = GenerationConfig(
         max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, do_sample=True, top_k=0, top_p=1.0,
@@ -97,16 +115,16 @@ def trl(model: PreTrainedModel, *, batch_records: int) -> Write:
 
     def write(step: int) -> tuple[int, float]:
         torch.manual_seed(step)
-        questions = ask(step)
+        asked = [questions.prompt(index) for index in questions.order(step).tolist()]
         num_tokens, started = 0, time.perf_counter()
-        for first in range(0, len(questions), batch_records):
-            part = questions[first : first + batch_records]
-            width = max(len(question.tokens) for question in part)
+        for first in range(0, len(asked), batch_records):
+            part = asked[first : first + batch_records]
+            width = max(len(question) for question in part)
             ids = torch.full((len(part), width), PAD)
             mask = torch.zeros_like(ids)
             for row, question in enumerate(part):
-                ids[row, width - len(question.tokens) :] = torch.tensor(question.tokens)
-                mask[row, width - len(question.tokens) :] = 1
+                ids[row, width - len(question) :] = torch.tensor(question)
+                mask[row, width - len(question) :] = 1
             given = {"prompts": ids, "prompt_attention_mask": mask}
             _, _, labels = GKDTrainer.generate_on_policy_outputs(model, given, config)
             num_tokens += int((labels >= 0).sum())
@@ -117,13 +135,12 @@ def trl(model: PreTrainedModel, *, batch_records: int) -> Write:
 
 def run(*, num_turns: int) -> list[dict[str, Any]]:
     """A row for each turn and side."""
-    model = make_model()
-    step_records = BATCH_RECORDS * ACCUMULATION_STEPS
+    model, questions = make_model(), Questions()
     sides = {
-        "ours": ours(model, parallel_answers=step_records),
-        "one_by_one": ours(model, parallel_answers=1),
-        "trl": trl(model, batch_records=BATCH_RECORDS),
-        "trl_whole_step": trl(model, batch_records=step_records),
+        "ours": ours(model, questions, parallel_answers=STEP_RECORDS),
+        "one_by_one": ours(model, questions, parallel_answers=1),
+        "trl": trl(model, questions, batch_records=BATCH_RECORDS),
+        "trl_whole_step": trl(model, questions, batch_records=STEP_RECORDS),
     }
     rows: list[dict[str, Any]] = []
     names = list(sides)
@@ -134,7 +151,7 @@ def run(*, num_turns: int) -> list[dict[str, Any]]:
         for name in names[shift:] + names[:shift]:
             num_tokens, seconds = sides[name](1 + turn)
             rows.append({"side": name, "turn": turn, "tokens_per_second": num_tokens / seconds,
-                         "answer_tokens": num_tokens / step_records})  # fmt: skip
+                         "answer_tokens": num_tokens / STEP_RECORDS})  # fmt: skip
     return rows
 
 

@@ -10,8 +10,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,12 +18,36 @@ from jaxtyping import Int
 from pydantic import Field
 from transformers import PreTrainedModel
 
+from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.config import Config
+from limbeck.contracts.errors import ArtifactError, DataError, LaunchError
+from limbeck.contracts.launched import num_processes
 from limbeck.contracts.progress import PLAIN_INTERVAL_SECONDS
 from limbeck.models.batch import Batch, pad_rows
-from limbeck.models.sampling import Sampled, sample
+from limbeck.models.sampling import Sampled, check_room, sample
 
 logger = logging.getLogger(__name__)
+
+
+Rows = Int[np.ndarray, " rows"]
+Part = Callable[..., list[list[int]]]
+"""`part(rows, lengths=)`: the rows of each micro-batch, from the lengths of all."""
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """Records, by step: their written answers as micro-batches, and their questions."""
+
+    pad: int
+    """Token that fills up a row."""
+    starts: Rows
+    """Tokens of each record's question."""
+    images: Sequence[Sequence[Any]]
+    """Of each record."""
+
+    def __call__(self, step: int) -> list[Batch]: ...  # noqa: D102
+    def order(self, step: int) -> Rows: ...  # noqa: D102
+    def prompt(self, index: int) -> list[int]: ...  # noqa: D102
 
 
 class OnPolicy(Config):
@@ -41,41 +64,76 @@ class OnPolicy(Config):
     parallel_answers: Annotated[int, Field(gt=0)] = 64
     """Answers written side by side; more of them are faster and hold more memory."""
 
+    def check(self, *, objective: str, select: str) -> None:
+        """Refuse what a student that answers itself cannot learn from.
 
-@dataclass(frozen=True)
-class Question:
-    """A record's tokens up to where its answer starts."""
+        Raises:
+            ValueError: the objective wants written answers, or some records ask nothing.
+        """
+        if self.ratio and objective != "soft_target":
+            raise ValueError(
+                f"on_policy: objective {objective!r} does not learn from answers that the student "
+                "writes itself; use `soft_target`"
+            )
+        if self.ratio and select not in ("questions", "preferences"):
+            raise ValueError(
+                f"on_policy: select {select!r} shows plain text too, which asks nothing; set "
+                "batching.select: questions"
+            )
 
-    row: int
-    """Which training record it is."""
-    tokens: Sequence[int]
+    def check_teachers(self, teachers: Sequence[Artifact]) -> None:
+        """Refuse what was recorded before the student wrote anything.
 
+        Raises:
+            ArtifactError: a teacher is recorded signals.
+        """
+        for teacher in teachers:
+            if self.ratio and teacher.manifest.kind == "signals":
+                raise ArtifactError(
+                    f"{teacher.path}: on_policy needs a teacher that judges what the student is "
+                    "yet to write, and these are recorded signals; name the teacher's checkpoint, "
+                    "or set on_policy.ratio: 0"
+                )
 
-@dataclass(frozen=True)
-class Lesson:
-    """What the student learns from besides its own answers, step by step."""
+    def build(
+        self, *, model: PreTrainedModel, batches: Asks, part: Part, max_tokens: int, vocab: int,
+        end_id: int, seed: int,
+    ) -> "OwnAnswers":  # fmt: skip
+        """The batches of a student's training; `vocab` are the tokens that its teacher knows.
 
-    written: Callable[[int], list[Batch]]
-    """The micro-batches of a step with the answers that the records hold."""
-    questions: Callable[[int], list[Question]]
-    """The questions of the same records."""
-    part: Callable[[Int[np.ndarray, " rows"]], list[list[int]]]
-    """From the lengths of a step's rows to the rows of each micro-batch."""
+        Raises:
+            DataError: a question has images, or leaves no room for an answer.
+            LaunchError: several processes were launched.
+        """
+        if num_processes() > 1:
+            raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
+        if any(batches.images):
+            raise DataError(
+                "on_policy: some selected records have images, and answers are drawn from text "
+                "alone; set batching.images: without"
+            )
+        check_room(
+            model, longest_tokens=int(batches.starts.max()), max_tokens=max_tokens,
+            max_new_tokens=self.max_new_tokens, field="on_policy.max_new_tokens",
+        )  # fmt: skip
+        return OwnAnswers(
+            self, model=model, batches=batches, part=part, vocab=vocab, end_id=end_id, seed=seed
+        )
 
 
 class OwnAnswers:
     """The micro-batches of every step, whoever wrote their answers, and what is known of them."""
 
     def __init__(
-        self, config: OnPolicy, *, model: PreTrainedModel, lesson: Lesson, vocab: int, end_id: int,
-        pad_id: int, seed: int,
+        self, config: OnPolicy, *, model: PreTrainedModel, batches: Asks, part: Part, vocab: int,
+        end_id: int, seed: int,
     ) -> None:  # fmt: skip
-        """Answers of a student as it trains; `vocab` are the tokens that its teacher knows."""
         self.config = config
         self.model = model
-        self.lesson = lesson
-        self.vocab = vocab
-        self.end_id, self.pad_id = end_id, pad_id
+        self.batches = batches
+        self.part = part
+        self.vocab = min(vocab, model.config.get_text_config().vocab_size)
+        self.end_id = end_id
         self.seed = seed
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
@@ -88,11 +146,12 @@ class OwnAnswers:
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step; the same however often a run is killed before it."""
         if not self.is_own(step):
-            return self.lesson.written(step)
-        questions = self.lesson.questions(step)
+            return self.batches(step)
+        records = self.batches.order(step).tolist()
+        questions = [self.batches.prompt(record) for record in records]
         answers = self._answer(step, questions)
         rows = [
-            np.asarray([*question.tokens, *answer.tokens])
+            np.asarray([*question, *answer.tokens])
             for question, answer in zip(questions, answers, strict=True)
         ]
         self.curve.append(
@@ -102,26 +161,27 @@ class OwnAnswers:
                 "own_ended_ratio": float(np.mean([answer.ended for answer in answers])),
             }
         )  # fmt: skip
+        lengths = np.asarray([len(row) for row in rows])
         found = []
-        for part in self.lesson.part(np.asarray([len(row) for row in rows])):
+        for places in self.part(np.arange(len(rows)), lengths=lengths):
             batch = pad_rows(
-                [rows[place] for place in part],
-                starts=[len(questions[place].tokens) for place in part], pad=self.pad_id,
-                places=[questions[place].row for place in part],
+                [rows[place] for place in places],
+                starts=[len(questions[place]) for place in places], pad=self.batches.pad,
+                places=[records[place] for place in places],
             )  # fmt: skip
             found.append(dataclasses.replace(batch, written="student"))
         return found
 
-    def _answer(self, step: int, questions: Sequence[Question]) -> list[Sampled]:
+    def _answer(self, step: int, questions: Sequence[Sequence[int]]) -> list[Sampled]:
         """One answer to each question, those of like length side by side."""
         generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
-        order = np.argsort([len(question.tokens) for question in questions], kind="stable")
+        order = np.argsort([len(question) for question in questions], kind="stable")
         found: dict[int, Sampled] = {}
         started = told = time.monotonic()
         for first in range(0, len(order), self.config.parallel_answers):
             part = order[first : first + self.config.parallel_answers].tolist()
             answers = sample(
-                self.model, [questions[place].tokens for place in part], num_samples=1,
+                self.model, [questions[place] for place in part], num_samples=1,
                 temperature=self.config.temperature, top_p=self.config.top_p,
                 max_new_tokens=self.config.max_new_tokens, end_id=self.end_id,
                 generator=generator, vocab=self.vocab,

@@ -1,17 +1,15 @@
 """Student, corpus and teacher (or its signals) to a checkpoint; healing is the same stage."""
 
 import json
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
-import numpy as np
-from accelerate import PartialState
-from jaxtyping import Int
 from pydantic import model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice
-from limbeck.contracts.errors import ArtifactError, CheckpointError, DataError, LaunchError
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.stage import (
     CheckpointRef,
     CorpusRef,
@@ -26,12 +24,10 @@ from limbeck.models import MODELS
 from limbeck.models.condensing import condense
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
-from limbeck.models.sampling import check_room
-from limbeck.models.targets import Teacher
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.loss import check_teacher
-from limbeck.objectives.on_policy import Lesson, OnPolicy, OwnAnswers, Question
+from limbeck.objectives.on_policy import OnPolicy
 from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -79,36 +75,14 @@ class Config(StageConfig):
                 f"inherit_experts: {self.inherit_experts!r} says what to take, not from whom: name "
                 "the teacher's checkpoint in `inherit`"
             )
-        if self.on_policy.ratio:
-            self._check_on_policy()
+        self.on_policy.check(objective=self.objective.kind, select=self.batching.select)
         return self
-
-    def _check_on_policy(self) -> None:
-        if self.objective.kind != "soft_target":
-            raise ValueError(
-                f"on_policy: objective {self.objective.kind!r} learns the written answer, which a "
-                "student that answers itself does not have; use `soft_target`"
-            )
-        if self.batching.select not in ("questions", "preferences"):
-            raise ValueError(
-                f"on_policy: select {self.batching.select!r} shows plain text too, which asks "
-                "nothing; set batching.select: questions"
-            )
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
-    """Write the student's checkpoint and its training curve.
-
-    Raises:
-        ArtifactError: a teacher was recorded, and cannot judge what was not written then.
-    """
+    """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
-    recorded = any(artifact.manifest.kind == "signals" for artifact in work.inputs["teacher"])
-    if config.on_policy.ratio and recorded:
-        raise ArtifactError(
-            f"on_policy: teacher {config.teacher!r} is recorded, and says nothing of answers that "
-            "the student is yet to write; name the teacher's checkpoint, or set on_policy.ratio: 0"
-        )
+    config.on_policy.check_teachers(work.inputs["teacher"])
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
     data: Any = {
         "tokenizer": tokenizer,
@@ -130,7 +104,11 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     own = None
     if config.on_policy.ratio:
         assert teacher is not None
-        own = _answer_itself(student, tokenizer, config=config, batches=batches, teacher=teacher)
+        own = config.on_policy.build(
+            model=student, batches=batches, max_tokens=config.batching.max_tokens,
+            part=partial(part_by_length, config=config.batching), vocab=teacher.vocab,
+            end_id=cast(int, tokenizer.eos_token_id), seed=config.training.seed,
+        )  # fmt: skip
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
@@ -156,43 +134,6 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **inherited,
         **measure_validation(student, held_out_batches(corpus.path, **data)),
     }
-
-
-def _answer_itself(
-    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: Config,
-    batches: Batches, teacher: Teacher,
-) -> OwnAnswers:  # fmt: skip
-    """The student's own answers to what the batches ask.
-
-    Raises:
-        DataError: a question has images, or leaves no room for an answer.
-        LaunchError: several processes were launched.
-    """
-    if PartialState().num_processes > 1:
-        raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
-    if any(batches.images):
-        raise DataError(
-            "on_policy: some selected records have images, and answers are drawn from text alone; "
-            "set batching.images: without"
-        )
-    check_room(
-        student, longest_tokens=int(batches.starts.max()), max_tokens=config.batching.max_tokens,
-        max_new_tokens=config.on_policy.max_new_tokens, field="on_policy.max_new_tokens",
-    )  # fmt: skip
-
-    def ask(step: int) -> list[Question]:
-        rows = batches.order(step).tolist()
-        return [Question(row, batches.prompt(row)) for row in rows]
-
-    def part(lengths: Int[np.ndarray, " rows"]) -> list[list[int]]:
-        return part_by_length(np.arange(len(lengths)), lengths=lengths, config=config.batching)
-
-    return OwnAnswers(
-        config.on_policy, model=student, lesson=Lesson(batches, ask, part),
-        vocab=min(teacher.vocab, student.config.get_text_config().vocab_size),
-        end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, batches.pad),
-        seed=config.training.seed,
-    )  # fmt: skip
 
 
 def _inherit(

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from limbeck.contracts.errors import DataError, LaunchError
 from limbeck.data.signals import LiveTeacher
 from limbeck.models.batch import IGNORED, find_keep, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.sampling import sample
 from limbeck.objectives.loss import find_kept
-from limbeck.objectives.on_policy import Lesson, OnPolicy, OwnAnswers, Question
+from limbeck.objectives.on_policy import OnPolicy
 from limbeck.objectives.soft_target import SoftTarget
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -17,21 +18,35 @@ PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5], [11, 4], [12, 13, 14, 4]]
 WRITTEN = [[8, 9, 3], [10, 3], [5, 5, 5, 3], [6, 3]]
 
 
-def write(step):
-    rows = [np.asarray(PROMPTS[row] + WRITTEN[row]) for row in range(4)]
-    return [pad_rows(rows, starts=[len(row) for row in PROMPTS], pad=0, places=list(range(4)))]
+class Written:
+    """Four records, all of them in every step."""
+
+    pad = 0
+    starts = np.asarray([len(prompt) for prompt in PROMPTS])
+    images = ((),) * 4
+
+    def __call__(self, step):
+        rows = [np.asarray(PROMPTS[row] + WRITTEN[row]) for row in range(4)]
+        return [pad_rows(rows, starts=self.starts.tolist(), pad=0, places=list(range(4)))]
+
+    def order(self, step):
+        return np.arange(4)
+
+    def prompt(self, index):
+        return PROMPTS[index]
 
 
-LESSON = Lesson(
-    write, lambda step: [Question(row, tokens) for row, tokens in enumerate(PROMPTS)],
-    lambda lengths: [part.tolist() for part in np.array_split(np.argsort(lengths), 2)],
-)  # fmt: skip
+def part(rows, *, lengths):
+    return [item.tolist() for item in np.array_split(rows[np.argsort(lengths)], 2)]
 
 
-def make_own(model, *, seed=0, end_id=3, vocab=0, **changes):
+write = Written()
+
+
+def make_own(model, *, seed=0, end_id=3, vocab=10**6, **changes):
     config = OnPolicy(**({"ratio": 1.0, "max_new_tokens": 6} | changes))
-    return OwnAnswers(
-        config, model=model, lesson=LESSON, vocab=vocab, end_id=end_id, pad_id=0, seed=seed
+    return config.build(
+        model=model, batches=write, part=part, max_tokens=32, vocab=vocab, end_id=end_id, seed=seed
     )
 
 
@@ -101,6 +116,15 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     teacher = LiveTeacher(dense, layers=(), vocab=dense.config.vocab_size)
     objective = SoftTarget(kind="soft_target").build(model=dense, teacher=teacher)
     assert sum(objective(KeptForward(dense), batch).count for batch in batches) == 4
+
+
+def test_a_launcher_and_images_are_refused(dense, monkeypatch):
+    monkeypatch.setattr(write, "images", ((), ("scan.png",), (), ()), raising=False)
+    with pytest.raises(DataError, match=r"set batching\.images: without"):
+        make_own(dense)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LaunchError, match="run without a launcher"):
+        make_own(dense)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
