@@ -4,10 +4,10 @@ Limbeck writes all answers of a step side by side, and leaves out those that end
 trainer calls `generate` once a micro-batch (`trl`), or once a step where the whole step is one
 micro-batch (`trl_whole_step`), which then holds all of its logits at once. `one_by_one` is
 Limbeck's with one answer at a time. All sides share one Qwen3 model with fresh weights of 6.8 M
-parameters, float32, one thread, the same questions, T = 1 and top-p = 1. The end token's logit is
-raised so that answers have geometric lengths, as they have where each token may be the last.
-Tokens of an answer are counted, its end included. Left out: judging the answers, which
-`distill_step.py` measures, and quality.
+parameters, float32, one thread, the same questions, T = 1 and top-p = 1; seconds are those of the
+processor. The end token's logit is raised so that answers have geometric lengths, as they have
+where each token may be the last. Tokens of an answer are counted, its end included. Left out:
+judging the answers, which `distill_step.py` measures, and quality.
 """
 
 import os
@@ -56,15 +56,16 @@ def make_model() -> PreTrainedModel:
     ).eval()
     raised = torch.zeros(VOCAB)
     raised[END] = np.log(VOCAB / MEAN_ANSWER_TOKENS)
-    model.lm_head.register_forward_hook(lambda module, given, logits: logits + raised)
+
+    def raise_end(module: Any, given: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits + raised
+
+    model.lm_head.register_forward_hook(raise_end)
     return model
 
 
 class Questions:
     """Random questions with log-normal lengths."""
-
-    pad = PAD
-    images = ()
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
@@ -73,6 +74,7 @@ class Questions:
             generator.integers(2, VOCAB, int(np.clip(length, 4, 200))).tolist()
             for length in lengths
         ]
+        self.images: list[tuple[str, ...]] = []
         self.starts = np.asarray([len(tokens) for tokens in self.tokens])
 
     def __call__(self, step: int) -> list[Batch]:
@@ -94,13 +96,13 @@ def ours(model: PreTrainedModel, questions: Questions, *, parallel_answers: int)
     )  # fmt: skip
     own = config.build(
         model=model, batches=questions, part=lambda rows, lengths: [rows.tolist()],
-        max_tokens=512, vocab=VOCAB, end_id=END, seed=0,
+        max_tokens=512, vocab=VOCAB, end_id=END, pad_id=PAD, seed=0,
     )  # fmt: skip
 
     def write(step: int) -> tuple[int, float]:
-        started = time.perf_counter()
+        started = time.process_time()
         batches = own(step)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         return sum(int((batch.labels >= 0).sum()) for batch in batches), seconds
 
     return write
@@ -116,7 +118,7 @@ def trl(model: PreTrainedModel, questions: Questions, *, batch_records: int) -> 
     def write(step: int) -> tuple[int, float]:
         torch.manual_seed(step)
         asked = [questions.prompt(index) for index in questions.order(step).tolist()]
-        num_tokens, started = 0, time.perf_counter()
+        num_tokens, started = 0, time.process_time()
         for first in range(0, len(asked), batch_records):
             part = asked[first : first + batch_records]
             width = max(len(question) for question in part)
@@ -128,7 +130,7 @@ def trl(model: PreTrainedModel, questions: Questions, *, batch_records: int) -> 
             given = {"prompts": ids, "prompt_attention_mask": mask}
             _, _, labels = GKDTrainer.generate_on_policy_outputs(model, given, config)
             num_tokens += int((labels >= 0).sum())
-        return num_tokens, time.perf_counter() - started
+        return num_tokens, time.process_time() - started
 
     return write
 
@@ -172,7 +174,7 @@ def main() -> None:
     options = parse_options("answers of on-policy steps against TRL's GKD trainer")
     torch.set_num_threads(1)
     machine = environment()
-    rows = run(num_turns=2 if options.quick else 12)
+    rows = run(num_turns=4 if options.quick else 12)
     report(options, environment=machine, rows=rows, ratios=compare(rows), labels=("side",))
 
 

@@ -38,13 +38,11 @@ Part = Callable[..., list[list[int]]]
 class Asks(Protocol):
     """Records, by step: their written answers as micro-batches, and their questions."""
 
-    pad: int
-    """Token that fills up a row."""
     starts: Rows
     """Tokens of each record's question."""
-    images: Sequence[Sequence[Any]]
-    """Of each record."""
 
+    @property
+    def images(self) -> Sequence[Sequence[Any]]: ...  # noqa: D102
     def __call__(self, step: int) -> list[Batch]: ...  # noqa: D102
     def order(self, step: int) -> Rows: ...  # noqa: D102
     def prompt(self, index: int) -> list[int]: ...  # noqa: D102
@@ -97,7 +95,7 @@ class OnPolicy(Config):
 
     def build(
         self, *, model: PreTrainedModel, batches: Asks, part: Part, max_tokens: int, vocab: int,
-        end_id: int, seed: int,
+        end_id: int, pad_id: int, seed: int,
     ) -> "OwnAnswers":  # fmt: skip
         """The batches of a student's training; `vocab` are the tokens that its teacher knows.
 
@@ -117,8 +115,9 @@ class OnPolicy(Config):
             max_new_tokens=self.max_new_tokens, field="on_policy.max_new_tokens",
         )  # fmt: skip
         return OwnAnswers(
-            self, model=model, batches=batches, part=part, vocab=vocab, end_id=end_id, seed=seed
-        )
+            self, model=model, batches=batches, part=part, vocab=vocab, end_id=end_id,
+            pad_id=pad_id, seed=seed,
+        )  # fmt: skip
 
 
 class OwnAnswers:
@@ -126,14 +125,14 @@ class OwnAnswers:
 
     def __init__(
         self, config: OnPolicy, *, model: PreTrainedModel, batches: Asks, part: Part, vocab: int,
-        end_id: int, seed: int,
+        end_id: int, pad_id: int, seed: int,
     ) -> None:  # fmt: skip
         self.config = config
         self.model = model
         self.batches = batches
         self.part = part
         self.vocab = min(vocab, model.config.get_text_config().vocab_size)
-        self.end_id = end_id
+        self.end_id, self.pad_id = end_id, pad_id
         self.seed = seed
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
@@ -166,7 +165,7 @@ class OwnAnswers:
         for places in self.part(np.arange(len(rows)), lengths=lengths):
             batch = pad_rows(
                 [rows[place] for place in places],
-                starts=[len(questions[place]) for place in places], pad=self.batches.pad,
+                starts=[len(questions[place]) for place in places], pad=self.pad_id,
                 places=[records[place] for place in places],
             )  # fmt: skip
             found.append(dataclasses.replace(batch, written="student"))

@@ -107,7 +107,8 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         own = config.on_policy.build(
             model=student, batches=batches, max_tokens=config.batching.max_tokens,
             part=partial(part_by_length, config=config.batching), vocab=teacher.vocab,
-            end_id=cast(int, tokenizer.eos_token_id), seed=config.training.seed,
+            end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, batches.pad),
+            seed=config.training.seed,
         )  # fmt: skip
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(

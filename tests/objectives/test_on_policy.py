@@ -21,7 +21,6 @@ WRITTEN = [[8, 9, 3], [10, 3], [5, 5, 5, 3], [6, 3]]
 class Written:
     """Four records, all of them in every step."""
 
-    pad = 0
     starts = np.asarray([len(prompt) for prompt in PROMPTS])
     images = ((),) * 4
 
@@ -46,8 +45,9 @@ write = Written()
 def make_own(model, *, seed=0, end_id=3, vocab=10**6, **changes):
     config = OnPolicy(**({"ratio": 1.0, "max_new_tokens": 6} | changes))
     return config.build(
-        model=model, batches=write, part=part, max_tokens=32, vocab=vocab, end_id=end_id, seed=seed
-    )
+        model=model, batches=write, part=part, max_tokens=32, vocab=vocab, end_id=end_id, pad_id=0,
+        seed=seed,
+    )  # fmt: skip
 
 
 def flatten(batches):
