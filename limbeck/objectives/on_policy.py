@@ -22,11 +22,13 @@ from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError, DataError, LaunchError
 from limbeck.contracts.launched import num_processes
-from limbeck.contracts.progress import PLAIN_INTERVAL_SECONDS
+from limbeck.contracts.progress import PLAIN_INTERVAL_SECONDS, tell
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.sampling import Sampled, check_room, sample
 
 logger = logging.getLogger(__name__)
+LEAST_ENDED_RATIO = 0.5
+"""Own answers of which fewer end are worth a warning."""
 
 
 Rows = Int[np.ndarray, " rows"]
@@ -188,7 +190,7 @@ class OwnAnswers:
             found |= dict(zip(part, answers, strict=True))
             if time.monotonic() - told >= PLAIN_INTERVAL_SECONDS:
                 told = time.monotonic()
-                logger.info("step %d: %d of %d answers written", step, len(found), len(order))
+                tell(f"step {step}: {len(found)} of {len(order)} answers written")
         self.seconds += time.monotonic() - started
         return [found[place] for place in range(len(questions))]
 
@@ -210,6 +212,19 @@ class OwnAnswers:
             "own_ended_ratio": ended / answers,
             "generated_tokens_per_second": tokens / max(self.seconds, 1e-9),
         }
+
+    def warn(self) -> list[str]:
+        """What is amiss with the answers and what to do about it, also logged."""
+        ended = self.measure().get("own_ended_ratio", 1.0)
+        if ended >= LEAST_ENDED_RATIO:
+            return []
+        sentence = (
+            f"on policy: {ended:.0%} of the student's own answers ended within "
+            f"{self.config.max_new_tokens} tokens: raise on_policy.max_new_tokens, or distil on "
+            "written answers first"
+        )
+        logger.warning(sentence)
+        return [sentence]
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run cannot find out again: what was measured."""

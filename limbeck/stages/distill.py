@@ -125,7 +125,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.detectors == "on":
-        warnings += probe.after()
+        warnings += probe.after() + ([] if own is None else own.warn())
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},

@@ -118,6 +118,15 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     assert sum(objective(KeptForward(dense), batch).count for batch in batches) == 4
 
 
+def test_answers_that_do_not_end_are_told(dense, capsys, monkeypatch):
+    monkeypatch.setattr("limbeck.objectives.on_policy.PLAIN_INTERVAL_SECONDS", 0.0)
+    endless, brief = (make_own(dense, end_id=end_id, vocab=2) for end_id in (-1, 0))
+    assert endless(0) and brief(0)
+    assert "raise on_policy.max_new_tokens" in endless.warn()[0]
+    assert brief.warn() == [] == make_own(dense).warn()
+    assert "step 0: 4 of 4 answers written" in capsys.readouterr().err
+
+
 def test_a_launcher_and_images_are_refused(dense, monkeypatch):
     monkeypatch.setattr(write, "images", ((), ("scan.png",), (), ()), raising=False)
     with pytest.raises(DataError, match=r"set batching\.images: without"):
