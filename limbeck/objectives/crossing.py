@@ -1,7 +1,7 @@
 """Learning from a teacher with another tokenizer.
 
 Both write the same text; what is compared are spans that both tokenizations have (`Aligned`).
-L = w T^2 D + (1 - w) CE, per kept token of the student. Left out: finding the spans
+L = w D + (1 - w) CE, per kept token of the student. Left out: finding the spans
 (`limbeck.data.alignment`), teachers with the student's tokenizer (`soft_target.py`).
 """
 
