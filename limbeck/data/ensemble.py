@@ -201,7 +201,7 @@ class SpecialtyTeacher:
         if len(batch.rows) != len(batch.input_ids):
             raise ArtifactError(
                 f"a batch has {len(batch.input_ids)} rows of {len(batch.rows)} records; teachers "
-                "by specialty want one record a row: turn packing off"
+                "by specialty want one record a row: set batching.packing: none"
             )
         chosen = self.choices[batch.rows.cpu()]
         # The first record of each kept position's row says whose it is.

@@ -241,7 +241,7 @@ def open_teacher(
         if hash_file(theirs) != hash_file(ours):
             raise ArtifactError(
                 f"{artifact.path}: the teacher's tokenizer differs from the corpus's; prepare the "
-                "corpus with `tokenizer: {kind: folder, path: ...}` of the teacher, or learn from "
+                "corpus with `tokenizer: FOLDER` of the teacher, or learn from "
                 "its text with `objective: {kind: cross_tokenizer}`"
             )
         vocab = len(load_tokenizer(artifact.path))

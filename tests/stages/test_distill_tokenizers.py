@@ -1,5 +1,7 @@
 """A student learns from a teacher that writes the same text with other tokens."""
 
+import shutil
+
 import pytest
 from byte_level import train_byte_level
 from making import make_artifact
@@ -52,13 +54,25 @@ def distil(teacher, corpus, dense_config, folder, **changes):
     return distill.run(config, work=work)
 
 
-def test_text_is_learnt_from_the_teacher_alone(teacher, corpus, dense_config, tmp_path):
+@pytest.fixture(params=["characters", "byte-level"])
+def own_corpus(request, corpus, tmp_path):
+    """The corpus with its own tokenizer, or with a BPE of another size than the teacher's."""
+    if request.param == "characters":
+        return corpus
+    shutil.copytree(corpus / "records", tmp_path / "corpus" / "records")
+    records = list(read_records(corpus / "records" / "train.jsonl"))
+    tokenizer = train_byte_level([record.answer for record in records], num_tokens=290)
+    tokenizer.save_pretrained(tmp_path / "corpus" / "tokenizer")
+    return tmp_path / "corpus"
+
+
+def test_text_is_learnt_from_the_teacher_alone(teacher, own_corpus, dense_config, tmp_path):
     found = distil(
-        teacher, corpus, dense_config, tmp_path / "a",
+        teacher, own_corpus, dense_config, tmp_path / "a",
         objective={"kind": "cross_tokenizer", "weight": 1.0},
     )  # fmt: skip
     start = distil(
-        teacher, corpus, dense_config, tmp_path / "b", training={"steps": 1, "lr": 1e-12}
+        teacher, own_corpus, dense_config, tmp_path / "b", training={"steps": 1, "lr": 1e-12}
     )
     assert found["ce"] < 0.5 * start["ce"]
     assert found["kl"] < 0.3 * start["kl"]
