@@ -30,8 +30,10 @@ class Read(NamedTuple):
 
     ids: Int[np.ndarray, " tokens"]
     answer_start: int
+    labels: Int[np.ndarray, " kept"]
+    """Every next token that the student's loss is on."""
     student_spans: Int[np.ndarray, " kept"]
-    """Of every next token that the student's loss is on; -1 where there is none."""
+    """Of each of these; -1 where there is none."""
     teacher_spans: Int[np.ndarray, " teacher_kept"]
     num_spans: int
 
@@ -89,12 +91,13 @@ class ForeignTeacher:
                 np.where(side >= first, side - first, -1)[int(not start) :]
                 for side, start in zip(spans, starts, strict=True)
             )
-            if self.batching.loss_on == "all" and starts[0]:
-                ours_kept = np.concatenate([np.full(starts[0] - 1, -1), ours_kept])
+            learnt = 1 if self.batching.loss_on == "all" else max(1, starts[0])
+            labels = np.asarray(ours.input_ids[learnt:most], dtype=np.int32)
+            ours_kept = np.concatenate([np.full(len(labels) - len(ours_kept), -1), ours_kept])
             found.append(
                 Read(
                     np.asarray(theirs.input_ids[:most], dtype=np.int32), starts[1],
-                    ours_kept, theirs_kept, int(theirs_kept.max(initial=-1)) + 1,
+                    labels, ours_kept, theirs_kept, int(theirs_kept.max(initial=-1)) + 1,
                 )
             )  # fmt: skip
         return found
@@ -107,15 +110,13 @@ class ForeignTeacher:
             ArtifactError: the batch does not hold these records one by one.
         """
         reads = [self.reads[row] for row in batch.rows.tolist()]
-        spans = _number(
-            [read.student_spans for read in reads], reads=reads, device=batch.input_ids.device
-        )
-        expected = int(find_keep(batch.labels).sum())
-        if len(spans) != expected:
+        expected = np.concatenate([read.labels for read in reads])
+        labels = batch.labels[:, 1:][find_keep(batch.labels)[:, :-1]]
+        if not np.array_equal(labels.cpu().numpy(), expected):
             raise ArtifactError(
-                f"a batch has {expected} tokens with a loss, its records have {len(spans)}: a "
-                "teacher with another tokenizer reads whole records of the corpus; train with the "
-                "corpus's tokenizer, and without answers that the student makes itself"
+                f"a batch has {len(labels)} labels, other ones than the {len(expected)} "
+                "of its records: a teacher with another tokenizer reads whole records of the "
+                "corpus; start from a student that has the corpus's tokenizer"
             )
         theirs = pad_rows(
             [read.ids for read in reads], starts=[read.answer_start for read in reads],
@@ -125,7 +126,7 @@ class ForeignTeacher:
         self.model.to(batch.input_ids.device)
         logits = self.model(theirs.input_ids, keep).logits
         aligned = Aligned(
-            spans,
+            _number([read.student_spans for read in reads], reads=reads, device=keep.device),
             _number([read.teacher_spans for read in reads], reads=reads, device=keep.device),
             theirs.labels[:, 1:][keep[:, :-1]],
             self.student_outcomes.to(keep.device), self.teacher_outcomes.to(keep.device),

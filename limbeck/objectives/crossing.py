@@ -141,11 +141,16 @@ class CrossTokenizerObjective(Objective):
                 "objective 'cross_tokenizer' got a teacher that does not read the records' text; "
                 "name a checkpoint as `teacher`"
             )
+        limit = len(targets.aligned.student_outcomes)
+        if logits.shape[1] < limit:
+            raise TrainingError(
+                f"the student has {logits.shape[1]} rows for {limit} tokens: make it with the "
+                "corpus's tokenizer"
+            )
         distance = cross_distance(
             student_logits=logits, labels=labels, teacher_logits=targets.said.logits,
             aligned=targets.aligned, config=self.config,
         )  # fmt: skip
-        limit = len(targets.aligned.student_outcomes)
         ce = cross_entropy(logits=logits[:, :limit], targets=labels)
         weight = self.config.weight
         total = weight * distance + (1 - weight) * ce
