@@ -255,3 +255,9 @@ def _selected(record: Record, config: BatchingConfig) -> bool:
     if config.select == "preferences":
         return bool(record.question) and bool(record.rejected)
     return bool(record.question) == (config.select == "questions")
+
+
+def read_selected(corpus: Path, config: BatchingConfig) -> list[Record]:
+    """The training records that the config selects, in the order that a batch's `rows` count."""
+    records = read_records(corpus / "records" / "train.jsonl")
+    return [record for record in records if _selected(record, config)]

@@ -19,6 +19,7 @@ from limbeck.contracts.artifacts import Artifact, hash_file
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.batching import BatchingConfig
+from limbeck.data.foreign import ForeignTeacher, open_foreign
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import KeptForward
 from limbeck.models.images import ImageFormat
@@ -218,7 +219,7 @@ def _check_shard(
 def open_teacher(
     artifacts: Sequence[Artifact], *, corpus: Artifact, batching: BatchingConfig,
     needs: Needs | None, sees: ImageFormat | None = None,
-) -> LiveTeacher | RecordedTeacher | None:  # fmt: skip
+) -> LiveTeacher | RecordedTeacher | ForeignTeacher | None:  # fmt: skip
     """The teacher in a checkpoint, run live, or in recorded signals; None where none is needed.
 
     `needs` are what the objective asks for, `sees` the format of
@@ -231,6 +232,8 @@ def open_teacher(
     if needs is None:
         return None
     (artifact,) = artifacts
+    if needs.form == "text":
+        return open_foreign(artifact, corpus=corpus, batching=batching)
     temperature, layers = needs.temperature, needs.layers
     ours = corpus.path / "tokenizer" / "tokenizer.json"
     if artifact.manifest.kind == "checkpoint":
@@ -238,7 +241,8 @@ def open_teacher(
         if hash_file(theirs) != hash_file(ours):
             raise ArtifactError(
                 f"{artifact.path}: the teacher's tokenizer differs from the corpus's; prepare the "
-                "corpus with `tokenizer: {kind: folder, path: ...}` of the teacher"
+                "corpus with `tokenizer: FOLDER` of the teacher, or learn from "
+                "its text with `objective: {kind: cross_tokenizer}`"
             )
         vocab = len(load_tokenizer(artifact.path))
         live = LiveTeacher(load_model(artifact.path), layers=layers, vocab=vocab)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch
 
 
@@ -63,6 +64,8 @@ class Targets:
     said: Said
     hidden: tuple[Float[Tensor, "kept teacher_hidden"], ...] = ()
     """Of the layers asked for."""
+    aligned: Aligned | None = None
+    """Where the teacher has another tokenizer: `said` is then of its own tokens and positions."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,9 @@ class Needs:
     """Teacher layers whose hidden states are read, counted from 1."""
     highest: float = 0.0
     """The highest temperature of a schedule; 0 where the temperature stays."""
-    form: Literal["logits", "states"] = "logits"
-    """How a live teacher gives a whole distribution: as `Whole`, or as `Projected`."""
+    form: Literal["logits", "states", "text"] = "logits"
+    """How a live teacher gives a whole distribution: as `Whole`, or as `Projected`; `text` wants
+    one that reads the records' text with its own tokenizer, as `Whole` with what is `aligned`."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from limbeck.contracts.stage import (
     checkpoint_or,
 )
 from limbeck.data.batching import Batches, BatchingConfig, held_out_batches, part_by_length
-from limbeck.data.signals import open_teacher
+from limbeck.data.ensemble import Teachers, check_teachers, open_teachers
 from limbeck.evaluation.likelihood import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.condensing import condense
@@ -45,8 +45,10 @@ class Config(StageConfig):
     stage: Literal["distill"]
     student: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
     """A fresh model by description, or a checkpoint to heal or to update."""
-    teacher: TeacherRef
-    """A checkpoint that runs live, or signals recorded once."""
+    teacher: TeacherRef | tuple[TeacherRef, ...]
+    """A checkpoint that runs live, or signals recorded once; or several of them."""
+    teachers: Teachers = Teachers()
+    """How several teachers are one."""
     inherit: CheckpointRef = ""
     """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
     inherit_experts: Literal["none", "most_used"] = "none"
@@ -64,7 +66,8 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":
-        check_teacher(self.objective, self.teacher)
+        check_teacher(self.objective, ", ".join(self.teacher_names))
+        check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
         if self.inherit and isinstance(self.student, str):
             raise ValueError(
                 f"inherit: {self.inherit!r} is for a fresh student, yet `student` goes on from "
@@ -77,6 +80,12 @@ class Config(StageConfig):
             )
         self.on_policy.check(objective=self.objective.kind, select=self.batching.select)
         return self
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """Every teacher, in order; none where the field is empty."""
+        names = (self.teacher,) if isinstance(self.teacher, str) else self.teacher
+        return tuple(filter(None, names))
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
@@ -91,8 +100,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     }
     batches = Batches(corpus.path, **data)
     inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
-    teacher = open_teacher(
-        work.inputs["teacher"], corpus=corpus, batching=config.batching,
+    teacher = open_teachers(
+        work.inputs["teacher"], names=config.teacher_names, config=config.teachers,
+        corpus=corpus, batching=config.batching,
         needs=config.objective.needs(), sees=image_format(student.config),
     )  # fmt: skip
     probe = Probe(
