@@ -248,6 +248,7 @@ def cut_by_length(
 
 
 def is_selected(record: Record, config: BatchingConfig) -> bool:
+    """Whether training on such batches sees the record."""
     if config.images != "all" and bool(record.images) != (config.images == "with"):
         return False
     if config.select == "all":

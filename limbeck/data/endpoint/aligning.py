@@ -1,14 +1,15 @@
 """A server's likeliest tokens as ids of the corpus's own tokenizer.
 
-A token is found by its bytes, exactly; a place by how many bytes of the answer stand before it. What
-has no equal joins the rest of the mass. Left out: where tokens are cut differently throughout, as
-for a teacher of another family, `write: answers` is the way.
+A token is found by its bytes, exactly; a place by how many bytes of the answer stand before it.
+What has no equal joins the rest of the mass, and is counted by name. Left out: teachers that cut
+text differently throughout; their answers are better learnt as text.
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,10 +31,12 @@ class Labels:
     """Log-probabilities."""
     tail: Float[np.ndarray, " positions"]
     """Log of the mass of all other tokens."""
-    matched: float
-    """Summed over the server's places, the mass that was found in the vocabulary."""
-    told: float
-    """Summed over the server's places, the mass that it told of."""
+    told: int
+    """Places of the answer that the server told of."""
+    aligned: int
+    """Of those, places where the corpus's tokenizer starts a token too and knows a candidate."""
+    missed: Mapping[str, int]
+    """Candidates at such places that the vocabulary does not hold, with how often."""
 
 
 class TokenTable:
@@ -74,23 +77,20 @@ class TokenTable:
         places: dict[int, int] = {}
         if b"".join(pieces) == answer.encode():  # a tokenizer that rewrites text has no places
             places = {start: index for index, start in enumerate(starts)}
-        matched = told = 0.0
+        num_aligned, missed = 0, Counter[str]()
         for place, item in self._places(said, raw=raw):
-            told += sum(np.exp(candidate.log) for candidate in item.top)
-            if place not in places:
-                continue
-            found = self._match(item, width)
+            found = self._match(item, width, missed) if place in places else {}
             if not found:
                 continue
-            mass = float(np.exp(list(found.values())).sum())
-            matched += mass
+            num_aligned += 1
             row = places[place]
             chosen[row] = list(found)
             logs[row] = NO_MASS
             logs[row, : len(found)] = list(found.values())
+            mass = float(np.exp(list(found.values())).sum())
             tail[row] = max(NO_MASS, np.log(max(1.0 - mass, 1e-30)))
         rows = np.asarray([self._fill(row, width) for row in chosen], np.int32)
-        return Labels(rows, logs, tail, matched, told)
+        return Labels(rows, logs, tail, len(said), num_aligned, missed)
 
     def _places(self, said: Sequence[Said], *, raw: str) -> list[tuple[int, Said]]:
         """Each told place by the bytes of the stripped answer before it; all in vain from where the
@@ -109,12 +109,14 @@ class TokenTable:
             place += len(piece)
         return found
 
-    def _match(self, item: Said, width: int) -> dict[int, float]:
+    def _match(self, item: Said, width: int, missed: Counter[str]) -> dict[int, float]:
         found: dict[int, float] = {}
-        for candidate in sorted(item.top, key=lambda each: -each.log)[:width]:
+        for candidate in sorted(item.top, key=lambda each: -each.log):
             id_ = self.find(candidate)
-            if id_ is not None:
-                found.setdefault(id_, candidate.log)
+            if id_ is None:
+                missed[candidate.text] += 1
+            elif len(found) < width:
+                found.setdefault(id_, max(NO_MASS, candidate.log))
         return found
 
     def _fill(self, ids: list[int], width: int) -> list[int]:
@@ -124,7 +126,7 @@ class TokenTable:
 
 def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
     """What every token writes, as bytes."""
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())  # pyright: ignore[reportAttributeAccessIssue]
+    backend = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
     decoder = json.dumps(backend["decoder"], ensure_ascii=False)
     vocab = cast(dict[str, int], tokenizer.get_vocab())
     added = set(tokenizer.added_tokens_decoder)

@@ -35,7 +35,7 @@ def read_answer(response: Mapping[str, Any]) -> str:
     """The whole answer, as it was written.
 
     Raises:
-        CallError: it is empty, was cut off, or was withheld.
+        CallError: it is empty, was cut off, was withheld, or is no text.
     """
     choice = response["choices"][0]
     content, finish = choice["message"].get("content"), choice.get("finish_reason")
@@ -45,6 +45,10 @@ def read_answer(response: Mapping[str, Any]) -> str:
         raise CallError("withheld", "the server's filter took the answer")
     if not isinstance(content, str) or not content.strip():
         raise CallError("empty_answer", f"content is {content!r}, finish_reason {finish!r}")
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise CallError("broken_text", f"{error} in {content[:SHOWN_CHARS]!r}") from None
     return content
 
 
@@ -72,16 +76,3 @@ def _candidate(value: Mapping[str, Any]) -> Candidate:
     if not isinstance(text, str) or not log <= 1e-3:
         raise ValueError(f"token {text!r} with logprob {log}")
     return Candidate(text, text.encode() if data is None else bytes(data), min(log, 0.0))
-
-
-def read_choice(response: Mapping[str, Any]) -> str:
-    """`A` or `B`, whichever a judge's answer begins with.
-
-    Raises:
-        CallError: it begins with neither.
-    """
-    text = read_answer(response).strip()
-    letter = text.lstrip("*`\"'([ ")[:1].upper()
-    if letter not in ("A", "B"):
-        raise CallError("undecided", f"the judge said {text[:SHOWN_CHARS]!r}, expected A or B")
-    return letter

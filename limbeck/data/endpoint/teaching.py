@@ -35,7 +35,9 @@ class Description(Config):
     tokenizer_hash: str
 
 
-def write_labels(folder: Path, labels: Sequence[Labels | None], *, description: Description) -> None:
+def write_labels(
+    folder: Path, labels: Sequence[Labels | None], *, description: Description
+) -> None:
     """Write what was said for every training record; None where nobody was asked."""
     (folder / FOLDER).mkdir()
     held = [item for item in labels if item is not None]
@@ -109,6 +111,7 @@ def _check(corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
     """Refuse what the labels cannot give."""
     for what, found, wanted in (
         ("temperature", needs.temperature, 1),
+        ("highest temperature", needs.highest or 1, 1),
         ("layers", needs.layers, ()),
         ("loss_on", batching.loss_on, "answer"),
     ):
