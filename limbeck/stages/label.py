@@ -186,8 +186,11 @@ def _check_held_out(records: Sequence[Record], *, corpus: Artifact) -> None:
         for split in ("validation", "test")
         for record in read_records(corpus.path / "records" / f"{split}.jsonl")
     ]
-    path = corpus.path / "questions.jsonl"
-    questions = map(Question.from_json, read_jsonl(path)) if path.is_file() else ()
+    questions = [
+        Question.from_json(value)
+        for path in sorted((corpus.path / "questions").glob("*.jsonl"))
+        for value in read_jsonl(path)
+    ]
     check_leaks(records, held_out=held_out, questions=questions)
 
 
