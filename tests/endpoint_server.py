@@ -112,7 +112,7 @@ class Speaker:
 
     def __init__(self, model, tokenizer, *, num_tokens):
         self.model, self.tokenizer, self.num_tokens = model.eval(), tokenizer, num_tokens
-        self.lock = threading.Lock()
+        self.lock, self.times = threading.Lock(), Counter()
         # Halves of characters and special tokens are never said, so that every answer is text.
         ids = range(len(tokenizer))
         self.said = torch.tensor([
@@ -123,7 +123,10 @@ class Speaker:
     @torch.no_grad()
     def __call__(self, body):
         with self.lock:
-            torch.manual_seed(len(str(body["messages"])))
+            # Of every four samples three are the same, so that some agree.
+            asked = json.dumps(body, sort_keys=True)
+            self.times[asked] += 1
+            torch.manual_seed(len(asked) + self.times[asked] // 4)
             ids = self.tokenizer.apply_chat_template(
                 body["messages"], add_generation_prompt=True, return_dict=False
             )

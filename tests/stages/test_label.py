@@ -206,7 +206,10 @@ def test_unusable_answers_are_counted_and_named(go):
     assert metrics["failed"] == dict.fromkeys((*BAD, "refused"), 1)
     assert metrics["labelled"] + sum(metrics["failed"].values()) == metrics["asked"] == NUM
     assert len(train_records(folder)) == NUM - 5 + 1
-    assert [item.answer[0] for item in train_records(kept)] == ["训"] * 4 + ["答"] * 7 + ["训", "只"]
+    assert [item.answer[0] for item in train_records(kept)] == ["训"] * 4 + ["答"] * 7 + [
+        "训",
+        "只",
+    ]
     lines = (folder / "failed.jsonl").read_text(encoding="utf-8").splitlines()
     failed = {item["id"]: item["reason"] for item in map(json.loads, lines)}
     assert failed == dict(zip([f"训{name(number)}" for number in (0, 1, 2, 3, NUM - 1)],
