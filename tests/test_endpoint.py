@@ -22,7 +22,7 @@ from limbeck.models.loading import load_model, load_tokenizer
 from limbeck.models.targets import Needs
 
 SOURCES = (
-    "corpus.sources=[{kind: knowledge, max_records: 24, triage_sets: 0, triage_questions: 0, "
+    "corpus.sources=[{kind: knowledge, max_records: 16, triage_sets: 0, triage_questions: 0, "
     "refusals: 1, refusal_questions: 2, triage_sets_held_out: 0, facts: {forms_per_fact: 1, "
     "statements_per_fact: 0, recall_questions: 4, choice_questions: 4}}]"
 )
@@ -117,7 +117,7 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     assert same > 0.5 * compared
     # Pieces of characters have no text, so nothing names them.
     assert metrics["missed_candidates"] > 0
-    assert set(metrics["missed_tokens"]) == {"\ufffd"}
+    assert all("\ufffd" in text for text in metrics["missed_tokens"])
 
 
 def test_a_student_learns_from_labels(made, checkpoint):
@@ -132,7 +132,7 @@ def test_a_student_learns_from_labels(made, checkpoint):
     [
         ({"objective": {"kind": "soft_target", "temperature": 2.0}}, "temperature is 2.0, set it"),
         ({"teacher": "answers"}, "name the labelled corpus in `corpus` too"),
-        ({"teacher": "answers", "corpus": "answers"}, "`write: {kind: logprobs}`"),
+        ({"teacher": "answers", "corpus": "answers"}, "write: {kind: logprobs}"),
         ({"batching": {"loss_on": "all"}}, "loss_on is 'all'"),
     ],
 )
@@ -148,9 +148,11 @@ def test_damaged_labels_are_named(made, tmp_path):
     folder = shutil.copytree(made["told"].path, tmp_path / "told")
     needs = {"batching": BatchingConfig(), "needs": Needs(1.0)}
     path = folder / "labels" / "labels.safetensors"
-    path.write_bytes(path.read_bytes()[:-8])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])
     with pytest.raises(ArtifactError, match="damaged"):
         LabelledTeacher(folder, **needs)
+    path.write_bytes(whole)
     description = folder / "labels" / "labels.json"
     text = json.loads(description.read_text())
     description.write_text(json.dumps(text | {"tokenizer_hash": "other"}))
@@ -165,5 +167,5 @@ def test_tokens_of_another_family_are_refused(made, corpus, tmp_path):
     shutil.rmtree(path / "tokenizer")
     shutil.copytree(corpus / "tokenizer", path / "tokenizer")
     entry = made["told"].manifest.recipe | {"corpus": str(path)}
-    with pytest.raises(DataError, match="of another family; write answers instead"):
+    with pytest.raises(DataError, match="another family, write answers instead"):
         run_alone(entry, tmp_path / "runs")

@@ -231,10 +231,12 @@ def _describe(labelled: Sequence[Any], config: Config) -> dict[str, Any]:
     labels = [item.labels for item in items if item.labels is not None]
     missed: Counter[str] = sum((Counter(item.missed) for item in labels), Counter())
     told, aligned = sum(item.told for item in labels), sum(item.aligned for item in labels)
-    if not aligned:
+    if aligned < config.write.least_aligned_ratio * told:
         raise DataError(
-            f"none of {told:,} places that the server told of could be aligned with the corpus's "
-            "tokenizer: it is of another family; write answers instead"
+            f"{aligned:,} of {told:,} places that the server told of are aligned with the corpus's "
+            f"tokenizer, candidates without an equal are {dict(missed.most_common(5))}; lower "
+            "write.least_aligned_ratio, or where the model is of another family, write answers "
+            "instead"
         )
     return {
         "told_places": told, "aligned_places": aligned,

@@ -127,7 +127,7 @@ def _read(corpus: Path) -> tuple[Description, dict[str, np.ndarray]]:
     if not (folder / "labels.json").is_file():
         raise ArtifactError(
             f"{corpus}: a corpus teaches only with labels of a server's log-probabilities; make it "
-            "with an entry `stage: label` that says `write: logprobs`"
+            "with an entry `stage: label` that says `write: {kind: logprobs}`"
         )
     try:
         text = (folder / "labels.json").read_text(encoding="utf-8")
