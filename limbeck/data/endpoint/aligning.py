@@ -34,7 +34,7 @@ class Labels:
     told: int
     """Places of the answer that the server told of."""
     aligned: int
-    """Of those, places where the corpus's tokenizer starts a token too and knows a candidate."""
+    """Of those, places where the corpus's tokenizer has the very token that was said."""
     missed: Mapping[str, int]
     """Candidates at such places that the vocabulary does not hold, with how often."""
 
@@ -73,17 +73,21 @@ class TokenTable:
         logs = np.full((len(ids) + 1, width), NO_MASS, np.float32)
         logs[:, 0] = 0.0
         tail = np.full(len(ids) + 1, NO_MASS, np.float32)
-        chosen = [[id_] for id_ in (*ids, self.end)]
+        own = (*ids, self.end)
+        chosen = [[id_] for id_ in own]
         places: dict[int, int] = {}
         if b"".join(pieces) == answer.encode():  # a tokenizer that rewrites text has no places
             places = {start: index for index, start in enumerate(starts)}
         num_aligned, missed = 0, Counter[str]()
         for place, item in self._places(said, raw=raw):
-            found = self._match(item, width, missed) if place in places else {}
+            row = places.get(place, -1)
+            # Where text is cut otherwise, a likely token's mass would count as that of the rest.
+            if row < 0 or self.find(item.chosen) != own[row]:
+                continue
+            found = self._match(item, width, missed)
             if not found:
                 continue
             num_aligned += 1
-            row = places[place]
             chosen[row] = list(found)
             logs[row] = NO_MASS
             logs[row, : len(found)] = list(found.values())
