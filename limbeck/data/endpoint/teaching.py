@@ -39,7 +39,7 @@ def write_labels(
     folder: Path, labels: Sequence[Labels | None], *, description: Description
 ) -> None:
     """Write what was said for every training record; None where nobody was asked."""
-    (folder / FOLDER).mkdir()
+    (folder / FOLDER).mkdir(exist_ok=True)
     held = [item for item in labels if item is not None]
     arrays = {
         "counts": np.asarray([0 if item is None else len(item.tail) for item in labels], np.int32),
