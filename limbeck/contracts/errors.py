@@ -10,6 +10,7 @@
     |   `-- CheckpointError                  a model folder cannot be read or does not fit
     |-- TrainingError (ArithmeticError)      training diverged
     |-- LaunchError (RuntimeError)           launched processes cannot work together as asked
+    |-- EndpointError (RuntimeError)         a model behind a server cannot be asked as wanted
     |-- ParityError (ArithmeticError)        an exported or converted model answers differently
     `-- BusyError (RuntimeError)             another process works in the same folder
 
@@ -97,6 +98,10 @@ class TrainingError(LimbeckError, ArithmeticError):
 
 class LaunchError(LimbeckError, RuntimeError):
     """Processes cannot work together as they were launched, or a stage not in such a way."""
+
+
+class EndpointError(LimbeckError, RuntimeError):
+    """A model behind a server cannot be reached, refuses, or would cost more than is allowed."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

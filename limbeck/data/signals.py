@@ -19,6 +19,7 @@ from limbeck.contracts.artifacts import Artifact, hash_file
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.batching import BatchingConfig
+from limbeck.data.endpoint.teaching import LabelledTeacher
 from limbeck.data.foreign import ForeignTeacher, open_foreign
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import KeptForward
@@ -219,8 +220,9 @@ def _check_shard(
 def open_teacher(
     artifacts: Sequence[Artifact], *, corpus: Artifact, batching: BatchingConfig,
     needs: Needs | None, sees: ImageFormat | None = None,
-) -> LiveTeacher | RecordedTeacher | ForeignTeacher | None:  # fmt: skip
-    """The teacher in a checkpoint, run live, or in recorded signals; None where none is needed.
+) -> LiveTeacher | RecordedTeacher | ForeignTeacher | LabelledTeacher | None:  # fmt: skip
+    """The teacher in a checkpoint, run live, in recorded signals, or in the labels of a corpus;
+    None where none is needed.
 
     `needs` are what the objective asks for, `sees` the format of
     the images that batches hold; recorded signals fit any.
@@ -234,6 +236,13 @@ def open_teacher(
     (artifact,) = artifacts
     if needs.form == "text":
         return open_foreign(artifact, corpus=corpus, batching=batching)
+    if artifact.manifest.kind == "corpus":
+        if artifact.manifest.content_hash != corpus.manifest.content_hash:
+            raise ArtifactError(
+                f"{artifact.path}: its labels are of its own answers, the stage reads the corpus "
+                f"{corpus.path}; name the labelled corpus in `corpus` too"
+            )
+        return LabelledTeacher(artifact.path, batching=batching, needs=needs)
     temperature, layers = needs.temperature, needs.layers
     ours = corpus.path / "tokenizer" / "tokenizer.json"
     if artifact.manifest.kind == "checkpoint":
