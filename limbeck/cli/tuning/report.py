@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from limbeck.cli.tuning import drawing
+from limbeck.cli.tuning.config import Tuning
 from limbeck.cli.tuning.space import label
 from limbeck.cli.tuning.study import Search, describe, find_best, fits, over
 from limbeck.contracts.artifacts import write_atomically
@@ -66,7 +67,7 @@ def make_table(found: Search, *, num_best: int = 5) -> Table:
         measured = trial.user_attrs["measured"]
         table.add_row(
             str(trial.number),
-            describe(trial.value, found.tuning).split()[-1],
+            _bare(trial.value, found.tuning),
             formats.counted(measured["parameters"]),
             f"{measured['mib']:.3g}" + ("" if fits(trial) else " (over)"),
             *(drawing.shorten(_write(trial.params[path])) for path in paths),
@@ -157,7 +158,7 @@ def _row(found: Search, trial: FrozenTrial) -> dict[str, Any]:
         "number": trial.number,
         "state": STATES[trial.state],
         "won": found.best is not None and trial.number == found.best.number,
-        "value": describe(trial.value, found.tuning) if finished else formats.MISSING,
+        "value": _bare(trial.value, found.tuning) if finished else formats.MISSING,
         "low": measured.get("kept_low"),
         "high": measured.get("kept_high"),
         "likelihood": measured.get("log_likelihood"),
@@ -168,6 +169,11 @@ def _row(found: Search, trial: FrozenTrial) -> dict[str, Any]:
         "params": {path: _write(value) for path, value in trial.params.items()},
         "reason": trial.user_attrs.get("reason", over(trial)),
     }
+
+
+def _bare(value: float | None, tuning: Tuning) -> str:
+    """A value as `describe` writes it, without its name."""
+    return describe(value, tuning).split()[-1]
 
 
 def _write(value: Any) -> str:

@@ -19,7 +19,6 @@ from limbeck.contracts.artifacts import Artifact, read_artifact
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.progress import track
 from limbeck.contracts.records import Question
-from limbeck.contracts.stage import StageConfig
 from limbeck.data.batching import held_out_batches
 from limbeck.evaluation.asking import Asked, answer_all, count_correct, make_batches
 from limbeck.evaluation.held_out import read_held_out
@@ -34,6 +33,8 @@ from limbeck.runtimes import open_answerer
 BATCH_QUESTIONS = 64
 PROFILE = ProfileConfig(questions=4, rounds=2, thread_counts=(1,))
 MIB = 2**20
+Number = int | float
+"""Spelt out, because run-time checks do not take an int for a float."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Scorer:
         """The count that the report shows."""
         return size_model(model.config, context_tokens=1).parameters
 
-    def measure(self, student: Artifact, *, state: Path) -> dict[str, float]:
+    def measure(self, student: Artifact, *, state: Path) -> dict[str, Number]:
         """Everything about a finished student; `value` is what the search maximises.
 
         Raises:
@@ -90,7 +91,7 @@ class Scorer:
     def _any_questions(self) -> tuple[Question, ...]:
         return read_held_out(self.corpus, max_questions=PROFILE.questions)
 
-    def excess(self, found: Mapping[str, float]) -> dict[str, float]:
+    def excess(self, found: Mapping[str, Number]) -> dict[str, Number]:
         """How far above each bound, as a share of it; 0 or less keeps to it."""
         budget = self.tuning.budget
         bounds = {
@@ -104,9 +105,7 @@ class Scorer:
         }
 
 
-def make_scorer(
-    tuning: Tuning, config: StageConfig, *, inputs: Mapping[str, Artifact], state: Path
-) -> Scorer:
+def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) -> Scorer:
     """A scorer with the teacher's answers, which are asked for once.
 
     Raises:
@@ -175,7 +174,7 @@ def ask(
         )  # fmt: skip
 
 
-def compare(asked: list[Asked], teacher: tuple[Asked, ...]) -> dict[str, float]:
+def compare(asked: list[Asked], teacher: tuple[Asked, ...]) -> dict[str, Number]:
     """Accuracy, and what of the teacher's is kept, with its 95 % interval."""
     assert [item.id for item in asked] == [item.id for item in teacher]
     kept = accuracy_ratio(

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 import limbeck
 from limbeck import pipeline
 from limbeck.cli.tuning.config import Tuning
-from limbeck.cli.tuning.scoring import Scorer, make_scorer
+from limbeck.cli.tuning.scoring import Number, Scorer, make_scorer
 from limbeck.cli.tuning.space import Space, make_space, read_tuning
 from limbeck.contracts.artifacts import Artifact, hash_text, read_artifact
 from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError, TuningError
@@ -126,9 +126,7 @@ class _Runner:
         self.folder, self.tell = folder, tell
         self.config = space.entry.config
         self.inputs = self._inputs()
-        self.scorer: Scorer = make_scorer(
-            tuning, self.config, inputs=self.inputs, state=folder / "answers"
-        )
+        self.scorer: Scorer = make_scorer(tuning, inputs=self.inputs, state=folder / "answers")
         self.name = f"{space.entry.name}-{self._key()[:12]}"
         self.shop = folder / "trials" / self.name
         self.sized = -1
@@ -230,7 +228,7 @@ class _Runner:
             study.enqueue_trial(self.space.own())
         return None
 
-    def _train(self, trial: Trial, folder: Path) -> dict[str, float]:
+    def _train(self, trial: Trial, folder: Path) -> dict[str, Number]:
         """Train a trial's student and measure it.
 
         Raises:
@@ -278,7 +276,7 @@ class _Runner:
                 if trial.should_prune():
                     raise PrunedError(f"stopped after {done} of {steps} steps")
 
-    def _note_excess(self, trial: Trial, found: Mapping[str, float]) -> None:
+    def _note_excess(self, trial: Trial, found: Mapping[str, Number]) -> None:
         for name, excess in self.scorer.excess(found).items():
             if name not in trial.constraints:
                 trial.set_constraint(name, excess)
