@@ -159,6 +159,12 @@ def test_a_finished_search_trains_nothing_and_more_trials_go_on(space):
     assert len(read_trials(tuned(space))) == 5
 
 
+def test_no_trial_starts_when_the_time_is_over(space, tmp_path):
+    arguments = ("tune", space[2], "--runs", space[0] / "runs", "--out", tmp_path / "out")
+    assert "time is over after 0 of 4 trials" in invoke(*arguments, "--timeout", 0.000001)
+    assert read_trials(tmp_path / "out") == []
+
+
 def test_a_killed_search_goes_on_as_if_it_had_not_been(space, tmp_path):
     folder, _, recipe, _ = space
     out = tmp_path / "out"

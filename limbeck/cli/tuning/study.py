@@ -26,7 +26,7 @@ from limbeck import pipeline
 from limbeck.cli.tuning.config import Tuning
 from limbeck.cli.tuning.scoring import Number, Scorer, make_scorer
 from limbeck.cli.tuning.space import Space, make_space, read_tuning
-from limbeck.contracts.artifacts import Artifact, hash_text, read_artifact
+from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError, TuningError
 from limbeck.contracts.launched import num_processes
 from limbeck.contracts.recipe import Recipe
@@ -136,16 +136,15 @@ class _Runner:
         """Artifacts of the entry's own references, by field; the first of several."""
         found: dict[str, Artifact] = {}
         for item in self.space.entry.references:
-            artifact = self.made.get(item.target)
-            if artifact is None and Path(item.target).is_dir():
-                artifact = read_artifact(Path(item.target), kinds=item.kinds)
-            if artifact is not None:
-                found.setdefault(item.field, artifact)
+            if item.field not in found:
+                made = self.made.get(item.target)
+                found[item.field] = made or pipeline.open_external(item)
         return found
 
     def _key(self) -> str:
         """Hash of all that makes trials comparable: a changed recipe has a study of its own."""
-        hashes = {name: artifact.manifest.content_hash for name, artifact in self.made.items()}
+        named = {**self.inputs, **self.made}
+        hashes = {name: artifact.manifest.content_hash for name, artifact in named.items()}
         tuning = self.tuning.model_dump(mode="json", exclude={"trials"})
         value = [
             limbeck.__version__, self.config.model_dump(mode="json"), hashes, tuning,
