@@ -11,6 +11,7 @@
     |-- TrainingError (ArithmeticError)      training diverged
     |-- LaunchError (RuntimeError)           launched processes cannot work together as asked
     |-- EndpointError (RuntimeError)         a model behind a server cannot be asked as wanted
+    |-- TuningError (RuntimeError)           a search has no trial that could be used
     |-- ParityError (ArithmeticError)        an exported or converted model answers differently
     `-- BusyError (RuntimeError)             another process works in the same folder
 
@@ -102,6 +103,10 @@ class LaunchError(LimbeckError, RuntimeError):
 
 class EndpointError(LimbeckError, RuntimeError):
     """A model behind a server cannot be reached, refuses, or would cost more than is allowed."""
+
+
+class TuningError(LimbeckError, RuntimeError):
+    """No trial of a search gave a model that can be used."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

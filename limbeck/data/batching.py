@@ -261,4 +261,4 @@ def is_selected(record: Record, config: BatchingConfig) -> bool:
 def read_selected(corpus: Path, config: BatchingConfig) -> list[Record]:
     """The training records that the config selects, in the order that a batch's `rows` count."""
     records = read_records(corpus / "records" / "train.jsonl")
-    return [record for record in records if _selected(record, config)]
+    return [record for record in records if is_selected(record, config)]

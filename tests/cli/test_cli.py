@@ -18,7 +18,7 @@ from limbeck.cli.listing import TABLES
 from limbeck.contracts.answering import Answerer, Size
 from limbeck.contracts.config import resolve
 
-PUBLIC_COMMANDS = ["ask", "check", "list", "plan", "run", "show"]
+PUBLIC_COMMANDS = ["ask", "check", "list", "plan", "run", "show", "tune"]
 FOLDER = chain.ROOT / "recipes"
 # `accelerate` holds files for the launcher, not recipes.
 RECIPES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("tests/*.yaml")])
