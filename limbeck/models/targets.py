@@ -4,6 +4,7 @@ Left out: where it comes from (`limbeck.data.signals`) and what it costs to diff
 (`limbeck.objectives`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limbeck.models.batch import Batch
+from limbeck.models.capturing import Heads
 
 
 class Whole(NamedTuple):
@@ -63,6 +65,8 @@ class Targets:
     said: Said
     hidden: tuple[Float[Tensor, "kept teacher_hidden"], ...] = ()
     """Of the layers asked for."""
+    heads: tuple[Heads, ...] = ()
+    """Of the layers whose attention was asked for."""
 
 
 @dataclass(frozen=True)
@@ -89,4 +93,20 @@ class Teacher(Protocol):
 
     def __call__(self, batch: Batch) -> Targets:
         """What the teacher says at the batch's kept positions."""
+        ...
+
+
+@runtime_checkable
+class Asked(Teacher, Protocol):
+    """A teacher that is asked for layers once the student is known."""
+
+    known: tuple[int, ...]
+    """Layers that it can show, counted from 1, ascending."""
+
+    def ask(self, *, layers: Sequence[int], attended: Sequence[int]) -> None:
+        """From now on give the layers' hidden states, and the others' queries, keys and values.
+
+        Raises:
+            ArtifactError: it has no such layers, or no attention to show.
+        """
         ...
