@@ -25,6 +25,7 @@ from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
+from limbeck.objectives.layer_maps import settle_objective
 from limbeck.objectives.loss import check_teacher
 from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
@@ -89,9 +90,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         work.inputs["teacher"], corpus=corpus, batching=config.batching,
         needs=config.objective.needs(), sees=image_format(student.config),
     )  # fmt: skip
+    shown = batches.batch(batches.order(0)[:PROBED].tolist())
+    objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
-        config.objective, student, teacher, batches.batch(batches.order(0)[:PROBED].tolist()),
-        tokenizer_tokens=len(tokenizer),
+        objective, student, teacher, shown, tokenizer_tokens=len(tokenizer),
         fresh=not isinstance(config.student, str) and not config.inherit,
     )  # fmt: skip
     warnings = probe.before() if config.detectors == "on" else []
@@ -99,7 +101,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     history = fit(
         student,
         batches=batches,
-        objective=config.objective.build(model=student, teacher=teacher),
+        objective=objective.build(model=student, teacher=teacher),
         config=training,
         state=work.state,
         title=work.name,
@@ -114,8 +116,17 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
         **inherited,
+        **_name_layers(config, objective),
         **measure_validation(student, held_out_batches(corpus.path, **data)),
     }
+
+
+def _name_layers(config: Config, objective: Any) -> dict[str, Any]:
+    """Student and teacher layer of each matched pair, where the recipe left them to a map."""
+    if objective == config.objective:
+        return {}
+    pairs = [(pair.student_layer, pair.teacher_layer) for pair in objective.matching]
+    return {"matched_layers": pairs}
 
 
 def _inherit(

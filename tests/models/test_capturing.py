@@ -23,6 +23,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
+WIDTH: dict[str, Any] = {"head_dim": 8}
 EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2}
 MLA: dict[str, Any] = {
     "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
@@ -30,9 +31,9 @@ MLA: dict[str, Any] = {
     "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
 }  # fmt: skip
 FAMILIES = [
-    Qwen3Config(**SIZES, head_dim=8),
+    Qwen3Config(**SIZES, **WIDTH),
     LlamaConfig(**SIZES),
-    Qwen3MoeConfig(**SIZES, **EXPERTS, head_dim=8, moe_intermediate_size=16),
+    Qwen3MoeConfig(**SIZES, **EXPERTS, **WIDTH, moe_intermediate_size=16),
     MixtralConfig(**SIZES, num_local_experts=4, sliding_window=3),
     OlmoeConfig(**SIZES, **EXPERTS, clip_qkv=0.3),
     DeepseekV3Config(**{**SIZES, "num_key_value_heads": 4}, **MLA),
