@@ -1,6 +1,8 @@
 """Student, corpus and teacher (or its signals) to a checkpoint; healing is the same stage."""
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
@@ -17,12 +19,16 @@ from limbeck.contracts.stage import (
     checkpoint_or,
 )
 from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
-from limbeck.data.signals import open_teacher
+from limbeck.data.signals import LiveTeacher, open_teacher
 from limbeck.evaluation.likelihood import measure_validation
+from limbeck.evaluation.missing import find_most_missed, measure_misses
 from limbeck.models import MODELS
+from limbeck.models.batch import Batch
 from limbeck.models.condensing import condense
+from limbeck.models.forward import KeptForward
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
+from limbeck.models.unselected import Augmented, Unselected
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.layer_maps import settle_objective
@@ -50,6 +56,8 @@ class Config(StageConfig):
     """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
     inherit_experts: Literal["none", "most_used"] = "none"
     """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
+    teacher_experts: Unselected = Unselected()
+    """Whether a live mixture of experts is also asked with experts that its router leaves out."""
     corpus: CorpusRef
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
@@ -90,6 +98,8 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         work.inputs["teacher"], corpus=corpus, batching=config.batching,
         needs=config.objective.needs(), sees=image_format(student.config),
     )  # fmt: skip
+    live = teacher.model if isinstance(teacher, LiveTeacher) else None
+    teacher = _ask_more(config, teacher)
     shown = batches.batch(batches.order(0)[:PROBED].tolist())
     objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
@@ -110,6 +120,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.detectors == "on":
         warnings += probe.after()
+    held_out = partial(held_out_batches, corpus.path, **data)
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
@@ -117,8 +128,42 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "parameters": sum(item.numel() for item in student.parameters()),
         **inherited,
         **_name_layers(config, objective),
-        **measure_validation(student, held_out_batches(corpus.path, **data)),
+        **_report_misses(student, live, held_out(), vocab=len(tokenizer), work=work),
+        **measure_validation(student, held_out()),
     }
+
+
+def _ask_more(config: Config, teacher: Any) -> Any:
+    """The teacher, asked with drawn experts too where the recipe wants it.
+
+    Raises:
+        CheckpointError: it is no live mixture of experts.
+    """
+    draws = config.teacher_experts.draws
+    if not draws:
+        return teacher
+    if not isinstance(teacher, LiveTeacher):
+        raise CheckpointError(
+            f"teacher_experts: draws: {draws} runs the teacher again, which only a live one can; "
+            "name its checkpoint in `teacher`, or remove teacher_experts"
+        )
+    temperature = config.objective.needs().temperature
+    return Augmented(teacher, teacher.model.model, draws=draws, temperature=temperature)
+
+
+def _report_misses(
+    student: PreTrainedModel, teacher: KeptForward | None, batches: Iterator[Batch], *,
+    vocab: int, work: Work,
+) -> dict[str, Any]:  # fmt: skip
+    """Write `router.json`: how far the student is from each expert of a live teacher."""
+    if teacher is None:
+        return {}
+    teacher.to(student.device)
+    misses = measure_misses(student, teacher.model, batches, vocab=vocab)
+    if not misses:
+        return {}
+    (work.folder / "router.json").write_text(json.dumps(misses))
+    return {"missed": {"kl": misses["kl"], "most": find_most_missed(misses)}}
 
 
 def _name_layers(config: Config, objective: Any) -> dict[str, Any]:

@@ -103,3 +103,12 @@ def test_layers_are_matched_by_name(work, dense_config, item):
     history = json.loads((work.folder / "history.json").read_text())
     assert history[0]["matching"] > 0
     assert not any("projections" in name for name in load_model(work.folder).state_dict())
+
+
+def test_unselected_experts_are_asked_and_what_is_missed_is_told(work, dense_config):
+    drawn = distill.run(config(dense_config, teacher_experts={"draws": 2}), work=work)
+    told = json.loads((work.folder / "router.json").read_text())
+    assert told["kl"] == drawn["missed"]["kl"] > 0
+    assert [len(layer) for layer in told["layers"]] == [8, 8]
+    plain = distill.run(config(dense_config), work=work)
+    assert plain["kl"] != drawn["kl"] and plain["missed"]["kl"] == pytest.approx(told["kl"])
