@@ -1,6 +1,7 @@
 """Inner states: zero where they must be, equal to plain formulas; layers by name."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.data.signals import LiveTeacher
 from limbeck.models.batch import IGNORED, Batch, find_keep
+from limbeck.models.capturing import make_ready
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Targets, Whole
 from limbeck.objectives.layer_maps import climb, settle, spread_evenly
@@ -167,6 +169,40 @@ def test_padding_changes_nothing(dense, moe):
     assert int(find_keep(wide.labels).sum()) == int(find_keep(batch.labels).sum())
     found = [objective(KeptForward(dense), item).parts["matching"] for item in (batch, wide)]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_layers_computed_again_and_threads_side_by_side_change_no_bit(dense, moe):
+    items = tuple(
+        Matching(what=what, measure="kl", layers="uniform") for what in ("attention", "values")
+    )
+    config = SoftTarget(kind="soft_target", matching=items)
+    objective = config.build(model=dense, teacher=LiveTeacher(moe, layers=(), vocab=40))
+    dense.train()
+
+    def gradients(width):
+        loss = objective(KeptForward(dense), make_batch(width=width)).sum
+        return torch.autograd.grad(loss, list(dense.parameters()), allow_unused=True)
+
+    widths = [6, 9, 12, 15] * 4
+    plain = [gradients(width) for width in widths]
+    with ThreadPoolExecutor(4) as pool:
+        side_by_side = list(pool.map(gradients, widths))
+    dense.activation_checkpointing_enable()
+    again = gradients(widths[1])
+    for found, expected in [*zip(side_by_side, plain, strict=True), (again, plain[1])]:
+        for ours, theirs in zip(found, expected, strict=True):
+            assert theirs is None or torch.equal(ours, theirs)
+
+
+def test_a_model_made_ready_can_be_built_again(dense):
+    make_ready(dense)
+    other = type(dense)._from_config(
+        dense.config, attn_implementation=dense.config._attn_implementation
+    )
+    other.load_state_dict(dense.state_dict())
+    ids = make_batch().input_ids
+    assert torch.equal(other.eval()(ids).logits, dense(ids).logits)
+    assert "limbeck_capturing" not in dense.config.to_json_string()
 
 
 class Recorded:
