@@ -80,8 +80,10 @@ class LiveTeacher:
         """The whole distribution at each kept position."""
         keep = find_keep(batch.labels)
         self.model.to(batch.input_ids.device)
-        output = self.model(batch.input_ids, keep, self.layers, batch.pixels, self.attended)
-        return Targets(Whole(output.logits), output.hidden, output.heads)
+        output = self.model(
+            batch.input_ids, keep, self.layers, batch.pixels, attended=self.attended
+        )
+        return Targets(Whole(output.logits), output.hidden, heads=output.heads)
 
 
 class RecordedTeacher:

@@ -49,6 +49,7 @@ class KeptForward(nn.Module):
         keep: Bool[Tensor, "batch tokens"],
         layers: Sequence[int] = (),
         pixels: Float[Tensor, "images channels height width"] | None = None,
+        *,
         attended: Sequence[int] = (),
     ) -> Kept:
         """Outputs at the kept positions; right-padded batches need no mask under causality.

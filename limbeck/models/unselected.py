@@ -9,6 +9,7 @@ student, the same paper's second method; and what the student missed (`limbeck.e
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -133,7 +134,7 @@ class Augmented:
         for _ in range(self.draws):
             with _drawn(generator):
                 total = torch.logaddexp(total, self._soften(self.teacher(batch).said))
-        return Targets(Whole(total * self.temperature), targets.hidden, targets.heads)
+        return replace(targets, said=Whole(total * self.temperature))
 
     def _soften(self, said: Said) -> Float[Tensor, "kept vocab"]:
         if isinstance(said, Projected):

@@ -45,7 +45,7 @@ KEEP[0, 2:6] = KEEP[1, 1:3] = True
 
 def overheard(model):
     make_ready(model)
-    return KeptForward(model)(IDS, KEEP, (), None, (2, 1)).heads
+    return KeptForward(model)(IDS, KEEP, attended=(2, 1)).heads
 
 
 @pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
