@@ -19,7 +19,10 @@ from limbeck.evaluation.asking import Asked, count_correct
 from limbeck.evaluation.charts import Bilingual, Point
 from limbeck.evaluation.lineage import Step
 
-NOT_CURVES = frozenset({"step", "lr", "gradient_norm", "tokens", "seconds", "phase"})
+NOT_CURVES = frozenset(
+    {"step", "lr", "gradient_norm", "tokens", "seconds", "phase", "own_answers",
+     "own_answer_tokens", "own_ended_ratio"}
+)  # fmt: skip
 REFERENCE_TITLES = {
     "full": Bilingual("参考·完整", "ref. full"),
     "distilled": Bilingual("参考·蒸馏", "ref. distilled"),
@@ -160,7 +163,8 @@ def _scatter(
 
 def _curve(step: Step) -> str:
     """The training curve of one checkpoint: its loss and the parts of it."""
-    names = [name for name in step.history[0] if name not in NOT_CURVES]
+    known = dict.fromkeys(name for point in step.history for name in point)
+    names = [name for name in known if name not in NOT_CURVES]
     phases = list(dict.fromkeys(str(point.get("phase", "")) for point in step.history))
     series = {}
     for phase in phases:

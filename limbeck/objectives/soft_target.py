@@ -79,10 +79,13 @@ class SoftTargetObjective(Objective):
         targets = self.teacher(batch)
         logits = output.logits[:, : self.vocab]
         kl = self.config.divergence.total(logits, targets.said, temperature=self.config.temperature)
-        ce = cross_entropy(logits=logits, targets=labels)
-        weight = self.config.weight
-        total = weight * kl + (1 - weight) * ce
-        parts = {"kl": kl.item(), "ce": ce.item()}
+        if batch.written == "student":  # its own answer is no label to learn
+            total, parts = kl, {"kl": kl.item()}
+        else:
+            ce = cross_entropy(logits=logits, targets=labels)
+            weight = self.config.weight
+            total = weight * kl + (1 - weight) * ce
+            parts = {"kl": kl.item(), "ce": ce.item()}
         if self.config.matching:
             matching = self.projections(
                 output.hidden, targets.hidden, student_heads=output.heads,

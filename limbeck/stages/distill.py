@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +18,7 @@ from limbeck.contracts.stage import (
     TeacherRef,
     checkpoint_or,
 )
-from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
+from limbeck.data.batching import Batches, BatchingConfig, held_out_batches, part_by_length
 from limbeck.data.signals import LiveTeacher, open_teacher
 from limbeck.evaluation.likelihood import measure_validation
 from limbeck.evaluation.missing import find_most_missed, measure_misses
@@ -33,6 +33,7 @@ from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.layer_maps import settle_objective
 from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.on_policy import OnPolicy
 from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -62,6 +63,8 @@ class Config(StageConfig):
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
+    on_policy: OnPolicy = OnPolicy()
+    """How often the student's own answers are judged instead of those that the corpus holds."""
     detectors: Literal["on", "off"] = "on"
     """Whether a few records are looked at for signs that little will be learnt."""
     seed: int = 0
@@ -80,12 +83,14 @@ class Config(StageConfig):
                 f"inherit_experts: {self.inherit_experts!r} says what to take, not from whom: name "
                 "the teacher's checkpoint in `inherit`"
             )
+        self.on_policy.check(objective=self.objective.kind, select=self.batching.select)
         return self
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
+    config.on_policy.check_teachers(work.inputs["teacher"])
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
     data: Any = {
         "tokenizer": tokenizer,
@@ -107,15 +112,27 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         fresh=not isinstance(config.student, str) and not config.inherit,
     )  # fmt: skip
     warnings = probe.before() if config.detectors == "on" else []
+    own = None
+    if config.on_policy.ratio:
+        assert teacher is not None
+        own = config.on_policy.build(
+            model=student, batches=batches, max_tokens=config.batching.max_tokens,
+            part=partial(part_by_length, config=config.batching), vocab=teacher.vocab,
+            end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, batches.pad),
+            seed=config.training.seed,
+        )  # fmt: skip
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
-        batches=batches,
+        batches=own or batches,
         objective=objective.build(model=student, teacher=teacher),
         config=training,
         state=work.state,
         title=work.name,
+        stateful=own,
     )
+    if own is not None:
+        history = own.mark(history)
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.detectors == "on":
@@ -126,6 +143,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
         "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
+        **({} if own is None else own.measure()),
         **inherited,
         **_name_layers(config, objective),
         **_report_misses(student, live, held_out(), vocab=len(tokenizer), work=work),
