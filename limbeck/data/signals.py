@@ -22,9 +22,11 @@ from limbeck.data.batching import BatchingConfig
 from limbeck.data.endpoint.teaching import LabelledTeacher
 from limbeck.data.foreign import ForeignTeacher, open_foreign
 from limbeck.models.batch import Batch, find_keep
+from limbeck.models.capturing import make_ready
 from limbeck.models.forward import KeptForward
 from limbeck.models.images import ImageFormat
 from limbeck.models.loading import load_model, load_tokenizer
+from limbeck.models.structure import num_layers
 from limbeck.models.targets import Needs, Targets, Top, Whole
 from limbeck.models.vision import image_format
 
@@ -54,18 +56,36 @@ class LiveTeacher:
 
     def __init__(self, model: PreTrainedModel, *, layers: Sequence[int], vocab: int) -> None:
         self.model = KeptForward(model.eval().requires_grad_(False))
-        self.layers = tuple(layers)
+        self.layers, self.attended = tuple(layers), ()
+        self.known = tuple(range(1, num_layers(model) + 1))
         self.hidden = int(model.config.get_text_config().hidden_size)
         self.vocab = vocab
         self.sees = image_format(model.config)
+
+    def ask(self, *, layers: Sequence[int], attended: Sequence[int]) -> None:
+        """From now on give the layers' hidden states, and the others' queries, keys and values.
+
+        Raises:
+            ArtifactError: there are no such layers.
+        """
+        beyond = sorted({*layers, *attended} - set(self.known))
+        if beyond:
+            raise ArtifactError(
+                f"matching wants teacher layers {beyond}, the teacher has {len(self.known)}"
+            )
+        self.layers, self.attended = tuple(layers), tuple(attended)
+        if attended:
+            make_ready(self.model.model)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:
         """The whole distribution at each kept position."""
         keep = find_keep(batch.labels)
         self.model.to(batch.input_ids.device)
-        output = self.model(batch.input_ids, keep, self.layers, batch.pixels)
-        return Targets(Whole(output.logits), output.hidden)
+        output = self.model(
+            batch.input_ids, keep, self.layers, batch.pixels, attended=self.attended
+        )
+        return Targets(Whole(output.logits), output.hidden, heads=output.heads)
 
 
 class RecordedTeacher:
@@ -75,9 +95,8 @@ class RecordedTeacher:
         self.description = read_description(folder)
         self.vocab, self.hidden = self.description.vocab, self.description.hidden
         self.tail = self._find(self.description.temperatures, temperature, "temperature", folder)
-        self.layers = [
-            self._find(self.description.layers, layer, "layer", folder) for layer in layers
-        ]
+        self.folder, self.known = folder, tuple(sorted(self.description.layers))
+        self.ask(layers=layers, attended=())
         _check_count(folder, self.description)
         shards = [
             _read_shard(path, self.description, index=index)
@@ -89,6 +108,21 @@ class RecordedTeacher:
         }
         counts = self.stored.pop("counts").long()
         self.ends = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+
+    def ask(self, *, layers: Sequence[int], attended: Sequence[int]) -> None:
+        """From now on give the layers' hidden states.
+
+        Raises:
+            ArtifactError: they were not recorded, or attention is asked for.
+        """
+        if attended:
+            raise ArtifactError(
+                f"{self.folder}: signals hold hidden states, no attention and no values; name the "
+                "teacher's checkpoint in `teacher`, or match `what: hidden`"
+            )
+        self.layers = [
+            self._find(self.description.layers, layer, "layer", self.folder) for layer in layers
+        ]
 
     @staticmethod
     def _find(known: Sequence[float | int], wanted: float | int, what: str, folder: Path) -> int:

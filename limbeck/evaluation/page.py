@@ -59,6 +59,7 @@ def render_html(
         specialties=list(dict.fromkeys(name for row in rows for name in row["specialties"])),
         titles=titles,
         load=_load(routing, titles),
+        missed=[(step, _missed(step.missed)) for step in steps if step.missed],
         steps=steps,
         longest_seconds=max([step.seconds for step in steps], default=0.0) or 1.0,
         examples=_examples(answers, headline_tasks=report["headline_tasks"]),
@@ -212,6 +213,13 @@ def _load(routing: Mapping[str, Any], titles: Mapping[str, Bilingual]) -> dict[s
         named[""] = Bilingual("（未分科）", "(no specialty)")
         found["by_specialty"] = Markup(charts.strips(by_specialty, labels=named))
     return found
+
+
+def _missed(found: Mapping[str, Any]) -> Markup:
+    """How far a student is from its teacher where each expert is the first choice, per layer."""
+    rows = {str(number): row for number, row in zip(found["numbers"], found["layers"], strict=True)}
+    labels = {name: Bilingual(f"第 {name} 层", f"layer {name}") for name in rows}
+    return Markup(charts.strips(rows, labels=labels))
 
 
 def _balance(layer: Sequence[int | float]) -> dict[str, int | float]:

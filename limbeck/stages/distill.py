@@ -1,6 +1,7 @@
 """Student, corpus and teacher (or its signals) to a checkpoint; healing is the same stage."""
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
@@ -19,13 +20,19 @@ from limbeck.contracts.stage import (
 )
 from limbeck.data.batching import Batches, BatchingConfig, held_out_batches, part_by_length
 from limbeck.data.ensemble import Teachers, check_teachers, open_teachers
+from limbeck.data.signals import LiveTeacher
 from limbeck.evaluation.likelihood import measure_validation
+from limbeck.evaluation.missing import find_most_missed, measure_misses
 from limbeck.models import MODELS
+from limbeck.models.batch import Batch
 from limbeck.models.condensing import condense
+from limbeck.models.forward import KeptForward
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
+from limbeck.models.unselected import Augmented, Unselected
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
+from limbeck.objectives.layer_maps import settle_objective
 from limbeck.objectives.loss import check_teacher
 from limbeck.objectives.on_policy import OnPolicy
 from limbeck.objectives.probing import Probe
@@ -53,6 +60,8 @@ class Config(StageConfig):
     """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
     inherit_experts: Literal["none", "most_used"] = "none"
     """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
+    teacher_experts: Unselected = Unselected()
+    """Whether a live mixture of experts is also asked with experts that its router leaves out."""
     corpus: CorpusRef
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
@@ -105,9 +114,12 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         corpus=corpus, batching=config.batching,
         needs=config.objective.needs(), sees=image_format(student.config),
     )  # fmt: skip
+    live = teacher.model if isinstance(teacher, LiveTeacher) else None
+    teacher = _ask_more(config, teacher)
+    shown = batches.batch(batches.order(0)[:PROBED].tolist())
+    objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
-        config.objective, student, teacher, batches.batch(batches.order(0)[:PROBED].tolist()),
-        tokenizer_tokens=len(tokenizer),
+        objective, student, teacher, shown, tokenizer_tokens=len(tokenizer),
         fresh=not isinstance(config.student, str) and not config.inherit,
     )  # fmt: skip
     warnings = probe.before() if config.detectors == "on" else []
@@ -124,7 +136,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     history = fit(
         student,
         batches=own or batches,
-        objective=config.objective.build(model=student, teacher=teacher),
+        objective=objective.build(model=student, teacher=teacher),
         config=training,
         state=work.state,
         title=work.name,
@@ -136,6 +148,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.detectors == "on":
         warnings += probe.after() + ([] if own is None else own.warn())
+    held_out = partial(held_out_batches, corpus.path, **data)
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
@@ -143,8 +156,51 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "parameters": sum(item.numel() for item in student.parameters()),
         **({} if own is None else own.measure()),
         **inherited,
-        **measure_validation(student, held_out_batches(corpus.path, **data)),
+        **_name_layers(config, objective),
+        **_report_misses(student, live, held_out(), vocab=len(tokenizer), work=work),
+        **measure_validation(student, held_out()),
     }
+
+
+def _ask_more(config: Config, teacher: Any) -> Any:
+    """The teacher, asked with drawn experts too where the recipe wants it.
+
+    Raises:
+        CheckpointError: it is no live mixture of experts.
+    """
+    draws = config.teacher_experts.draws
+    if not draws:
+        return teacher
+    if not isinstance(teacher, LiveTeacher):
+        raise CheckpointError(
+            f"teacher_experts: draws: {draws} runs the teacher again, which only a live one can; "
+            "name its checkpoint in `teacher`, or remove teacher_experts"
+        )
+    temperature = config.objective.needs().temperature
+    return Augmented(teacher, teacher.model.model, draws=draws, temperature=temperature)
+
+
+def _report_misses(
+    student: PreTrainedModel, teacher: KeptForward | None, batches: Iterator[Batch], *,
+    vocab: int, work: Work,
+) -> dict[str, Any]:  # fmt: skip
+    """Write `router.json`: how far the student is from each expert of a live teacher."""
+    if teacher is None:
+        return {}
+    teacher.to(student.device)
+    misses = measure_misses(student, teacher.model, batches, vocab=vocab)
+    if not misses:
+        return {}
+    (work.folder / "router.json").write_text(json.dumps(misses))
+    return {"missed": {"kl": misses["kl"], "most": find_most_missed(misses)}}
+
+
+def _name_layers(config: Config, objective: Any) -> dict[str, Any]:
+    """Student and teacher layer of each matched pair, where the recipe left them to a map."""
+    if objective == config.objective:
+        return {}
+    pairs = [(pair.student_layer, pair.teacher_layer) for pair in objective.matching]
+    return {"matched_layers": pairs}
 
 
 def _inherit(
