@@ -48,3 +48,29 @@ def unpack(
     values >>= (starts % 8).astype(np.uint32)
     values &= np.uint32((1 << bits) - 1)
     return values.view(np.int32)
+
+
+def pack_at(
+    flags: UInt8[np.ndarray, " num_bits"],
+    places: Int[np.ndarray, " numbers"],
+    values: Int[np.ndarray, " numbers"],
+    *,
+    bits: int,
+) -> None:
+    """Write each number's bits, lowest first, from its place on; `flags` holds one bit a byte."""
+    shifts = np.arange(bits)
+    flags[places[:, None] + shifts] = (values[:, None] >> shifts) & 1
+
+
+def unpack_at(
+    packed: UInt8[np.ndarray, " num_bytes"], places: Int[np.ndarray, " numbers"], *, bits: int
+) -> Int[np.ndarray, " numbers"]:
+    """The numbers that start at these bits, as int32."""
+    assert 1 <= bits <= WIDEST_BITS
+    padded = np.zeros(len(packed) + 3, dtype=np.uint8)
+    padded[: len(packed)] = packed
+    words = np.ndarray((len(packed),), "<u4", padded.data, strides=(1,))
+    values = words[places >> 3]
+    values >>= (places & 7).astype(np.uint32)
+    values &= np.uint32((1 << bits) - 1)
+    return values.view(np.int32)
