@@ -5,11 +5,9 @@ of tokens. Stored values are whole numbers of 2^-10 in 16 bits; between two knot
 the four nearest ones is read. Left out: what is summed over (`top.py`, `sampled.py`).
 """
 
-import math
-
 import numpy as np
 import torch
-from jaxtyping import Float, UInt16
+from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
 KNOTS = (8.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.7, 0.5)
@@ -17,6 +15,8 @@ KNOTS = (8.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.7, 0.5)
 STEPS = 1024.0
 LOWEST = -50.0
 """A smaller sum is stored as this; the highest storable one is 14, above ln 1,000,000."""
+EMPTY = -1e4
+"""Log of an empty sum, kept finite."""
 NEAREST = 4
 
 
@@ -28,13 +28,15 @@ def measure(logits: Float[Tensor, "kept tokens"]) -> UInt16[np.ndarray, "kept kn
 
 
 def read(
-    stored: UInt16[np.ndarray, "kept knots"], *, num_tokens: int, temperature: float
-) -> Float[np.ndarray, " kept"]:
-    """The sums at a temperature, over so many tokens."""
+    stored: UInt16[np.ndarray, "kept knots"], *, num_tokens: Int[np.ndarray, " #kept"],
+    temperature: float,
+) -> Float[np.ndarray, " kept"]:  # fmt: skip
+    """The sums at a temperature, over so many tokens; `EMPTY` over none."""
     first, others = _weights(temperature)
     sums = stored.astype(np.float32) @ (others / STEPS).astype(np.float32)
-    constant = first * math.log(max(1, num_tokens)) + float(others.sum()) * LOWEST
-    return sums + np.float32(constant)
+    constant = first * np.log(np.maximum(1, num_tokens)) + float(others.sum()) * LOWEST
+    found = sums + constant.astype(np.float32)
+    return np.where(num_tokens > 0, found, np.float32(EMPTY))
 
 
 def _weights(temperature: float) -> tuple[float, Float[np.ndarray, " knots"]]:

@@ -3,7 +3,8 @@
 Random sampling knowledge distillation (Anshumann et al. 2025, arXiv:2503.16870): `count` draws
 from q, proportional to p^power; a token drawn c times weighs c / count * p / q. One draw is made
 in each of `count` equal slices of q, which varies less than free draws do and has the same mean. A
-position holds its distinct tokens only, bit by bit: id, draws, and the gap below the largest logit.
+position holds its distinct tokens only, bit by bit: id, draws, and the gap below the largest logit;
+and the mass of all tokens not drawn, at the knots of `partition.py`, to normalise at any temperature.
 """
 
 import math
@@ -46,7 +47,7 @@ class SampledTokens(Codec):
             PACKED: ("|u1", ()),
             "drawn": ("|u1", ()),
             "widest": ("<f2", ()),
-            "sums": ("<u2", (len(partition.KNOTS),)),
+            "rest": ("<u2", (len(partition.KNOTS),)),
         }
 
     def encode(  # noqa: D102
@@ -70,7 +71,7 @@ class SampledTokens(Codec):
             PACKED: np.packbits(packed, bitorder="little"),
             "drawn": drawn.astype(np.uint8),
             "widest": widest,
-            "sums": partition.measure(logits),
+            "rest": partition.measure(logits.scatter(1, ids, -torch.inf)),
         }
 
     def _fields(self, vocab: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -104,7 +105,9 @@ class SampledTokens(Codec):
         gaps = restore(steps, arrays["widest"], bits=self.bits)
 
         def total(at: float) -> Float[np.ndarray, "kept 1"]:
-            return partition.read(arrays["sums"], num_tokens=vocab, temperature=at)[:, None]
+            rest = partition.read(arrays["rest"], num_tokens=vocab - drawn, temperature=at)
+            own = np.log((np.exp(-gaps / np.float32(at)) * held).sum(axis=1))
+            return np.logaddexp(own, rest)[:, None]
 
         logs = -gaps / np.float32(temperature) - total(temperature)
         shares = (times + 1) * held / np.float32(self.count)

@@ -17,9 +17,6 @@ from limbeck.data.signals.bits import num_bits, pack, packed_bytes, unpack
 from limbeck.data.signals.codec import Arrays, Codec, Layout, quantise, restore
 from limbeck.models.targets import Top
 
-EMPTY = -1e4
-"""Log-mass of a tail that holds no token."""
-
 
 class TopTokens(Codec):
     """The likeliest tokens, and the mass of all others at any temperature."""
@@ -60,10 +57,9 @@ class TopTokens(Codec):
         ids = unpack(arrays["ids"], count=count, bits=num_bits(vocab))
         steps = unpack(arrays["gaps"], count=count, bits=self.bits)
         gaps = restore(steps, arrays["widest"], bits=self.bits)
-        num_others = vocab - count
-        tail = partition.read(arrays["tail"], num_tokens=num_others, temperature=temperature)
-        if not num_others:
-            tail = np.full_like(tail, EMPTY)
+        tail = partition.read(
+            arrays["tail"], num_tokens=np.asarray([vocab - count]), temperature=temperature
+        )
         return Top(
             torch.from_numpy(np.negative(gaps, out=gaps)), torch.from_numpy(ids).long(),
             torch.from_numpy(tail),
