@@ -4,7 +4,7 @@ Random sampling knowledge distillation (Anshumann et al. 2025, arXiv:2503.16870)
 from q, proportional to p^power; a token drawn c times weighs c / count * p / q. One draw is made
 in each of `count` equal slices of q, which varies less than free draws do and has the same mean. A
 position holds its distinct tokens only, bit by bit: id, draws, and the gap below the largest logit;
-and the mass of all tokens not drawn, at the knots of `partition.py`, to normalise at any temperature.
+and, to normalise at any temperature, the mass of all others at the knots of `partition.py`.
 """
 
 import math
@@ -84,13 +84,12 @@ class SampledTokens(Codec):
     ) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " kept"]]:
         """The bit at which every token starts, and the bytes of every position."""
         bits = sum(self._fields(vocab)[0])
-        drawn = drawn.astype(np.int64)
         widths = -(-drawn * bits // 8)
         starts = (widths.cumsum() - widths) * 8 - (drawn.cumsum() - drawn) * bits
         return np.repeat(starts, drawn) + np.arange(int(drawn.sum())) * bits, widths
 
     def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
-        return self._places(arrays["drawn"], vocab=vocab)[1]
+        return self._places(arrays["drawn"].astype(np.int64), vocab=vocab)[1]
 
     def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> Sampled:  # noqa: D102
         drawn = arrays["drawn"].astype(np.int64)
