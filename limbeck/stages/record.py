@@ -1,6 +1,5 @@
 """Teacher and corpus to signals: the teacher runs once, and every student reads what it said."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -121,10 +120,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
                 write_shard(path, arrays, description_hash=description_hash, sums=sums)
             advance(len(rows))
     num_positions = write_index(work.folder, description)
-    sums = [
-        json.loads(Shard(path, description, index=index).metadata["sums"])
-        for index, path in enumerate(paths)
-    ]
+    sums = [Shard(path, description, index=index).note["sums"] for index, path in enumerate(paths)]
     num_bytes = sum(path.stat().st_size for path in paths)
     return {
         "positions": num_positions,
@@ -139,7 +135,7 @@ def _is_whole(path: Path, description: Description, *, index: int, description_h
         shard = Shard(path, description, index=index)
     except ArtifactError:
         return False
-    return shard.metadata.get("signals") == description_hash
+    return shard.note.get("signals") == description_hash
 
 
 def _record(

@@ -65,7 +65,7 @@ class RecordedTeacher:
     def _open(self, index: int) -> Shard:
         sha256 = "" if index in self.checked else self.index.shards[index].sha256
         shard = Shard(self.paths[index], self.description, index=index, sha256=sha256)
-        if shard.metadata.get("signals") != self.index.signals:
+        if shard.note.get("signals") != self.index.signals:
             raise ArtifactError(f"{shard.path}: belongs to other signals; record them again")
         self.checked.add(index)
         return shard

@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int, UInt32
@@ -26,6 +26,7 @@ from limbeck.models.batch import Batch, find_keep
 
 INDEX = "shards.json"
 COUNTS, MARKS = "counts", "marks"
+NOTE = "limbeck"
 DTYPES = {"U8": "|u1", "I8": "|i1", "U16": "<u2", "F16": "<f2", "I32": "<i4", "U32": "<u4",
           "F32": "<f4"}  # fmt: skip
 
@@ -79,7 +80,9 @@ def write_shard(
     """Put a shard in place at once: a kill leaves all of it or nothing."""
     partial = path.with_suffix(".partial")
     ready = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    save_file(ready, partial, {"signals": description_hash, "sums": json.dumps(dict(sums))})
+    # One entry only: the library writes several in any order, and equal signals have equal bytes.
+    note = {"signals": description_hash, "sums": dict(sums)}
+    save_file(ready, partial, {NOTE: json.dumps(note, sort_keys=True)})
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
@@ -138,7 +141,7 @@ class Shard:
             raise ArtifactError(
                 f"{path}: damaged: its SHA-256 is not that in {INDEX}; record again"
             )
-        self.arrays, self.metadata = _map(path)
+        self.arrays, self.note = _map(path)
         counts = self._pop(COUNTS, ("<i4", ()), len(description.records(index)))
         self.marks = self._pop(MARKS, ("<u4", ()), len(counts))
         if counts.min() < 0:
@@ -179,18 +182,18 @@ def _ends(counts: Int[np.ndarray, " items"]) -> Int[np.ndarray, " ends"]:
     return np.concatenate([[0], counts.astype(np.int64).cumsum()])
 
 
-def _map(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _map(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """A safetensors file's arrays, and what its header says besides."""
     try:
         raw = np.memmap(path, dtype=np.uint8, mode="r")
         header_bytes = int.from_bytes(raw[:8].tobytes(), "little")
         header = json.loads(raw[8 : 8 + header_bytes].tobytes())
-        metadata = header.pop("__metadata__", {})
+        note = json.loads(header.pop("__metadata__")[NOTE])
         arrays = {}
         for name, item in header.items():
             first, last = (8 + header_bytes + offset for offset in item["data_offsets"])
             array = raw[first:last].view(DTYPES[item["dtype"]])
             arrays[name] = array.reshape(item["shape"])
-        return arrays, metadata
+        return arrays, note
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error!r}); record it again") from None
