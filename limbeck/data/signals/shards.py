@@ -188,7 +188,7 @@ def _map(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raw = np.memmap(path, dtype=np.uint8, mode="r")
         header_bytes = int.from_bytes(raw[:8].tobytes(), "little")
         header = json.loads(raw[8 : 8 + header_bytes].tobytes())
-        note = json.loads(header.pop("__metadata__")[NOTE])
+        note = dict(json.loads(header.pop("__metadata__")[NOTE]))
         arrays = {}
         for name, item in header.items():
             first, last = (8 + header_bytes + offset for offset in item["data_offsets"])
