@@ -47,7 +47,7 @@ FORMATS: tuple[Codec, ...] = (
     SampledTokens(kind="sampled"),
     SampledTokens(kind="sampled", power=0.5),
 )
-SHARPNESS = {"sharp": 9.0, "middle": 6.0, "flat": 3.0}
+SHARPNESS = {"sharp": 24.0, "middle": 18.0, "flat": 12.0}
 """How far the context lifts the tokens that it favours, in nats."""
 FAVOURED_RATIO = 2e-4
 STUDENT = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,
@@ -195,8 +195,10 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
             for name in names[step % len(names) :] + names[: step % len(names)]:
                 seconds = sides[name].step(batches)
                 if step >= 0:
-                    rows.append({"measured": f"steps {name}", "teacher": "", "turn": step,
-                                 "step_seconds": seconds, "tokens_per_second": tokens / seconds})  # fmt: skip
+                    rows.append({
+                        "measured": f"steps {name}", "teacher": "", "turn": step,
+                        "step_seconds": seconds, "tokens_per_second": tokens / seconds,
+                    })  # fmt: skip
     return rows
 
 
