@@ -42,7 +42,7 @@ from limbeck.objectives.loss import Objective
 from limbeck.objectives.soft_target import SoftTarget
 
 LARGE_VOCAB, STUDENT_VOCAB = 151_936, 8_192
-FORMATS: tuple[Codec, ...] = (
+FORMATS: tuple[TopTokens | SampledTokens, ...] = (
     TopTokens(kind="top"),
     SampledTokens(kind="sampled"),
     SampledTokens(kind="sampled", power=0.5),
