@@ -26,7 +26,7 @@ class SampledTokens(Codec):
     """Tokens drawn by importance, each with the weight that makes sums unbiased."""
 
     kind: Literal["sampled"]
-    count: Annotated[int, Field(gt=0, le=255)] = 24
+    count: Annotated[int, Field(gt=0, le=255)] = 20
     """Draws per position; tokens drawn twice take no more room."""
     power: Annotated[float, Field(gt=0)] = 1.0
     """Tokens are drawn in proportion to p to this power; 1 / T suits a student that reads T."""
