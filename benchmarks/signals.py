@@ -5,8 +5,8 @@ context favours, at three sharpnesses. Formats are measured at a vocabulary of 1
 those of the files, decoding is all from a batch's rows to its targets, from mapped files. The cost
 is that of optimizer steps of a Qwen3 student of 6.8 M parameters with a vocabulary of 8,192:
 soft targets at T = 2 with cross-entropy (as `distill` mixes them) against cross-entropy alone, on
-the same micro-batches, in turns. Seconds are those of a core's work on one thread, which waiting for
-a busy core does not lengthen. Left out: reading and tokenising data, and any quality.
+the same micro-batches, in turns. Seconds are those of a core's work on one thread, which waiting
+for a busy core does not lengthen. Left out: reading and tokenising data, and any quality.
 """
 
 import copy
