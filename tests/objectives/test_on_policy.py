@@ -76,6 +76,7 @@ def test_batches_hold_the_same_questions_and_the_students_answers(moe):
     own = make_own(moe)
     batches = own(0)
     assert all(batch.written == "student" for batch in batches)
+    assert batches[0].to(torch.device("meta")).written == "student"
     found = flatten(batches)
     for row, prompt in enumerate(PROMPTS):
         ids, labels = found[row]
