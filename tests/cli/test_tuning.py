@@ -97,7 +97,8 @@ def space(tmp_path_factory):
     """A corpus, the runs of a finished search on it, and its recipe."""
     folder = tmp_path_factory.mktemp("tuning")
     corpus = make_corpus(folder / "corpus")
-    recipe = make_recipe(folder, corpus, tune={"search": SEARCH})
+    halving = {"kind": "halving"}
+    recipe = make_recipe(folder, corpus, tune={"search": SEARCH, "pruner": halving})
     output = invoke("tune", recipe, "--runs", folder / "runs")
     return folder, corpus, recipe, output
 
@@ -118,6 +119,7 @@ def test_a_search_judges_by_kept_accuracy_and_stops_hopeless_trials(space):
     assert hopeless
     assert all(line in stopped for line in hopeless)
     assert all(re.fullmatch(r"stopped after \d+ of 18 steps", line["reason"]) for line in stopped)
+    assert all(line["value"] == "" and line["log_likelihood"] != "" for line in stopped)
     assert all(1.5 <= float(line["objective.temperature"]) <= 3 for line in trials)
 
 
