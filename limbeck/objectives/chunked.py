@@ -7,6 +7,7 @@ idea is Liger's (arXiv:2410.10989); the divergences are those of `divergences.py
 states and targets come from.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, cast
@@ -21,8 +22,8 @@ from limbeck.models.targets import Projected, Said, Whole
 from limbeck.objectives.divergences import Divergence, ForwardKl
 from limbeck.objectives.loss import Loss
 
-CHUNK_BYTES = 2**26
-"""Of a buffer of logits; student and live teacher have one each."""
+CHUNK_BYTES = 160 * 2**20
+"""Of a buffer of logits, at most; student and live teacher have one each."""
 TILE_BYTES = 2**22
 """Of the rows judged at once on a CPU: what they need in between stays in its cache."""
 Figures = Float[Tensor, "2"]
@@ -71,6 +72,8 @@ def chunked_loss(
     if not carried.all():
         states, labels, said = states[carried], labels[carried], _take(said, carried)
     chunk = chunk_tokens or max(1, CHUNK_BYTES // (4 * mix.vocab))
+    # Of equal size, so that none is too small to be fast.
+    chunk = max(1, math.ceil(len(labels) / max(1, math.ceil(len(labels) / chunk))))
     learns = torch.is_grad_enabled() and any(
         item is not None and item.requires_grad for item in (states, head, bias)
     )
@@ -185,10 +188,7 @@ def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns:
     found = torch.zeros(2, device=logits.device)
     for start in range(0, len(logits), rows):
         tile = slice(start, start + rows)
-        figures, gradient = judge(logits[tile], _take(said, tile), labels[tile], mix, learns)
-        found += figures
-        if learns:
-            logits[tile] = gradient
+        found += judge(logits[tile], _take(said, tile), labels[tile], mix, learns)
     return found
 
 
@@ -198,10 +198,8 @@ def _compiled(backend: str = "inductor") -> Any:
     return torch.compile(_judge, dynamic=True, backend=backend)
 
 
-def _judge(
-    logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool
-) -> tuple[Figures, Tensor]:
-    """Figures, and the gradient of their mix; any divergence, any targets."""
+def _judge(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
+    """Figures; where it learns, logits become the mix's gradient; any divergence and targets."""
 
     def figure(logits: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits.float()
@@ -210,31 +208,46 @@ def _judge(
         return mix.weight * kl + (1 - mix.weight) * ce, torch.stack([kl, ce]).detach()
 
     if not learns:
-        return figure(logits)[1], logits
+        return figure(logits)[1]
     gradient, (_, figures) = torch.func.grad_and_value(figure, has_aux=True)(logits)
-    return figures, gradient
+    logits.copy_(gradient)
+    return figures
 
 
 def _judge_forward_kl(
     logits: Tensor, said: Whole, labels: Tensor, mix: Mix, learns: bool
-) -> tuple[Figures, Tensor]:
-    """As `_judge`, in closed form: T (q - p), and softmax less the label."""
-    temperature = mix.temperature
-    places = labels.unsqueeze(1)
-    plain = logits.log_softmax(dim=-1)
-    ce = -plain.gather(1, places).sum()
-    q = plain if temperature == 1 else (logits / temperature).log_softmax(dim=-1)
-    log_p = (said.logits if temperature == 1 else said.logits / temperature).log_softmax(dim=-1)
-    p = log_p.exp()
-    kl = torch.dot(p.flatten(), log_p.sub_(q).flatten()) * temperature**2
-    figures = torch.stack([kl, ce])
-    if not learns:
-        return figures, logits
-    rest = 1 - mix.weight
-    if temperature == 1:
-        gradient = plain.exp_().sub_(p, alpha=mix.weight)
-    else:
-        gradient = q.exp_().sub_(p).mul_(temperature * mix.weight)
-        if rest:
-            gradient.add_(plain.exp_(), alpha=rest)
-    return figures, gradient.scatter_add_(1, places, torch.full_like(ce, -rest).expand_as(places))
+) -> Figures:
+    """As `_judge`, in closed form: T (q - p), and softmax less the label.
+
+    Few passes, each over what a cache holds: one exp a side, and one more for the cross-entropy
+    where it is wanted at another temperature.
+    """
+    temperature, weight, places = mix.temperature, mix.weight, labels.unsqueeze(1)
+    student, teacher = _shift(logits, temperature), _shift(said.logits, temperature)
+    plain = student if temperature == 1 else _shift(logits, 1.0)
+    written = plain.gather(1, places)
+    p = teacher.exp()
+    sums_p = p.sum(dim=-1, keepdim=True)
+    gaps = torch.linalg.vecdot(p, teacher.sub_(student)).unsqueeze(1) / sums_p
+    q = student.exp_()
+    sums_q = q.sum(dim=-1, keepdim=True)
+    kl = (gaps - sums_p.log() + sums_q.log()).sum() * temperature**2
+    if temperature != 1:
+        plain = plain.exp_()
+    sums = sums_q if temperature == 1 else plain.sum(dim=-1, keepdim=True)
+    figures = torch.stack([kl, (sums.log() - written).sum()])
+    if learns:
+        scale, rest = temperature * weight, 1 - weight
+        # At T = 1 both parts share the student's softmax.
+        torch.mul(q, (1.0 if temperature == 1 else scale) / sums_q, out=logits)
+        logits.sub_(p.mul_(scale / sums_p))
+        if temperature != 1 and rest:
+            logits.add_(plain.mul_(rest / sums))
+        logits.scatter_add_(1, places, torch.full_like(written, -rest))
+    return figures
+
+
+def _shift(logits: Tensor, temperature: float) -> Tensor:
+    """Logits below their row's largest, softened."""
+    found = logits - logits.amax(dim=-1, keepdim=True)
+    return found if temperature == 1 else found.div_(temperature)
