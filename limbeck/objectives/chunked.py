@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from limbeck.models.batch import IGNORED
-from limbeck.models.targets import Projected, Said, Whole
+from limbeck.models.targets import Projected, Said, Top, Whole
 from limbeck.objectives.divergences import Divergence, ForwardKl
 from limbeck.objectives.loss import Loss
 
@@ -183,7 +183,7 @@ def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns:
         and logits.dtype == said.logits.dtype == torch.float32
     ):  # fmt: skip
         judge = _judge_forward_kl
-    elif on_gpu and mix.compiling == "auto":
+    elif on_gpu and mix.compiling == "auto" and not isinstance(said, Top):
         judge = _compiled()
     found = torch.zeros(2, device=logits.device)
     for start in range(0, len(logits), rows):
@@ -194,22 +194,36 @@ def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns:
 
 @cache
 def _compiled(backend: str = "inductor") -> Any:
-    """`_judge` for a GPU: reads the logits few times, whatever the number of tokens."""
-    return torch.compile(_judge, dynamic=True, backend=backend)
+    """`_judge_traced` for a GPU: reads the logits few times, whatever the number of tokens."""
+    return torch.compile(_judge_traced, dynamic=True, backend=backend)
+
+
+def _figure(logits: Tensor, said: Said, labels: Tensor, mix: Mix) -> tuple[Tensor, Figures]:
+    """The mixed sum, and its figures."""
+    logits = logits.float()
+    kl = mix.divergence.total(logits, said, temperature=mix.temperature)
+    ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    return mix.weight * kl + (1 - mix.weight) * ce, torch.stack([kl, ce]).detach()
 
 
 def _judge(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
     """Figures; where it learns, logits become the mix's gradient; any divergence and targets."""
-
-    def figure(logits: Tensor) -> tuple[Tensor, Tensor]:
-        logits = logits.float()
-        kl = mix.divergence.total(logits, said, temperature=mix.temperature)
-        ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        return mix.weight * kl + (1 - mix.weight) * ce, torch.stack([kl, ce]).detach()
-
     if not learns:
-        return figure(logits)[1]
-    gradient, (_, figures) = torch.func.grad_and_value(figure, has_aux=True)(logits)
+        return _figure(logits, said, labels, mix)[1]
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        total, figures = _figure(leaf, said, labels, mix)
+        (gradient,) = torch.autograd.grad(total, leaf)
+    logits.copy_(gradient)
+    return figures
+
+
+def _judge_traced(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
+    """As `_judge`, in the form that a compiler follows; top tokens have a backward of their own."""
+    if not learns:
+        return _figure(logits, said, labels, mix)[1]
+    differentiate = torch.func.grad_and_value(_figure, has_aux=True)
+    gradient, (_, figures) = differentiate(logits, said, labels, mix)
     logits.copy_(gradient)
     return figures
 

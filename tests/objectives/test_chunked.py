@@ -188,7 +188,7 @@ def test_low_precision_states_stay_low_and_come_close():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("form", ["projected", "top"])
+@pytest.mark.parametrize("form", ["projected", "sampled"])
 def test_what_a_gpu_compiles_says_the_same(form):
     device, compiled = "cuda", chunked._compiled()
     mix = Mix(make("forward_kl"), temperature=2.0, weight=0.7, vocab=VOCAB)
@@ -199,4 +199,16 @@ def test_what_a_gpu_compiles_says_the_same(form):
     said = type(said)(*(part.to(device) for part in said))
     found, wanted = logits.clone(), logits.clone()
     agree(compiled(found, said, labels, mix, True), chunked._judge(wanted, said, labels, mix, True))
+    agree(found, wanted)
+
+
+@pytest.mark.parametrize("form", ["whole", "sampled"])
+def test_the_form_that_is_compiled_says_the_same(form):
+    mix = Mix(make("jensen_shannon"), temperature=2.0, weight=0.7, vocab=VOCAB)
+    labels, said = inputs()[1].clamp(min=0), targets(form, 2.0)
+    found, wanted = (draw(TOKENS, VOCAB, seed=7) for _ in range(2))
+    agree(
+        chunked._judge_traced(found, said, labels, mix, True),
+        chunked._judge(wanted, said, labels, mix, True),
+    )
     agree(found, wanted)
