@@ -106,7 +106,7 @@ def write_reference(folder: Path) -> None:
         gradient = (WEIGHT * TEMPERATURE * gaps + (1 - WEIGHT) * errors) / TOKENS
         grads["states"][part] = gradient @ head
         grads["head"].addmm_(gradient.T, states[part])
-    np.savez(folder / "reference.npz", **{name: grad.numpy() for name, grad in grads.items()})
+    np.savez(folder / "reference.npz", states=grads["states"].numpy(), head=grads["head"].numpy())
 
 
 def live_in_turns(name: str, folder: Path, *, connection: Connection) -> None:
