@@ -25,7 +25,9 @@ os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
 import numpy as np
 import psutil
 import torch
-from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+from liger_kernel.chunked_loss import (  # pyright: ignore[reportMissingImports]  # the extra `benchmarks`
+    LigerFusedLinearJSDLoss,
+)
 from reporting import environment, parse_options, report
 from torch import Tensor
 from torch.nn import functional
