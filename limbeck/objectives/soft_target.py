@@ -155,7 +155,7 @@ class SoftTargetObjective(Objective):
             output.hidden, targets.hidden, student_heads=output.heads,
             teacher_heads=targets.heads, keep=keep,
         )  # fmt: skip
-        check_targets(float(matching), targets=targets, batch=batch)
+        check_targets(matching.item(), targets=targets, batch=batch)
         return Loss(loss.sum + matching, loss.count, parts | {"matching": matching.item()})
 
     def _judge(
