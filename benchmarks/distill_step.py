@@ -7,7 +7,8 @@ data. All sides see the same records in the same steps, tokenised beforehand, wi
 (forward KL at T = 1 on the answer's tokens), AdamW, clipping, float32 and one thread; their loss
 curves are compared. `trl_by_length` is GKD with the records of each step sorted by length, which
 it does not do by itself. Every side lives in a process of its own, so memory is its own, and they
-take turns. Left out: reading and tokenising data, and any quality.
+take turns. Beside the clock, each process's own seconds of the processor are told, which others on
+the machine hardly change. Left out: reading and tokenising data, and any quality.
 """
 
 import json
@@ -140,19 +141,21 @@ def open_batches(folder: Path) -> Batches:
 
 
 class Pace:
-    """Waits for its turn after a step, and tells the seconds that the turn took."""
+    """Waits for its turn after a step, and tells its seconds: by the clock, of the processor."""
 
     def __init__(self, connection: Connection, *, turn_steps: int) -> None:
         self.connection, self.turn_steps = connection, turn_steps
-        self.left, self.started = 1, time.perf_counter()
+        self.left, self.started = 1, (time.perf_counter(), time.process_time())
 
     def __call__(self) -> None:
         """Hear that a step is done."""
         self.left -= 1
         if self.left == 0:
-            self.connection.send(time.perf_counter() - self.started)
+            clock, processor = self.started
+            self.connection.send((time.perf_counter() - clock, time.process_time() - processor))
             self.connection.recv()
-            self.left, self.started = self.turn_steps, time.perf_counter()
+            self.left = self.turn_steps
+            self.started = (time.perf_counter(), time.process_time())
 
 
 def train_ours(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float]:
@@ -257,9 +260,11 @@ def run(*, num_turns: int, turn_steps: int) -> tuple[list[dict[str, Any]], dict[
             num_tokens = int(batches.lengths(chosen).sum())
             for name in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
                 connections[name].send("go")
-                seconds = connections[name].recv()
+                seconds, processor_seconds = connections[name].recv()
                 rows.append({"side": name, "turn": turn, "step_seconds": seconds / turn_steps,
-                             "tokens_per_second": num_tokens / seconds})  # fmt: skip
+                             "tokens_per_second": num_tokens / seconds,
+                             "tokens_per_processor_second": num_tokens / processor_seconds,
+                             })  # fmt: skip
         for name in SIDES:
             connections[name].send("end")
             ends[name] = connections[name].recv()
@@ -269,15 +274,20 @@ def run(*, num_turns: int, turn_steps: int) -> tuple[list[dict[str, Any]], dict[
 
 def compare(rows: list[dict[str, Any]], losses: dict[str, list[float]]) -> dict[str, float]:
     """Medians over turns of how many times faster ours is, and how far the live losses differ."""
-    speeds = {(row["side"], row["turn"]): row["tokens_per_second"] for row in rows}
+    measures = {"": "tokens_per_second", "_processor": "tokens_per_processor_second"}
+    speeds = {
+        (row["side"], row["turn"], suffix): row[name]
+        for row in rows for suffix, name in measures.items()
+    }  # fmt: skip
     peaks = {row["side"]: row["peak_mib"] for row in rows}
-    turns = sorted({turn for _, turn in speeds})
+    turns = sorted({turn for _, turn, _ in speeds})
     ratios: dict[str, float] = {}
     for ours in ("live", "signals"):
         for theirs in ("trl", "trl_by_length"):
-            ratios[f"{ours}_over_{theirs}"] = statistics.median(
-                speeds[ours, turn] / speeds[theirs, turn] for turn in turns
-            )
+            for suffix in measures:
+                ratios[f"{ours}_over_{theirs}{suffix}"] = statistics.median(
+                    speeds[ours, turn, suffix] / speeds[theirs, turn, suffix] for turn in turns
+                )
             ratios[f"{ours}_peak_over_{theirs}"] = peaks[ours] / peaks[theirs]
     ratios["live_loss_difference"] = max(
         abs(one - other) for one, other in zip(losses["live"], losses["trl"], strict=True)

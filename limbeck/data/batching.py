@@ -16,9 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record, read_records
+from limbeck.data.packing import pack_parts
 from limbeck.data.pixels import Pixels
 from limbeck.data.rendering import render_records
-from limbeck.models.batch import IGNORED, Batch, pad_rows
+from limbeck.models.batch import IGNORED, Batch, pack_rows, pad_rows
 from limbeck.models.images import ImageFormat
 
 CHUNK_RECORDS = 4096
@@ -40,6 +41,9 @@ class BatchingConfig(Config):
     """Tokens that carry a loss; an image's never do."""
     max_tokens: Annotated[int, Field(gt=1)] = 512
     """Longer records are cut at their end."""
+    packing: Literal["none", "full"] = "none"
+    """`full` lays several records into one row: next to no padding, whatever their lengths.
+    Attention ends at each record, so the loss is the same. Text only."""
     repeats: Mapping[str, Annotated[int, Field(gt=0)]] = {}
     """How often one pass shows the records of a source, by its name; 1 where it is not named."""
     seed: int = 0
@@ -71,6 +75,12 @@ class Batches:
         self.specialties = [records[row].specialty for row in self.rows]
         self.shown = self._repeat([records[row].source for row in self.rows], path)
         self.images = [records[row].images for row in self.rows]
+        if config.packing != "none" and any(self.images):
+            raise DataError(
+                f"packing={config.packing!r} lays text into rows, {sum(map(bool, self.images))} of "
+                "the selected records have images; set packing: none, or images: without",
+                path=path,
+            )
         if image_format is None and any(self.images):
             raise DataError(
                 f"{sum(map(bool, self.images))} of the selected records have images, which the "
@@ -81,7 +91,7 @@ class Batches:
         shown = [records[row] for row in self.rows]
         if answers == "rejected":
             shown = [dataclasses.replace(record, answer=record.rejected) for record in shown]
-        self._read(shown, tokenizer)
+        self._read(shown, tokenizer, path)
 
     def _repeat(self, sources: list[str], path: Path) -> np.ndarray:
         """Every record as often as one pass shows it."""
@@ -95,12 +105,18 @@ class Batches:
         times = [self.config.repeats.get(source, 1) for source in sources]
         return np.repeat(np.arange(len(sources)), times)
 
-    def _read(self, records: list[Record], tokenizer: PreTrainedTokenizerBase) -> None:
+    def _read(self, records: list[Record], tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
         flat, ends, starts = [], [0], []
         for first in range(0, len(records), CHUNK_RECORDS):
             chunk = records[first : first + CHUNK_RECORDS]
             found = render_records(tokenizer, chunk, image_format=self.pixels.image_format)
             for item, record in zip(found, chunk, strict=True):
+                if not record.answer.strip():
+                    raise DataError(
+                        f"record {record.id}: its answer is empty, so there is nothing to learn; "
+                        "remove the record from its source and make the corpus again",
+                        path=path,
+                    )
                 ids = item.input_ids[: self.config.max_tokens]
                 if record.images and item.answer_start > len(ids):
                     raise DataError(
@@ -147,8 +163,11 @@ class Batches:
         return self.flat[first : first + int(self.starts[index])].tolist()
 
     def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, cut so that little of them is padding."""
+        """The micro-batches of a step, cut or packed so that little of them is padding."""
         chosen = self.order(step)
+        if self.config.packing == "full":
+            parts = pack_parts(self.lengths(chosen), num_parts=self.config.accumulation_steps)
+            return [self.pack([chosen[row].tolist() for row in rows]) for rows in parts]
         parts = part_by_length(chosen, lengths=self.lengths(chosen), config=self.config)
         return [self.batch(part) for part in parts]
 
@@ -168,11 +187,26 @@ class Batches:
             first, wanted = first + len(part), wanted - len(part)
         return np.concatenate(found)
 
+    def draw(self, most: int) -> Batch:
+        """At most so many records, the first that training sees, each once and one a row."""
+        first = np.random.default_rng((self.config.seed, 0)).permutation(self.shown)
+        return self.batch(list(dict.fromkeys(first.tolist()))[:most])
+
     def in_turn(self) -> Iterator[Batch]:
         """Every record once, in batches of like length."""
         by_length = np.argsort(self.ends[1:] - self.ends[:-1], kind="stable")
         for first in range(0, len(self), self.config.batch_records):
             yield self.batch(by_length[first : first + self.config.batch_records].tolist())
+
+    def pack(self, rows: list[list[int]]) -> Batch:
+        """One batch of packed rows, each of the given records."""
+        members = [index for row in rows for index in row]
+        on_answer = self.config.loss_on == "answer"
+        return pack_rows(
+            [self.flat[self.ends[index] : self.ends[index + 1]] for index in members],
+            starts=[int(self.starts[index]) if on_answer else 0 for index in members],
+            pad=cast(int, self.pad), places=rows,
+        )  # fmt: skip
 
     def batch(self, indices: list[int]) -> Batch:
         """One batch of the given records; `rows` are these indices."""
@@ -194,13 +228,23 @@ def held_out_batches(
     image_format: ImageFormat | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """The validation records that the config selects, each once; nothing where there is none."""
+    held_out = open_held_out(corpus, tokenizer=tokenizer, config=config, image_format=image_format)
+    if held_out is not None:
+        yield from held_out.in_turn()
+
+
+def open_held_out(
+    corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
+    image_format: ImageFormat | None = None,
+) -> Batches | None:  # fmt: skip
+    """Batches of the validation records that the config selects; None where there is none."""
     records = read_records(corpus / "records" / "validation.jsonl")
-    if any(is_selected(record, config) for record in records):
-        once = config.replace(repeats={})
-        yield from Batches(
-            corpus, tokenizer=tokenizer, config=once, split="validation",
-            image_format=image_format,
-        ).in_turn()  # fmt: skip
+    if not any(is_selected(record, config) for record in records):
+        return None
+    return Batches(
+        corpus, tokenizer=tokenizer, config=config.replace(repeats={}), split="validation",
+        image_format=image_format,
+    )  # fmt: skip
 
 
 def part_by_length(

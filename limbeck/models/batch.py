@@ -30,18 +30,20 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token sequences; a label is the token itself where it carries a loss."""
+    """Right-padded rows of tokens; a label is the token itself where it carries a loss."""
 
     input_ids: Int[Tensor, "batch tokens"]
     labels: Int[Tensor, "batch tokens"]
-    rows: Int[Tensor, " batch"]
-    """Which training records these are."""
+    rows: Int[Tensor, " records"]
+    """Which training records these are: one for each row, or several where rows are packed."""
     tokens: Bool[Tensor, "batch tokens"]
     """False where padded."""
     images: Images | None = None
     """None where no sequence holds any, so that text costs what it costs without an encoder."""
     written: Literal["before", "student"] = "before"
     """Whether records hold the answers, or the model in training wrote them a moment ago."""
+    positions: Int[Tensor, "batch tokens"] | None = None
+    """Of each token in its own record, where rows are packed; None where a row is one record."""
 
     @property
     def pixels(self) -> Float[Tensor, "images channels height width"] | None:
@@ -59,6 +61,7 @@ class Batch:
             self.tokens.to(device),
             None if self.images is None else self.images.to(device),
             written=self.written,
+            positions=None if self.positions is None else self.positions.to(device),
         )
 
 
@@ -84,6 +87,44 @@ def pad_rows(
     )  # fmt: skip
 
 
+def pack_rows(
+    rows: Sequence[Int[np.ndarray, "..."]],
+    *,
+    starts: Sequence[int],
+    pad: int,
+    places: Sequence[Sequence[int]],
+) -> Batch:
+    """Several sequences a row, one after the other; `places` name the records of each row.
+
+    `rows` and `starts` are the records' in that order. Positions restart at each record, which is
+    how models see where attention ends; the first token of a record follows nothing that tells
+    it, so it carries no loss. Padding goes on after the last record, whom it cannot reach back.
+    """
+    lengths = [len(row) for row in rows]
+    ends = np.cumsum([len(members) for members in places])[:-1]
+    widths = [int(part.sum()) for part in np.split(np.asarray(lengths), ends)]
+    shape = (len(places), max(widths))
+    ids = np.full(shape, pad, dtype=np.int64)
+    labels = np.full(shape, IGNORED, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    given = iter(zip(rows, starts, strict=True))
+    for line, members in enumerate(places):
+        first = 0
+        for _ in members:
+            row, start = next(given)
+            end, start = first + len(row), max(start, 1)
+            ids[line, first:end] = row
+            labels[line, first + start : end] = row[start:]
+            positions[line, first:] = np.arange(shape[1] - first)
+            first = end
+    tokens = np.arange(shape[1]) < np.asarray(widths)[:, None]
+    return Batch(
+        torch.from_numpy(ids), torch.from_numpy(labels),
+        torch.tensor([place for members in places for place in members], dtype=torch.int64),
+        torch.from_numpy(tokens), positions=torch.from_numpy(positions),
+    )  # fmt: skip
+
+
 def random_tokens(
     *, vocab: int, num_prompts: int, num_tokens: int
 ) -> Int[Tensor, "prompts tokens"]:
@@ -97,3 +138,26 @@ def find_keep(labels: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens
     keep = torch.zeros_like(labels, dtype=torch.bool)
     keep[:, :-1] = labels[:, 1:] != IGNORED
     return keep
+
+
+def count_kept(batch: Batch) -> Int[Tensor, " records"]:
+    """How many positions of each record are kept, in the order of `rows`."""
+    keep = find_keep(batch.labels)
+    if batch.positions is None:
+        return keep.sum(dim=1)
+    owners = (batch.positions == 0).reshape(-1).cumsum(dim=0) - 1
+    return torch.bincount(owners[keep.reshape(-1)], minlength=len(batch.rows))
+
+
+def find_records(batch: Batch) -> list[tuple[int, slice]]:
+    """Row and tokens of each record, in the order of `rows`."""
+    if batch.positions is None:
+        return [(row, slice(None)) for row in range(len(batch.input_ids))]
+    found = []
+    for row, places in enumerate(batch.positions.cpu()):
+        starts = (places == 0).nonzero().flatten().tolist()
+        found += [
+            (row, slice(start, end))
+            for start, end in zip(starts, [*starts[1:], len(places)], strict=True)
+        ]
+    return found

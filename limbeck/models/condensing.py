@@ -76,7 +76,10 @@ def measure_use(
             batch = batch.to(model.device)
             mask = batch.tokens.reshape(-1)
             num_tokens += int(mask.sum())
-            forward(batch.input_ids, find_keep(batch.labels), pixels=batch.pixels)
+            forward(
+                batch.input_ids, find_keep(batch.labels),
+                pixels=batch.pixels, positions=batch.positions,
+            )  # fmt: skip
     return [None if use is None else use / max(1, num_tokens) for use in uses]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from limbeck.contracts.errors import TrainingError
 from limbeck.models.capturing import Heads, listen
 from limbeck.models.experts import Routing
 from limbeck.models.targets import LARGE_VOCAB, Form, Projected
@@ -71,6 +72,7 @@ class KeptForward(nn.Module):
         keep: Bool[Tensor, "batch tokens"],
         layers: Sequence[int] = (),
         pixels: Float[Tensor, "images channels height width"] | None = None,
+        positions: Int[Tensor, "batch tokens"] | None = None,
         *,
         attended: Sequence[int] = (),
         form: Form = "logits",
@@ -79,8 +81,13 @@ class KeptForward(nn.Module):
 
         `layers` counts from 1 (after the first layer); the last is after the final norm. `pixels`
         are the images of the whole batch, in reading order; where the tokens hold no place for
-        them they are only encoded. `attended` are layers whose queries, keys and values are wanted,
-        of a model made ready for it (`capturing.py`). `form` asks for states in place of logits.
+        them they are only encoded. `positions` are those of packed rows: where they restart, a
+        record begins, which attention does not look back from. `attended` are layers whose queries,
+        keys and values are wanted, of a model made ready for it (`capturing.py`).
+        `form` asks for states in place of logits.
+
+        Raises:
+            TrainingError: rows are packed, and records in them could not be kept apart.
         """
         given: dict[str, Tensor] = {"input_ids": input_ids}
         seen = None
@@ -89,7 +96,20 @@ class KeptForward(nn.Module):
             seen = model.encode_images(pixels)
             if (input_ids == model.config.image_token_id).any():
                 given = {"inputs_embeds": model.place_images(input_ids, seen)}
-        plain = self.model.config.get_text_config().model_type in PLAIN_HEADS
+        architecture = self.model.config.get_text_config().model_type
+        plain = architecture in PLAIN_HEADS
+        if positions is not None:
+            if not plain:
+                raise TrainingError(
+                    f"batching.packing: architecture {architecture!r} is not known to keep packed "
+                    f"records apart, as {sorted(PLAIN_HEADS)} do; set it to 'none'"
+                )
+            if attended:
+                raise TrainingError(
+                    "batching.packing: matched attention or values would compare tokens of one "
+                    "record with those of another; set it to 'none', or match `what: hidden`"
+                )
+            given["position_ids"] = positions
         body = self.model.get_decoder() if plain else self.model
         with listen([layer - 1 for layer in attended]) as heard:
             output = body(**given, use_cache=False, output_hidden_states=bool(layers))

@@ -34,6 +34,9 @@ class Probe:
     student: PreTrainedModel
     teacher: Teacher | None
     batch: Batch
+    """Of training records."""
+    asked: Batch
+    """Whose questions are asked after training: held-out ones where there are some."""
     tokenizer_tokens: int
     fresh: bool
     """Whether the student's weights mean nothing yet."""
@@ -47,7 +50,7 @@ class Probe:
     def after(self) -> list[str]:
         """Everything that is amiss after the last step, also logged."""
         with _judging(self.student):
-            prompts, written = _split(self.batch)
+            prompts, written = _split(self.asked)
             answers = [_answer(self.student, prompt) for prompt in prompts]
             found = [self._share(), detecting.judge_majority(answers, labels=written)]
         return _tell(found, when="after training")

@@ -21,7 +21,14 @@ from limbeck.objectives.chunked import Mix, chunked_loss
 from limbeck.objectives.divergences import ForwardKl
 from limbeck.objectives.layer_maps import ask, settle
 from limbeck.objectives.likelihood import cross_entropy
-from limbeck.objectives.loss import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.loss import (
+    Draws,
+    Forward,
+    Loss,
+    Objective,
+    check_targets,
+    find_kept,
+)
 from limbeck.objectives.matching import Matching, Projections
 from limbeck.objectives.schedules import Schedule, bounds, value_at
 
@@ -141,12 +148,14 @@ class SoftTargetObjective(Objective):
         weight = 1.0 if batch.written == "student" else self.weight
         loss = self._judge(output, labels, targets.said, weight=weight)
         parts = {"kl": loss.parts["kl"]} if batch.written == "student" else loss.parts
+        check_targets(sum(parts.values()), targets=targets, batch=batch)
         if not self.config.matching:
             return Loss(loss.sum, loss.count, parts)
         matching = self.projections(
             output.hidden, targets.hidden, student_heads=output.heads,
             teacher_heads=targets.heads, keep=keep,
         )  # fmt: skip
+        check_targets(matching.item(), targets=targets, batch=batch)
         return Loss(loss.sum + matching, loss.count, parts | {"matching": matching.item()})
 
     def _judge(

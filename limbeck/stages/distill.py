@@ -18,7 +18,13 @@ from limbeck.contracts.stage import (
     TeacherRef,
     checkpoint_or,
 )
-from limbeck.data.batching import Batches, BatchingConfig, held_out_batches, part_by_length
+from limbeck.data.batching import (
+    Batches,
+    BatchingConfig,
+    held_out_batches,
+    open_held_out,
+    part_by_length,
+)
 from limbeck.data.ensemble import Teachers, check_teachers, open_teachers
 from limbeck.data.signals import LiveTeacher
 from limbeck.evaluation.likelihood import measure_validation
@@ -33,7 +39,7 @@ from limbeck.models.unselected import Augmented, Unselected
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.layer_maps import settle_objective
-from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.loss import check_packing, check_teacher
 from limbeck.objectives.on_policy import OnPolicy
 from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
@@ -77,6 +83,7 @@ class Config(StageConfig):
     def _check_teacher(self) -> "Config":
         check_teacher(self.objective, ", ".join(self.teacher_names))
         check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
+        check_packing(self.objective, self.batching.packing)
         if self.inherit and isinstance(self.student, str):
             raise ValueError(
                 f"inherit: {self.inherit!r} is for a fresh student, yet `student` goes on from "
@@ -116,10 +123,11 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )  # fmt: skip
     live = teacher.model if isinstance(teacher, LiveTeacher) else None
     teacher = _ask_more(config, teacher)
-    shown = batches.batch(batches.order(0)[:PROBED].tolist())
+    asked = (open_held_out(corpus.path, **data) or batches).draw(PROBED)
+    shown = batches.draw(PROBED)
     objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
-        objective, student, teacher, shown, tokenizer_tokens=len(tokenizer),
+        objective, student, teacher, shown, asked, tokenizer_tokens=len(tokenizer),
         fresh=not isinstance(config.student, str) and not config.inherit,
     )  # fmt: skip
     warnings = probe.before() if config.detectors == "on" else []

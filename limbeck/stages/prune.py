@@ -19,7 +19,7 @@ from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.likelihood import NextToken
-from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.loss import check_packing, check_teacher
 from limbeck.pruning import CRITERIA
 from limbeck.pruning.allocation import Kept, count_kept, pick_kept
 from limbeck.pruning.criteria import CriterionName, score_groups
@@ -62,6 +62,7 @@ class Config(StageConfig):
     @model_validator(mode="after")
     def _check(self) -> "Config":
         check_teacher(self.objective, self.teacher)
+        check_packing(self.objective, self.batching.packing)
         if self.channels_ratio == self.heads_ratio == 0:
             raise ValueError("channels_ratio and heads_ratio are both 0: nothing would be cut")
         return self

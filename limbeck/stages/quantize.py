@@ -16,7 +16,7 @@ from limbeck.data.signals import open_teacher
 from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.loss import check_packing, check_teacher
 from limbeck.quantization import SCHEMES
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -42,6 +42,7 @@ class Config(StageConfig):
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":
         check_teacher(self.objective, self.teacher)
+        check_packing(self.objective, self.batching.packing)
         return self
 
 

@@ -33,7 +33,7 @@ from limbeck.models.sampling import check_room
 from limbeck.models.sizing import size_model
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.loss import Draws, check_start
+from limbeck.objectives.loss import Draws, check_packing, check_start
 from limbeck.objectives.rewards import Manner, Said, score
 from limbeck.objectives.rollouts import Prompt, Rollouts, Speech
 from limbeck.training.budget import report_tokens
@@ -61,6 +61,7 @@ class Config(StageConfig):
     @model_validator(mode="after")
     def _check_start(self) -> "Config":
         check_start(self.objective, self.model)
+        check_packing(self.objective, self.batching.packing)
         return self
 
 

@@ -1,9 +1,12 @@
 """Cross-entropy of held-out records, against transformers and against repeated draws."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from limbeck.contracts.records import read_records, write_jsonl
 from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
 from limbeck.evaluation.likelihood import measure_validation, ratio_of_sums
 from limbeck.models.batch import IGNORED
@@ -44,3 +47,40 @@ def test_the_interval_holds_the_true_ratio_about_95_times_in_100():
         found = ratio_of_sums(sums=level * counts, counts=counts)
         held += found.low <= 2.0 <= found.high
     assert 0.92 <= held / 400 <= 0.98
+
+
+def test_the_order_of_records_changes_no_score_and_batches_pad_little(
+    moe, corpus, tokenizer, tmp_path
+):
+    records = list(read_records(corpus / "records" / "validation.jsonl"))
+    longer = [dataclasses.replace(item, answer=item.answer * 4) for item in records[::3]]
+    generator = np.random.default_rng(0)
+    found = []
+    for turn in range(3):
+        folder = tmp_path / str(turn)
+        (folder / "records").mkdir(parents=True)
+        shown = [*records, *longer]
+        order = generator.permutation(len(shown)).tolist()
+        write_jsonl(folder / "records" / "validation.jsonl", [shown[place] for place in order])
+        batches = list(
+            held_out_batches(
+                folder, tokenizer=tokenizer, config=BatchingConfig(batch_records=3, select="all")
+            )
+        )
+        found.append(measure_validation(moe, batches))
+        lengths = [int(length) for batch in batches for length in batch.tokens.sum(dim=1)]
+        assert lengths == sorted(lengths)
+        held = Batches(
+            folder, tokenizer=tokenizer, split="validation",
+            config=BatchingConfig(batch_records=3, select="all"),
+        )  # fmt: skip
+        plain = [held.batch(list(range(first, first + 3))) for first in range(0, len(held) - 2, 3)]
+        assert padding(batches) < padding(plain)
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-6)
+
+
+def padding(batches):
+    """The share of padded tokens."""
+    tokens = torch.cat([batch.tokens.reshape(-1) for batch in batches])
+    return 1 - float(tokens.float().mean())

@@ -20,7 +20,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
 from limbeck.data.batching import BatchingConfig, is_selected
 from limbeck.data.endpoint.aligning import NO_MASS, Labels
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch, count_kept, find_keep
 from limbeck.models.targets import Needs, Targets, Top
 
 FOLDER = "labels"
@@ -81,7 +81,7 @@ class LabelledTeacher:
         answers = batch.labels.cpu()[:, 1:][keep[:, :-1]]
         ids, logs, tail = self._certain(answers)
         first = 0
-        for row, num in zip(batch.rows.tolist(), keep.sum(dim=1).tolist(), strict=True):
+        for row, num in zip(batch.rows.tolist(), count_kept(batch).tolist(), strict=True):
             start, end = self.spans[row].tolist()
             if end > start:
                 if num > end - start:

@@ -60,8 +60,8 @@ class LiveTeacher:
         keep = find_keep(batch.labels)
         self.model.to(batch.input_ids.device)
         output = self.model(
-            batch.input_ids, keep, self.layers, batch.pixels, attended=self.attended,
-            form=self.form,
+            batch.input_ids, keep, self.layers, batch.pixels, batch.positions,
+            attended=self.attended, form=self.form,
         )  # fmt: skip
         said = output.projected or Whole(output.logits)
         return Targets(said, output.hidden, heads=output.heads)

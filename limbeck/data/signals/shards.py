@@ -22,7 +22,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.signals.codec import PACKED, Arrays, Layout
 from limbeck.data.signals.description import DESCRIPTION, Description, shard_paths
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch, find_keep, find_records
 
 INDEX = "shards.json"
 COUNTS, MARKS = "counts", "marks"
@@ -46,7 +46,7 @@ class Index(Config):
     shards: tuple[Listed, ...]
 
 
-def mark_records(batch: Batch) -> UInt32[np.ndarray, " batch"]:
+def mark_records(batch: Batch) -> UInt32[np.ndarray, " records"]:
     """A checksum of each record's tokens: equal where teacher and student read the same.
 
     Of a record with images only what carries a loss counts: encoders differ in tokens an image.
@@ -55,9 +55,10 @@ def mark_records(batch: Batch) -> UInt32[np.ndarray, " batch"]:
     keep, tokens = find_keep(batch.labels).cpu().numpy(), batch.tokens.cpu().numpy()
     with_images = set(batch.images.rows.tolist()) if batch.images is not None else set()
     marks = []
-    for row in range(len(ids)):
-        kept = labels[row, 1:][keep[row, :-1]].astype("<i4").tobytes()
-        read = b"" if row in with_images else ids[row, tokens[row]].astype("<i4").tobytes()
+    for row, part in find_records(batch):
+        place = (row, part)
+        kept = labels[place][1:][keep[place][:-1]].astype("<i4").tobytes()
+        read = b"" if row in with_images else ids[place][tokens[place]].astype("<i4").tobytes()
         marks.append(zlib.crc32(kept, zlib.crc32(read)))
     return np.asarray(marks, dtype=np.uint32)
 
