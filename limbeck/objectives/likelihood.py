@@ -24,6 +24,14 @@ def cross_entropy(
     return functional.cross_entropy(logits.float(), targets, reduction="sum")
 
 
+def cut_padding(logits: Float[Tensor, "kept rows"], *, vocab: int) -> Float[Tensor, "kept vocab"]:
+    """Logits without those of padding rows.
+
+    Where nothing is cut nothing is sliced: a slice costs a pass over all logits on the way back.
+    """
+    return logits if logits.shape[1] <= vocab else logits[:, :vocab]
+
+
 def token_logs(
     logits: Float[Tensor, "kept vocab"], targets: Int[Tensor, " kept"], *, temperature: float = 1.0
 ) -> Float[Tensor, " kept"]:
@@ -64,7 +72,7 @@ class NextTokenObjective(Objective):
         keep, targets = find_kept(batch.labels)
         output = forward(batch.input_ids, keep, pixels=batch.pixels)
         limit = self.config.vocab or output.logits.shape[-1]
-        ce = cross_entropy(logits=output.logits[:, :limit], targets=targets)
+        ce = cross_entropy(logits=cut_padding(output.logits, vocab=limit), targets=targets)
         loss = Loss(ce, targets.numel(), {"ce": ce.item()})
         return self.balancer.add_to(loss, routing=output.routing, batch=batch)
 

@@ -20,7 +20,7 @@ from limbeck.objectives import DIVERGENCES
 from limbeck.objectives.chunked import Mix, chunked_loss
 from limbeck.objectives.divergences import ForwardKl
 from limbeck.objectives.layer_maps import ask, settle
-from limbeck.objectives.likelihood import cross_entropy
+from limbeck.objectives.likelihood import cross_entropy, cut_padding
 from limbeck.objectives.loss import (
     Draws,
     Forward,
@@ -167,7 +167,7 @@ class SoftTargetObjective(Objective):
             mix = Mix(divergence, temperature=temperature, weight=weight, vocab=self.vocab)
             states, head = output.projected
             return chunked_loss(states=states, head=head, labels=labels, said=said, mix=mix)
-        logits = output.logits[:, : self.vocab]
+        logits = cut_padding(output.logits, vocab=self.vocab)
         kl = divergence.total(logits, said, temperature=temperature)
         ce = cross_entropy(logits=logits, targets=labels)
         total = kl if weight == 1 else weight * kl + (1 - weight) * ce

@@ -17,6 +17,7 @@ TREE = {
     "TrainingError": (LimbeckError, ArithmeticError),
     "LaunchError": (LimbeckError, RuntimeError),
     "EndpointError": (LimbeckError, RuntimeError),
+    "TuningError": (LimbeckError, RuntimeError),
     "ParityError": (LimbeckError, ArithmeticError),
     "BusyError": (LimbeckError, RuntimeError),
 }

@@ -109,7 +109,7 @@ def test_an_empty_answer(make, corpus, tmp_path, answer):
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_a_temperature_that_is_not_positive(make, temperature):
-    with pytest.raises(ValidationError, match="greater than 0"):
+    with pytest.raises(ValidationError, match="must stay above 0"):
         make(objective={"kind": "soft_target", "temperature": temperature})
 
 
