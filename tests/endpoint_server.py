@@ -155,3 +155,12 @@ class Speaker:
         text = self.tokenizer.decode([id_])
         data = None if "\ufffd" in text else list(text.encode())
         return {"token": text, "logprob": log, "bytes": data}
+
+
+def ended(calls):
+    lines = map(json.loads, calls.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["event"] == "ended"]
+
+
+def answer(body):
+    return completion("答" + body["messages"][-1]["content"][:4])

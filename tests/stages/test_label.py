@@ -6,7 +6,7 @@ import time
 import chain
 import pytest
 import yaml
-from endpoint_server import KEY, MODEL, completion, serving
+from endpoint_server import KEY, MODEL, answer, completion, ended, serving
 from making import make_artifact
 from pydantic import ValidationError
 
@@ -70,15 +70,6 @@ def go(tmp_path, corpus, monkeypatch):
 
     go.calls = tmp_path / "work" / "answers.lasting" / "calls.jsonl"
     return go
-
-
-def ended(calls):
-    lines = map(json.loads, calls.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line["event"] == "ended"]
-
-
-def answer(body):
-    return completion("答" + body["messages"][-1]["content"][:4])
 
 
 def train_records(folder):
