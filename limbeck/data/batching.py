@@ -187,10 +187,15 @@ class Batches:
             first, wanted = first + len(part), wanted - len(part)
         return np.concatenate(found)
 
-    def draw(self, most: int) -> Batch:
-        """At most so many records, the first that training sees, each once and one a row."""
+    def draw(self, most: int, *, most_tokens: int) -> Batch:
+        """At most so many records and tokens, the first that training sees, each once, one a row.
+
+        One record at least.
+        """
         first = np.random.default_rng((self.config.seed, 0)).permutation(self.shown)
-        return self.batch(list(dict.fromkeys(first.tolist()))[:most])
+        chosen = np.asarray(list(dict.fromkeys(first.tolist()))[:most])
+        totals = (self.ends[chosen + 1] - self.ends[chosen]).cumsum()
+        return self.batch(chosen[: max(1, int((totals <= most_tokens).sum()))].tolist())
 
     def in_turn(self) -> Iterator[Batch]:
         """Every record once, in batches of like length."""

@@ -2,7 +2,7 @@
 
 Of every two that soften to p1 and p2 at the objective's temperature, the mix softens to
 w1 p1 + w2 p2, so learning from it is learning from both (Hinton et al. 2015, arXiv:1503.02531).
-Left out: opening a single teacher (`signals.py`).
+Left out: opening a single teacher (`signals/opening.py`).
 """
 
 import dataclasses
@@ -65,9 +65,9 @@ def check_teachers(teachers: Teachers, *, names: Sequence[str], needs: Needs | N
     """
     if len(set(names)) != len(names):
         raise ValueError(f"teacher: {list(names)} names one twice; give it a weight instead")
-    if len(names) == 1 and teachers != Teachers():
+    if len(names) < 2 and teachers != Teachers():
         raise ValueError(
-            f"`teachers` says how to mix several, `teacher` names only {names[0]!r}: name more, or "
+            f"`teachers` says how to mix several, `teacher` names {list(names)}: name more, or "
             "remove `teachers`"
         )
     if teachers.weights and len(teachers.weights) != len(names):

@@ -21,7 +21,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.targets import Needs, Teacher, Whole
 from limbeck.objectives.divergence import forward_kl_terms
 from limbeck.objectives.likelihood import cross_entropy, token_logs
-from limbeck.objectives.loss import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.loss import Draws, Forward, Loss, Objective, check_targets, find_kept
 
 LEAST_PROBABILITY = 1e-30
 """Keeps the logarithm of an outcome that neither side can write finite."""
@@ -154,7 +154,9 @@ class CrossTokenizerObjective(Objective):
         ce = cross_entropy(logits=logits[:, :limit], targets=labels)
         weight = self.config.weight
         total = weight * distance + (1 - weight) * ce
-        return Loss(total, labels.numel(), {"kl": distance.item(), "ce": ce.item()})
+        parts = {"kl": distance.item(), "ce": ce.item()}
+        check_targets(sum(parts.values()), targets=targets, batch=batch)
+        return Loss(total, labels.numel(), parts)
 
 
 def cross_distance(

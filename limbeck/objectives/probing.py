@@ -55,6 +55,10 @@ class Probe:
             found = [self._share(), detecting.judge_majority(answers, labels=written)]
         return _tell(found, when="after training")
 
+    def _shown(self) -> Batch:
+        """The records, where the student is: training may have moved it to a GPU."""
+        return self.batch.to(self.student.device)
+
     def _vocabulary(self) -> str | None:
         if self.teacher is None or self._foreign():
             return None
@@ -70,10 +74,11 @@ class Probe:
 
     @torch.no_grad()
     def _start(self) -> str | None:
-        keep, labels = find_kept(self.batch.labels)
+        batch = self._shown()
+        keep, labels = find_kept(batch.labels)
         if not len(labels):
             return None
-        logits = KeptForward(self.student)(self.batch.input_ids, keep, (), self.batch.pixels).logits
+        logits = KeptForward(self.student)(batch.input_ids, keep, (), batch.pixels).logits
         _, ce = detecting.agreement(logits.float().log_softmax(dim=-1), labels=labels)
         return detecting.judge_start(ce, vocab=logits.shape[1], fresh=self.fresh)
 
@@ -93,7 +98,7 @@ class Probe:
             changes["matching"] = ()
         objective = self.config.replace(**changes).build(model=self.student, teacher=self.teacher)
         trained = [item for item in self.student.parameters() if item.requires_grad]
-        loss = objective(KeptForward(self.student), self.batch).sum
+        loss = objective(KeptForward(self.student), self._shown()).sum
         found = torch.autograd.grad(loss, trained, allow_unused=True)
         return float(torch.nn.utils.get_total_norm([item for item in found if item is not None]))
 
@@ -101,18 +106,20 @@ class Probe:
     def _teacher(self) -> Iterator[str | None]:
         if self.teacher is None or self._foreign():
             return
-        _, labels = find_kept(self.batch.labels)
-        needs, vocab = self.config.needs(), self.teacher.vocab
-        said = self.teacher(self.batch).said
+        batch = self._shown()
+        _, labels = find_kept(batch.labels)
+        vocab, first = self.teacher.vocab, value_at(self.config.temperature, progress=0.0)
+        said = self.teacher(batch).said
         soft, plain = (
             detecting.log_probabilities(
-                said, vocab=vocab, temperature=temperature, tail_temperature=needs.temperature
+                said, vocab=vocab, temperature=temperature,
+                tail_temperature=self.config.needs().temperature,
             )
-            for temperature in (needs.temperature, 1.0)
-        )
+            for temperature in (first, 1.0)
+        )  # fmt: skip
         if not len(labels):
             return
-        yield detecting.judge_temperature(soft=soft, plain=plain, temperature=needs.temperature)
+        yield detecting.judge_temperature(soft=soft, plain=plain, temperature=first)
         agreed, ce = detecting.agreement(plain, labels=labels)
         yield detecting.judge_agreement(agreed=agreed, ce=ce, vocab=vocab)
 

@@ -45,7 +45,9 @@ from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
 
 PROBED = 32
-"""Records that the detectors look at."""
+"""Records that the detectors look at, at most."""
+PROBED_BYTES = 2**27
+"""Of their logits in float32, at most: with a large vocabulary fewer records are looked at."""
 MEASURED_STEPS = 8
 """So many steps' batches say which of the teacher's experts are used most."""
 
@@ -95,7 +97,33 @@ class Config(StageConfig):
                 "the teacher's checkpoint in `inherit`"
             )
         self.on_policy.check(objective=self.objective.kind, select=self.batching.select)
+        self._check_pairs()
         return self
+
+    def _check_pairs(self) -> None:
+        """Refuse settings that are sound alone and cannot work together."""
+        several = len(self.teacher_names) > 1
+        matching = getattr(self.objective, "matching", ())
+        packed = self.batching.packing != "none"
+        wrong = {
+            "several teachers and `objective.matching`: layers are matched with those of one": (
+                several and matching
+            ),
+            "several teachers and `teacher_experts`: experts are drawn of one": (
+                several and self.teacher_experts.draws
+            ),
+            "`batching.packing` and matched attention or values: these would compare tokens of one "
+            "record with those of another; match `what: hidden`": (
+                packed and any(item.what != "hidden" for item in matching)
+            ),
+            "`batching.packing` and `teachers.mix: specialty`: each record has its own teacher, "
+            "and a packed row has several records": (
+                packed and several and self.teachers.mix == "specialty"
+            ),
+        }
+        for what, holds in wrong.items():
+            if holds:
+                raise ValueError(f"{what}; remove one of the two")
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
@@ -107,7 +135,7 @@ class Config(StageConfig):
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
-    config.on_policy.check_teachers(work.inputs["teacher"])
+    config.on_policy.check_teachers(work.inputs.get("teacher", ()))
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
     data: Any = {
         "tokenizer": tokenizer,
@@ -117,14 +145,15 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     batches = Batches(corpus.path, **data)
     inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
     teacher = open_teachers(
-        work.inputs["teacher"], names=config.teacher_names, config=config.teachers,
+        work.inputs.get("teacher", ()), names=config.teacher_names, config=config.teachers,
         corpus=corpus, batching=config.batching,
         needs=config.objective.needs(), sees=image_format(student.config),
     )  # fmt: skip
     live = teacher.model if isinstance(teacher, LiveTeacher) else None
     teacher = _ask_more(config, teacher)
-    asked = (open_held_out(corpus.path, **data) or batches).draw(PROBED)
-    shown = batches.draw(PROBED)
+    most_tokens = PROBED_BYTES // (4 * len(tokenizer))
+    asked = (open_held_out(corpus.path, **data) or batches).draw(PROBED, most_tokens=most_tokens)
+    shown = batches.draw(PROBED, most_tokens=most_tokens)
     objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
         objective, student, teacher, shown, asked, tokenizer_tokens=len(tokenizer),
@@ -181,11 +210,17 @@ def _ask_more(config: Config, teacher: Any) -> Any:
         return teacher
     if not isinstance(teacher, LiveTeacher):
         raise CheckpointError(
-            f"teacher_experts: draws: {draws} runs the teacher again, which only a live one can; "
-            "name its checkpoint in `teacher`, or remove teacher_experts"
+            f"teacher_experts: draws: {draws} runs the teacher again, which only a single live one "
+            "of the corpus's tokenizer can; name one checkpoint in `teacher`, or remove "
+            "teacher_experts"
         )
-    temperature = config.objective.needs().temperature
-    return Augmented(teacher, teacher.model.model, draws=draws, temperature=temperature)
+    needs = config.objective.needs()
+    if needs.highest:
+        raise CheckpointError(
+            f"teacher_experts: draws: {draws} mixes distributions at one temperature, and that of "
+            f"the objective goes from {needs.temperature!r} to {needs.highest!r}; give it a number"
+        )
+    return Augmented(teacher, teacher.model.model, draws=draws, temperature=needs.temperature)
 
 
 def _report_misses(
