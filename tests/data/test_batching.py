@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from limbeck.data.batching import cut_by_length
+from limbeck.data.batching import Batches, BatchingConfig, cut_by_length
 
 
 def padded(lengths, cuts):
@@ -50,3 +50,13 @@ def test_records_of_one_length_are_cut_evenly_whatever_their_number():
     lengths = np.full(768, 50)
     cuts = cut_by_length(lengths, num_parts=3, most_tokens=256 * 50)
     assert cuts == [256, 512]
+
+
+def test_what_is_looked_at_fits_a_number_of_tokens(corpus, tokenizer):
+    batches = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig())
+    many = batches.draw(20, most_tokens=10**9)
+    assert len(many.rows) == 20
+    lengths = many.tokens.sum(dim=1).cumsum(dim=0)
+    few = batches.draw(20, most_tokens=int(lengths[4]))
+    assert few.rows.tolist() == many.rows[:5].tolist()
+    assert batches.draw(20, most_tokens=0).rows.tolist() == many.rows[:1].tolist()

@@ -2,6 +2,7 @@
 
 import pytest
 from making import make_artifact
+from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.records import SPLITS, read_records, write_jsonl
@@ -79,3 +80,35 @@ def test_signals_and_a_live_teacher_are_mixed(teachers, corpus, dense_config, to
     live = distil(teachers, corpus, dense_config, tmp_path / "live", **short)
     mixed = distil((signals, teachers[1]), corpus, dense_config, tmp_path / "mixed", **short)
     assert mixed["kl"] == pytest.approx(live["kl"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"objective": {"kind": "soft_target", "matching": [{"what": "attention",
+                           "layers": "last"}]}},
+            "several teachers and `objective.matching`",
+        ),
+        ({"teacher_experts": {"draws": 2}}, "several teachers and `teacher_experts`"),
+        (
+            {"batching": {"packing": "full"}, "teachers": {"mix": "specialty",
+             "specialties": {"皮肤科": "skin"}, "otherwise": "heart"}},
+            "a packed row has several records",
+        ),
+        (
+            {"teacher": "heart", "batching": {"packing": "full"}, "objective": {
+                "kind": "soft_target", "matching": [{"what": "values", "layers": "last"}]}},
+            "match `what: hidden`",
+        ),
+        ({"teacher": "", "teachers": {"weights": [1, 2]}}, "name more|needs a `teacher`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_together_is_refused_before_anything_runs(changes, message, dense_config):
+    given = {
+        "stage": "distill", "student": dense_config.model_dump(), "teacher": NAMES,
+        "corpus": "corpus", "training": {"steps": 1},
+        "objective": {"kind": "soft_target"},
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match=message):
+        distill.Config.model_validate(given | changes)
