@@ -50,7 +50,8 @@ def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
         "objective": {"kind": "soft_target", "temperature": 2.0, "weight": 0.7},
     }  # fmt: skip
     features = {**soft, "objective": {**soft["objective"], "matching": MATCHING}}
-    experts = {**features, "inherit": str(testbed / "teacher"), "inherit_experts": "most_used"}
+    inherit = {**features, "inherit": str(testbed / "teacher")}
+    experts = {**inherit, "inherit_experts": "most_used"}
     signals = {**experts, "teacher": str(recorded())}
     return {
         "alone": {
@@ -58,6 +59,7 @@ def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
         },
         "soft": soft,
         "features": features,
+        "inherit": inherit,
         "moe_init": experts,
         "on_policy": {**experts, "on_policy": ON_POLICY},
         "signals": signals,
