@@ -1,4 +1,4 @@
-"""The door for people: run, plan, check, show, list and ask.
+"""The door for people: run, plan, tune, check, show, list and ask.
 
 Importing it loads no torch; each command imports what it needs when it is called. Left out: all
 work, which the pipeline and the stages do.
@@ -37,6 +37,7 @@ COMMANDS = {
     "planning": "limbeck.cli.planning",
     "asking": "limbeck.cli.asking",
     "table": "limbeck.evaluation.table",
+    "tuning": "limbeck.cli.tuning",
     "runtimes": "limbeck.runtimes",
 }
 WIDE_COLUMNS = 130
@@ -118,6 +119,9 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
         try:
             loaded = part("recipe").load_recipe(recipe, overrides=overrides)
             entries = part("pipeline").check(loaded)
+            if loaded.tune:
+                tuning = part("tuning")
+                tuning.make_space(loaded, tuning.read_tuning(loaded), entries)
         except LimbeckError as error:
             if not as_json:
                 raise
@@ -170,6 +174,54 @@ def plan(
         else:
             out = Console() if sys.stdout.isatty() else Console(width=PLAN_COLUMNS)
             out.print(part("planning").draw(planned))
+
+
+@app.command()
+def tune(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    out: Annotated[
+        str, typer.Option(help="Folder of study and report; by default tune in the recipe's run.")
+    ] = "",
+    trials: Annotated[
+        int, typer.Option(min=0, help="Trials in all, those done before counted; 0: tune.trials.")
+    ] = 0,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds after which no trial starts; 0: no limit.")
+    ] = 0.0,
+) -> None:
+    """Search a distillation's settings; leaves a report and the winning recipe, which runs.
+
+    The recipe's key `tune` says what is searched:
+
+        tune: {stage: student, trials: 20, budget: {max_mib: 4}}
+
+    searches temperature, divergence, weights, layer map and learning rate of the distill entry
+    `student`; `search: {objective.temperature: {low: 1.5, high: 3.0}}` names paths instead. A trial
+    trains the entry and is judged on validation records, never on test questions; hopeless ones
+    stop early. Stop it at any time; the same command goes on with the same study.
+    """
+    with _told():
+        loaded = part("recipe").load_recipe(recipe, overrides=overrides)
+        console = Console(stderr=True)
+
+        def tell(name: str, text: str) -> None:
+            console.print(f"[bold]{name}[/]: ", end="", highlight=False)
+            console.print(text, highlight=False, markup=False)
+
+        tuning = part("tuning")
+        folder = Path(out) if out else runs / loaded.name / "tune"
+        found = tuning.search(
+            loaded, runs=runs, folder=folder, trials=trials, timeout_seconds=timeout, tell=tell
+        )
+        winning = tuning.write_report(found)
+        screen = Console() if sys.stdout.isatty() else Console(width=WIDE_COLUMNS)
+        screen.print(tuning.make_table(found))
+        typer.echo(f"report: {folder / 'report.html'}")
+        tuning.check_outcome(found)
+        if winning is not None:
+            typer.echo(f"winner: limbeck run {winning}")
 
 
 @app.command()

@@ -25,6 +25,7 @@ TABLES = {
     "schemes": "limbeck.quantization:SCHEMES",
     "runtimes": "limbeck.runtimes:RUNTIMES",
     "sources": "limbeck.data:SOURCES",
+    "targets": "limbeck.data:TARGETS",
     "tasks": "limbeck.evaluation:TASKS",
     "packs": "limbeck.packs:describe_packs",
 }

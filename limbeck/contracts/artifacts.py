@@ -77,6 +77,11 @@ class Work:
     """What a killed run needs to go on; dropped when the stage is done."""
     inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
 
+    @property
+    def lasting(self) -> Path:
+        """Where lies what outlives a changed recipe, such as answers that were paid for."""
+        return self.folder.parent.with_name(f"{self.name}.lasting")
+
     def one(self, name: str) -> Artifact:
         """The single artifact that a field names."""
         (artifact,) = self.inputs[name]

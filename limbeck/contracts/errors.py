@@ -10,6 +10,8 @@
     |   `-- CheckpointError                  a model folder cannot be read or does not fit
     |-- TrainingError (ArithmeticError)      training diverged
     |-- LaunchError (RuntimeError)           launched processes cannot work together as asked
+    |-- EndpointError (RuntimeError)         a model behind a server cannot be asked as wanted
+    |-- TuningError (RuntimeError)           a search has no trial that could be used
     |-- ParityError (ArithmeticError)        an exported or converted model answers differently
     `-- BusyError (RuntimeError)             another process works in the same folder
 
@@ -97,6 +99,14 @@ class TrainingError(LimbeckError, ArithmeticError):
 
 class LaunchError(LimbeckError, RuntimeError):
     """Processes cannot work together as they were launched, or a stage not in such a way."""
+
+
+class EndpointError(LimbeckError, RuntimeError):
+    """A model behind a server cannot be reached, refuses, or would cost more than is allowed."""
+
+
+class TuningError(LimbeckError, RuntimeError):
+    """No trial of a search gave a model that can be used."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

@@ -39,6 +39,13 @@ def track(title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Advan
         yield from _plain(title, total=total, unit=unit, done=done)
 
 
+def tell(line: str) -> None:
+    """Show a line beside the bars, from the first of several launched processes."""
+    raise_lost_interrupt()
+    if process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
+
+
 def _silent() -> Iterator[Advance]:
     def advance(num: int = 1, note: str = "") -> None:
         raise_lost_interrupt()

@@ -1,8 +1,9 @@
 """Recipes: a YAML mapping from artifact names to the stage that makes each.
 
-`${NAME:-fallback}` in a string stands for an environment variable. The key `plan` is no entry: it
-states what `limbeck plan` takes for granted, and makes nothing. Left out: what a stage's keys
-mean (each stage's `Config`), and the order of running (`limbeck.pipeline`).
+`${NAME:-fallback}` in a string stands for an environment variable. The keys `plan` and `tune` are
+no entries: they state what `limbeck plan` takes for granted and what `limbeck tune` searches, and
+make nothing. Left out: what a stage's keys mean (each stage's `Config`), and the order of running
+(`limbeck.pipeline`).
 """
 
 import os
@@ -17,6 +18,7 @@ import yaml
 from limbeck.contracts.errors import Fault, RecipeError
 
 PLAN = "plan"
+TUNE = "tune"
 ENTRY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -31,6 +33,8 @@ class Recipe:
     lines: dict[tuple[str, ...], int]
     plan: dict[str, Any] = field(default_factory=dict)
     """Cards, sizes and data that a plan assumes."""
+    tune: dict[str, Any] = field(default_factory=dict)
+    """What is searched for, and by which measure."""
 
     def line(self, *keys: str | int) -> int:
         """The line of a key, or of the nearest key above it; 0 when it was set elsewhere."""
@@ -75,7 +79,8 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(path, faults)
     data = _expand(data)
     assumed = data.pop(PLAN, {})
-    return Recipe(path.stem, path, data, lines, assumed)
+    searched = data.pop(TUNE, {})
+    return Recipe(path.stem, path, data, lines, assumed, searched)
 
 
 def _collect_lines(
@@ -116,7 +121,7 @@ def _misshapen(data: dict[Any, Any], lines: dict[tuple[str, ...], int]) -> list[
             message = "an entry's name must be letters, digits, '-' and '_', a letter first"
             faults.append(Fault(str(name), message, line))
         elif not isinstance(entry, dict):
-            wanted = "" if name == PLAN else " with a key 'stage'"
+            wanted = "" if name in (PLAN, TUNE) else " with a key 'stage'"
             message = f"expected a mapping{wanted}, found {entry!r}"
             faults.append(Fault(name, message, line))
     return faults
@@ -130,8 +135,8 @@ def _apply(data: dict[str, Any], overrides: Sequence[str]) -> list[Fault]:
         if not equals or len(keys) < 2 or not all(keys):
             faults.append(Fault(f"--set {override}", "expected entry.field=value"))
             continue
-        if keys[0] == PLAN:
-            data.setdefault(PLAN, {})
+        if keys[0] in (PLAN, TUNE):
+            data.setdefault(keys[0], {})
         if keys[0] not in data:
             known = ", ".join(data)
             faults.append(Fault(f"--set {override}", f"no entry {keys[0]!r}; entries: {known}"))

@@ -25,7 +25,7 @@ class Wants:
 CorpusRef = Annotated[str, Wants(("corpus",))]
 CheckpointRef = Annotated[str, Wants(("checkpoint",))]
 ModelRef = Annotated[str, Wants(("checkpoint", "bundle"))]
-TeacherRef = Annotated[str, Wants(("checkpoint", "signals"))]
+TeacherRef = Annotated[str, Wants(("checkpoint", "signals", "corpus"))]
 
 
 class StageConfig(Config):

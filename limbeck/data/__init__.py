@@ -13,3 +13,10 @@ SOURCES: Table = {
     "labelled": "limbeck.data.sources.labelled:Config",
 }
 """Where records come from: each a Config whose `read` yields them."""
+
+TARGETS: Table = {
+    "plain": "limbeck.data.signals.plain:Plain",
+    "top": "limbeck.data.signals.top:TopTokens",
+    "sampled": "limbeck.data.signals.sampled:SampledTokens",
+}
+"""How `record` keeps what a teacher says: each a Codec."""

@@ -61,7 +61,7 @@ class Batches:
         self.pixels = Pixels(corpus, image_format=image_format)
         path = corpus / "records" / f"{split}.jsonl"
         records = list(read_records(path))
-        self.rows = [row for row, record in enumerate(records) if _selected(record, config)]
+        self.rows = [row for row, record in enumerate(records) if is_selected(record, config)]
         if not self.rows:
             raise DataError(
                 f"no record is selected by select={config.select!r}, images={config.images!r}; "
@@ -195,7 +195,7 @@ def held_out_batches(
 ) -> Iterator[Batch]:  # fmt: skip
     """The validation records that the config selects, each once; nothing where there is none."""
     records = read_records(corpus / "records" / "validation.jsonl")
-    if any(_selected(record, config) for record in records):
+    if any(is_selected(record, config) for record in records):
         once = config.replace(repeats={})
         yield from Batches(
             corpus, tokenizer=tokenizer, config=once, split="validation",
@@ -247,7 +247,8 @@ def cut_by_length(
     return sorted(cuts)[1:]
 
 
-def _selected(record: Record, config: BatchingConfig) -> bool:
+def is_selected(record: Record, config: BatchingConfig) -> bool:
+    """Whether training on such batches sees the record."""
     if config.images != "all" and bool(record.images) != (config.images == "with"):
         return False
     if config.select == "all":
@@ -255,3 +256,9 @@ def _selected(record: Record, config: BatchingConfig) -> bool:
     if config.select == "preferences":
         return bool(record.question) and bool(record.rejected)
     return bool(record.question) == (config.select == "questions")
+
+
+def read_selected(corpus: Path, config: BatchingConfig) -> list[Record]:
+    """The training records that the config selects, in the order that a batch's `rows` count."""
+    records = read_records(corpus / "records" / "train.jsonl")
+    return [record for record in records if is_selected(record, config)]

@@ -30,6 +30,8 @@ class Step:
     """Its training curve; empty for what was not trained."""
     routing: dict[str, Any]
     """Its experts' load; empty for what has no experts."""
+    missed: dict[str, Any]
+    """How far it is from each expert of its teacher; empty where nobody looked."""
 
 
 def trace(artifacts: Sequence[Artifact]) -> list[Step]:
@@ -51,12 +53,13 @@ def _visit(artifact: Artifact, found: dict[str, Step]) -> None:
             _visit(known, found)
         elif parent.content_hash not in found:
             found[parent.content_hash] = Step(
-                parent.name, parent.kind, "", (), 0.0, parent.content_hash, (), {}
+                parent.name, parent.kind, "", (), 0.0, parent.content_hash, (), {}, {}
             )
     names = tuple(dict.fromkeys(parent.name for parent in parents))
     found[manifest.content_hash] = Step(
         artifact.name, manifest.kind, manifest.stage, names, manifest.seconds,
-        manifest.content_hash, _read_history(artifact.path), _read_routing(artifact.path),
+        manifest.content_hash, _read_history(artifact.path),
+        _read_layers(artifact.path / "routing.json"), _read_layers(artifact.path / "router.json"),
     )  # fmt: skip
 
 
@@ -89,14 +92,14 @@ def _read_history(folder: Path) -> tuple[dict[str, Any], ...]:
     return tuple(good)
 
 
-def _read_routing(folder: Path) -> dict[str, Any]:
-    value = _read_json(folder / "routing.json")
+def _read_layers(path: Path) -> dict[str, Any]:
+    value = _read_json(path)
     if value is None:
         return {}
     if not isinstance(value, dict) or not isinstance(value.get("layers"), list):
         raise ArtifactError(
-            f"{folder / 'routing.json'}: expected an object with 'layers', the load of each "
-            "expert; make the checkpoint again"
+            f"{path}: expected an object with 'layers', a list of a figure of each expert; make "
+            "the checkpoint again"
         )
     return value
 

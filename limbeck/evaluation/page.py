@@ -19,7 +19,10 @@ from limbeck.evaluation.asking import Asked, count_correct
 from limbeck.evaluation.charts import Bilingual, Point
 from limbeck.evaluation.lineage import Step
 
-NOT_CURVES = frozenset({"step", "lr", "gradient_norm", "tokens", "seconds", "phase"})
+NOT_CURVES = frozenset(
+    {"step", "lr", "gradient_norm", "tokens", "seconds", "phase", "own_answers",
+     "own_answer_tokens", "own_ended_ratio"}
+)  # fmt: skip
 REFERENCE_TITLES = {
     "full": Bilingual("参考·完整", "ref. full"),
     "distilled": Bilingual("参考·蒸馏", "ref. distilled"),
@@ -56,6 +59,7 @@ def render_html(
         specialties=list(dict.fromkeys(name for row in rows for name in row["specialties"])),
         titles=titles,
         load=_load(routing, titles),
+        missed=[(step, _missed(step.missed)) for step in steps if step.missed],
         steps=steps,
         longest_seconds=max([step.seconds for step in steps], default=0.0) or 1.0,
         examples=_examples(answers, headline_tasks=report["headline_tasks"]),
@@ -159,7 +163,8 @@ def _scatter(
 
 def _curve(step: Step) -> str:
     """The training curve of one checkpoint: its loss and the parts of it."""
-    names = [name for name in step.history[0] if name not in NOT_CURVES]
+    known = dict.fromkeys(name for point in step.history for name in point)
+    names = [name for name in known if name not in NOT_CURVES]
     phases = list(dict.fromkeys(str(point.get("phase", "")) for point in step.history))
     series = {}
     for phase in phases:
@@ -208,6 +213,13 @@ def _load(routing: Mapping[str, Any], titles: Mapping[str, Bilingual]) -> dict[s
         named[""] = Bilingual("（未分科）", "(no specialty)")
         found["by_specialty"] = Markup(charts.strips(by_specialty, labels=named))
     return found
+
+
+def _missed(found: Mapping[str, Any]) -> Markup:
+    """How far a student is from its teacher where each expert is the first choice, per layer."""
+    rows = {str(number): row for number, row in zip(found["numbers"], found["layers"], strict=True)}
+    labels = {name: Bilingual(f"第 {name} 层", f"layer {name}") for name in rows}
+    return Markup(charts.strips(rows, labels=labels))
 
 
 def _balance(layer: Sequence[int | float]) -> dict[str, int | float]:

@@ -5,7 +5,7 @@ Left out: making batches (`limbeck.data.batching`) and a teacher's targets (`tar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class Batch:
     """False where padded."""
     images: Images | None = None
     """None where no sequence holds any, so that text costs what it costs without an encoder."""
+    written: Literal["before", "student"] = "before"
+    """Whether records hold the answers, or the model in training wrote them a moment ago."""
 
     @property
     def pixels(self) -> Float[Tensor, "images channels height width"] | None:
@@ -56,6 +58,7 @@ class Batch:
             self.rows.to(device),
             self.tokens.to(device),
             None if self.images is None else self.images.to(device),
+            self.written,
         )
 
 

@@ -2,7 +2,8 @@
 
 Gated experts side by side are one wider gated layer: rows of gate and up concatenated, columns of
 down concatenated and scaled by each expert's weight, give exactly the experts' weighted sum
-(arXiv:2605.28207). Left out: attention, embeddings and norms (`inheriting.py`).
+(arXiv:2605.28207). Shared experts, which every token passes, come first, at full weight. Left
+out: attention, embeddings and norms (`inheriting.py`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -85,23 +86,53 @@ def pick_channels(
 ) -> Channels:  # fmt: skip
     """Expert, channel and weight of each channel of the student: whole experts by use.
 
-    Weights are the experts' use over that of the taken ones, so that they add up to one, as a
-    gate's do. Of the last expert, where the width does not divide, the channels of the largest
+    Weights are the experts' use, scaled so that those taken add up to what the gate gives a token
+    on average. Of the last expert, where the width does not divide, the channels of the largest
     norms are taken. Fewer than asked for where the experts hold no more.
     """
     width = down.shape[2]
     order = use.argsort(descending=True, stable=True)[: -(-num_channels // width)]
-    weights = use[order] / use[order].sum().clamp(min=1e-12)
+    weights = use[order] * (use.sum() / use[order].sum().clamp(min=1e-12))
     owners, channels, shares = [], [], []
     for expert, weight in zip(order.tolist(), weights.tolist(), strict=True):
         left = min(width, num_channels - sum(map(len, channels)))
-        gate, up = gate_up[expert].chunk(2, dim=0)
-        norms = gate.norm(dim=1) * up.norm(dim=1) * down[expert].norm(dim=0)
-        taken = norms.topk(left).indices.sort().values
+        taken = _strongest(gate_up[expert], down[expert], count=left)
         channels.append(taken)
         owners.append(torch.full((left,), expert))
         shares.append(torch.full((left,), weight))
+    if not owners:
+        return order, order.clone(), weights
     return torch.cat(owners), torch.cat(channels), torch.cat(shares)
+
+
+def _strongest(
+    gate_up: Float[Tensor, "twice hidden"], down: Float[Tensor, "hidden width"], *, count: int
+) -> Int[Tensor, " channels"]:
+    """The channels with the largest product of norms, in their order."""
+    gate, up = gate_up.chunk(2, dim=0)
+    norms = gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0)
+    return norms.topk(count).indices.sort().values
+
+
+def find_shared(mlp: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Gate and up stacked, and down, of the experts that every token passes; None without any.
+
+    Raises:
+        CheckpointError: a gate of their own weighs them.
+    """
+    shared = getattr(mlp, "shared_expert", None) or getattr(mlp, "shared_experts", None)
+    if shared is None:
+        return None
+    if hasattr(mlp, "shared_expert_gate"):
+        raise CheckpointError(
+            f"{type(mlp).__name__}: a gate weighs its shared expert token by token, which no fixed "
+            "weight stands for; leave inherit_experts out"
+        )
+    gate, up, down = (
+        shared.get_parameter(f"{name}.weight").float()
+        for name in ("gate_proj", "up_proj", "down_proj")
+    )
+    return torch.cat([gate, up]), down
 
 
 @torch.no_grad()
@@ -116,7 +147,7 @@ def condense(
     Raises:
         CheckpointError: widths, layouts or activations do not fit.
     """
-    own_layers = find_layers(student)[1]
+    own_layers, layers = find_layers(student)[1], find_layers(teacher)[1]
     uses = measure_use(teacher, batches=batches)
     sources = find_experts(teacher)
     taken: list[list[int]] = []
@@ -136,15 +167,22 @@ def condense(
                 f"the teacher's experts have hidden {gate_up.shape[2]}, the student {hidden}; give "
                 "the student the teacher's `hidden`, or leave inherit_experts out"
             )
+        filled = 0
+        shared = find_shared(layers[layer].get_submodule("mlp"))
+        if shared is not None:
+            every = _strongest(*shared, count=min(num_channels, shared[1].shape[1]))
+            filled = len(every)
+            gate, up = shared[0].chunk(2, dim=0)
+            _write(mlp, slice(0, filled), gate=gate[every], up=up[every], down=shared[1].T[every])
         owners, channels, shares = pick_channels(
-            use, gate_up=gate_up, down=down, num_channels=num_channels
+            use, gate_up=gate_up, down=down, num_channels=num_channels - filled
         )
         gate, up = gate_up.chunk(2, dim=1)
-        filled = len(owners)
-        mlp.gate_proj.weight[:filled] = gate[owners, channels]
-        mlp.up_proj.weight[:filled] = up[owners, channels]
-        mlp.down_proj.weight[:, :filled] = (down[owners, :, channels] * shares[:, None]).T
-        copied += 3 * filled * hidden
+        _write(
+            mlp, slice(filled, filled + len(owners)), gate=gate[owners, channels],
+            up=up[owners, channels], down=down[owners, :, channels] * shares[:, None],
+        )  # fmt: skip
+        copied += 3 * (filled + len(owners)) * hidden
         chosen = owners.unique().tolist()
         taken.append(chosen)
         held.append(float(use[chosen].sum() / use.sum().clamp(min=1e-12)))
@@ -153,3 +191,10 @@ def condense(
         "gate_weight_ratios": held,
         "copied_ratio": copied / sum(item.numel() for item in student.parameters()),
     }
+
+
+def _write(mlp: Any, place: slice, *, gate: Tensor, up: Tensor, down: Tensor) -> None:
+    """Put channels, one a row, into a gated layer."""
+    mlp.gate_proj.weight[place] = gate
+    mlp.up_proj.weight[place] = up
+    mlp.down_proj.weight[:, place] = down.T

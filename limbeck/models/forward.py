@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from limbeck.models.capturing import Heads, listen
 from limbeck.models.experts import Routing
 from limbeck.models.vision import LimbeckVisionForCausalLM
 
@@ -31,6 +32,8 @@ class Kept(NamedTuple):
     """Of every token of the batch; empty for a dense model."""
     images: Float[Tensor, "images hidden"] | None = None
     """Each image as the mean of its tokens; None for a batch without images."""
+    heads: tuple[Heads, ...] = ()
+    """Of the layers whose attention was asked for, at all positions."""
 
 
 class KeptForward(nn.Module):
@@ -46,12 +49,15 @@ class KeptForward(nn.Module):
         keep: Bool[Tensor, "batch tokens"],
         layers: Sequence[int] = (),
         pixels: Float[Tensor, "images channels height width"] | None = None,
+        *,
+        attended: Sequence[int] = (),
     ) -> Kept:
         """Outputs at the kept positions; right-padded batches need no mask under causality.
 
         `layers` counts from 1 (after the first layer); the last is after the final norm. `pixels`
         are the images of the whole batch, in reading order; where the tokens hold no place for
-        them they are only encoded.
+        them they are only encoded. `attended` are layers whose queries, keys and values are wanted,
+        of a model made ready for it (`capturing.py`).
         """
         given: dict[str, Tensor] = {"input_ids": input_ids}
         seen = None
@@ -62,7 +68,8 @@ class KeptForward(nn.Module):
                 given = {"inputs_embeds": model.place_images(input_ids, seen)}
         plain = self.model.config.get_text_config().model_type in PLAIN_HEADS
         body = self.model.get_decoder() if plain else self.model
-        output = body(**given, use_cache=False, output_hidden_states=bool(layers))
+        with listen([layer - 1 for layer in attended]) as heard:
+            output = body(**given, use_cache=False, output_hidden_states=bool(layers))
         if plain:
             head = cast(nn.Module, self.model.get_output_embeddings())
             logits = head(output.last_hidden_state[keep])
@@ -70,7 +77,8 @@ class KeptForward(nn.Module):
             logits = output.logits[keep]
         hidden = tuple(output.hidden_states[layer][keep] for layer in layers)
         routing = getattr(output, "routing", None) or ()
-        return Kept(logits, hidden, routing, None if seen is None else seen.mean(dim=1))
+        heads = tuple(cast(Heads, heard[layer - 1]) for layer in attended)
+        return Kept(logits, hidden, routing, None if seen is None else seen.mean(dim=1), heads)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from limbeck.contracts.errors import TrainingError
+from limbeck.contracts.errors import DataError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,11 @@ def sample(
     max_new_tokens: int,
     end_id: int,
     generator: torch.Generator,
+    vocab: int = 0,
 ) -> list[Sampled]:
     """So many answers to each prompt, prompt after prompt; the model is left as it was.
+
+    `vocab` leaves only the first so many tokens to draw from; 0 leaves all.
 
     Raises:
         TrainingError: the model's logits are no longer finite numbers.
@@ -71,6 +74,7 @@ def sample(
     model.eval()
     try:
         rows = _Rows(model, prompts, num_samples=num_samples, max_new_tokens=max_new_tokens)
+        last = vocab or None
         for step in range(max_new_tokens):
             if not bool(rows.logits.isfinite().all()):
                 raise TrainingError(
@@ -79,7 +83,7 @@ def sample(
                 )
             uniform = torch.rand(rows.num_rows, generator=generator, dtype=torch.float64)
             tokens, logs = draw_tokens(
-                rows.logits, uniform=uniform[rows.index].to(rows.logits.device),
+                rows.logits[:, :last], uniform=uniform[rows.index].to(rows.logits.device),
                 temperature=temperature, top_p=top_p,
             )  # fmt: skip
             if not rows.take(step, tokens, logs, ended=tokens == end_id):
@@ -89,6 +93,27 @@ def sample(
         return rows.collect(end_id)
     finally:
         model.train(training)
+
+
+def check_room(
+    model: PreTrainedModel, *, longest_tokens: int, max_tokens: int, max_new_tokens: int, field: str
+) -> None:
+    """Every prompt is whole and leaves room for an answer; `field` names the recipe's setting.
+
+    Raises:
+        DataError: one does not.
+    """
+    if longest_tokens >= max_tokens:
+        raise DataError(
+            f"a question fills batching.max_tokens {max_tokens}, so its answer cannot start: "
+            "raise it"
+        )
+    room = model.config.get_text_config().max_position_embeddings
+    if longest_tokens + max_new_tokens > room:
+        raise DataError(
+            f"a prompt of {longest_tokens} tokens and {field} {max_new_tokens} exceed the model's "
+            f"{room}: lower {field}"
+        )
 
 
 class _Rows:

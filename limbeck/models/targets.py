@@ -4,13 +4,16 @@ Left out: where it comes from (`limbeck.data.signals`) and what it costs to diff
 (`limbeck.objectives`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch
+from limbeck.models.capturing import Heads
 
 
 class Whole(NamedTuple):
@@ -63,6 +66,10 @@ class Targets:
     said: Said
     hidden: tuple[Float[Tensor, "kept teacher_hidden"], ...] = ()
     """Of the layers asked for."""
+    aligned: Aligned | None = None
+    """Where the teacher has another tokenizer: `said` is then of its own tokens and positions."""
+    heads: tuple[Heads, ...] = ()
+    """Of the layers whose attention was asked for."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,9 @@ class Needs:
     """Teacher layers whose hidden states are read, counted from 1."""
     highest: float = 0.0
     """The highest temperature of a schedule; 0 where the temperature stays."""
-    form: Literal["logits", "states"] = "logits"
-    """How a live teacher gives a whole distribution: as `Whole`, or as `Projected`."""
+    form: Literal["logits", "states", "text"] = "logits"
+    """How a live teacher gives a whole distribution: as `Whole`, or as `Projected`; `text` wants
+    one that reads the records' text with its own tokenizer, as `Whole` with what is `aligned`."""
 
 
 @runtime_checkable
@@ -89,4 +97,20 @@ class Teacher(Protocol):
 
     def __call__(self, batch: Batch) -> Targets:
         """What the teacher says at the batch's kept positions."""
+        ...
+
+
+@runtime_checkable
+class Asked(Teacher, Protocol):
+    """A teacher that is asked for layers once the student is known."""
+
+    known: tuple[int, ...]
+    """Layers that it can show, counted from 1, ascending."""
+
+    def ask(self, *, layers: Sequence[int], attended: Sequence[int]) -> None:
+        """From now on give the layers' hidden states, and the others' queries, keys and values.
+
+        Raises:
+            ArtifactError: it has no such layers, or no attention to show.
+        """
         ...

@@ -3,6 +3,7 @@
 OBJECTIVES = {
     "next_token": "limbeck.objectives.likelihood:NextToken",
     "soft_target": "limbeck.objectives.soft_target:SoftTarget",
+    "cross_tokenizer": "limbeck.objectives.crossing:CrossTokenizer",
     "contrastive": "limbeck.objectives.contrast:Contrastive",
     "dpo": "limbeck.objectives.preference:Dpo",
     "grpo": "limbeck.objectives.policy:Grpo",

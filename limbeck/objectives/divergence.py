@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limbeck.models.targets import Sampled, Top
+from limbeck.objectives.outcomes import top_logs
 
 Logs = Float[Tensor, "kept outcomes"]
 Terms = Callable[[Logs, Logs], Logs]
@@ -100,14 +101,9 @@ def top_terms(
     Their sum is a lower bound of the full divergence where that is an f-divergence, equal to it
     when the bucket is empty.
     """
-    scaled = (student_logits.float() / temperature).log_softmax(dim=-1)
-    student_top = scaled.gather(1, said.ids)
-    others = scaled.scatter(1, said.ids, -torch.inf)
-    # All tokens may be top tokens; logsumexp of nothing is -inf and has no gradient.
-    student_tail = others.logsumexp(dim=-1).clamp(min=-80.0)
+    student = top_logs(student_logits, said.ids, temperature=temperature)
     mass = torch.cat([said.logits.float() / temperature, said.tail.float().unsqueeze(1)], dim=1)
     teacher = mass.log_softmax(dim=-1)
-    student = torch.cat([student_top, student_tail.unsqueeze(1)], dim=1)
     held = (teacher > NO_MASS) | (student > NO_MASS)
     # What the teacher rules out costs a mode-seeking student much, yet not infinitely much.
     return torch.where(held, terms(student, teacher.clamp(min=-80.0)), 0.0)

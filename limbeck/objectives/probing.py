@@ -52,12 +52,17 @@ class Probe:
         return _tell(found, when="after training")
 
     def _vocabulary(self) -> str | None:
-        if self.teacher is None:
+        if self.teacher is None or self._foreign():
             return None
         return detecting.judge_vocabulary(
             student_rows=self.student.config.get_text_config().vocab_size,
             teacher_tokens=self.teacher.vocab, tokenizer_tokens=self.tokenizer_tokens,
         )  # fmt: skip
+
+    def _foreign(self) -> bool:
+        """Whether the teacher speaks of tokens of its own, which no label can be held against."""
+        needs = self.config.needs()
+        return needs is not None and needs.form == "text"
 
     @torch.no_grad()
     def _start(self) -> str | None:
@@ -90,7 +95,7 @@ class Probe:
 
     @torch.no_grad()
     def _teacher(self) -> Iterator[str | None]:
-        if self.teacher is None:
+        if self.teacher is None or self._foreign():
             return
         _, labels = find_kept(self.batch.labels)
         needs, vocab = self.config.needs(), self.teacher.vocab

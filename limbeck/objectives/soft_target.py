@@ -1,4 +1,4 @@
-"""Learning from a teacher: softened divergence, hard labels, and matched hidden states.
+"""Learning from a teacher: softened divergence, hard labels, and matched inner states.
 
 L = w T^2 D(teacher, student at T) + (1 - w) CE + m matching, each per kept token (Hinton et al.
 2015, arXiv:1503.02531). Left out: where the teacher's outputs come from (`limbeck.data.signals`).
@@ -10,11 +10,11 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config, choice
-from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.targets import Needs, Teacher
 from limbeck.objectives import DIVERGENCES
 from limbeck.objectives.divergences import ForwardKl
+from limbeck.objectives.layer_maps import ask, settle
 from limbeck.objectives.likelihood import cross_entropy
 from limbeck.objectives.loss import Draws, Forward, Loss, Objective, find_kept
 from limbeck.objectives.matching import Matching, Projections
@@ -32,27 +32,27 @@ class SoftTarget(Config):
     weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     """Share of the teacher; the rest is cross-entropy with the written answer."""
     matching: tuple[Matching, ...] = ()
-    """Pairs of layers whose hidden states are drawn together."""
+    """Layers whose inner states are drawn together."""
 
     def needs(self) -> Needs:
         """What the targets must cover."""
-        return Needs(self.temperature, tuple(pair.teacher_layer for pair in self.matching))
+        pairs = [item for item in self.matching if item.layers == "pair" and item.what == "hidden"]
+        return Needs(self.temperature, tuple(pair.teacher_layer for pair in pairs))
 
     def build(self, *, model: PreTrainedModel, teacher: Teacher) -> Objective:
         """The objective for a student and its teacher.
 
         Raises:
-            CheckpointError: the student has no such layer, or the vocabularies differ.
+            CheckpointError: the student has no such layer, or the teacher shows none.
+            ArtifactError: the teacher has no such layer.
         """
         text = model.config.get_text_config()
-        layers = text.num_hidden_layers
-        for pair in self.matching:
-            if pair.student_layer > layers:
-                raise CheckpointError(
-                    f"matching wants student layer {pair.student_layer}, the student has {layers}"
-                )
+        config = self
+        if self.matching:
+            config = self.replace(matching=settle(self.matching, model=model, teacher=teacher))
+            ask(config.matching, model=model, teacher=teacher)
         return SoftTargetObjective(
-            self, teacher=teacher, vocab=min(teacher.vocab, text.vocab_size),
+            config, teacher=teacher, vocab=min(teacher.vocab, text.vocab_size),
             hidden=text.hidden_size,
         )  # fmt: skip
 
@@ -68,21 +68,29 @@ class SoftTargetObjective(Objective):
         self.projections = Projections(
             config.matching, hidden=hidden, teacher_hidden=teacher.hidden
         )
+        self.layers = [pair.student_layer for pair in self.projections.states]
+        self.attended = [pair.student_layer for pair in self.projections.attended]
 
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """The mixed loss of one micro-batch."""
         keep, labels = find_kept(batch.labels)
-        layers = [pair.student_layer for pair in self.config.matching]
-        output = forward(batch.input_ids, keep, layers, batch.pixels)
+        given = {"attended": self.attended} if self.attended else {}
+        output = forward(batch.input_ids, keep, self.layers, batch.pixels, **given)
         targets = self.teacher(batch)
         logits = output.logits[:, : self.vocab]
         kl = self.config.divergence.total(logits, targets.said, temperature=self.config.temperature)
-        ce = cross_entropy(logits=logits, targets=labels)
-        weight = self.config.weight
-        total = weight * kl + (1 - weight) * ce
-        parts = {"kl": kl.item(), "ce": ce.item()}
-        if layers:
-            matching = self.projections(output.hidden, targets.hidden)
+        if batch.written == "student":  # its own answer is no label to learn
+            total, parts = kl, {"kl": kl.item()}
+        else:
+            ce = cross_entropy(logits=logits, targets=labels)
+            weight = self.config.weight
+            total = weight * kl + (1 - weight) * ce
+            parts = {"kl": kl.item(), "ce": ce.item()}
+        if self.config.matching:
+            matching = self.projections(
+                output.hidden, targets.hidden, student_heads=output.heads,
+                teacher_heads=targets.heads, keep=keep,
+            )  # fmt: skip
             parts["matching"] = matching.item()
             total = total + matching
         return Loss(total, labels.numel(), parts)

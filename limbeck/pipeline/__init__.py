@@ -2,6 +2,6 @@
 
 from limbeck.pipeline.checking import Entry, check
 from limbeck.pipeline.lineage import Line, lineage
-from limbeck.pipeline.running import run, versions
+from limbeck.pipeline.running import open_external, run, versions
 
-__all__ = ["Entry", "Line", "check", "lineage", "run", "versions"]
+__all__ = ["Entry", "Line", "check", "lineage", "open_external", "run", "versions"]

@@ -55,7 +55,7 @@ def check(recipe: Recipe) -> dict[str, Entry]:
     try:
         Assumptions.model_validate(recipe.plan)
     except ValidationError as error:
-        faults.extend(_explain(recipe, (PLAN,), error))
+        faults.extend(explain(recipe, (PLAN,), error))
     order = [] if faults else _order(entries)
     if not faults and len(order) < len(entries):
         circle = [name for name in entries if name not in order]
@@ -81,7 +81,7 @@ def _check_entry(
         faults.append(Fault(f"{name}.stage", str(error), recipe.line(name, "stage")))
         return None
     except ValidationError as error:
-        faults.extend(_explain(recipe, (name,), error))
+        faults.extend(explain(recipe, (name,), error))
         return None
     try:
         missing = [str(path) for path in config.external_paths() if not _exists(path)]
@@ -114,14 +114,14 @@ def _find_value(data: Any, text: str) -> tuple[str, ...] | None:
     return None
 
 
-def _explain(recipe: Recipe, keys: tuple[str | int, ...], error: ValidationError) -> list[Fault]:
+def explain(recipe: Recipe, keys: tuple[str | int, ...], error: ValidationError) -> list[Fault]:
     """Faults with their path in the file; choices nest one validation in another."""
     faults = []
     for item in error.errors():
         where = (*keys, *item["loc"])
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, ValidationError):
-            faults.extend(_explain(recipe, where, inner))
+            faults.extend(explain(recipe, where, inner))
             continue
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":

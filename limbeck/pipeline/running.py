@@ -84,7 +84,7 @@ def _make_or_reuse(
 ) -> Artifact:  # fmt: skip
     inputs: dict[str, tuple[Artifact, ...]] = {}
     for reference in entry.references:
-        artifact = made.get(reference.target) or _open_external(reference)
+        artifact = made.get(reference.target) or open_external(reference)
         inputs[reference.field] = (*inputs.get(reference.field, ()), artifact)
     sources = {str(path): hash_path(path) for path in entry.config.external_paths()}
     key = _hash_key(entry, inputs, sources)
@@ -122,7 +122,8 @@ def _works_on(shop: Path, key: str) -> bool:
     return (shop / "key").is_file() and (shop / "key").read_text(errors="replace") == key
 
 
-def _open_external(reference: Reference) -> Artifact:
+def open_external(reference: Reference) -> Artifact:
+    """The artifact outside the recipe that a reference names: a folder, or a model of the hub."""
     path = Path(reference.target)
     if not is_folder(reference.target):
         fetch = resolve(

@@ -4,6 +4,7 @@ STAGES = {
     "prepare": "limbeck.stages.prepare",
     "train": "limbeck.stages.train",
     "record": "limbeck.stages.record",
+    "label": "limbeck.stages.label",
     "distill": "limbeck.stages.distill",
     "prune": "limbeck.stages.prune",
     "quantize": "limbeck.stages.quantize",

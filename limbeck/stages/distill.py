@@ -1,7 +1,9 @@
 """Student, corpus and teacher (or its signals) to a checkpoint; healing is the same stage."""
 
 import json
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,16 +18,23 @@ from limbeck.contracts.stage import (
     TeacherRef,
     checkpoint_or,
 )
-from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
-from limbeck.data.signals import open_teacher
+from limbeck.data.batching import Batches, BatchingConfig, held_out_batches, part_by_length
+from limbeck.data.ensemble import Teachers, check_teachers, open_teachers
+from limbeck.data.signals import LiveTeacher
 from limbeck.evaluation.likelihood import measure_validation
+from limbeck.evaluation.missing import find_most_missed, measure_misses
 from limbeck.models import MODELS
+from limbeck.models.batch import Batch
 from limbeck.models.condensing import condense
+from limbeck.models.forward import KeptForward
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
+from limbeck.models.unselected import Augmented, Unselected
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
+from limbeck.objectives.layer_maps import settle_objective
 from limbeck.objectives.loss import check_teacher
+from limbeck.objectives.on_policy import OnPolicy
 from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -43,16 +52,22 @@ class Config(StageConfig):
     stage: Literal["distill"]
     student: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
     """A fresh model by description, or a checkpoint to heal or to update."""
-    teacher: TeacherRef
-    """A checkpoint that runs live, or signals recorded once."""
+    teacher: TeacherRef | tuple[TeacherRef, ...]
+    """A checkpoint that runs live, or signals recorded once; or several of them."""
+    teachers: Teachers = Teachers()
+    """How several teachers are one."""
     inherit: CheckpointRef = ""
     """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
     inherit_experts: Literal["none", "most_used"] = "none"
     """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
+    teacher_experts: Unselected = Unselected()
+    """Whether a live mixture of experts is also asked with experts that its router leaves out."""
     corpus: CorpusRef
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
+    on_policy: OnPolicy = OnPolicy()
+    """How often the student's own answers are judged instead of those that the corpus holds."""
     detectors: Literal["on", "off"] = "on"
     """Whether a few records are looked at for signs that little will be learnt."""
     seed: int = 0
@@ -60,7 +75,8 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":
-        check_teacher(self.objective, self.teacher)
+        check_teacher(self.objective, ", ".join(self.teacher_names))
+        check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
         if self.inherit and isinstance(self.student, str):
             raise ValueError(
                 f"inherit: {self.inherit!r} is for a fresh student, yet `student` goes on from "
@@ -71,12 +87,20 @@ class Config(StageConfig):
                 f"inherit_experts: {self.inherit_experts!r} says what to take, not from whom: name "
                 "the teacher's checkpoint in `inherit`"
             )
+        self.on_policy.check(objective=self.objective.kind, select=self.batching.select)
         return self
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """Every teacher, in order; none where the field is empty."""
+        names = (self.teacher,) if isinstance(self.teacher, str) else self.teacher
+        return tuple(filter(None, names))
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
+    config.on_policy.check_teachers(work.inputs["teacher"])
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
     data: Any = {
         "tokenizer": tokenizer,
@@ -85,37 +109,98 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     }
     batches = Batches(corpus.path, **data)
     inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
-    teacher = open_teacher(
-        work.inputs["teacher"], corpus=corpus, batching=config.batching,
+    teacher = open_teachers(
+        work.inputs["teacher"], names=config.teacher_names, config=config.teachers,
+        corpus=corpus, batching=config.batching,
         needs=config.objective.needs(), sees=image_format(student.config),
     )  # fmt: skip
+    live = teacher.model if isinstance(teacher, LiveTeacher) else None
+    teacher = _ask_more(config, teacher)
+    shown = batches.batch(batches.order(0)[:PROBED].tolist())
+    objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
-        config.objective, student, teacher, batches.batch(batches.order(0)[:PROBED].tolist()),
-        tokenizer_tokens=len(tokenizer),
+        objective, student, teacher, shown, tokenizer_tokens=len(tokenizer),
         fresh=not isinstance(config.student, str) and not config.inherit,
     )  # fmt: skip
     warnings = probe.before() if config.detectors == "on" else []
+    own = None
+    if config.on_policy.ratio:
+        assert teacher is not None
+        own = config.on_policy.build(
+            model=student, batches=batches, max_tokens=config.batching.max_tokens,
+            part=partial(part_by_length, config=config.batching), vocab=teacher.vocab,
+            end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, batches.pad),
+            seed=config.training.seed,
+        )  # fmt: skip
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
-        batches=batches,
-        objective=config.objective.build(model=student, teacher=teacher),
+        batches=own or batches,
+        objective=objective.build(model=student, teacher=teacher),
         config=training,
         state=work.state,
         title=work.name,
+        stateful=own,
     )
+    if own is not None:
+        history = own.mark(history)
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.detectors == "on":
-        warnings += probe.after()
+        warnings += probe.after() + ([] if own is None else own.warn())
+    held_out = partial(held_out_batches, corpus.path, **data)
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
         "steps": training.steps,
         "parameters": sum(item.numel() for item in student.parameters()),
+        **({} if own is None else own.measure()),
         **inherited,
-        **measure_validation(student, held_out_batches(corpus.path, **data)),
+        **_name_layers(config, objective),
+        **_report_misses(student, live, held_out(), vocab=len(tokenizer), work=work),
+        **measure_validation(student, held_out()),
     }
+
+
+def _ask_more(config: Config, teacher: Any) -> Any:
+    """The teacher, asked with drawn experts too where the recipe wants it.
+
+    Raises:
+        CheckpointError: it is no live mixture of experts.
+    """
+    draws = config.teacher_experts.draws
+    if not draws:
+        return teacher
+    if not isinstance(teacher, LiveTeacher):
+        raise CheckpointError(
+            f"teacher_experts: draws: {draws} runs the teacher again, which only a live one can; "
+            "name its checkpoint in `teacher`, or remove teacher_experts"
+        )
+    temperature = config.objective.needs().temperature
+    return Augmented(teacher, teacher.model.model, draws=draws, temperature=temperature)
+
+
+def _report_misses(
+    student: PreTrainedModel, teacher: KeptForward | None, batches: Iterator[Batch], *,
+    vocab: int, work: Work,
+) -> dict[str, Any]:  # fmt: skip
+    """Write `router.json`: how far the student is from each expert of a live teacher."""
+    if teacher is None:
+        return {}
+    teacher.to(student.device)
+    misses = measure_misses(student, teacher.model, batches, vocab=vocab)
+    if not misses:
+        return {}
+    (work.folder / "router.json").write_text(json.dumps(misses))
+    return {"missed": {"kl": misses["kl"], "most": find_most_missed(misses)}}
+
+
+def _name_layers(config: Config, objective: Any) -> dict[str, Any]:
+    """Student and teacher layer of each matched pair, where the recipe left them to a map."""
+    if objective == config.objective:
+        return {}
+    pairs = [(pair.student_layer, pair.teacher_layer) for pair in objective.matching]
+    return {"matched_layers": pairs}
 
 
 def _inherit(

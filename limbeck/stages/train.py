@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice
-from limbeck.contracts.errors import DataError, TrainingError
+from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.records import read_records
 from limbeck.contracts.stage import CorpusRef, StageConfig, checkpoint_or
 from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
@@ -29,6 +29,7 @@ from limbeck.models import MODELS
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.loading import load_model, open_start, save_checkpoint
+from limbeck.models.sampling import check_room
 from limbeck.models.sizing import size_model
 from limbeck.models.vision import image_format
 from limbeck.objectives import OBJECTIVES
@@ -150,7 +151,10 @@ def _learn_rollouts(
     path = corpus / "records" / "train.jsonl"
     records = list(read_records(path))
     expected = [records[row].answer for row in asked.rows]
-    _check_room(asked, objective, model=model, max_tokens=config.batching.max_tokens)
+    check_room(
+        model, longest_tokens=int(asked.starts.max()), max_tokens=config.batching.max_tokens,
+        max_new_tokens=objective.max_new_tokens, field="objective.max_new_tokens",
+    )  # fmt: skip
     manner = Manner(**read_manner(corpus))
 
     def judge(text: str, ended: bool, wanted: str) -> dict[str, float]:
@@ -185,24 +189,6 @@ def _place(model: PreTrainedModel) -> PreTrainedModel:
     """The model, where training will happen."""
     nn.Module.to(model, torch.device(str(PartialState().device)))
     return model
-
-
-def _check_room(
-    asked: Batches, objective: Any, *, model: PreTrainedModel, max_tokens: int
-) -> None:  # fmt: skip
-    """Every prompt is whole and leaves room for an answer."""
-    longest = int(asked.starts.max())
-    if longest >= max_tokens:
-        raise DataError(
-            f"a question fills batching.max_tokens {max_tokens}, so its answer cannot start: "
-            "raise it"
-        )
-    room = model.config.max_position_embeddings
-    if longest + objective.max_new_tokens > room:
-        raise DataError(
-            f"a prompt of {longest} tokens and max_new_tokens {objective.max_new_tokens} exceed "
-            f"the model's {room}: lower objective.max_new_tokens"
-        )
 
 
 LESSONS: dict[Draws, Callable[..., Lessons]] = {

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.contracts.progress import track
+from limbeck.contracts.watching import show_step
 from limbeck.models.batch import Batch
 from limbeck.training.budget import Steps, count_steps
 from limbeck.training.engine import EngineStepper, gather_engine, set_up_engine, spread_engine
@@ -204,6 +205,7 @@ class _Run:
                 if step % config.log_interval_steps == 0 or step == steps - 1:
                     self.history.append(point)
                 advance(1, f"loss {point['loss']:.4f}")
+                show_step(step + 1, steps=steps, model=self.model)
                 due = time.monotonic() - saved >= config.save_interval_seconds
                 if step < steps - 1 and share(self.accelerator, due):
                     self._save(step + 1)

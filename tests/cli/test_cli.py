@@ -18,7 +18,7 @@ from limbeck.cli.listing import TABLES
 from limbeck.contracts.answering import Answerer, Size
 from limbeck.contracts.config import resolve
 
-PUBLIC_COMMANDS = ["ask", "check", "list", "plan", "run", "show"]
+PUBLIC_COMMANDS = ["ask", "check", "list", "plan", "run", "show", "tune"]
 FOLDER = chain.ROOT / "recipes"
 # `accelerate` holds files for the launcher, not recipes.
 RECIPES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("tests/*.yaml")])
@@ -86,10 +86,22 @@ def test_no_arguments_show_the_help(invoke):
     assert "Usage" in CliRunner().invoke(app, []).output
 
 
+def _name_models(recipe, folder):
+    """A folder that holds a model of every published name in a recipe, so far as `check` looks."""
+    names = re.findall(r"LIMBECK_MODELS:-models}/([\w.-]+)", recipe.read_text(encoding="utf-8"))
+    for name in set(names):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text('{"model_type": "qwen3"}')
+    return folder
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_passes_check(invoke, path, tmp_path, monkeypatch):
     images = making.draw_discs(tmp_path / "discs.npz", train=2, val=2)
     monkeypatch.setenv("LIMBECK_TEST_IMAGES", str(images))
+    monkeypatch.setenv("LIMBECK_MODELS", str(_name_models(path, tmp_path / "models")))
+    (tmp_path / "alpaca.json").touch()
+    monkeypatch.setenv("ALPACA_FILE", str(tmp_path / "alpaca.json"))
     if "LIMBECK_TESTBED" in path.read_text(encoding="utf-8") and not TESTBED.is_dir():
         pytest.skip("its data lies outside the project and is not here")
     assert f"{path}: no faults" in invoke("check", path).output

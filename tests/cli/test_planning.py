@@ -177,3 +177,18 @@ def test_spans_change_their_unit():
     assert [span(seconds) for seconds in (1.5, 200.0, 8000.0, 10**6, 10**9, 10**13)] == [
         "1.5 s", "3.33 min", "2.22 h", "11.6 days", "31.7 years", "316,881 years",
     ]  # fmt: skip
+
+
+def test_every_live_teacher_is_counted(invoke, tmp_path):
+    recipe = yaml.safe_load(chain.RECIPE.read_text(encoding="utf-8"))
+    entries = {name: recipe[name] for name in ("corpus", "pretrained", "teacher", "student")}
+    entries["student"]["objective"] = {"kind": "soft_target"}
+    found = []
+    for teacher in ("teacher", ["pretrained", "teacher"]):
+        entries["student"]["teacher"] = teacher
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(entries, sort_keys=False))
+        rows = json.loads(invoke(path, "--json").stdout)["rows"]
+        student = next(row for row in rows if row["name"] == "student")
+        found.append(student["training"]["workload"]["frozen_parameters"])
+    assert found[1] == 2 * found[0] > 0

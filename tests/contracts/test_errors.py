@@ -16,6 +16,7 @@ TREE = {
     "CheckpointError": (errors.ArtifactError,),
     "TrainingError": (LimbeckError, ArithmeticError),
     "LaunchError": (LimbeckError, RuntimeError),
+    "EndpointError": (LimbeckError, RuntimeError),
     "ParityError": (LimbeckError, ArithmeticError),
     "BusyError": (LimbeckError, RuntimeError),
 }

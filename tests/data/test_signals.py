@@ -12,6 +12,9 @@ from limbeck.data.signals import LiveTeacher, open_teacher
 from limbeck.models.loading import save_checkpoint
 from limbeck.models.targets import Needs, Top, Whole
 from limbeck.objectives.divergence import forward_kl, forward_kl_with_tail
+from limbeck.objectives.layer_maps import settle
+from limbeck.objectives.matching import Matching
+from limbeck.objectives.soft_target import SoftTarget
 from limbeck.stages import record
 
 BATCHING = BatchingConfig(batch_records=3, accumulation_steps=1)
@@ -108,3 +111,17 @@ def test_signals_of_other_settings_are_refused(made, needs, batching, message):
     _, inputs, signals, _ = made
     with pytest.raises(ArtifactError, match=message):
         open_teacher([signals], corpus=inputs["corpus"][0], batching=batching, needs=needs)
+
+
+def test_layers_by_name_are_over_what_was_recorded_and_attention_is_refused(made, dense):
+    _, inputs, signals, _ = made
+    teacher = open_teacher(
+        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
+    )
+    assert teacher is not None and teacher.known == (1, 2)
+    (last,) = settle([Matching(layers="last")], model=dense, teacher=teacher)
+    assert (last.student_layer, last.teacher_layer) == (2, 2)
+    attention = Matching(what="attention", measure="kl", layers="last")
+    config = SoftTarget(kind="soft_target", matching=(attention,))
+    with pytest.raises(ArtifactError, match="no attention and no values"):
+        config.build(model=dense, teacher=teacher)

@@ -9,7 +9,7 @@ import pytest
 from limbeck.contracts.errors import ArtifactError
 from limbeck.evaluation import formats
 from limbeck.evaluation.charts import Bilingual, Point, fit_axis, lines, scatter, strips
-from limbeck.evaluation.lineage import _read_history, _read_routing
+from limbeck.evaluation.lineage import _read_history, _read_layers
 
 TITLE = Bilingual("步 <1>", "step <1>")
 
@@ -48,7 +48,7 @@ def test_charts_are_well_formed_and_escape_names():
 
 def test_damaged_curves_and_loads_are_named(tmp_path):
     assert _read_history(tmp_path) == ()
-    assert _read_routing(tmp_path) == {}
+    assert _read_layers(tmp_path / "routing.json") == {}
     for text in ("{", "{}", json.dumps([{"step": 1}])):
         (tmp_path / "history.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"history\.json"):
@@ -56,7 +56,7 @@ def test_damaged_curves_and_loads_are_named(tmp_path):
     for text in ("[", "[]", json.dumps({"layer": 1})):
         (tmp_path / "routing.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"routing\.json"):
-            _read_routing(tmp_path)
+            _read_layers(tmp_path / "routing.json")
 
 
 def test_numbers_as_people_read_them():

@@ -46,6 +46,34 @@ def test_the_layer_is_the_fixed_gate_sum_of_the_taken_experts(moe, dense):
         assert 0 < found["gate_weight_ratios"][layer] <= 1
 
 
+@pytest.mark.parametrize("feed_forward", [32, 4])
+def test_shared_experts_come_first_at_full_weight(
+    moe_config, dense_config, tokenizer, feed_forward
+):
+    shared = moe_config.replace(num_shared_experts=1, routed_scale=1.5)
+    teacher = shared.build(tokenizer=tokenizer, seed=0).eval()
+    student = dense_config.replace(feed_forward=feed_forward).build(tokenizer=tokenizer, seed=1)
+    found = condense(student, teacher=teacher, batches=batches())
+    (use, _), (experts, _) = measure_use(teacher, batches=batches()), find_experts(teacher)
+    assert use is not None and experts is not None
+    assert use.sum().item() == pytest.approx(1.5, abs=1e-5)
+    mlp, own = student.model.layers[0].mlp, teacher.model.layers[0].mlp.shared_expert
+    if feed_forward == 4:
+        assert found["experts"][0] == []
+        kept = [row.tolist() in mlp.gate_proj.weight.tolist() for row in own.gate_proj.weight]
+        assert sum(kept) == 4
+        return
+    chosen = found["experts"][0]
+    assert len(chosen) == 3
+    x = torch.randn(7, 16)
+    weights = 1.5 * use[chosen] / use[chosen].sum()
+    expected = own(x) + sum(
+        weight * expert_output(experts, index, x)
+        for weight, index in zip(weights, chosen, strict=True)
+    )
+    torch.testing.assert_close(mlp(x), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_of_the_last_expert_the_strongest_channels_are_taken():
     gate_up, down = torch.ones(2, 6, 4), torch.ones(2, 4, 3)
     down[1, :, 1] = 0.1

@@ -1,5 +1,7 @@
 """The stage: what a student may start from, and what it says of it."""
 
+import json
+
 import pytest
 import torch
 from making import make_artifact
@@ -70,3 +72,43 @@ def test_detectors_speak_and_change_nothing(work, dense_config):
     assert silent["warnings"] == []
     for name, value in load_model(work.folder).state_dict().items():
         assert torch.equal(value, told[name])
+
+
+def test_experts_are_inherited_and_reported(work, moe, dense_config):
+    plain = distill.run(config(dense_config), work=work)
+    metrics = distill.run(config(dense_config, inherit_experts="most_used"), work=work)
+    assert metrics["inherited_ratio"] > plain["inherited_ratio"]
+    assert [len(layer) for layer in metrics["experts"]] == [4, 4]
+    mlp = load_model(work.folder).model.layers[1].mlp
+    gates = moe.model.layers[1].mlp.experts.gate_up_proj[metrics["experts"][1], :8]
+    found = mlp.gate_proj.weight.unflatten(0, (4, 8))
+    for gate in gates:
+        assert any(torch.allclose(gate, other, atol=1e-6) for other in found)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"layers": "searched"}, {"layers": "uniform", "measure": "cka"},
+        {"what": "attention", "measure": "kl", "layers": "last"},
+        {"what": "values", "measure": "kl", "layers": "uniform", "relation_heads": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_layers_are_matched_by_name(work, dense_config, item):
+    objective = {"kind": "soft_target", "matching": [item]}
+    metrics = distill.run(config(dense_config, objective=objective), work=work)
+    wanted = [(2, 2)] if item["layers"] == "last" else [(1, 1), (2, 2)]
+    assert metrics["matched_layers"] == wanted
+    history = json.loads((work.folder / "history.json").read_text())
+    assert history[0]["matching"] > 0
+    assert not any("projections" in name for name in load_model(work.folder).state_dict())
+
+
+def test_unselected_experts_are_asked_and_what_is_missed_is_told(work, dense_config):
+    drawn = distill.run(config(dense_config, teacher_experts={"draws": 2}), work=work)
+    told = json.loads((work.folder / "router.json").read_text())
+    assert told["kl"] == drawn["missed"]["kl"] > 0
+    assert [len(layer) for layer in told["layers"]] == [8, 8]
+    plain = distill.run(config(dense_config), work=work)
+    assert plain["kl"] != drawn["kl"] and plain["missed"]["kl"] == pytest.approx(told["kl"])

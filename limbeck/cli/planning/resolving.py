@@ -100,14 +100,16 @@ class Resolver:
         self.made[entry.name] = found.made
         return found
 
-    def find_live_teacher(self, entry: Entry) -> PreTrainedConfig | None:
-        """The model that runs beside the trained one; None where there is none, or its signals."""
-        teacher = _target(entry, "teacher")
-        if not teacher or not hasattr(entry.config, "training"):
-            return None
-        if teacher in self.made:
-            return self.made[teacher]
-        return _read_config(teacher) if (Path(teacher) / "config.json").is_file() else None
+    def find_live_teachers(self, entry: Entry) -> list[PreTrainedConfig]:
+        """The models that run beside the trained one; none where there are only signals."""
+        if not hasattr(entry.config, "training"):
+            return []
+        names = [item.target for item in entry.references if item.field == "teacher"]
+        return [
+            self.made[name] if name in self.made else _read_config(name)
+            for name in names
+            if name in self.made or (Path(name) / "config.json").is_file()
+        ]
 
 
 def count_reads(entry: Entry) -> int:

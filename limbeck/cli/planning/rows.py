@@ -146,14 +146,16 @@ def _plan_training(
     step_tokens = step_records * reads * known.record_tokens
     training = settings.training.settle(tokens_per_step=step_tokens)
     num_tokens = int(training.steps * step_tokens)
-    teacher = resolver.find_live_teacher(entry)
+    teachers = resolver.find_live_teachers(entry)
     workload = Workload(
         records=batching.batch_records * reads,
         record_tokens=resolver.know(entry).longest_tokens,
         precision=settings.training.precision,
         recomputing=settings.training.gradient_checkpointing,
         objective="distill" if getattr(settings, "teacher", "") else "next_token",
-        frozen_parameters=size_model(teacher, context_tokens=1).parameters if teacher else 0,
+        frozen_parameters=sum(
+            size_model(teacher, context_tokens=1).parameters for teacher in teachers
+        ),
         reference_parameters=size.parameters if reads > 1 else 0,
     )
     fit = fit_training(size, workload, cards)

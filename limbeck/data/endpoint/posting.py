@@ -1,0 +1,195 @@
+"""One attempt to ask an OpenAI-compatible server: where it is, what its key is, what came back.
+
+Left out: when to try again, and what it may cost (`calling.py`).
+"""
+
+import asyncio
+import email.utils
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
+
+import httpx2
+from pydantic import Field, field_validator, model_validator
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import EndpointError
+
+TAKEN = frozenset(
+    {"messages", "model", "stream", "n", "temperature", "logprobs", "top_logprobs", "max_tokens",
+     "max_completion_tokens"}
+)  # fmt: skip
+"""Fields of a request that are not for `extra`."""
+SECRET_CHARS = 8
+SHOWN_CHARS = 300
+
+
+class EndpointConfig(Config):
+    """A model behind an OpenAI-compatible server, and how it may be asked."""
+
+    url: str
+    """Up to the version, as `http://localhost:8000/v1`."""
+    model: Annotated[str, Field(min_length=1)]
+    """Its name there."""
+    served_as: str = ""
+    """The name that its responses give, where that does not begin with `model`."""
+    key_variable: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    """The environment variable that holds the API key, never the key itself; empty: none."""
+    max_concurrent: Annotated[int, Field(gt=0)] = 8
+    """Records that are asked about at the same time."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Of one call, until the whole answer is there."""
+    max_retries: Annotated[int, Field(ge=0)] = 5
+    """Of one call, after no answer, a broken one, or a status that asks to come again."""
+    retry_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Wait before the first retry; it doubles, unless the server says how long (Retry-After)."""
+    longest_wait_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """A server that asks for a longer wait stops the run."""
+    input_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of a million tokens, in any currency."""
+    output_price: Annotated[float, Field(ge=0)] = 0.0
+    """Of a million tokens, in the same currency."""
+    most_cost: Annotated[float, Field(ge=0)] = 0.0
+    """Of all calls for this entry, earlier runs included, in that currency; 0: no limit."""
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the longest answer."""
+    extra: Mapping[str, Any] = {}
+    """Further fields of every request, as the server knows them."""
+
+    @field_validator("extra")
+    @classmethod
+    def _check_extra(cls, extra: Mapping[str, Any]) -> Mapping[str, Any]:
+        if taken := sorted(extra.keys() & TAKEN):
+            raise ValueError(f"{taken} are set by other fields, or not to be set; remove them")
+        return extra
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected an address such as http://localhost:8000/v1")
+        _ = parts.port  # a ValueError where it is no number
+        if parts.username or parts.password or parts.query:
+            raise ValueError("an address is recorded, so it must hold no key; use key_variable")
+        return url.rstrip("/").removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _check_prices(self) -> "EndpointConfig":
+        if self.most_cost and not (self.input_price or self.output_price):
+            raise ValueError("most_cost limits nothing without input_price and output_price")
+        return self
+
+
+@dataclass
+class Failure:
+    """An attempt that brought no answer."""
+
+    status: int
+    message: str
+    wait_seconds: float | None = None
+    lost: bool = False
+    """Whether the server may have computed, and charge for, an answer that never came."""
+
+
+class Line:
+    """Posts requests, with the key; what it gives back never holds it."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        """Raises: EndpointError: the key is not set, or stands in the recipe."""
+        self.config = config
+        key = read_key(config)
+        # A placeholder such as "none" is no secret, and may stand anywhere.
+        self._secret = key if len(key) >= SECRET_CHARS else ""
+        self._client = httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=config.timeout_seconds,
+            limits=httpx2.Limits(max_connections=config.max_concurrent),
+        )
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._client.aclose()
+
+    async def post(self, body: Mapping[str, Any]) -> dict[str, Any] | Failure:
+        """The response to one request, or why there is none."""
+        try:
+            async with asyncio.timeout(self.config.timeout_seconds):
+                response = await self._client.post(
+                    f"{self.config.url}/chat/completions", json=dict(body)
+                )
+        except (TimeoutError, httpx2.TimeoutException):
+            return Failure(0, f"no answer in {self.config.timeout_seconds:g} s", lost=True)
+        except httpx2.HTTPError as error:
+            lost = not isinstance(error, httpx2.ConnectError)
+            return Failure(0, f"{type(error).__name__} {self._hide(str(error))}", lost=lost)
+        if response.status_code != 200:
+            wait = _read_wait(response.headers.get("retry-after", ""))
+            text = self._hide(response.text) or "nothing more"
+            return Failure(response.status_code, f"status {response.status_code}: {text}", wait)
+        try:
+            value = response.json()
+            if not isinstance(value["choices"][0]["message"], dict):
+                raise TypeError("'message' is no object")
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+            text = self._hide(response.text) or "nothing"
+            return Failure(200, f"not a chat completion: {text}", lost=True)
+        # A server may echo what it was sent; a key in a journal would be a key in a backup.
+        if self._secret:
+            return json.loads(json.dumps(value).replace(self._secret, "***"))
+        return value
+
+    def _hide(self, text: str) -> str:
+        return (text.replace(self._secret, "***") if self._secret else text)[:SHOWN_CHARS]
+
+
+def read_key(config: EndpointConfig) -> str:
+    """The API key; empty where none is named.
+
+    Raises:
+        EndpointError: the variable is not set, or the recipe itself holds the key.
+    """
+    key = os.environ.get(config.key_variable, "").strip() if config.key_variable else ""
+    if config.key_variable and not key:
+        raise EndpointError(
+            f"the environment variable {config.key_variable!r}, which key_variable names, is "
+            "not set or empty; export the API key in it"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise EndpointError(
+            f"the environment variable {config.key_variable!r} holds no API key: it has characters "
+            "that a header cannot have; export the key alone"
+        )
+    if len(key) >= SECRET_CHARS and key in config.model_dump_json():
+        raise EndpointError(
+            "the API key stands in the recipe, which is recorded; take it out and leave it in the "
+            f"environment variable {config.key_variable!r} alone"
+        )
+    return key
+
+
+def read_usage(response: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens in and out; nothing where the server does not tell."""
+    found = response.get("usage")
+    names = ("prompt_tokens", "completion_tokens")
+    counts = [found.get(name) for name in names] if isinstance(found, dict) else []
+    if not counts or not all(isinstance(count, int) and count >= 0 for count in counts):
+        return {}
+    return cast(dict[str, int], dict(zip(names, counts, strict=True)))
+
+
+def _read_wait(text: str) -> float | None:
+    """Seconds of a Retry-After header, which holds a number or a date."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(UTC)).total_seconds()) if when.tzinfo else None

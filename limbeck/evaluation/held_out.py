@@ -1,0 +1,80 @@
+"""Validation records as questions: what choices between models may be guided by.
+
+The questions of a corpus and its test records only measure, and are never read for this. Left out:
+asking (`asking.py`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from limbeck.contracts.errors import DataError, LeakError
+from limbeck.contracts.records import Question, Record, read_jsonl, read_records
+from limbeck.evaluation.metrics import normalise, split_items
+
+TASK = "validation"
+"""Of no table, so that a question is judged by its form."""
+
+
+def read_held_out(folder: Path, *, max_questions: int) -> tuple[Question, ...]:
+    """At most so many validation records as questions, drawn by a hash of their ids, in order.
+
+    An answer of several items is judged as a list, any other exactly. Records with images, earlier
+    turns or no question are left out.
+
+    Raises:
+        DataError: there is none.
+        LeakError: one of them is trained on, or stands among what only measures.
+    """
+    path = folder / "records" / "validation.jsonl"
+    records = [
+        record
+        for record in read_records(path)
+        if record.question and not record.images and not record.history
+    ]
+    if not records:
+        raise DataError(
+            "no record has a question that a text alone can answer; hold more out with "
+            "splits.validation_ratio, or set tune.metric: likelihood",
+            path=path,
+        )
+    chosen = sorted(records, key=lambda record: _digest(record.id))[:max_questions]
+    questions = [_as_question(record) for record in chosen]
+    check_apart(folder, questions=questions)
+    questions.sort(key=lambda item: (item.form, len(item.question), item.id))
+    return tuple(questions)
+
+
+def check_apart(folder: Path, *, questions: Sequence[Question]) -> None:
+    """Nothing, when no question or group stands in training, in test records or in evaluation.
+
+    Raises:
+        LeakError: one does.
+    """
+    texts = {normalise(question.question): question for question in questions}
+    groups = {question.group: question for question in questions if question.group}
+    others = [folder / "records" / "train.jsonl", folder / "records" / "test.jsonl"]
+    others += sorted((folder / "questions").glob("*.jsonl"))
+    for path in others:
+        for line, value in enumerate(read_jsonl(path), start=1):
+            shared = texts.get(normalise(str(value.get("question", ""))))
+            shared = shared or groups.get(str(value.get("group", "")))
+            if shared is not None:
+                raise LeakError(
+                    f"validation record {shared.id!r} is asked here too: {shared.question!r}; "
+                    "split by question group and make the corpus again",
+                    path=path,
+                    line=line,
+                )
+
+
+def _as_question(record: Record) -> Question:
+    items = split_items(record.answer, known=())
+    return Question(
+        record.id, TASK, record.question, (record.answer,), "list" if len(items) > 1 else "single",
+        specialty=record.specialty, group=record.group,
+    )  # fmt: skip
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,254 @@
+"""Corpus and a model behind a server to a corpus whose training answers are that model's.
+
+Only training records are sent. Left out: asking (`limbeck.data.endpoint`), and learning from what
+was said, which `train` and `distill` do.
+"""
+
+import asyncio
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from limbeck.contracts.artifacts import MANIFEST, Artifact, Kind, Work, hash_file, write_atomically
+from limbeck.contracts.errors import DataError, EndpointError, UnknownNameError
+from limbeck.contracts.progress import track
+from limbeck.contracts.records import Question, Record, read_jsonl, read_records, write_jsonl
+from limbeck.contracts.stage import CorpusRef, StageConfig
+from limbeck.data.card import read_manner
+from limbeck.data.endpoint.aligning import TokenTable
+from limbeck.data.endpoint.calling import CallError, Endpoint
+from limbeck.data.endpoint.journal import Journal
+from limbeck.data.endpoint.labelling import (
+    Answers,
+    Labelled,
+    Labeller,
+    Logprobs,
+    Preferences,
+    Score,
+    label_all,
+)
+from limbeck.data.endpoint.posting import EndpointConfig
+from limbeck.data.endpoint.teaching import Description, write_labels
+from limbeck.data.splitting import check_leaks
+from limbeck.evaluation.metrics import entity_f1
+from limbeck.models.loading import load_tokenizer
+from limbeck.objectives import REWARDS
+from limbeck.objectives.rewards import Manner, Said, score
+
+TRAIN = Path("records") / "train.jsonl"
+SHOWN = 20
+"""Tokens without an equal that the metrics name."""
+
+
+class Config(StageConfig):
+    """Let a model behind an OpenAI-compatible server answer a corpus's training questions."""
+
+    make: ClassVar[Kind] = "corpus"
+    stage: Literal["label"]
+    corpus: CorpusRef
+    endpoint: EndpointConfig
+    write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")]
+    """What to write: answers, preferences or logprobs."""
+    system: str = ""
+    """Said before every question; empty: nothing is."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 512
+    """Longest answer, in the server's tokens; one that is cut off there counts as failed."""
+    failed: Literal["leave_out", "keep"] = "leave_out"
+    """What becomes of records that got no usable answer: they go, or keep the answer they had."""
+    most_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """More failed records of those asked about stop the run, so that it can be mended first."""
+
+    @model_validator(mode="after")
+    def _check_rewards(self) -> "Config":
+        if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
+            for name in self.write.better_by:
+                if name not in REWARDS:
+                    raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
+        return self
+
+
+def run(config: Config, *, work: Work) -> dict[str, Any]:
+    """Write the corpus, and `failed.jsonl` with every record that got no answer."""
+    corpus = work.one("corpus")
+    records = list(read_records(corpus.path / TRAIN))
+    _check_held_out(records, corpus=corpus)
+    rows = [row for row, item in enumerate(records) if item.question and not item.images]
+    asked = [records[row] for row in rows]
+    if not asked:
+        raise DataError(
+            "no training record is a question without images, so there is nothing to ask; "
+            "prepare others",
+            path=corpus.path / TRAIN,
+        )
+    table = TokenTable(load_tokenizer(corpus.path / "tokenizer"))
+    journal = Journal(work.lasting / "calls.jsonl")
+    endpoint, found = asyncio.run(_ask(asked, config, work.name, corpus, journal, table))
+    results = dict(zip(rows, found, strict=True))
+    failures = [
+        (records[row].id, item) for row, item in results.items() if isinstance(item, CallError)
+    ]
+    _check_failures(failures, num_asked=len(asked), config=config, journal=journal)
+    kept = [
+        row for row in range(len(records))
+        if config.failed == "keep" or not isinstance(results.get(row), CallError)
+    ]  # fmt: skip
+    labelled = [results.get(row) for row in kept]
+    shutil.copytree(
+        corpus.path, work.folder, dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns(MANIFEST, "card.html", "labels", "failed.jsonl"),
+    )  # fmt: skip
+    write_jsonl(
+        work.folder / TRAIN,
+        [
+            item.record if isinstance(item, Labelled) else records[row]
+            for row, item in zip(kept, labelled, strict=True)
+        ],
+    )
+    write_jsonl(
+        work.folder / "failed.jsonl",
+        [{"id": id_, "reason": error.reason, "detail": error.detail} for id_, error in failures],
+    )
+    metrics = {
+        "asked": len(asked), "labelled": len(asked) - len(failures),
+        "failed": _count(failures), "not_asked": len(records) - len(asked),
+        "calls": endpoint.num_calls, "reused_calls": endpoint.num_reused, "cost": journal.spent,
+        **_describe(labelled, config),
+    }  # fmt: skip
+    if isinstance(config.write, Logprobs):
+        description = Description(
+            model=config.endpoint.model, vocab=table.vocab,
+            top=min(config.write.top, table.vocab - 1),
+            tokenizer_hash=hash_file(corpus.path / "tokenizer" / "tokenizer.json"),
+        )  # fmt: skip
+        write_labels(
+            work.folder,
+            [item.labels if isinstance(item, Labelled) else None for item in labelled],
+            description=description,
+        )
+    _note_on_card(work.folder / "card.json", config)
+    return metrics
+
+
+async def _ask(
+    asked: Sequence[Record], config: Config, title: str, corpus: Artifact, journal: Journal,
+    table: TokenTable,
+) -> tuple[Endpoint, list[Labelled | CallError]]:  # fmt: skip
+    endpoint = Endpoint(config.endpoint, journal=journal)
+    labeller = Labeller(
+        endpoint, write=config.write, system=config.system, max_new_tokens=config.max_new_tokens,
+        score=_choose(config.write, corpus=corpus.path), table=table,
+    )  # fmt: skip
+    with track(title, total=len(asked), unit="record") as advance:
+        return endpoint, await label_all(asked, labeller=labeller, advance=advance)
+
+
+def _choose(write: Answers | Preferences | Logprobs, *, corpus: Path) -> Score:
+    """How answers are compared."""
+    if not isinstance(write, Preferences) or write.better_by == "agreement":
+        return lambda texts, record: agreement_ratios(texts)
+    weights = write.better_by
+    assert not isinstance(weights, str)
+    manner = Manner(**read_manner(corpus))
+
+    def judge(texts: Sequence[str], record: Record) -> list[float]:
+        wanted = record.answer
+        said = [Said(text, True, wanted, entity_f1(text, expected=[wanted])) for text in texts]
+        return [score(item, manner=manner, weights=weights)["reward"] for item in said]
+
+    return judge
+
+
+def agreement_ratios(texts: Sequence[str]) -> list[float]:
+    """Each answer's mean entity F1 with all others.
+
+    What a model says more often is more often right (self-consistency, Wang et al. 2022,
+    arXiv:2203.11171).
+    """
+    return [
+        sum(
+            entity_f1(text, expected=[other])
+            for place, other in enumerate(texts)
+            if place != index
+        ) / (len(texts) - 1)
+        for index, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+def _check_held_out(records: Sequence[Record], *, corpus: Artifact) -> None:
+    """Raises: LeakError: a question of an evaluation would be sent."""
+    held_out = [
+        record
+        for split in ("validation", "test")
+        for record in read_records(corpus.path / "records" / f"{split}.jsonl")
+    ]
+    questions = [
+        Question.from_json(value)
+        for path in sorted((corpus.path / "questions").glob("*.jsonl"))
+        for value in read_jsonl(path)
+    ]
+    check_leaks(records, held_out=held_out, questions=questions)
+
+
+def _count(failures: Sequence[tuple[str, CallError]]) -> dict[str, int]:
+    return dict(Counter(error.reason for _, error in failures).most_common())
+
+
+def _check_failures(
+    failures: Sequence[tuple[str, CallError]], *, num_asked: int, config: Config, journal: Journal
+) -> None:
+    """Raises: EndpointError: more records failed than may."""
+    allowed = config.most_failed_ratio * num_asked
+    if len(failures) <= allowed and len(failures) < num_asked:
+        return
+    id_, error = failures[0]
+    raise EndpointError(
+        f"{len(failures):,} of {num_asked:,} records got no usable answer, by reason: "
+        f"{_count(failures)}; the first is {id_}: {error}. Mend that and run again, or "
+        f"raise most_failed_ratio ({config.most_failed_ratio:g}); what was answered is kept in "
+        f"{journal.path}"
+    )
+
+
+def _describe(labelled: Sequence[Any], config: Config) -> dict[str, Any]:
+    """What is told of preferences or log-probabilities."""
+    items = [item for item in labelled if isinstance(item, Labelled)]
+    if isinstance(config.write, Preferences):
+        pairs = sum(bool(item.record.rejected) for item in items)
+        if not pairs:
+            raise DataError(
+                "no question got two answers of which one is better; raise write.temperature or "
+                "write.samples, or compare them by other rewards"
+            )
+        reasons = Counter(item.without_pair for item in items if item.without_pair)
+        return {"pairs": pairs, "without_pair": dict(reasons)}
+    if not isinstance(config.write, Logprobs):
+        return {}
+    labels = [item.labels for item in items if item.labels is not None]
+    missed: Counter[str] = sum((Counter(item.missed) for item in labels), Counter())
+    told, aligned = sum(item.told for item in labels), sum(item.aligned for item in labels)
+    if aligned < config.write.least_aligned_ratio * told:
+        raise DataError(
+            f"{aligned:,} of {told:,} places that the server told of are aligned with the corpus's "
+            f"tokenizer, candidates without an equal are {dict(missed.most_common(5))}; lower "
+            "write.least_aligned_ratio, or where the model is of another family, write answers "
+            "instead"
+        )
+    return {
+        "told_places": told, "aligned_places": aligned,
+        "missed_candidates": missed.total(), "missed_tokens": dict(missed.most_common(SHOWN)),
+    }  # fmt: skip
+
+
+def _note_on_card(path: Path, config: Config) -> None:
+    """Say on the corpus's card who answered."""
+    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    card["labelled_by"] = {
+        "model": config.endpoint.model, "url": config.endpoint.url, "kind": config.write.kind
+    }  # fmt: skip
+    text = json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True)
+    write_atomically(path, text + "\n")

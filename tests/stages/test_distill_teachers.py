@@ -1,0 +1,81 @@
+"""A student learns from two teachers that each know another half of the corpus."""
+
+import pytest
+from making import make_artifact
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.records import SPLITS, read_records, write_jsonl
+from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.models.loading import save_checkpoint
+from limbeck.objectives.likelihood import NextToken
+from limbeck.stages import distill, record
+from limbeck.training.loop import TrainingConfig, fit
+
+HALVES = (("心血管内科", "呼吸内科"), ("消化内科", "皮肤科"))
+NAMES = ("heart", "skin")
+BATCHING = {"batch_records": 8, "accumulation_steps": 1, "select": "all"}
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory, corpus, moe_config, tokenizer):
+    """Two teachers, each trained on the records of two specialties alone."""
+    root, found = tmp_path_factory.mktemp("teachers"), []
+    records = list(read_records(corpus / "records" / "train.jsonl"))
+    for seed, (name, specialties) in enumerate(zip(NAMES, HALVES, strict=True)):
+        half = root / f"{name}-corpus"
+        (half / "records").mkdir(parents=True)
+        own = [item for item in records if item.specialty in specialties]
+        for split in SPLITS:
+            write_jsonl(half / "records" / f"{split}.jsonl", own)
+        model = moe_config.build(tokenizer=tokenizer, seed=seed)
+        fit(
+            model, batches=Batches(half, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
+            objective=NextToken(kind="next_token").build(model=model, teacher=None),
+            config=TrainingConfig(steps=60, lr=0.02), state=root / f"{name}-state", title=name,
+        )  # fmt: skip
+        (root / name).mkdir()
+        save_checkpoint(model, tokenizer=tokenizer, folder=root / name)
+        found.append(make_artifact(root / name, "checkpoint"))
+    return tuple(found)
+
+
+def distil(artifacts, corpus, dense_config, folder, **changes):
+    for name in ("artifact", "state"):
+        (folder / name).mkdir(parents=True)
+    inputs = {"teacher": artifacts, "corpus": (make_artifact(corpus, "corpus"),)}
+    config = distill.Config.model_validate(
+        {
+            "stage": "distill", "student": dense_config.model_dump(), "teacher": NAMES,
+            "corpus": "corpus", "batching": BATCHING,
+            "objective": {"kind": "soft_target", "temperature": 1.0, "weight": 1.0},
+            "training": {"steps": 70, "lr": 0.02},
+        }
+        | changes
+    )  # fmt: skip
+    return distill.run(config, work=Work("student", folder / "artifact", folder / "state", inputs))
+
+
+def test_a_student_learns_what_each_teacher_knows(teachers, corpus, dense_config, tmp_path):
+    specialties = {value: name for name, half in zip(NAMES, HALVES, strict=True) for value in half}
+    both = distil(
+        teachers, corpus, dense_config, tmp_path / "both",
+        teachers={"mix": "specialty", "specialties": specialties},
+    )  # fmt: skip
+    one = distil(teachers[:1], corpus, dense_config, tmp_path / "one", teacher="heart")
+    assert both["validation_loss"] < 0.5
+    assert both["validation_loss"] < 0.5 * one["validation_loss"]
+
+
+def test_signals_and_a_live_teacher_are_mixed(teachers, corpus, dense_config, tokenizer, tmp_path):
+    (tmp_path / "signals").mkdir()
+    config = record.Config(
+        stage="record", teacher="heart", corpus="corpus", top=8, temperatures=(1.0,),
+        batching=BatchingConfig(**BATCHING),
+    )  # fmt: skip
+    inputs = {"teacher": teachers[:1], "corpus": (make_artifact(corpus, "corpus"),)}
+    record.run(config, work=Work("signals", tmp_path / "signals", tmp_path / "shards", inputs))
+    signals = make_artifact(tmp_path / "signals", "signals")
+    short = {"training": {"steps": 3, "lr": 0.02}}
+    live = distil(teachers, corpus, dense_config, tmp_path / "live", **short)
+    mixed = distil((signals, teachers[1]), corpus, dense_config, tmp_path / "mixed", **short)
+    assert mixed["kl"] == pytest.approx(live["kl"], rel=0.05)

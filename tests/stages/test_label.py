@@ -1,0 +1,404 @@
+"""The stage, against a real server on this machine that behaves, and that does not."""
+
+import json
+import time
+
+import chain
+import pytest
+import yaml
+from endpoint_server import KEY, MODEL, completion, serving
+from making import make_artifact
+from pydantic import ValidationError
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.errors import ArtifactError, DataError, EndpointError, LeakError
+from limbeck.contracts.records import Entity, Question, Record, read_records, write_jsonl
+from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
+from limbeck.stages import label
+
+NUM = 12
+
+
+def name(number):
+    """A word that no other number has: numbers themselves are the same to the leak check."""
+    return "".join(chr(0x4E10 + int(digit)) for digit in f"{number:02d}")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    (folder / "records").mkdir(parents=True)
+    (folder / "questions").mkdir()
+
+    def record(key):
+        marked = (Entity("热", "x", 0, "answer"), Entity(key, "x", 0, "question"))
+        return Record(key, f"{key}怎么办？", f"{key}热", key, "test", entities=marked)
+
+    train = [record(f"训{name(number)}") for number in range(NUM)]
+    train.append(Record("text", "", "只是一段文字。", "text", "test"))
+    write_jsonl(folder / "records" / "train.jsonl", train)
+    for split in ("validation", "test"):
+        write_jsonl(folder / "records" / f"{split}.jsonl", [record(f"{split}一")])
+    held_out = Question("q", "recall", "谁也不问？", ("不",), "single", group="q")
+    write_jsonl(folder / "questions" / "recall.jsonl", [held_out])
+    manner = {"joiner": "、", "unknown_answer": "不知道。"}
+    (folder / "card.json").write_text(json.dumps({"manner": manner}))
+    texts = [item.question + item.answer for item in train]
+    train_tokenizer(texts, folder=folder / "tokenizer", config=TokenizerConfig(min_count=1))
+    return make_artifact(folder, "corpus")
+
+
+@pytest.fixture
+def go(tmp_path, corpus, monkeypatch):
+    """Runs the stage against a server, in a fresh folder each time; calls are kept."""
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+
+    def go(server, *, write=None, entry=None, **endpoint):
+        config = label.Config.model_validate({
+            "stage": "label", "corpus": "corpus", "write": write or {"kind": "answers"},
+            "most_failed_ratio": 0.0,
+            "endpoint": {"url": server.url, "model": MODEL, "key_variable": "TEACHER_KEY",
+                         "retry_seconds": 0.01, "max_concurrent": 4, "timeout_seconds": 5.0,
+                         "input_price": 1e6, "output_price": 2e6} | endpoint,
+        } | (entry or {}))  # fmt: skip
+        shop = tmp_path / "work" / "answers"
+        number = sum(1 for _ in shop.glob("artifact*")) if shop.is_dir() else 0
+        work = Work("answers", shop / f"artifact{number}", shop / "state", {"corpus": (corpus,)})
+        work.folder.mkdir(parents=True)
+        metrics = label.run(config, work=work)
+        return work.folder, metrics
+
+    go.calls = tmp_path / "work" / "answers.lasting" / "calls.jsonl"
+    return go
+
+
+def ended(calls):
+    lines = map(json.loads, calls.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["event"] == "ended"]
+
+
+def answer(body):
+    return completion("答" + body["messages"][-1]["content"][:4])
+
+
+def train_records(folder):
+    return list(read_records(folder / "records" / "train.jsonl"))
+
+
+def test_the_servers_answers_replace_those_of_training_alone(go, corpus, tmp_path):
+    with serving(answer, lambda body, tries: 0.03) as server:
+        folder, metrics = go(server, entry={"system": "说短。"}, extra={"top_p": 0.9})
+    records = train_records(folder)
+    assert [record.answer for record in records[:-1]] == [
+        "答" + record.question[:4] for record in records[:-1]
+    ]
+    assert records[-1].answer == "只是一段文字。"
+    assert all([item.part for item in record.entities] == ["question"] for record in records[:-1])
+    for path in ("records/validation.jsonl", "records/test.jsonl", "questions/recall.jsonl"):
+        assert (folder / path).read_bytes() == (corpus.path / path).read_bytes()
+    assert set(server.questions) == {record.question for record in records[:-1]}
+    assert set(server.questions.values()) == {1}
+    assert {body["messages"][0]["content"] for body in server.asked} == {"说短。"}
+    assert {body["top_p"] for body in server.asked} == {0.9}
+    assert 1 < server.most_at_once <= 4
+    assert metrics["asked"] == metrics["labelled"] == metrics["calls"] == NUM
+    assert metrics["not_asked"] == 1
+    assert metrics["cost"] == NUM * (10 * 1 + 5 * 2)
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    assert card["labelled_by"]["model"] == MODEL
+    # The key went to the server and nowhere else.
+    assert server.keys == {f"Bearer {KEY}"}
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert go.calls in files
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
+
+
+def test_a_key_that_the_server_echoes_is_not_kept(go, tmp_path):
+    with serving(lambda body: completion(f"your key is {KEY}")) as server:
+        folder, _ = go(server)
+    assert train_records(folder)[0].answer == "your key is ***"
+    assert KEY not in go.calls.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [(429, {"Retry-After": "0"}), (500, {}), (503, {}), "truncated", "no json", "{}",
+     '{"choices": []}', '{"choices": [{"message": "text"}]}', "[" * 3000, 0.5],
+    ids=["429", "500", "503", "truncated", "not JSON", "no choices", "empty choices",
+         "no message", "nested", "slow"],
+)  # fmt: skip
+def test_what_may_pass_is_tried_again(fault, go):
+    with serving(answer, lambda body, tries: fault if tries == 1 else None) as server:
+        folder, metrics = go(server, timeout_seconds=0.3 if fault == 0.5 else 5.0)
+    assert len(train_records(folder)) == NUM + 1
+    assert set(server.questions.values()) == {2}
+    assert metrics["calls"] == 2 * NUM
+    lines = ended(go.calls)
+    assert sum(bool(line["error"]) for line in lines) == NUM
+    # An answer that may have been computed and got lost is counted at its most.
+    refused = isinstance(fault, tuple)
+    assert all((line["cost"] == 0) == refused for line in lines if line["error"])
+
+
+def test_a_server_says_how_long_to_wait(go):
+    started = time.monotonic()
+    wait = (429, {"Retry-After": "0.6"})
+    with serving(answer, lambda body, tries: wait if tries == 1 else None) as server:
+        go(server, max_concurrent=NUM)
+    assert time.monotonic() - started > 0.6
+    with (
+        serving(answer, lambda body, tries: (429, {"Retry-After": "9000"})) as server,
+        pytest.raises(EndpointError, match="asks to wait 9,000 s"),
+    ):
+        go(server)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(401, "refuses the API key; set the environment variable"), (402, "paid first"),
+     (403, "for this model"), (404, "no such address or model; check `url`")],
+)  # fmt: skip
+def test_what_no_patience_mends_stops_at_once(status, text, go):
+    with (
+        serving(answer, lambda body, tries: (status, {})) as server,
+        pytest.raises(EndpointError, match=text),
+    ):
+        go(server)
+    assert len(server.asked) <= 4
+
+
+def test_no_server_at_all(go):
+    with serving(answer) as server:
+        pass
+    with pytest.raises(EndpointError, match="gives no answer, tried 2 times: ConnectError"):
+        go(server, max_retries=1)
+
+
+def test_another_model_is_named_and_its_answer_kept(go):
+    with serving(lambda body: completion("好", model="small-7b")) as server:
+        with pytest.raises(EndpointError, match="served_as: small-7b"):
+            go(server, max_concurrent=1)
+        assert len(server.asked) == 1
+        go(server, max_concurrent=1, served_as="small-7b")
+        assert set(server.questions.values()) == {1}
+    with serving(lambda body: completion("好", model=f"{MODEL}-2026-01")) as server:
+        go(server)
+
+
+BAD = {
+    "empty_answer": completion("  "),
+    "cut_off": completion("太长", finish="length"),
+    "withheld": completion("", finish="content_filter"),
+    "broken_text": completion("\ud800"),
+}
+
+
+def test_unusable_answers_are_counted_and_named(go):
+    def respond(body):
+        number = list(known).index(body["messages"][-1]["content"])
+        return list(BAD.values())[number] if number < len(BAD) else answer(body)
+
+    refused = (400, {})
+    with serving(respond, lambda body, tries: refused if last in str(body) else None) as server:
+        known = {f"训{name(number)}怎么办？": number for number in range(NUM)}
+        last = name(NUM - 1)
+        with pytest.raises(EndpointError, match=r"5 of 12 records got no usable answer.*cut_off"):
+            go(server)
+        folder, metrics = go(server, entry={"most_failed_ratio": 0.5})
+        kept, _ = go(server, entry={"most_failed_ratio": 0.5, "failed": "keep"})
+    assert metrics["failed"] == dict.fromkeys((*BAD, "refused"), 1)
+    assert metrics["labelled"] + sum(metrics["failed"].values()) == metrics["asked"] == NUM
+    assert len(train_records(folder)) == NUM - 5 + 1
+    assert [item.answer[0] for item in train_records(kept)] == ["训"] * 4 + ["答"] * 7 + [
+        "训",
+        "只",
+    ]
+    lines = (folder / "failed.jsonl").read_text(encoding="utf-8").splitlines()
+    failed = {item["id"]: item["reason"] for item in map(json.loads, lines)}
+    assert failed == dict(zip([f"训{name(number)}" for number in (0, 1, 2, 3, NUM - 1)],
+                              [*BAD, "refused"], strict=True))  # fmt: skip
+    # Answers were bought once, good or bad; what was refused had none.
+    assert sorted(server.questions.values()) == [1] * (NUM - 1) + [3]
+
+
+def test_records_that_fail_one_after_the_other_stop_the_run(go, monkeypatch):
+    monkeypatch.setattr("limbeck.data.endpoint.calling.FAILURES_IN_A_ROW", 3)
+    with (
+        serving(lambda body: completion("")) as server,
+        pytest.raises(EndpointError, match="3 records in a row got no usable answer"),
+    ):
+        go(server, max_concurrent=1)
+    assert len(server.asked) == 3
+
+
+def test_money_ends_before_the_limit_and_nothing_is_paid_twice(go):
+    spent = 0.0
+
+    def count(body):
+        nonlocal spent
+        usage = (sum(len(item["content"].encode()) for item in body["messages"]), 8)
+        spent += usage[0] * 1 + usage[1] * 2
+        return answer(body) | completion("答", usage=usage)
+
+    entry = {"max_new_tokens": 16}
+    with serving(count) as server:
+        with pytest.raises(EndpointError, match=r"of most_cost 250 are spent, .* are left") as told:
+            go(server, entry=entry, most_cost=250)
+        assert 0 < spent <= 250
+        assert f"{spent:.6g} of most_cost" in str(told.value)
+        assert f"{250 - spent:.6g} are left" in str(told.value)
+        assert f"{len(server.asked)} of {NUM} records are labelled" in str(told.value)
+        first = len(server.asked)
+        assert 0 < first < NUM
+        _, metrics = go(server, entry=entry, most_cost=10_000)
+    assert set(server.questions.values()) == {1}
+    assert metrics["calls"] == NUM - first
+    assert metrics["reused_calls"] == first
+    assert metrics["cost"] == spent
+
+
+def test_a_killed_run_asks_nothing_twice(corpus, tmp_path):
+    path = tmp_path / "killed.yaml"
+    with serving(answer, lambda body, tries: 0.15) as server:
+        entry = {"stage": "label", "corpus": str(corpus.path), "write": {"kind": "answers"},
+                 "endpoint": {"url": server.url, "model": MODEL, "max_concurrent": 2}}  # fmt: skip
+        path.write_text(yaml.safe_dump({"answers": entry}))
+        runs = tmp_path / "runs"
+        number = chain.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
+        calls = runs / "killed" / ".work" / "answers.lasting" / "calls.jsonl"
+        deadline = time.monotonic() + 60
+        while not calls.is_file() or len(ended(calls)) < 4:
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        chain.kill(number)
+        answered = {line["record"] for line in ended(calls)}
+        assert 4 <= len(answered) < NUM
+        number = chain.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
+        assert chain.warm().wait(number) == 0, (tmp_path / "log").read_text()
+    twice = [question for question, count in server.questions.items() if count > 1]
+    assert len(twice) <= 2
+    assert not any(question.removesuffix("怎么办？") in answered for question in twice)
+    assert set(server.questions.values()) <= {1, 2}
+    assert "spent" in (tmp_path / "log").read_text()
+    records = train_records(runs / "killed" / "answers")
+    assert all(record.answer.startswith("答") for record in records[:-1])
+
+
+def test_a_question_of_an_evaluation_is_never_sent(go, corpus):
+    path = corpus.path / "questions" / "recall.jsonl"
+    shown = train_records(corpus.path)[3].question
+    write_jsonl(path, [Question("q", "recall", shown, ("不",), "single")])
+    with serving(answer) as server, pytest.raises(LeakError, match="share"):
+        go(server)
+    assert not server.asked
+
+
+def vary(*texts):
+    """Answers in turn, by how often the question came."""
+    seen = {}
+
+    def respond(body):
+        question = body["messages"][-1]["content"]
+        seen[question] = seen.get(question, -1) + 1
+        return completion(texts[seen[question] % len(texts)].format(question[:3]))
+
+    return respond
+
+
+def test_preferences_by_agreement(go):
+    texts = ("头痛、发热", "发热、头痛", "头痛、发热、咳嗽", "咳血")
+    with serving(vary(*texts)) as server:
+        folder, metrics = go(server, write={"kind": "preferences", "samples": 4})
+        again, second = go(server, write={"kind": "preferences", "samples": 4})
+    for record in train_records(folder)[:-1]:
+        assert (record.answer, record.rejected) == ("头痛、发热", "咳血")
+    assert metrics["pairs"] == NUM
+    assert set(server.questions.values()) == {4}
+    assert second["calls"] == 0
+    assert train_records(again) == train_records(folder)
+
+
+def test_preferences_by_rewards(go):
+    with serving(vary("{}冷", "{}热")) as server:
+        write = {"kind": "preferences", "samples": 2, "better_by": {"facts": 1.0}}
+        folder, _ = go(server, write=write)
+    for record in train_records(folder)[:-1]:
+        assert (record.answer, record.rejected) == (record.id + "热", record.id + "冷")
+
+
+def test_questions_without_a_better_answer_have_no_pair(go):
+    first = name(0)
+
+    def respond(body):
+        same = first not in body["messages"][-1]["content"]
+        return completion("一样") if same else mixed(body)
+
+    mixed = vary("一、二", "一、二", "三")
+    with serving(respond) as server:
+        folder, metrics = go(server, write={"kind": "preferences", "samples": 3})
+        assert metrics["pairs"] == 1
+        assert metrics["without_pair"] == {"all_alike": NUM - 1}
+        assert [bool(item.rejected) for item in train_records(folder)] == [True] + [False] * NUM
+    with (
+        serving(lambda body: completion("一样")) as server,
+        pytest.raises(DataError, match="no question got two answers"),
+    ):
+        go(server, write={"kind": "preferences", "samples": 3, "temperature": 0.7})
+
+
+def test_agreement_is_highest_for_what_is_said_most():
+    found = label.agreement_ratios(["甲、乙", "乙、甲", "甲、乙、丙", "丁"])
+    assert found[0] == found[1] > found[2] > found[3] == 0
+    assert label.agreement_ratios(["甲", "甲", "甲"]) == [1, 1, 1]
+
+
+def test_no_log_probabilities_is_a_reason(go):
+    with serving(answer) as server, pytest.raises(EndpointError, match="no_logprobs"):
+        go(server, write={"kind": "logprobs", "top": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"endpoint": {"url": "ftp://x", "model": "m"}}, "expected an address"),
+        ({"endpoint": {"url": "http://x:port", "model": "m"}}, "ort"),
+        ({"endpoint": {"url": "http://me:secret@x/v1", "model": "m"}}, "must hold no key"),
+        ({"endpoint": {"url": "http://x", "model": "m", "most_cost": 1}}, "limits nothing"),
+        ({"endpoint": {"url": "http://x", "model": "m", "key_variable": "sk-12 3"}}, "pattern"),
+        ({"endpoint": {"url": "http://x", "model": "m", "extra": {"n": 2}}}, "remove them"),
+        ({"write": {"kind": "preferences", "samples": 2}}, "3 samples or more"),
+        ({"write": {"kind": "preferences", "better_by": {"fakts": 1}}}, "facts"),
+        ({"write": {"kind": "answers", "samples": 2}}, "Extra inputs"),
+    ],
+)
+def test_configs_that_cannot_work_are_refused(changes, text):
+    entry = {"stage": "label", "corpus": "corpus", "write": {"kind": "answers"},
+             "endpoint": {"url": "http://x", "model": "m"}}  # fmt: skip
+    with pytest.raises(ValidationError, match=text):
+        label.Config.model_validate(entry | changes)
+
+
+def test_keys_are_asked_for_by_name(go, monkeypatch):
+    with serving(answer) as server:
+        with pytest.raises(EndpointError, match="stands in the recipe"):
+            go(server, extra={"user": KEY})
+        monkeypatch.setenv("TEACHER_KEY", "schlüssel")
+        with pytest.raises(EndpointError, match="holds no API key"):
+            go(server)
+        monkeypatch.delenv("TEACHER_KEY")
+        with pytest.raises(EndpointError, match=r"'TEACHER_KEY'.*not set"):
+            go(server)
+    assert not server.asked
+
+
+def test_a_damaged_journal_is_named(go):
+    with serving(answer) as server:
+        go(server)
+        whole = go.calls.read_bytes()
+        go.calls.write_bytes(whole + b'{"half')
+        _, metrics = go(server)
+        assert metrics["calls"] == 0
+        assert go.calls.read_bytes() == whole
+        go.calls.write_bytes(b"nonsense\n" + whole)
+        with pytest.raises(ArtifactError, match="line 1 is no call"):
+            go(server)
