@@ -84,7 +84,7 @@ def record(testbed: Path) -> dict[str, Any]:
     """The entry that records the teacher once."""
     return {
         "stage": "record", "teacher": str(testbed / "teacher"), "corpus": str(testbed / "corpus"),
-        "layers": [4], "batching": BATCHING,
+        "targets": {"kind": "top"}, "layers": [4], "batching": BATCHING,
     }  # fmt: skip
 
 
