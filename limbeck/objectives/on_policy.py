@@ -102,7 +102,7 @@ class OnPolicy(Config):
         """The batches of a student's training; `vocab` are the tokens that its teacher knows.
 
         Raises:
-            DataError: a question has images, or leaves no room for an answer.
+            DataError: a question has images, or none leaves room for an answer.
             LaunchError: several processes were launched.
         """
         if num_processes() > 1:
@@ -112,13 +112,15 @@ class OnPolicy(Config):
                 "on_policy: some selected records have images, and answers are drawn from text "
                 "alone; set batching.images: without"
             )
+        fitting = batches.starts[batches.starts < max_tokens]
         check_room(
-            model, longest_tokens=int(batches.starts.max()), max_tokens=max_tokens,
+            model, longest_tokens=int(fitting.max()) if len(fitting) else max_tokens,
+            max_tokens=max_tokens,
             max_new_tokens=self.max_new_tokens, field="on_policy.max_new_tokens",
         )  # fmt: skip
         return OwnAnswers(
-            self, model=model, batches=batches, part=part, vocab=vocab, end_id=end_id,
-            pad_id=pad_id, seed=seed,
+            self, model=model, batches=batches, part=part, max_tokens=max_tokens, vocab=vocab,
+            end_id=end_id, pad_id=pad_id, seed=seed,
         )  # fmt: skip
 
 
@@ -126,13 +128,15 @@ class OwnAnswers:
     """The micro-batches of every step, whoever wrote their answers, and what is known of them."""
 
     def __init__(
-        self, config: OnPolicy, *, model: PreTrainedModel, batches: Asks, part: Part, vocab: int,
-        end_id: int, pad_id: int, seed: int,
+        self, config: OnPolicy, *, model: PreTrainedModel, batches: Asks, part: Part,
+        max_tokens: int, vocab: int, end_id: int, pad_id: int, seed: int,
     ) -> None:  # fmt: skip
         self.config = config
         self.model = model
         self.batches = batches
         self.part = part
+        self.has_room = batches.starts < max_tokens
+        """Of each record; a question that was cut off leaves no place for an answer."""
         self.vocab = min(vocab, model.config.get_text_config().vocab_size)
         self.end_id, self.pad_id = end_id, pad_id
         self.seed = seed
@@ -145,10 +149,13 @@ class OwnAnswers:
         return np.random.default_rng(hash((self.seed, step)) % 2**63).random() < self.config.ratio
 
     def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of a step; the same however often a run is killed before it."""
-        if not self.is_own(step):
+        """The micro-batches of a step; the same however often a run is killed before it.
+
+        Records whose question was cut off are left out of steps on own answers, and counted.
+        """
+        records = [row for row in self.batches.order(step).tolist() if self.has_room[row]]
+        if not self.is_own(step) or not records:
             return self.batches(step)
-        records = self.batches.order(step).tolist()
         questions = [self.batches.prompt(record) for record in records]
         answers = self._answer(step, questions)
         rows = [
@@ -211,6 +218,7 @@ class OwnAnswers:
             "own_answer_tokens_mean": tokens / answers,
             "own_ended_ratio": ended / answers,
             "generated_tokens_per_second": tokens / max(self.seconds, 1e-9),
+            "own_answers_without_room": int((~self.has_room).sum()),
         }
 
     def warn(self) -> list[str]:

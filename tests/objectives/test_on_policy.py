@@ -42,11 +42,11 @@ def part(rows, *, lengths):
 write = Written()
 
 
-def make_own(model, *, seed=0, end_id=3, vocab=10**6, **changes):
+def make_own(model, *, seed=0, end_id=3, vocab=10**6, max_tokens=32, **changes):
     config = OnPolicy(**({"ratio": 1.0, "max_new_tokens": 6} | changes))
     return config.build(
-        model=model, batches=write, part=part, max_tokens=32, vocab=vocab, end_id=end_id, pad_id=0,
-        seed=seed,
+        model=model, batches=write, part=part, max_tokens=max_tokens, vocab=vocab, end_id=end_id,
+        pad_id=0, seed=seed,
     )  # fmt: skip
 
 
@@ -98,6 +98,14 @@ def test_answers_are_those_of_the_one_generation(dense):
     )  # fmt: skip
     for row, answer in zip(order, expected, strict=True):
         assert found[row][0] == PROMPTS[row] + list(answer.tokens)
+
+
+def test_questions_that_were_cut_off_are_left_out_and_counted(dense):
+    own = make_own(dense, max_tokens=4)
+    assert sorted(flatten(own(0))) == [0, 2]
+    assert own.measure()["own_answers_without_room"] == 2
+    with pytest.raises(DataError, match="fills batching.max_tokens 2"):
+        make_own(dense, max_tokens=2)
 
 
 def test_tokens_unknown_to_the_teacher_are_not_drawn(dense):
