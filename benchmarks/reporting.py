@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "onnxruntime", "numpy")
+PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "liger_kernel")
 
 
 def parse_options(description: str) -> argparse.Namespace:

@@ -58,7 +58,7 @@ class Batch:
             self.rows.to(device),
             self.tokens.to(device),
             None if self.images is None else self.images.to(device),
-            self.written,
+            written=self.written,
         )
 
 

@@ -11,10 +11,12 @@ from typing import NamedTuple, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from limbeck.models.capturing import Heads, listen
 from limbeck.models.experts import Routing
+from limbeck.models.targets import LARGE_VOCAB, Form, Projected
 from limbeck.models.vision import LimbeckVisionForCausalLM
 
 PLAIN_HEADS = frozenset({"limbeck_moe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "llama",
@@ -26,6 +28,7 @@ class Kept(NamedTuple):
     """A model's outputs at the kept positions."""
 
     logits: Float[Tensor, "kept vocab"]
+    """Of no columns where `projected` is given in their place."""
     hidden: tuple[Float[Tensor, "kept hidden"], ...]
     """After the layers asked for, in that order."""
     routing: tuple[Routing, ...]
@@ -34,6 +37,25 @@ class Kept(NamedTuple):
     """Each image as the mean of its tokens; None for a batch without images."""
     heads: tuple[Heads, ...] = ()
     """Of the layers whose attention was asked for, at all positions."""
+    projected: Projected | None = None
+    """States and head, where they were asked for and the architecture has them."""
+
+
+def gives_states(model: PreTrainedModel, *, form: Form) -> bool:
+    """Whether a model is to give its states and its head in place of its logits, and can."""
+    text = model.config.get_text_config()
+    if form in ("logits", "text") or (form == "auto" and text.vocab_size < LARGE_VOCAB):
+        return False
+    head = model.get_output_embeddings()
+    # A head that is wrapped or quantised computes something else than its weight's product, and
+    # one that is divided among processes is whole in its own forward only.
+    return (
+        text.model_type in PLAIN_HEADS
+        and type(head) is nn.Linear
+        and head.bias is None
+        and not isinstance(head.weight, DTensor)
+        and head.weight.numel() == head.out_features * head.in_features
+    )
 
 
 class KeptForward(nn.Module):
@@ -51,13 +73,14 @@ class KeptForward(nn.Module):
         pixels: Float[Tensor, "images channels height width"] | None = None,
         *,
         attended: Sequence[int] = (),
+        form: Form = "logits",
     ) -> Kept:
         """Outputs at the kept positions; right-padded batches need no mask under causality.
 
         `layers` counts from 1 (after the first layer); the last is after the final norm. `pixels`
         are the images of the whole batch, in reading order; where the tokens hold no place for
         them they are only encoded. `attended` are layers whose queries, keys and values are wanted,
-        of a model made ready for it (`capturing.py`).
+        of a model made ready for it (`capturing.py`). `form` asks for states in place of logits.
         """
         given: dict[str, Tensor] = {"input_ids": input_ids}
         seen = None
@@ -70,7 +93,12 @@ class KeptForward(nn.Module):
         body = self.model.get_decoder() if plain else self.model
         with listen([layer - 1 for layer in attended]) as heard:
             output = body(**given, use_cache=False, output_hidden_states=bool(layers))
-        if plain:
+        projected = None
+        if plain and gives_states(self.model, form=form):
+            head = cast(nn.Linear, self.model.get_output_embeddings())
+            projected = Projected(output.last_hidden_state[keep], head.weight)
+            logits = projected.states.new_empty(len(projected.states), 0)
+        elif plain:
             head = cast(nn.Module, self.model.get_output_embeddings())
             logits = head(output.last_hidden_state[keep])
         else:
@@ -78,7 +106,8 @@ class KeptForward(nn.Module):
         hidden = tuple(output.hidden_states[layer][keep] for layer in layers)
         routing = getattr(output, "routing", None) or ()
         heads = tuple(cast(Heads, heard[layer - 1]) for layer in attended)
-        return Kept(logits, hidden, routing, None if seen is None else seen.mean(dim=1), heads)
+        images = None if seen is None else seen.mean(dim=1)
+        return Kept(logits, hidden, routing, images, heads, projected)
 
 
 @torch.no_grad()

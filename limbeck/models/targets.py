@@ -59,6 +59,12 @@ class Sampled(NamedTuple):
 Said = Whole | Projected | Top | Sampled
 
 
+Form = Literal["logits", "states", "auto", "text"]
+"""A whole distribution as logits or as states and head; `auto` is states from `LARGE_VOCAB` on."""
+LARGE_VOCAB = 32_768
+"""Tokens from which logits are worth not being held as a whole."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """What a teacher says at each position that carries a loss."""
@@ -82,9 +88,9 @@ class Needs:
     """Teacher layers whose hidden states are read, counted from 1."""
     highest: float = 0.0
     """The highest temperature of a schedule; 0 where the temperature stays."""
-    form: Literal["logits", "states", "text"] = "logits"
-    """How a live teacher gives a whole distribution: as `Whole`, or as `Projected`; `text` wants
-    one that reads the records' text with its own tokenizer, as `Whole` with what is `aligned`."""
+    form: Form = "logits"
+    """How a live teacher gives a whole distribution: as `Whole`, or, if it can, `Projected`; `text`
+    wants one that reads the records' text with its own tokenizer, as `Whole` with `aligned`."""
 
 
 @runtime_checkable

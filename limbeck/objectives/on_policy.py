@@ -85,10 +85,10 @@ class OnPolicy(Config):
         """Refuse what was recorded before the student wrote anything.
 
         Raises:
-            ArtifactError: a teacher is recorded signals.
+            ArtifactError: a teacher is recorded signals, or the labels of a corpus.
         """
         for teacher in teachers:
-            if self.ratio and teacher.manifest.kind == "signals":
+            if self.ratio and teacher.manifest.kind != "checkpoint":
                 raise ArtifactError(
                     f"{teacher.path}: on_policy needs a teacher that judges what the student is "
                     "yet to write, and these are recorded signals; name the teacher's checkpoint, "

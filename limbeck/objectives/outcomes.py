@@ -28,9 +28,8 @@ def top_logs(
 class _TopLogs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        mass = logits.float() - logits.amax(dim=-1, keepdim=True).float()
-        if temperature != 1.0:
-            mass /= temperature
+        peak = logits.amax(dim=-1, keepdim=True).float()
+        mass = torch.add(peak / -temperature, logits.float(), alpha=1.0 / temperature)
         top = mass.gather(1, ids)
         mass.exp_().scatter_(1, ids, 0.0)
         rest = mass.sum(dim=-1, keepdim=True)

@@ -18,6 +18,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Teacher
 from limbeck.objectives import detecting
 from limbeck.objectives.loss import find_kept
+from limbeck.objectives.schedules import value_at
 
 logger = logging.getLogger(__name__)
 MAX_ANSWER_TOKENS = 16
@@ -74,8 +75,8 @@ class Probe:
         return detecting.judge_start(ce, vocab=logits.shape[1], fresh=self.fresh)
 
     def _share(self) -> str | None:
-        weight = getattr(self.config, "weight", None)
-        if self.teacher is None or not isinstance(weight, float) or not 0 < weight < 1:
+        weight = value_at(getattr(self.config, "weight", 0.0), progress=0.0)
+        if self.teacher is None or not 0 < weight < 1:
             return None
         share = detecting.teacher_share(
             teacher_norm=weight * self._norm(1.0), label_norm=(1 - weight) * self._norm(0.0)
@@ -106,7 +107,7 @@ class Probe:
             )
             for temperature in (needs.temperature, 1.0)
         )
-        if soft is None or plain is None or not len(labels):
+        if not len(labels):
             return
         yield detecting.judge_temperature(soft=soft, plain=plain, temperature=needs.temperature)
         agreed, ce = detecting.agreement(plain, labels=labels)

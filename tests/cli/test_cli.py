@@ -69,7 +69,7 @@ def test_public_names_are_pinned(invoke):
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", limbeck.__version__)
     assert list(TABLES) == [
         "stages", "models", "objectives", "rewards", "criteria", "schemes", "runtimes", "sources",
-        "tasks", "packs",
+        "targets", "tasks", "packs",
     ]  # fmt: skip
     for name in COMMANDS:
         assert resolve(COMMANDS, name, what="part")

@@ -12,12 +12,14 @@ import yaml
 from typer.testing import CliRunner
 
 from limbeck.cli import app
-from limbeck.cli.tuning import scoring
+from limbeck.cli.tuning import make_space, read_tuning, scoring
 from limbeck.contracts.artifacts import read_artifact
 from limbeck.contracts.errors import LeakError
+from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import Question, Record, write_jsonl
 from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
 from limbeck.evaluation.held_out import read_held_out
+from limbeck.pipeline import check
 
 DEPARTMENTS = {"甲": "内科", "乙": "外科"}
 NAMES = [first + second for first in DEPARTMENTS for second in "子丑寅卯辰巳午未申酉戌亥"]
@@ -97,7 +99,8 @@ def space(tmp_path_factory):
     """A corpus, the runs of a finished search on it, and its recipe."""
     folder = tmp_path_factory.mktemp("tuning")
     corpus = make_corpus(folder / "corpus")
-    recipe = make_recipe(folder, corpus, tune={"search": SEARCH})
+    halving = {"kind": "halving"}
+    recipe = make_recipe(folder, corpus, tune={"search": SEARCH, "pruner": halving})
     output = invoke("tune", recipe, "--runs", folder / "runs")
     return folder, corpus, recipe, output
 
@@ -118,6 +121,7 @@ def test_a_search_judges_by_kept_accuracy_and_stops_hopeless_trials(space):
     assert hopeless
     assert all(line in stopped for line in hopeless)
     assert all(re.fullmatch(r"stopped after \d+ of 18 steps", line["reason"]) for line in stopped)
+    assert all(line["value"] == "" and line["log_likelihood"] != "" for line in stopped)
     assert all(1.5 <= float(line["objective.temperature"]) <= 3 for line in trials)
 
 
@@ -270,6 +274,14 @@ def test_what_guides_a_search_stands_nowhere_else(tmp_path, split):
     write_jsonl(path, shared)
     with pytest.raises(LeakError, match="is asked here too"):
         read_held_out(corpus, max_questions=5)
+
+
+def test_the_default_space_holds_the_named_layer_maps(space, tmp_path):
+    loaded = load_recipe(make_recipe(tmp_path, space[1], tune={"trials": 1}))
+    found = make_space(loaded, read_tuning(loaded), check(loaded)).distributions
+    maps = ["[]", '[{"layers": "last"}]', '[{"layers": "uniform"}]']
+    assert list(found["objective.matching"].choices) == maps
+    assert (found["objective.temperature"].low, found["objective.temperature"].high) == (1.5, 3.0)
 
 
 def test_the_default_space_is_that_of_distillation(space, tmp_path):

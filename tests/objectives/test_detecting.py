@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from limbeck.models.targets import Top, Whole
+from limbeck.models.targets import Projected, Sampled, Top, Whole
 from limbeck.objectives import detecting
 
 
@@ -79,3 +79,33 @@ def test_vocabulary(rows, teacher, word):
 )  # fmt: skip
 def test_majority(answers, labels, speaks):
     assert (detecting.judge_majority(answers, labels=labels) is not None) == speaks
+
+
+def test_states_and_drawn_tokens_are_the_whole():
+    generator = torch.Generator().manual_seed(0)
+    states, head = torch.randn(3, 4, generator=generator), torch.randn(12, 4, generator=generator)
+    logits = states @ head.T
+    logs = (logits / 2).log_softmax(dim=-1)
+    # All tokens were drawn, one of them twice, and a place is empty.
+    ids = torch.cat([torch.arange(12), torch.tensor([5, 0])]).expand(3, -1)
+    weights = torch.ones(3, 14)
+    weights[:, -1] = 0
+    drawn = Sampled(ids, weights, logs.gather(1, ids) * weights)
+    for temperature in (1.0, 2.0):
+        wanted = (logits[:, :10] / temperature).log_softmax(dim=-1)
+        projected = detecting.log_probabilities(
+            Projected(states, head), vocab=10, temperature=temperature, tail_temperature=2.0
+        )
+        assert torch.allclose(projected, wanted, atol=1e-5)
+        found = detecting.log_probabilities(
+            drawn, vocab=12, temperature=temperature, tail_temperature=2.0
+        )
+        assert torch.allclose(found, (logits / temperature).log_softmax(dim=-1), atol=1e-4)
+
+
+def test_tokens_that_were_not_drawn_share_the_rest():
+    logs = torch.tensor([[0.5, 0.3]]).log()
+    said = Sampled(torch.tensor([[3, 1]]), torch.full((1, 2), 0.5), logs)
+    found = detecting.log_probabilities(said, vocab=6, temperature=1.0, tail_temperature=1.0)
+    wanted = torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]])
+    assert torch.allclose(found.exp(), wanted, atol=1e-6)

@@ -76,6 +76,7 @@ def test_batches_hold_the_same_questions_and_the_students_answers(moe):
     own = make_own(moe)
     batches = own(0)
     assert all(batch.written == "student" for batch in batches)
+    assert batches[0].to(torch.device("meta")).written == "student"
     found = flatten(batches)
     for row, prompt in enumerate(PROMPTS):
         ids, labels = found[row]
@@ -104,7 +105,7 @@ def test_questions_that_were_cut_off_are_left_out_and_counted(dense):
     own = make_own(dense, max_tokens=4)
     assert sorted(flatten(own(0))) == [0, 2]
     assert own.measure()["own_answers_without_room"] == 2
-    with pytest.raises(DataError, match="fills batching.max_tokens 2"):
+    with pytest.raises(DataError, match=r"fills batching\.max_tokens 2"):
         make_own(dense, max_tokens=2)
 
 

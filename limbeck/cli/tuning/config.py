@@ -141,7 +141,7 @@ class Tuning(Config):
     budget: Budget = Budget()
     trials: Annotated[int, Field(gt=0)] = 20
     seed: int = 0
-    pruner: choice(PRUNERS, what="pruner") = Halving(kind="halving")  # pyright: ignore[reportInvalidTypeForm]
+    pruner: choice(PRUNERS, what="pruner") = Median(kind="median")  # pyright: ignore[reportInvalidTypeForm]
     max_questions: Annotated[int, Field(gt=0)] = 200
     """Validation records that are asked, drawn by a hash of their ids."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64

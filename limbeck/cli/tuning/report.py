@@ -83,7 +83,7 @@ def make_csv(found: Search) -> str:
     writer.writerow(["trial", "state", "within_budget", "value", *MEASURES, "seconds", *paths,
                      "reason"])  # fmt: skip
     for trial in found.trials:
-        measured = trial.user_attrs.get("measured", {})
+        measured = _measured(trial)
         writer.writerow([
             trial.number, STATES[trial.state].en, "yes" if fits(trial) else "no",
             trial.value if trial.state == TrialState.COMPLETE else "",
@@ -152,7 +152,7 @@ def render(found: Search) -> str:
 
 
 def _row(found: Search, trial: FrozenTrial) -> dict[str, Any]:
-    measured = trial.user_attrs.get("measured", {})
+    measured = _measured(trial)
     finished = trial.state == TrialState.COMPLETE
     return {
         "number": trial.number,
@@ -169,6 +169,13 @@ def _row(found: Search, trial: FrozenTrial) -> dict[str, Any]:
         "params": {path: _write(value) for path, value in trial.params.items()},
         "reason": trial.user_attrs.get("reason", over(trial)),
     }
+
+
+def _measured(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's figures; of one that was stopped, the likelihood where it was looked at last."""
+    looked = trial.intermediate_values
+    last = {"log_likelihood": looked[max(looked)]} if looked else {}
+    return last | trial.user_attrs.get("measured", {})
 
 
 def _bare(value: float | None, tuning: Tuning) -> str:

@@ -21,14 +21,17 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.images import ImageFormat
 from limbeck.models.loading import load_model, load_tokenizer
 from limbeck.models.structure import num_layers
-from limbeck.models.targets import Needs, Targets, Whole
+from limbeck.models.targets import Form, Needs, Targets, Whole
 from limbeck.models.vision import image_format
 
 
 class LiveTeacher:
     """Runs the teacher on every batch."""
 
-    def __init__(self, model: PreTrainedModel, *, layers: Sequence[int], vocab: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, layers: Sequence[int], vocab: int, form: Form = "logits"
+    ) -> None:
+        self.form: Form = form
         self.model = KeptForward(model.eval().requires_grad_(False))
         self.layers, self.attended = tuple(layers), ()
         self.known = tuple(range(1, num_layers(model) + 1))
@@ -57,9 +60,11 @@ class LiveTeacher:
         keep = find_keep(batch.labels)
         self.model.to(batch.input_ids.device)
         output = self.model(
-            batch.input_ids, keep, self.layers, batch.pixels, attended=self.attended
-        )
-        return Targets(Whole(output.logits), output.hidden, heads=output.heads)
+            batch.input_ids, keep, self.layers, batch.pixels, attended=self.attended,
+            form=self.form,
+        )  # fmt: skip
+        said = output.projected or Whole(output.logits)
+        return Targets(said, output.hidden, heads=output.heads)
 
 
 def open_teacher(
@@ -97,7 +102,9 @@ def open_teacher(
                 "its text with `objective: {kind: cross_tokenizer}`"
             )
         vocab = len(load_tokenizer(artifact.path))
-        live = LiveTeacher(load_model(artifact.path), layers=needs.layers, vocab=vocab)
+        live = LiveTeacher(
+            load_model(artifact.path), layers=needs.layers, vocab=vocab, form=needs.form
+        )
         if sees not in (None, live.sees) and batching.images != "without":
             raise ArtifactError(
                 f"{artifact.path}: the teacher reads images as {live.sees}, the student as {sees}; "
