@@ -144,6 +144,18 @@ def describe(asked: Sequence[Asked]) -> dict[str, Any]:
             "n": share.count, **scores}  # fmt: skip
 
 
+def average(
+    asked: Mapping[tuple[str, int], Sequence[Asked]], *, seeds: Sequence[int]
+) -> Iterator[tuple[str, float]]:
+    """Every row's mean accuracy over seeds with its interval, as named numbers."""
+    for row in dict.fromkeys(name for name, _ in asked):
+        right = [[float(item.correct) for item in asked[row, seed]] for seed in seeds]
+        subjects = [item.cluster for item in asked[row, seeds[0]]]
+        found = bootstrap(np.array(right), subjects=subjects)
+        for part, value in zip(("", "_low", "_high"), found, strict=True):
+            yield f"accuracy_{row}{part}", value
+
+
 def compare(
     asked: Mapping[tuple[str, int], Sequence[Asked]], *, seeds: Sequence[int], against: str
 ) -> Iterator[tuple[str, float]]:
@@ -173,6 +185,7 @@ def main() -> None:
     parser.add_argument("--testbed", type=Path, default=RUNS / "medical-testbed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rows", nargs="*", help="only these rows")
+    parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="only these seeds")
     options = parser.parse_args()
     machine = environment()
     testbed, names = options.testbed, options.rows or list(list_rows(options.testbed))
@@ -181,21 +194,25 @@ def main() -> None:
         in_process("recorded", {"recorded": record(testbed)})
     rows = []
     asked: dict[tuple[str, int], list[Asked]] = {}
-    for seed in SEEDS:
+    for seed in options.seeds:
         for name in names:
             cost = make(name, seed, testbed=testbed)
-            folder = Path(cost.pop("folder"))
+            folder = Path(cost["folder"])
             asked[name, seed] = ask_all(folder, testbed=testbed)
             loss = read_artifact(folder).manifest.metrics["validation_loss"]
-            rows.append({"row": name, "seed": seed, **describe(asked[name, seed]), **cost,
-                         "validation_loss": loss})  # fmt: skip
+            rows.append({
+                "row": name, "seed": seed, **describe(asked[name, seed]),
+                "cpu_seconds": cost.get("cpu_seconds"), "peak_mb": cost["peak_mb"],
+                "validation_loss": loss,
+            })  # fmt: skip
             print(rows[-1], flush=True)
     ratios = {
         "teacher_accuracy": describe(ask_all(testbed / "teacher", testbed=testbed))["accuracy"]
     }
-    for against in ("alone", "soft"):
+    ratios |= dict(average(asked, seeds=options.seeds))
+    for against in ("alone", "soft", "features", "inherit", "moe_init"):
         if against in names:
-            ratios |= dict(compare(asked, seeds=SEEDS, against=against))
+            ratios |= dict(compare(asked, seeds=options.seeds, against=against))
     report(options, environment=machine, rows=rows, ratios=ratios, labels=("row",))
 
 
