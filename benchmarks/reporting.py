@@ -71,7 +71,10 @@ def report(
 
 
 def medians(rows: Iterable[Mapping[str, Any]], *, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each combination of labels, with the median of every other number."""
+    """One row for each combination of labels, with the median of every other number.
+
+    A number that was not measured is None.
+    """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[label] for label in labels), []).append(row)
@@ -82,7 +85,10 @@ def medians(rows: Iterable[Mapping[str, Any]], *, labels: Sequence[str]) -> list
             for name, value in members[0].items()
             if name not in (*labels, "turn") and isinstance(value, int | float)
         ]
-        middle = {name: statistics.median(row[name] for row in members) for name in numbers}
+        middle = {
+            name: statistics.median(row[name] for row in members if row[name] is not None)
+            for name in numbers
+        }
         found.append(dict(zip(labels, key, strict=True)) | middle)
     return found
 
