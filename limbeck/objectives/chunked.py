@@ -234,28 +234,33 @@ def _judge_forward_kl(
     """As `_judge`, in closed form: T (q - p), and softmax less the label.
 
     Few passes, each over what a cache holds: one exp a side, and one more for the cross-entropy
-    where it is wanted at another temperature.
+    at temperatures other than 1 and 2.
     """
     temperature, weight, places = mix.temperature, mix.weight, labels.unsqueeze(1)
     student, teacher = _shift(logits, temperature), _shift(said.logits, temperature)
-    plain = student if temperature == 1 else _shift(logits, 1.0)
-    written = plain.gather(1, places)
+    written = student.gather(1, places) * temperature
+    # At T = 2, the usual one, exp(logit) is the square of exp(logit / T).
+    plain = (student * temperature).exp_() if temperature not in (1, 2) else None
     p = teacher.exp()
     sums_p = p.sum(dim=-1, keepdim=True)
     gaps = torch.linalg.vecdot(p, teacher.sub_(student)).unsqueeze(1) / sums_p
     q = student.exp_()
     sums_q = q.sum(dim=-1, keepdim=True)
     kl = (gaps - sums_p.log() + sums_q.log()).sum() * temperature**2
-    if temperature != 1:
-        plain = plain.exp_()
-    sums = sums_q if temperature == 1 else plain.sum(dim=-1, keepdim=True)
+    if plain is not None:
+        sums = plain.sum(dim=-1, keepdim=True)
+    else:
+        sums = sums_q if temperature == 1 else torch.linalg.vecdot(q, q).unsqueeze(1)
     figures = torch.stack([kl, (sums.log() - written).sum()])
     if learns:
         scale, rest = temperature * weight, 1 - weight
         # At T = 1 both parts share the student's softmax.
-        torch.mul(q, (1.0 if temperature == 1 else scale) / sums_q, out=logits)
+        if temperature == 2:
+            torch.mul(q, rest / sums, out=logits).add_(scale / sums_q).mul_(q)
+        else:
+            torch.mul(q, (1.0 if temperature == 1 else scale) / sums_q, out=logits)
         logits.sub_(p.mul_(scale / sums_p))
-        if temperature != 1 and rest:
+        if plain is not None and rest:
             logits.add_(plain.mul_(rest / sums))
         logits.scatter_add_(1, places, torch.full_like(written, -rest))
     return figures
