@@ -106,7 +106,7 @@ class EndpointError(LimbeckError, RuntimeError):
 
 
 class TuningError(LimbeckError, RuntimeError):
-    """No trial of a search gave a model that can be used."""
+    """A search cannot judge its trials, or none gave a model that can be used."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

@@ -14,6 +14,7 @@ from limbeck.cli import app
 from limbeck.cli.planning.drawing import span
 from limbeck.models.fusion import AttentionFusion
 from limbeck.models.sizing.memory import LAYOUTS
+from limbeck.objectives.chunked import CHUNK_BYTES
 
 REFERENCE = chain.ROOT / "recipes" / "reference-size.yaml"
 MOST_SECONDS, MOST_BYTES = 10, 2 * 10**9
@@ -78,6 +79,22 @@ def test_the_references_figures(reference):
     assert student["size_targets"]["edge"]["number_format"] == "int2"
     assert rows["phone"]["size_targets"]["mobile"]["number_format"] == "ternary"
     assert rows["phone"]["size_targets"]["mobile"]["kept_ratio"] < 0.8
+
+
+def test_the_logits_of_a_fused_loss_are_those_of_a_chunk(reference, invoke):
+    def find(planned):
+        rows = [row for row in planned["rows"] if "training" in row]
+        return {row["name"]: row["training"]["workload"]["chunk_bytes"] for row in rows}
+
+    chunked = {"student", "pruned", "healed", "phone"}
+    assert find(reference[0]) == {
+        name: CHUNK_BYTES if name in chunked else 0
+        for name in ("base", "teacher", "student", "pruned", "healed", "int8", "phone")
+    }
+    small = "student.objective={kind: soft_target, fused: %s}"
+    for fused, wanted in (("auto", 0), ("always", CHUNK_BYTES), ("never", 0)):
+        found = find(json.loads(invoke(chain.RECIPE, "--json", "--set", small % fused).stdout))
+        assert found["student"] == wanted
 
 
 def test_the_references_fusion_is_counted(reference):

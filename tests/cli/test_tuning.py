@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from limbeck.cli import app
 from limbeck.cli.tuning import make_space, read_tuning, scoring
-from limbeck.contracts.artifacts import read_artifact
-from limbeck.contracts.errors import LeakError
+from limbeck.contracts.artifacts import Parent, read_artifact
+from limbeck.contracts.errors import LeakError, RecipeError, TuningError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import Question, Record, write_jsonl
 from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
@@ -282,6 +282,73 @@ def test_the_default_space_holds_the_named_layer_maps(space, tmp_path):
     maps = ["[]", '[{"layers": "last"}]', '[{"layers": "uniform"}]']
     assert list(found["objective.matching"].choices) == maps
     assert (found["objective.temperature"].low, found["objective.temperature"].high) == (1.5, 3.0)
+
+
+def make_default(folder, corpus, *, targets=None, metric="likelihood", **student):
+    """The axes of the default space; `targets` are of signals that the recipe records."""
+    path = make_recipe(folder, corpus, tune={"trials": 1, "metric": metric}, **student)
+    if targets is not None:
+        recorded = {"stage": "record", "teacher": "teacher", "corpus": str(corpus)} | targets
+        written = yaml.safe_load(path.read_text()) | {"signals": recorded}
+        path.write_text(yaml.safe_dump(written, allow_unicode=True, sort_keys=False))
+    loaded = load_recipe(path)
+    return make_space(loaded, read_tuning(loaded), check(loaded)).distributions
+
+
+@pytest.mark.parametrize(
+    ("targets", "heats"),
+    [
+        ({"targets": {"kind": "plain", "temperatures": [1.0, 2.0, 4.0]}}, [1.0, 2.0, 4.0]),
+        ({"temperatures": [2.0, 3.0]}, [2.0, 3.0]),
+        ({"temperatures": [2.0]}, None),
+        ({"targets": {"kind": "top"}}, (1.5, 3.0)),
+        ({"targets": {"kind": "sampled"}}, (1.5, 3.0)),
+    ],
+)
+def test_recorded_signals_are_searched_at_what_they_can_give(space, tmp_path, targets, heats):
+    found = make_default(tmp_path, space[1], targets=targets, teacher="signals")
+    assert "objective.matching" not in found
+    axis = found.get("objective.temperature")
+    if isinstance(heats, list):
+        assert list(axis.choices) == heats
+    elif heats:
+        assert (axis.low, axis.high) == heats
+    else:
+        assert axis is None
+
+
+def test_several_teachers_are_searched_at_what_all_can_give(space, tmp_path):
+    targets = {"temperatures": [1.0, 2.0, 4.0]}
+    found = make_default(tmp_path, space[1], targets=targets, teacher=["teacher", "signals"])
+    assert not any(path.startswith("objective.matching") for path in found)
+    assert list(found["objective.temperature"].choices) == [1.0, 2.0, 4.0]
+
+
+def test_a_labelled_corpus_is_searched_at_its_own_temperature_and_asked_nothing(space, tmp_path):
+    found = make_default(tmp_path, space[1], teacher=str(space[1]))
+    assert list(found) == ["objective.weight", "objective.divergence", "training.lr"]
+    with pytest.raises(RecipeError, match="a labelled corpus; set `metric: likelihood`"):
+        make_default(tmp_path, space[1], teacher=str(space[1]), metric="kept_accuracy")
+
+
+@pytest.mark.parametrize("field", ["temperature", "weight"])
+def test_a_schedule_of_the_recipe_is_not_searched(space, tmp_path, field):
+    objective = {"kind": "soft_target", field: {"from": 0.9, "to": 0.5}}
+    found = make_default(tmp_path, space[1], objective=objective)
+    assert {"temperature", "weight"} - {path.split(".")[1] for path in found} == {field}
+
+
+def test_a_teacher_that_cannot_be_asked_is_told_with_what_to_set(tmp_path):
+    gone = Parent(name="t", path=str(tmp_path / "gone"), kind="checkpoint", content_hash="h")
+    lost = {"teacher": (gone,)}
+    for given in (
+        {"teacher": making.make_artifact(tmp_path / "bare", "signals")},
+        {"teacher": making.make_artifact(tmp_path / "lost", "signals", parents=lost)},
+        {"teacher": making.make_artifact(tmp_path / "corpus", "corpus")},
+        {},
+    ):
+        with pytest.raises(TuningError, match="set `metric: likelihood`"):
+            scoring.find_teacher(given)
 
 
 def test_the_default_space_is_that_of_distillation(space, tmp_path):

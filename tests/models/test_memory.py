@@ -18,6 +18,9 @@ from limbeck.models.sizing.memory import (
     state_bytes,
     training_memory,
 )
+from limbeck.models.targets import Whole
+from limbeck.objectives.chunked import Mix, chunked_loss
+from limbeck.objectives.divergences import ForwardKl
 from limbeck.objectives.likelihood import NextToken
 
 SHAPE = {
@@ -151,6 +154,44 @@ def test_activations_are_what_autograd_keeps_within_a_tenth(
         outside = {"float32": 12, "bfloat16": 10}[precision] * config.hidden_size
         predicted -= (predict(96, "none") - predict(32, "none") - 256 * (logits + outside)) / 3
     assert predicted == pytest.approx(measured[0] - measured[1], rel=0.1)
+
+
+def test_a_loss_in_chunks_keeps_two_gradients_and_one_chunk_of_logits():
+    shape = size_model(DENSE, context_tokens=1).shape
+
+    def predict(tokens, chunk_bytes=0):
+        work = Workload(1, tokens, "float32", "none", "distill", chunk_bytes=chunk_bytes)
+        return activation_bytes(shape, work)
+
+    kept = []
+    states = torch.randn(24, shape.hidden, requires_grad=True)
+    head = torch.randn(shape.vocab, shape.hidden, requires_grad=True)
+    mix = Mix(ForwardKl(kind="forward_kl"), temperature=2.0, weight=0.5, vocab=shape.vocab)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda item: kept.append(item.nbytes), lambda _: None
+    ):
+        chunked_loss(
+            states=states, head=head, labels=torch.arange(24), mix=mix,
+            said=Whole(torch.randn(24, shape.vocab)), chunk_tokens=8,
+        )  # fmt: skip
+    chunk = 8 * 4 * shape.vocab
+    copies = LOGIT_COPIES["distill"]
+    assert predict(24) - predict(24, chunk) == copies * 2 * chunk - sum(kept)
+    # A chunk that holds all saves nothing.
+    assert predict(24, 9 * chunk) - predict(24) == sum(kept)
+
+
+def test_a_divided_head_makes_all_logits():
+    size = size_model(DENSE, context_tokens=1)
+    for layout, chosen in LAYOUTS.items():
+        whole, chunked = (
+            training_memory(
+                size, Workload(4, 512, "bfloat16", "none", "distill", chunk_bytes=chunk_bytes),
+                layout=layout, num_cards=2,
+            ).activations
+            for chunk_bytes in (0, 4096)
+        )  # fmt: skip
+        assert (chunked == whole) == ("weights" in chosen.divided)
 
 
 def test_mixed_precision_keeps_a_cast_of_every_weight_that_is_multiplied():

@@ -4,14 +4,16 @@ Left out: how rows are drawn (`drawing.py`) and put into words (`verdicts.py`).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from limbeck.cli.planning.resolving import Architectures, Known, Resolver, count_reads
 from limbeck.cli.planning.verdicts import judge_serving, judge_training, tell_target
+from limbeck.models.forward import PLAIN_HEADS
 from limbeck.models.sizing.assumptions import Assumptions
 from limbeck.models.sizing.counting import ModelSize, size_model
 from limbeck.models.sizing.fitting import (
@@ -34,6 +36,8 @@ from limbeck.models.sizing.hardware import (
     training_tokens_per_second,
 )
 from limbeck.models.sizing.memory import LAYOUTS, TrainingMemory, Workload, training_memory
+from limbeck.models.targets import LARGE_VOCAB
+from limbeck.objectives.chunked import CHUNK_BYTES
 from limbeck.pipeline import Entry
 
 
@@ -103,7 +107,7 @@ def _describe(
         # Attention costs what the records' own length makes it cost.
         tokens = max(1, min(longest, round(known.record_tokens)))
         trained = size_model(found.trained, context_tokens=tokens)
-        row |= _plan_training(entry, trained, known, resolver, speed)
+        row |= _plan_training(entry, trained, known, resolver, speed, found.trained)
     return row
 
 
@@ -137,8 +141,9 @@ def _plan_serving(size: ModelSize, assumed: Assumptions) -> dict[str, Any]:
 
 
 def _plan_training(
-    entry: Entry, size: ModelSize, known: Known, resolver: Resolver, speed: Speed
-) -> dict[str, Any]:
+    entry: Entry, size: ModelSize, known: Known, resolver: Resolver, speed: Speed,
+    trained: PreTrainedConfig,
+) -> dict[str, Any]:  # fmt: skip
     settings: Any = entry.config
     batching, cards = settings.batching, resolver.assumed.training
     step_records = batching.batch_records * batching.accumulation_steps
@@ -157,6 +162,7 @@ def _plan_training(
             size_model(teacher, context_tokens=1).parameters for teacher in teachers
         ),
         reference_parameters=size.parameters if reads > 1 else 0,
+        chunk_bytes=CHUNK_BYTES if _is_chunked(entry, [trained, *teachers]) else 0,
     )
     fit = fit_training(size, workload, cards)
     needed = None if fit else count_cards(size, workload, cards.gpu)
@@ -183,6 +189,24 @@ def _plan_training(
             "verdict": judge_training(size, workload, cards, fit=fit, needed=needed, larger=larger),
         },
     }
+
+
+def _is_chunked(entry: Entry, models: Sequence[PreTrainedConfig]) -> bool:
+    """Whether neither the student nor its teacher makes its logits as a whole.
+
+    A quantised head makes them all; several teachers are mixed, and drawn experts too, as a whole.
+    """
+    settings: Any = entry.config
+    fused = getattr(settings.objective, "fused", "never")
+    drawn = getattr(getattr(settings, "teacher_experts", None), "draws", 0)
+    num_teachers = sum(item.field == "teacher" for item in entry.references)
+    if fused == "never" or settings.stage == "quantize" or drawn or num_teachers > 1:
+        return False
+    texts = [model.get_text_config() for model in models]
+    return all(
+        text.model_type in PLAIN_HEADS and (fused == "always" or text.vocab_size >= LARGE_VOCAB)
+        for text in texts
+    )
 
 
 def _total(memory: TrainingMemory) -> dict[str, Any]:

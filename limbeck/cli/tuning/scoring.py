@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from limbeck.cli.tuning.config import Tuning
 from limbeck.contracts.artifacts import Artifact, read_artifact
-from limbeck.contracts.errors import ArtifactError, DataError
+from limbeck.contracts.errors import ArtifactError, DataError, TuningError
 from limbeck.contracts.progress import track
 from limbeck.contracts.records import Question
 from limbeck.data.batching import held_out_batches
@@ -111,6 +111,7 @@ def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) 
     Raises:
         DataError: nothing is held out, or the teacher knows none of it.
         LeakError: what is held out stands elsewhere in the corpus.
+        TuningError: there is no teacher to ask.
     """
     corpus = inputs["corpus"].path
     if tuning.metric == "likelihood":
@@ -147,16 +148,22 @@ def find_teacher(inputs: Mapping[str, Artifact]) -> Artifact:
     """The checkpoint that teaches, or whose signals do.
 
     Raises:
-        ArtifactError: there is none to ask.
+        TuningError: there is none to ask.
     """
     teacher = inputs.get("teacher")
+    found = "there is none"
     if teacher is not None and teacher.manifest.kind == "signals":
         parents = teacher.manifest.parents.get("teacher", ())
-        teacher = read_artifact(Path(parents[0].path)) if parents else None
+        found = f"{teacher.path} holds signals that do not say whose they are"
+        try:
+            teacher = read_artifact(Path(parents[0].path)) if parents else None
+        except ArtifactError as error:
+            teacher, found = None, f"that of the signals {teacher.path} cannot be found: {error}"
+    if teacher is not None and teacher.manifest.kind != "checkpoint":
+        found = f"{teacher.path} is a {teacher.manifest.kind}"
+        teacher = None
     if teacher is None:
-        raise ArtifactError(
-            "the tuned entry has no teacher that can be asked; set tune.metric: likelihood"
-        )
+        raise TuningError(f"kept_accuracy asks the teacher, yet {found}; set `metric: likelihood`")
     return teacher
 
 

@@ -20,6 +20,7 @@ from optuna.distributions import (
 from pydantic import ValidationError
 
 from limbeck.cli.tuning.config import Choices, Range, Tuning
+from limbeck.cli.tuning.teaching import find_teachers, find_temperatures, shows_layers
 from limbeck.contracts.errors import Fault, RecipeError
 from limbeck.contracts.recipe import TUNE, Recipe
 from limbeck.pipeline.checking import Entry, check, explain
@@ -35,6 +36,8 @@ SNIPPET = """tune:
   budget: {{max_mib: 4}}
   trials: 20"""
 DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon", "skew_forward", "skew_reverse")
+PLAIN = ("objective.temperature", "objective.weight")
+"""Left out of the default space where the recipe has a schedule."""
 LAYER_MAPS = ([], [{"layers": "last"}], [{"layers": "uniform"}])
 
 
@@ -133,6 +136,7 @@ def make_space(recipe: Recipe, tuning: Tuning, entries: Mapping[str, Entry]) -> 
         known = [name for name, item in entries.items() if item.config.stage == "distill"]
         message = f"{tuning.stage!r} is no distill entry; there are: {', '.join(known) or 'none'}"
         raise RecipeError(recipe.path, [Fault("tune.stage", message, recipe.line(TUNE, "stage"))])
+    _check_metric(recipe, tuning, entry, entries)
     search = tuning.search or default_search(recipe, entry, entries)
     resolved = entry.config.model_dump(mode="json")
     faults: list[Fault] = []
@@ -160,17 +164,30 @@ def make_space(recipe: Recipe, tuning: Tuning, entries: Mapping[str, Entry]) -> 
     )
 
 
+def _check_metric(
+    recipe: Recipe, tuning: Tuning, entry: Entry, entries: Mapping[str, Entry]
+) -> None:
+    """Refuse to compare with a teacher that answers nothing, before its labels are paid for."""
+    teachers = find_teachers(entry, entries)
+    if tuning.metric == "likelihood" or (teachers and teachers[0].kind != "corpus"):
+        return
+    found = "a labelled corpus" if teachers else "none"
+    message = (
+        f"kept_accuracy asks the teacher, and that of {entry.name!r} is {found}; set "
+        "`metric: likelihood`"
+    )
+    raise RecipeError(recipe.path, [Fault("tune.metric", message, recipe.line(TUNE, "metric"))])
+
+
 def default_search(
     recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
 ) -> dict[str, Range | Choices]:
     """Temperature, divergence, weights, layer map and learning rate, as far as the entry has them.
 
-    From recorded signals only what was recorded can be had: their temperatures, and the recipe's
-    own layers.
+    Left out: temperatures and layers that its teachers cannot give, and what follows a schedule.
     """
     resolved = entry.config.model_dump(mode="json")
-    teacher = next((item.target for item in entry.references if item.field == "teacher"), "")
-    recorded = entries[teacher].config.model_dump() if teacher in entries else {}
+    teachers = find_teachers(entry, entries)
     found: dict[str, Range | Choices] = {
         "objective.weight": Range(low=0.3, high=0.95),
         "objective.divergence": Choices(choices=tuple({"kind": name} for name in DIVERGENCES)),
@@ -178,13 +195,11 @@ def default_search(
             low=resolved["training"]["lr"] / 3, high=resolved["training"]["lr"] * 3, log=True
         ),
     }
-    if teacher in entries and entries[teacher].config.make == "signals":
-        heats = tuple(heat for heat in recorded.get("temperatures", ()) if 1.5 <= heat <= 3)
-        if len(heats) > 1:
-            found["objective.temperature"] = Choices(choices=heats)
-        layered = False
-    else:
-        found["objective.temperature"] = Range(low=1.5, high=3.0)
+    heats = find_temperatures(teachers)
+    if heats is not None:
+        found["objective.temperature"] = heats
+    layered = False
+    if shows_layers(teachers):
         own = next(_find(resolved, ("objective", "matching")), [])
         maps = [item for item in (own, *LAYER_MAPS) if _accepts(recipe, entry, item)]
         maps = [item for index, item in enumerate(maps) if item not in maps[:index]]
@@ -196,8 +211,13 @@ def default_search(
     return {
         path: axis
         for path, axis in found.items()
-        if path.count(EVERY) or any(True for _ in _find(resolved, tuple(path.split("."))))
+        if path.count(EVERY) or _holds(resolved, tuple(path.split(".")), plain=path in PLAIN)
     }
+
+
+def _holds(resolved: Any, keys: Sequence[str], *, plain: bool) -> bool:
+    """Whether a path leads somewhere, to no mapping where it is to be plain."""
+    return any(not (plain and isinstance(value, Mapping)) for value in _find(resolved, keys))
 
 
 def _accepts(recipe: Recipe, entry: Entry, matching: Any) -> bool:

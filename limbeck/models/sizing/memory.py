@@ -6,6 +6,7 @@ arXiv:2205.05198), for a layer with gated feed-forward, RMS norms, norms of quer
 fused attention, which keeps no scores. Left out: what fits where (`fitting.py`).
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ class Workload:
     card; recorded signals stand in for it."""
     reference_parameters: int = 0
     """Of the frozen start model that `dpo` and `grpo` compare with, held the same way."""
+    chunk_bytes: int = 0
+    """Of the logits that exist at a time, where the loss is made in chunks; 0 where all do."""
 
     @property
     def tokens(self) -> int:
@@ -156,15 +159,21 @@ def activation_bytes(shape: Shape, workload: Workload) -> int:
     """Kept for the backward pass when it begins: layers, final norm, logits and their gradient.
 
     Every token is taken to carry a loss. With `recomputing` a layer keeps its input only, and one
-    layer at a time its all.
+    layer at a time its all. Of a loss in chunks one chunk's logits count in place of all.
     """
     layers = layer_bytes(shape, precision=workload.precision)
     if workload.recomputing == "layers":
         inputs = shape.num_layers * shape.hidden * FLOAT_BYTES
         layers = min(layers, inputs + layers // shape.num_layers)
     outside = NORM_BYTES[workload.precision] * shape.hidden
-    logits = LOGIT_COPIES[workload.objective] * FLOAT_BYTES * shape.vocab
-    return workload.tokens * (layers + outside + logits)
+    logits = workload.tokens * FLOAT_BYTES * shape.vocab
+    made = 0
+    if workload.chunk_bytes:
+        logits = min(logits, workload.chunk_bytes)
+        # The gradients of the states and of the head are made on the way forward.
+        made = FLOAT_BYTES * shape.hidden * (workload.tokens + shape.vocab)
+    copies = LOGIT_COPIES[workload.objective]
+    return workload.tokens * (layers + outside) + copies * logits + made
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,9 @@ def training_memory(
     which Limbeck leaves to torchtitan and Megatron) routed experts are never gathered.
     """
     chosen, compute = LAYOUTS[layout], COMPUTE_BYTES[workload.precision]
+    if "weights" in chosen.divided:
+        # A divided head is whole in its own forward only, which makes all logits.
+        workload = dataclasses.replace(workload, chunk_bytes=0)
     state = state_bytes(
         size.parameters, layout=layout, num_cards=num_cards, precision=workload.precision
     )
