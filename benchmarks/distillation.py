@@ -1,7 +1,8 @@
 """What each method of distillation is worth on the test bed, over seeds: accuracy, time, memory.
 
-The rows build on each other: each adds one method to the row above it, except that `signals` reads
-recorded targets and so leaves sampled answers out. Teacher and corpus are those of
+The rows build on each other: each adds one method to the row above it, except that `unselected`
+stands beside `features`, and that `signals` reads recorded targets and so leaves sampled answers
+out. Teacher and corpus are those of
 `recipes/medical-testbed.yaml`, whose run is named by `--testbed`. Each student is trained in a
 process of its own, whose highest memory is reported; a row that is measured is kept, so a stopped
 run goes on. Differences are paired by question. Left out: other sizes, and export.
@@ -65,6 +66,7 @@ def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
             **shared, "stage": "train", "model": STUDENT, "objective": {"kind": "next_token"},
         },
         "soft": soft,
+        "unselected": {**soft, "teacher_experts": {"draws": 2}},
         "features": features,
         "inherit": inherit,
         "moe_init": experts,
