@@ -22,7 +22,8 @@ from limbeck.data.batching import BatchingConfig, read_selected
 from limbeck.data.signals import open_teacher
 from limbeck.models.batch import Batch, Images, find_keep
 from limbeck.models.images import ImageFormat
-from limbeck.models.targets import Needs, Projected, Said, Sampled, Targets, Teacher, Top, Whole
+from limbeck.models.softening import log_probabilities
+from limbeck.models.targets import Needs, Projected, Said, Sampled, Targets, Teacher, Whole
 
 Logs = Float[Tensor, "kept vocab"]
 
@@ -166,18 +167,9 @@ def soften(said: Said, *, vocab: int, temperature: float) -> Logs:
             "signals with drawn tokens cannot be mixed with another teacher's: record top tokens, "
             "or choose teachers by `mix: specialty`"
         )
-    if isinstance(said, Projected):
-        said = _whole(said)
-    if isinstance(said, Top):
-        others = max(1, vocab - said.ids.shape[1])
-        each = said.tail.float() - math.log(others)
-        logits = each.unsqueeze(1).expand(-1, vocab).clone()
-        return logits.scatter_(1, said.ids, said.logits.float() / temperature).log_softmax(dim=-1)
-    return (said.logits[:, :vocab].float() / temperature).log_softmax(dim=-1)
-
-
-def _whole(said: Projected) -> Whole:
-    return Whole(said.states @ said.head.T)
+    return log_probabilities(
+        said, vocab=vocab, temperature=temperature, tail_temperature=temperature
+    )
 
 
 class SpecialtyTeacher:
@@ -210,7 +202,7 @@ class SpecialtyTeacher:
         for number in chosen.unique().tolist():
             part = take_rows(batch, (chosen == number).nonzero().flatten())
             found = self.teachers[number](part).said
-            said.append(_whole(found) if isinstance(found, Projected) else found)
+            said.append(found.whole() if isinstance(found, Projected) else found)
             places.append((owners == number).nonzero().flatten())
         order = torch.cat(places).argsort().to(batch.input_ids.device)
         return Targets(_join(said, order, vocab=self.vocab, temperature=self.temperature))

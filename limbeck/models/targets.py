@@ -42,6 +42,10 @@ class Projected(NamedTuple):
     """After the final norm."""
     head: Float[Tensor, "vocab teacher_hidden"]
 
+    def whole(self) -> Whole:
+        """With all logits made."""
+        return Whole(self.states @ self.head.T)
+
 
 class Sampled(NamedTuple):
     """Tokens drawn by importance: sum of weight * f(token) estimates sum of p * f, unbiased.

@@ -8,11 +8,8 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from limbeck.models.targets import Projected, Said, Sampled, Whole
 
 LEAST_SHARE, MOST_SHARE = 0.05, 0.99
 """Of the gradient, from the teacher, where it is mixed with the written answers."""
@@ -138,36 +135,3 @@ def judge_majority(answers: Sequence[Hashable], *, labels: Sequence[Hashable]) -
         f"written answer has {written:.0%}: train longer, balance the answers with "
         "`batching.repeats`, or raise `weight`"
     )
-
-
-def log_probabilities(
-    said: Said, *, vocab: int, temperature: float, tail_temperature: float
-) -> Float[Tensor, "kept vocab"]:
-    """A teacher's distribution at a temperature.
-
-    Of top or drawn tokens the mass of all others, known at `tail_temperature` alone, is spread
-    evenly.
-    """
-    if isinstance(said, Projected):
-        said = Whole(said.states @ said.head.T)
-    if isinstance(said, Whole):
-        return (said.logits[:, :vocab].float() / temperature).log_softmax(dim=-1)
-    if isinstance(said, Sampled):
-        logs = _spread(said, vocab=vocab)
-        return (logs * tail_temperature / temperature).log_softmax(dim=-1)
-    others = max(1, vocab - said.ids.shape[1])
-    each = (said.tail.float() - math.log(others)) * tail_temperature / temperature
-    logits = each.unsqueeze(1).expand(-1, vocab).clone()
-    logits.scatter_(1, said.ids, said.logits.float() / temperature)
-    return torch.log_softmax(logits, dim=-1)
-
-
-def _spread(said: Sampled, *, vocab: int) -> Float[Tensor, "kept vocab"]:
-    """Log p at the temperature of drawing: exact where drawn, the rest of the mass even."""
-    held = torch.where(said.weights > 0, said.logs.float(), -torch.inf)
-    nothing = torch.full((len(held), vocab), -torch.inf, device=held.device)
-    logs = nothing.scatter_reduce(1, said.ids, held, "amax")
-    drawn = logs > -torch.inf
-    rest = (1 - logs.exp().sum(dim=-1)).clamp(min=1e-9).log()
-    others = (~drawn).sum(dim=-1).clamp(min=1).log()
-    return torch.where(drawn, logs, (rest - others).unsqueeze(1))

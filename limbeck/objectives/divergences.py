@@ -53,7 +53,7 @@ class Divergence(Config):
         """
         terms = self.terms()
         if isinstance(said, Projected):
-            said = Whole(said.states @ said.head.T)
+            said = said.whole()
         if isinstance(said, Whole):
             found = whole_terms(
                 terms, student_logits=student_logits,

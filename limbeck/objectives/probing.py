@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
+from limbeck.models.softening import log_probabilities
 from limbeck.models.targets import Teacher
 from limbeck.objectives import detecting
 from limbeck.objectives.loss import find_kept
@@ -111,7 +112,7 @@ class Probe:
         vocab, first = self.teacher.vocab, value_at(self.config.temperature, progress=0.0)
         said = self.teacher(batch).said
         soft, plain = (
-            detecting.log_probabilities(
+            log_probabilities(
                 said, vocab=vocab, temperature=temperature,
                 tail_temperature=self.config.needs().temperature,
             )

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from limbeck.models.softening import log_probabilities
 from limbeck.models.targets import Projected, Sampled, Top, Whole
 from limbeck.objectives import detecting
 
@@ -23,7 +24,7 @@ def test_temperature_has_an_effect_where_the_teacher_doubts():
     for scale, speaks in ((2.0, False), (1e4, True)):
         said = Whole(torch.randn(5, 20) * scale)
         soft, plain = (
-            detecting.log_probabilities(said, vocab=20, temperature=t, tail_temperature=2.0)
+            log_probabilities(said, vocab=20, temperature=t, tail_temperature=2.0)
             for t in (2.0, 1.0)
         )
         found = detecting.judge_temperature(soft=soft, plain=plain, temperature=2.0)
@@ -37,9 +38,7 @@ def test_top_tokens_and_even_others_are_the_whole():
     top = Top(logits[:, :2], torch.tensor([[0, 1]]), tail)
     for temperature in (1.0, 2.0):
         one, other = (
-            detecting.log_probabilities(
-                said, vocab=5, temperature=temperature, tail_temperature=2.0
-            )
+            log_probabilities(said, vocab=5, temperature=temperature, tail_temperature=2.0)
             for said in (top, Whole(logits))
         )
         torch.testing.assert_close(one, other)
@@ -93,19 +92,17 @@ def test_states_and_drawn_tokens_are_the_whole():
     drawn = Sampled(ids, weights, logs.gather(1, ids) * weights)
     for temperature in (1.0, 2.0):
         wanted = (logits[:, :10] / temperature).log_softmax(dim=-1)
-        projected = detecting.log_probabilities(
+        projected = log_probabilities(
             Projected(states, head), vocab=10, temperature=temperature, tail_temperature=2.0
         )
         assert torch.allclose(projected, wanted, atol=1e-5)
-        found = detecting.log_probabilities(
-            drawn, vocab=12, temperature=temperature, tail_temperature=2.0
-        )
+        found = log_probabilities(drawn, vocab=12, temperature=temperature, tail_temperature=2.0)
         assert torch.allclose(found, (logits / temperature).log_softmax(dim=-1), atol=1e-4)
 
 
 def test_tokens_that_were_not_drawn_share_the_rest():
     logs = torch.tensor([[0.5, 0.3]]).log()
     said = Sampled(torch.tensor([[3, 1]]), torch.full((1, 2), 0.5), logs)
-    found = detecting.log_probabilities(said, vocab=6, temperature=1.0, tail_temperature=1.0)
+    found = log_probabilities(said, vocab=6, temperature=1.0, tail_temperature=1.0)
     wanted = torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]])
     assert torch.allclose(found.exp(), wanted, atol=1e-6)
