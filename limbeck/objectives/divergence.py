@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from limbeck.models.targets import Sampled, Top
@@ -124,36 +124,3 @@ def sampled_terms(
     logs = torch.where(drawn, logs, 0.0)
     factors = torch.where(drawn, said.weights.float() * (-logs).exp(), 0.0)
     return factors * terms(student, logs)
-
-
-def forward_kl(
-    *,
-    student_logits: Float[Tensor, "kept vocab"],
-    teacher_logits: Float[Tensor, "kept vocab"],
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """Sum over tokens of KL(teacher || student), both softened, times temperature squared."""
-    terms = whole_terms(
-        forward_kl_terms, student_logits=student_logits, teacher_logits=teacher_logits,
-        temperature=temperature,
-    )  # fmt: skip
-    return terms.sum() * temperature**2
-
-
-def forward_kl_with_tail(
-    *,
-    student_logits: Float[Tensor, "kept vocab"],
-    top_logits: Float[Tensor, "kept top"],
-    top_ids: Int[Tensor, "kept top"],
-    tail: Float[Tensor, " kept"],
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """Forward KL over the teacher's top tokens and one bucket that holds all others.
-
-    A lower bound of the full divergence, equal to it when the bucket is empty.
-    """
-    said = Top(top_logits, top_ids, tail)
-    terms = top_terms(
-        forward_kl_terms, student_logits=student_logits, said=said, temperature=temperature
-    )
-    return terms.sum() * temperature**2

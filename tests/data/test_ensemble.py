@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from forward_kl import forward_kl
 from making import make_artifact
 
 from limbeck.contracts.errors import ArtifactError
@@ -23,7 +24,6 @@ from limbeck.data.signals import LiveTeacher
 from limbeck.models.batch import Batch, Images, find_keep
 from limbeck.models.loading import save_checkpoint
 from limbeck.models.targets import Needs, Sampled, Targets, Top, Whole
-from limbeck.objectives.divergence import forward_kl
 
 VOCAB = 9
 BATCHING = BatchingConfig(select="all")

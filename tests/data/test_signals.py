@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from forward_kl import forward_kl, forward_kl_with_tail
 
 from limbeck.contracts.artifacts import Artifact, Work, read_artifact
 from limbeck.contracts.errors import ArtifactError
@@ -11,7 +12,6 @@ from limbeck.data.batching import Batches, BatchingConfig
 from limbeck.data.signals import LiveTeacher, open_teacher
 from limbeck.models.loading import save_checkpoint
 from limbeck.models.targets import Needs, Top, Whole
-from limbeck.objectives.divergence import forward_kl, forward_kl_with_tail
 from limbeck.objectives.layer_maps import settle
 from limbeck.objectives.matching import Matching
 from limbeck.objectives.soft_target import SoftTarget

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from forward_kl import forward_kl, forward_kl_with_tail
 
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import Kept, KeptForward
 from limbeck.models.targets import Targets, Whole
-from limbeck.objectives.divergence import forward_kl, forward_kl_with_tail
 from limbeck.objectives.likelihood import NextToken
 from limbeck.objectives.matching import Matching, scaled_mse
 from limbeck.objectives.routing import Balance, Balancer, balance_loss
