@@ -1,12 +1,13 @@
 """Memory, gradient and tokens a second of the chunked distillation loss, forward and backward.
 
-V = 151,936 as of Qwen, 512 tokens, hidden sizes 256 and 512, float32, one thread: forward KL at
-T = 2 times T squared, weight 0.7, and cross-entropy. Sides: Limbeck's `chunked_loss`; Liger's
-`chunked_loss` as it comes (`liger`: compiled, chunks of 1,024) and as it is lean without a compiler
-(`liger_128`: chunks of 128); logits as a whole by autograd (`naive`). Every side lives in a process
-of its own, which has the inputs before its memory counts, and they take turns after one pass
-each for warming up, in which Liger compiles. Gradients are compared with plain float64 ones. Left
-out: what comes before the states.
+V = 151,936 as of Qwen; forward KL at T = 2 times T squared, weight 0.7, and cross-entropy. On a
+CPU 512 tokens, hidden sizes 256 and 512, float32, one thread; with `--device cuda` the same, and
+4,096 tokens of bfloat16 at hidden sizes 1,024 and 2,048 (Qwen3-0.6B from a Qwen3-30B-A3B). Sides:
+Limbeck's `chunked_loss`; Liger's `chunked_loss` as it comes (`liger`: compiled, chunks of 1,024)
+and as it is lean without a compiler (`liger_128`: chunks of 128); logits as a whole by autograd
+(`naive`). Every side lives in a process of its own, which has the inputs before its memory counts,
+and they take turns after two passes each for warming up, in which both compile. Gradients are
+compared with plain float64 ones. Left out: what comes before the states.
 """
 
 import multiprocessing
@@ -16,19 +17,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+os.environ.update(OMP_NUM_THREADS="1")
 
-import numpy as np
 import psutil
 import torch
 from liger_kernel.chunked_loss import (  # pyright: ignore[reportMissingImports]  # the extra `benchmarks`
     LigerFusedLinearJSDLoss,
 )
-from reporting import environment, parse_options, report
+from reporting import environment, make_parser, report
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,22 +37,47 @@ from limbeck.models.targets import Projected
 from limbeck.objectives.chunked import Mix, chunked_loss
 from limbeck.objectives.divergences import ForwardKl
 
-VOCAB, TOKENS, STUDENT, TEACHER = 151_936, 512, 256, 512
+VOCAB = 151_936
 TEMPERATURE, WEIGHT = 2.0, 0.7
 SIDES = ("ours", "liger", "liger_128", "naive")
+WARM_UP = 2
+"""Passes before the first that counts."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all sides are given."""
+
+    device: str
+    dtype: str
+    tokens: int
+    student: int
+    teacher: int
+
+
+SMALL = {"dtype": "float32", "tokens": 512, "student": 256, "teacher": 512}
+LARGE = {"dtype": "bfloat16", "tokens": 4096, "student": 1024, "teacher": 2048}
+CASES = {
+    "cpu": {"": Case(device="cpu", **SMALL)},
+    "cuda": {"": Case(device="cuda", **SMALL), "large_": Case(device="cuda", **LARGE)},
+}
+"""Of each device, by what stands before the names of their ratios."""
 
 
 class Inputs:
     """The same for every side."""
 
-    def __init__(self) -> None:
+    def __init__(self, case: Case) -> None:
         generator = torch.Generator().manual_seed(0)
-        shapes = ((TOKENS, STUDENT), (VOCAB, STUDENT), (TOKENS, TEACHER), (VOCAB, TEACHER))
-        drawn = [torch.randn(*shape, generator=generator) for shape in shapes]
-        self.states, self.head, self.teacher_states, self.teacher_head = drawn
-        self.head /= STUDENT**0.5
-        self.teacher_head /= TEACHER**0.5
-        self.labels = torch.randint(VOCAB, (TOKENS,), generator=generator)
+        tokens, student, teacher = case.tokens, case.student, case.teacher
+        shapes = ((tokens, student), (VOCAB, student), (tokens, teacher), (VOCAB, teacher))
+        self.states, self.head, self.teacher_states, self.teacher_head = (
+            (torch.randn(*shape, generator=generator) / scale**0.5).to(
+                case.device, getattr(torch, case.dtype)
+            )
+            for shape, scale in zip(shapes, (1, student, 1, teacher), strict=True)
+        )
+        self.labels = torch.randint(VOCAB, (tokens,), generator=generator).to(case.device)
         self.states.requires_grad_()
         self.head.requires_grad_()
 
@@ -79,90 +105,105 @@ def make_liger(**settings: Any) -> Callable[[Inputs], Tensor]:
 
 def naive(inputs: Inputs) -> Tensor:
     """The mean loss, by autograd."""
-    logits = inputs.states @ inputs.head.T
-    teacher = inputs.teacher_states @ inputs.teacher_head.T
+    logits = (inputs.states @ inputs.head.T).float()
+    teacher = (inputs.teacher_states @ inputs.teacher_head.T).float()
     kl = functional.kl_div(
         (logits / TEMPERATURE).log_softmax(dim=-1), (teacher / TEMPERATURE).log_softmax(dim=-1),
         log_target=True, reduction="sum",
     )  # fmt: skip
     ce = functional.cross_entropy(logits, inputs.labels, reduction="sum")
-    return (WEIGHT * TEMPERATURE**2 * kl + (1 - WEIGHT) * ce) / TOKENS
+    return (WEIGHT * TEMPERATURE**2 * kl + (1 - WEIGHT) * ce) / len(logits)
 
 
 @torch.no_grad()
-def write_reference(folder: Path) -> None:
+def write_reference(case: Case, path: Path) -> None:
     """Gradients of the mean loss in float64, a few tokens at a time."""
     torch.set_num_threads(1)
-    inputs, num = Inputs(), 64
+    inputs, num = Inputs(case), 64
     states, head, teacher_head = (
         item.detach().double() for item in (inputs.states, inputs.head, inputs.teacher_head)
     )
     grads = {"states": torch.zeros_like(states), "head": torch.zeros_like(head)}
-    for start in range(0, TOKENS, num):
+    for start in range(0, case.tokens, num):
         part = slice(start, start + num)
         logits = states[part] @ head.T
         teacher = inputs.teacher_states[part].double() @ teacher_head.T
         gaps = (logits / TEMPERATURE).softmax(dim=-1) - (teacher / TEMPERATURE).softmax(dim=-1)
         errors = logits.softmax(dim=-1)
         errors[torch.arange(num), inputs.labels[part]] -= 1
-        gradient = (WEIGHT * TEMPERATURE * gaps + (1 - WEIGHT) * errors) / TOKENS
+        gradient = (WEIGHT * TEMPERATURE * gaps + (1 - WEIGHT) * errors) / case.tokens
         grads["states"][part] = gradient @ head
         grads["head"].addmm_(gradient.T, states[part])
-    np.savez(folder / "reference.npz", states=grads["states"].numpy(), head=grads["head"].numpy())
+    torch.save({name: grad.cpu() for name, grad in grads.items()}, path)
 
 
-def live_in_turns(name: str, folder: Path, *, connection: Connection) -> None:
+def live_in_turns(name: str, case: Case, path: Path, *, connection: Connection) -> None:
     """One side, in a process of its own."""
     sys.stdout = sys.stderr
     torch.set_num_threads(1)
-    inputs = Inputs()
-    base = psutil.Process().memory_info().rss
+    inputs = Inputs(case)
+    base = _held_bytes(case)
     sides = {"ours": ours, "naive": naive, "liger": make_liger(),
              "liger_128": make_liger(chunk_size=128, compiled=False)}  # fmt: skip
     while connection.recv() == "go":
         inputs.states.grad = inputs.head.grad = None
         started, used = time.perf_counter(), time.process_time()
         sides[name](inputs).backward()
+        if case.device == "cuda":
+            torch.cuda.synchronize()
         connection.send((time.perf_counter() - started, time.process_time() - used))
-    connection.send(_peak_bytes() - base)
-    grads = inputs.states.grad, inputs.head.grad
-    with np.load(folder / "reference.npz") as wanted:
-        for grad, what in zip(grads, ("states", "head"), strict=True):
-            assert grad is not None
-            reference = wanted[what]
-            error = np.linalg.norm(grad.numpy() - reference) / np.linalg.norm(reference)
-            connection.send(float(error))
+    connection.send(_peak_bytes(case) - base)
+    wanted = torch.load(path)
+    for grad, what in ((inputs.states.grad, "states"), (inputs.head.grad, "head")):
+        assert grad is not None
+        error = (grad.cpu().double() - wanted[what]).norm() / wanted[what].norm()
+        connection.send(float(error))
 
 
-def _peak_bytes() -> int:
+def _held_bytes(case: Case) -> int:
+    if case.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    return psutil.Process().memory_info().rss
+
+
+def _peak_bytes(case: Case) -> int:
+    if case.device == "cuda":
+        return torch.cuda.max_memory_allocated()
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("no VmHWM: peak memory is read on Linux only")
 
 
-def run(*, num_turns: int) -> list[dict[str, Any]]:
+def run(case: Case, *, num_turns: int) -> list[dict[str, Any]]:
     """A row for each turn and side."""
     rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
-        reference = context.Process(target=write_reference, args=(folder,))
+        path = Path(text) / "reference.pt"
+        reference = context.Process(target=write_reference, args=(case, path))
         reference.start()
         reference.join()
         connections: dict[str, Connection] = {}
         for name in SIDES:
             connections[name], far = context.Pipe()
             context.Process(
-                target=live_in_turns, args=(name, folder), kwargs={"connection": far}, daemon=True
-            ).start()
-            connections[name].send("go")
-            connections[name].recv()
+                target=live_in_turns, args=(name, case, path), kwargs={"connection": far},
+                daemon=True,
+            ).start()  # fmt: skip
+        for _ in range(WARM_UP):
+            for name in SIDES:
+                connections[name].send("go")
+            for name in SIDES:
+                connections[name].recv()
         for turn in range(num_turns):
             for name in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
                 connections[name].send("go")
                 seconds, cpu_seconds = connections[name].recv()
-                rows.append({"side": name, "turn": turn, "tokens_per_second": TOKENS / seconds,
+                rows.append({"side": name, "device": case.device, "dtype": case.dtype,
+                             "tokens": case.tokens, "turn": turn,
+                             "tokens_per_second": case.tokens / seconds,
                              "cpu_seconds": cpu_seconds})  # fmt: skip
         ends = {}
         for name in SIDES:
@@ -172,7 +213,7 @@ def run(*, num_turns: int) -> list[dict[str, Any]]:
     return [row | ends[row["side"]] for row in rows]
 
 
-def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
+def compare(rows: list[dict[str, Any]], *, before: str) -> dict[str, float]:
     """Ours in figures, and medians over turns of how many times faster it is."""
     by_side = {(row["side"], row["turn"]): row for row in rows}
     turns = sorted({turn for _, turn in by_side})
@@ -188,15 +229,23 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
             for turn in turns
         )
         ratios[f"ours_over_{other}_peak"] = ratios["peak_mib"] / last[other]["peak_mib"]
-    return ratios
+        ratios[f"{other}_gradient_error"] = last[other]["gradient_error"]
+    return {before + name: value for name, value in ratios.items()}
 
 
 def main() -> None:
     """Measure, print, write."""
-    options = parse_options("the chunked distillation loss against Liger's and plain autograd")
+    parser = make_parser("the chunked distillation loss against Liger's and plain autograd")
+    parser.add_argument("--device", choices=CASES, default="cpu")
+    options = parser.parse_args()
     machine = environment()
-    rows = run(num_turns=3 if options.quick else 8)
-    report(options, environment=machine, rows=rows, ratios=compare(rows), labels=("side",))
+    rows, ratios = [], {}
+    for before, case in CASES[options.device].items():
+        found = run(case, num_turns=3 if options.quick else 8)
+        rows += found
+        ratios |= compare(found, before=before)
+    report(options, environment=machine, rows=rows, ratios=ratios,
+           labels=("side", "device", "dtype", "tokens"))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,15 +16,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "liger_kernel")
+import torch
+
+PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "liger_kernel", "triton", "trl")
 
 
 def parse_options(description: str) -> argparse.Namespace:
     """The options of a benchmark: `json`, a path or nothing, and `quick`."""
+    return make_parser(description).parse_args()
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """As `parse_options`, for a benchmark that has more."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write environment, rows and ratios here")
     parser.add_argument("--quick", action="store_true", help="fewer turns, for a first look")
-    return parser.parse_args()
+    return parser
 
 
 def environment() -> dict[str, Any]:
@@ -32,6 +39,7 @@ def environment() -> dict[str, Any]:
     return {
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -53,8 +61,9 @@ def report(
 
     `tables` are rows of other columns under names of their own, shown and kept the same way.
     """
-    print(f"{environment['cpu']}, {environment['cpu_count']} CPUs, "
-          f"load before {environment['load_average']}")  # fmt: skip
+    processor = f"{environment['cpu']}, {environment['cpu_count']} CPUs"
+    load = f"load before {environment['load_average']}"
+    print("; ".join([environment["gpu"] or "no GPU", processor, load]))
     print_table(rows)
     print("\nmedians")
     print_table(medians(rows, labels=labels))

@@ -21,7 +21,8 @@ from limbeck.data.rendering import render_records
 from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch, find_keep, pad_rows
 from limbeck.models.forward import KeptForward
-from limbeck.models.loading import load_model, load_tokenizer
+from limbeck.models.frozen import bring, load_frozen
+from limbeck.models.loading import load_tokenizer
 from limbeck.models.targets import Targets, Whole
 
 
@@ -123,7 +124,7 @@ class ForeignTeacher:
             pad=self.pad, places=batch.rows.tolist(),
         ).to(batch.input_ids.device)  # fmt: skip
         keep = find_keep(theirs.labels)
-        self.model.to(batch.input_ids.device)
+        bring(self.model, batch.input_ids.device)
         logits = self.model(theirs.input_ids, keep).logits
         aligned = Aligned(
             _number([read.student_spans for read in reads], reads=reads, device=keep.device),
@@ -167,7 +168,7 @@ def open_foreign(
             "reads text alone; set batching.images: without"
         )
     return ForeignTeacher(
-        load_model(artifact.path), tokenizer=load_tokenizer(artifact.path),
+        load_frozen(artifact.path), tokenizer=load_tokenizer(artifact.path),
         student_tokenizer=load_tokenizer(corpus.path / "tokenizer"), records=records,
         batching=batching,
     )  # fmt: skip

@@ -35,7 +35,7 @@ def measure_misses(
 
     def note(layer: int, _: nn.Module, __: Sequence[Any], said: Any) -> None:
         logits, weights, picked = read_gate(said)
-        firsts[layer] = picked.gather(1, weights.argmax(dim=1, keepdim=True)).squeeze(1)
+        firsts[layer] = picked.gather(1, weights.argmax(dim=1, keepdim=True)).squeeze(1).cpu()
         num_experts[layer] = logits.shape[1]
 
     differences: list[Tensor] = []
@@ -47,13 +47,14 @@ def measure_misses(
         for batch in batches:
             batch = batch.to(student.device)
             keep = find_keep(batch.labels)
+            kept = keep.reshape(-1).cpu()
             ours, theirs = (
                 model(batch.input_ids, keep, pixels=batch.pixels).logits[:, :vocab].float()
                 for model in models
             )
             differences.append(token_kl(student=ours, teacher=theirs).cpu())
             for layer, chosen in choices.items():
-                chosen.append(firsts[layer][keep.reshape(-1)].cpu())
+                chosen.append(firsts[layer][kept])
     kl = torch.cat(differences) if differences else torch.zeros(0)
     if not len(kl):
         return {}

@@ -151,7 +151,9 @@ def condense(
         CheckpointError: widths, layouts or activations do not fit.
     """
     own_layers, layers = find_layers(student)[1], find_layers(teacher)[1]
+    nn.Module.to(teacher, student.device)
     uses = measure_use(teacher, batches=batches)
+    nn.Module.to(teacher, "cpu")
     sources = find_experts(teacher)
     taken: list[list[int]] = []
     held: list[float] = []

@@ -55,6 +55,7 @@ def gives_states(model: PreTrainedModel, *, form: Form) -> bool:
         and type(head) is nn.Linear
         and head.bias is None
         and not isinstance(head.weight, DTensor)
+        and head.weight.device.type != "meta"
         and head.weight.numel() == head.out_features * head.in_features
     )
 
@@ -116,18 +117,25 @@ class KeptForward(nn.Module):
         projected = None
         if plain and gives_states(self.model, form=form):
             head = cast(nn.Linear, self.model.get_output_embeddings())
-            projected = Projected(output.last_hidden_state[keep], head.weight)
+            projected = Projected(
+                _pick(output.last_hidden_state, keep), head.weight.to(keep.device)
+            )
             logits = projected.states.new_empty(len(projected.states), 0)
         elif plain:
             head = cast(nn.Module, self.model.get_output_embeddings())
-            logits = head(output.last_hidden_state[keep])
+            logits = head(_pick(output.last_hidden_state, keep)).to(keep.device)
         else:
-            logits = output.logits[keep]
-        hidden = tuple(output.hidden_states[layer][keep] for layer in layers)
+            logits = _pick(output.logits, keep)
+        hidden = tuple(_pick(output.hidden_states[layer], keep) for layer in layers)
         routing = getattr(output, "routing", None) or ()
         heads = tuple(cast(Heads, heard[layer - 1]) for layer in attended)
         images = None if seen is None else seen.mean(dim=1)
         return Kept(logits, hidden, routing, images, heads, projected)
+
+
+def _pick(item: Tensor, keep: Bool[Tensor, "batch tokens"]) -> Float[Tensor, "kept width"]:
+    """The kept positions; a model that is spread over devices answers on the last of them."""
+    return item.to(keep.device)[keep]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Left out: artifacts' manifests, which the pipeline writes.
 import json
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from transformers import (
@@ -47,8 +47,13 @@ def read_config(folder: Path) -> dict:
     return value
 
 
-def load_model(folder: Path) -> PreTrainedModel:
-    """The causal language model in a folder, in float32 on the CPU, ready to answer.
+def load_model(
+    folder: Path, *, dtype: torch.dtype | Literal["auto"] = torch.float32, **placing: Any
+) -> PreTrainedModel:
+    """The causal language model in a folder, on the CPU, ready to answer.
+
+    `auto` is the type that the weights are stored in; `placing` is what transformers is told of
+    devices.
 
     Raises:
         CheckpointError: files are missing, damaged, or do not fit the config.
@@ -60,7 +65,7 @@ def load_model(folder: Path) -> PreTrainedModel:
         model, info = cast(
             tuple[PreTrainedModel, dict[str, Any]],
             AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+                folder, dtype=dtype, output_loading_info=True, local_files_only=True, **placing
             ),
         )
     except Exception as error:  # whatever an architecture's own code meets in a wrong config

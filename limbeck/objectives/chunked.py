@@ -21,6 +21,7 @@ from limbeck.models.batch import IGNORED
 from limbeck.models.targets import Projected, Said, Top, Whole
 from limbeck.objectives.divergences import Divergence, ForwardKl
 from limbeck.objectives.loss import Loss
+from limbeck.objectives.outcomes import Number
 
 CHUNK_BYTES = 160 * 2**20
 """Of a buffer of logits, at most; student and live teacher have one each."""
@@ -168,6 +169,9 @@ def _pass_over(
 def _add(into: Tensor, left: Tensor, right: Tensor) -> None:
     if left.dtype == into.dtype:
         into.addmm_(left, right)
+    elif left.is_cuda:
+        # One pass over what may be the head's size, where a product of its own would take three.
+        torch.addmm(into, left, right, out_dtype=into.dtype, out=into)
     else:
         into += left @ right
 
@@ -184,7 +188,7 @@ def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns:
     ):  # fmt: skip
         judge = _judge_forward_kl
     elif on_gpu and mix.compiling == "auto" and not isinstance(said, Top):
-        judge = _compiled()
+        judge = _judge_compiled
     found = torch.zeros(2, device=logits.device)
     for start in range(0, len(logits), rows):
         tile = slice(start, start + rows)
@@ -192,38 +196,51 @@ def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns:
     return found
 
 
+def _judge_compiled(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
+    """As `_judge`, compiled: reads the logits few times, whatever the number of tokens."""
+    # As numbers they would be part of the program: each step of a schedule would compile again.
+    temperature, weight = torch.tensor([mix.temperature, mix.weight], device=logits.device)
+    return _compiled()(logits, said, labels, mix.divergence, temperature, weight, learns)
+
+
 @cache
 def _compiled(backend: str = "inductor") -> Any:
-    """`_judge_traced` for a GPU: reads the logits few times, whatever the number of tokens."""
     return torch.compile(_judge_traced, dynamic=True, backend=backend)
 
 
-def _figure(logits: Tensor, said: Said, labels: Tensor, mix: Mix) -> tuple[Tensor, Figures]:
+def _figure(
+    logits: Tensor, said: Said, labels: Tensor, divergence: Divergence, temperature: Number,
+    weight: Number,
+) -> tuple[Tensor, Figures]:  # fmt: skip
     """The mixed sum, and its figures."""
     logits = logits.float()
-    kl = mix.divergence.total(logits, said, temperature=mix.temperature)
+    kl = divergence.total(logits, said, temperature=temperature)
     ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    return mix.weight * kl + (1 - mix.weight) * ce, torch.stack([kl, ce]).detach()
+    return weight * kl + (1 - weight) * ce, torch.stack([kl, ce]).detach()
 
 
 def _judge(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
     """Figures; where it learns, logits become the mix's gradient; any divergence and targets."""
+    settings = mix.divergence, mix.temperature, mix.weight
     if not learns:
-        return _figure(logits, said, labels, mix)[1]
+        return _figure(logits, said, labels, *settings)[1]
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
-        total, figures = _figure(leaf, said, labels, mix)
+        total, figures = _figure(leaf, said, labels, *settings)
         (gradient,) = torch.autograd.grad(total, leaf)
     logits.copy_(gradient)
     return figures
 
 
-def _judge_traced(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
+def _judge_traced(
+    logits: Tensor, said: Said, labels: Tensor, divergence: Divergence, temperature: Tensor,
+    weight: Tensor, learns: bool,
+) -> Figures:  # fmt: skip
     """As `_judge`, in the form that a compiler follows; top tokens have a backward of their own."""
     if not learns:
-        return _figure(logits, said, labels, mix)[1]
+        return _figure(logits, said, labels, divergence, temperature, weight)[1]
     differentiate = torch.func.grad_and_value(_figure, has_aux=True)
-    gradient, (_, figures) = differentiate(logits, said, labels, mix)
+    gradient, (_, figures) = differentiate(logits, said, labels, divergence, temperature, weight)
     logits.copy_(gradient)
     return figures
 

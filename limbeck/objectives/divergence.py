@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limbeck.models.targets import Sampled, Top
-from limbeck.objectives.outcomes import top_logs
+from limbeck.objectives.outcomes import Number, top_logs
 
 Logs = Float[Tensor, "kept outcomes"]
 Terms = Callable[[Logs, Logs], Logs]
@@ -85,7 +85,7 @@ def whole_terms(
     *,
     student_logits: Float[Tensor, "kept vocab"],
     teacher_logits: Float[Tensor, "kept vocab"],
-    temperature: float,
+    temperature: Number,
 ) -> Logs:
     """Terms over the vocabulary, both sides softened."""
     teacher = (teacher_logits.float() / temperature).log_softmax(dim=-1)
@@ -94,7 +94,7 @@ def whole_terms(
 
 
 def top_terms(
-    terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], said: Top, temperature: float
+    terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], said: Top, temperature: Number
 ) -> Logs:
     """Terms over the teacher's top tokens and one bucket that holds all others.
 
@@ -110,7 +110,7 @@ def top_terms(
 
 
 def sampled_terms(
-    terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], said: Sampled, temperature: float
+    terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], said: Sampled, temperature: Number
 ) -> Logs:
     """Terms over the drawn tokens, weighted: their sum is an unbiased estimate of the divergence.
 

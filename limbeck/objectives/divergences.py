@@ -27,6 +27,7 @@ from limbeck.objectives.divergence import (
     total_variation_terms,
     whole_terms,
 )
+from limbeck.objectives.outcomes import Number
 
 Between = Annotated[float, Field(gt=0, lt=1)]
 
@@ -44,7 +45,7 @@ class Divergence(Config):
         """From both log-probabilities to terms over outcomes."""
 
     def total(
-        self, student_logits: Float[Tensor, "kept vocab"], said: Said, *, temperature: float
+        self, student_logits: Float[Tensor, "kept vocab"], said: Said, *, temperature: Number
     ) -> Float[Tensor, ""]:
         """Sum over tokens at a temperature, scaled so that gradients stay comparable.
 

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Number = float | Float[Tensor, ""]
+"""A tensor where a compiled program must not hang on the value."""
 LOWEST = -80.0
 """Log-mass below which all others count as this much, without a gradient."""
 
 
 def top_logs(
-    logits: Float[Tensor, "kept vocab"], ids: Int[Tensor, "kept top"], *, temperature: float
+    logits: Float[Tensor, "kept vocab"], ids: Int[Tensor, "kept top"], *, temperature: Number
 ) -> Float[Tensor, "kept outcomes"]:
     """Log-probability of each token named (none twice), then of all others, in float32.
 

@@ -33,6 +33,7 @@ from limbeck.models import MODELS
 from limbeck.models.batch import Batch
 from limbeck.models.condensing import condense
 from limbeck.models.forward import KeptForward
+from limbeck.models.frozen import bring
 from limbeck.models.inheriting import inherit
 from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.unselected import Augmented, Unselected
@@ -43,6 +44,7 @@ from limbeck.objectives.loss import check_packing, check_teacher
 from limbeck.objectives.on_policy import OnPolicy
 from limbeck.objectives.probing import Probe
 from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.processes import place
 
 PROBED = 32
 """Records that the detectors look at, at most."""
@@ -137,6 +139,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     corpus = work.one("corpus")
     config.on_policy.check_teachers(work.inputs.get("teacher", ()))
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
+    place(student)
     data: Any = {
         "tokenizer": tokenizer,
         "config": config.batching,
@@ -230,7 +233,7 @@ def _report_misses(
     """Write `router.json`: how far the student is from each expert of a live teacher."""
     if teacher is None:
         return {}
-    teacher.to(student.device)
+    bring(teacher, student.device)
     misses = measure_misses(student, teacher.model, batches, vocab=vocab)
     if not misses:
         return {}
@@ -259,7 +262,7 @@ def _inherit(
             f"{source}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
             "prepare the corpus with that tokenizer, or leave `inherit` out"
         )
-    model = load_model(source)
+    model = load_model(source, dtype="auto")
     ratio = inherit(student, teacher=model)
     if config.inherit_experts == "none":
         return {"inherited_ratio": ratio}

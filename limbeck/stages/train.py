@@ -38,6 +38,7 @@ from limbeck.objectives.rewards import Manner, Said, score
 from limbeck.objectives.rollouts import Prompt, Rollouts, Speech
 from limbeck.training.budget import report_tokens
 from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.processes import place
 
 ROUTED_RECORDS = 1024
 """Training records on which the experts' load is reported."""
@@ -163,7 +164,7 @@ def _learn_rollouts(
         return score(said, manner=manner, weights=objective.rewards)
 
     rollouts = Rollouts(
-        objective, model=_place(model), reference=_open_reference(work),
+        objective, model=place(model), reference=_open_reference(work),
         prompts=lambda step: [
             Prompt(asked.prompt(index), expected[index]) for index in asked.order(step).tolist()
         ],
@@ -183,13 +184,7 @@ def _learn_rollouts(
 
 def _open_reference(work: Work) -> PreTrainedModel:
     """The start model once more, for reading only."""
-    return _place(load_model(work.one("model").path).eval().requires_grad_(False))
-
-
-def _place(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, where training will happen."""
-    nn.Module.to(model, torch.device(str(PartialState().device)))
-    return model
+    return place(load_model(work.one("model").path).eval().requires_grad_(False))
 
 
 LESSONS: dict[Draws, Callable[..., Lessons]] = {

@@ -20,6 +20,8 @@ from accelerate.utils import (
     broadcast_object_list,
     gather_object,
 )
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from limbeck.contracts.errors import LaunchError
@@ -62,6 +64,18 @@ def open_accelerator() -> Accelerator:
             "the launcher's file is for GPUs, and there is none; use recipes/accelerate/cpu.yaml"
         )
     return accelerator
+
+
+def place(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, where its process trains; one that processes divide among them stays where it is.
+
+    Raises:
+        LaunchError: the processes cannot work together as they were launched.
+    """
+    accelerator = open_accelerator()
+    if find_sharding(accelerator) == "none":
+        nn.Module.to(model, accelerator.device)
+    return model
 
 
 def find_sharding(accelerator: Accelerator) -> Sharding:

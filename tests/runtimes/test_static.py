@@ -1,7 +1,9 @@
 """A cache of a fixed size says what the growing one says, and its step is one program."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from folders import make_checkpoint
 
 from limbeck.contracts.errors import DataError
-from limbeck.runtimes.static import StaticSteps, capture
+from limbeck.runtimes.static import StaticSteps
 from limbeck.runtimes.transformers import open_steps
 
 PROMPTS = [[5, 9, 7, 11, 6], [8, 4], [10]]
@@ -94,16 +96,34 @@ def test_a_step_is_one_graph_that_serves_every_token(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+CAPTURED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from test_static import PROMPTS, say
+from limbeck.runtimes.static import StaticSteps, capture
+from limbeck.runtimes.transformers import open_steps
+folder = Path(sys.argv[1])
+expected, last = say(open_steps(folder, num_threads=1), PROMPTS, num_tokens=8)
+steps = StaticSteps(
+    open_steps(folder, num_threads=1), device="cuda", capacity_tokens=32, prepare=capture
+)
+for _ in range(2):
+    found, logits = say(steps, PROMPTS, num_tokens=8)
+    assert found == expected
+    np.testing.assert_allclose(logits, last, atol=1e-3, rtol=1e-2)
+"""
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", ["qwen3", "moe"])
 def test_a_captured_step_on_a_gpu_says_the_same(kind, tmp_path):
     make_checkpoint(tmp_path, kind)
-    expected, last = say(open_steps(tmp_path, num_threads=1), PROMPTS, num_tokens=8)
-    steps = StaticSteps(
-        open_steps(tmp_path, num_threads=1), device="cuda", capacity_tokens=32, prepare=capture
-    )
-    for _ in range(2):
-        found, logits = say(steps, PROMPTS, num_tokens=8)
-        assert found == expected
-        np.testing.assert_allclose(logits, last, atol=1e-3, rtol=1e-2)
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", CAPTURED, str(tmp_path), str(here)], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -18,8 +18,9 @@ from limbeck.data.signals.reading import RecordedTeacher
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.capturing import make_ready
 from limbeck.models.forward import KeptForward
+from limbeck.models.frozen import bring, load_frozen
 from limbeck.models.images import ImageFormat
-from limbeck.models.loading import load_model, load_tokenizer
+from limbeck.models.loading import load_tokenizer
 from limbeck.models.structure import num_layers
 from limbeck.models.targets import Form, Needs, Targets, Whole
 from limbeck.models.vision import image_format
@@ -58,7 +59,7 @@ class LiveTeacher:
     def __call__(self, batch: Batch) -> Targets:
         """The whole distribution at each kept position."""
         keep = find_keep(batch.labels)
-        self.model.to(batch.input_ids.device)
+        bring(self.model, batch.input_ids.device)
         output = self.model(
             batch.input_ids, keep, self.layers, batch.pixels, batch.positions,
             attended=self.attended, form=self.form,
@@ -103,7 +104,7 @@ def open_teacher(
             )
         vocab = len(load_tokenizer(artifact.path))
         live = LiveTeacher(
-            load_model(artifact.path), layers=needs.layers, vocab=vocab, form=needs.form
+            load_frozen(artifact.path), layers=needs.layers, vocab=vocab, form=needs.form
         )
         if sees not in (None, live.sees) and batching.images != "without":
             raise ArtifactError(
