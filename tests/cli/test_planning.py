@@ -207,5 +207,5 @@ def test_every_live_teacher_is_counted(invoke, tmp_path):
         path.write_text(yaml.safe_dump(entries, sort_keys=False))
         rows = json.loads(invoke(path, "--json").stdout)["rows"]
         student = next(row for row in rows if row["name"] == "student")
-        found.append(student["training"]["workload"]["frozen_parameters"])
+        found.append(student["training"]["workload"]["frozen_bytes"])
     assert found[1] == 2 * found[0] > 0

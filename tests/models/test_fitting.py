@@ -77,9 +77,9 @@ def test_one_card_divides_nothing():
 
 
 def test_a_live_teacher_gives_way_to_its_signals():
-    beside = dataclasses.replace(WORK, frozen_parameters=10**11)
+    beside = dataclasses.replace(WORK, frozen_bytes=10**11)
     fit = fit_training(dense(8), beside, TWO)
-    assert fit.workload.frozen_parameters == 0
+    assert fit.workload.frozen_bytes == 0
     assert "recorded signals instead of the live teacher" in fit.changes
 
 

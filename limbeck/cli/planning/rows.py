@@ -158,8 +158,9 @@ def _plan_training(
         precision=settings.training.precision,
         recomputing=settings.training.gradient_checkpointing,
         objective="distill" if getattr(settings, "teacher", "") else "next_token",
-        frozen_parameters=sum(
-            size_model(teacher, context_tokens=1).parameters for teacher in teachers
+        frozen_bytes=sum(
+            size_model(teacher, context_tokens=1).parameters * _stored_bytes(teacher)
+            for teacher in teachers
         ),
         reference_parameters=size.parameters if reads > 1 else 0,
         chunk_bytes=CHUNK_BYTES if _is_chunked(entry, [trained, *teachers]) else 0,
@@ -189,6 +190,12 @@ def _plan_training(
             "verdict": judge_training(size, workload, cards, fit=fit, needed=needed, larger=larger),
         },
     }
+
+
+def _stored_bytes(model: PreTrainedConfig) -> int:
+    """Of one parameter; float32 where the config does not say."""
+    dtype = model.dtype if isinstance(model.dtype, torch.dtype) else torch.float32
+    return dtype.itemsize
 
 
 def _is_chunked(entry: Entry, models: Sequence[PreTrainedConfig]) -> bool:

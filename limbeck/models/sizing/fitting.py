@@ -67,13 +67,13 @@ def _variants(
     on_cards = ON_CARDS if cards.count > 1 else ON_CARDS[:1]
     recomputing = RECOMPUTING[RECOMPUTING.index(workload.recomputing) :]
     for layouts in (on_cards, OFF_CARDS):
-        for frozen in dict.fromkeys((workload.frozen_parameters, 0)):
+        for frozen in dict.fromkeys((workload.frozen_bytes, 0)):
             for records in _halve(workload.records):
                 for recompute in recomputing:
                     for layout in layouts:
                         changed = dataclasses.replace(
                             workload, records=records, recomputing=recompute,
-                            frozen_parameters=frozen,
+                            frozen_bytes=frozen,
                         )  # fmt: skip
                         yield changed, layout, _tell_changes(workload, changed, layout)
 
@@ -93,14 +93,14 @@ def _tell_changes(asked: Workload, changed: Workload, layout: LayoutName) -> tup
         changes.append("gradient checkpointing")
     if changed.records != asked.records:
         changes.append(f"micro-batches of {changed.records} instead of {asked.records} records")
-    if changed.frozen_parameters != asked.frozen_parameters:
+    if changed.frozen_bytes != asked.frozen_bytes:
         changes.append("recorded signals instead of the live teacher")
     return tuple(changes)
 
 
 def least_workload(workload: Workload) -> Workload:
     """One record at a time, layers recomputed, no live teacher."""
-    return dataclasses.replace(workload, records=1, recomputing="layers", frozen_parameters=0)
+    return dataclasses.replace(workload, records=1, recomputing="layers", frozen_bytes=0)
 
 
 def count_cards(size: ModelSize, workload: Workload, gpu: str) -> CardsNeeded | None:

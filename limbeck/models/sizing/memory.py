@@ -124,11 +124,11 @@ class Workload:
     precision: Precision
     recomputing: Recomputing
     objective: Literal["next_token", "distill"] = "next_token"
-    frozen_parameters: int = 0
-    """Of a teacher that only runs forward beside the trained model, in float32, whole on every
-    card; recorded signals stand in for it."""
+    frozen_bytes: int = 0
+    """Of a teacher that only runs forward beside the trained model, in the type it is stored in,
+    whole on every card; recorded signals stand in for it."""
     reference_parameters: int = 0
-    """Of the frozen start model that `dpo` and `grpo` compare with, held the same way."""
+    """Of the frozen start model that `dpo` and `grpo` compare with, in float32."""
     chunk_bytes: int = 0
     """Of the logits that exist at a time, where the loss is made in chunks; 0 where all do."""
 
@@ -233,7 +233,7 @@ def training_memory(
     return TrainingMemory(
         layout, state.weights, state.gradients, state.optimizer, gathered, exchange,
         activation_bytes(size.shape, workload),
-        FLOAT_BYTES * (workload.frozen_parameters + workload.reference_parameters), state.ram,
+        workload.frozen_bytes + FLOAT_BYTES * workload.reference_parameters, state.ram,
     )  # fmt: skip
 
 
