@@ -15,6 +15,7 @@ from limbeck import pipeline
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.evaluation import profiling
+from limbeck.models import frozen
 from limbeck.models.batch import find_keep, pad_rows, random_tokens
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
 from limbeck.models.loading import load_model
@@ -152,3 +153,25 @@ def test_a_teacher_of_another_tokenizer_is_refused(go, checkpoints, tmp_path):
     with pytest.raises(ArtifactError, match="tokenizer differs from the corpus's"):
         go(MIXTURE_RECIPE, SOURCES, f"corpus.tokenizer={checkpoints / 'qwen3'}",
            f"signals.teacher={other}", f"student.student={checkpoints / 'qwen3'}")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "mixtral"])
+def test_a_teacher_larger_than_the_memory_teaches_the_same(
+    name, go, checkpoints, tmp_path, monkeypatch, caplog
+):
+    found = []
+    for free in (10**9, 60_000):
+        monkeypatch.setattr(frozen, "free_bytes", lambda free=free: free)
+        artifacts = go(
+            MIXTURE_RECIPE, SOURCES, f"corpus.tokenizer={checkpoints / name}",
+            f"signals.teacher={checkpoints / name}", f"student.student={checkpoints / 'qwen3'}",
+            "signals.batching={max_tokens: 64}", *(f"student.{item}" for item in FEW),
+            f"student.teacher={checkpoints / name}", without=("bundle", "report"),
+        )  # fmt: skip
+        shards = sorted(artifacts["signals"].path.glob("**/*.safetensors"))
+        metrics = artifacts["student"].manifest.metrics
+        found.append(([path.read_bytes() for path in shards], metrics["loss"], metrics["missed"]))
+        shutil.rmtree(tmp_path / "runs")
+    assert caplog.text.count("the model is spread over what there is") == 2
+    assert found[0][0]
+    assert found[0] == found[1]
