@@ -67,10 +67,8 @@ def _most() -> dict[int | str, int]:
 
 
 def is_spread(model: nn.Module) -> bool:
-    """Whether a model's layers lie on several devices, so that it cannot be moved as one."""
-    return len(set(getattr(model, "hf_device_map", {}).values())) > 1 or any(
-        item.device.type == "meta" for item in model.parameters()
-    )
+    """Whether accelerate placed a model's layers, so that it cannot be moved as one."""
+    return bool(getattr(model, "hf_device_map", None))
 
 
 def bring(model: nn.Module, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from limbeck.models import frozen
 from limbeck.models.batch import find_keep, pad_rows, random_tokens
 from limbeck.models.forward import KeptForward
 from limbeck.models.frozen import bring, is_spread, load_frozen
+from limbeck.models.loading import load_model
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,7 @@ def test_a_teacher_larger_than_the_memory_says_the_same(name, checkpoints, littl
     found = ask(spread, layers=[1, 2], form="states")
     # States and head would have to lie on one device.
     assert found.projected is None
-    frozen.LARGEST_SHARE, kept = 1e9, frozen.LARGEST_SHARE
-    try:
-        whole = load_frozen(checkpoints / name)
-    finally:
-        frozen.LARGEST_SHARE = kept
+    whole = load_model(checkpoints / name, dtype="auto")
     expected = ask(whole, layers=[1, 2])
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.hidden, expected.hidden)
