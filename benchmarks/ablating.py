@@ -18,14 +18,14 @@ from scipy import stats
 
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.recipe import Recipe, load_recipe
-from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.evaluation.asking import Asked, answer_all, make_batches, read_questions
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.evaluation.answer_questions import Asked, answer_all, make_batches, read_questions
+from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
-from limbeck.models.loading import load_model, load_tokenizer
-from limbeck.models.sizing import size_model
-from limbeck.objectives.likelihood import NextToken, NextTokenObjective
+from limbeck.objectives.next_token import NextToken, NextTokenObjective
 from limbeck.pipeline import run
 from limbeck.runtimes import open_answerer
+from limbeck.sizing import size_model
 
 BASE = Path("recipes/demo.yaml")
 RUNS = Path("runs")
@@ -126,7 +126,7 @@ def time_training(variants: Sequence[Variant], *, corpus: Path, turns: int) -> l
 
 
 def _make_step(variant: Variant, tokenizer: Any, batch: Any) -> Callable[[], tuple[float, float]]:
-    from limbeck.models.building import DenseModel, MoeModel  # noqa: PLC0415
+    from limbeck.models.builders import DenseModel, MoeModel  # noqa: PLC0415
 
     kinds = {"moe": MoeModel, "dense": DenseModel}
     described = kinds[variant.model["kind"]].model_validate(variant.model)

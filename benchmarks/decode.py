@@ -15,13 +15,13 @@ import psutil
 from reporting import environment, parse_options, report
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
-from limbeck.models.loading import save_checkpoint
-from limbeck.quantization.int8 import Int8
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.quantization.qat import Int8
 from limbeck.runtimes import transformers
-from limbeck.runtimes.decoding import Steps
+from limbeck.runtimes.greedy import Steps
 from limbeck.runtimes.onnx import session
-from limbeck.runtimes.onnx.writing import write
+from limbeck.runtimes.onnx.writer import write
 
 SIZES: dict[str, dict[str, int]] = {
     "1M": {

@@ -46,11 +46,11 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 from limbeck.contracts.artifacts import Artifact, Manifest, Work
 from limbeck.contracts.records import Record, write_jsonl
-from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.data.signals import open_teacher
-from limbeck.data.tokenizing import ASSISTANT, CHAT_TEMPLATE, END, PAD, USER
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
-from limbeck.objectives.soft_target import SoftTarget
+from limbeck.data.corpus.train_tokenizer import ASSISTANT, CHAT_TEMPLATE, END, PAD, USER
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.signals import open_teacher
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.stages import record
 from limbeck.training.loop import TrainingConfig, fit
 

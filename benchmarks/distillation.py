@@ -25,7 +25,7 @@ from reporting import environment, report
 
 from limbeck.contracts.artifacts import hash_text, read_artifact
 from limbeck.contracts.recipe import Recipe, load_recipe
-from limbeck.evaluation.asking import Asked, count_correct
+from limbeck.evaluation.answer_questions import Asked, count_correct
 
 RECIPE = Path("recipes/medical-testbed.yaml")
 SEEDS = (0, 1, 2)

@@ -33,9 +33,9 @@ from reporting import environment, make_parser, report
 from torch import Tensor
 from torch.nn import functional
 
+from limbeck.distillation.losses.chunked import Mix, chunked_loss
+from limbeck.distillation.losses.divergences import ForwardKl
 from limbeck.models.targets import Projected
-from limbeck.objectives.chunked import Mix, chunked_loss
-from limbeck.objectives.divergences import ForwardKl
 
 VOCAB = 151_936
 TEMPERATURE, WEIGHT = 2.0, 0.7

@@ -7,9 +7,9 @@ many as cost the same arithmetic. Differences are paired by seed. Left out: othe
 from ablating import Variant, compare, describe_base, measure, time_training, train
 from reporting import environment, parse_options, report
 
-from limbeck.models.building import MoeModel
-from limbeck.models.sizing import size_model
+from limbeck.models.builders import MoeModel
 from limbeck.models.vocabulary import Vocabulary
+from limbeck.sizing import size_model
 
 STEPS = 400
 COLUMNS = ("validation_loss", "recall", "triage", "accuracy")

@@ -25,9 +25,9 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     DeepseekV3TopkRouter,
 )
 
-from limbeck.models import operator
-from limbeck.models.experts import Gate, GateRules, SparseFeedForward
-from limbeck.training.gradients import keep_freed_memory
+from limbeck.models.moe.kernels import experts_op
+from limbeck.models.moe.layers import Gate, GateRules, SparseFeedForward
+from limbeck.training.cpu_microbatches import keep_freed_memory
 
 EXPERTS, PICKS, HIDDEN, WIDTH = 128, 2, 256, 256
 TOKENS = (1, 256, 2048, 8192)
@@ -268,7 +268,7 @@ def measure_decoding(*, turns: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     options = parse_options(__doc__ or "")
-    machine = environment() | {"compiled_operator": operator.is_available()}
+    machine = environment() | {"compiled_operator": experts_op.is_available()}
     keep_freed_memory()
     turns = 3 if options.quick else 11
     rows, ratios = [], {}

@@ -29,8 +29,8 @@ from reporting import environment, parse_options, report
 from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from trl.experimental.gkd import GKDTrainer
 
+from limbeck.distillation.on_policy import OnPolicy
 from limbeck.models.batch import Batch
-from limbeck.objectives.on_policy import OnPolicy
 
 VOCAB = 8192
 SIZE = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,

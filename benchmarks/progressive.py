@@ -18,7 +18,7 @@ from ablating import ask
 from reporting import environment, parse_options, report
 
 from limbeck.contracts.recipe import load_recipe
-from limbeck.evaluation.asking import Asked
+from limbeck.evaluation.answer_questions import Asked
 from limbeck.evaluation.metrics import exact_match
 from limbeck.pipeline import run
 

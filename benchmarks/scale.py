@@ -22,11 +22,11 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from reporting import environment, parse_options, report
 
-from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.models.batch import Batch
-from limbeck.models.building import MoeModel
-from limbeck.models.loading import load_tokenizer
-from limbeck.objectives.likelihood import NextToken
+from limbeck.models.builders import MoeModel
+from limbeck.models.checkpoints import load_tokenizer
+from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
 
 MODEL = MoeModel(

@@ -27,20 +27,26 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.contracts.artifacts import hash_file
-from limbeck.data.batching import BatchingConfig, part_by_length
-from limbeck.data.signals import Description, RecordedTeacher, num_kept, shard_paths
-from limbeck.data.signals.codec import Codec
-from limbeck.data.signals.description import DESCRIPTION, write_description
-from limbeck.data.signals.fidelity import add, compare, conclude
-from limbeck.data.signals.sampled import SampledTokens
-from limbeck.data.signals.shards import COUNTS, MARKS, mark_records, write_index, write_shard
-from limbeck.data.signals.top import TopTokens
+from limbeck.data.loading.batches import BatchingConfig, part_by_length
+from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.signals import Description, RecordedTeacher, num_kept, shard_paths
+from limbeck.distillation.signals.codec import Codec
+from limbeck.distillation.signals.fidelity import add, compare, conclude
+from limbeck.distillation.signals.importance_sampled import SampledTokens
+from limbeck.distillation.signals.manifest import DESCRIPTION, write_description
+from limbeck.distillation.signals.shards import (
+    COUNTS,
+    MARKS,
+    mark_records,
+    write_index,
+    write_shard,
+)
+from limbeck.distillation.signals.top_k_packed import TopTokens
 from limbeck.models.batch import Batch, find_keep, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Needs
-from limbeck.objectives.likelihood import NextToken
-from limbeck.objectives.loss import Objective
-from limbeck.objectives.soft_target import SoftTarget
+from limbeck.objectives.base import Objective
+from limbeck.objectives.next_token import NextToken
 
 LARGE_VOCAB, STUDENT_VOCAB = 151_936, 8_192
 FORMATS: tuple[TopTokens | SampledTokens, ...] = (

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from limbeck.contracts.records import Record, write_jsonl
-from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
-from limbeck.models.building import DenseModel, MoeModel
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.models.builders import DenseModel, MoeModel
 
 torch.set_num_threads(1)
 
@@ -47,7 +47,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(corpus):
-    from limbeck.models.loading import load_tokenizer
+    from limbeck.models.checkpoints import load_tokenizer
 
     return load_tokenizer(corpus / "tokenizer")
 

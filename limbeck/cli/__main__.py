@@ -1,5 +1,5 @@
 """`python -m limbeck.cli` is `limbeck`."""
 
-from limbeck.cli import main
+from limbeck.cli.main import main
 
 main()

@@ -8,7 +8,7 @@ batching and resuming (`asking.py`), scores over many questions (`metrics.py`, `
 from dataclasses import dataclass
 from pathlib import Path
 
-from limbeck.contracts.answering import Answerer, Asking, Prompt
+from limbeck.contracts.answerer import Answerer, Asking, Prompt
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question
 from limbeck.evaluation.metrics import entity_f1, exact_match

@@ -1,6 +1,6 @@
 """How the tokens of a student and of a teacher with another tokenizer belong together.
 
-Left out: finding it (`limbeck.data.alignment`) and its loss (`limbeck.objectives.crossing`).
+Left out: finding it (`limbeck.distillation.tokenizer_alignment`) and its loss (`limbeck.distillation.losses.cross_tokenizer`).
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """The batch that data makes, models read and objectives judge.
 
-Left out: making batches (`limbeck.data.batching`) and a teacher's targets (`targets.py`).
+Left out: making batches (`limbeck.data.loading.batches`) and a teacher's targets (`targets.py`).
 """
 
 from collections.abc import Sequence

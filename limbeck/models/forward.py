@@ -15,10 +15,10 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import TrainingError
-from limbeck.models.capturing import Heads, listen
-from limbeck.models.experts import Routing
+from limbeck.models.attention_capture import Heads, listen
+from limbeck.models.moe.layers import Routing
 from limbeck.models.targets import LARGE_VOCAB, Form, Projected
-from limbeck.models.vision import LimbeckVisionForCausalLM
+from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
 
 PLAIN_HEADS = frozenset({"limbeck_moe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "llama",
                          "mistral", "mixtral", "olmoe", "deepseek_v3"})  # fmt: skip

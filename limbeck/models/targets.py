@@ -1,6 +1,6 @@
 """What a teacher says of a batch, and what an objective asks of it.
 
-Left out: where it comes from (`limbeck.data.signals`) and what it costs to differ from it
+Left out: where it comes from (`limbeck.distillation.signals`) and what it costs to differ from it
 (`limbeck.objectives`).
 """
 
@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limbeck.models.aligned import Aligned
+from limbeck.models.attention_capture import Heads
 from limbeck.models.batch import Batch
-from limbeck.models.capturing import Heads
 
 
 class Whole(NamedTuple):

@@ -5,7 +5,7 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from limbeck.models.images import IMAGE_TOKEN
+from limbeck.models.vision.image_processing import IMAGE_TOKEN
 
 
 @dataclass(frozen=True)

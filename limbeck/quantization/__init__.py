@@ -1,5 +1,5 @@
 """Number formats: rounding that training can see, and conversion to what is stored."""
 
 SCHEMES = {
-    "int8": "limbeck.quantization.int8:Int8",
+    "int8": "limbeck.quantization.qat:Int8",
 }

@@ -6,7 +6,7 @@ answers does not need them. Left out: making bundles (`limbeck.stages.export`).
 
 from pathlib import Path
 
-from limbeck.contracts.answering import Answerer
+from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import CheckpointError
 from limbeck.runtimes.bundle import BUNDLE, read_bundle
@@ -16,7 +16,7 @@ RUNTIMES = {
     "onnx": "limbeck.runtimes.onnx.session",
 }
 """Modules with `read(folder, *, num_threads) -> Answerer` and `open_steps`, its model alone."""
-WRITERS = {"onnx": "limbeck.runtimes.onnx.writing:write"}
+WRITERS = {"onnx": "limbeck.runtimes.onnx.writer:write"}
 """Writers of bundles: `write(checkpoint, *, folder) -> Bundle`."""
 
 

@@ -2,7 +2,7 @@
 
 `FileChat` reads a tokenizer's files with `tokenizers` and `jinja2` alone and renders as
 transformers does; a test holds both to the same tokens. Left out: several turns, which are rendered
-for training only (`limbeck.data.rendering`).
+for training only (`limbeck.data.loading.chat_template`).
 """
 
 import abc

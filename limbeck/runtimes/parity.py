@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from limbeck.runtimes.decoding import Steps, log_softmax
+from limbeck.runtimes.greedy import Steps, log_softmax
 
 BATCH = 4
 NUM_CACHED_STEPS = 8

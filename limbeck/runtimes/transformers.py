@@ -1,6 +1,6 @@
 """Answering with a transformers checkpoint, in torch on the CPU.
 
-Left out: the greedy loop (`decoding.py`), reading the folder (`limbeck.models.loading`), and a GPU
+Left out: the greedy loop (`decoding.py`), reading the folder (`limbeck.models.checkpoints`), and a GPU
 (`static.py`).
 """
 
@@ -15,14 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from limbeck.contracts.answering import Answerer, Size
+from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.errors import CheckpointError, DataError
-from limbeck.models.images import place_image_tokens, read_pixels
-from limbeck.models.loading import load_model, load_tokenizer
-from limbeck.models.sizing import size_model
-from limbeck.models.vision import image_format
+from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.vision.image_processing import place_image_tokens, read_pixels
+from limbeck.models.vision.modeling import image_format
 from limbeck.runtimes.chat import SEES_NOTHING, Chat
-from limbeck.runtimes.decoding import GreedyAnswerer, Steps
+from limbeck.runtimes.greedy import GreedyAnswerer, Steps
+from limbeck.sizing import size_model
 
 UNLIMITED_TOKENS = 1 << 30
 NOTHING: dict[str, Tensor] = {}

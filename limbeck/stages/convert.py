@@ -1,6 +1,6 @@
 """Convert: a checkpoint in another architecture with the same logits.
 
-Left out: the exchange of tensors (`limbeck.models.interchange`), and bundles (`export.py`).
+Left out: the exchange of tensors (`limbeck.models.moe.convert_qwen3`), and bundles (`export.py`).
 """
 
 from typing import Any, ClassVar, Literal
@@ -12,9 +12,9 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.batch import random_tokens
-from limbeck.models.experts import Gate
-from limbeck.models.interchange import Architecture, convert
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.moe.convert_qwen3 import Architecture, convert
+from limbeck.models.moe.layers import Gate
 
 NUM_PROMPTS, PROMPT_TOKENS = 8, 32
 MOST_DIFFERENCE = 1e-4

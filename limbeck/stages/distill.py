@@ -18,33 +18,33 @@ from limbeck.contracts.stage import (
     TeacherRef,
     checkpoint_or,
 )
-from limbeck.data.batching import (
+from limbeck.data.loading.batches import (
     Batches,
     BatchingConfig,
     held_out_batches,
     open_held_out,
     part_by_length,
 )
-from limbeck.data.ensemble import Teachers, check_teachers, open_teachers
-from limbeck.data.signals import LiveTeacher
-from limbeck.evaluation.likelihood import measure_validation
-from limbeck.evaluation.missing import find_most_missed, measure_misses
+from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
+from limbeck.distillation.diagnostics.probe import Probe
+from limbeck.distillation.features.layer_mapping import settle_objective
+from limbeck.distillation.initialization.from_experts import condense
+from limbeck.distillation.initialization.from_weights import inherit
+from limbeck.distillation.on_policy import OnPolicy
+from limbeck.distillation.signals import LiveTeacher
+from limbeck.distillation.teachers.ensemble import Teachers, check_teachers, open_teachers
+from limbeck.distillation.teachers.offloading import bring
+from limbeck.distillation.teachers.router_sampling import Augmented, Unselected
+from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.batch import Batch
-from limbeck.models.condensing import condense
+from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward
-from limbeck.models.frozen import bring
-from limbeck.models.inheriting import inherit
-from limbeck.models.loading import load_model, load_tokenizer, open_start, save_checkpoint
-from limbeck.models.unselected import Augmented, Unselected
-from limbeck.models.vision import image_format
+from limbeck.models.vision.modeling import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.layer_maps import settle_objective
-from limbeck.objectives.loss import check_packing, check_teacher
-from limbeck.objectives.on_policy import OnPolicy
-from limbeck.objectives.probing import Probe
+from limbeck.objectives.base import check_packing, check_teacher
+from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
-from limbeck.training.processes import place
 
 PROBED = 32
 """Records that the detectors look at, at most."""

@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from limbeck.contracts.answering import Answerer, Asking
+from limbeck.contracts.answerer import Answerer, Asking
 from limbeck.contracts.artifacts import Artifact, Kind, Work, size_bytes
 from limbeck.contracts.errors import ArtifactError, DataError
-from limbeck.contracts.progress import track
 from limbeck.contracts.records import SPLITS, read_jsonl, write_jsonl
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
-from limbeck.evaluation.asking import (
+from limbeck.env.progress import track
+from limbeck.evaluation.answer_questions import (
     Asked,
     QuestionSet,
     answer_all,
@@ -23,11 +23,11 @@ from limbeck.evaluation.asking import (
     make_batches,
     read_questions,
 )
-from limbeck.evaluation.lineage import trace
-from limbeck.evaluation.page import render_html, render_markdown
-from limbeck.evaluation.profiling import Profile, ProfileConfig, load_average, profiling
-from limbeck.evaluation.report import describe_environment, make_report
-from limbeck.evaluation.rows import Measured, make_rows
+from limbeck.evaluation.profiling.profile import Profile, ProfileConfig, load_average, profiling
+from limbeck.evaluation.report.build import describe_environment, make_report
+from limbeck.evaluation.report.html import render_html, render_markdown
+from limbeck.evaluation.report.lineage import trace
+from limbeck.evaluation.report.rows import Measured, make_rows
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.runtimes import open_answerer
 

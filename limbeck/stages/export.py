@@ -20,7 +20,7 @@ from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.runtimes import RUNTIMES, WRITERS
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import FileChat
-from limbeck.runtimes.decoding import Steps
+from limbeck.runtimes.greedy import Steps
 from limbeck.runtimes.parity import NUM_CACHED_STEPS, Difference, compare
 from limbeck.runtimes.transformers import open_steps
 

@@ -1,6 +1,6 @@
 """Extend: a text checkpoint with an untrained image encoder; what it says about text stays.
 
-Left out: the encoder (`limbeck.models.vision`), and its training, which `train` does.
+Left out: the encoder (`limbeck.models.vision.modeling`), and its training, which `train` does.
 """
 
 from typing import Any, ClassVar, Literal
@@ -11,8 +11,8 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.batch import random_tokens
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
-from limbeck.models.seeing import EncoderConfig, add_encoder
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.vision.builder import EncoderConfig, add_encoder
 
 NUM_PROMPTS, PROMPT_TOKENS = 4, 16
 

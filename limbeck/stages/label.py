@@ -1,6 +1,6 @@
 """Corpus and a model behind a server to a corpus whose training answers are that model's.
 
-Only training records are sent. Left out: asking (`limbeck.data.endpoint`), and learning from what
+Only training records are sent. Left out: asking (`limbeck.distillation.endpoint`), and learning from what
 was said, which `train` and `distill` do.
 """
 
@@ -16,14 +16,14 @@ from pydantic import Field, model_validator
 
 from limbeck.contracts.artifacts import MANIFEST, Artifact, Kind, Work, hash_file, write_atomically
 from limbeck.contracts.errors import DataError, EndpointError, UnknownNameError
-from limbeck.contracts.progress import track
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records, write_jsonl
 from limbeck.contracts.stage import CorpusRef, StageConfig
-from limbeck.data.card import read_manner
-from limbeck.data.endpoint.aligning import TokenTable
-from limbeck.data.endpoint.calling import CallError, Endpoint
-from limbeck.data.endpoint.journal import Journal
-from limbeck.data.endpoint.labelling import (
+from limbeck.data.corpus.data_card import read_manner
+from limbeck.data.corpus.splits import check_leaks
+from limbeck.distillation.endpoint.call_log import Journal
+from limbeck.distillation.endpoint.client import CallError, Endpoint
+from limbeck.distillation.endpoint.http import EndpointConfig
+from limbeck.distillation.endpoint.labeler import (
     Answers,
     Labelled,
     Labeller,
@@ -32,13 +32,13 @@ from limbeck.data.endpoint.labelling import (
     Score,
     label_all,
 )
-from limbeck.data.endpoint.posting import EndpointConfig
-from limbeck.data.endpoint.teaching import Description, write_labels
-from limbeck.data.splitting import check_leaks
+from limbeck.distillation.endpoint.token_alignment import TokenTable
+from limbeck.distillation.teachers.endpoint import Description, write_labels
+from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
-from limbeck.models.loading import load_tokenizer
+from limbeck.models.checkpoints import load_tokenizer
 from limbeck.objectives import REWARDS
-from limbeck.objectives.rewards import Manner, Said, score
+from limbeck.reinforcement.rewards import Manner, Said, score
 
 TRAIN = Path("records") / "train.jsonl"
 SHOWN = 20

@@ -16,15 +16,18 @@ from pydantic import Field, model_validator
 from limbeck.contracts.artifacts import Kind, Work, write_atomically
 from limbeck.contracts.config import choice
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.progress import track
 from limbeck.contracts.records import Question, Record, write_jsonl
 from limbeck.contracts.stage import StageConfig
 from limbeck.data import SOURCES
-from limbeck.data.card import describe, render_page
-from limbeck.data.confidence import Scorer, ScorerConfig
-from limbeck.data.deduplication import NearConfig
-from limbeck.data.entities import Lexicon, LexiconFile, guess_specialty, read_names
-from limbeck.data.filtering import (
+from limbeck.data.corpus.data_card import describe, render_page
+from limbeck.data.corpus.image_store import FOLDER as IMAGE_FOLDER
+from limbeck.data.corpus.image_store import Shelf, image_names
+from limbeck.data.corpus.splits import SplitConfig, check_leaks, split
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.filters.dedup import NearConfig
+from limbeck.data.filters.drop_log import Ledger
+from limbeck.data.filters.entities import Lexicon, LexiconFile, guess_specialty, read_names
+from limbeck.data.filters.pairs import (
     LengthConfig,
     cap,
     clean_record,
@@ -33,15 +36,12 @@ from limbeck.data.filtering import (
     drop_duplicates,
     find_misfit,
 )
-from limbeck.data.knowledge import Pack, load_pack, locate_pack
-from limbeck.data.ledger import Ledger
-from limbeck.data.shelf import FOLDER as IMAGE_FOLDER
-from limbeck.data.shelf import Shelf, image_names
-from limbeck.data.sources.reading import UNSCORED, Drop, Item, Note
-from limbeck.data.splitting import SplitConfig, check_leaks, split
-from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
-from limbeck.models.images import IMAGE_TOKEN
-from limbeck.models.loading import load_tokenizer
+from limbeck.data.filters.quality_classifier import Scorer, ScorerConfig
+from limbeck.data.packs.schema import Pack, load_pack, locate_pack
+from limbeck.data.readers.base import UNSCORED, Drop, Item, Note
+from limbeck.env.progress import track
+from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.vision.image_processing import IMAGE_TOKEN
 
 logger = logging.getLogger(__name__)
 

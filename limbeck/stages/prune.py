@@ -12,21 +12,21 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice, resolve
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
-from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.data.signals import open_teacher
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.distillation.signals import open_teacher
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.structure import Groups, find_channels, find_heads
-from limbeck.models.vision import image_format
+from limbeck.models.vision.modeling import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.likelihood import NextToken
-from limbeck.objectives.loss import check_packing, check_teacher
+from limbeck.objectives.base import check_packing, check_teacher
+from limbeck.objectives.next_token import NextToken
 from limbeck.pruning import CRITERIA
 from limbeck.pruning.allocation import Kept, count_kept, pick_kept
 from limbeck.pruning.criteria import CriterionName, score_groups
-from limbeck.pruning.proximal import GroupLasso, Regulariser, count_zero
+from limbeck.pruning.group_lasso import GroupLasso, Regulariser, count_zero
 from limbeck.pruning.surgery import cut, mask, measure_parity
 from limbeck.training.loop import TrainingConfig, fit
-from limbeck.training.schedule import cosine_lr
+from limbeck.training.lr_schedule import cosine_lr
 
 logger = logging.getLogger(__name__)
 PROBE_RECORDS = 8

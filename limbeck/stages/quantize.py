@@ -11,12 +11,12 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
-from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.data.signals import open_teacher
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
-from limbeck.models.vision import image_format
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.distillation.signals import open_teacher
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.vision.modeling import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.loss import check_packing, check_teacher
+from limbeck.objectives.base import check_packing, check_teacher
 from limbeck.quantization import SCHEMES
 from limbeck.training.loop import TrainingConfig, fit
 

@@ -14,22 +14,19 @@ from torch import Tensor
 from limbeck.contracts.artifacts import Kind, Work, hash_file
 from limbeck.contracts.config import choice
 from limbeck.contracts.errors import ArtifactError, CheckpointError
-from limbeck.contracts.progress import track
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.data import TARGETS
-from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.data.signals import Description, LiveTeacher, open_teacher, shard_paths
-from limbeck.data.signals.codec import PACKED
-from limbeck.data.signals.description import (
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.distillation.signals import Description, LiveTeacher, open_teacher, shard_paths
+from limbeck.distillation.signals.codec import PACKED
+from limbeck.distillation.signals.fidelity import add, compare, conclude
+from limbeck.distillation.signals.manifest import (
     DESCRIPTION,
     HiddenPrecision,
     fingerprints,
     write_description,
 )
-from limbeck.data.signals.fidelity import add, compare, conclude
-from limbeck.data.signals.plain import Plain
-from limbeck.data.signals.reading import store_hidden
-from limbeck.data.signals.shards import (
+from limbeck.distillation.signals.shards import (
     COUNTS,
     MARKS,
     Shard,
@@ -37,8 +34,11 @@ from limbeck.data.signals.shards import (
     write_index,
     write_shard,
 )
+from limbeck.distillation.signals.top_k_float import Plain
+from limbeck.distillation.teachers.offline import store_hidden
+from limbeck.env.progress import track
 from limbeck.models.batch import find_keep
-from limbeck.models.loading import load_tokenizer
+from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.targets import Needs, Said, Whole
 
 

@@ -20,25 +20,25 @@ from limbeck.contracts.config import choice
 from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.records import read_records
 from limbeck.contracts.stage import CorpusRef, StageConfig, checkpoint_or
-from limbeck.data.batching import Batches, BatchingConfig, held_out_batches
-from limbeck.data.card import read_manner
-from limbeck.data.preferences import Pairs
-from limbeck.evaluation.likelihood import measure_validation
+from limbeck.data.corpus.data_card import read_manner
+from limbeck.data.loading.batches import Batches, BatchingConfig, held_out_batches
+from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
+from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.batch import Batch, find_keep
+from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
-from limbeck.models.loading import load_model, open_start, save_checkpoint
-from limbeck.models.sampling import check_room
-from limbeck.models.sizing import size_model
-from limbeck.models.vision import image_format
+from limbeck.models.generation import check_room
+from limbeck.models.vision.modeling import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.loss import Draws, check_packing, check_start
-from limbeck.objectives.rewards import Manner, Said, score
-from limbeck.objectives.rollouts import Prompt, Rollouts, Speech
-from limbeck.training.budget import report_tokens
+from limbeck.objectives.base import Draws, check_packing, check_start
+from limbeck.reinforcement.rewards import Manner, Said, score
+from limbeck.reinforcement.rollouts import Prompt, Rollouts, Speech
+from limbeck.sizing import size_model
+from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
-from limbeck.training.processes import place
+from limbeck.training.token_budget import report_tokens
 
 ROUTED_RECORDS = 1024
 """Training records on which the experts' load is reported."""

@@ -19,16 +19,31 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import LaunchError, TrainingError
-from limbeck.contracts.progress import track
 from limbeck.contracts.watching import show_step
+from limbeck.env.progress import track
 from limbeck.models.batch import Batch
-from limbeck.training.budget import Steps, count_steps
-from limbeck.training.engine import EngineStepper, gather_engine, set_up_engine, spread_engine
-from limbeck.training.processes import Sharding, find_sharding, gather, open_accelerator, share
-from limbeck.training.schedule import cosine_lr, group_parameters
-from limbeck.training.sharding import gather_optimizer, gather_weights, spread_optimizer
-from limbeck.training.state import Saved, read_state, restore, save_state
-from limbeck.training.stepping import Judged, PlainStepper
+from limbeck.training.distributed.deepspeed import (
+    EngineStepper,
+    gather_engine,
+    set_up_engine,
+    spread_engine,
+)
+from limbeck.training.distributed.ranks import (
+    Sharding,
+    find_sharding,
+    gather,
+    open_accelerator,
+    share,
+)
+from limbeck.training.distributed.sharded_state import (
+    gather_optimizer,
+    gather_weights,
+    spread_optimizer,
+)
+from limbeck.training.lr_schedule import cosine_lr, group_parameters
+from limbeck.training.optimizer_step import Judged, PlainStepper
+from limbeck.training.token_budget import Steps, count_steps
+from limbeck.training.train_state import Saved, read_state, restore, save_state
 
 
 class TrainingConfig(Config):

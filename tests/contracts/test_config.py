@@ -9,8 +9,8 @@ from limbeck.contracts.config import Config, choice, resolve
 from limbeck.contracts.errors import UnknownNameError
 
 TABLE = {
-    "dense": "limbeck.models.building:DenseModel",
-    "moe": "limbeck.models.building:MoeModel",
+    "dense": "limbeck.models.builders:DenseModel",
+    "moe": "limbeck.models.builders:MoeModel",
     "errors": "limbeck.contracts.errors",
 }
 DENSE = {
@@ -63,7 +63,7 @@ def test_external_paths_are_found_at_any_depth():
 
 
 def test_choice_builds_the_named_config():
-    from limbeck.models.building import DenseModel
+    from limbeck.models.builders import DenseModel
 
     built = Chooser.model_validate({"model": DENSE}).model
     assert isinstance(built, DenseModel)

@@ -1,14 +1,14 @@
 """Verdicts on answers, by task and by form."""
 
 import pytest
-from fakes import QUESTIONS, LookUp
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question
 from limbeck.evaluation import TASKS
-from limbeck.evaluation.asking import judge
+from limbeck.evaluation.answer_questions import judge
 from limbeck.evaluation.tasks import Response, ask
+from tests.support.fake_answerer import QUESTIONS, LookUp
 
 BY_ID = {question.id: question for question in QUESTIONS}
 

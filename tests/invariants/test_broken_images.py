@@ -7,16 +7,16 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from making import draw_discs
-from mutations import break_file
 from PIL import Image
 
 from limbeck.contracts.errors import DataError, ImageError
-from limbeck.data.knowledge import load_pack
-from limbeck.data.shelf import Shelf
-from limbeck.data.sources.images import Config
-from limbeck.data.sources.reading import Drop, Note
-from limbeck.models.images import open_image
+from limbeck.data.corpus.image_store import Shelf
+from limbeck.data.packs.schema import load_pack
+from limbeck.data.readers.base import Drop, Note
+from limbeck.data.readers.image_archive import Config
+from limbeck.models.vision.image_processing import open_image
+from tests.support.artifacts import draw_discs
+from tests.support.mutations import break_file
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
 

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 
-import chain
 import pytest
 from filelock import FileLock
+
+from tests.support import tiny_recipe
 
 LEAST_KILLS = 20
 KILLS_PER_ENTRY = 2
@@ -25,7 +26,7 @@ def finished(log):
 
 def wait_for(text, log, number):
     """Whether the text came before the process ended."""
-    while chain.warm().wait(number, seconds=0.005) is None:
+    while tiny_recipe.warm().wait(number, seconds=0.005) is None:
         if text in log.read_text():
             return True
     return False
@@ -34,30 +35,34 @@ def wait_for(text, log, number):
 def run_with_kills(runs, log, *, rng, seconds):
     """The number of kills, a few within each entry; `seconds` says how long each entry takes."""
     kills = 0
-    for name in chain.ENTRIES:
+    for name in tiny_recipe.ENTRIES:
         for _ in range(KILLS_PER_ENTRY):
             log.write_text("")
-            number = chain.warm().start("run", chain.RECIPE, "--runs", runs, output=log)
+            number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
             if not wait_for(f"{name}: ", log, number):
                 return kills
-            code = chain.warm().wait(number, seconds=rng.uniform(0, seconds[name]))
+            code = tiny_recipe.warm().wait(number, seconds=rng.uniform(0, seconds[name]))
             if code is not None:
                 assert code == 0, log.read_text()
                 return kills
-            chain.kill(number)
+            tiny_recipe.kill(number)
             kills += 1
             finished(log)
-    code = chain.warm().wait(chain.warm().start("run", chain.RECIPE, "--runs", runs, output=log))
+    code = tiny_recipe.warm().wait(
+        tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
+    )
     assert code == 0, log.read_text()
     return kills
 
 
 def test_killed_at_random_moments(tmp_path):
-    expected = chain.content_hashes(chain.runs())
-    assert list(expected) == sorted(chain.ENTRIES)
+    expected = tiny_recipe.content_hashes(tiny_recipe.runs())
+    assert list(expected) == sorted(tiny_recipe.ENTRIES)
     seconds = {
-        name: json.loads((chain.runs() / "tiny" / name / "manifest.json").read_text())["seconds"]
-        for name in chain.ENTRIES
+        name: json.loads((tiny_recipe.runs() / "tiny" / name / "manifest.json").read_text())[
+            "seconds"
+        ]
+        for name in tiny_recipe.ENTRIES
     }
     kills = num_runs = 0
     while kills < LEAST_KILLS:
@@ -66,7 +71,7 @@ def test_killed_at_random_moments(tmp_path):
         kills += run_with_kills(
             runs, tmp_path / "log", rng=random.Random(num_runs), seconds=seconds
         )
-        assert chain.content_hashes(runs) == expected
+        assert tiny_recipe.content_hashes(runs) == expected
         leftovers = [*runs.rglob("*.partial"), *runs.glob("tiny/.work/*")]
         assert not leftovers, leftovers
     assert kills >= LEAST_KILLS
@@ -74,69 +79,79 @@ def test_killed_at_random_moments(tmp_path):
 
 @pytest.mark.parametrize("name", ["corpus", "student", "report"])
 def test_interrupted(tmp_path, name):
-    before = chain.ENTRIES[: chain.ENTRIES.index(name)]
-    runs, log = chain.copy_runs(tmp_path / "runs", entries=before), tmp_path / "log"
+    before = tiny_recipe.ENTRIES[: tiny_recipe.ENTRIES.index(name)]
+    runs, log = tiny_recipe.copy_runs(tmp_path / "runs", entries=before), tmp_path / "log"
     log.touch()
-    number = chain.warm().start("run", chain.RECIPE, "--runs", runs, output=log)
+    number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
     assert wait_for(f"{name}: ", log, number), log.read_text()
     time.sleep(0.2)
     os.killpg(number, signal.SIGINT)
-    assert chain.warm().wait(number) == 130, log.read_text()
+    assert tiny_recipe.warm().wait(number) == 130, log.read_text()
     assert "stopped; the same command goes on from here" in finished(log)
-    recipe = chain.write_part(tmp_path, *before, name)
-    code = chain.warm().wait(chain.warm().start("run", recipe, "--runs", runs, output=log))
+    recipe = tiny_recipe.write_part(tmp_path, *before, name)
+    code = tiny_recipe.warm().wait(
+        tiny_recipe.warm().start("run", recipe, "--runs", runs, output=log)
+    )
     assert code == 0, log.read_text()
-    assert chain.content_hashes(runs)[name] == chain.content_hashes(chain.runs())[name]
+    assert (
+        tiny_recipe.content_hashes(runs)[name]
+        == tiny_recipe.content_hashes(tiny_recipe.runs())[name]
+    )
 
 
 def test_another_process_gives_the_same_bytes(tmp_path):
     """A fresh interpreter reuses what is there and makes the missing entries alike."""
-    runs = chain.copy_runs(tmp_path / "runs")
+    runs = tiny_recipe.copy_runs(tmp_path / "runs")
     shutil.rmtree(runs / "tiny" / "corpus")
     shutil.rmtree(runs / "tiny" / "student")
     done = subprocess.run(
-        [sys.executable, "-m", "limbeck.cli", "run", chain.RECIPE, "--runs", runs],
-        cwd=chain.ROOT, capture_output=True, text=True, timeout=chain.LONGEST_RUN_SECONDS,
+        [sys.executable, "-m", "limbeck.cli", "run", tiny_recipe.RECIPE, "--runs", runs],
+        cwd=tiny_recipe.ROOT, capture_output=True, text=True, timeout=tiny_recipe.LONGEST_RUN_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "corpus: done in" in done.stderr
     assert "student: done in" in done.stderr
-    for name in set(chain.ENTRIES) - {"corpus", "student"}:
+    for name in set(tiny_recipe.ENTRIES) - {"corpus", "student"}:
         assert f"{name}: reused" in done.stderr
     assert "report.html" in done.stdout
-    assert chain.content_hashes(runs) == chain.content_hashes(chain.runs())
+    assert tiny_recipe.content_hashes(runs) == tiny_recipe.content_hashes(tiny_recipe.runs())
 
 
-@pytest.mark.parametrize("name", chain.ENTRIES)
+@pytest.mark.parametrize("name", tiny_recipe.ENTRIES)
 def test_an_entry_made_alone_is_the_same(tmp_path, name):
     """Nothing that an earlier stage leaves in a process, such as a random state, reaches it."""
-    before = chain.ENTRIES[: chain.ENTRIES.index(name)]
-    runs, log = chain.copy_runs(tmp_path / "runs", entries=before), tmp_path / "log"
-    recipe = chain.write_part(tmp_path, *before, name)
-    code = chain.warm().wait(chain.warm().start("run", recipe, "--runs", runs, output=log))
+    before = tiny_recipe.ENTRIES[: tiny_recipe.ENTRIES.index(name)]
+    runs, log = tiny_recipe.copy_runs(tmp_path / "runs", entries=before), tmp_path / "log"
+    recipe = tiny_recipe.write_part(tmp_path, *before, name)
+    code = tiny_recipe.warm().wait(
+        tiny_recipe.warm().start("run", recipe, "--runs", runs, output=log)
+    )
     assert code == 0, log.read_text()
     assert finished(log).count(": reused (") == len(before)
-    assert chain.content_hashes(runs)[name] == chain.content_hashes(chain.runs())[name]
+    assert (
+        tiny_recipe.content_hashes(runs)[name]
+        == tiny_recipe.content_hashes(tiny_recipe.runs())[name]
+    )
 
 
 def test_second_run_reuses_everything(tmp_path):
-    runs, log = chain.copy_runs(tmp_path / "runs"), tmp_path / "log"
+    runs, log = tiny_recipe.copy_runs(tmp_path / "runs"), tmp_path / "log"
     before = {path: path.stat().st_mtime_ns for path in (runs / "tiny").glob("*/*")}
     started = time.monotonic()
-    number = chain.warm().start("run", chain.RECIPE, "--runs", runs, output=log)
-    assert chain.warm().wait(number) == 0, log.read_text()
+    number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
+    assert tiny_recipe.warm().wait(number) == 0, log.read_text()
     seconds = time.monotonic() - started
-    assert finished(log).count(": reused (") == len(chain.ENTRIES)
+    assert finished(log).count(": reused (") == len(tiny_recipe.ENTRIES)
     assert {path: path.stat().st_mtime_ns for path in (runs / "tiny").glob("*/*")} == before
-    assert seconds < float((chain.folder() / "seconds").read_text()) / 2
+    assert seconds < float((tiny_recipe.folder() / "seconds").read_text()) / 2
 
 
 def test_two_at_once(tmp_path):
     runs, log = tmp_path / "runs", tmp_path / "log"
     (runs / "tiny").mkdir(parents=True)
     with FileLock(runs / "tiny" / ".lock"):
-        number = chain.warm().start("run", chain.RECIPE, "--runs", runs, output=log)
-        assert chain.warm().wait(number) == 1
+        number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
+        assert tiny_recipe.warm().wait(number) == 1
     text = " ".join(finished(log).split())
     assert "BusyError" in text
     assert "another `limbeck run` is at work there; wait for it, or use --runs" in text

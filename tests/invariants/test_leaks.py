@@ -1,26 +1,26 @@
 """The demo's corpus: nothing that evaluation asks stands in training, in words or in substance."""
 
-import chain
 import pytest
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
-from limbeck.data.cleaning import normalise
-from limbeck.data.knowledge import load_pack
-from limbeck.data.splitting import question_key
-from limbeck.evaluation.asking import check_leaks, read_questions
+from limbeck.data.corpus.splits import question_key
+from limbeck.data.filters.normalization.zh import normalise
+from limbeck.data.packs.schema import load_pack
+from limbeck.evaluation.answer_questions import check_leaks, read_questions
 from limbeck.stages import prepare
+from tests.support import tiny_recipe
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """As `recipes/demo.yaml` makes it."""
-    recipe = load_recipe(chain.ROOT / "recipes" / "demo.yaml")
+    recipe = load_recipe(tiny_recipe.ROOT / "recipes" / "demo.yaml")
     raw = recipe.entries["corpus"]
     for source in raw["sources"]:
         if "path" in source:
-            source["path"] = str(chain.ROOT / source["path"])
+            source["path"] = str(tiny_recipe.ROOT / source["path"])
     folder = tmp_path_factory.mktemp("demo")
     work = Work("corpus", folder / "corpus", folder / "state")
     work.folder.mkdir()

@@ -7,15 +7,14 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-import broken_inputs
-import chain
 import pytest
 import yaml
-from broken_inputs import KINDS
 
 from limbeck.contracts.errors import LimbeckError
+from tests.support import broken_inputs, tiny_recipe
+from tests.support.broken_inputs import KINDS
 
-MEDICAL = chain.ROOT / "limbeck" / "packs" / "medical"
+MEDICAL = tiny_recipe.ROOT / "limbeck" / "packs" / "medical"
 LEAST_INPUTS = 500
 TIMES = int(os.environ.get("LIMBECK_TEST_TIMES", "1"))
 """How many times as many inputs to try: 1 in every test run, more to hunt for faults."""

@@ -3,11 +3,12 @@
 import json
 import shutil
 
-import chain
 import pytest
 import yaml
 
-RECIPE = chain.ROOT / "recipes" / "tests" / "progressive.yaml"
+from tests.support import tiny_recipe
+
+RECIPE = tiny_recipe.ROOT / "recipes" / "tests" / "progressive.yaml"
 PHASES = {"base": 40, "tuned": 5, "preferred": 1, "reinforced": 1}
 
 
@@ -19,8 +20,8 @@ def read(runs, name):
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("progressive")
     log = folder / "log"
-    number = chain.warm().start("run", RECIPE, "--runs", folder, output=log)
-    assert chain.warm().wait(number) == 0, log.read_text()
+    number = tiny_recipe.warm().start("run", RECIPE, "--runs", folder, output=log)
+    assert tiny_recipe.warm().wait(number) == 0, log.read_text()
     return folder
 
 
@@ -66,13 +67,13 @@ def test_a_killed_phase_ends_with_the_same_bytes(done, tmp_path):
         for entry in tuple(part)[:-1]:
             shutil.copytree(done / "progressive" / entry, runs / "progressive" / entry)
         log.write_text("")
-        number = chain.warm().start("run", recipe, "--runs", runs, output=log)
+        number = tiny_recipe.warm().start("run", recipe, "--runs", runs, output=log)
         state = runs / "progressive" / ".work" / "reinforced" / "state" / "training.pt"
         if killed:
             while not state.exists():
-                assert chain.warm().wait(number, seconds=0.002) is None, log.read_text()
-            chain.kill(number)
-            number = chain.warm().start("run", recipe, "--runs", runs, output=log)
-        assert chain.warm().wait(number) == 0, log.read_text()
+                assert tiny_recipe.warm().wait(number, seconds=0.002) is None, log.read_text()
+            tiny_recipe.kill(number)
+            number = tiny_recipe.warm().start("run", recipe, "--runs", runs, output=log)
+        assert tiny_recipe.warm().wait(number) == 0, log.read_text()
         hashes.append(read(runs, "reinforced")["content_hash"])
     assert hashes[0] == hashes[1]

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
-from forward_kl import forward_kl, forward_kl_with_tail
 
+from limbeck.distillation.features.matching import Matching, scaled_mse
+from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import Kept, KeptForward
 from limbeck.models.targets import Targets, Whole
-from limbeck.objectives.likelihood import NextToken
-from limbeck.objectives.matching import Matching, scaled_mse
-from limbeck.objectives.routing import Balance, Balancer, balance_loss
-from limbeck.objectives.soft_target import SoftTarget
+from limbeck.objectives.load_balancing import Balance, Balancer, balance_loss
+from limbeck.objectives.next_token import NextToken
+from tests.support.forward_kl import forward_kl, forward_kl_with_tail
 
 
 def make_batch(rows: int = 3, width: int = 7, vocab: int = 40, start: int = 3) -> Batch:

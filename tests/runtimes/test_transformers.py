@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from folders import QUESTIONS, make_checkpoint, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from limbeck.contracts.errors import CheckpointError, DataError
-from limbeck.models.loading import load_model, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.chat import FileChat, TextStream
 from limbeck.runtimes.transformers import TokenizerChat, open_steps
+from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint, make_tokenizer
 
 FORMATS = ["float32", "int8"]
 KINDS = ["qwen3", "qwen3-untied", "llama", "moe"]

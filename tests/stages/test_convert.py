@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from making import make_artifact
 from transformers import AutoModelForCausalLM, Qwen3MoeForCausalLM
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError, ParityError
-from limbeck.models.loading import load_model, save_checkpoint
-from limbeck.models.moe import LimbeckMoeForCausalLM
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
 from limbeck.runtimes import open_answerer
 from limbeck.stages import convert
+from tests.support.artifacts import make_artifact
 
 
 def run(checkpoint, target, *, architecture, **settings):

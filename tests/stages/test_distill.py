@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
-from making import make_artifact
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
-from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
-from limbeck.models.loading import load_model, load_tokenizer, save_checkpoint
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.stages import distill
+from tests.support.artifacts import make_artifact
 
 
 @pytest.fixture

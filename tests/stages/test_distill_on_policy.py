@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from making import make_artifact
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, DataError
-from limbeck.models.loading import save_checkpoint
-from limbeck.objectives.on_policy import OwnAnswers
+from limbeck.distillation.on_policy import OwnAnswers
+from limbeck.models.checkpoints import save_checkpoint
 from limbeck.stages import distill
+from tests.support.artifacts import make_artifact
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 """A student learns from two teachers that each know another half of the corpus."""
 
 import pytest
-from making import make_artifact
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.records import SPLITS, read_records, write_jsonl
-from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.models.loading import save_checkpoint
-from limbeck.objectives.likelihood import NextToken
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.objectives.next_token import NextToken
 from limbeck.stages import distill, record
 from limbeck.training.loop import TrainingConfig, fit
+from tests.support.artifacts import make_artifact
 
 HALVES = (("心血管内科", "呼吸内科"), ("消化内科", "皮肤科"))
 NAMES = ("heart", "skin")

@@ -3,17 +3,17 @@
 import shutil
 
 import pytest
-from byte_level import train_byte_level
-from making import make_artifact
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
-from limbeck.data.batching import Batches, BatchingConfig
-from limbeck.models.loading import save_checkpoint
-from limbeck.objectives.likelihood import NextToken
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.objectives.next_token import NextToken
 from limbeck.stages import distill
 from limbeck.training.loop import TrainingConfig, fit
+from tests.support.artifacts import make_artifact
+from tests.support.byte_level_tokenizer import train_byte_level
 
 BATCHING = {"batch_records": 8, "accumulation_steps": 1, "select": "all"}
 

@@ -4,23 +4,18 @@ import dataclasses
 import io
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
-from making import make_artifact
 from pydantic import ValidationError
 from rich.console import Console
 
 from limbeck.contracts.artifacts import Parent, Work, hash_files
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.records import Record, write_jsonl
-from limbeck.evaluation.table import make_table, make_task_table
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "evaluation"))
-import fakes
-
+from limbeck.evaluation.report.terminal import make_table, make_task_table
 from limbeck.stages import evaluate
+from tests.support import fake_answerer
+from tests.support.artifacts import make_artifact
 
 ROW_KEYS = {
     "name", "parameters", "active_parameters", "size_bytes", "peak_memory_bytes",
@@ -31,12 +26,12 @@ ROW_KEYS = {
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "open_answerer", fakes.open_lookup)
+    monkeypatch.setattr(evaluate, "open_answerer", fake_answerer.open_lookup)
     corpus = make_artifact(tmp_path / "corpus", "corpus")
     (corpus.path / "questions").mkdir()
     (corpus.path / "records").mkdir()
-    for task in sorted({question.task for question in fakes.QUESTIONS}):
-        chosen = [question for question in fakes.QUESTIONS if question.task == task]
+    for task in sorted({question.task for question in fake_answerer.QUESTIONS}):
+        chosen = [question for question in fake_answerer.QUESTIONS if question.task == task]
         write_jsonl(corpus.path / "questions" / f"{task}.jsonl", chosen)
     record = Record("1", "高血压看哪个科？", "心血管内科", "g", "pack")
     for split, count in (("train", 3), ("validation", 1), ("test", 1)):
@@ -148,7 +143,7 @@ def test_a_missing_headline_task_is_named(work):
 
 
 def test_a_leak_is_refused_before_anything_is_asked(work):
-    record = Record("1", fakes.QUESTIONS[0].question, "心血管内科", "g", "pack")
+    record = Record("1", fake_answerer.QUESTIONS[0].question, "心血管内科", "g", "pack")
     write_jsonl(work.one("corpus").path / "records" / "train.jsonl", [record])
     with pytest.raises(LeakError, match="is trained on"):
         evaluate.run(config(), work=work)

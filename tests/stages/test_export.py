@@ -5,8 +5,8 @@ import pytest
 
 from limbeck.contracts.artifacts import Artifact, Work, hash_files, read_artifact
 from limbeck.contracts.errors import ParityError
-from limbeck.models.loading import save_checkpoint
-from limbeck.quantization.int8 import Int8
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.quantization.qat import Int8
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.bundle import read_bundle
 from limbeck.runtimes.onnx import decoder
@@ -65,7 +65,7 @@ def test_a_wrong_graph_is_refused(checkpoint, tmp_path, monkeypatch):
                 item.raw_data = (gains[::-1] * 1.5).tobytes()
         return model
 
-    monkeypatch.setattr("limbeck.runtimes.onnx.writing.build_decoder", spoiled)
+    monkeypatch.setattr("limbeck.runtimes.onnx.writer.build_decoder", spoiled)
     with pytest.raises(ParityError, match="answers differently"):
         export.run(configure(), work=make_work(tmp_path, checkpoint))
 

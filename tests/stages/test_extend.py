@@ -5,28 +5,28 @@ import shutil
 import subprocess
 import sys
 
-import chain
 import numpy as np
 import pytest
 import torch
-from making import draw_discs, make_artifact
 from PIL import Image
 from typer.testing import CliRunner
 
-from limbeck.cli import app
-from limbeck.contracts.answering import Prompt
+from limbeck.cli.main import app
+from limbeck.contracts.answerer import Prompt
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, CheckpointError, DataError, ImageError
 from limbeck.contracts.records import read_jsonl
-from limbeck.models.loading import load_model
+from limbeck.models.checkpoints import load_model
 from limbeck.runtimes import open_answerer
 from limbeck.stages import convert, distill, export, extend, prune, quantize
+from tests.support import tiny_recipe
+from tests.support.artifacts import draw_discs, make_artifact
 
-RECIPE = chain.ROOT / "recipes" / "tests" / "vision.yaml"
+RECIPE = tiny_recipe.ROOT / "recipes" / "tests" / "vision.yaml"
 
 
 def run(runs, images, *, output):
-    warm = chain.warm()
+    warm = tiny_recipe.warm()
     place = f"corpus.sources.1.path={images}"
     number = warm.start("run", RECIPE, "--runs", runs, "--set", place, output=output)
     code = warm.wait(number)
@@ -214,4 +214,4 @@ def test_text_questions_may_not_hide_image_tokens(made, picture):
 
 def test_reading_a_bundle_loads_no_image_library():
     code = "import sys, limbeck.runtimes.onnx.session; sys.exit('PIL' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=chain.ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=tiny_recipe.ROOT).returncode == 0

@@ -3,18 +3,18 @@
 import json
 import time
 
-import chain
 import pytest
 import yaml
-from endpoint_server import KEY, MODEL, answer, completion, ended, serving
-from making import make_artifact
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, DataError, EndpointError, LeakError
 from limbeck.contracts.records import Entity, Question, Record, read_records, write_jsonl
-from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.stages import label
+from tests.support import tiny_recipe
+from tests.support.artifacts import make_artifact
+from tests.support.endpoint_server import KEY, MODEL, answer, completion, ended, serving
 
 NUM = 12
 
@@ -213,7 +213,7 @@ def test_unusable_answers_are_counted_and_named(go):
 
 
 def test_records_that_fail_one_after_the_other_stop_the_run(go, monkeypatch):
-    monkeypatch.setattr("limbeck.data.endpoint.calling.FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr("limbeck.distillation.endpoint.client.FAILURES_IN_A_ROW", 3)
     with (
         serving(lambda body: completion("")) as server,
         pytest.raises(EndpointError, match="3 records in a row got no usable answer"),
@@ -255,17 +255,17 @@ def test_a_killed_run_asks_nothing_twice(corpus, tmp_path):
                  "endpoint": {"url": server.url, "model": MODEL, "max_concurrent": 2}}  # fmt: skip
         path.write_text(yaml.safe_dump({"answers": entry}))
         runs = tmp_path / "runs"
-        number = chain.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
+        number = tiny_recipe.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
         calls = runs / "killed" / ".work" / "answers.lasting" / "calls.jsonl"
         deadline = time.monotonic() + 60
         while not calls.is_file() or len(ended(calls)) < 4:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.01)
-        chain.kill(number)
+        tiny_recipe.kill(number)
         answered = {line["record"] for line in ended(calls)}
         assert 4 <= len(answered) < NUM
-        number = chain.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
-        assert chain.warm().wait(number) == 0, (tmp_path / "log").read_text()
+        number = tiny_recipe.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
+        assert tiny_recipe.warm().wait(number) == 0, (tmp_path / "log").read_text()
     twice = [question for question, count in server.questions.items() if count > 1]
     assert len(twice) <= 2
     assert not any(question.removesuffix("怎么办？") in answered for question in twice)

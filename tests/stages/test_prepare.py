@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from limbeck.contracts.artifacts import Work, hash_files
 from limbeck.contracts.errors import DataError, LimbeckError
 from limbeck.contracts.records import Question, Record, read_jsonl
-from limbeck.data.splitting import check_leaks
-from limbeck.models.loading import load_tokenizer
+from limbeck.data.corpus.splits import check_leaks
+from limbeck.models.checkpoints import load_tokenizer
 from limbeck.packs import folder
 from limbeck.stages.prepare import Config, run
 

@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
-from making import make_artifact
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from limbeck.contracts.artifacts import Work, hash_files
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.loading import load_model, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.stages import prune
 from limbeck.training import loop
+from tests.support.artifacts import make_artifact
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ import json
 import shutil
 
 import pytest
-from making import make_artifact
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import DataError
-from limbeck.models.loading import save_checkpoint
-from limbeck.models.sizing import size_model
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.sizing import size_model
 from limbeck.stages import quantize, train
+from tests.support.artifacts import make_artifact
 
 
 def run(model_config, *, tmp_path, corpus):

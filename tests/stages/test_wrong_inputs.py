@@ -4,16 +4,16 @@ import dataclasses
 
 import pytest
 import torch
-from making import make_artifact
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, DataError, TrainingError
 from limbeck.contracts.records import read_records, write_jsonl
-from limbeck.data.tokenizing import TokenizerConfig, train_tokenizer
-from limbeck.models.loading import load_tokenizer, save_checkpoint
-from limbeck.objectives.probing import Probe
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.distillation.diagnostics.probe import Probe
+from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
 from limbeck.stages import distill, record
+from tests.support.artifacts import make_artifact
 
 BATCHING = {"batch_records": 4, "accumulation_steps": 2}
 
@@ -130,7 +130,7 @@ def test_held_out_questions_tell_a_student_that_says_one_thing(make, corpus, tmp
         asked.append(tuple(prompt))
         return (7, 7)
 
-    monkeypatch.setattr("limbeck.objectives.probing._answer", answer)
+    monkeypatch.setattr("limbeck.distillation.diagnostics.probe._answer", answer)
     found = make(read=other)["warnings"]
     assert any("gives one answer to 100%" in sentence for sentence in found)
     word = load_tokenizer(corpus / "tokenizer")("请问", add_special_tokens=False)["input_ids"]

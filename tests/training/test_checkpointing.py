@@ -5,9 +5,9 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from limbeck.models.batch import Batch
-from limbeck.models.experts import Gate
 from limbeck.models.forward import KeptForward
-from limbeck.objectives.likelihood import NextToken
+from limbeck.models.moe.layers import Gate
+from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
 
 

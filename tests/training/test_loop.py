@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from limbeck.contracts.errors import DataError, TrainingError
-from limbeck.data.batching import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.models.forward import KeptForward
-from limbeck.objectives.likelihood import NextToken
-from limbeck.training.gradients import SummedGradients, draws_random
+from limbeck.objectives.next_token import NextToken
+from limbeck.training.cpu_microbatches import SummedGradients, draws_random
 from limbeck.training.loop import TrainingConfig, fit
-from limbeck.training.schedule import cosine_lr
+from limbeck.training.lr_schedule import cosine_lr
 
 
 def train(model, corpus, tokenizer, state, *, stop=None, **settings):

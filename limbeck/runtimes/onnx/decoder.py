@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from limbeck.runtimes.checkpoint_reader import Architecture, Tensors, stack
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
 from limbeck.runtimes.onnx.kernels import embed, multiply, multiply_by_table
-from limbeck.runtimes.onnx.weights import Architecture, Tensors, stack
 
 TABLE = "embed_tokens"
 

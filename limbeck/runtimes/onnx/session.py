@@ -1,6 +1,6 @@
 """Answering with an ONNX bundle: onnxruntime, numpy and the tokenizer's own files.
 
-Left out: the greedy loop (`limbeck.runtimes.decoding`) and writing bundles (`writing.py`).
+Left out: the greedy loop (`limbeck.runtimes.greedy`) and writing bundles (`writing.py`).
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float, Int
 
-from limbeck.contracts.answering import Answerer, Size
+from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.errors import CheckpointError
 from limbeck.runtimes.bundle import read_bundle
 from limbeck.runtimes.chat import FileChat
-from limbeck.runtimes.decoding import GreedyAnswerer, Steps
+from limbeck.runtimes.greedy import GreedyAnswerer, Steps
 
 MODEL = "model.onnx"
 FATAL = 4

@@ -1,0 +1,44 @@
+"""Answers at the terminal, piece by piece, with a word of caution when the model is unsure.
+
+Left out: serving (another engine), and generation itself (`limbeck.runtimes`).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from limbeck.contracts.answerer import Answerer, Prompt
+from limbeck.contracts.errors import DataError
+
+UNSURE_RATIO = 0.8
+"""Below this geometric mean of its tokens' probabilities an answer is called unsure.
+
+Of the demo's bundle, 5 of 357 right facts lie below, 27 of 43 wrong ones, and 14 of the 22 answers
+that it made up to what its pack holds nothing about.
+"""
+MACHINE_MADE = "（机器生成，仅供参考 / machine-made, no substitute for a doctor）"
+
+
+def stream_answer(
+    answerer: Answerer, question: str, *, max_new_tokens: int, images: Sequence[Path] = ()
+) -> Iterator[str]:
+    """Pieces of the answer as they come, then how sure the model was.
+
+    Raises:
+        DataError: the question is empty, or has images that the model cannot see.
+        ImageError: an image cannot be read.
+    """
+    if not question.strip():
+        raise DataError('the question is empty; ask something, as "高血压有哪些常见症状？"')
+    asked = Prompt(question, tuple(images))
+    logs: list[float] = []
+    for piece, probability in answerer.stream(asked, max_new_tokens=max_new_tokens):
+        logs.append(math.log(max(probability, 1e-12)))
+        yield piece
+    confidence = math.exp(sum(logs) / len(logs)) if logs else 0.0
+    if confidence < UNSURE_RATIO:
+        yield (
+            f"\n不确定：我不知道这个答案是否正确（把握 {confidence:.0%}）"
+            f" / unsure: I do not know whether this is right ({confidence:.0%})"
+        )
+    yield f"\n{MACHINE_MADE}"

@@ -1,0 +1,1 @@
+"""A corpus on disk: its splits, images, tokenizer and card."""

@@ -1,0 +1,1 @@
+"""Filters of records: normalization, lengths, duplicates, quality, entities."""

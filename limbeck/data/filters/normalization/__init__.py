@@ -1,0 +1,1 @@
+"""Text normalization, a module a language."""

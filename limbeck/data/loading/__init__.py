@@ -1,0 +1,1 @@
+"""From records to batches: chat template, tokens, packing, preference pairs, images."""

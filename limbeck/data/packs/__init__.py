@@ -1,0 +1,1 @@
+"""Domain packs: their schema, and the questions made from their facts."""

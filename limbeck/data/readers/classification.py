@@ -1,0 +1,98 @@
+"""Classification files: a text and its label become a question and its answer.
+
+A training text that the evaluation file also holds is dropped and counted.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.records import Question, Record
+from limbeck.data.filters.normalization.zh import clean, normalise
+from limbeck.data.packs.schema import Pack
+from limbeck.data.readers.base import Drop, Item, Note, SourceConfig
+from limbeck.data.readers.jsonl import json_rows
+from limbeck.data.readers.row_formats import SHOWN_CHARS, Row
+
+TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Config(SourceConfig):
+    """Texts with labels, as JSON lines or one JSON array."""
+
+    kind: Literal["labelled"] = "labelled"
+    path: Path
+    """For training."""
+    evaluation_path: Path
+    """Only asked, never trained on."""
+    task: Annotated[str, Field(pattern=TASK_NAME.pattern)]
+    """What the evaluation calls it, such as `intent`."""
+    form: Annotated[str, Field(pattern=r"\{text\}")]
+    """How the text is put as a question: a template with the slot `{text}`."""
+    text_column: str = "query"
+    label_column: str = "label"
+
+    @property
+    def label(self) -> str:
+        """The name given, or the file's."""
+        return self.name or self.path.stem
+
+    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+        """Records of the training file, and questions of the evaluation file.
+
+        Raises:
+            DataError: one of the files holds no labelled text.
+        """
+        asked: dict[str, tuple[str, str, str]] = {}
+        for item in self._labelled(self.evaluation_path):
+            if isinstance(item, tuple):
+                asked.setdefault(normalise(item[1]), item)
+            elif isinstance(item, Note):
+                yield item
+            else:
+                yield Drop(f"evaluation_{item.reason}", item.source, item.place, item.detail)
+        labels: dict[str, None] = dict.fromkeys(label for _, _, label in asked.values())
+        for item in self._labelled(self.path):
+            if not isinstance(item, tuple):
+                yield item
+                continue
+            place, text, label = item
+            labels.setdefault(label)
+            if normalise(text) in asked:
+                yield Drop("in_evaluation", self.label, place, text[:SHOWN_CHARS])
+                continue
+            yield Record(
+                id=f"{self.label}:{place}", question=self._ask(text), answer=label,
+                group=f"{self.task}|{normalise(text)}", source=self.label, place=place,
+            )  # fmt: skip
+        for key, (place, text, label) in asked.items():
+            yield Question(
+                id=f"{self.label}:{place}", task=self.task, question=self._ask(text),
+                answers=(label,), form="single", options=tuple(sorted(labels)),
+                group=f"{self.task}|{key}",
+            )  # fmt: skip
+
+    def _ask(self, text: str) -> str:
+        return self.form.replace("{text}", text)
+
+    def _labelled(self, path: Path) -> Iterator[tuple[str, str, str] | Drop | Note]:
+        """Place, text and label of each good entry."""
+        found = False
+        for row in json_rows(path, source=self.label):
+            if not isinstance(row, Row):
+                yield row
+                continue
+            text, label = row.values.get(self.text_column), row.values.get(self.label_column)
+            if isinstance(text, str) and isinstance(label, str) and clean(text) and clean(label):
+                found = True
+                yield row.place, clean(text), clean(label)
+            else:
+                shown = str(dict(row.values))[:SHOWN_CHARS]
+                yield Drop("missing_field", self.label, row.place, shown)
+        if not found:
+            names = f"{self.text_column!r} and {self.label_column!r}"
+            raise DataError(f"holds no object with the texts {names}", path=path)

@@ -1,0 +1,69 @@
+"""Data sets through the `datasets` library: from the hub, or a folder it saved."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+from limbeck.contracts.errors import DataError
+from limbeck.data.readers.base import Drop, Note
+from limbeck.data.readers.row_formats import Row, TabularConfig
+
+
+class Config(TabularConfig):
+    """Questions and answers in a data set of the hub."""
+
+    kind: Literal["hub"] = "hub"
+    dataset: str
+    """Its name on the hub, or a folder that `save_to_disk` wrote."""
+    subset: str = "default"
+    split: str = "train"
+    revision: str = "main"
+    """Branch, tag or commit; name a commit to make a corpus again exactly."""
+
+    @property
+    def label(self) -> str:
+        """The name given, or the data set's."""
+        return self.name or self.dataset.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def place(self) -> str:
+        """The data set's name."""
+        return self.dataset
+
+    def external_paths(self) -> Iterator[Path]:
+        """The folder, when the data set is one, and that of images."""
+        yield from super().external_paths()
+        if Path(self.dataset).is_dir():
+            yield Path(self.dataset)
+
+    def rows(self) -> Iterator[Row | Drop | Note]:
+        """Every row of the split.
+
+        Raises:
+            DataError: there is no such data set, subset or split, or it cannot be fetched.
+        """
+        found = self._load()
+        for number, values in enumerate(found, start=1):
+            yield Row(f"{self.label}:row {number}", dict(values))
+
+    def _load(self) -> Dataset:
+        # `datasets` raises whatever its readers, its cache and the network raise.
+        try:
+            if Path(self.dataset).is_dir():
+                found = load_from_disk(self.dataset)
+            else:
+                found = load_dataset(
+                    self.dataset, self.subset, split=self.split, revision=self.revision
+                )
+        except Exception as error:
+            message = f"cannot be loaded ({type(error).__name__}): {str(error)[:300]}"
+            raise DataError(message, path=self.dataset) from error
+        if isinstance(found, DatasetDict):
+            if self.split not in found:
+                known = ", ".join(map(str, found))
+                raise DataError(f"no split {self.split!r}; splits: {known}", path=self.dataset)
+            found = found[self.split]
+        assert isinstance(found, Dataset)
+        return found

@@ -1,0 +1,159 @@
+"""Files of triples, `head-type head relation tail-type tail` a line, grouped into list answers.
+
+Each (head, relation) becomes one fact, asked in the pack's forms. Odd entries are drops: a heading,
+a cut text, a whole sentence, a fact told twice. Left out: making the questions (`facts.py`).
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from limbeck.contracts.errors import DataError
+from limbeck.data.filters.normalization.zh import clean
+from limbeck.data.packs.fact_questions import (
+    Fact,
+    FactsConfig,
+    choice_questions,
+    draw,
+    fact_records,
+    recall_questions,
+)
+from limbeck.data.packs.schema import Pack
+from limbeck.data.readers.base import REPLACED, Drop, Item, Note, SourceConfig, read_lines
+
+NUM_FIELDS = 5
+CUT = re.compile(r"(?:…|\.{2,})$")
+HEADING = re.compile(r"[：:]$")
+JOINER = re.compile(r"[、,，;；]")
+BARE = re.compile(r"[\W\d_]*")
+
+
+class Config(SourceConfig):
+    """A folder with one file of triples a relation."""
+
+    kind: Literal["triples"] = "triples"
+    path: Path
+    """A folder of `*.txt` files."""
+    most_items: Annotated[int, Field(ge=1)] = 5
+    """Items of a list answer; the first ones of the file stay."""
+    most_item_chars: Annotated[int, Field(ge=2)] = 24
+    """A longer tail is a sentence, not an item."""
+    relations: tuple[str, ...] = ()
+    """The pack's relations to read; empty: every one that has a file."""
+    facts: FactsConfig = FactsConfig()
+
+    @property
+    def label(self) -> str:
+        """The name given, or `triples`."""
+        return self.name or "triples"
+
+    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+        """Drops of odd lines, then records and questions.
+
+        Raises:
+            DataError: the folder holds no file of triples, or one of another form.
+        """
+        known = {item.triples: key for key, item in pack.description.relations.items()}
+        unknown = set(self.relations) - set(known.values())
+        if unknown:
+            message = f"relations {sorted(unknown)} are not the pack's: {sorted(known.values())}"
+            raise DataError(message, path=self.path)
+        paths = sorted(self.path.glob("*.txt")) if self.path.is_dir() else []
+        if not paths:
+            raise DataError("no such folder, or no *.txt file in it", path=self.path)
+        tails: dict[tuple[str, str], dict[str, str]] = {}
+        num_lines = 0
+        for path in paths:
+            encoding, lines = read_lines(path)
+            yield Note("encoding", {path.name: encoding})
+            found = False
+            for number, line in lines:
+                if not line.strip():
+                    continue
+                num_lines += 1
+                item = self._read_line(line, f"{path.name}:{number}", known=known, tails=tails)
+                found = found or item is None or item.reason != "broken_line"
+                if item is not None:
+                    yield item
+            if not found:
+                raise DataError(
+                    "holds no line of the form `head-type head relation tail-type tail`", path=path
+                )
+        found_facts = list(self._facts(tails, pack=pack))
+        most = self.max_records // max(
+            1, self.facts.forms_per_fact + self.facts.statements_per_fact
+        )
+        facts = draw(seed, "facts").sample(found_facts, min(most, len(found_facts)))
+        yield Note("lines", num_lines)
+        yield Note("facts", len(found_facts))
+        yield Note("facts_asked", len(facts))
+        yield from fact_records(facts, pack=pack, config=self.facts, source=self.label, seed=seed)
+        asked = [fact for fact in facts if fact.specialty] or facts
+        yield from recall_questions(
+            asked, pack=pack, count=self.facts.recall_questions, source=self.label, seed=seed
+        )
+        yield from choice_questions(
+            asked, pack=pack, count=self.facts.choice_questions, source=self.label, seed=seed
+        )
+
+    def _read_line(
+        self,
+        line: str,
+        place: str,
+        *,
+        known: dict[str, str],
+        tails: dict[tuple[str, str], dict[str, str]],
+    ) -> Drop | None:
+        """Put one line's tail among its head's; a drop when it is odd."""
+
+        def drop(reason: str) -> Drop:
+            return Drop(reason, self.label, place, line[:120])
+
+        if REPLACED in line:
+            return drop("undecodable")
+        fields = line.split(" ", NUM_FIELDS - 1)
+        if len(fields) != NUM_FIELDS or not all(fields):
+            return drop("broken_line")
+        head, relation, tail = clean(fields[1]), known.get(fields[2], ""), fields[4].strip()
+        if not relation or (self.relations and relation not in self.relations):
+            return drop("relation_not_asked")
+        if HEADING.search(tail):
+            return drop("heading")
+        if CUT.search(tail):
+            return drop("cut_text")
+        tail = clean(tail).rstrip("。；，、")
+        if not head or not tail or BARE.fullmatch(tail):
+            return drop("empty")
+        if tail == head:
+            return drop("tail_is_head")
+        if len(tail) > self.most_item_chars or "。" in tail:
+            return drop("sentence")
+        found = tails.setdefault((head, relation), {})
+        if tail in found:
+            return drop("duplicate_triple")
+        found[tail] = place
+        return None
+
+    def _facts(self, tails: dict[tuple[str, str], dict[str, str]], *, pack: Pack) -> Iterator[Fact]:
+        specialties: dict[str, str] = {}
+        for (head, relation), items in tails.items():
+            if relation == "specialty":
+                keys = [key for item in items if (key := pack.find_specialty(item))]
+                specialties[head] = keys[0] if keys else ""
+        for (head, relation), items in tails.items():
+            kept = self._split_items(items)[: self.most_items]
+            place = next(iter(items.values()))
+            single = pack.description.relations[relation].answer == "single"
+            if single:
+                # Of "medicine" and "gastroenterology", the one that the pack knows, or the longer.
+                kept = [max(kept, key=lambda item: (pack.find_specialty(item) != "", len(item)))]
+            yield Fact(head, relation, tuple(kept), specialties.get(head, ""), place)
+
+    def _split_items(self, items: dict[str, str]) -> list[str]:
+        found: dict[str, None] = {}
+        for item in items:
+            found.update(dict.fromkeys(part for part in JOINER.split(item) if part))
+        return list(found)

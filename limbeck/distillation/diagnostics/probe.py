@@ -1,0 +1,173 @@
+"""Measures a student and its teacher on a few records, for the signs of `checks.py`.
+
+Nothing is changed: no gradient is left behind, and training draws its random numbers anew at each
+step. Left out: which figures are bad (`checks.py`).
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from limbeck.distillation.diagnostics import checks
+from limbeck.distillation.losses.value_schedules import value_at
+from limbeck.distillation.softening import log_probabilities
+from limbeck.models.batch import IGNORED, Batch
+from limbeck.models.forward import KeptForward
+from limbeck.models.targets import Teacher
+from limbeck.objectives.base import find_kept
+
+logger = logging.getLogger(__name__)
+MAX_ANSWER_TOKENS = 16
+"""Answers are compared by so many first tokens."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is looked at, before and after training."""
+
+    config: Any
+    """Of the objective."""
+    student: PreTrainedModel
+    teacher: Teacher | None
+    batch: Batch
+    """Of training records."""
+    asked: Batch
+    """Whose questions are asked after training: held-out ones where there are some."""
+    tokenizer_tokens: int
+    fresh: bool
+    """Whether the student's weights mean nothing yet."""
+
+    def before(self) -> list[str]:
+        """Everything that is amiss before the first step, also logged."""
+        with _judging(self.student):
+            found = [self._vocabulary(), self._start(), self._share(), *self._teacher()]
+        return _tell(found, when="before training")
+
+    def after(self) -> list[str]:
+        """Everything that is amiss after the last step, also logged."""
+        with _judging(self.student):
+            prompts, written = _split(self.asked)
+            answers = [_answer(self.student, prompt) for prompt in prompts]
+            found = [self._share(), checks.judge_majority(answers, labels=written)]
+        return _tell(found, when="after training")
+
+    def _shown(self) -> Batch:
+        """The records, where the student is: training may have moved it to a GPU."""
+        return self.batch.to(self.student.device)
+
+    def _vocabulary(self) -> str | None:
+        if self.teacher is None or self._foreign():
+            return None
+        return checks.judge_vocabulary(
+            student_rows=self.student.config.get_text_config().vocab_size,
+            teacher_tokens=self.teacher.vocab, tokenizer_tokens=self.tokenizer_tokens,
+        )  # fmt: skip
+
+    def _foreign(self) -> bool:
+        """Whether the teacher speaks of tokens of its own, which no label can be held against."""
+        needs = self.config.needs()
+        return needs is not None and needs.form == "text"
+
+    @torch.no_grad()
+    def _start(self) -> str | None:
+        batch = self._shown()
+        keep, labels = find_kept(batch.labels)
+        if not len(labels):
+            return None
+        logits = KeptForward(self.student)(batch.input_ids, keep, (), batch.pixels).logits
+        _, ce = checks.agreement(logits.float().log_softmax(dim=-1), labels=labels)
+        return checks.judge_start(ce, vocab=logits.shape[1], fresh=self.fresh)
+
+    def _share(self) -> str | None:
+        weight = value_at(getattr(self.config, "weight", 0.0), progress=0.0)
+        if self.teacher is None or not 0 < weight < 1:
+            return None
+        share = checks.teacher_share(
+            teacher_norm=weight * self._norm(1.0), label_norm=(1 - weight) * self._norm(0.0)
+        )
+        return checks.judge_share(share, weight=weight)
+
+    def _norm(self, weight: float) -> float:
+        """The norm of the student's gradient with one term of the loss alone."""
+        changes: dict[str, Any] = {"weight": weight}
+        if "matching" in type(self.config).model_fields:
+            changes["matching"] = ()
+        objective = self.config.replace(**changes).build(model=self.student, teacher=self.teacher)
+        trained = [item for item in self.student.parameters() if item.requires_grad]
+        loss = objective(KeptForward(self.student), self._shown()).sum
+        found = torch.autograd.grad(loss, trained, allow_unused=True)
+        return float(torch.nn.utils.get_total_norm([item for item in found if item is not None]))
+
+    @torch.no_grad()
+    def _teacher(self) -> Iterator[str | None]:
+        if self.teacher is None or self._foreign():
+            return
+        batch = self._shown()
+        _, labels = find_kept(batch.labels)
+        vocab, first = self.teacher.vocab, value_at(self.config.temperature, progress=0.0)
+        said = self.teacher(batch).said
+        soft, plain = (
+            log_probabilities(
+                said, vocab=vocab, temperature=temperature,
+                tail_temperature=self.config.needs().temperature,
+            )
+            for temperature in (first, 1.0)
+        )  # fmt: skip
+        if not len(labels):
+            return
+        yield checks.judge_temperature(soft=soft, plain=plain, temperature=first)
+        agreed, ce = checks.agreement(plain, labels=labels)
+        yield checks.judge_agreement(agreed=agreed, ce=ce, vocab=vocab)
+
+
+def _split(batch: Batch) -> tuple[list[list[int]], list[tuple[int, ...]]]:
+    """The questions of a text batch, and the first tokens of their written answers."""
+    prompts, written = [], []
+    if batch.images is not None:
+        return prompts, written
+    for ids, labels in zip(batch.input_ids, batch.labels, strict=True):
+        places = (labels != IGNORED).nonzero().flatten()
+        if len(places) and places[0] > 0:
+            prompts.append(ids[: int(places[0])].tolist())
+            written.append(tuple(labels[places[:MAX_ANSWER_TOKENS]].tolist()))
+    return prompts, written
+
+
+@torch.no_grad()
+def _answer(model: PreTrainedModel, prompt: Sequence[int]) -> tuple[int, ...]:
+    """The likeliest tokens, one by one, up to the end or to the most that are compared."""
+    end_id = model.config.get_text_config().eos_token_id
+    ends = end_id if isinstance(end_id, list) else [end_id]
+    ids = torch.tensor([list(prompt)], device=model.device)
+    said: list[int] = []
+    cache = None
+    while len(said) < MAX_ANSWER_TOKENS:
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache, token = output.past_key_values, int(output.logits[0, -1].argmax())
+        said.append(token)
+        if token in ends:
+            break
+        ids = torch.tensor([[token]], device=model.device)
+    return tuple(said)
+
+
+@contextmanager
+def _judging(model: PreTrainedModel) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _tell(found: Sequence[str | None], *, when: str) -> list[str]:
+    told = [f"{when}: {sentence}" for sentence in found if sentence is not None]
+    for sentence in told:
+        logger.warning(sentence)
+    return told

@@ -1,0 +1,177 @@
+"""What a server is asked about training records, and what becomes of each.
+
+Left out: calls (`calling.py`), and which answer is the better one, which the stage says.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import EndpointError
+from limbeck.contracts.records import Record
+from limbeck.distillation.endpoint.client import CallError, Endpoint, Request
+from limbeck.distillation.endpoint.responses import read_answer, read_logprobs
+from limbeck.distillation.endpoint.token_alignment import Labels, TokenTable
+from limbeck.env.progress import Advance
+
+Score = Callable[[Sequence[str], Record], Sequence[float]]
+"""How good each of several answers to a record's question is."""
+
+
+class Answers(Config):
+    """The server's answer in place of the record's own."""
+
+    kind: Literal["answers"]
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Preferences(Config):
+    """Several answers: the best one is the answer, the worst one is rejected."""
+
+    kind: Literal["preferences"]
+    samples: Annotated[int, Field(ge=2)] = 4
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    better_by: Literal["agreement"] | Mapping[str, Annotated[float, Field(gt=0)]] = "agreement"
+    """Agreement with the other samples, or weights of rewards by name (`limbeck list rewards`)."""
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> "Preferences":
+        if self.better_by == "agreement" and self.samples < 3:
+            raise ValueError("two samples agree with each other alike; ask for 3 samples or more")
+        return self
+
+
+class Logprobs(Config):
+    """An answer, sampled at temperature 1, with the likeliest tokens at each of its places."""
+
+    kind: Literal["logprobs"]
+    top: Annotated[int, Field(ge=2, le=128)] = 20
+    """Tokens at each place; many servers allow 20 at most."""
+    least_aligned_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """With fewer of the places that the server tells of, its tokenizer is too unlike ours."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A record with the server's answer."""
+
+    record: Record
+    labels: Labels | None = None
+    without_pair: str = ""
+    """Why there is no worse answer, where one was wanted."""
+
+
+class Labeller:
+    """Asks about one record at a time."""
+
+    def __init__(
+        self, endpoint: Endpoint, *, write: Answers | Preferences | Logprobs, system: str,
+        max_new_tokens: int, score: Score, table: TokenTable,
+    ) -> None:  # fmt: skip
+        self.endpoint = endpoint
+        self.write = write
+        self.system = system
+        self.max_new_tokens = max_new_tokens
+        self.score = score
+        self.table = table
+
+    async def __call__(self, record: Record) -> Labelled:
+        """The labelled record.
+
+        Raises:
+            CallError: there is no usable answer.
+            EndpointError: there will be none for any record.
+        """
+        if isinstance(self.write, Preferences):
+            return await self._compare(record, self.write)
+        if isinstance(self.write, Answers):
+            response = await self._ask(record, {"temperature": self.write.temperature})
+            return Labelled(replace_answer(record, read_answer(response).strip()))
+        # At temperature 1 all servers mean the same probabilities.
+        fields = {"temperature": 1.0, "logprobs": True, "top_logprobs": self.write.top}
+        response = await self._ask(record, fields)
+        raw, said = read_answer(response), read_logprobs(response)
+        labels = self.table.align(said, raw=raw, top=self.write.top)
+        return Labelled(replace_answer(record, raw.strip()), labels)
+
+    async def _compare(self, record: Record, write: Preferences) -> Labelled:
+        texts, failure = [], None
+        for index in range(write.samples):
+            try:
+                fields = {"temperature": write.temperature}
+                response = await self._ask(record, fields, purpose=f"sample {index}")
+                texts.append(read_answer(response).strip())
+            except CallError as error:
+                failure = error
+        if len(texts) < 2:
+            assert failure is not None
+            raise failure
+        scores = list(self.score(texts, record))
+        best, worst = scores.index(max(scores)), scores.index(min(scores))
+        found = replace_answer(record, texts[best])
+        if len(set(texts)) == 1:
+            return Labelled(found, without_pair="all_alike")
+        if scores[best] == scores[worst]:
+            return Labelled(found, without_pair="none_better")
+        return Labelled(dataclasses.replace(found, rejected=texts[worst]))
+
+    async def _ask(
+        self, record: Record, fields: Mapping[str, Any], *, purpose: str = "answer"
+    ) -> dict[str, Any]:
+        turns = [*record.history, record.question]
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        messages += [
+            {"role": "assistant" if index % 2 else "user", "content": turn}
+            for index, turn in enumerate(turns)
+        ]
+        request = Request(messages, self.max_new_tokens, fields, record.id, purpose)
+        return await self.endpoint.call(request)
+
+
+def replace_answer(record: Record, answer: str) -> Record:
+    """The record with another answer; what was marked in the old one goes with it."""
+    marked = tuple(item for item in record.entities if item.part == "question")
+    return dataclasses.replace(record, answer=answer, rejected="", entities=marked)
+
+
+async def label_all(
+    records: Sequence[Record], *, labeller: Labeller, advance: Advance
+) -> list[Labelled | CallError]:
+    """What became of each record; `max_concurrent` of them are asked about at the same time.
+
+    Raises:
+        EndpointError: asking on is of no use; all calls under way have ended by then.
+    """
+    endpoint = labeller.endpoint
+    found: dict[int, Labelled | CallError] = {}
+    queue = iter(enumerate(records))
+
+    async def work() -> None:
+        for index, record in queue:
+            try:
+                found[index] = await labeller(record)
+            except CallError as error:
+                if endpoint.stopping:
+                    return
+                found[index] = error
+            result = found[index]
+            endpoint.count_outcome(result if isinstance(result, CallError) else None)
+            advance(1, note=f"{endpoint.journal.spent:.4g} spent")
+
+    num_workers = min(endpoint.config.max_concurrent, len(records))
+    workers = [asyncio.create_task(work()) for _ in range(num_workers)]
+    try:
+        await asyncio.gather(*workers)
+    except EndpointError as error:
+        await endpoint.stop()
+        await asyncio.gather(*workers, return_exceptions=True)
+        num = sum(isinstance(item, Labelled) for item in found.values())
+        raise EndpointError(f"{error} ({num:,} of {len(records):,} records are labelled)") from None
+    finally:
+        await endpoint.close()
+    return [found[index] for index in range(len(records))]

@@ -1,0 +1,78 @@
+"""What a chat completion says: its text, and the likeliest tokens at each of its places.
+
+Left out: what those are in another tokenizer's vocabulary (`aligning.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from limbeck.distillation.endpoint.client import CallError
+
+SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token that could stand at a place."""
+
+    text: str
+    data: bytes
+    """What it is written as; a piece of a character has no text of its own."""
+    log: float
+    """Its log-probability."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A token of the answer, and what could have stood in its place."""
+
+    chosen: Candidate
+    top: tuple[Candidate, ...]
+
+
+def read_answer(response: Mapping[str, Any]) -> str:
+    """The whole answer, as it was written.
+
+    Raises:
+        CallError: it is empty, was cut off, was withheld, or is no text.
+    """
+    choice = response["choices"][0]
+    content, finish = choice["message"].get("content"), choice.get("finish_reason")
+    if finish == "length":
+        raise CallError("cut_off", f"longer than max_new_tokens: {str(content)[-SHOWN_CHARS:]!r}")
+    if finish == "content_filter":
+        raise CallError("withheld", "the server's filter took the answer")
+    if not isinstance(content, str) or not content.strip():
+        raise CallError("empty_answer", f"content is {content!r}, finish_reason {finish!r}")
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise CallError("broken_text", f"{error} in {content[:SHOWN_CHARS]!r}") from None
+    return content
+
+
+def read_logprobs(response: Mapping[str, Any]) -> list[Said]:
+    """The tokens of an answer, in order.
+
+    Raises:
+        CallError: the server did not tell, or not in the form that was asked for.
+    """
+    logprobs = response["choices"][0].get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not content:
+        raise CallError("no_logprobs", f"'logprobs' is {str(logprobs)[:SHOWN_CHARS]}")
+    try:
+        return [
+            Said(_candidate(place), tuple(map(_candidate, place.get("top_logprobs") or ())))
+            for place in content
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CallError("bad_logprobs", f"{error!r} in {str(content)[:SHOWN_CHARS]}") from None
+
+
+def _candidate(value: Mapping[str, Any]) -> Candidate:
+    text, data, log = value["token"], value.get("bytes"), float(value["logprob"])
+    if not isinstance(text, str) or not log <= 1e-3:
+        raise ValueError(f"token {text!r} with logprob {log}")
+    return Candidate(text, text.encode() if data is None else bytes(data), min(log, 0.0))

@@ -1,0 +1,151 @@
+"""A server's likeliest tokens as ids of the corpus's own tokenizer.
+
+A token is found by its bytes, exactly; a place by how many bytes of the answer stand before it.
+What has no equal joins the rest of the mass, and is counted by name. Left out: teachers that cut
+text differently throughout; their answers are better learnt as text.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float, Int
+from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from limbeck.distillation.endpoint.responses import Candidate, Said
+
+NO_MASS = -80.0
+"""Log-probability that stands for none."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the teacher said at each token of an answer and at its end."""
+
+    ids: Int[np.ndarray, "positions top"]
+    logs: Float[np.ndarray, "positions top"]
+    """Log-probabilities."""
+    tail: Float[np.ndarray, " positions"]
+    """Log of the mass of all other tokens."""
+    told: int
+    """Places of the answer that the server told of."""
+    aligned: int
+    """Of those, places where the corpus's tokenizer has the very token that was said."""
+    missed: Mapping[str, int]
+    """Candidates at such places that the vocabulary does not hold, with how often."""
+
+
+class TokenTable:
+    """The tokens of a tokenizer by what they write."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.end = cast(int, tokenizer.eos_token_id)
+        self.vocab = len(tokenizer)
+        self._bytes = _token_bytes(tokenizer)
+        self._specials = dict(
+            zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+        )
+        special = set(tokenizer.all_special_ids)
+        self._ids = {data: id_ for id_, data in self._bytes.items() if id_ not in special and data}
+        # Where fewer tokens than places were found: tokens that no answer holds come first.
+        order = [*sorted(special - {self.end}), *range(self.vocab - 1, -1, -1)]
+        self._fillers = list(dict.fromkeys(id_ for id_ in order if id_ != self.end))
+
+    def find(self, candidate: Candidate) -> int | None:
+        """The id of a token, or nothing where the vocabulary has no equal."""
+        if candidate.text in self._specials:
+            return self._specials[candidate.text]
+        return self._ids.get(candidate.data)
+
+    def align(self, said: Sequence[Said], *, raw: str, top: int) -> Labels:
+        """Labels for the answer `raw.strip()` and its end; a place nobody told of is the answer's
+        own token, with all the mass."""
+        answer = raw.strip()
+        ids = cast(list[int], self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        pieces = [self._bytes.get(id_, b"") for id_ in ids]
+        starts = np.cumsum([0, *map(len, pieces)]).tolist()
+        width = max(1, min(top, self.vocab - 1))
+        logs = np.full((len(ids) + 1, width), NO_MASS, np.float32)
+        logs[:, 0] = 0.0
+        tail = np.full(len(ids) + 1, NO_MASS, np.float32)
+        own = (*ids, self.end)
+        chosen = [[id_] for id_ in own]
+        places: dict[int, int] = {}
+        if b"".join(pieces) == answer.encode():  # a tokenizer that rewrites text has no places
+            places = {start: index for index, start in enumerate(starts)}
+        num_aligned, missed = 0, Counter[str]()
+        for place, item in self._places(said, raw=raw):
+            row = places.get(place, -1)
+            # Where text is cut otherwise, a likely token's mass would count as that of the rest.
+            if row < 0 or self.find(item.chosen) != own[row]:
+                continue
+            found = self._match(item, width, missed)
+            if not found:
+                continue
+            num_aligned += 1
+            chosen[row] = list(found)
+            logs[row] = NO_MASS
+            logs[row, : len(found)] = list(found.values())
+            mass = float(np.exp(list(found.values())).sum())
+            tail[row] = max(NO_MASS, np.log(max(1.0 - mass, 1e-30)))
+        rows = np.asarray([self._fill(row, width) for row in chosen], np.int32)
+        return Labels(rows, logs, tail, len(said), num_aligned, missed)
+
+    def _places(self, said: Sequence[Said], *, raw: str) -> list[tuple[int, Said]]:
+        """Each told place by the bytes of the stripped answer before it; all in vain from where the
+        tokens stop spelling the answer."""
+        data, place = raw.encode(), 0
+        lead = len(data) - len(raw.lstrip().encode())
+        found = []
+        for item in said:
+            piece = item.chosen.data
+            if place == len(data) and self.find(item.chosen) == self.end:
+                piece = b""
+            elif not data.startswith(piece, place):
+                found.append((-1, item))
+                continue
+            found.append((place - lead, item))
+            place += len(piece)
+        return found
+
+    def _match(self, item: Said, width: int, missed: Counter[str]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for candidate in sorted(item.top, key=lambda each: -each.log):
+            id_ = self.find(candidate)
+            if id_ is None:
+                missed[candidate.text] += 1
+            elif len(found) < width:
+                found.setdefault(id_, max(NO_MASS, candidate.log))
+        return found
+
+    def _fill(self, ids: list[int], width: int) -> list[int]:
+        spare = (id_ for id_ in self._fillers if id_ not in ids)
+        return [*ids, *(next(spare) for _ in range(width - len(ids)))]
+
+
+def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
+    """What every token writes, as bytes."""
+    backend = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
+    decoder = json.dumps(backend["decoder"], ensure_ascii=False)
+    vocab = cast(dict[str, int], tokenizer.get_vocab())
+    added = set(tokenizer.added_tokens_decoder)
+    if "ByteLevel" in decoder:
+        back = {char: byte for byte, char in bytes_to_unicode().items()}
+        return {
+            id_: text.encode() if id_ in added or not all(char in back for char in text)
+            else bytes(back[char] for char in text)
+            for text, id_ in vocab.items()
+        }  # fmt: skip
+    found = {}
+    for text, id_ in vocab.items():
+        is_byte = len(text) == 6 and text.startswith("<0x") and text.endswith(">")
+        if is_byte and "ByteFallback" in decoder:
+            found[id_] = bytes([int(text[3:5], 16)])
+        else:
+            found[id_] = (text.replace("▁", " ") if "▁" in decoder else text).encode()
+    return found

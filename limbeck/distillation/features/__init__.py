@@ -1,0 +1,1 @@
+"""Feature distillation: which layers are matched, and how far apart they are."""

@@ -1,0 +1,178 @@
+"""Which layers a named map means, once student and teacher are known.
+
+Left out: what is compared of them (`matching.py`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.distillation.features.matching import Matching
+from limbeck.distillation.features.similarity import linear_cka
+from limbeck.models.attention_capture import make_ready
+from limbeck.models.batch import Batch, find_keep
+from limbeck.models.forward import KeptForward
+from limbeck.models.targets import Asked, Teacher
+
+Pairs = list[tuple[int, int]]
+
+
+def settle(
+    matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teacher,
+    shown: Sequence[Batch] = (),
+) -> tuple[Matching, ...]:  # fmt: skip
+    """The same with every layer by number; maps by name are over the layers the teacher can show.
+
+    `shown` are a few batches that `searched` compares states on.
+
+    Raises:
+        CheckpointError: the student has no such layer, the teacher cannot be asked, or a search
+            has nothing to look at.
+    """
+    num_layers = model.config.get_text_config().num_hidden_layers
+    found: list[Matching] = []
+    for item in matching:
+        if item.layers == "pair":
+            if item.student_layer > num_layers:
+                raise CheckpointError(
+                    f"matching wants student layer {item.student_layer}, the student has "
+                    f"{num_layers}"
+                )
+            found.append(item)
+            continue
+        if not isinstance(teacher, Asked):
+            raise CheckpointError(
+                f"`layers: {item.layers}` needs one live teacher or signals that hold hidden "
+                "states; give student_layer and teacher_layer"
+            )
+        known = teacher.known
+        if not known:
+            raise CheckpointError(
+                f"`layers: {item.layers}`: the signals hold no hidden states; record them with "
+                "`layers`"
+            )
+        if item.layers == "last":
+            pairs = [(num_layers, known[-1])]
+        elif item.layers == "uniform":
+            pairs = spread_evenly(num_layers, known)
+        else:
+            pairs = search(model, teacher, shown=shown)
+        for ours, theirs in pairs:
+            found.append(
+                item.replace(
+                    layers="pair",
+                    student_layer=ours,
+                    teacher_layer=theirs,
+                    weight=item.weight / len(pairs),
+                )
+            )
+    return tuple(found)
+
+
+def spread_evenly(num_layers: int, known: Sequence[int]) -> Pairs:
+    """Student layer i of n with teacher layer ceil(i m / n) of m, so that the last meet."""
+    return [
+        (layer, known[-(-layer * len(known) // num_layers) - 1])
+        for layer in range(1, num_layers + 1)
+    ]
+
+
+@torch.no_grad()
+def search(model: PreTrainedModel, teacher: Asked, *, shown: Sequence[Batch]) -> Pairs:
+    """The map in order of depth with the highest summed CKA of hidden states on the batches.
+
+    Raises:
+        CheckpointError: there are no batches.
+    """
+    if not shown:
+        raise CheckpointError(
+            "`layers: searched` compares the layers on records, which only the stage `distill` "
+            "shows; give student_layer and teacher_layer"
+        )
+    layers = range(1, model.config.get_text_config().num_hidden_layers + 1)
+    teacher.ask(layers=teacher.known, attended=())
+    ours: list[list[Tensor]] = []
+    theirs: list[list[Tensor]] = []
+    training = model.training
+    model.eval()
+    for batch in shown:
+        batch = batch.to(model.device)
+        keep = find_keep(batch.labels)
+        ours.append(list(KeptForward(model)(batch.input_ids, keep, layers, batch.pixels).hidden))
+        theirs.append(list(teacher(batch).hidden))
+    model.train(training)
+    students, teachers = (
+        [torch.cat(states) for states in zip(*found, strict=True)] for found in (ours, theirs)
+    )
+    alike = torch.stack(
+        [
+            torch.stack([linear_cka(student=one, teacher=other) for other in teachers])
+            for one in students
+        ]
+    )
+    return [
+        (layer, teacher.known[place]) for layer, place in zip(layers, climb(alike), strict=True)
+    ]
+
+
+def climb(alike: Float[Tensor, "layers teacher_layers"]) -> list[int]:
+    """A column for each row, rising, with the highest sum: no two rows share one if they fit.
+
+    By dynamic programming over rows, exact; of equal sums the earlier columns.
+    """
+    rows, columns = alike.shape
+    step = 1 if rows <= columns else 0
+    best = alike[0].double().tolist()
+    came: list[list[int]] = []
+    for row in alike[1:].double().tolist():
+        before: list[int] = []
+        values: list[float] = []
+        leader = -1
+        for column in range(columns):
+            if column >= step and (leader < 0 or best[column - step] > best[leader]):
+                leader = column - step
+            before.append(leader)
+            values.append(row[column] + best[leader] if leader >= 0 else -float("inf"))
+        came.append(before)
+        best = values
+    place = max(range(columns), key=best.__getitem__)
+    path = [place]
+    for before in reversed(came):
+        place = before[place]
+        path.append(place)
+    return path[::-1]
+
+
+def ask(matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teacher) -> None:
+    """Tell teacher and student what of their layers is going to be compared.
+
+    Raises:
+        ArtifactError: the teacher has no such layers.
+        CheckpointError: it shows no attention.
+    """
+    attended = [pair.teacher_layer for pair in matching if pair.what != "hidden"]
+    if isinstance(teacher, Asked):
+        layers = [pair.teacher_layer for pair in matching if pair.what == "hidden"]
+        teacher.ask(layers=layers, attended=attended)
+    elif attended:
+        raise CheckpointError(
+            "attention and values are matched with one live teacher alone; name its checkpoint in "
+            "`teacher`, or match `what: hidden`"
+        )
+    if attended:
+        make_ready(model)
+
+
+def settle_objective(
+    objective: Any, *, model: PreTrainedModel, teacher: Teacher | None, shown: Sequence[Batch]
+) -> Any:
+    """The objective's config with every matched layer by number; itself where it matches none."""
+    matching = getattr(objective, "matching", ())
+    if not matching or teacher is None:
+        return objective
+    return objective.replace(matching=settle(matching, model=model, teacher=teacher, shown=shown))

@@ -1,0 +1,1 @@
+"""Starting a student from the weights of its teacher."""

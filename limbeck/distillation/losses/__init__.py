@@ -1,0 +1,1 @@
+"""Distillation losses: divergences over one vocabulary or two, whole or in chunks."""

@@ -1,0 +1,191 @@
+"""Learning from a teacher with another tokenizer.
+
+Both write the same text; what is compared are spans that both tokenizations have (`Aligned`).
+L = w D + (1 - w) CE, per kept token of the student. Left out: finding the spans
+(`limbeck.distillation.tokenizer_alignment`), teachers with the student's tokenizer (`soft_target.py`).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import TrainingError
+from limbeck.distillation.losses.divergence_terms import forward_kl_terms
+from limbeck.models.aligned import Aligned
+from limbeck.models.batch import Batch
+from limbeck.models.targets import Needs, Teacher, Whole
+from limbeck.objectives.base import Draws, Forward, Loss, Objective, check_targets, find_kept
+from limbeck.objectives.next_token import cross_entropy, token_logs
+
+LEAST_PROBABILITY = 1e-30
+"""Keeps the logarithm of an outcome that neither side can write finite."""
+LEAST_LOG = 1e-6
+"""Keeps the rest of a span that is certain above zero."""
+
+
+def universal_distance(
+    *, student_logits: Float[Tensor, "spans student_vocab"],
+    teacher_logits: Float[Tensor, "spans teacher_vocab"], temperature: float,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Sum over positions of |p - q| summed over both sorted, the shorter one filled with zeros.
+
+    ULD (Boizard et al. 2024, arXiv:2402.12030): the Wasserstein distance where every two tokens
+    are equally far from each other.
+    """
+    width = max(student_logits.shape[1], teacher_logits.shape[1])
+    student, teacher = (
+        functional.pad(
+            (logits.float() / temperature).softmax(dim=-1).sort(dim=-1, descending=True).values,
+            (0, width - logits.shape[1]),
+        )
+        for logits in (student_logits, teacher_logits)
+    )
+    return (teacher - student).abs().sum()
+
+
+def outcome_kl(
+    *, student_logits: Float[Tensor, "spans student_vocab"],
+    teacher_logits: Float[Tensor, "spans teacher_vocab"], aligned: Aligned, temperature: float,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Sum over positions of KL(teacher || student) between what both can say next.
+
+    The outcomes are texts that are a token of both, the end, and one bucket for all else.
+    """
+    student, teacher = (
+        _gather(logits, outcomes, num_outcomes=aligned.num_outcomes, temperature=temperature)
+        for logits, outcomes in (
+            (student_logits, aligned.student_outcomes), (teacher_logits, aligned.teacher_outcomes)
+        )
+    )  # fmt: skip
+    return forward_kl_terms(student, teacher).sum()
+
+
+def _gather(
+    logits: Float[Tensor, "spans vocab"], outcomes: Int[Tensor, " vocab"], *, num_outcomes: int,
+    temperature: float,
+) -> Float[Tensor, "spans outcomes"]:  # fmt: skip
+    p = (logits.float() / temperature).softmax(dim=-1)
+    summed = p.new_zeros(len(p), num_outcomes).index_add(1, outcomes, p)
+    return summed.clamp(min=LEAST_PROBABILITY).log()
+
+
+def span_kl(
+    *, student_logs: Float[Tensor, " spans"], teacher_logs: Float[Tensor, " spans"]
+) -> Float[Tensor, ""]:
+    """Sum over spans of KL(teacher || student) between "this text" and "any other text"."""
+    both = []
+    for logs in (student_logs, teacher_logs):
+        logs = logs.clamp(max=-LEAST_LOG)
+        both.append(torch.stack([logs, torch.log(-torch.expm1(logs))], dim=-1))
+    student, teacher = both
+    return forward_kl_terms(student, teacher).sum()
+
+
+def merge(
+    logs: Float[Tensor, " kept"], spans: Int[Tensor, " kept"], *, num_spans: int
+) -> Float[Tensor, " spans"]:
+    """The log-probability of each span: the sum of its tokens'."""
+    held = spans >= 0
+    return logs.new_zeros(num_spans).index_add(0, spans[held], logs[held])
+
+
+def find_starts(spans: Int[Tensor, " kept"]) -> Int[Tensor, " spans"]:
+    """The positions whose next token begins a span."""
+    before = functional.pad(spans[:-1], (1, 0), value=-1)[: len(spans)]
+    return ((spans >= 0) & (spans != before)).nonzero().flatten()
+
+
+class CrossTokenizer(Config):
+    """The distance from a teacher with another tokenizer, mixed with the written answer."""
+
+    draws: ClassVar[Draws] = "records"
+
+    kind: Literal["cross_tokenizer"]
+    method: Literal["uld", "spans"] = "spans"
+    """Sorted probabilities, or outcomes and spans that mean the same text."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """At 1 the probability of a span is exactly what its tokens multiply to."""
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the teacher; the rest is cross-entropy with the written answer."""
+
+    def needs(self) -> Needs:
+        """A teacher that reads the records' text itself."""
+        return Needs(self.temperature, form="text")
+
+    def build(self, *, model: PreTrainedModel, teacher: Teacher) -> Objective:
+        """The objective for a student and its teacher."""
+        return CrossTokenizerObjective(self, teacher=teacher)
+
+
+class CrossTokenizerObjective(Objective):
+    """Computes `CrossTokenizer`."""
+
+    def __init__(self, config: CrossTokenizer, *, teacher: Teacher) -> None:
+        super().__init__()
+        self.config = config
+        self.teacher = teacher
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The mixed loss of one micro-batch; its parts are the teacher's `kl` and `ce`."""
+        keep, labels = find_kept(batch.labels)
+        logits = forward(batch.input_ids, keep, (), batch.pixels).logits
+        targets = self.teacher(batch)
+        if targets.aligned is None or not isinstance(targets.said, Whole):
+            raise TrainingError(
+                "objective 'cross_tokenizer' got a teacher that does not read the records' text; "
+                "name a checkpoint as `teacher`"
+            )
+        limit = len(targets.aligned.student_outcomes)
+        if logits.shape[1] < limit:
+            raise TrainingError(
+                f"the student has {logits.shape[1]} rows for {limit} tokens: make it with the "
+                "corpus's tokenizer"
+            )
+        distance = cross_distance(
+            student_logits=logits, labels=labels, teacher_logits=targets.said.logits,
+            aligned=targets.aligned, config=self.config,
+        )  # fmt: skip
+        ce = cross_entropy(logits=logits[:, :limit], targets=labels)
+        weight = self.config.weight
+        total = weight * distance + (1 - weight) * ce
+        parts = {"kl": distance.item(), "ce": ce.item()}
+        check_targets(sum(parts.values()), targets=targets, batch=batch)
+        return Loss(total, labels.numel(), parts)
+
+
+def cross_distance(
+    *, student_logits: Float[Tensor, "kept student_rows"], labels: Int[Tensor, " kept"],
+    teacher_logits: Float[Tensor, "teacher_kept teacher_rows"], aligned: Aligned,
+    config: CrossTokenizer,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """Sum over common spans of the distance that the config names, scaled by its temperature."""
+    temperature = config.temperature
+    student_logits = student_logits[:, : len(aligned.student_outcomes)]
+    teacher_logits = teacher_logits[:, : len(aligned.teacher_outcomes)]
+    sides = (aligned.student_spans, aligned.teacher_spans)
+    student_starts, teacher_starts = map(find_starts, sides)
+    at_starts = {
+        "student_logits": student_logits[student_starts],
+        "teacher_logits": teacher_logits[teacher_starts],
+    }
+    if config.method == "uld":
+        # Absolute differences shrink with T, not with its square.
+        return universal_distance(**at_starts, temperature=temperature) * temperature
+    total = outcome_kl(**at_starts, aligned=aligned, temperature=temperature)
+    num_spans = len(student_starts)
+    student, teacher = (
+        merge(token_logs(logits, tokens, temperature=temperature), spans, num_spans=num_spans)
+        for logits, tokens, spans in zip(
+            (student_logits, teacher_logits), (labels, aligned.teacher_tokens), sides, strict=True
+        )
+    )
+    lengths = [torch.bincount(spans[spans >= 0], minlength=num_spans) for spans in sides]
+    long = (lengths[0] > 1) | (lengths[1] > 1)
+    total = total + span_kl(student_logs=student[long], teacher_logs=teacher[long])
+    return total * temperature**2

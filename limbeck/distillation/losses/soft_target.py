@@ -1,0 +1,174 @@
+"""Learning from a teacher: softened divergence, hard labels, and matched inner states.
+
+L = w T^2 D(teacher, student at T) + (1 - w) CE + m matching, each per kept token (Hinton et al.
+2015, arXiv:1503.02531). Left out: where the teacher's outputs come from (`limbeck.distillation.signals`).
+"""
+
+from typing import ClassVar, Literal
+
+from jaxtyping import Int
+from pydantic import field_validator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from limbeck.contracts.config import Config, choice
+from limbeck.contracts.errors import CheckpointError, TrainingError
+from limbeck.distillation.features.layer_mapping import ask, settle
+from limbeck.distillation.features.matching import Matching, Projections
+from limbeck.distillation.losses.chunked import Mix, chunked_loss
+from limbeck.distillation.losses.divergences import ForwardKl
+from limbeck.distillation.losses.value_schedules import Schedule, bounds, value_at
+from limbeck.models.batch import Batch
+from limbeck.models.forward import Kept, gives_states
+from limbeck.models.targets import Form, Needs, Said, Sampled, Teacher, Top
+from limbeck.objectives import DIVERGENCES
+from limbeck.objectives.base import (
+    Draws,
+    Forward,
+    Loss,
+    Objective,
+    check_targets,
+    find_kept,
+)
+from limbeck.objectives.next_token import cross_entropy, cut_padding
+
+FORMS: dict[str, Form] = {"auto": "auto", "always": "states", "never": "logits"}
+
+
+class SoftTarget(Config):
+    """The softened divergence from a teacher, mixed with the written answer."""
+
+    draws: ClassVar[Draws] = "records"
+
+    kind: Literal["soft_target"]
+    temperature: float | Schedule = 2.0
+    """Above 0; what both distributions are softened by."""
+    divergence: choice(DIVERGENCES, what="divergence") = ForwardKl(kind="forward_kl")  # pyright: ignore[reportInvalidTypeForm]
+    """How far the student is from what the teacher says."""
+    weight: float | Schedule = 0.7
+    """Share of the teacher, 0 to 1; the rest is cross-entropy with the written answer."""
+    fused: Literal["auto", "always", "never"] = "auto"
+    """Whether the loss is made in chunks from hidden states; `auto`: for large vocabularies."""
+    matching: tuple[Matching, ...] = ()
+    """Layers whose inner states are drawn together."""
+
+    def needs(self) -> Needs:
+        """What the targets must cover."""
+        lowest, highest = bounds(self.temperature)
+        pairs = [item for item in self.matching if item.layers == "pair" and item.what == "hidden"]
+        layers = tuple(pair.teacher_layer for pair in pairs)
+        moving = highest if highest > lowest else 0.0
+        return Needs(lowest, layers, highest=moving, form=FORMS[self.fused])
+
+    @field_validator("temperature")
+    @classmethod
+    def _check_temperature(cls, value: float | Schedule) -> float | Schedule:
+        if not 0 < bounds(value)[0] <= bounds(value)[1] < float("inf"):
+            raise ValueError(
+                f"temperature {_show(value)} must stay above 0; for the teacher's likeliest token "
+                "alone, learn its answers with `next_token`"
+            )
+        return value
+
+    @field_validator("weight")
+    @classmethod
+    def _check_weight(cls, value: float | Schedule) -> float | Schedule:
+        if not 0 <= bounds(value)[0] <= bounds(value)[1] <= 1:
+            raise ValueError(f"weight {_show(value)} must stay between 0 and 1: it is a share")
+        return value
+
+    def build(self, *, model: PreTrainedModel, teacher: Teacher) -> Objective:
+        """The objective for a student and its teacher.
+
+        Raises:
+            CheckpointError: the student has no such layer, the teacher shows none, or the
+                student's head is not one that `fused: always` can read.
+            ArtifactError: the teacher has no such layer.
+        """
+        text = model.config.get_text_config()
+        config = self
+        if self.matching:
+            config = self.replace(matching=settle(self.matching, model=model, teacher=teacher))
+            ask(config.matching, model=model, teacher=teacher)
+        fused = gives_states(model, form=FORMS[self.fused])
+        if self.fused == "always" and not fused:
+            raise CheckpointError(
+                f"fused: always needs logits that are the head's plain product, and those of "
+                f"{text.model_type!r} are not; set `fused: auto`"
+            )
+        return SoftTargetObjective(
+            config, teacher=teacher, vocab=min(teacher.vocab, text.vocab_size),
+            hidden=text.hidden_size, form="states" if fused else "logits",
+        )  # fmt: skip
+
+
+def _show(value: float | Schedule) -> str:
+    return f"{value.start!r} to {value.to!r}" if isinstance(value, Schedule) else repr(value)
+
+
+class SoftTargetObjective(Objective):
+    """Computes `SoftTarget`; holds the projections, which are dropped after training."""
+
+    def __init__(
+        self, config: SoftTarget, *, teacher: Teacher, vocab: int, hidden: int, form: Form
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.teacher = teacher
+        self.vocab = vocab
+        self.before_step(progress=0.0)
+        self.projections = Projections(
+            config.matching, hidden=hidden, teacher_hidden=teacher.hidden
+        )
+        self.layers = [pair.student_layer for pair in self.projections.states]
+        self.attended = [pair.student_layer for pair in self.projections.attended]
+        given = {"attended": self.attended, "form": "" if form == "logits" else form}
+        self.asked = {name: value for name, value in given.items() if value}
+
+    def before_step(self, *, progress: float) -> None:
+        """Move temperature and weight along their schedules."""
+        self.temperature = value_at(self.config.temperature, progress=progress)
+        self.weight = value_at(self.config.weight, progress=progress)
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The mixed loss of one micro-batch.
+
+        Raises:
+            TrainingError: the targets hold for one temperature, and it follows a schedule.
+        """
+        keep, labels = find_kept(batch.labels)
+        output = forward(batch.input_ids, keep, self.layers, batch.pixels, **self.asked)
+        targets = self.teacher(batch)
+        if self.config.needs().highest and isinstance(targets.said, Top | Sampled):
+            raise TrainingError(
+                "these signals hold for one temperature, and `temperature` follows a schedule; "
+                "give it a number, or ask a live teacher"
+            )
+        # A student's own answer is no label to learn.
+        weight = 1.0 if batch.written == "student" else self.weight
+        loss = self._judge(output, labels, targets.said, weight=weight)
+        parts = {"kl": loss.parts["kl"]} if batch.written == "student" else loss.parts
+        check_targets(sum(parts.values()), targets=targets, batch=batch)
+        if not self.config.matching:
+            return Loss(loss.sum, loss.count, parts)
+        matching = self.projections(
+            output.hidden, targets.hidden, student_heads=output.heads,
+            teacher_heads=targets.heads, keep=keep,
+        )  # fmt: skip
+        check_targets(matching.item(), targets=targets, batch=batch)
+        return Loss(loss.sum + matching, loss.count, parts | {"matching": matching.item()})
+
+    def _judge(
+        self, output: Kept, labels: Int[Tensor, " kept"], said: Said, *, weight: float
+    ) -> Loss:
+        """The divergence and the cross-entropy, from logits or from states."""
+        divergence, temperature = self.config.divergence, self.temperature
+        if output.projected is not None:
+            mix = Mix(divergence, temperature=temperature, weight=weight, vocab=self.vocab)
+            states, head = output.projected
+            return chunked_loss(states=states, head=head, labels=labels, said=said, mix=mix)
+        logits = cut_padding(output.logits, vocab=self.vocab)
+        kl = divergence.total(logits, said, temperature=temperature)
+        ce = cross_entropy(logits=logits, targets=labels)
+        total = kl if weight == 1 else weight * kl + (1 - weight) * ce
+        return Loss(total, labels.numel(), {"kl": kl.item(), "ce": ce.item()})

@@ -1,0 +1,243 @@
+"""On-policy distillation: on some steps the student answers itself, and the teacher judges that.
+
+GKD (Agarwal et al. 2024, arXiv:2306.13649): with probability lambda a step's batch holds answers
+drawn from the student, through which no gradient flows. Such a step is a function of the weights,
+the seed and the step, so a killed run goes on alike. Left out: the loss (`soft_target.py`), and
+drawing itself (`limbeck.models.generation`).
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import ArtifactError, DataError, LaunchError
+from limbeck.env.progress import PLAIN_INTERVAL_SECONDS, tell
+from limbeck.env.ranks import num_processes
+from limbeck.models.batch import Batch, pad_rows
+from limbeck.models.generation import Sampled, check_room, sample
+
+logger = logging.getLogger(__name__)
+LEAST_ENDED_RATIO = 0.5
+"""Own answers of which fewer end are worth a warning."""
+
+
+Rows = Int[np.ndarray, " rows"]
+Part = Callable[..., list[list[int]]]
+"""`part(rows, lengths=)`: the rows of each micro-batch, from the lengths of all."""
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """Records, by step: their written answers as micro-batches, and their questions."""
+
+    starts: Rows
+    """Tokens of each record's question."""
+
+    @property
+    def images(self) -> Sequence[Sequence[Any]]: ...  # noqa: D102
+    def __call__(self, step: int) -> list[Batch]: ...  # noqa: D102
+    def order(self, step: int) -> Rows: ...  # noqa: D102
+    def prompt(self, index: int) -> list[int]: ...  # noqa: D102
+
+
+class OnPolicy(Config):
+    """Let the student answer on some steps, and the teacher say what it would have said there."""
+
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Chance that a step's answers are the student's own (lambda); 0 is off."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of drawing answers; the loss has its own."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the likeliest tokens that hold so much probability."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Longest answer, in tokens; a longer one is judged up to there."""
+    parallel_answers: Annotated[int, Field(gt=0)] = 64
+    """Answers written side by side; more of them are faster and hold more memory."""
+
+    def check(self, *, objective: str, select: str) -> None:
+        """Refuse what a student that answers itself cannot learn from.
+
+        Raises:
+            ValueError: the objective wants written answers, or some records ask nothing.
+        """
+        if self.ratio and objective != "soft_target":
+            raise ValueError(
+                f"on_policy: objective {objective!r} does not learn from answers that the student "
+                "writes itself; use `soft_target`"
+            )
+        if self.ratio and select not in ("questions", "preferences"):
+            raise ValueError(
+                f"on_policy: select {select!r} shows plain text too, which asks nothing; set "
+                "batching.select: questions"
+            )
+
+    def check_teachers(self, teachers: Sequence[Artifact]) -> None:
+        """Refuse what was recorded before the student wrote anything.
+
+        Raises:
+            ArtifactError: a teacher is recorded signals, or the labels of a corpus.
+        """
+        for teacher in teachers:
+            if self.ratio and teacher.manifest.kind != "checkpoint":
+                raise ArtifactError(
+                    f"{teacher.path}: on_policy needs a teacher that judges what the student is "
+                    "yet to write, and these are recorded signals; name the teacher's checkpoint, "
+                    "or set on_policy.ratio: 0"
+                )
+
+    def build(
+        self, *, model: PreTrainedModel, batches: Asks, part: Part, max_tokens: int, vocab: int,
+        end_id: int, pad_id: int, seed: int,
+    ) -> "OwnAnswers":  # fmt: skip
+        """The batches of a student's training; `vocab` are the tokens that its teacher knows.
+
+        Raises:
+            DataError: a question has images, or none leaves room for an answer.
+            LaunchError: several processes were launched.
+        """
+        if num_processes() > 1:
+            raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
+        if any(batches.images):
+            raise DataError(
+                "on_policy: some selected records have images, and answers are drawn from text "
+                "alone; set batching.images: without"
+            )
+        fitting = batches.starts[batches.starts < max_tokens]
+        check_room(
+            model, longest_tokens=int(fitting.max()) if len(fitting) else max_tokens,
+            max_tokens=max_tokens,
+            max_new_tokens=self.max_new_tokens, field="on_policy.max_new_tokens",
+        )  # fmt: skip
+        return OwnAnswers(
+            self, model=model, batches=batches, part=part, max_tokens=max_tokens, vocab=vocab,
+            end_id=end_id, pad_id=pad_id, seed=seed,
+        )  # fmt: skip
+
+
+class OwnAnswers:
+    """The micro-batches of every step, whoever wrote their answers, and what is known of them."""
+
+    def __init__(
+        self, config: OnPolicy, *, model: PreTrainedModel, batches: Asks, part: Part,
+        max_tokens: int, vocab: int, end_id: int, pad_id: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.model = model
+        self.batches = batches
+        self.part = part
+        self.has_room = batches.starts < max_tokens
+        """Of each record; a question that was cut off leaves no place for an answer."""
+        self.vocab = min(vocab, model.config.get_text_config().vocab_size)
+        self.end_id, self.pad_id = end_id, pad_id
+        self.seed = seed
+        self.seconds = 0.0
+        self.curve: list[dict[str, float]] = []
+        """Of each step on own answers: their number, mean length, and the share that ended."""
+
+    def is_own(self, step: int) -> bool:
+        """Whether the student answers on this step."""
+        return np.random.default_rng(hash((self.seed, step)) % 2**63).random() < self.config.ratio
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of a step; the same however often a run is killed before it.
+
+        Records whose question was cut off are left out of steps on own answers, and counted.
+        """
+        records = [row for row in self.batches.order(step).tolist() if self.has_room[row]]
+        if not self.is_own(step) or not records:
+            return self.batches(step)
+        questions = [self.batches.prompt(record) for record in records]
+        answers = self._answer(step, questions)
+        rows = [
+            np.asarray([*question, *answer.tokens])
+            for question, answer in zip(questions, answers, strict=True)
+        ]
+        self.curve.append(
+            {
+                "step": float(step), "own_answers": float(len(answers)),
+                "own_answer_tokens": float(np.mean([len(answer.tokens) for answer in answers])),
+                "own_ended_ratio": float(np.mean([answer.ended for answer in answers])),
+            }
+        )  # fmt: skip
+        lengths = np.asarray([len(row) for row in rows])
+        found = []
+        for places in self.part(np.arange(len(rows)), lengths=lengths):
+            batch = pad_rows(
+                [rows[place] for place in places],
+                starts=[len(questions[place]) for place in places], pad=self.pad_id,
+                places=[records[place] for place in places],
+            )  # fmt: skip
+            found.append(dataclasses.replace(batch, written="student"))
+        return found
+
+    def _answer(self, step: int, questions: Sequence[Sequence[int]]) -> list[Sampled]:
+        """One answer to each question, those of like length side by side."""
+        generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
+        order = np.argsort([len(question) for question in questions], kind="stable")
+        found: dict[int, Sampled] = {}
+        started = told = time.monotonic()
+        for first in range(0, len(order), self.config.parallel_answers):
+            part = order[first : first + self.config.parallel_answers].tolist()
+            answers = sample(
+                self.model, [questions[place] for place in part], num_samples=1,
+                temperature=self.config.temperature, top_p=self.config.top_p,
+                max_new_tokens=self.config.max_new_tokens, end_id=self.end_id,
+                generator=generator, vocab=self.vocab,
+            )  # fmt: skip
+            found |= dict(zip(part, answers, strict=True))
+            if time.monotonic() - told >= PLAIN_INTERVAL_SECONDS:
+                told = time.monotonic()
+                tell(f"step {step}: {len(found)} of {len(order)} answers written")
+        self.seconds += time.monotonic() - started
+        return [found[place] for place in range(len(questions))]
+
+    def mark(self, history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+        """A training curve whose points on own answers tell their length and how many ended."""
+        known = {point["step"]: point for point in self.curve}
+        return [point | known.get(point["step"], {}) for point in history]
+
+    def measure(self) -> dict[str, int | float]:
+        """Over all steps: how many were on own answers, these answers' lengths, and the speed."""
+        if not self.curve:
+            return {"on_policy_steps": 0}
+        answers = sum(point["own_answers"] for point in self.curve)
+        tokens = sum(point["own_answers"] * point["own_answer_tokens"] for point in self.curve)
+        ended = sum(point["own_answers"] * point["own_ended_ratio"] for point in self.curve)
+        return {
+            "on_policy_steps": len(self.curve),
+            "own_answer_tokens_mean": tokens / answers,
+            "own_ended_ratio": ended / answers,
+            "generated_tokens_per_second": tokens / max(self.seconds, 1e-9),
+            "own_answers_without_room": int((~self.has_room).sum()),
+        }
+
+    def warn(self) -> list[str]:
+        """What is amiss with the answers and what to do about it, also logged."""
+        ended = self.measure().get("own_ended_ratio", 1.0)
+        if ended >= LEAST_ENDED_RATIO:
+            return []
+        sentence = (
+            f"on policy: {ended:.0%} of the student's own answers ended within "
+            f"{self.config.max_new_tokens} tokens: raise on_policy.max_new_tokens, or distil on "
+            "written answers first"
+        )
+        logger.warning(sentence)
+        return [sentence]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run cannot find out again: what was measured."""
+        return {"curve": self.curve, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.curve, self.seconds = list(state["curve"]), state["seconds"]

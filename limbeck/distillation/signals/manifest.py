@@ -1,0 +1,135 @@
+"""What stored signals are of: their settings, and fingerprints of all they were made from.
+
+Left out: the files of targets (`shards.py`).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from limbeck.contracts.artifacts import Artifact, hash_file, hash_text, write_atomically
+from limbeck.contracts.config import Config, choice
+from limbeck.contracts.errors import ArtifactError
+from limbeck.data import TARGETS
+from limbeck.data.loading.batches import BatchingConfig
+from limbeck.models.checkpoints import load_tokenizer
+
+HiddenPrecision = Literal["float16", "int8"]
+DESCRIPTION = "signals.json"
+
+
+class Description(Config):
+    """What stored signals are of; a student that differs in any of it is refused."""
+
+    targets: choice(TARGETS, what="targets")  # pyright: ignore[reportInvalidTypeForm]
+    layers: tuple[int, ...]
+    hidden_precision: HiddenPrecision
+    vocab: Annotated[int, Field(gt=0)]
+    hidden: Annotated[int, Field(gt=0)]
+    num_records: Annotated[int, Field(gt=0)]
+    shard_records: Annotated[int, Field(gt=0)]
+    batching: BatchingConfig
+    corpus_hash: str
+    tokenizer_hash: str
+    template_hash: str
+    teacher_hash: str
+
+    @property
+    def num_shards(self) -> int:
+        """Files of targets."""
+        return -(-self.num_records // self.shard_records)
+
+    def records(self, shard: int) -> range:
+        """The records of a file."""
+        first = shard * self.shard_records
+        return range(first, min(first + self.shard_records, self.num_records))
+
+    def differences(self, other: "Description") -> list[str]:
+        """Names of what differs."""
+        ours, theirs = self.model_dump(), other.model_dump()
+        return [name.removesuffix("_hash") for name in ours if ours[name] != theirs[name]]
+
+
+def fingerprints(corpus: Artifact) -> dict[str, str]:
+    """Hashes of a corpus, of its tokenizer and of its chat template, by field."""
+    folder = corpus.path / "tokenizer"
+    template = load_tokenizer(folder).chat_template
+    return {
+        "tokenizer_hash": hash_file(folder / "tokenizer.json"),
+        "template_hash": hash_text(str(template)),
+        "corpus_hash": corpus.manifest.content_hash,
+    }
+
+
+def read_description(folder: Path) -> Description:
+    """What stored signals are of.
+
+    Raises:
+        ArtifactError: the description is missing or damaged.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: no {DESCRIPTION}; make it with a `record` entry")
+    try:
+        return Description.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: damaged ({error}); record it again") from None
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Put `signals.json` where there is none; where a killed run left one, it must be the same.
+
+    Raises:
+        ArtifactError: the folder holds parts of other signals.
+    """
+    path = folder / DESCRIPTION
+    if path.is_file():
+        differing = description.differences(read_description(folder))
+        if differing:
+            raise ArtifactError(
+                f"{folder}: holds parts of signals with another {' and '.join(differing)}; delete "
+                "the folder to record anew, or go on with what they were begun with"
+            )
+        return
+    write_atomically(path, description.model_dump_json(indent=2))
+
+
+def shard_paths(folder: Path, description: Description) -> list[Path]:
+    """The files that a complete set of signals consists of."""
+    return [folder / f"shard-{index:05d}.safetensors" for index in range(description.num_shards)]
+
+
+DIFFERS = {
+    "tokenizer": "the corpus's tokenizer has changed since; record them again from this corpus",
+    "template": "the corpus's chat template has changed since; record them again from this corpus",
+    "corpus": "its records are others now; record them again from this corpus",
+    "select": "give both stages the same `batching`, or record them again",
+}
+
+
+def check_fit(
+    folder: Path, found: Description, *, corpus: Artifact, batching: BatchingConfig
+) -> None:
+    """Refuse signals of another corpus, tokenizer or template, or of other batching.
+
+    Raises:
+        ArtifactError: names what differs.
+    """
+    wanted = fingerprints(corpus)
+    pairs: Iterable[tuple[str, object, object]] = (
+        ("tokenizer", found.tokenizer_hash, wanted["tokenizer_hash"]),
+        ("template", found.template_hash, wanted["template_hash"]),
+        ("corpus", found.corpus_hash, wanted["corpus_hash"]),
+        ("select", found.batching.select, batching.select),
+        ("images", found.batching.images, batching.images),
+        ("loss_on", found.batching.loss_on, batching.loss_on),
+        ("max_tokens", found.batching.max_tokens, batching.max_tokens),
+    )
+    for what, theirs, ours in pairs:
+        if theirs != ours:
+            raise ArtifactError(
+                f"{folder}: signals were recorded with {what} {theirs!r}, this stage uses "
+                f"{ours!r}; {DIFFERS.get(what, DIFFERS['select'])}"
+            )

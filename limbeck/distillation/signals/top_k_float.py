@@ -1,0 +1,70 @@
+"""The likeliest tokens as float16 and int32, the mass of all others at chosen temperatures."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from limbeck.distillation.signals.codec import Arrays, Codec, Layout
+from limbeck.models.targets import Top
+
+
+class Plain(Codec):
+    """The likeliest tokens at full width, for the temperatures named."""
+
+    kind: Literal["plain"]
+    count: Annotated[int, Field(gt=0)] = 16
+    """Tokens kept per position; the mass of all others is kept as one number."""
+    temperatures: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1.0,
+        2.0,
+    )
+    """Temperatures that students may use."""
+
+    def layout(self, vocab: int) -> Layout:  # noqa: D102
+        count = min(self.count, vocab)
+        return {
+            "logits": ("<f2", (count,)),
+            "ids": ("<i4", (count,)),
+            "tail": ("<f4", (len(self.temperatures),)),
+        }
+
+    def encode(  # noqa: D102
+        self, logits: Float[Tensor, "kept vocab"], *, generator: torch.Generator
+    ) -> dict[str, np.ndarray]:
+        values, ids = logits.topk(min(self.count, logits.shape[1]), dim=-1)
+        others = logits.scatter(1, ids, -torch.inf)
+        tails = [(others / temperature).logsumexp(dim=-1) for temperature in self.temperatures]
+        # An empty rest has mass zero; its logarithm is kept finite.
+        tail = torch.stack(tails, dim=1).clamp(min=-1e4)
+        return {
+            "logits": values.half().cpu().numpy(),
+            "ids": ids.to(torch.int32).cpu().numpy(),
+            "tail": tail.cpu().numpy(),
+        }
+
+    def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
+        return np.zeros(0, dtype=np.int64)
+
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> Top:  # noqa: D102
+        place = self.temperatures.index(temperature)
+        return Top(
+            torch.from_numpy(arrays["logits"]).float(),
+            torch.from_numpy(arrays["ids"]).long(),
+            torch.from_numpy(np.ascontiguousarray(arrays["tail"][:, place])),
+        )
+
+    def usual(self) -> float:  # noqa: D102
+        return self.temperatures[0]
+
+    def refuse(self, temperature: float) -> str:  # noqa: D102
+        if temperature in self.temperatures:
+            return ""
+        return (
+            f"signals were recorded for temperature {list(self.temperatures)}, the objective wants "
+            f"{temperature!r}; record it too, or record `targets: {{kind: top}}`, which any "
+            "temperature can read"
+        )

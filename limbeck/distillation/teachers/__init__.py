@@ -1,0 +1,1 @@
+"""Teachers: a model in memory, recorded signals, an endpoint, several at once."""

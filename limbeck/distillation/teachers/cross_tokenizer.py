@@ -1,0 +1,174 @@
+"""A live teacher that reads the same records with a tokenizer and a chat template of its own.
+
+Left out: its loss (`limbeck.distillation.losses.cross_tokenizer`); several teachers (`ensemble.py`).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.records import Record
+from limbeck.data.loading.batches import CHUNK_RECORDS, BatchingConfig, read_selected
+from limbeck.data.loading.chat_template import render_records
+from limbeck.distillation.teachers.offloading import bring, load_frozen
+from limbeck.distillation.tokenizer_alignment import Spelling, align, share_outcomes
+from limbeck.models.aligned import Aligned
+from limbeck.models.batch import Batch, find_keep, pad_rows
+from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.forward import KeptForward
+from limbeck.models.targets import Targets, Whole
+
+
+class Read(NamedTuple):
+    """One record as the teacher reads it, and the spans that both sides have of its answer."""
+
+    ids: Int[np.ndarray, " tokens"]
+    answer_start: int
+    labels: Int[np.ndarray, " kept"]
+    """Every next token that the student's loss is on."""
+    student_spans: Int[np.ndarray, " kept"]
+    """Of each of these; -1 where there is none."""
+    teacher_spans: Int[np.ndarray, " teacher_kept"]
+    num_spans: int
+
+
+class ForeignTeacher:
+    """Runs the teacher on its own rendering of a batch's records.
+
+    Compared is the answer: a question stands in another template on either side.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase,
+        student_tokenizer: PreTrainedTokenizerBase, records: Sequence[Record],
+        batching: BatchingConfig,
+    ) -> None:  # fmt: skip
+        """A teacher of the records that `batching` selects, in their order.
+
+        Raises:
+            CheckpointError: a tokenizer cannot say where its tokens stand.
+        """
+        self.model = KeptForward(model.eval().requires_grad_(False))
+        self.hidden = int(model.config.get_text_config().hidden_size)
+        self.vocab = len(tokenizer)
+        self.pad = cast(int, tokenizer.pad_token_id)
+        self.batching = batching
+        student, teacher = Spelling(student_tokenizer), Spelling(tokenizer)
+        outcomes = share_outcomes(student, teacher)
+        self.num_shared, self.num_outcomes = outcomes.shared, outcomes.num
+        self.student_outcomes = torch.tensor(outcomes.student)
+        self.teacher_outcomes = torch.tensor(outcomes.teacher)
+        self.reads: list[Read] = []
+        for first in range(0, len(records), CHUNK_RECORDS):
+            self.reads += self._read(records[first : first + CHUNK_RECORDS], student, teacher)
+
+    def _read(self, records: Sequence[Record], student: Spelling, teacher: Spelling) -> list[Read]:
+        most, answers = self.batching.max_tokens, [record.answer for record in records]
+        sides = []
+        for side in (student, teacher):
+            rendered = render_records(side.tokenizer, records)
+            sides.append(list(zip(rendered, side.encode(answers), strict=True)))
+        found = []
+        for answer, (ours, our_text), (theirs, their_text) in zip(answers, *sides, strict=True):
+            # The end of the answer is a token too, one place after its text.
+            end = len(answer.encode()) + 1
+            starts, ends = [], []
+            for rendered, text in ((ours, our_text), (theirs, their_text)):
+                room = max(0, most - rendered.answer_start)
+                starts.append(min(rendered.answer_start, most))
+                ends.append([*text.ends, end][:room])
+            spans = [np.asarray(side, dtype=np.int64) for side in align(*ends)]
+            # A sequence's first token follows nothing, so nobody predicts it.
+            lost = [side[0] for side, start in zip(spans, starts, strict=True) if not start]
+            first = max(lost, default=-1) + 1
+            ours_kept, theirs_kept = (
+                np.where(side >= first, side - first, -1)[int(not start) :]
+                for side, start in zip(spans, starts, strict=True)
+            )
+            learnt = 1 if self.batching.loss_on == "all" else max(1, starts[0])
+            labels = np.asarray(ours.input_ids[learnt:most], dtype=np.int32)
+            ours_kept = np.concatenate([np.full(len(labels) - len(ours_kept), -1), ours_kept])
+            found.append(
+                Read(
+                    np.asarray(theirs.input_ids[:most], dtype=np.int32), starts[1],
+                    labels, ours_kept, theirs_kept, int(theirs_kept.max(initial=-1)) + 1,
+                )
+            )  # fmt: skip
+        return found
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Targets:
+        """What the teacher says of its own tokens, and how they go with the student's.
+
+        Raises:
+            ArtifactError: the batch does not hold these records one by one.
+        """
+        reads = [self.reads[row] for row in batch.rows.tolist()]
+        expected = np.concatenate([read.labels for read in reads])
+        labels = batch.labels[:, 1:][find_keep(batch.labels)[:, :-1]]
+        if not np.array_equal(labels.cpu().numpy(), expected):
+            raise ArtifactError(
+                f"a batch has {len(labels)} labels, other ones than the {len(expected)} "
+                "of its records: a teacher with another tokenizer reads whole records of the "
+                "corpus; start from a student that has the corpus's tokenizer"
+            )
+        theirs = pad_rows(
+            [read.ids for read in reads], starts=[read.answer_start for read in reads],
+            pad=self.pad, places=batch.rows.tolist(),
+        ).to(batch.input_ids.device)  # fmt: skip
+        keep = find_keep(theirs.labels)
+        bring(self.model, batch.input_ids.device)
+        logits = self.model(theirs.input_ids, keep).logits
+        aligned = Aligned(
+            _number([read.student_spans for read in reads], reads=reads, device=keep.device),
+            _number([read.teacher_spans for read in reads], reads=reads, device=keep.device),
+            theirs.labels[:, 1:][keep[:, :-1]],
+            self.student_outcomes.to(keep.device), self.teacher_outcomes.to(keep.device),
+            self.num_outcomes,
+        )  # fmt: skip
+        return Targets(Whole(logits), aligned=aligned)
+
+
+def _number(
+    spans: Sequence[Int[np.ndarray, "..."]], *, reads: Sequence[Read], device: torch.device
+) -> Int[torch.Tensor, " kept"]:
+    """The spans of all records, counted on from one to the next."""
+    firsts = np.cumsum([0, *(read.num_spans for read in reads)])
+    counted = [
+        np.where(side >= 0, side + first, -1)
+        for side, (first, _) in zip(spans, pairwise(firsts), strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(counted)).to(device, torch.int64)
+
+
+def open_foreign(
+    artifact: Artifact, *, corpus: Artifact, batching: BatchingConfig
+) -> ForeignTeacher:
+    """The teacher in a checkpoint, whatever its tokenizer.
+
+    Raises:
+        ArtifactError: these are signals, or the corpus has images.
+    """
+    if artifact.manifest.kind != "checkpoint":
+        raise ArtifactError(
+            f"{artifact.path}: signals hold tokens of one tokenizer, and `cross_tokenizer` reads "
+            "text; name the teacher's checkpoint"
+        )
+    records = read_selected(corpus.path, batching)
+    if any(record.images for record in records):
+        raise ArtifactError(
+            f"{corpus.path}: selected records have images, and a teacher with another tokenizer "
+            "reads text alone; set batching.images: without"
+        )
+    return ForeignTeacher(
+        load_frozen(artifact.path), tokenizer=load_tokenizer(artifact.path),
+        student_tokenizer=load_tokenizer(corpus.path / "tokenizer"), records=records,
+        batching=batching,
+    )  # fmt: skip

@@ -1,0 +1,142 @@
+"""Learning from what a server said: targets for the answers of a labelled corpus.
+
+Left out: how they came about (`aligning.py`, and the stage `label`).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from limbeck.contracts.artifacts import hash_file
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.records import read_records
+from limbeck.data.loading.batches import BatchingConfig, is_selected
+from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
+from limbeck.models.batch import Batch, count_kept, find_keep
+from limbeck.models.targets import Needs, Targets, Top
+
+FOLDER = "labels"
+
+
+class Description(Config):
+    """What stored labels are of."""
+
+    model: str
+    vocab: Annotated[int, Field(gt=0)]
+    top: Annotated[int, Field(gt=1)]
+    tokenizer_hash: str
+
+
+def write_labels(
+    folder: Path, labels: Sequence[Labels | None], *, description: Description
+) -> None:
+    """Write what was said for every training record; None where nobody was asked."""
+    (folder / FOLDER).mkdir(exist_ok=True)
+    held = [item for item in labels if item is not None]
+    arrays = {
+        "counts": np.asarray([0 if item is None else len(item.tail) for item in labels], np.int32),
+        "ids": np.concatenate([item.ids for item in held]),
+        "logs": np.concatenate([item.logs for item in held]),
+        "tail": np.concatenate([item.tail for item in held]),
+    }
+    save_file(arrays, folder / FOLDER / "labels.safetensors")
+    text = json.dumps(description.model_dump(), indent=2)
+    (folder / FOLDER / "labels.json").write_text(text, encoding="utf-8")
+
+
+class LabelledTeacher:
+    """Reads what a server said of each training record; answers that it was not asked for count as
+    said with all the mass, which makes them plain cross-entropy."""
+
+    def __init__(self, corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
+        """Raises: ArtifactError: the labels do not fit the objective, the batches or each other."""
+        description, stored = _read(corpus)
+        if description.tokenizer_hash != hash_file(corpus / "tokenizer" / "tokenizer.json"):
+            raise ArtifactError(f"{corpus}: labels are of another tokenizer; label it again")
+        _check(corpus, batching=batching, needs=needs)
+        self.vocab, self.hidden, self.top = description.vocab, 0, description.top
+        records = list(read_records(corpus / "records" / "train.jsonl"))
+        counts = torch.from_numpy(stored.pop("counts")).long()
+        if len(counts) != len(records):
+            raise ArtifactError(
+                f"{corpus}: labels are of {len(counts)} records, there are {len(records)}; label "
+                "it again"
+            )
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        chosen = [row for row, item in enumerate(records) if is_selected(item, batching)]
+        self.spans = torch.stack([ends[:-1], ends[1:]], dim=1)[chosen]
+        self.stored = {name: torch.from_numpy(array) for name, array in stored.items()}
+
+    def __call__(self, batch: Batch) -> Targets:
+        """The stored targets of the batch's records, in the order of its kept positions."""
+        keep = find_keep(batch.labels).cpu()
+        answers = batch.labels.cpu()[:, 1:][keep[:, :-1]]
+        ids, logs, tail = self._certain(answers)
+        first = 0
+        for row, num in zip(batch.rows.tolist(), count_kept(batch).tolist(), strict=True):
+            start, end = self.spans[row].tolist()
+            if end > start:
+                if num > end - start:
+                    raise ArtifactError(
+                        f"labels hold {end - start} positions for an answer of {num}; the corpus's "
+                        "tokenizer or its template has changed: label it again"
+                    )
+                there, stored = slice(first, first + num), slice(start, start + num)
+                ids[there] = self.stored["ids"][stored].long()
+                logs[there] = self.stored["logs"][stored]
+                tail[there] = self.stored["tail"][stored]
+            first += num
+        device = batch.input_ids.device
+        return Targets(Top(logs.to(device), ids.to(device), tail.to(device)))
+
+    def _certain(self, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All the mass on the answer's own tokens."""
+        shape = (len(answers), self.top)
+        # Others that differ from the answer and from each other; they hold no mass.
+        ids = (answers.unsqueeze(1) + torch.arange(self.top)) % self.vocab
+        logs = torch.full(shape, NO_MASS)
+        logs[:, 0] = 0.0
+        return ids, logs, torch.full((len(answers),), NO_MASS)
+
+
+def _check(corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
+    """Refuse what the labels cannot give."""
+    for what, found, wanted in (
+        ("temperature", needs.temperature, 1),
+        ("highest temperature", needs.highest or 1, 1),
+        ("layers", needs.layers, ()),
+        ("loss_on", batching.loss_on, "answer"),
+    ):
+        if found != wanted:
+            raise ArtifactError(
+                f"{corpus}: a server's log-probabilities are of answers, at temperature 1 and "
+                f"without hidden states; {what} is {found!r}, set it to {wanted!r}"
+            )
+
+
+def _read(corpus: Path) -> tuple[Description, dict[str, np.ndarray]]:
+    folder = corpus / FOLDER
+    if not (folder / "labels.json").is_file():
+        raise ArtifactError(
+            f"{corpus}: a corpus teaches only with labels of a server's log-probabilities; make it "
+            "with an entry `stage: label` that says `write: {kind: logprobs}`"
+        )
+    try:
+        text = (folder / "labels.json").read_text(encoding="utf-8")
+        description = Description.model_validate_json(text)
+        arrays = load_file(folder / "labels.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: damaged ({error}); label it again") from None
+    num = int(arrays["counts"].sum()) if "counts" in arrays else -1
+    shapes = {"ids": (num, description.top), "logs": (num, description.top), "tail": (num,)}
+    if any(name not in arrays or arrays[name].shape != shapes[name] for name in shapes):
+        raise ArtifactError(f"{folder}: arrays do not fit each other; label it again")
+    return description, arrays

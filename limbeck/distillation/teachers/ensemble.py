@@ -1,0 +1,287 @@
+"""Several teachers as one: their softened distributions mixed, or one chosen for each record.
+
+Of every two that soften to p1 and p2 at the objective's temperature, the mix softens to
+w1 p1 + w2 p2, so learning from it is learning from both (Hinton et al. 2015, arXiv:1503.02531).
+Left out: opening a single teacher (`signals/opening.py`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import ArtifactError
+from limbeck.data.loading.batches import BatchingConfig, read_selected
+from limbeck.distillation.signals import open_teacher
+from limbeck.distillation.softening import log_probabilities
+from limbeck.models.batch import Batch, Images, find_keep
+from limbeck.models.targets import Needs, Projected, Said, Sampled, Targets, Teacher, Whole
+from limbeck.models.vision.image_processing import ImageFormat
+
+Logs = Float[Tensor, "kept vocab"]
+
+
+class Teachers(Config):
+    """How several teachers are one."""
+
+    mix: Literal["weighted", "specialty", "confidence"] = "weighted"
+    """By fixed weights, one teacher for each record, or by how sure each is of each token."""
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """One for each teacher, in their order; equal where none is given."""
+    by: Literal["specialty", "source"] = "specialty"
+    """What of a record chooses its teacher, for `specialty`."""
+    specialties: Mapping[str, str] = {}
+    """The teacher of each specialty (or source), by its name in `teacher`."""
+    otherwise: str = ""
+    """The teacher of records that `specialties` does not name; where empty, these are refused."""
+    confidence: Literal["entropy", "max_probability"] = "entropy"
+    """What a teacher's weight is multiplied by: 1 - entropy / ln V, or the likeliest token's p."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Teachers":
+        chosen = bool(self.specialties or self.otherwise)
+        if chosen != (self.mix == "specialty"):
+            raise ValueError(
+                "`specialties` and `otherwise` are for `mix: specialty`, which needs one of them; "
+                f"found mix {self.mix!r} with {dict(self.specialties)!r} and {self.otherwise!r}"
+            )
+        if self.weights and self.mix == "specialty":
+            raise ValueError("`weights` mix teachers, and `mix: specialty` chooses: remove them")
+        return self
+
+
+def check_teachers(teachers: Teachers, *, names: Sequence[str], needs: Needs | None) -> None:
+    """Refuse settings that do not fit the teachers that an entry names, or its objective.
+
+    Raises:
+        ValueError: settings for several where there is one, a wrong count, an unknown name, or an
+            objective that only one teacher can serve.
+    """
+    if len(set(names)) != len(names):
+        raise ValueError(f"teacher: {list(names)} names one twice; give it a weight instead")
+    if len(names) < 2 and teachers != Teachers():
+        raise ValueError(
+            f"`teachers` says how to mix several, `teacher` names {list(names)}: name more, or "
+            "remove `teachers`"
+        )
+    if teachers.weights and len(teachers.weights) != len(names):
+        raise ValueError(
+            f"teachers.weights: {len(teachers.weights)} weights for {len(names)} teachers "
+            f"{list(names)}; give one for each"
+        )
+    if len(names) > 1 and needs is not None:
+        _check_needs(needs, mix=teachers.mix)
+    chosen = {*teachers.specialties.values(), *filter(None, [teachers.otherwise])}
+    if unknown := sorted(chosen - set(names)):
+        raise ValueError(
+            f"teachers: {unknown} are not among the teachers {list(names)}; name them in `teacher`"
+        )
+
+
+def _check_needs(needs: Needs, *, mix: str) -> None:
+    reasons = {
+        "reads a teacher's own tokens": needs.form == "text",
+        "matches a teacher's layers": bool(needs.layers),
+        "changes its temperature on the way": mix != "specialty" and needs.highest > 0,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(
+                f"teacher: several are given, and the objective {reason}, which only one can "
+                "serve; name one, or change the objective"
+            )
+
+
+class MixedTeacher:
+    """Asks every teacher, and mixes what they say of each token."""
+
+    def __init__(
+        self, teachers: Sequence[Teacher], *, config: Teachers, temperature: float
+    ) -> None:
+        """Teachers of one vocabulary."""
+        self.teachers = tuple(teachers)
+        self.vocab, self.hidden = teachers[0].vocab, teachers[0].hidden
+        self.config = config
+        self.temperature = temperature
+        self.weights = torch.tensor(config.weights or (1.0,) * len(teachers))
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Targets:
+        """The whole mix at each kept position.
+
+        Raises:
+            ArtifactError: a teacher's signals hold drawn tokens.
+        """
+        logs = torch.stack(
+            [
+                soften(teacher(batch).said, vocab=self.vocab, temperature=self.temperature)
+                for teacher in self.teachers
+            ]
+        )
+        weights = self.weights.to(logs.device)[:, None].expand(logs.shape[:2])
+        if self.config.mix == "confidence":
+            weights = weights * measure_confidence(logs, by=self.config.confidence)
+        mixed = mix_logs(logs, weights=weights)
+        return Targets(Whole(mixed * self.temperature))
+
+
+def mix_logs(
+    logs: Float[Tensor, "teachers kept vocab"], *, weights: Float[Tensor, "teachers kept"]
+) -> Logs:
+    """Log of the mean of probabilities, by weights that need not sum to one."""
+    shares = (weights / weights.sum(dim=0)).log()
+    return (logs + shares.unsqueeze(2)).logsumexp(dim=0)
+
+
+def measure_confidence(
+    logs: Float[Tensor, "teachers kept vocab"], *, by: Literal["entropy", "max_probability"]
+) -> Float[Tensor, "teachers kept"]:
+    """How sure each teacher is of each token, from almost 0 to 1.
+
+    By entropy: Kwon et al. 2020 (doi:10.1109/ICASSP40776.2020.9054698).
+    """
+    if by == "max_probability":
+        return logs.max(dim=-1).values.exp()
+    entropy = -(logs.exp() * logs.clamp(min=-80.0)).sum(dim=-1)
+    # Teachers who all know nothing still count alike.
+    return (1 - entropy / math.log(max(2, logs.shape[2]))).clamp(min=1e-6)
+
+
+def soften(said: Said, *, vocab: int, temperature: float) -> Logs:
+    """A teacher's log-probabilities of all tokens at a temperature.
+
+    Of top tokens the mass of all others is spread evenly.
+
+    Raises:
+        ArtifactError: these are drawn tokens, which say nothing of all others.
+    """
+    if isinstance(said, Sampled):
+        raise ArtifactError(
+            "signals with drawn tokens cannot be mixed with another teacher's: record top tokens, "
+            "or choose teachers by `mix: specialty`"
+        )
+    return log_probabilities(
+        said, vocab=vocab, temperature=temperature, tail_temperature=temperature
+    )
+
+
+class SpecialtyTeacher:
+    """Asks of each record the teacher whose field it is, and only that one."""
+
+    def __init__(
+        self, teachers: Sequence[Teacher], *, choices: Sequence[int], temperature: float
+    ) -> None:
+        """Teachers of one vocabulary, and which one each record of the corpus is for."""
+        self.teachers = tuple(teachers)
+        self.choices = torch.tensor(choices)
+        self.vocab, self.hidden = teachers[0].vocab, teachers[0].hidden
+        self.temperature = temperature
+
+    def __call__(self, batch: Batch) -> Targets:
+        """What the chosen teachers say, in the order of the batch's kept positions.
+
+        Raises:
+            ArtifactError: a row of the batch is not one record.
+        """
+        if len(batch.rows) != len(batch.input_ids):
+            raise ArtifactError(
+                f"a batch has {len(batch.input_ids)} rows of {len(batch.rows)} records; teachers "
+                "by specialty want one record a row: set batching.packing: none"
+            )
+        chosen = self.choices[batch.rows.cpu()]
+        # The first record of each kept position's row says whose it is.
+        owners = chosen[find_keep(batch.labels).nonzero()[:, 0].cpu()]
+        said, places = [], []
+        for number in chosen.unique().tolist():
+            part = take_rows(batch, (chosen == number).nonzero().flatten())
+            found = self.teachers[number](part).said
+            said.append(found.whole() if isinstance(found, Projected) else found)
+            places.append((owners == number).nonzero().flatten())
+        order = torch.cat(places).argsort().to(batch.input_ids.device)
+        return Targets(_join(said, order, vocab=self.vocab, temperature=self.temperature))
+
+
+def take_rows(batch: Batch, rows: Int[Tensor, " chosen"]) -> Batch:
+    """Some rows of a batch, with their images."""
+    rows = rows.to(batch.input_ids.device)
+    images = batch.images
+    if images is not None:
+        held = torch.isin(images.rows, rows)
+        renumbered = torch.searchsorted(rows, images.rows[held])
+        images = Images(images.pixels[held], renumbered) if held.any() else None
+    return Batch(
+        batch.input_ids[rows], batch.labels[rows], batch.rows[rows], batch.tokens[rows], images
+    )
+
+
+def _join(
+    said: Sequence[Said], order: Int[Tensor, " kept"], *, vocab: int, temperature: float
+) -> Said:
+    """What several said one after the other, as one, in another order."""
+    first = said[0]
+    if len(said) == 1 or _alike(said):
+        parts = zip(*said, strict=True)
+        return type(first)(*(torch.cat(part)[order] for part in parts))
+    whole = torch.cat([soften(item, vocab=vocab, temperature=temperature) for item in said])
+    return Whole(whole[order] * temperature)
+
+
+def _alike(said: Sequence[Said]) -> bool:
+    """Whether all are rows of one and the same form and width."""
+    kinds = {(type(item), *(part.shape[1:] for part in item)) for item in said}
+    return len(kinds) == 1
+
+
+def open_teachers(
+    artifacts: Sequence[Artifact], *, names: Sequence[str], config: Teachers, corpus: Artifact,
+    batching: BatchingConfig, needs: Needs | None, sees: ImageFormat | None = None,
+) -> Teacher | None:  # fmt: skip
+    """The one teacher as it is, or several as one; None where the objective asks none.
+
+    Raises:
+        ArtifactError: one does not fit the corpus, their vocabularies differ, or a record has no
+            teacher.
+    """
+    given = {"corpus": corpus, "batching": batching, "sees": sees}
+    if len(artifacts) < 2 or needs is None:
+        return open_teacher(artifacts, needs=needs, **given)
+    needs = dataclasses.replace(needs, form="logits")
+    opened = [open_teacher([artifact], needs=needs, **given) for artifact in artifacts]
+    teachers = [teacher for teacher in opened if teacher is not None]
+    vocabs = {name: teacher.vocab for name, teacher in zip(names, teachers, strict=True)}
+    if len(set(vocabs.values())) > 1:
+        raise ArtifactError(
+            f"teachers count tokens differently: {vocabs}; several teachers must share one "
+            "tokenizer and vocabulary"
+        )
+    temperature = needs.temperature
+    if config.mix == "specialty":
+        choices = _choose(corpus, batching=batching, names=names, config=config)
+        return SpecialtyTeacher(teachers, choices=choices, temperature=temperature)
+    return MixedTeacher(teachers, config=config, temperature=temperature)
+
+
+def _choose(
+    corpus: Artifact, *, batching: BatchingConfig, names: Sequence[str], config: Teachers
+) -> list[int]:
+    """The place of each selected record's teacher."""
+    values = [getattr(record, config.by) for record in read_selected(corpus.path, batching)]
+    known = {value: config.specialties.get(value, config.otherwise) for value in set(values)}
+    if lacking := sorted(value for value, name in known.items() if not name):
+        raise ArtifactError(
+            f"{corpus.path}: records of {config.by} {lacking} have no teacher: name one for each "
+            "in teachers.specialties, or one for all in teachers.otherwise"
+        )
+    if strange := sorted(config.specialties.keys() - known.keys()):
+        raise ArtifactError(
+            f"teachers.specialties names {strange}, the selected records have {config.by} "
+            f"{sorted(known)}; correct the name, or remove it"
+        )
+    return [list(names).index(known[value]) for value in values]

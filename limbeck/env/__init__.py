@@ -1,0 +1,1 @@
+"""What a process has around it: progress, interrupts, its rank, texts for people."""

@@ -1,0 +1,17 @@
+"""Which of a launcher's processes this one is.
+
+`accelerate launch` and `torchrun` tell each process that they start by its environment. Left out:
+what the processes say to each other (`limbeck.training.distributed.ranks`).
+"""
+
+import os
+
+
+def process_index() -> int:
+    """This process's place among all that were launched together; 0 leads."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def num_processes() -> int:
+    """Processes launched together, over all machines; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,257 @@
+"""Questions of a corpus, asked of one model in fixed batches that survive a kill.
+
+Left out: what makes an answer right (`tasks.py`) and opening the model, which the caller does.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from limbeck.contracts.answerer import Answerer
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import ArtifactError, DataError, LeakError
+from limbeck.contracts.records import Question, read_jsonl
+from limbeck.env.progress import Advance
+from limbeck.evaluation import TASKS
+from limbeck.evaluation.metrics import Share, clustered_interval, normalise
+from limbeck.evaluation.tasks import Response, ask, by_form
+
+DIGITS = 6
+"""Probabilities are kept to so many decimals."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question with a model's answer and the verdict on it."""
+
+    id: str
+    task: str
+    form: str
+    question: str
+    expected: tuple[str, ...]
+    specialty: str
+    group: str
+    answer: str
+    correct: bool
+    agreement_ratio: float
+    confidence_ratio: float
+    option_scores: tuple[float, ...]
+    options: tuple[str, ...] = ()
+
+    @property
+    def cluster(self) -> str:
+        """What is asked, whatever the task: a fact is asked freely and among options."""
+        return self.group or self.id
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Asked":
+        """The object that `dataclasses.asdict` wrote."""
+        value = dict(value)
+        value["expected"] = tuple(value["expected"])
+        value["option_scores"] = tuple(value["option_scores"])
+        value["options"] = tuple(value.get("options", ()))
+        return cls(**value)
+
+
+def count_correct(asked: Sequence[Asked]) -> Share:
+    """The share answered right, with its interval."""
+    return clustered_interval(
+        correct=np.array([item.correct for item in asked], dtype=bool),
+        groups=[item.cluster for item in asked],
+    )
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """The questions to ask, in asking order, and how many each task holds in all."""
+
+    questions: tuple[Question, ...]
+    available: dict[str, int]
+
+
+def read_questions(folder: Path, *, max_questions: int) -> QuestionSet:
+    """At most so many questions of each task, drawn by a hash of their ids, so always the same.
+
+    Raises:
+        ArtifactError: the corpus has no questions.
+        DataError: a line is no question, or two share an id.
+    """
+    paths = sorted((folder / "questions").glob("*.jsonl"))
+    chosen: list[Question] = []
+    available = {}
+    for path in paths:
+        found = [
+            _read(value, path=path, line=line)
+            for line, value in enumerate(read_jsonl(path), start=1)
+        ]
+        ids = {question.id for question in found}
+        if len(ids) != len(found):
+            raise DataError(f"{len(found) - len(ids)} questions repeat an id", path=path)
+        if not found:
+            continue
+        available[path.stem] = len(found)
+        chosen += sorted(found, key=lambda question: _digest(question.id))[:max_questions]
+    if not chosen:
+        raise ArtifactError(
+            f"{folder / 'questions'}: no questions; make a corpus whose sources hold some"
+        )
+    chosen = [_locate_images(question, folder) for question in chosen]
+    chosen.sort(key=lambda item: (item.task, item.form, len(item.question), item.id))
+    return QuestionSet(tuple(chosen), available)
+
+
+def _locate_images(question: Question, folder: Path) -> Question:
+    """The question with its images as paths that can be opened.
+
+    Raises:
+        DataError: one of them is not in the corpus.
+    """
+    paths = tuple(str(folder / name) for name in question.images)
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError(f"question {question.id!r} asks about an image that is not there; make "
+                            "the corpus again", path=path)  # fmt: skip
+    return dataclasses.replace(question, images=paths)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(value: dict[str, Any], *, path: Path, line: int) -> Question:
+    try:
+        question = Question.from_json(value)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"not a question ({error!r}); make the corpus again", path=path, line=line
+        ) from None
+    if question.task != path.stem:
+        message = f"task {question.task!r} in the file of {path.stem!r}; make the corpus again"
+        raise DataError(message, path=path, line=line)
+    if not question.answers or question.form not in ("single", "list", "choice"):
+        message = f"form {question.form!r} with answers {question.answers!r} cannot be judged"
+        raise DataError(message, path=path, line=line)
+    if question.form == "choice" and not set(question.answers) <= set(question.options):
+        message = f"the right answer {question.answers!r} is not among {question.options!r}"
+        raise DataError(message, path=path, line=line)
+    return question
+
+
+def check_leaks(folder: Path, *, questions: Sequence[Question]) -> int:
+    """The number of training records compared; punctuation, spaces and case do not hide a leak.
+
+    A question about an image leaks with the image, which is named by its content.
+
+    Raises:
+        LeakError: a question is trained on.
+    """
+    asked = {normalise(item.question): item for item in questions if not item.images}
+    seen = {Path(image).name: item for item in questions for image in item.images}
+    path = folder / "records" / "train.jsonl"
+    count = 0
+    for line, value in enumerate(read_jsonl(path), start=1):
+        count += 1
+        images = [Path(str(image)).name for image in value.get("images", ())]
+        question = asked.get(normalise(str(value.get("question", ""))))
+        question = next((seen[name] for name in images if name in seen), question)
+        if question is not None:
+            raise LeakError(
+                f"question {question.id!r} of task {question.task!r} is trained on: "
+                f"{question.question!r}; split by question group and make the corpus again",
+                path=path,
+                line=line,
+            )
+    return count
+
+
+def make_batches(
+    questions: Sequence[Question], *, batch_questions: int
+) -> list[tuple[Question, ...]]:
+    """The questions in order, divided where the task or the form changes or a batch is full."""
+    batches: list[list[Question]] = []
+    for question in questions:
+        last = batches[-1] if batches else []
+        same = bool(last) and (last[0].task, last[0].form) == (question.task, question.form)
+        if same and len(last) < batch_questions:
+            last.append(question)
+        else:
+            batches.append([question])
+    return [tuple(batch) for batch in batches]
+
+
+def answer_all(
+    *,
+    open_answerer: Callable[[], Answerer],
+    batches: Sequence[tuple[Question, ...]],
+    max_new_tokens: int,
+    state: Path,
+    advance: Advance,
+) -> list[Asked]:
+    """Every question answered and judged; batches that `state` holds are not asked again.
+
+    `state` is a file that grows by one line a batch. Batches never change with a kill, so neither
+    do the answers. The model is opened only when a batch is left.
+    """
+    done = list(_read_state(state, batches))
+    results = [item for batch in done for item in batch]
+    advance(len(results))
+    if len(done) == len(batches):
+        return results
+    answerer = open_answerer()
+    with state.open("w", encoding="utf-8") as file:
+        for batch in done:
+            _append(file, batch)
+        for batch in batches[len(done) :]:
+            responses = ask(answerer, batch, max_new_tokens=max_new_tokens)
+            judged = [
+                judge(question, response)
+                for question, response in zip(batch, responses, strict=True)
+            ]
+            _append(file, judged)
+            results += judged
+            right = sum(item.correct for item in results)
+            advance(len(judged), f"{right}/{len(results)} right")
+    return results
+
+
+def judge(question: Question, response: Response) -> Asked:
+    """A response with its verdict, by the question's task or else by its form."""
+    named = question.task in TASKS
+    task = resolve(TASKS, question.task, what="task") if named else by_form
+    verdict = task(question, response)
+    return Asked(
+        question.id, question.task, question.form, question.question, question.answers,
+        question.specialty, question.group, response.text, verdict.correct,
+        round(verdict.agreement_ratio, DIGITS), round(response.confidence_ratio, DIGITS),
+        tuple(round(score, DIGITS) for score in response.option_scores),
+        question.options if response.option_scores else (),
+    )  # fmt: skip
+
+
+def _append(file: Any, batch: Sequence[Asked]) -> None:
+    line = json.dumps([dataclasses.asdict(item) for item in batch], ensure_ascii=False)
+    file.write(line + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _read_state(state: Path, batches: Sequence[tuple[Question, ...]]) -> Iterator[list[Asked]]:
+    """Whole batches that an earlier run answered; a line cut by a kill ends them."""
+    if not state.is_file():
+        return
+    lines = state.read_bytes().decode("utf-8", errors="replace").split("\n")
+    for line, batch in zip(lines, batches, strict=False):
+        try:
+            kept = [Asked.from_json(value) for value in json.loads(line)]
+        except (ValueError, TypeError, KeyError):
+            return
+        if [item.id for item in kept] != [question.id for question in batch]:
+            return
+        yield kept

@@ -1,0 +1,238 @@
+"""Time and memory of answering, each model in a fresh process of its own, all interleaved.
+
+One process a model is spawned, imports every library first, notes its resident memory, then opens
+the model. Questions go round the processes one at a time, so that a busy neighbour slows all
+alike; ratios of times come from that one run. Left out: the process's side (`measuring.py`).
+"""
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from limbeck.contracts.answerer import Answerer, Asking
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import CheckpointError
+from limbeck.env.progress import track
+from limbeck.evaluation.metrics import percentile
+from limbeck.evaluation.profiling.worker import Opened, Timing, serve
+
+STOP_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class ProfileConfig(Config):
+    """How much is timed."""
+
+    questions: Annotated[int, Field(gt=0)] = 8
+    """Different questions, each answered once to warm up before it is timed."""
+    rounds: Annotated[int, Field(gt=0)] = 3
+    """Times that every model answers every question, at each number of threads."""
+    budget_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """After so long no further round starts, at each number of threads; one is always taken."""
+    thread_counts: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1, 2)
+    """CPU threads; the first is the one of `latency_seconds` and of the speed ratios."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One model's size, memory and answer times."""
+
+    opened: Opened
+    timings: Mapping[int, tuple[Timing, ...]]
+    """Number of threads to every answer timed, in the same order for every model."""
+
+    def latency(self, num_threads: int) -> dict[str, float | int]:
+        """Seconds an answer (median and 95th percentile), and tokens a second."""
+        timings = self.timings[num_threads]
+        seconds = [timing.seconds for timing in timings]
+        return {
+            "p50": percentile(seconds, 0.5),
+            "p95": percentile(seconds, 0.95),
+            "tokens_per_second": sum(timing.num_tokens for timing in timings) / sum(seconds),
+            "tokens_per_answer": sum(timing.num_tokens for timing in timings) / len(timings),
+            "answers": len(timings),
+        }
+
+
+Openers = Mapping[int, Callable[[], Answerer]]
+"""Number of threads to what opens the model with them: picklable, for a fresh process calls it."""
+
+
+@contextmanager
+def profiling(
+    openers: Mapping[str, Openers],
+    *,
+    questions: Sequence[Asking],
+    config: ProfileConfig,
+    max_new_tokens: int,
+) -> Iterator[Callable[[], dict[str, Profile]]]:
+    """What is given times every named model when it is called.
+
+    Until then the processes start and import their libraries, beside the caller's own work.
+
+    Raises:
+        CheckpointError: by the call; a model cannot be opened, or its process died.
+    """
+    asked = list(questions[: config.questions])
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        finder = stack.enter_context(_spawn("libraries"))
+        processes = {name: stack.enter_context(_spawn(name)) for name in openers}
+        ready = pool.submit(
+            _import_everywhere, processes, finder=finder, question=asked[0],
+            openers=[found[config.thread_counts[0]] for found in openers.values()],
+            max_new_tokens=max_new_tokens,
+        )  # fmt: skip
+
+        def measure() -> dict[str, Profile]:
+            return _measure(
+                processes, openers, ready=ready, questions=asked, config=config,
+                max_new_tokens=max_new_tokens,
+            )  # fmt: skip
+
+        yield measure
+
+
+def _import_everywhere(
+    processes: Mapping[str, "_Process"], *, finder: "_Process",
+    openers: list[Callable[[], Answerer]], question: Asking, max_new_tokens: int,
+) -> None:  # fmt: skip
+    """Have every process import what opening the models and answering once imports.
+
+    It has to be imported before memory is noted: libraries import lazily at the first answer, and
+    their code, larger than a small model, would count as the model's.
+    """
+    modules = finder.call(
+        "list_modules", openers=openers, question=question, max_new_tokens=max_new_tokens
+    )
+    finder.connection.close()  # which ends it
+    for process in processes.values():
+        process.send("import_modules", names=modules)
+
+
+def _measure(
+    processes: Mapping[str, "_Process"], openers: Mapping[str, Openers], *, ready: Future[None],
+    questions: list[Asking], config: ProfileConfig, max_new_tokens: int,
+) -> dict[str, Profile]:  # fmt: skip
+    first, *_ = config.thread_counts
+    per_count = 1 + config.rounds * len(questions)
+    steps = 1 + len(openers) * (1 + len(config.thread_counts) * per_count)
+    opened: dict[str, Opened] = {}
+    timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in openers}
+    with track("profile", total=steps, unit="step") as advance:
+        ready.result()
+        advance(1, "libraries found")
+        for process in processes.values():
+            process.receive()
+            advance(1, "libraries imported")
+        for num_threads in config.thread_counts:
+            for name, process in processes.items():
+                found = process.call(
+                    "open", opener=openers[name][num_threads], max_new_tokens=max_new_tokens,
+                    questions=questions if num_threads == first else questions[:1],
+                )  # fmt: skip
+                opened.setdefault(name, found)
+                advance(1, f"{name} opened")
+            taken = _take_rounds(
+                processes, questions=questions, config=config, max_new_tokens=max_new_tokens,
+                advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
+            )  # fmt: skip
+            for name, values in taken.items():
+                timings[name][num_threads] = tuple(values)
+    return {name: Profile(opened[name], timings[name]) for name in openers}
+
+
+def _take_rounds(
+    processes: Mapping[str, "_Process"],
+    *,
+    questions: Sequence[Asking],
+    config: ProfileConfig,
+    max_new_tokens: int,
+    advance: Callable[[int], None],
+) -> dict[str, list[Timing]]:
+    """Every model's answer times: question by question, each model in turn."""
+    taken: dict[str, list[Timing]] = {name: [] for name in processes}
+    started = time.monotonic()
+    for index in range(config.rounds):
+        if index and time.monotonic() - started > config.budget_seconds:
+            logger.warning(
+                "profile: %d of %d rounds in %.0f s; raise budget_seconds for more",
+                index, config.rounds, config.budget_seconds,
+            )  # fmt: skip
+            advance((config.rounds - index) * len(questions) * len(processes))
+            break
+        for question in questions:
+            for name, process in processes.items():
+                timing = process.call("time", question=question, max_new_tokens=max_new_tokens)
+                taken[name].append(timing)
+                advance(1)
+    return taken
+
+
+class _Process:
+    """A spawned process and the pipe to it."""
+
+    def __init__(self, name: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """The value that a command gives back."""
+        self.send(command, **arguments)
+        return self.receive()
+
+    def send(self, command: str, **arguments: Any) -> None:
+        """Tell the process to do something; its reply waits in the pipe."""
+        try:
+            self.connection.send((command, arguments))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._died() from None
+
+    def receive(self) -> Any:
+        """The reply to the oldest command that has none yet."""
+        try:
+            outcome, value = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._died() from None
+        if outcome == "error":
+            raise CheckpointError(f"{self.name}: cannot be measured: {value}")
+        assert outcome == "ok", value
+        return value
+
+    def _died(self) -> CheckpointError:
+        self.process.join(STOP_SECONDS)
+        return CheckpointError(
+            f"{self.name}: the process that measures it ended with exit code "
+            f"{self.process.exitcode} (-9: killed, often for want of memory); free memory or "
+            "measure fewer models"
+        )
+
+
+@contextmanager
+def _spawn(name: str) -> Iterator[_Process]:
+    process = _Process(name)
+    try:
+        yield process
+    finally:
+        process.connection.close()
+        process.process.join(STOP_SECONDS)
+        if process.process.is_alive():
+            process.process.kill()
+            process.process.join()
+
+
+def load_average() -> list[float]:
+    """Processes wanting a CPU over 1, 5 and 15 minutes: whether the machine had neighbours."""
+    return [round(value, 2) for value in os.getloadavg()]

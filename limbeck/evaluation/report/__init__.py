@@ -1,0 +1,1 @@
+"""The report: its rows, charts, HTML page and terminal tables."""

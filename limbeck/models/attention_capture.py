@@ -1,0 +1,129 @@
+"""What a layer's attention saw: queries, keys and values of chosen layers, from any decoder.
+
+A model that is made ready attends with `scaled_dot_product_attention` as before, and hands over
+what it is given while somebody listens, so that no family needs code of its own. Left out: what it
+costs to differ (`limbeck.distillation.features.similarity`).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from limbeck.contracts.errors import CheckpointError
+
+NAME = "limbeck_capturing"
+UNSEEN = -1e9
+"""Score of a place that is not seen: no weight after a softmax, and still finite."""
+
+
+class Heads(NamedTuple):
+    """What one layer's attention is computed from, after norms and rotation."""
+
+    queries: Float[Tensor, "batch heads tokens width"]
+    keys: Float[Tensor, "batch groups tokens width"]
+    values: Float[Tensor, "batch groups tokens value_width"]
+    mask: Tensor | None
+    """What the model attended under; None is plain causal."""
+    scaling: float
+
+
+# One for each thread: micro-batches may be judged side by side.
+_listening: ContextVar[dict[int, Heads | None] | None] = ContextVar("listening", default=None)
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Scaled dot-product attention, overheard."""
+    heard, layer = _listening.get(), getattr(module, "layer_idx", None)
+    if heard is not None and layer in heard:
+        scaling = options.get("scaling") or query.shape[-1] ** -0.5
+        heard[layer] = Heads(query, key, value, attention_mask, scaling)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+
+AttentionInterface.register(NAME, _attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def make_ready(model: PreTrainedModel) -> None:
+    """Let a model's attention be overheard; what it computes stays the same.
+
+    Raises:
+        CheckpointError: its attention is written in a way that cannot be.
+    """
+    model.set_attn_implementation(NAME)
+    if model.config.get_text_config()._attn_implementation != NAME:
+        raise CheckpointError(
+            f"{type(model).__name__}: its attention cannot be overheard; match `what: hidden` only"
+        )
+
+
+@contextmanager
+def listen(layers: Sequence[int]) -> Iterator[dict[int, Heads | None]]:
+    """What the layers, counted from 0, hand over in this block and thread."""
+    heard: dict[int, Heads | None] = dict.fromkeys(layers)
+    token = _listening.set(heard if heard else None)
+    try:
+        yield heard
+    finally:
+        _listening.reset(token)
+
+
+def attention_logs(
+    heads: Heads, *, keep: Bool[Tensor, "batch tokens"]
+) -> Float[Tensor, "kept heads tokens"]:
+    """Log attention probabilities of each kept query, computed again from queries and keys.
+
+    Padding follows the text, so a kept query sees none of it. float32.
+    """
+    shared = heads.queries.shape[1] // heads.keys.shape[1]
+    keys = heads.keys.repeat_interleave(shared, dim=1)
+    return _log_softmax(heads, heads.queries, keys, keep=keep, scaling=heads.scaling)
+
+
+def relation_logs(
+    heads: Heads, *, keep: Bool[Tensor, "batch tokens"], relation_heads: int
+) -> Float[Tensor, "kept relation_heads tokens"]:
+    """Log softmax(V V^T / sqrt(d)) of each kept token over the tokens it sees.
+
+    All heads' values side by side, divided anew into `relation_heads` (MiniLMv2, Wang et al. 2020,
+    arXiv:2012.15828). float32.
+
+    Raises:
+        CheckpointError: they do not divide evenly.
+    """
+    values = heads.values.transpose(1, 2).flatten(2)
+    if values.shape[2] % relation_heads:
+        raise CheckpointError(
+            f"values have {values.shape[2]} numbers a token, which do not divide into "
+            f"{relation_heads} relation heads; give matching another `relation_heads`"
+        )
+    values = values.unflatten(2, (relation_heads, -1)).transpose(1, 2)
+    return _log_softmax(heads, values, values, keep=keep, scaling=values.shape[-1] ** -0.5)
+
+
+def _log_softmax(
+    heads: Heads, rows: Tensor, columns: Tensor, *, keep: Tensor, scaling: float
+) -> Float[Tensor, "kept heads tokens"]:
+    num_tokens = rows.shape[2]
+    with torch.autocast(rows.device.type, enabled=False):
+        scores = rows.float() @ columns.float().transpose(2, 3) * scaling
+    scores = scores.transpose(1, 2)[keep]
+    seen = heads.mask
+    if seen is None:
+        seen = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=rows.device).tril()
+        seen = seen.expand(len(keep), 1, -1, -1)
+    elif seen.dtype != torch.bool:
+        seen = seen == 0
+    seen = seen.expand(len(keep), -1, -1, -1).transpose(1, 2)[keep]
+    return scores.masked_fill(~seen, UNSEEN).log_softmax(dim=-1)

@@ -1,0 +1,1 @@
+"""Mixture-of-experts models: layers, fusion of expert outputs, kernels, conversion to Qwen3-MoE."""

@@ -1,0 +1,136 @@
+"""Models that see, by description: an image encoder for a language model, fresh or trained.
+
+Left out: the architecture (`vision.py`), and reading weights that exist (`loading.py`).
+"""
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    SiglipVisionConfig,
+)
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.builders import DenseModel, MoeModel
+from limbeck.models.vision.image_processing import IMAGE_TOKEN
+from limbeck.models.vision.modeling import LimbeckVisionConfig, LimbeckVisionForCausalLM
+from limbeck.models.vocabulary import Vocabulary
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class EncoderConfig(Config):
+    """An image encoder of transformers' SigLIP blocks, and how its patches become tokens."""
+
+    image_pixels: Positive = 32
+    """Side of the square that every image is resized to."""
+    channels: Literal[1, 3] = 1
+    """1 reads images as grey, 3 as colour."""
+    patch_pixels: Positive = 4
+    """Side of one patch."""
+    merge: Positive = 2
+    """Patches along either side of the square that becomes one token."""
+    hidden: Positive = 64
+    """Width of the encoder."""
+    num_layers: Positive = 4
+    num_heads: Positive = 4
+    feed_forward: Positive = 256
+    """Feed-forward channels of one layer."""
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> "EncoderConfig":
+        square = self.patch_pixels * self.merge
+        if self.image_pixels % square:
+            raise ValueError(
+                f"image_pixels {self.image_pixels} cannot be divided into squares of "
+                f"{self.merge} x {self.merge} patches of {self.patch_pixels} pixels: make it a "
+                f"multiple of {square}"
+            )
+        if self.hidden % self.num_heads:
+            raise ValueError(
+                f"hidden {self.hidden} cannot be divided among num_heads {self.num_heads}"
+            )
+        return self
+
+    def describe(self, text: PreTrainedConfig, *, image_token_id: int) -> LimbeckVisionConfig:
+        """The config of a language model with this encoder."""
+        vision = SiglipVisionConfig(
+            hidden_size=self.hidden, intermediate_size=self.feed_forward,
+            num_hidden_layers=self.num_layers, num_attention_heads=self.num_heads,
+            num_channels=self.channels, image_size=self.image_pixels,
+            patch_size=self.patch_pixels, vision_use_head=False,
+        )  # fmt: skip
+        special: dict[str, Any] = {
+            name: getattr(text, name, None)
+            for name in ("pad_token_id", "bos_token_id", "eos_token_id")
+        }
+        return LimbeckVisionConfig(
+            text_config=text, vision_config=vision, image_token_id=image_token_id,
+            merge=self.merge, tie_word_embeddings=text.tie_word_embeddings, **special,
+        )  # fmt: skip
+
+
+class VisionModel(Config):
+    """A fresh language model with an image encoder (`limbeck_vision`)."""
+
+    kind: Literal["vision"]
+    text: Annotated[MoeModel | DenseModel, Field(discriminator="kind")]
+    encoder: EncoderConfig = EncoderConfig()
+
+    def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
+        """The transformers config, without building anything."""
+        token = vocabulary.image_token_id
+        return self.encoder.describe(
+            self.text.describe(vocabulary), image_token_id=0 if token is None else token
+        )
+
+    def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+        """A model with fresh weights, the same for the same seed.
+
+        Raises:
+            CheckpointError: the tokenizer has no token for images.
+        """
+        text = self.text.build(tokenizer=tokenizer, seed=seed)
+        if IMAGE_TOKEN not in tokenizer.get_vocab():
+            raise CheckpointError(
+                f"the corpus's tokenizer has no token {IMAGE_TOKEN!r}, so it holds no images; "
+                "give it a source with images, or build the model without an encoder"
+            )
+        return add_encoder(text, tokenizer=tokenizer, config=self.encoder, seed=seed)
+
+
+def add_encoder(
+    text: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase, config: EncoderConfig, seed: int
+) -> PreTrainedModel:
+    """The language model, untouched, behind an untrained encoder; the tokenizer may grow.
+
+    A token for images is added to the tokenizer, and a row to the embeddings, where they lack it.
+
+    Raises:
+        CheckpointError: the model sees already.
+    """
+    if isinstance(text, LimbeckVisionForCausalLM):
+        raise CheckpointError(
+            "the checkpoint has an image encoder already; train it further, or extend the "
+            "checkpoint that it was made from"
+        )
+    if IMAGE_TOKEN not in tokenizer.get_vocab():
+        tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
+    token = tokenizer.get_vocab()[IMAGE_TOKEN]
+    rows = text.config.get_text_config().vocab_size
+    torch.manual_seed(seed)
+    if token >= rows:
+        text.resize_token_embeddings(token + 1, mean_resizing=False)
+    described = config.describe(text.config, image_token_id=token)
+    # Empty first: a second language model would be thrown away, and may not fit.
+    with torch.device("meta"):
+        model = LimbeckVisionForCausalLM(described)
+    model.language_model = text
+    model.attach_encoder()
+    model.generation_config = text.generation_config
+    return model.eval()

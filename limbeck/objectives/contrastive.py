@@ -1,0 +1,127 @@
+"""Aligning images with texts: every image against every distinct text of its micro-batch.
+
+The pairwise sigmoid loss of SigLIP (Zhai et al. 2023, arXiv:2303.15343): a pair is judged by
+itself, so several images may share a text. Left out: answering (`likelihood.py`).
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.batch import IGNORED, Batch
+from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
+from limbeck.objectives.base import Draws, Forward, Loss, Objective
+
+SEED = 0
+"""Of the fresh map."""
+
+
+def pairwise_sigmoid_loss(
+    *,
+    images: Float[Tensor, "images width"],
+    texts: Float[Tensor, "texts width"],
+    matches: Bool[Tensor, "images texts"],
+    log_scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Sum over pairs of -log sigmoid(z (t x.y + b)), z = 1 where they match and -1 elsewhere.
+
+    x and y are the embeddings at unit length, t = exp(log_scale). Swapping images and texts, and
+    transposing the matches, changes nothing.
+    """
+    x = functional.normalize(images.float(), dim=-1)
+    y = functional.normalize(texts.float(), dim=-1)
+    logits = x @ y.T * log_scale.exp() + bias
+    return -functional.logsigmoid(torch.where(matches, logits, -logits)).sum()
+
+
+def distinct_texts(
+    labels: Int[Tensor, "batch tokens"], *, pad: int
+) -> tuple[Int[Tensor, "texts longest"], Int[Tensor, " texts"], Int[Tensor, " batch"]]:
+    """The different answers of a batch as padded tokens, their lengths, and each record's."""
+    places: dict[tuple[int, ...], int] = {}
+    owners = [places.setdefault(tuple(row[row != IGNORED].tolist()), len(places)) for row in labels]
+    lengths = torch.tensor([len(text) for text in places], device=labels.device)
+    tokens = torch.full((len(places), int(lengths.max())), pad, device=labels.device)
+    for place, text in enumerate(places):
+        tokens[place, : len(text)] = torch.tensor(text, device=labels.device)
+    return tokens, lengths, torch.tensor(owners, device=labels.device)
+
+
+class Contrastive(Config):
+    """Pairwise sigmoid loss between an image and the answers of its micro-batch."""
+
+    draws: ClassVar[Draws] = "records"
+
+    kind: Literal["contrastive"]
+    trained: Literal["encoder", "all"] = "encoder"
+    """What learns: the image encoder with its projector, or the language model too."""
+    scale: float = 10.0
+    """Factor of the cosine at the start; learnt."""
+    bias: float = -10.0
+    """Offset at the start; learnt. The paper's is for batches of thousands of different texts; with
+    two texts, 0 is even."""
+
+    def needs(self) -> None:
+        """Nothing of a teacher."""
+
+    def build(self, *, model: PreTrainedModel, teacher: None) -> Objective:
+        """The objective; freezes what is not to be trained.
+
+        Raises:
+            CheckpointError: the model has no image encoder.
+        """
+        if not isinstance(model, LimbeckVisionForCausalLM):
+            raise CheckpointError(
+                f"objective 'contrastive' aligns an image encoder, {type(model).__name__} has "
+                "none; give it one with an `extend` entry"
+            )
+        if self.trained == "encoder":
+            model.language_model.requires_grad_(False)
+        text = model.config.get_text_config()
+        return ContrastiveObjective(
+            self, hidden=text.hidden_size, layer=text.num_hidden_layers, pad=text.pad_token_id or 0
+        )
+
+
+class ContrastiveObjective(Objective):
+    """Computes `Contrastive`; holds a map, a scale and a bias, which are dropped after training.
+
+    A text is the mean of what the language model makes of its tokens; an image the mean of its
+    own tokens, mapped there.
+    """
+
+    def __init__(self, config: Contrastive, *, hidden: int, layer: int, pad: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.pad = pad
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
+        self.bias = nn.Parameter(torch.tensor(config.bias))
+        # The same map whatever was drawn before: a run that was killed starts from no other one.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            self.map = nn.Linear(hidden, hidden, bias=False)
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of one micro-batch, counted in images; none without images."""
+        if batch.images is None:
+            return Loss(self.bias * 0.0, 0)
+        tokens, lengths, owners = distinct_texts(batch.labels, pad=self.pad)
+        keep = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        output = forward(tokens, keep, (self.layer,), batch.images.pixels)
+        assert output.images is not None
+        texts = torch.stack([part.mean(dim=0) for part in output.hidden[0].split(lengths.tolist())])
+        owned = owners[batch.images.rows]
+        matches = owned[:, None] == torch.arange(len(tokens), device=tokens.device)
+        total = pairwise_sigmoid_loss(
+            images=self.map(output.images), texts=texts, matches=matches,
+            log_scale=self.log_scale, bias=self.bias,
+        )  # fmt: skip
+        return Loss(total, len(owned), {"contrast": total.item()})

@@ -1,0 +1,81 @@
+"""Next-token likelihood: cross-entropy with the written answer.
+
+Left out: learning from a teacher (`divergence.py`).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from limbeck.contracts.config import Config
+from limbeck.models.batch import Batch
+from limbeck.objectives.base import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.load_balancing import Balance, Balancer
+
+
+def cross_entropy(
+    *, logits: Float[Tensor, "kept vocab"], targets: Int[Tensor, " kept"]
+) -> Float[Tensor, ""]:
+    """Sum over tokens of -log p(target), in float32."""
+    return functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def cut_padding(logits: Float[Tensor, "kept rows"], *, vocab: int) -> Float[Tensor, "kept vocab"]:
+    """Logits without those of padding rows.
+
+    Where nothing is cut nothing is sliced: a slice costs a pass over all logits on the way back.
+    """
+    return logits if logits.shape[1] <= vocab else logits[:, :vocab]
+
+
+def token_logs(
+    logits: Float[Tensor, "kept vocab"], targets: Int[Tensor, " kept"], *, temperature: float = 1.0
+) -> Float[Tensor, " kept"]:
+    """Log-probability of each target at a temperature, in float32."""
+    scaled = logits.float() / temperature
+    return scaled.gather(1, targets.unsqueeze(1)).squeeze(1) - scaled.logsumexp(dim=-1)
+
+
+class NextToken(Config):
+    """Cross-entropy on the tokens that carry a label; sparse models also keep experts balanced."""
+
+    draws: ClassVar[Draws] = "records"
+
+    kind: Literal["next_token"]
+    balance: Balance = Balance()
+    """Read by mixtures of experts; a dense model has nothing to balance."""
+    vocab: Annotated[int, Field(ge=0)] = 0
+    """Real tokens of a padded vocabulary; logits from this id on are ignored. 0 keeps all."""
+
+    def needs(self) -> None:
+        """Nothing of a teacher."""
+
+    def build(self, *, model: PreTrainedModel, teacher: None) -> Objective:
+        """The objective, ready for the training loop."""
+        return NextTokenObjective(self)
+
+
+class NextTokenObjective(Objective):
+    """Computes `NextToken`."""
+
+    def __init__(self, config: NextToken) -> None:
+        super().__init__()
+        self.config = config
+        self.balancer = Balancer(config.balance)
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """Cross-entropy plus the routing losses, both per kept token."""
+        keep, targets = find_kept(batch.labels)
+        output = forward(batch.input_ids, keep, pixels=batch.pixels)
+        limit = self.config.vocab or output.logits.shape[-1]
+        ce = cross_entropy(logits=cut_padding(output.logits, vocab=limit), targets=targets)
+        loss = Loss(ce, targets.numel(), {"ce": ce.item()})
+        return self.balancer.add_to(loss, routing=output.routing, batch=batch)
+
+    def after_step(self, *, model: nn.Module) -> None:
+        """Move the balance biases toward an even load."""
+        self.balancer.update(model)

@@ -1,0 +1,192 @@
+"""Typing and wiring a recipe: every fault at once, with its path and line in the file.
+
+Left out: running it (`running.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from limbeck.contracts.artifacts import (
+    read_artifact,
+)
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import (
+    ArtifactError,
+    Fault,
+    LimbeckError,
+    RecipeError,
+    UnknownNameError,
+)
+from limbeck.contracts.recipe import PLAN, Recipe
+from limbeck.contracts.stage import Reference, StageConfig, references
+from limbeck.sizing.assumptions import Assumptions
+from limbeck.stages import STAGES
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checked entry of a recipe."""
+
+    name: str
+    module: ModuleType
+    config: StageConfig
+    references: tuple[Reference, ...]
+
+
+def check(recipe: Recipe) -> dict[str, Entry]:
+    """Every entry, typed and wired, in an order in which they can run.
+
+    Raises:
+        RecipeError: with every fault at once.
+    """
+    faults: list[Fault] = []
+    entries: dict[str, Entry] = {}
+    for name, raw in recipe.entries.items():
+        entry = _check_entry(recipe, name, raw, faults)
+        if entry is not None:
+            entries[name] = entry
+    for entry in entries.values():
+        faults.extend(_check_references(recipe, entry, entries))
+    try:
+        Assumptions.model_validate(recipe.plan)
+    except ValidationError as error:
+        faults.extend(explain(recipe, (PLAN,), error))
+    order = [] if faults else _order(entries)
+    if not faults and len(order) < len(entries):
+        circle = [name for name in entries if name not in order]
+        where, line = circle[0], recipe.line(circle[0])
+        faults.append(Fault(where, f"entries feed each other in a circle: {circle}", line))
+    if faults:
+        raise RecipeError(recipe.path, sorted(faults, key=lambda fault: fault.line))
+    return {name: entries[name] for name in order}
+
+
+def _check_entry(
+    recipe: Recipe, name: str, raw: Mapping[str, Any], faults: list[Fault]
+) -> Entry | None:
+    verb = raw.get("stage")
+    if not isinstance(verb, str):
+        message = f"needs a key 'stage', one of {', '.join(STAGES)}; found {verb!r}"
+        faults.append(Fault(name, message, recipe.line(name)))
+        return None
+    try:
+        module = resolve(STAGES, verb, what="stage")
+        config = module.Config.model_validate(raw)
+    except UnknownNameError as error:
+        faults.append(Fault(f"{name}.stage", str(error), recipe.line(name, "stage")))
+        return None
+    except ValidationError as error:
+        faults.extend(explain(recipe, (name,), error))
+        return None
+    try:
+        missing = [str(path) for path in config.external_paths() if not _exists(path)]
+    except LimbeckError as error:
+        faults.append(Fault(name, str(error), recipe.line(name)))
+        return None
+    for path in missing:
+        where = _find_value(raw, path) or ()
+        message = f"reads {path!r}, which does not exist; check the path, from where you are now"
+        faults.append(Fault(".".join((name, *where)), message, recipe.line(name, *where)))
+    return Entry(name, module, config, tuple(references(config)))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name too long to be one
+        return False
+
+
+def _find_value(data: Any, text: str) -> tuple[str, ...] | None:
+    """The keys that lead to a text."""
+    if data == text:
+        return ()
+    items = data.items() if isinstance(data, dict) else ()
+    for key, item in enumerate(data) if isinstance(data, list) else items:
+        keys = _find_value(item, text)
+        if keys is not None:
+            return (str(key), *keys)
+    return None
+
+
+def explain(recipe: Recipe, keys: tuple[str | int, ...], error: ValidationError) -> list[Fault]:
+    """Faults with their path in the file; choices nest one validation in another."""
+    faults = []
+    for item in error.errors():
+        where = (*keys, *item["loc"])
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, ValidationError):
+            faults.extend(explain(recipe, where, inner))
+            continue
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key {where[-1]!r}; remove it or check its spelling"
+        elif item["type"] == "missing":
+            message = "is required and missing"
+        elif not isinstance(item["input"], dict | list):
+            message = f"{message}; found {item['input']!r}"
+        faults.append(Fault(".".join(map(str, where)), message, recipe.line(*where)))
+    return faults
+
+
+def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) -> list[Fault]:
+    faults = []
+    for reference in entry.references:
+        where = f"{entry.name}.{reference.field}"
+        line = recipe.line(entry.name, reference.field)
+        wanted = " or ".join(reference.kinds)
+        target = entries.get(reference.target)
+        if target is not None:
+            if target.config.make not in reference.kinds:
+                message = f"{reference.target!r} makes a {target.config.make}, wanted a {wanted}"
+                faults.append(Fault(where, message, line))
+        elif reference.target in recipe.entries:
+            continue  # its own fault is reported already
+        elif is_folder(reference.target):
+            try:
+                read_artifact(Path(reference.target), kinds=reference.kinds)
+            except ArtifactError as error:
+                faults.append(Fault(where, str(error), line))
+        elif not _names_hub(reference):
+            try:
+                raise UnknownNameError(
+                    reference.target, known=recipe.entries, what="entry or folder"
+                )
+            except UnknownNameError as error:
+                faults.append(Fault(where, str(error), line))
+    return faults
+
+
+def is_folder(target: str) -> bool:
+    """Whether a reference's target is a folder; a text too long for a name is none."""
+    path = Path(target)
+    return _exists(path) and path.is_dir()
+
+
+def _names_hub(reference: Reference) -> bool:
+    """Whether a target reads like `organisation/model` on the hub."""
+    parts = reference.target.split("/")
+    return "checkpoint" in reference.kinds and len(parts) == 2 and all(parts) and parts[0] != "."
+
+
+def _order(entries: Mapping[str, Entry]) -> list[str]:
+    """Names in the order of the recipe, each after what it refers to."""
+    done: list[str] = []
+    waiting = list(entries)
+    while waiting:
+        ready = [
+            name
+            for name in waiting
+            if all(item.target in done or item.target not in entries
+                   for item in entries[name].references)
+        ]  # fmt: skip
+        if not ready:
+            return done
+        done.append(ready[0])
+        waiting.remove(ready[0])
+    return done

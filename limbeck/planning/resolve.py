@@ -1,0 +1,163 @@
+"""What each entry of a recipe makes and from what: architectures, corpora, steps.
+
+Where a corpus exists its tokenizer and lengths are used; otherwise they are assumed. Left out: what
+it costs (`rows.py`).
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import CheckpointError
+from limbeck.data.loading.batches import Batches
+from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.vision.image_processing import ImageFormat
+from limbeck.models.vocabulary import Vocabulary
+from limbeck.pipeline import Entry
+from limbeck.pruning.allocation import count_kept
+from limbeck.sizing.assumptions import Assumptions
+
+ASSUMED_IMAGE = ImageFormat(32, 1, 0.5, 0.5, num_tokens=16, token_id=0)
+"""For the lengths of records with images, which no encoder reads here."""
+MODEL_FIELDS = ("model", "student", "checkpoint")
+"""Fields of a stage that say which model it starts from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What is known of the data before it is used."""
+
+    vocabulary: Vocabulary
+    record_tokens: float
+    """On average, padding included."""
+    longest_tokens: int
+    """Of the longest record, as far as the recipe lets it grow where no corpus tells."""
+    measured: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Architectures:
+    """What an entry trains, and what it makes; they differ where it prunes."""
+
+    trained: PreTrainedConfig
+    made: PreTrainedConfig
+
+
+class Resolver:
+    """Finds out what entries make, in the order of the recipe; `root` is the run's folder."""
+
+    def __init__(self, *, root: Path, assumed: Assumptions) -> None:
+        self.root = root
+        self.assumed = assumed
+        self.made: dict[str, PreTrainedConfig] = {}
+        self.corpora: dict[str, Known] = {}
+
+    def know(self, entry: Entry) -> Known:
+        """The corpus of an entry: measured when it is made already, assumed otherwise."""
+        name = _target(entry, "corpus")
+        batching = getattr(entry.config, "batching", None)
+        known = self.corpora.get(name)
+        if known is None:
+            folder = self.root / name if (self.root / name).is_dir() else Path(name)
+            if name and batching is not None and (folder / "tokenizer").is_dir():
+                tokenizer = load_tokenizer(folder / "tokenizer")
+                batches = Batches(
+                    folder, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE
+                )
+                known = Known(
+                    Vocabulary.of(tokenizer), batches.num_tokens / len(batches),
+                    int((batches.ends[1:] - batches.ends[:-1]).max()), measured=True,
+                )  # fmt: skip
+            else:
+                known = Known(Vocabulary(self.assumed.vocab), self.assumed.record_tokens, 0, False)
+            self.corpora[name] = known
+        if known.measured or batching is None:
+            return known
+        return dataclasses.replace(known, longest_tokens=batching.max_tokens)
+
+    def find(self, entry: Entry) -> Architectures | None:
+        """The architectures of an entry; None where it makes no model.
+
+        Raises:
+            CheckpointError: it starts from a model that cannot be read, or cannot be cut.
+        """
+        if entry.config.make not in ("checkpoint", "bundle"):
+            return None
+        for field in MODEL_FIELDS:
+            start = getattr(entry.config, field, None)
+            if isinstance(start, Config):
+                config = start.describe(self.know(entry).vocabulary)  # pyright: ignore[reportAttributeAccessIssue]
+                return self._keep(entry, Architectures(config, config))
+            if isinstance(start, str):
+                config = self.made.get(start) or _read_config(start)
+                return self._keep(entry, Architectures(config, _change(entry, config)))
+        return None
+
+    def _keep(self, entry: Entry, found: Architectures) -> Architectures:
+        self.made[entry.name] = found.made
+        return found
+
+    def find_live_teachers(self, entry: Entry) -> list[PreTrainedConfig]:
+        """The models that run beside the trained one; none where there are only signals."""
+        if not hasattr(entry.config, "training"):
+            return []
+        names = [item.target for item in entry.references if item.field == "teacher"]
+        return [
+            self.made[name] if name in self.made else _read_config(name)
+            for name in names
+            if name in self.made or (Path(name) / "config.json").is_file()
+        ]
+
+
+def count_reads(entry: Entry) -> int:
+    """How often one step reads each of its records: samples of a question, answers of a pair."""
+    objective: Any = getattr(entry.config, "objective", None)
+    draws = getattr(objective, "draws", "records")
+    return {"pairs": 2, "rollouts": getattr(objective, "group", 1)}.get(draws, 1)
+
+
+def _target(entry: Entry, field: str) -> str:
+    return next((item.target for item in entry.references if item.field == field), "")
+
+
+def _change(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
+    """What an entry makes of the model that it starts from."""
+    settings: Any = entry.config
+    if settings.stage == "extend":
+        return settings.encoder.describe(config, image_token_id=0)
+    return _prune(entry, config) if settings.stage == "prune" else config
+
+
+def _prune(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
+    """The architecture after pruning: narrower blocks, fewer heads."""
+    settings: Any = entry.config
+    values = config.to_dict()
+    if "intermediate_size" not in values or "text_config" in values:
+        raise CheckpointError(
+            f"{entry.name}: a model of type {config.model_type!r} has no dense feed-forward width "
+            "(intermediate_size) to cut; prune a dense decoder, as a distilled student"
+        )
+    heads = values.get("num_key_value_heads") or values["num_attention_heads"]
+    groups = count_kept(heads, ratio=settings.heads_ratio, multiple=1, kind="heads")
+    channels = count_kept(
+        values["intermediate_size"], ratio=settings.channels_ratio, multiple=settings.multiple,
+        kind="channels",
+    )  # fmt: skip
+    changes = {
+        "intermediate_size": channels,
+        "num_attention_heads": groups * (values["num_attention_heads"] // heads),
+        "num_key_value_heads": groups,
+    }
+    return type(config).from_dict(values | changes)
+
+
+def _read_config(folder: str) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: its config cannot be read, so it cannot be sized: {str(error)[:300]}"
+        ) from error

@@ -1,0 +1,100 @@
+"""Learning from preferences: a better and a worse answer to one question.
+
+Direct preference optimisation (Rafailov et al. 2023, eq. 7, arXiv:2305.18290). Left out: where the
+pairs come from (`limbeck.data.loading.preference_pairs`).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from limbeck.contracts.config import Config
+from limbeck.models.batch import Batch
+from limbeck.objectives.base import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.load_balancing import Balance, Balancer
+from limbeck.objectives.next_token import token_logs
+
+
+def dpo_loss(
+    *,
+    better_logs: Float[Tensor, " pairs"],
+    worse_logs: Float[Tensor, " pairs"],
+    reference_better_logs: Float[Tensor, " pairs"],
+    reference_worse_logs: Float[Tensor, " pairs"],
+    beta: float,
+) -> Float[Tensor, ""]:
+    """Sum over pairs of -log sigmoid(beta times the gain of the better answer over the worse).
+
+    An answer's gain is its log-probability minus the reference's. Log 2 a pair while they agree.
+    """
+    better = better_logs - reference_better_logs
+    worse = worse_logs - reference_worse_logs
+    return -functional.logsigmoid(beta * (better - worse)).sum()
+
+
+def sum_rows(
+    logs: Float[Tensor, " kept"], *, keep: Bool[Tensor, "batch tokens"]
+) -> Float[Tensor, " batch"]:
+    """The kept tokens' values, added up within each row."""
+    rows = keep.nonzero()[:, 0]
+    return torch.zeros(keep.shape[0], device=logs.device).index_add(0, rows, logs)
+
+
+class Dpo(Config):
+    """Prefer the better of two answers, measured against the model that training starts from."""
+
+    draws: ClassVar[Draws] = "pairs"
+
+    kind: Literal["dpo"]
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """How strongly the start model holds: the larger, the less the answers move."""
+    balance: Balance = Balance()
+    """Read by mixtures of experts; a dense model has nothing to balance."""
+
+    def needs(self) -> None:
+        """Nothing of a teacher."""
+
+    def build(self, *, reference: nn.Module) -> Objective:
+        """The objective; `reference` is the frozen start model's forward pass."""
+        return DpoObjective(self, reference=reference)
+
+
+class DpoObjective(Objective):
+    """Computes `Dpo` on batches whose first half are better answers and second half worse ones."""
+
+    def __init__(self, config: Dpo, *, reference: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.balancer = Balancer(config.balance)
+        # A tuple hides the reference from the parameters that training updates and saves.
+        self.reference = (reference,)
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of the pairs of one micro-batch, with their margins."""
+        keep, targets = find_kept(batch.labels)
+        output = forward(batch.input_ids, keep)
+        with torch.no_grad():
+            reference = token_logs(self.reference[0](batch.input_ids, keep).logits, targets)
+        better, worse = sum_rows(token_logs(output.logits, targets), keep=keep).chunk(2)
+        reference_better, reference_worse = sum_rows(reference, keep=keep).chunk(2)
+        count = len(better)
+        dpo = dpo_loss(
+            better_logs=better, worse_logs=worse, reference_better_logs=reference_better,
+            reference_worse_logs=reference_worse, beta=self.config.beta,
+        )  # fmt: skip
+        gains = (better - reference_better - worse + reference_worse).detach()
+        parts = {
+            "dpo": dpo.item(), "margin": self.config.beta * gains.sum().item(),
+            "preferred": float((gains > 0).sum()),
+            "better_gain": (better - reference_better).sum().item(),
+        }  # fmt: skip
+        loss = Loss(dpo, count, parts)
+        return self.balancer.add_to(loss, routing=output.routing, batch=batch)
+
+    def after_step(self, *, model: nn.Module) -> None:
+        """Move the balance biases toward an even load."""
+        self.balancer.update(model)

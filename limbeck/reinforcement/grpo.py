@@ -1,0 +1,203 @@
+"""Learning from answers that the model samples itself: group-relative policy optimisation.
+
+Each question is answered several times; what an answer's reward is above its group's mean is its
+advantage (GRPO, Shao et al. 2024, eq. 3, arXiv:2402.03300). Left out: sampling and scoring
+(`rollouts.py`), the rewards themselves (`rewards.py`).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import UnknownNameError
+from limbeck.models.batch import Batch
+from limbeck.objectives import REWARDS
+from limbeck.objectives.base import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.load_balancing import Balance, Balancer
+from limbeck.objectives.next_token import token_logs
+
+STD_FLOOR = 1e-4
+"""Added to a group's standard deviation, as TRL does."""
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class PolicyLoss(NamedTuple):
+    """Sums over tokens."""
+
+    total: Float[Tensor, ""]
+    kl: Float[Tensor, ""]
+    """Weighted as the tokens are, without `kl_weight`."""
+    clipped: Float[Tensor, ""]
+    """Weighted tokens whose ratio the clip holds back."""
+
+
+class Experience(NamedTuple):
+    """What is known of the sampled tokens of a batch, in the order of its kept positions."""
+
+    old_logs: Float[Tensor, " kept"]
+    """Log-probability under the policy that sampled the token."""
+    reference_logs: Float[Tensor, " kept"]
+    advantages: Float[Tensor, " kept"]
+    """Of the token's answer."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """Where the experience of a batch is kept."""
+
+    def __call__(self, batch: Batch) -> Experience:
+        """What is known of the batch's kept tokens."""
+        ...
+
+
+def group_advantages(
+    rewards: Float[Tensor, "groups samples"], *, scale: Literal["group", "none"]
+) -> Float[Tensor, "groups samples"]:
+    """Rewards minus their group's mean, divided by its standard deviation when scaled.
+
+    The division favours questions that are almost always or almost never answered right; `none`
+    leaves it out (Dr. GRPO, Liu et al. 2025, sec. 3.1, arXiv:2503.20783).
+    """
+    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    if scale == "none":
+        return centred
+    return centred / (rewards.std(dim=1, keepdim=True) + STD_FLOOR)
+
+
+def weigh_tokens(
+    keep: Bool[Tensor, "batch tokens"],
+    *,
+    normalize: Literal["token", "answer", "constant"],
+    max_new_tokens: int,
+) -> tuple[Float[Tensor, " kept"], int]:
+    """Each kept token's weight, and what the sum over a step is to be divided by.
+
+    `token`: every token counts alike (DAPO, Yu et al. 2025, sec. 3.3, arXiv:2503.14476); `answer`:
+    every answer does, so tokens of long ones weigh less (GRPO); `constant`: divided by the most
+    tokens that the answers could have had, so length changes no weight (Dr. GRPO).
+    """
+    lengths = keep.sum(dim=1)
+    weights = torch.ones(int(lengths.sum()), device=keep.device)
+    if normalize == "token":
+        return weights, len(weights)
+    if normalize == "constant":
+        return weights, keep.shape[0] * max_new_tokens
+    return weights / lengths[keep.nonzero()[:, 0]], keep.shape[0]
+
+
+def grpo_loss(
+    *,
+    logs: Float[Tensor, " kept"],
+    experience: Experience,
+    weights: Float[Tensor, " kept"],
+    clip_low: float,
+    clip_high: float,
+    kl_weight: float,
+) -> PolicyLoss:
+    """Weighted sums over tokens of -min(r A, clip(r) A) + b (e^d - d - 1).
+
+    r is the token's probability over that of the policy that sampled it, A its advantage, d the
+    reference's log-probability minus the policy's: the last term estimates KL(policy || reference)
+    without bias and is never negative (k3, Schulman 2020, http://joschu.net/blog/kl-approx.html).
+    """
+    ratio = (logs - experience.old_logs).exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    advantages = experience.advantages
+    gain = torch.minimum(ratio * advantages, clipped * advantages)
+    away = experience.reference_logs - logs
+    kl = away.exp() - away - 1
+    held = (clipped * advantages < ratio * advantages).float()
+    return PolicyLoss(
+        (weights * (kl_weight * kl - gain)).sum(),
+        (weights * kl).sum().detach(),
+        (weights * held).sum(),
+    )
+
+
+class Grpo(Config):
+    """Reinforce the sampled answers that verifiable rewards put above others to one question."""
+
+    draws: ClassVar[Draws] = "rollouts"
+
+    kind: Literal["grpo"]
+    rewards: Annotated[Mapping[str, Positive], Field(min_length=1)] = {
+        "facts": 1.0,
+        "refusal": 1.0,
+        "form": 0.1,
+        "brevity": 0.1,
+    }
+    """Weights by name (`limbeck list rewards`)."""
+    group: Annotated[int, Field(ge=2)] = 8
+    """Answers sampled to each question; one alone has nothing to be compared with."""
+    temperature: Positive = 1.0
+    """Of sampling, and of the probabilities in the loss."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the likeliest tokens that hold so much probability."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Longest answer, in tokens; longer ones count as not ended."""
+    updates: Annotated[int, Field(ge=1)] = 1
+    """Optimizer steps on one set of answers; from the second on, the clip holds them back."""
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    clip_high: Positive = 0.28
+    """A ratio further than this from one gains nothing more (DAPO's asymmetric clip)."""
+    kl_weight: NonNegative = 0.04
+    """Pull toward the model that training starts from."""
+    scale: Literal["group", "none"] = "group"
+    """Whether advantages are divided by their group's standard deviation."""
+    normalize: Literal["token", "answer", "constant"] = "token"
+    """What counts alike: tokens (DAPO), answers (GRPO), or neither (Dr. GRPO)."""
+    balance: Balance = Balance()
+    """Read by mixtures of experts; a dense model has nothing to balance."""
+
+    @field_validator("rewards")
+    @classmethod
+    def _check_names(cls, value: Mapping[str, float]) -> Mapping[str, float]:
+        for name in value:
+            if name not in REWARDS:
+                raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
+        return value
+
+    def needs(self) -> None:
+        """Nothing of a teacher."""
+
+    def build(self, *, experience: Remembers) -> Objective:
+        """The objective; `experience` knows every batch's samples."""
+        return GrpoObjective(self, experience=experience)
+
+
+class GrpoObjective(Objective):
+    """Computes `Grpo`."""
+
+    def __init__(self, config: Grpo, *, experience: Remembers) -> None:
+        super().__init__()
+        self.config = config
+        self.balancer = Balancer(config.balance)
+        self.experience = experience
+
+    def forward(self, forward: Forward, batch: Batch) -> Loss:
+        """The loss of one micro-batch of sampled answers."""
+        config = self.config
+        keep, targets = find_kept(batch.labels)
+        output = forward(batch.input_ids, keep)
+        weights, count = weigh_tokens(
+            keep, normalize=config.normalize, max_new_tokens=config.max_new_tokens
+        )
+        loss = grpo_loss(
+            logs=token_logs(output.logits, targets, temperature=config.temperature),
+            experience=self.experience(batch), weights=weights, clip_low=config.clip_low,
+            clip_high=config.clip_high, kl_weight=config.kl_weight,
+        )  # fmt: skip
+        parts = {"kl": loss.kl.item(), "clipped": loss.clipped.item()}
+        return self.balancer.add_to(
+            Loss(loss.total, count, parts), routing=output.routing, batch=batch
+        )
+
+    def after_step(self, *, model: nn.Module) -> None:
+        """Move the balance biases toward an even load."""
+        self.balancer.update(model)

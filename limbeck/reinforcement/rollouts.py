@@ -1,0 +1,169 @@
+"""Rollouts: each step's questions answered by the model in training, scored, and made to batches.
+
+A step's answers are a function of the weights, the seed and the step, so a killed run goes on
+alike; answers that serve several steps are saved with the training state. Left out: the loss
+(`policy.py`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from limbeck.models.batch import Batch, find_keep, pad_rows
+from limbeck.models.forward import KeptForward
+from limbeck.models.generation import Sampled, sample
+from limbeck.objectives.next_token import token_logs
+from limbeck.reinforcement.grpo import Experience, Grpo, group_advantages
+
+IDLE_STEPS = 20
+"""After so many steps whose groups' rewards are all equal, a warning is due."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question as tokens, and the answer that the pack holds."""
+
+    tokens: Sequence[int]
+    expected: str
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How a model's tokens become text, and which of them end and pad an answer."""
+
+    decode: Callable[[Sequence[int]], str]
+    end_id: int
+    pad_id: int
+
+
+Judge = Callable[[str, bool, str], dict[str, float]]
+"""Rewards by name of a text, whether it ended, and the expected text; `reward` is their sum."""
+
+
+class Rollouts:
+    """The batches of every step, and what is remembered of their tokens."""
+
+    def __init__(
+        self, config: Grpo, *, model: PreTrainedModel, reference: PreTrainedModel,
+        prompts: Callable[[int], Sequence[Prompt]], judge: Judge, speech: Speech, num_parts: int,
+        seed: int,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.model = model
+        self.reference = KeptForward(reference)
+        self.prompts = prompts
+        self.judge = judge
+        self.speech = speech
+        self.num_parts = num_parts
+        self.seed = seed
+        self.held: dict[str, Any] = {}
+        self.curve: list[dict[str, float]] = []
+        """Means over the answers of each step: rewards, lengths, and groups that teach nothing."""
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of a step: fresh answers, or those of an earlier step again."""
+        config = self.config
+        if step % config.updates == 0 or not self.held:
+            self._answer(step)
+        self.curve.append({"step": float(step), **self.held["means"]})
+        self._warn()
+        lengths = [len(row) for row in self.held["rows"]]
+        order = np.argsort(lengths, kind="stable")
+        parts = [part for part in np.array_split(order, self.num_parts) if len(part)]
+        return [self._batch(part.tolist()) for part in parts]
+
+    def _answer(self, step: int) -> None:
+        """Sample, score and remember; the reference reads every answer once."""
+        config = self.config
+        prompts = self.prompts(step // config.updates)
+        generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
+        answers = sample(
+            self.model, [prompt.tokens for prompt in prompts], num_samples=config.group,
+            temperature=config.temperature, top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens, end_id=self.speech.end_id, generator=generator,
+        )  # fmt: skip
+        asked = [prompt for prompt in prompts for _ in range(config.group)]
+        scores = [self._score(*pair) for pair in zip(asked, answers, strict=True)]
+        rewards = torch.tensor([score["reward"] for score in scores]).view(-1, config.group)
+        rows = [[*pair[0].tokens, *pair[1].tokens] for pair in zip(asked, answers, strict=True)]
+        self.held = {
+            "rows": rows,
+            "starts": [len(prompt.tokens) for prompt in asked],
+            "logs": [list(answer.logs) for answer in answers],
+            "advantages": group_advantages(rewards, scale=config.scale).flatten().tolist(),
+        }
+        lengths = torch.tensor([float(len(answer.tokens)) for answer in answers])
+        idle = (rewards.amax(dim=1) == rewards.amin(dim=1)).float()
+        self.held["means"] = {
+            **{f"{name}_mean": sum(s[name] for s in scores) / len(scores) for name in scores[0]},
+            "answer_tokens": float(lengths.mean()),
+            "idle_groups_ratio": float(idle.mean()),
+            "rollout_tokens": float(sum(map(len, rows))),
+        }
+        self.held["reference_logs"] = self._read_reference()
+
+    def _score(self, prompt: Prompt, answer: Sampled) -> dict[str, float]:
+        shown = answer.tokens[:-1] if answer.ended else answer.tokens
+        return self.judge(self.speech.decode(shown), answer.ended, prompt.expected)
+
+    @torch.no_grad()
+    def _read_reference(self) -> list[list[float]]:
+        order = sorted(range(len(self.held["rows"])), key=lambda row: len(self.held["rows"][row]))
+        found: dict[int, list[float]] = {}
+        for part in np.array_split(np.asarray(order), self.num_parts):
+            if not len(part):
+                continue
+            batch = self._batch(part.tolist()).to(self.model.device)
+            keep = find_keep(batch.labels)
+            logits = self.reference(batch.input_ids, keep).logits
+            targets = batch.labels[:, 1:][keep[:, :-1]]
+            logs = token_logs(logits, targets, temperature=self.config.temperature).cpu()
+            pieces = logs.split(keep.sum(dim=1).tolist())
+            found |= {row: piece.tolist() for row, piece in zip(part, pieces, strict=True)}
+        return [found[row] for row in range(len(found))]
+
+    def _batch(self, indices: list[int]) -> Batch:
+        return pad_rows(
+            [np.asarray(self.held["rows"][index]) for index in indices],
+            starts=[self.held["starts"][index] for index in indices],
+            pad=self.speech.pad_id, places=indices,
+        )  # fmt: skip
+
+    def remember(self, batch: Batch) -> Experience:
+        """What is known of the batch's kept tokens."""
+        rows = batch.rows.tolist()
+        held, device = self.held, batch.rows.device
+
+        def join(name: str) -> Tensor:
+            flat = [value for row in rows for value in held[name][row]]
+            return torch.tensor(flat, device=device)
+
+        counts = torch.tensor([len(held["logs"][row]) for row in rows])
+        advantages = torch.tensor([held["advantages"][row] for row in rows])
+        return Experience(
+            join("logs"), join("reference_logs"), advantages.repeat_interleave(counts).to(device)
+        )
+
+    def _warn(self) -> None:
+        recent = [point["idle_groups_ratio"] for point in self.curve[-IDLE_STEPS:]]
+        if len(self.curve) % IDLE_STEPS == 0 and min(recent) == 1.0:
+            logger.warning(
+                "all answers to a question had equal rewards for %d steps, so nothing is learnt: "
+                "raise temperature or group, or ask what the model does not answer right yet",
+                IDLE_STEPS,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: the answers in use, and the curve."""
+        return {"held": self.held, "curve": self.curve}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.held, self.curve = state["held"], list(state["curve"])

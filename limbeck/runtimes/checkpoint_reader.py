@@ -1,0 +1,226 @@
+"""What the graph writer needs of a checkpoint: its architecture and, strictly, its tensors.
+
+Left out: loading a model that runs (`limbeck.models.checkpoints`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from limbeck.contracts.errors import CheckpointError
+
+ARCHITECTURES = ("qwen3", "qwen2", "llama", "mistral")
+"""Decoders of pre-norm attention with rotary positions and a gated SiLU feed-forward."""
+HEAD_MULTIPLE = 16
+ROTARY_TYPES = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings whose wavelengths do not depend on the length of the input."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes that a decoder graph is written from."""
+
+    model_type: str
+    vocab: int
+    hidden: int
+    num_layers: int
+    num_heads: int
+    num_key_value_heads: int
+    head_width: int
+    feed_forward: int
+    epsilon: float
+    max_tokens: int
+    is_tied: bool
+    frequencies: Float[np.ndarray, " half"]
+    """Radians per position of each rotary pair."""
+    rotary_scale: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One matrix as stored: floats, or integers with a scale for each row."""
+
+    rows: Shaped[np.ndarray, "out channels"]
+    scale: Float[np.ndarray, " out"] | None
+    bias: Float[np.ndarray, " out"] | None
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """The architecture that `config.json` describes.
+
+    Raises:
+        CheckpointError: it is damaged, or no graph can be written for it.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no config.json; name a transformers checkpoint folder")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever an architecture's own code meets in a wrong config
+        raise CheckpointError(f"{path}: cannot be read: {str(error)[:400]}") from error
+    _refuse_unsupported(path, config)
+    heads = config.num_attention_heads
+    rotary = LlamaRotaryEmbedding(cast(Any, config))
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if width % HEAD_MULTIPLE:
+        raise CheckpointError(
+            f"{path}: attention heads are {width} wide; onnxruntime's attention takes multiples of "
+            f"{HEAD_MULTIPLE}"
+        )
+    if 2 * len(rotary.inv_freq) != width:
+        raise CheckpointError(
+            f"{path}: rotates {2 * len(rotary.inv_freq)} of {width} channels of a head; "
+            "the graph writer rotates all of them"
+        )
+    return Architecture(
+        model_type=config.model_type,
+        vocab=config.vocab_size,
+        hidden=config.hidden_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=heads,
+        num_key_value_heads=config.num_key_value_heads,
+        head_width=width,
+        feed_forward=config.intermediate_size,
+        epsilon=config.rms_norm_eps,
+        max_tokens=config.max_position_embeddings,
+        is_tied=bool(config.tie_word_embeddings),
+        frequencies=rotary.inv_freq.float().numpy(),
+        rotary_scale=float(rotary.attention_scaling),
+    )
+
+
+def _refuse_unsupported(path: Path, config: PreTrainedConfig) -> None:
+    kind = config.model_type
+    if kind not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path}: architecture {kind!r} cannot be exported to onnx; supported: "
+            f"{', '.join(ARCHITECTURES)} (distil a mixture of experts into a dense student first)"
+        )
+    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    window = getattr(config, "sliding_window", None)
+    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if rotary not in ROTARY_TYPES:
+        found, expected = f"rotary embedding {rotary!r}", ", ".join(ROTARY_TYPES)
+    elif layers or (window is not None and getattr(config, "use_sliding_window", True)):
+        found, expected = f"sliding window {window!r}", "full attention in every layer"
+    elif getattr(config, "hidden_act", "silu") != "silu":
+        found, expected = f"activation {config.hidden_act!r}", "'silu'"
+    else:
+        return
+    raise CheckpointError(f"{path}: {found} cannot be exported to onnx; supported: {expected}")
+
+
+class Tensors:
+    """The tensors of a checkpoint, each taken once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.num_parameters = 0
+        """Of the tensors taken so far; scales are not parameters."""
+        self.holds_integers = False
+        self._files: dict[str, Path] = {}
+        for path in _weight_files(folder):
+            with _opened(path) as file:
+                self._files |= dict.fromkeys(file.keys(), path)
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor of this name is there and was not taken."""
+        return name in self._files
+
+    def take(self, name: str, *, shape: Sequence[int]) -> Shaped[np.ndarray, "..."]:
+        """A tensor as int8 or float32.
+
+        Raises:
+            CheckpointError: it is missing or has another shape.
+        """
+        if name not in self._files:
+            raise CheckpointError(
+                f"{self._folder}: tensor {name!r} is missing; the config belongs to another model"
+            )
+        path = self._files.pop(name)
+        with _opened(path) as file:
+            tensor = file.get_tensor(name)
+        if list(tensor.shape) != list(shape):
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is {list(tensor.shape)}, expected {list(shape)}; "
+                "the config belongs to another model"
+            )
+        if not name.endswith(".weight_scale"):
+            self.num_parameters += tensor.numel()
+        is_integer = tensor.dtype == torch.int8
+        self.holds_integers |= is_integer
+        return (tensor if is_integer else tensor.float()).numpy()
+
+    def finish(self) -> None:
+        """Check that nothing is left.
+
+        Raises:
+            CheckpointError: some tensors were not taken.
+        """
+        if self._files:
+            left = sorted(self._files)
+            raise CheckpointError(
+                f"{self._folder}: {len(left)} tensors belong to no part of the architecture: "
+                f"{left[:5]}; the config belongs to another model"
+            )
+
+    def take_weights(self, module: str, *, out: int, channels: int) -> Weights:
+        """The matrix of a module, with its scale and its bias where it has them."""
+        rows = self.take(f"{module}.weight", shape=[out, channels])
+        scale = bias = None
+        if rows.dtype == np.int8:
+            scale = self.take(f"{module}.weight_scale", shape=[out, 1])[:, 0]
+        if self.has(f"{module}.bias"):
+            bias = self.take(f"{module}.bias", shape=[out])
+        return Weights(rows, scale, bias)
+
+
+def stack(parts: Sequence[Weights]) -> Weights:
+    """Matrices of one input as one matrix; mixed or partial scales and biases are completed.
+
+    Raises:
+        CheckpointError: some parts are integers and others are not.
+    """
+    if len({part.scale is None for part in parts}) > 1:
+        raise CheckpointError("projections of one input must all be int8 or all be float")
+    scales = [part.scale for part in parts if part.scale is not None]
+    biases = [
+        np.zeros(len(part.rows), np.float32) if part.bias is None else part.bias for part in parts
+    ]
+    return Weights(
+        rows=np.concatenate([part.rows for part in parts]),
+        scale=np.concatenate(scales) if scales else None,
+        bias=np.concatenate(biases) if any(part.bias is not None for part in parts) else None,
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if single.is_file() or not index.is_file():
+        return [single]
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({folder / str(name) for name in names})
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index}: damaged index ({error}); copy it again") from None
+
+
+def _opened(path: Path) -> safe_open:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; copy the whole checkpoint folder")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: damaged safetensors file ({error}); copy it again or make it again"
+        ) from error

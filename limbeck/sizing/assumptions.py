@@ -1,0 +1,31 @@
+"""What a plan takes for granted: cards, sizes to reach, and data that is not there yet.
+
+A recipe states it under the key `plan`; nothing but a plan reads it. Left out: figures of the
+cards (`hardware.py`).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from limbeck.contracts.config import Config
+from limbeck.sizing.hardware import Cards, Serving
+
+
+class Assumptions(Config):
+    """What a plan is made for; the cards and sizes are the reference description's own."""
+
+    training: Cards = Cards(gpu="A100-40GB", count=2)
+    """Cards that train."""
+    inference: Serving = Serving(gpu="T4-16GB")
+    """Cards that answer."""
+    size_targets_bytes: Mapping[str, Annotated[int, Field(gt=0)]] = {
+        "edge": 1_800_000_000,
+        "mobile": 500_000_000,
+    }
+    """Most bytes of a deployed model, by the name of its tier."""
+    vocab: Annotated[int, Field(gt=0)] = 2000
+    """Tokens of a corpus that is not made yet."""
+    record_tokens: Annotated[float, Field(gt=0)] = 40.0
+    """Tokens of a record, padding included, of a corpus that is not made yet."""

@@ -1,0 +1,135 @@
+"""The processes that train together: how they meet, how micro-batches are dealt to them.
+
+A launcher (`accelerate launch`) starts them and says how they share the work: each with a whole
+model (DDP), or each with a part of it (DeepSpeed ZeRO, FSDP2). Left out: what one of them does in a
+step (`stepping.py`), and whole states of models in parts (`sharding.py`).
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    gather_object,
+)
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from limbeck.contracts.errors import LaunchError
+from limbeck.env.ranks import num_processes
+from limbeck.models.batch import Batch
+
+Sharding = Literal["none", "zero", "fsdp2"]
+"""Whether every process holds the whole model, and if not, who divides it."""
+LONGEST_WAIT = timedelta(days=7)
+"""A process may wait so long for the first one, which prepares data and reports alone. One that
+dies ends them all sooner: the launcher sees to it."""
+
+
+def open_accelerator() -> Accelerator:
+    """The accelerator of this process; under a launcher, all processes have to call it.
+
+    Weights stay float32 whatever the launcher's file says: `training.precision` decides.
+
+    Raises:
+        LaunchError: the processes cannot work together as they were launched.
+    """
+    handlers: list[Any] = [
+        # A batch may leave parameters unused, such as those that see images.
+        DistributedDataParallelKwargs(find_unused_parameters=True)
+    ]
+    if "LOCAL_RANK" in os.environ:
+        backend = None if torch.accelerator.is_available() else "gloo"
+        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=LONGEST_WAIT))
+    try:
+        accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers)
+    except ImportError as error:
+        raise LaunchError(f"{error}; or choose recipes/accelerate/fsdp2.yaml") from None
+    # Models are built and read whole, then divided; transformers would build them in parts.
+    unset_hf_deepspeed_config()
+    launched, found = num_processes(), accelerator.num_processes
+    alone = accelerator.distributed_type == DistributedType.NO
+    if launched != found or (launched > 1 and alone):
+        raise LaunchError(
+            f"{launched} processes were launched, and {1 if alone else found} can work together: "
+            "the launcher's file is for GPUs, and there is none; use recipes/accelerate/cpu.yaml"
+        )
+    return accelerator
+
+
+def place(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, where its process trains; one that processes divide among them stays where it is.
+
+    Raises:
+        LaunchError: the processes cannot work together as they were launched.
+    """
+    accelerator = open_accelerator()
+    if find_sharding(accelerator) == "none":
+        nn.Module.to(model, accelerator.device)
+    return model
+
+
+def find_sharding(accelerator: Accelerator) -> Sharding:
+    """How the processes divide a model.
+
+    Raises:
+        LaunchError: in a way that training does not support.
+    """
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return "zero"
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if not accelerator.is_fsdp2:
+            raise LaunchError("the launcher's file asks FSDP1; set fsdp_version: 2 in it")
+        return "fsdp2"
+    if accelerator.distributed_type == DistributedType.MEGATRON_LM:
+        raise LaunchError("Megatron-LM was asked for; use a file of recipes/accelerate")
+    return "none"
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """One micro-batch for one process."""
+
+    place: int
+    """Of the micro-batch in its step."""
+    batch: Batch
+    counts: bool
+    """False for one that only keeps step with the others, whose loss is not to be used."""
+
+
+def deal(batches: Sequence[Batch], *, index: int, num_processes: int) -> list[Dealt]:
+    """A process's micro-batches, as many as every other's: collectives inside a pass need that.
+
+    Where they do not divide evenly, the last in line compute the smallest once more for nothing.
+    """
+    if not batches:
+        return []
+    smallest = min(range(len(batches)), key=lambda place: batches[place].input_ids.numel())
+    places = range(index, -(-len(batches) // num_processes) * num_processes, num_processes)
+    return [
+        Dealt(place, batches[place], True)
+        if place < len(batches)
+        else Dealt(smallest, batches[smallest], False)
+        for place in places
+    ]
+
+
+def gather(accelerator: Accelerator, value: Any) -> list[Any]:
+    """The value of every process, in their order, on each of them."""
+    return gather_object([value]) if accelerator.num_processes > 1 else [value]
+
+
+def share(accelerator: Accelerator, value: Any) -> Any:
+    """The first process's value, on each of them."""
+    if accelerator.num_processes == 1:
+        return value
+    return broadcast_object_list([value], from_process=0)[0]

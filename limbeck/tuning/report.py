@@ -1,0 +1,239 @@
+"""What a search leaves: `report.html`, `trials.csv` and `winning.yaml`, from the study's trials.
+
+Left out: geometry (`plots.py`) and the wording (`tuning.html.jinja`).
+"""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from optuna.distributions import CategoricalDistribution
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from limbeck.contracts.artifacts import write_atomically
+from limbeck.contracts.recipe import PLAN, TUNE
+from limbeck.evaluation.report import charts, html, number_format
+from limbeck.evaluation.report.charts import Bilingual
+from limbeck.tuning import plots
+from limbeck.tuning.config import Tuning
+from limbeck.tuning.space import label
+from limbeck.tuning.study import Search, describe, find_best, fits, over
+
+MEASURES = ("kept_ratio", "kept_low", "kept_high", "accuracy", "log_likelihood", "parameters",
+            "mib", "latency_ms")  # fmt: skip
+FEWEST_TRIALS = 4
+"""Importances of fewer finished trials would be noise."""
+TITLES = {
+    "kept_accuracy": Bilingual("保留率（验证集）", "accuracy kept (validation)"),
+    "likelihood": Bilingual("验证对数似然", "validation log-likelihood"),
+}
+STATES = {
+    TrialState.COMPLETE: Bilingual("完成", "finished"),
+    TrialState.PRUNED: Bilingual("提前停止", "stopped early"),
+    TrialState.FAIL: Bilingual("失败", "failed"),
+}
+
+
+def write_report(found: Search) -> Path | None:
+    """Write the three files; the winning recipe's path, or None where no trial won."""
+    write_atomically(found.folder / "trials.csv", make_csv(found))
+    write_atomically(found.folder / "report.html", render(found))
+    path = found.folder / "winning.yaml"
+    if found.best is None:
+        path.unlink(missing_ok=True)
+        return None
+    write_atomically(path, make_recipe(found, found.best))
+    return path
+
+
+def make_table(found: Search, *, num_best: int = 5) -> Table:
+    """The best trials for a terminal."""
+    kept = found.tuning.metric == "kept_accuracy"
+    table = Table(title=f"{found.space.entry.name}: the best of {len(found.trials)} trials")
+    paths = list(found.space.distributions)
+    for name in ("trial", "kept" if kept else "log-likelihood", "parameters", "MiB", *paths):
+        table.add_column(name, justify="right")
+    done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
+    done.sort(key=lambda trial: (not fits(trial), -(trial.value or 0.0), trial.number))
+    for trial in done[:num_best]:
+        measured = trial.user_attrs["measured"]
+        table.add_row(
+            str(trial.number),
+            _bare(trial.value, found.tuning),
+            number_format.counted(measured["parameters"]),
+            f"{measured['mib']:.3g}" + ("" if fits(trial) else " (over)"),
+            *(plots.shorten(_write(trial.params[path])) for path in paths),
+        )
+    return table
+
+
+def make_csv(found: Search) -> str:
+    """One line a trial: its state, value, measures, settings and reason."""
+    paths = list(found.space.distributions)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["trial", "state", "within_budget", "value", *MEASURES, "seconds", *paths,
+                     "reason"])  # fmt: skip
+    for trial in found.trials:
+        measured = _measured(trial)
+        writer.writerow([
+            trial.number, STATES[trial.state].en, "yes" if fits(trial) else "no",
+            trial.value if trial.state == TrialState.COMPLETE else "",
+            *(measured.get(name, "") for name in MEASURES),
+            f"{_seconds(trial):.1f}", *(trial.params.get(path, "") for path in paths),
+            trial.user_attrs.get("reason", over(trial)),
+        ])  # fmt: skip
+    return file.getvalue()
+
+
+def make_recipe(found: Search, best: FrozenTrial) -> str:
+    """The whole recipe with the best trial's values, as `limbeck run` reads it."""
+    recipe = found.recipe
+    entries = recipe.entries | {found.space.entry.name: found.space.apply(best.params)}
+    data: dict[str, Any] = dict(entries)
+    if recipe.plan:
+        data[PLAN] = recipe.plan
+    data[TUNE] = recipe.tune
+    lines = [
+        f"# {recipe.path.name} with the settings of trial {best.number} in "
+        f"{found.space.entry.name}:",
+        *(f"#   {path}: {value}" for path, value in best.params.items()),
+        f"# {describe(best.value, found.tuning)} on validation records, "
+        f"the best of {len(found.trials)} trials.",
+    ]
+    text = yaml.safe_dump(
+        json.loads(json.dumps(data)), allow_unicode=True, sort_keys=False, width=100
+    )
+    return "\n".join(lines) + "\n\n" + text
+
+
+def find_importances(found: Search) -> dict[str, float]:
+    """The share of the values' variance that each setting explains; empty where too few tell.
+
+    By functional ANOVA over a random forest (Hutter et al. 2014,
+    https://proceedings.mlr.press/v32/hutter14.html).
+    """
+    done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
+    if len(done) < FEWEST_TRIALS or len({trial.value for trial in done}) < 2:
+        return {}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(done)
+    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+
+
+def render(found: Search) -> str:
+    """The page, which needs nothing else."""
+    environment = Environment(
+        loader=FileSystemLoader([Path(__file__).parent, Path(html.__file__).parent]),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
+    importances = find_importances(found)
+    return environment.get_template("tuning.html.jinja").render(
+        found=found, best=found.best, done=done, f=number_format, title=TITLES[found.tuning.metric],
+        rows=[_row(found, trial) for trial in found.trials],
+        paths=list(found.space.distributions),
+        counts={STATES[state]: sum(trial.state == state for trial in found.trials)
+                for state in STATES},
+        history=Markup(_history(found)) if len(done) > 1 else "",
+        parallel=Markup(_parallel(found, done)) if len(done) > 1 else "",
+        importances=Markup(plots.bars(importances)) if importances else "",
+        fewest=FEWEST_TRIALS,
+        show=lambda value: describe(value, found.tuning),
+    )  # fmt: skip
+
+
+def _row(found: Search, trial: FrozenTrial) -> dict[str, Any]:
+    measured = _measured(trial)
+    finished = trial.state == TrialState.COMPLETE
+    return {
+        "number": trial.number,
+        "state": STATES[trial.state],
+        "won": found.best is not None and trial.number == found.best.number,
+        "value": _bare(trial.value, found.tuning) if finished else number_format.MISSING,
+        "low": measured.get("kept_low"),
+        "high": measured.get("kept_high"),
+        "likelihood": measured.get("log_likelihood"),
+        "parameters": measured.get("parameters"),
+        "mib": measured.get("mib"),
+        "latency_ms": measured.get("latency_ms"),
+        "seconds": _seconds(trial),
+        "params": {path: _write(value) for path, value in trial.params.items()},
+        "reason": trial.user_attrs.get("reason", over(trial)),
+    }
+
+
+def _measured(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's figures; of one that was stopped, the likelihood where it was looked at last."""
+    looked = trial.intermediate_values
+    last = {"log_likelihood": looked[max(looked)]} if looked else {}
+    return last | trial.user_attrs.get("measured", {})
+
+
+def _bare(value: float | None, tuning: Tuning) -> str:
+    """A value as `describe` writes it, without its name."""
+    return describe(value, tuning).split()[-1]
+
+
+def _write(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else plots.shorten(str(value), most=60)
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    duration = trial.duration
+    return duration.total_seconds() if duration is not None else 0.0
+
+
+def _history(found: Search) -> str:
+    """Each finished trial's value, and the best within the budget so far."""
+    done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
+    values = [(float(trial.number), float(trial.value or 0.0)) for trial in done]
+    lead = []
+    for index, trial in enumerate(found.trials):
+        best = find_best(found.trials[: index + 1])
+        if best is not None and best.value is not None:
+            lead.append((float(trial.number), float(best.value)))
+    series = {"value": values} | ({"best so far" if lead else "": lead} if lead else {})
+    heights = [up for _, up in values]
+    kept = found.tuning.metric == "kept_accuracy"
+    x = charts.fit_axis(
+        [left for left, _ in values], title=Bilingual("试验", "trial"),
+        write=lambda value: f"{value:.0f}", limits=(-0.5, float("inf")),
+    )  # fmt: skip
+    y = charts.fit_axis(
+        heights, title=TITLES[found.tuning.metric],
+        write=lambda value: number_format.percent(value, digits=0) if kept else f"{value:.3g}",
+    )  # fmt: skip
+    return charts.lines(series, x=x, y=y)
+
+
+def _parallel(found: Search, done: list[FrozenTrial]) -> str:
+    """The settings and the value of every finished trial."""
+    values = [float(trial.value or 0.0) for trial in done]
+    low, high = min(values), max(values)
+    scales, columns = [], []
+    for item in found.space.dimensions:
+        title = Bilingual(item.path, plots.shorten(item.path, most=34))
+        column = [trial.params[item.path] for trial in done]
+        if isinstance(item.distribution, CategoricalDistribution):
+            labels = [label(value) for value in item.values]
+            scales.append(plots.Scale(title, plots.spread(labels)))
+        else:
+            first, last = item.ends()
+            is_log = bool(item.distribution.log)  # pyright: ignore[reportAttributeAccessIssue]
+            scales.append(plots.Scale(title, None, first, last, is_log))
+        columns.append(column)
+    scales.append(plots.Scale(TITLES[found.tuning.metric], None, low, high))
+    rows = [list(row) for row in zip(*columns, values, strict=True)]
+    shares = [(value - low) / (high - low) if high > low else 1.0 for value in values]
+    numbers = [trial.number for trial in done]
+    best = numbers.index(found.best.number) if found.best is not None else -1
+    return plots.parallel(rows, scales=scales, shares=shares, best=best)

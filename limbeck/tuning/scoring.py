@@ -1,0 +1,218 @@
+"""What a trial's student is worth and what it costs, measured as the report measures it.
+
+Left out: which trial is run next and which is stopped (`study.py`).
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from limbeck.contracts.artifacts import Artifact, read_artifact
+from limbeck.contracts.errors import ArtifactError, DataError, TuningError
+from limbeck.contracts.records import Question
+from limbeck.data.loading.batches import held_out_batches
+from limbeck.env.progress import track
+from limbeck.evaluation.answer_questions import Asked, answer_all, count_correct, make_batches
+from limbeck.evaluation.metrics import accuracy_ratio
+from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
+from limbeck.evaluation.validation_loss import measure_validation
+from limbeck.evaluation.validation_questions import read_held_out
+from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.vision.modeling import image_format
+from limbeck.runtimes import open_answerer
+from limbeck.sizing import size_model
+from limbeck.tuning.config import Tuning
+
+BATCH_QUESTIONS = 64
+PROFILE = ProfileConfig(questions=4, rounds=2, thread_counts=(1,))
+MIB = 2**20
+Number = int | float
+"""Spelt out, because run-time checks do not take an int for a float."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Measures students of one search on one corpus."""
+
+    tuning: Tuning
+    corpus: Path
+    questions: tuple[Question, ...]
+    """None where the likelihood decides."""
+    teacher: tuple[Asked, ...]
+    """The teacher's answers to them."""
+
+    def look(self, model: PreTrainedModel, config: Any, *, inputs: Mapping[str, Artifact]) -> float:
+        """Mean log-likelihood of the validation tokens; the model trains on as it was."""
+        start = inputs.get("student")
+        folder = start.path if start is not None else self.corpus / "tokenizer"
+        trained = model.training
+        batches = held_out_batches(
+            self.corpus, tokenizer=load_tokenizer(folder), config=config.batching,
+            image_format=image_format(model.config),
+        )  # fmt: skip
+        found = measure_validation(model, batches)
+        model.train(trained)
+        return read_likelihood(found, corpus=self.corpus)
+
+    def parameters(self, model: PreTrainedModel) -> int:
+        """The count that the report shows."""
+        return size_model(model.config, context_tokens=1).parameters
+
+    def measure(self, student: Artifact, *, state: Path) -> dict[str, Number]:
+        """Everything about a finished student; `value` is what the search maximises.
+
+        Raises:
+            CheckpointError: its time cannot be measured.
+        """
+        metrics = student.manifest.metrics
+        found = {"log_likelihood": read_likelihood(metrics, corpus=self.corpus)}
+        with keep_threads():
+            opener = functools.partial(open_answerer, student.path, num_threads=1)
+            size = opener().size()
+            found |= {"parameters": size.parameters, "mib": size.weight_bytes / MIB}
+            if self.questions:
+                asked = ask(student, self.questions, tuning=self.tuning, state=state)
+                found |= compare(asked, self.teacher)
+        if self.tuning.budget.max_latency_ms < float("inf"):
+            found["latency_ms"] = measure_latency(
+                student, questions=self.questions or self._any_questions(),
+                max_new_tokens=self.tuning.max_new_tokens,
+            )  # fmt: skip
+        kept = self.tuning.metric == "kept_accuracy"
+        return found | {"value": found["kept_ratio" if kept else "log_likelihood"]}
+
+    def _any_questions(self) -> tuple[Question, ...]:
+        return read_held_out(self.corpus, max_questions=PROFILE.questions)
+
+    def excess(self, found: Mapping[str, Number]) -> dict[str, Number]:
+        """How far above each bound, as a share of it; 0 or less keeps to it."""
+        budget = self.tuning.budget
+        bounds = {
+            "parameters": budget.max_parameters, "mib": budget.max_mib,
+            "latency_ms": budget.max_latency_ms,
+        }  # fmt: skip
+        return {
+            name: found[name] / bound - 1
+            for name, bound in bounds.items()
+            if bound < float("inf") and name in found
+        }
+
+
+def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) -> Scorer:
+    """A scorer with the teacher's answers, which are asked for once.
+
+    Raises:
+        DataError: nothing is held out, or the teacher knows none of it.
+        LeakError: what is held out stands elsewhere in the corpus.
+        TuningError: there is no teacher to ask.
+    """
+    corpus = inputs["corpus"].path
+    if tuning.metric == "likelihood":
+        return Scorer(tuning, corpus, (), ())
+    questions = read_held_out(corpus, max_questions=tuning.max_questions)
+    teacher = find_teacher(inputs)
+    with keep_threads():
+        answers = ask(teacher, questions, tuning=tuning, state=state)
+    if not any(item.correct for item in answers):
+        raise DataError(
+            f"the teacher answers none of {len(answers)} validation questions right, so no share "
+            "of its accuracy can be kept; train it longer, or set tune.metric: likelihood",
+            path=teacher.path,
+        )
+    return Scorer(tuning, corpus, questions, tuple(answers))
+
+
+def read_likelihood(metrics: Mapping[str, Any], *, corpus: Path) -> float:
+    """Mean log-likelihood in nats per validation token.
+
+    Raises:
+        DataError: nothing was held out.
+    """
+    if "validation_loss" not in metrics:
+        raise DataError(
+            "the entry's batching selects no record here, so trials cannot be compared; hold some "
+            "out with splits.validation_ratio",
+            path=corpus / "records" / "validation.jsonl",
+        )
+    return -metrics["validation_loss"]
+
+
+def find_teacher(inputs: Mapping[str, Artifact]) -> Artifact:
+    """The checkpoint that teaches, or whose signals do.
+
+    Raises:
+        TuningError: there is none to ask.
+    """
+    teacher = inputs.get("teacher")
+    found = "there is none"
+    if teacher is not None and teacher.manifest.kind == "signals":
+        parents = teacher.manifest.parents.get("teacher", ())
+        found = f"{teacher.path} holds signals that do not say whose they are"
+        try:
+            teacher = read_artifact(Path(parents[0].path)) if parents else None
+        except ArtifactError as error:
+            teacher, found = None, f"that of the signals {teacher.path} cannot be found: {error}"
+    if teacher is not None and teacher.manifest.kind != "checkpoint":
+        found = f"{teacher.path} is a {teacher.manifest.kind}"
+        teacher = None
+    if teacher is None:
+        raise TuningError(f"kept_accuracy asks the teacher, yet {found}; set `metric: likelihood`")
+    return teacher
+
+
+def ask(
+    model: Artifact, questions: tuple[Question, ...], *, tuning: Tuning, state: Path
+) -> list[Asked]:
+    """A model's judged answers; those in `state` are not asked again."""
+    batches = make_batches(questions, batch_questions=BATCH_QUESTIONS)
+    state.mkdir(parents=True, exist_ok=True)
+    with track(f"answer {model.name}", total=len(questions), unit="question") as advance:
+        return answer_all(
+            open_answerer=functools.partial(open_answerer, model.path, num_threads=1),
+            batches=batches, max_new_tokens=tuning.max_new_tokens, advance=advance,
+            state=state / f"{model.name}.{model.manifest.content_hash[:12]}.jsonl",
+        )  # fmt: skip
+
+
+def compare(asked: list[Asked], teacher: tuple[Asked, ...]) -> dict[str, Number]:
+    """Accuracy, and what of the teacher's is kept, with its 95 % interval."""
+    assert [item.id for item in asked] == [item.id for item in teacher]
+    kept = accuracy_ratio(
+        correct=np.array([item.correct for item in asked], dtype=bool),
+        reference=np.array([item.correct for item in teacher], dtype=bool),
+        groups=[item.cluster for item in asked],
+    )
+    assert kept is not None
+    return {
+        "accuracy": count_correct(asked).value, "kept_ratio": kept.value, "kept_low": kept.low,
+        "kept_high": kept.high,
+    }  # fmt: skip
+
+
+def measure_latency(
+    student: Artifact, *, questions: tuple[Question, ...], max_new_tokens: int
+) -> float:
+    """Median milliseconds of an answer on one thread, in a process of its own."""
+    opener = functools.partial(open_answerer, student.path, num_threads=1)
+    asked = [item.question for item in questions]
+    with profiling(
+        {student.name: {1: opener}}, questions=asked, config=PROFILE, max_new_tokens=max_new_tokens
+    ) as measure:
+        return 1000 * measure()[student.name].latency(1)["p50"]
+
+
+@contextmanager
+def keep_threads() -> Iterator[None]:
+    """Answering sets torch's threads; the training after it has its own again."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

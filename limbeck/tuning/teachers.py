@@ -1,0 +1,73 @@
+"""What the teachers of a tuned entry can give, told before anything runs.
+
+Left out: the space that is made of it (`space.py`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.contracts.artifacts import MANIFEST, Kind, read_manifest
+from limbeck.distillation.signals.manifest import read_description
+from limbeck.distillation.signals.top_k_float import Plain
+from limbeck.pipeline.check import Entry, is_folder
+from limbeck.tuning.config import Choices, Range
+
+HEATS = Range(low=1.5, high=3.0)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """One teacher: an entry of the recipe, a folder, or a model of the hub."""
+
+    kind: Kind
+    targets: Any = None
+    """What signals keep of each position."""
+
+
+def find_teachers(entry: Entry, entries: Mapping[str, Entry]) -> tuple[Taught, ...]:
+    """The teachers that an entry names, in order.
+
+    Raises:
+        ArtifactError: one is a damaged folder.
+    """
+    names = [item.target for item in entry.references if item.field == "teacher"]
+    return tuple(_find(name, entries) for name in names)
+
+
+def _find(name: str, entries: Mapping[str, Entry]) -> Taught:
+    if name in entries:
+        config: Any = entries[name].config
+        return Taught(config.make, getattr(config, "targets", None))
+    folder = Path(name)
+    if not is_folder(name) or not (folder / MANIFEST).is_file():
+        return Taught("checkpoint")
+    kind = read_manifest(folder).kind
+    return Taught(kind, read_description(folder).targets if kind == "signals" else None)
+
+
+def find_temperatures(teachers: Sequence[Taught]) -> Range | Choices | None:
+    """The temperatures that all teachers can be read at; None where that is one at most.
+
+    A server's labels hold for temperature 1 alone, plain signals for those that were recorded.
+    """
+    if any(item.kind == "corpus" for item in teachers):
+        return None
+    recorded = list(_find_recorded(teachers))
+    if not recorded:
+        return HEATS
+    heats = [heat for heat in recorded[0] if all(heat in others for others in recorded)]
+    return Choices(choices=tuple(heats)) if len(heats) > 1 else None
+
+
+def _find_recorded(teachers: Sequence[Taught]) -> Iterator[tuple[float, ...]]:
+    """The temperatures of each teacher that has some only, each of them once."""
+    for item in teachers:
+        if isinstance(item.targets, Plain):
+            yield tuple(dict.fromkeys(item.targets.temperatures))
+
+
+def shows_layers(teachers: Sequence[Taught]) -> bool:
+    """Whether layers can be matched by name: with one live teacher."""
+    return [item.kind for item in teachers] == ["checkpoint"]

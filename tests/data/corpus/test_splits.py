@@ -1,0 +1,62 @@
+import pytest
+
+from limbeck.contracts.errors import LeakError
+from limbeck.contracts.records import Question, Record
+from limbeck.data.corpus.splits import SplitConfig, check_leaks, split
+
+CONFIG = SplitConfig(validation_ratio=0.2, test_ratio=0.2)
+
+
+def make(index, *, group, question=None):
+    return Record(str(index), question or f"问题{index}", "回答", group, "s")
+
+
+def test_a_group_stands_in_one_split_and_nothing_is_lost():
+    records = [make(index, group=f"g{index % 40}") for index in range(400)]
+    splits = split(records, config=CONFIG, seed=0)
+    assert sorted(r.id for part in splits.values() for r in part) == sorted(r.id for r in records)
+    homes = {}
+    for name, part in splits.items():
+        for record in part:
+            assert homes.setdefault(record.group, name) == name
+    assert all(splits.values())
+
+
+def test_groups_that_ask_the_same_are_one():
+    records = [
+        make(i, group=f"g{i}", question=f"同一个问题{i // 4}？" + " " * (i % 3)) for i in range(200)
+    ]
+    splits = split(records, config=CONFIG, seed=0)
+    check_leaks(splits["train"], held_out=[*splits["validation"], *splits["test"]], questions=[])
+
+
+def test_order_and_company_do_not_move_a_group():
+    records = [make(index, group=f"g{index}") for index in range(100)]
+    first = {r.id for r in split(records, config=CONFIG, seed=3)["test"]}
+    second = {r.id for r in split(records[::-1][:50], config=CONFIG, seed=3)["test"]}
+    assert second == {id for id in first if int(id) >= 50}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        Question("q", "recall", "高血压 有哪些症状?", ("头晕",), "list", group="other"),
+        Question("q", "triage", "完全不同的说法", ("内科",), "single", group="triage|咳嗽|发热"),
+    ],
+)
+def test_the_leak_check_fires_on_questions(question):
+    train = [
+        make(1, group="高血压|symptoms|0", question="高血压有哪些症状？"),
+        make(2, group="triage|咳嗽|发热", question="我咳嗽、发热，看什么科？"),
+    ]
+    with pytest.raises(LeakError, match="share"):
+        check_leaks(train, held_out=[], questions=[question])
+
+
+def test_the_leak_check_fires_on_held_out_records_but_not_on_plain_text():
+    train = [make(1, group="a", question="头痛怎么办？"), Record("2", "", "陈述", "b", "s")]
+    check_leaks(train, held_out=[Record("3", "", "陈述", "c", "s")], questions=[])
+    with pytest.raises(LeakError):
+        check_leaks(train, held_out=[make(4, group="d", question="头痛怎么办")], questions=[])
+    with pytest.raises(LeakError):
+        check_leaks(train, held_out=[make(5, group="a", question="别的")], questions=[])

@@ -1,0 +1,106 @@
+"""Each detector: a case where it speaks, and one where it does not."""
+
+import math
+
+import pytest
+import torch
+
+from limbeck.distillation.diagnostics import checks
+from limbeck.distillation.softening import log_probabilities
+from limbeck.models.targets import Projected, Sampled, Top, Whole
+
+
+@pytest.mark.parametrize(
+    ("share", "weight", "word"),
+    [(0.01, 0.5, "raise"), (0.995, 0.5, "lower"), (0.5, 0.5, None), (1.0, 1.0, None)],
+)
+def test_share(share, weight, word):
+    found = checks.judge_share(share, weight=weight)
+    assert found is None if word is None else word in found
+
+
+def test_temperature_has_an_effect_where_the_teacher_doubts():
+    torch.manual_seed(0)
+    for scale, speaks in ((2.0, False), (1e4, True)):
+        said = Whole(torch.randn(5, 20) * scale)
+        soft, plain = (
+            log_probabilities(said, vocab=20, temperature=t, tail_temperature=2.0)
+            for t in (2.0, 1.0)
+        )
+        found = checks.judge_temperature(soft=soft, plain=plain, temperature=2.0)
+        assert (found is not None) == speaks
+    assert checks.judge_temperature(soft=plain, plain=plain, temperature=1.0)
+
+
+def test_top_tokens_and_even_others_are_the_whole():
+    logits = torch.tensor([[3.0, 1.0, -1.0, -1.0, -1.0]])
+    tail = (logits[:, 2:] / 2).logsumexp(dim=-1)
+    top = Top(logits[:, :2], torch.tensor([[0, 1]]), tail)
+    for temperature in (1.0, 2.0):
+        one, other = (
+            log_probabilities(said, vocab=5, temperature=temperature, tail_temperature=2.0)
+            for said in (top, Whole(logits))
+        )
+        torch.testing.assert_close(one, other)
+
+
+def test_a_teacher_that_expects_other_words_shows():
+    logs = (torch.eye(50) * 12).log_softmax(dim=-1)
+    for labels, speaks in ((torch.arange(50), False), (torch.arange(50).roll(1), True)):
+        agreed, ce = checks.agreement(logs, labels=labels)
+        assert (checks.judge_agreement(agreed=agreed, ce=ce, vocab=50) is not None) == speaks
+
+
+@pytest.mark.parametrize(
+    ("ratio", "fresh", "speaks"),
+    [(1.0, True, False), (1.5, True, True), (0.3, False, False), (0.95, False, True)],
+)
+def test_first_loss(ratio, fresh, speaks):
+    found = checks.judge_start(ratio * math.log(100), vocab=100, fresh=fresh)
+    assert (found is not None) == speaks
+
+
+@pytest.mark.parametrize(
+    ("rows", "teacher", "word"),
+    [(90, 100, "rows for"), (100, 99, "teacher knows"), (200, 100, "shrink"), (101, 100, None)],
+)
+def test_vocabulary(rows, teacher, word):
+    found = checks.judge_vocabulary(student_rows=rows, teacher_tokens=teacher, tokenizer_tokens=100)
+    assert found is None if word is None else word in found
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "speaks"),
+    [("a" * 30, "abc" * 10, True), ("abc" * 10, "abc" * 10, False), ("a" * 30, "a" * 30, False),
+     ("a" * 5, "abcde", False)],
+)  # fmt: skip
+def test_majority(answers, labels, speaks):
+    assert (checks.judge_majority(answers, labels=labels) is not None) == speaks
+
+
+def test_states_and_drawn_tokens_are_the_whole():
+    generator = torch.Generator().manual_seed(0)
+    states, head = torch.randn(3, 4, generator=generator), torch.randn(12, 4, generator=generator)
+    logits = states @ head.T
+    logs = (logits / 2).log_softmax(dim=-1)
+    # All tokens were drawn, one of them twice, and a place is empty.
+    ids = torch.cat([torch.arange(12), torch.tensor([5, 0])]).expand(3, -1)
+    weights = torch.ones(3, 14)
+    weights[:, -1] = 0
+    drawn = Sampled(ids, weights, logs.gather(1, ids) * weights)
+    for temperature in (1.0, 2.0):
+        wanted = (logits[:, :10] / temperature).log_softmax(dim=-1)
+        projected = log_probabilities(
+            Projected(states, head), vocab=10, temperature=temperature, tail_temperature=2.0
+        )
+        assert torch.allclose(projected, wanted, atol=1e-5)
+        found = log_probabilities(drawn, vocab=12, temperature=temperature, tail_temperature=2.0)
+        assert torch.allclose(found, (logits / temperature).log_softmax(dim=-1), atol=1e-4)
+
+
+def test_tokens_that_were_not_drawn_share_the_rest():
+    logs = torch.tensor([[0.5, 0.3]]).log()
+    said = Sampled(torch.tensor([[3, 1]]), torch.full((1, 2), 0.5), logs)
+    found = log_probabilities(said, vocab=6, temperature=1.0, tail_temperature=1.0)
+    wanted = torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]])
+    assert torch.allclose(found.exp(), wanted, atol=1e-6)

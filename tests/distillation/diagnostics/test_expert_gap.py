@@ -1,0 +1,41 @@
+"""What a student missed: by expert it adds up to the whole, and nothing is missed of oneself."""
+
+import pytest
+import torch
+
+from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
+from limbeck.models.batch import find_keep, pad_rows
+from limbeck.models.forward import KeptForward
+
+BATCHES = [
+    pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0, places=[0])
+    for row in ([5, 6, 7, 8, 9], [10, 11, 12])
+]
+
+
+def test_experts_add_up_to_the_plain_mean(moe, dense):
+    found = measure_misses(dense, moe, BATCHES, vocab=40)
+    assert [sum(counts) for counts in found["tokens"]] == [6, 6]
+    total, firsts = 0.0, []
+    with torch.no_grad():
+        for batch in BATCHES:
+            keep = find_keep(batch.labels)
+            theirs = KeptForward(moe)(batch.input_ids, keep)
+            p = theirs.logits[:, :40].double().log_softmax(-1)
+            q = KeptForward(dense)(batch.input_ids, keep).logits[:, :40].double().log_softmax(-1)
+            total += float((p.exp() * (p - q)).sum())
+            firsts.append(theirs.routing[1].picked[keep.reshape(-1), 0])
+    assert found["kl"] == pytest.approx(total / 6, rel=1e-4)
+    for kls, counts in zip(found["layers"], found["tokens"], strict=True):
+        summed = sum(kl * count for kl, count in zip(kls, counts, strict=True))
+        assert summed == pytest.approx(total, rel=1e-4)
+    assert found["tokens"][1] == torch.bincount(torch.cat(firsts), minlength=8).tolist()
+    most = find_most_missed(found)
+    assert found["layers"][most["layer"] - 1][most["expert"]] == most["kl"]
+    assert not moe.model.layers[0].mlp.gate._forward_hooks
+
+
+def test_nothing_is_missed_of_oneself_or_of_a_dense_teacher(moe, dense):
+    assert measure_misses(moe, moe, BATCHES, vocab=40)["kl"] == pytest.approx(0, abs=1e-6)
+    assert measure_misses(moe, dense, BATCHES, vocab=40) == {}
+    assert measure_misses(dense, moe, [], vocab=40) == {}

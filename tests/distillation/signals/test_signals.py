@@ -1,0 +1,127 @@
+"""Recorded signals against the live teacher, and what refuses to be mixed up."""
+
+import json
+
+import pytest
+import torch
+
+from limbeck.contracts.artifacts import Artifact, Work, read_artifact
+from limbeck.contracts.errors import ArtifactError
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.distillation.features.layer_mapping import settle
+from limbeck.distillation.features.matching import Matching
+from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.signals import LiveTeacher, open_teacher
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.models.targets import Needs, Top, Whole
+from limbeck.stages import record
+from tests.support.forward_kl import forward_kl, forward_kl_with_tail
+
+BATCHING = BatchingConfig(batch_records=3, accumulation_steps=1)
+
+
+def as_artifact(folder, kind) -> Artifact:
+    (folder / "manifest.json").write_text(
+        json.dumps(
+            {"name": folder.name, "kind": kind, "stage": "", "key": "", "content_hash": "1",
+             "parents": {}, "sources": {}, "recipe": {}, "versions": {}, "files": {},
+             "metrics": {}, "seconds": 0}
+        )
+    )  # fmt: skip
+    return read_artifact(folder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, corpus, moe_config, tokenizer):
+    """A teacher's folder, the corpus, and its signals with most tokens kept."""
+    root = tmp_path_factory.mktemp("signals")
+    teacher = moe_config.build(tokenizer=tokenizer, seed=0).eval()
+    save_checkpoint(teacher, tokenizer=tokenizer, folder=root / "teacher")
+    inputs = {
+        "teacher": (as_artifact(root / "teacher", "checkpoint"),),
+        "corpus": (as_artifact(corpus, "corpus"),),
+    }
+    config = record.Config(
+        stage="record", teacher="teacher", corpus="corpus", top=12, temperatures=(1.0, 2.0),
+        layers=(1, 2), batching=BATCHING, shard_records=3,
+    )  # fmt: skip
+    (root / "signals").mkdir()
+    metrics = record.run(config, work=Work("signals", root / "signals", root / "state", inputs))
+    return teacher, inputs, as_artifact(root / "signals", "signals"), metrics
+
+
+def batch_of(corpus, tokenizer):
+    batches = Batches(corpus, tokenizer=tokenizer, config=BATCHING)
+    return batches, batches.batch([6, 1, 4])
+
+
+def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
+    teacher, inputs, signals, metrics = made
+    batches, batch = batch_of(corpus, tokenizer)
+    live = LiveTeacher(teacher, layers=(1, 2), vocab=len(tokenizer))(batch)
+    stored = open_teacher(
+        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0, (1, 2))
+    )
+    assert stored is not None
+    targets = stored(batch)
+    said = targets.said
+    assert isinstance(said, Top) and isinstance(live.said, Whole)
+    top = live.said.logits.topk(12, dim=-1)
+    assert torch.equal(said.ids, top.indices)
+    expected = top.values - top.values[:, :1]
+    torch.testing.assert_close(said.logits, expected, atol=5e-3, rtol=5e-3)
+    for ours, theirs in zip(targets.hidden, live.hidden, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, atol=5e-3, rtol=5e-3)
+    assert metrics["positions"] == sum(
+        int((batches.batch([row]).labels[:, 1:] != -100).sum()) for row in range(len(batches))
+    )
+
+
+def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, corpus, tokenizer):
+    teacher, inputs, signals, _ = made
+    _, batch = batch_of(corpus, tokenizer)
+    live = LiveTeacher(teacher, layers=(), vocab=len(tokenizer))(batch)
+    stored = open_teacher(
+        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
+    )
+    assert stored is not None
+    said = stored(batch).said
+    assert isinstance(said, Top) and isinstance(live.said, Whole)
+    logits = live.said.logits
+    same = forward_kl_with_tail(
+        student_logits=logits, top_logits=said.logits, top_ids=said.ids, tail=said.tail,
+        temperature=2.0,
+    )  # fmt: skip
+    other = forward_kl(
+        student_logits=torch.zeros_like(logits), teacher_logits=logits, temperature=2.0
+    )
+    assert abs(same.item()) < 1e-3 * other.item()
+
+
+@pytest.mark.parametrize(
+    ("needs", "batching", "message"),
+    [
+        (Needs(3.0), BATCHING, "temperature"),
+        (Needs(2.0, (7,)), BATCHING, "layer"),
+        (Needs(2.0), BATCHING.replace(max_tokens=9), "max_tokens"),
+        (Needs(2.0), BATCHING.replace(loss_on="all"), "loss_on"),
+    ],
+)
+def test_signals_of_other_settings_are_refused(made, needs, batching, message):
+    _, inputs, signals, _ = made
+    with pytest.raises(ArtifactError, match=message):
+        open_teacher([signals], corpus=inputs["corpus"][0], batching=batching, needs=needs)
+
+
+def test_layers_by_name_are_over_what_was_recorded_and_attention_is_refused(made, dense):
+    _, inputs, signals, _ = made
+    teacher = open_teacher(
+        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
+    )
+    assert teacher is not None and teacher.known == (1, 2)
+    (last,) = settle([Matching(layers="last")], model=dense, teacher=teacher)
+    assert (last.student_layer, last.teacher_layer) == (2, 2)
+    attention = Matching(what="attention", measure="kl", layers="last")
+    config = SoftTarget(kind="soft_target", matching=(attention,))
+    with pytest.raises(ArtifactError, match="no attention and no values"):
+        config.build(model=dense, teacher=teacher)

@@ -1,0 +1,71 @@
+"""Charts and what feeds them: axes, damaged curve files, numbers as people read them."""
+
+import json
+import math
+import xml.etree.ElementTree
+
+import pytest
+
+from limbeck.contracts.errors import ArtifactError
+from limbeck.evaluation.report import number_format
+from limbeck.evaluation.report.charts import Bilingual, Point, fit_axis, lines, scatter, strips
+from limbeck.evaluation.report.lineage import _read_history, _read_layers
+
+TITLE = Bilingual("步 <1>", "step <1>")
+
+
+def axis(values, scale="linear"):
+    return fit_axis(values, title=TITLE, write=lambda value: f"{value:g}", scale=scale)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [5.0], [0.0], [0.8, 0.81], [1e-6, 3e-6]])
+def test_an_axis_holds_its_values_and_has_few_ticks(values):
+    found = axis(values)
+    assert all(0 <= found.share(value) <= 1 for value in values)
+    assert 1 <= len(found.ticks()) <= 8
+
+
+@pytest.mark.parametrize("values", [[1.0, 1e6], [3.0], [2.0, 2.2], [1e5, 4e7]])
+def test_a_log_axis_holds_its_values_and_has_few_ticks(values):
+    found = axis(values, "log")
+    assert all(0 <= found.share(value) <= 1 for value in values)
+    assert len(found.ticks()) <= 8
+
+
+def test_charts_are_well_formed_and_escape_names():
+    points = [
+        Point(Bilingual("a<b", "a<b"), 10.0 * index, 0.8, 0.7, 0.9, index) for index in (1, 2, 3)
+    ]
+    points.append(Point(TITLE, 40.0, 0.9, 0.9, 0.9, 0, is_reference=True))
+    svgs = [
+        scatter(points, x=axis([10.0, 40.0], "log"), y=axis([0.7, 0.9])),
+        lines({"loss": [(0.0, 2.0), (9.0, 1.0)]}, x=axis([0.0, 9.0]), y=axis([1.0, 2.0])),
+        strips({"0": [1, 0, 3], "<": [0, 0, 0]}, labels={"0": TITLE}),
+    ]
+    for svg in svgs:
+        xml.etree.ElementTree.fromstring(svg)
+
+
+def test_damaged_curves_and_loads_are_named(tmp_path):
+    assert _read_history(tmp_path) == ()
+    assert _read_layers(tmp_path / "routing.json") == {}
+    for text in ("{", "{}", json.dumps([{"step": 1}])):
+        (tmp_path / "history.json").write_text(text)
+        with pytest.raises(ArtifactError, match=r"history\.json"):
+            _read_history(tmp_path)
+    for text in ("[", "[]", json.dumps({"layer": 1})):
+        (tmp_path / "routing.json").write_text(text)
+        with pytest.raises(ArtifactError, match=r"routing\.json"):
+            _read_layers(tmp_path / "routing.json")
+
+
+def test_numbers_as_people_read_them():
+    assert number_format.percent(0.9821) == "98.2 %"
+    assert number_format.percent(None) == number_format.MISSING
+    assert number_format.byte_count(8_700_000_000) == "8.7 GB"
+    assert number_format.byte_count(480_000_000) == "480 MB"
+    assert number_format.byte_count(12) == "12 B"
+    assert number_format.counted(10_240_000) == "10.2 M"
+    assert number_format.duration(0.0451) == "45.1 ms"
+    assert number_format.times(18.04) == "18.0x"
+    assert number_format.times_range({"low": 1.0, "high": math.pi}) == "1.0–3.1"

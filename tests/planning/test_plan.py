@@ -1,0 +1,213 @@
+"""`limbeck plan`: the reference's size in seconds, what fits, and how wrong plans are refused."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from limbeck.cli.main import app
+from limbeck.distillation.losses.chunked import CHUNK_BYTES
+from limbeck.models.moe.fusion import AttentionFusion
+from limbeck.planning.tables import span
+from limbeck.sizing.memory import LAYOUTS
+from tests.support import tiny_recipe
+
+REFERENCE = tiny_recipe.ROOT / "recipes" / "reference-size.yaml"
+MOST_SECONDS, MOST_BYTES = 10, 2 * 10**9
+
+
+@pytest.fixture
+def invoke(monkeypatch, tmp_path):
+    monkeypatch.chdir(tiny_recipe.ROOT)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def invoke(*arguments, code=0):
+        command = ["plan", *map(str, arguments), "--runs", str(tmp_path)]
+        result = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The plan of the reference's size, made by a process of its own; its seconds and bytes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "limbeck.cli", "plan", str(REFERENCE), "--json"],
+        cwd=tiny_recipe.ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time: a busy machine's clock would measure its neighbours.
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return json.loads(done.stdout), seconds, after.ru_maxrss * 1024
+
+
+def test_the_references_size_is_planned_in_seconds_and_little_memory(reference):
+    _, seconds, peak_bytes = reference
+    assert seconds < MOST_SECONDS
+    # The largest of all children so far, so at least this one's.
+    assert peak_bytes < MOST_BYTES
+
+
+def test_the_references_figures(reference):
+    planned, _, _ = reference
+    rows = {row["name"]: row for row in planned["rows"]}
+    teacher, student = rows["teacher"], rows["student"]
+    assert teacher["expert_parameters"] / 128 == pytest.approx(12e9, rel=0.01)
+    assert teacher["skipped_expert_ratio"] > 0.95
+    assert student["parameters"] == pytest.approx(6e9, rel=0.05)
+    assert rows["phone"]["parameters"] == pytest.approx(3e9, rel=0.05)
+    assert rows["base"]["training_tokens"] == pytest.approx(400e9, rel=1e-4)
+    assert teacher["training_tokens"] == pytest.approx(50e9, rel=1e-4)
+    by_layout = teacher["training"]["by_layout"]
+    assert list(by_layout) == list(LAYOUTS)
+    assert teacher["training"]["fit"] is None
+    assert "does not fit 2 x A100-40GB" in teacher["training"]["verdict"]
+    assert "expert parallelism" in teacher["training"]["verdict"]
+    assert teacher["training"]["needed"]["tokens_per_second"] > 0
+    assert "does not fit 1 x T4-16GB" in teacher["inference"]["verdict"]
+    assert student["training"]["fit"]["changes"]
+    assert "int8" in student["inference"]["fitting"]
+    assert student["size_targets"]["edge"]["number_format"] == "int2"
+    assert rows["phone"]["size_targets"]["mobile"]["number_format"] == "ternary"
+    assert rows["phone"]["size_targets"]["mobile"]["kept_ratio"] < 0.8
+
+
+def test_the_logits_of_a_fused_loss_are_those_of_a_chunk(reference, invoke):
+    def find(planned):
+        rows = [row for row in planned["rows"] if "training" in row]
+        return {row["name"]: row["training"]["workload"]["chunk_bytes"] for row in rows}
+
+    chunked = {"student", "pruned", "healed", "phone"}
+    assert find(reference[0]) == {
+        name: CHUNK_BYTES if name in chunked else 0
+        for name in ("base", "teacher", "student", "pruned", "healed", "int8", "phone")
+    }
+    small = "student.objective={kind: soft_target, fused: %s}"
+    for fused, wanted in (("auto", 0), ("always", CHUNK_BYTES), ("never", 0)):
+        found = find(
+            json.loads(invoke(tiny_recipe.RECIPE, "--json", "--set", small % fused).stdout)
+        )
+        assert found["student"] == wanted
+
+
+def test_the_references_fusion_is_counted(reference):
+    planned, _, _ = reference
+    recipe = yaml.safe_load(REFERENCE.read_text(encoding="utf-8"))
+    model = recipe["base"]["model"]
+    fusion = AttentionFusion(
+        hidden=model["hidden"], num_heads=model["fusion_heads"], rank=model["fusion_rank"]
+    )
+    added = model["num_layers"] * sum(item.numel() for item in fusion.parameters())
+    base = next(row for row in planned["rows"] if row["name"] == "base")
+    experts = base["expert_parameters"]
+    hidden, layers = model["hidden"], model["num_layers"]
+    heads = (2 * model["num_heads"] + 2 * model["num_key_value_heads"]) * model["head_width"]
+    norms = layers * (2 * hidden + 2 * model["head_width"]) + hidden
+    gates = layers * model["num_experts"] * hidden
+    attention = layers * hidden * heads
+    assert base["parameters"] == (
+        experts + added + gates + attention + norms + base["embedding_parameters"]
+    )
+
+
+@pytest.mark.parametrize("path", [tiny_recipe.RECIPE, REFERENCE], ids=lambda path: path.stem)
+def test_tables_fit_a_terminal_of_100_columns(invoke, path):
+    text = invoke(path).output
+    assert max(map(len, text.splitlines())) <= 100
+    for part in ("训练显存", "推理", "体积目标", "ZeRO-3", "FSDP2", "A100-40GB", "T4-16GB"):
+        assert part in text
+    assert "…" not in text
+
+
+def test_a_small_recipe_fits_the_references_cards_as_it_is(invoke):
+    planned = json.loads(invoke(tiny_recipe.RECIPE, "--json").stdout)
+    for row in planned["rows"]:
+        if "training" in row:
+            assert row["training"]["fit"]["changes"] == []
+        if "inference" in row:
+            assert "float32" in row["inference"]["fitting"]
+
+
+def test_cards_are_stated_like_any_field(invoke):
+    text = invoke(
+        REFERENCE, "--set", "plan.training.gpu=H200-141GB", "--set", "plan.training.count=1024",
+        "--set", "plan.inference={gpu: H200-141GB, count: 8}",
+    ).output  # fmt: skip
+    assert "1024 x H200-141GB" in text
+    assert "8 x H200-141GB" in text
+    text = invoke(tiny_recipe.RECIPE, "--set", "plan.vocab=777").output
+    assert "777 tokens in the vocabulary" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("plan.training.gpu=A100", "plan.training.gpu: unknown GPU 'A100': did you mean"),
+        ("plan.training={gpu: A100-40GB, count: 0}", "plan.training.count"),
+        ("plan.inferense.gpu=L4-24GB", "unknown key 'inferense'"),
+        ("plan=3", "expected entry.field=value"),
+    ],
+)
+def test_wrong_plans_are_refused(invoke, override, message):
+    text = invoke(tiny_recipe.RECIPE, "--set", override, code=1).stderr
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_a_plan_in_a_recipe_is_no_entry(invoke, tmp_path):
+    value = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
+    path = tmp_path / "stated.yaml"
+    path.write_text(
+        yaml.safe_dump({"plan": {"training": {"gpu": "L4-24G"}}, **value}, sort_keys=False)
+    )
+    text = invoke(path, code=1).stderr
+    assert "line 3: plan.training.gpu: unknown GPU 'L4-24G': did you mean 'L4-24GB'?" in text
+    path.write_text(yaml.safe_dump({"plan": [1], **value}))
+    assert "plan: expected a mapping, found [1]" in invoke(path, code=1).stderr
+
+
+def test_a_mixture_cannot_be_planned_to_be_pruned(invoke, tmp_path):
+    text = invoke(tiny_recipe.RECIPE, "--set", "pruned.checkpoint=teacher", code=1).stderr
+    assert "CheckpointError" in text
+    assert "intermediate_size" in text
+
+
+def test_a_model_that_cannot_be_sized(invoke, tmp_path):
+    path = tmp_path / "other.yaml"
+    value = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
+    value["student"] |= {"student": "org/unknown"}
+    value["student"].pop("inherit", None)
+    path.write_text(yaml.safe_dump(value))
+    text = invoke(path, code=1).stderr
+    assert "CheckpointError" in text
+    assert "cannot be read, so it cannot be sized" in text
+
+
+def test_spans_change_their_unit():
+    assert [span(seconds) for seconds in (1.5, 200.0, 8000.0, 10**6, 10**9, 10**13)] == [
+        "1.5 s", "3.33 min", "2.22 h", "11.6 days", "31.7 years", "316,881 years",
+    ]  # fmt: skip
+
+
+def test_every_live_teacher_is_counted(invoke, tmp_path):
+    recipe = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
+    entries = {name: recipe[name] for name in ("corpus", "pretrained", "teacher", "student")}
+    entries["student"]["objective"] = {"kind": "soft_target"}
+    found = []
+    for teacher in ("teacher", ["pretrained", "teacher"]):
+        entries["student"]["teacher"] = teacher
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(entries, sort_keys=False))
+        rows = json.loads(invoke(path, "--json").stdout)["rows"]
+        student = next(row for row in rows if row["name"] == "student")
+        found.append(student["training"]["workload"]["frozen_bytes"])
+    assert found[1] == 2 * found[0] > 0

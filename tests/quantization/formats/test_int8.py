@@ -1,0 +1,279 @@
+"""INT8: what training sees is what runs, what runs is what is stored."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
+from limbeck.quantization import SCHEMES
+from limbeck.quantization.formats.int8 import (
+    LEVELS,
+    Int8Embedding,
+    Int8Linear,
+    absmax_scales,
+    is_int8,
+    load_int8,
+    multiply_in_float32,
+    multiply_integers,
+    save_int8,
+)
+from limbeck.quantization.layers import fake_quantize, fake_quantized_linear
+
+SIZES = {
+    "vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "initializer_range": 0.3,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+IDS = torch.arange(22).view(2, 11)
+
+
+def qwen3(**changes):
+    torch.manual_seed(0)
+    return Qwen3ForCausalLM(Qwen3Config(**{**SIZES, "tie_word_embeddings": True, **changes})).eval()
+
+
+def llama():
+    torch.manual_seed(0)
+    sizes = {**SIZES, "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}
+    model = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    return model
+
+
+def moe():
+    torch.manual_seed(0)
+    sizes = {key: value for key, value in SIZES.items() if key != "intermediate_size"}
+    return LimbeckMoeForCausalLM(
+        LimbeckMoeConfig(**sizes, num_experts=4, moe_intermediate_size=16)
+    ).eval()
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def scheme(**fields):
+    return resolve(SCHEMES, "int8", what="scheme")(kind="int8", **fields)
+
+
+@pytest.mark.parametrize("make", [qwen3, llama, moe])
+@pytest.mark.parametrize("embeddings", ["int8", "float32"])
+def test_converted_equals_fake_quantized_bit_for_bit(make, embeddings):
+    model = make()
+    plain = logits(model)
+    int8 = scheme(embeddings=embeddings)
+    int8.prepare_for_qat(model)
+    fake = logits(model)
+    converted = logits(int8.convert(model))
+    assert torch.equal(fake, converted)
+    assert 0 < (fake - plain).abs().max() < 0.2 * plain.abs().max()
+
+
+def test_wider_than_float32_adds_exactly_stays_within_its_rounding():
+    torch.manual_seed(0)
+    x, weight = torch.randn(5, 3000), torch.randn(7, 3000)
+    fake = fake_quantized_linear(x, weight=weight, bias=None)
+    scales = absmax_scales(weight)
+    layer = Int8Linear((weight / scales).round().to(torch.int8), scale=scales, bias=None)
+    torch.testing.assert_close(fake, layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("terms", [1, 3, 1041, 2100])
+@pytest.mark.parametrize("multiply", [multiply_integers, multiply_in_float32])
+def test_integer_products_are_exact_on_every_path(terms, multiply):
+    left = torch.full((2, terms), 127, dtype=torch.int8)
+    right = torch.full((3, terms), -127, dtype=torch.int8)
+    expected = torch.full((2, 3), -127.0 * 127.0 * terms)
+    assert torch.equal(multiply(left, right), expected)
+
+
+@pytest.mark.parametrize("make", [qwen3, llama, moe])
+@pytest.mark.parametrize("embeddings", ["int8", "float32"])
+def test_save_then_load_gives_the_same_logits(make, embeddings, tmp_path):
+    model = scheme(embeddings=embeddings).convert(make())
+    save_int8(model, tmp_path)
+    loaded = load_int8(tmp_path)
+    assert torch.equal(logits(model), logits(loaded))
+    assert not loaded.training
+    assert is_int8(json.loads((tmp_path / "config.json").read_text()))
+
+
+def test_tied_integers_are_stored_and_held_once(tmp_path):
+    model = scheme().convert(qwen3())
+    save_int8(model, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert not any(name.startswith("lm_head") for name in tensors)
+    assert tensors["model.embed_tokens.weight"].dtype == torch.int8
+    for held in (model, load_int8(tmp_path)):
+        assert isinstance(held.get_input_embeddings(), Int8Embedding)
+        assert held.get_input_embeddings().weight is held.get_output_embeddings().weight
+
+
+def test_the_file_holds_about_one_byte_a_parameter(tmp_path):
+    model = qwen3(hidden_size=128, intermediate_size=256, vocab_size=512)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    save_int8(scheme().convert(model), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    num_integers = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype == torch.int8)
+    assert num_integers > 0.99 * num_parameters
+    assert (tmp_path / "model.safetensors").stat().st_size < 1.15 * num_parameters
+    assert tensors["model.layers.0.mlp.up_proj.weight_scale"].shape == (256, 1)
+
+
+def test_stock_transformers_reads_float_embeddings_with_int8_layers(tmp_path):
+    pytest.importorskip("compressed_tensors")
+    model = scheme(embeddings="float32").convert(qwen3())
+    save_int8(model, tmp_path)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path)
+    layer = model.model.layers[1].mlp.up_proj
+    # It unpacks weights at the first call; activations it rounds to a slightly other step.
+    difference = (logits(stock) - logits(model)).abs().max()
+    found = stock.model.layers[1].mlp.up_proj.weight
+    assert torch.equal(found, layer.weight * layer.weight_scale)
+    assert difference < 0.2 * logits(model).abs().max()
+
+
+def test_preparing_keeps_names_parameters_and_ties():
+    model = qwen3()
+    before = dict(model.named_parameters())
+    keys = list(model.state_dict())
+    scheme().prepare_for_qat(model)
+    assert list(model.state_dict()) == keys
+    assert all(before[name] is parameter for name, parameter in model.named_parameters())
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+def test_rounding_passes_gradients_straight_through():
+    x = torch.randn(3, 8, requires_grad=True)
+    (fake_quantize(x) * torch.arange(8.0)).sum().backward()
+    torch.testing.assert_close(x.grad, torch.arange(8.0).expand(3, 8))
+
+
+def test_every_parameter_of_a_prepared_model_learns():
+    model = qwen3()
+    scheme().prepare_for_qat(model)
+    model(IDS, labels=IDS).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_gradients_are_those_of_the_rounded_product():
+    x = torch.randn(4, 8, requires_grad=True)
+    weight = torch.randn(5, 8, requires_grad=True)
+    fake_quantized_linear(x, weight=weight, bias=None).sum().backward()
+    found = x.grad.clone(), weight.grad.clone()
+    x.grad = weight.grad = None
+    torch.nn.functional.linear(fake_quantize(x), fake_quantize(weight)).sum().backward()
+    torch.testing.assert_close(found, (x.grad, weight.grad))
+
+
+def test_rows_of_zeros_stay_zeros():
+    assert torch.equal(fake_quantize(torch.zeros(2, 4)), torch.zeros(2, 4))
+    layer = Int8Linear(
+        torch.zeros(3, 4, dtype=torch.int8), scale=absmax_scales(torch.zeros(3, 4)), bias=None
+    )
+    assert torch.equal(layer(torch.zeros(2, 4)), torch.zeros(2, 3))
+    assert torch.isfinite(layer(torch.randn(2, 4))).all()
+
+
+def test_the_largest_of_each_row_is_kept_exactly_within_half_a_step():
+    x = torch.randn(50, 16)
+    error = (fake_quantize(x) - x).abs()
+    assert (error <= absmax_scales(x) * 0.5001).all()
+    assert (fake_quantize(x).abs().amax(-1) / absmax_scales(x).squeeze()).allclose(
+        torch.tensor(float(LEVELS))
+    )
+
+
+def test_quantizing_twice_is_refused():
+    model = scheme().convert(qwen3())
+    with pytest.raises(CheckpointError, match="already"):
+        scheme().prepare_for_qat(model)
+
+
+def damage(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+EMBEDDING = "model.embed_tokens.weight"
+DAMAGES = {
+    "missing": (lambda tensors: tensors.pop(EMBEDDING), "missing.*embed_tokens"),
+    "extra": (lambda tensors: tensors.update(odd=torch.zeros(1)), "unexpected.*odd"),
+    "shape": (
+        lambda tensors: tensors.update({EMBEDDING: torch.zeros(3, 32, dtype=torch.int8)}),
+        "embed_tokens.*expected",
+    ),
+    "dtype": (
+        lambda tensors: tensors.update({EMBEDDING: torch.zeros(61, 32)}),
+        "embed_tokens.*float32.*int8",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_wrong_tensors_are_named(kind, tmp_path):
+    save_int8(scheme().convert(qwen3()), tmp_path)
+    change, message = DAMAGES[kind]
+    damage(tmp_path, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_int8(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 200, 0.5, 0.95])
+def test_truncated_weights_are_named(keep, tmp_path):
+    save_int8(scheme().convert(qwen3()), tmp_path)
+    path = tmp_path / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_int8(tmp_path)
+
+
+def test_configs_that_do_not_fit_are_named(tmp_path):
+    save_int8(scheme().convert(qwen3()), tmp_path)
+    path = tmp_path / "config.json"
+    good = json.loads(path.read_text())
+    for change, message in [
+        ({"hidden_size": 64}, "expected"),
+        ({"num_hidden_layers": 3}, "config.json"),
+        ({"tie_word_embeddings": False}, "missing"),
+        ({"model_type": "nonsense"}, "config.json"),
+        ({"hidden_size": "wide"}, "config.json"),
+        ({"num_attention_heads": 0}, "config.json|expected"),
+    ]:
+        path.write_text(json.dumps({**good, **change}))
+        with pytest.raises(CheckpointError, match=message):
+            load_int8(tmp_path)
+    good["quantization_config"]["embeddings"] = "int9"
+    path.write_text(json.dumps(good))
+    with pytest.raises(CheckpointError, match="int9"):
+        load_int8(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("described", "expected"),
+    [
+        ({}, False),
+        ({"quant_method": "gptq"}, False),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, False),
+        ({"quant_method": "limbeck-int8"}, True),
+    ],
+)
+def test_other_formats_are_not_taken_for_int8(described, expected):
+    assert is_int8({"quantization_config": described}) is expected

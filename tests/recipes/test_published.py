@@ -1,0 +1,177 @@
+"""Recipes for published models, from end to end on tiny checkpoints of the same architectures."""
+
+import json
+import multiprocessing
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from limbeck import pipeline
+from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.recipe import load_recipe
+from limbeck.distillation.teachers import offloading
+from limbeck.evaluation.profiling import profile
+from limbeck.models.batch import find_keep, pad_rows, random_tokens
+from limbeck.models.checkpoints import load_model
+from limbeck.models.forward import PLAIN_HEADS, KeptForward
+from tests.support import tiny_recipe
+from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
+
+MIXTURE_RECIPE = tiny_recipe.ROOT / "recipes" / "qwen3-30b-a3b.yaml"
+FEW = ("batching={batch_records: 4, accumulation_steps: 1, max_tokens: 64}",
+       "training={steps: 3, lr: 0.01, warmup_steps: 1}")  # fmt: skip
+SOURCES = (
+    "corpus.sources=[{kind: knowledge, max_records: 60, triage_sets: 1, triage_questions: 4, "
+    "refusals: 1, refusal_questions: 2, triage_sets_held_out: 1, facts: {forms_per_fact: 1, "
+    "statements_per_fact: 0, recall_questions: 4, choice_questions: 4}}]"
+)
+REPORT = ("report.max_questions=2", "report.max_new_tokens=2", "report.batch_questions=2",
+          "report.profile={questions: 1, rounds: 1, thread_counts: [1]}")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """A folder with one tiny checkpoint of every architecture, all of one tokenizer."""
+    root = tmp_path_factory.mktemp("published")
+    for name, build in {**TEACHERS, **STUDENTS}.items():
+        make_checkpoint(root / name, build=build)
+    return root
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    """Runs a recipe with overrides, or all of it but some entries."""
+    monkeypatch.chdir(tiny_recipe.ROOT)
+    # A fresh interpreter for each measured model takes seconds; what is measured is not judged.
+    context = SimpleNamespace(get_context=lambda method: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(profile, "multiprocessing", context)
+    monkeypatch.setattr(profile, "STOP_SECONDS", 0.05)
+
+    def go(path, *overrides, without=()):
+        recipe = load_recipe(path, overrides=overrides)
+        for name in without:
+            del recipe.entries[name]
+        return pipeline.run(recipe, runs=tmp_path / "runs")
+
+    return go
+
+
+@pytest.mark.parametrize("name", [*TEACHERS, *STUDENTS])
+def test_kept_positions_hold_the_logits_of_the_whole_model(name, checkpoints):
+    model = load_model(checkpoints / name)
+    assert model.config.model_type in PLAIN_HEADS
+    ids = random_tokens(vocab=500, num_prompts=3, num_tokens=12)
+    batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, places=[0, 1, 2])
+    keep = find_keep(batch.labels)
+    with torch.no_grad():
+        whole = model(ids, output_hidden_states=True, use_cache=False)
+        kept = KeptForward(model)(ids, keep, (1, 2))
+    torch.testing.assert_close(kept.logits, whole.logits[keep], atol=1e-5, rtol=1e-4)
+    for layer, hidden in zip((1, 2), kept.hidden, strict=True):
+        torch.testing.assert_close(hidden, whole.hidden_states[layer][keep], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_the_checkpoints_hold_every_expert_for_itself(name, checkpoints):
+    files = sorted((checkpoints / name).glob("*.safetensors"))
+    names = []
+    for path in files:
+        with safe_open(path, "numpy") as file:
+            names += file.keys()
+    assert len(files) > 1 and any(".experts.3." in item for item in names)
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_published_mixture_teaches_a_published_model(teacher, student, go, checkpoints):
+    artifacts = go(
+        MIXTURE_RECIPE, SOURCES, *REPORT, f"corpus.tokenizer={checkpoints / teacher}",
+        f"signals.teacher={checkpoints / teacher}", f"student.student={checkpoints / student}",
+        "signals.batching={max_tokens: 64}", *(f"student.{item}" for item in FEW),
+        without=() if (teacher, student) == ("qwen3_moe", "qwen3") else ("report",),
+    )  # fmt: skip
+    learnt = load_model(artifacts["student"].path)
+    assert learnt.config.model_type == student
+    start = load_model(checkpoints / student).state_dict()
+    assert any(not torch.equal(start[name], item) for name, item in learnt.state_dict().items())
+    assert artifacts["bundle"].manifest.metrics["parity"]["argmax_agreement_ratio"] == 1
+    if "report" in artifacts:  # answering takes seconds, and is the same for every teacher
+        report = json.loads((artifacts["report"].path / "report.json").read_text(encoding="utf-8"))
+        assert [row["name"] for row in report["rows"]] == ["student", "bundle"]
+
+
+@pytest.mark.parametrize("student", ["described", "llama"])
+def test_the_deepseek_recipe(student, go, checkpoints):
+    described = "{kind: dense, hidden: 16, num_layers: 2, num_heads: 2, num_key_value_heads: 1, " \
+        "head_width: 16, feed_forward: 16}"  # fmt: skip
+    teacher = checkpoints / "deepseek_v3"
+    artifacts = go(
+        tiny_recipe.ROOT / "recipes" / "deepseek-v3.yaml", SOURCES, *REPORT,
+        f"corpus.tokenizer={teacher}", f"signals.teacher={teacher}",
+        "signals.batching={max_tokens: 64}", *(f"student.{item}" for item in FEW),
+        f"student.student={described if student == 'described' else checkpoints / student}",
+        without=("report",),
+    )  # fmt: skip
+    assert (artifacts["bundle"].path / "bundle.json").is_file()
+    assert artifacts["signals"].manifest.metrics["positions"] > 0
+
+
+@pytest.mark.parametrize("form", ["array", "lines"])
+def test_an_alpaca_file_of_ones_own(form, go, checkpoints, tmp_path):
+    rows = [
+        {"instruction": f"Name the parts of machine {number}.", "input": f"Model {number * 7}",
+         "output": f"The parts are a wheel, a lever and {number} springs."}
+        for number in range(40)
+    ]  # fmt: skip
+    rows.append({"instruction": "No answer?", "input": "", "output": ""})
+    path = tmp_path / "alpaca.json"
+    lines = "\n".join(map(json.dumps, rows))
+    path.write_text(json.dumps(rows) if form == "array" else lines, encoding="utf-8")
+    artifacts = go(
+        tiny_recipe.ROOT / "recipes" / "alpaca.yaml", f"corpus.sources.0.path={path}",
+        f"corpus.tokenizer={checkpoints / 'olmoe'}", f"student.teacher={checkpoints / 'olmoe'}",
+        f"student.student={checkpoints / 'qwen3'}", *(f"student.{item}" for item in FEW),
+    )  # fmt: skip
+    corpus = artifacts["corpus"].path
+    card = json.loads((corpus / "card.json").read_text(encoding="utf-8"))
+    kept = [
+        json.loads(line) for split in ("train", "validation", "test")
+        for line in (corpus / "records" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]  # fmt: skip
+    assert len(kept) + sum(card["counts"]["dropped"].values()) == len(rows), card["counts"]
+    assert all(item["question"].endswith(tuple("0123456789")) for item in kept)
+    assert load_model(artifacts["student"].path).config.model_type == "qwen3"
+
+
+def test_a_teacher_of_another_tokenizer_is_refused(go, checkpoints, tmp_path):
+    other = shutil.copytree(checkpoints / "qwen3_moe", tmp_path / "other")
+    path = other / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("<|im_start|>", "<|start|>"))
+    with pytest.raises(ArtifactError, match="tokenizer differs from the corpus's"):
+        go(MIXTURE_RECIPE, SOURCES, f"corpus.tokenizer={checkpoints / 'qwen3'}",
+           f"signals.teacher={other}", f"student.student={checkpoints / 'qwen3'}")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "mixtral"])
+def test_a_teacher_larger_than_the_memory_teaches_the_same(
+    name, go, checkpoints, tmp_path, monkeypatch, caplog
+):
+    found = []
+    for free in (10**9, 60_000):
+        monkeypatch.setattr(offloading, "free_bytes", lambda free=free: free)
+        artifacts = go(
+            MIXTURE_RECIPE, SOURCES, f"corpus.tokenizer={checkpoints / name}",
+            f"signals.teacher={checkpoints / name}", f"student.student={checkpoints / 'qwen3'}",
+            "signals.batching={max_tokens: 64}", *(f"student.{item}" for item in FEW),
+            f"student.teacher={checkpoints / name}", without=("bundle", "report"),
+        )  # fmt: skip
+        shards = sorted(artifacts["signals"].path.glob("**/*.safetensors"))
+        metrics = artifacts["student"].manifest.metrics
+        found.append(([path.read_bytes() for path in shards], metrics["loss"], metrics["missed"]))
+        shutil.rmtree(tmp_path / "runs")
+    assert caplog.text.count("the model is spread over what there is") == 2
+    assert found[0][0]
+    assert found[0] == found[1]

@@ -1,0 +1,106 @@
+"""A process with every library imported that forks one real process for each command.
+
+Reads lines of JSON. `{"arguments": [...], "output": FILE}` answers with the number of a new
+process, which leads a group of its own; `{"wait": NUMBER, "seconds": S}` with its exit code, or
+with null while it runs. Forking saves a killed run the seconds of importing torch; the runs
+themselves are those of the command line.
+"""
+
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+import torch
+
+from limbeck.cli.main import app
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.evaluation.profiling import profile
+from limbeck.models.builders import DenseModel
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.runtimes import RUNTIMES, WRITERS
+from limbeck.stages import STAGES
+
+
+def warm_up() -> None:
+    torch.set_num_threads(1)
+    for target in (*STAGES.values(), *RUNTIMES.values(), *WRITERS.values()):
+        importlib.import_module(target.partition(":")[0])
+    # A fresh interpreter for each measured model takes seconds; its figures are not hashed.
+    profile.multiprocessing = SimpleNamespace(
+        get_context=lambda method: multiprocessing.get_context("fork")
+    )
+    # Forked processes hold each other's pipes, so that closing one's own does not end them.
+    profile.STOP_SECONDS = 0.05
+    small = DenseModel(
+        kind="dense", hidden=4, num_layers=1, num_heads=1, num_key_value_heads=1, head_width=2,
+        feed_forward=4,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = train_tokenizer(["a"], folder=Path(folder), config=TokenizerConfig())
+        save_checkpoint(
+            small.build(tokenizer=tokenizer, seed=0), tokenizer=tokenizer, folder=Path(folder)
+        )
+        load_model(Path(folder))
+
+
+def start(arguments: list[str], output: str) -> int:
+    child = os.fork()
+    if child:
+        os.setpgid(child, child)
+        return child
+    os.setpgid(0, 0)
+    # A shell starts background jobs deaf to Ctrl-C; a person's command is not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (file, 1), (file, 2)):
+        os.dup2(source, target)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    code = 1
+    try:
+        app(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def wait(child: int, seconds: float) -> int | None:
+    end = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.005)
+
+
+def main() -> None:
+    warm_up()
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    out.write("ready\n")
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "wait" in command:
+            answer = wait(command["wait"], command["seconds"])
+        else:
+            answer = start(command["arguments"], command["output"])
+        out.write(f"{json.dumps(answer)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The tiny recipe, made once for every test that reads its artifacts, and what runs it."""
+
+import atexit
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "tests" / "tiny.yaml"
+ENTRIES = tuple(yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
+LONGEST_RUN_SECONDS = 300
+
+
+@functools.cache
+def folder() -> Path:
+    """One folder for the whole test run, removed at its end."""
+    found = Path(tempfile.mkdtemp(prefix="limbeck-tests-"))
+    atexit.register(shutil.rmtree, found, ignore_errors=True)
+    return found
+
+
+class Warm:
+    """Runs commands in real processes that need not import anything (`warm.py`)."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "forkserver.py"], cwd=ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def _ask(self, **command: object) -> int | None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, *arguments: object, output: Path) -> int:
+        """The number of a process, and of its group, that runs a command."""
+        number = self._ask(arguments=list(map(str, arguments)), output=str(output))
+        assert number is not None
+        return number
+
+    def wait(self, number: int, *, seconds: float = LONGEST_RUN_SECONDS) -> int | None:
+        """The exit code of a process, or nothing when it still runs."""
+        return self._ask(wait=number, seconds=seconds)
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(60)  # a busy machine takes its time
+        self.process.stdout.close()
+
+
+@functools.cache
+def warm() -> Warm:
+    found = Warm()
+    atexit.register(found.stop)
+    return found
+
+
+@functools.cache
+def runs() -> Path:
+    """The runs folder with the finished tiny recipe; copy it before changing anything."""
+    output = folder() / "chain.log"
+    started = time.monotonic()
+    code = warm().wait(warm().start("run", RECIPE, "--runs", folder() / "runs", output=output))
+    assert code == 0, output.read_text()
+    (folder() / "seconds").write_text(str(time.monotonic() - started))
+    return folder() / "runs"
+
+
+def copy_runs(target: Path, *, entries: tuple[str, ...] = ENTRIES) -> Path:
+    """A runs folder with copies of some finished entries."""
+    for name in entries:
+        shutil.copytree(runs() / "tiny" / name, target / "tiny" / name)
+    return target
+
+
+def kill(number: int) -> None:
+    """End a process of `Warm` and all that it started, at once."""
+    os.killpg(number, signal.SIGKILL)
+    assert warm().wait(number) == -signal.SIGKILL
+
+
+def write_part(folder: Path, *entries: str) -> Path:
+    """A recipe of the same name with some of the entries."""
+    whole = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({name: whole[name] for name in entries}, allow_unicode=True))
+    return path
+
+
+def content_hashes(runs: Path) -> dict[str, str]:
+    """Each finished entry's content hash."""
+    return {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))["content_hash"]
+        for path in sorted((runs / "tiny").glob("*/manifest.json"))
+    }

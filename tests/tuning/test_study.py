@@ -1,0 +1,366 @@
+"""`limbeck tune`: what it refuses, how it searches, that it goes on, and that its winner runs."""
+
+import csv
+import json
+import re
+import time
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from limbeck.cli.main import app
+from limbeck.contracts.artifacts import Parent, read_artifact
+from limbeck.contracts.errors import LeakError, RecipeError, TuningError
+from limbeck.contracts.recipe import load_recipe
+from limbeck.contracts.records import Question, Record, write_jsonl
+from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.evaluation.validation_questions import read_held_out
+from limbeck.pipeline import check
+from limbeck.tuning import make_space, read_tuning, scoring
+from tests.support import artifacts, tiny_recipe
+
+DEPARTMENTS = {"甲": "内科", "乙": "外科"}
+NAMES = [first + second for first in DEPARTMENTS for second in "子丑寅卯辰巳午未申酉戌亥"]
+MODEL = {
+    "hidden": 16, "num_layers": 2, "num_heads": 2, "num_key_value_heads": 1, "head_width": 8,
+    "initializer_range": 0.2,
+}  # fmt: skip
+BATCHING = {"batch_records": 4, "accumulation_steps": 2, "max_tokens": 32}
+SEARCH = {
+    "objective.temperature": {"low": 1.5, "high": 3.0},
+    "objective.divergence": {"choices": [{"kind": "forward_kl"}, {"kind": "reverse_kl"}]},
+    "training.lr": {"choices": [0.02, 0.0000001]},
+}
+
+
+def make_records(names):
+    return [
+        Record(f"r{name}", f"{name}看什么科？", DEPARTMENTS[name[0]], f"g{name}", "test")
+        for name in names
+    ]
+
+
+def make_corpus(folder):
+    folder.mkdir(parents=True)
+    artifacts.make_artifact(folder, "corpus")
+    (folder / "records").mkdir()
+    (folder / "questions").mkdir()
+    parts = {"train": NAMES[::3] + NAMES[1::3], "validation": NAMES[2::3], "test": ["甲甲", "乙乙"]}
+    for split, names in parts.items():
+        write_jsonl(folder / "records" / f"{split}.jsonl", make_records(names))
+    asked = Question("q1", "recall", "甲乙看什么科？", ("内科",), "single", group="gq")
+    write_jsonl(folder / "questions" / "recall.jsonl", [asked])
+    texts = [record.question + record.answer for record in make_records(NAMES)]
+    train_tokenizer(texts, folder=folder / "tokenizer", config=TokenizerConfig(min_count=1))
+    return folder
+
+
+def make_recipe(folder, corpus, *, tune, **student):
+    entries = {
+        "teacher": {
+            "stage": "train", "corpus": str(corpus), "batching": BATCHING,
+            "model": {"kind": "dense", "feed_forward": 64, **MODEL},
+            "objective": {"kind": "next_token"},
+            "training": {"steps": 50, "lr": 0.02, "warmup_steps": 2},
+        },
+        "student": {
+            "stage": "distill", "teacher": "teacher", "corpus": str(corpus), "batching": BATCHING,
+            "student": {"kind": "dense", "feed_forward": 32, **MODEL},
+            "objective": {"kind": "soft_target"},
+            "training": {"steps": 18, "lr": 0.02, "warmup_steps": 2},
+        } | student,
+    }  # fmt: skip
+    if tune is not None:
+        entries["tune"] = {"stage": "student", "trials": 4, "seed": 3} | tune
+    path = folder / "search.yaml"
+    path.write_text(yaml.safe_dump(entries, allow_unicode=True, sort_keys=False))
+    return path
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(item) for item in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def read_trials(folder):
+    """The lines of `trials.csv` without what a clock says."""
+    with (folder / "trials.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        del line["seconds"]
+    return lines
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    """A corpus, the runs of a finished search on it, and its recipe."""
+    folder = tmp_path_factory.mktemp("tuning")
+    corpus = make_corpus(folder / "corpus")
+    halving = {"kind": "halving"}
+    recipe = make_recipe(folder, corpus, tune={"search": SEARCH, "pruner": halving})
+    output = invoke("tune", recipe, "--runs", folder / "runs")
+    return folder, corpus, recipe, output
+
+
+def tuned(space):
+    return space[0] / "runs" / "search" / "tune"
+
+
+def test_a_search_judges_by_kept_accuracy_and_stops_hopeless_trials(space):
+    trials = read_trials(tuned(space))
+    assert [line["trial"] for line in trials] == ["0", "1", "2", "3"]
+    first = trials[0]  # the recipe's own values
+    assert (first["training.lr"], first["objective.temperature"]) == ("0.02", "2.0")
+    assert first["value"] == first["kept_ratio"]
+    assert float(first["value"]) > 0.5
+    stopped = [line for line in trials if line["state"] == "stopped early"]
+    hopeless = [line for line in trials if line["training.lr"] == "1e-07"]
+    assert hopeless
+    assert all(line in stopped for line in hopeless)
+    assert all(re.fullmatch(r"stopped after \d+ of 18 steps", line["reason"]) for line in stopped)
+    assert all(line["value"] == "" and line["log_likelihood"] != "" for line in stopped)
+    assert all(1.5 <= float(line["objective.temperature"]) <= 3 for line in trials)
+
+
+def test_the_report_shows_every_trial_in_both_languages_and_needs_nothing(space):
+    page = (tuned(space) / "report.html").read_text(encoding="utf-8")
+    for words in ("平行坐标", "Parallel coordinates", "History", "winning.yaml", *SEARCH):
+        assert words in page
+    for trial in read_trials(tuned(space)):
+        assert f"<td>{trial['trial']}</td>" in page
+    assert not re.search(r"(src|href)=|<script|url\(|@import", page)
+
+
+def test_the_winning_recipe_runs_unchanged_and_makes_the_winner(space):
+    folder = space[0]
+    winning = tuned(space) / "winning.yaml"
+    assert "winner: limbeck run" in space[3]
+    invoke("run", winning, "--runs", folder / "runs")
+    (kept,) = (tuned(space) / "trials").glob("*/*")
+    best = read_artifact(kept / "student").manifest
+    made = read_artifact(folder / "runs" / "winning" / "student").manifest
+    assert made.content_hash == best.content_hash
+    text = winning.read_text(encoding="utf-8")
+    number = int(kept.name)
+    assert f"trial {number}" in text
+    trial = read_trials(tuned(space))[number]
+    entry = yaml.safe_load(text)["student"]
+    assert entry["objective"]["temperature"] == float(trial["objective.temperature"])
+    assert trial["value"] == max(line["value"] for line in read_trials(tuned(space)))
+    assert float(trial["log_likelihood"]) == -made.metrics["validation_loss"]
+
+
+def test_a_finished_search_trains_nothing_and_more_trials_go_on(space):
+    before = read_trials(tuned(space))
+    again = invoke("tune", space[2], "--runs", space[0] / "runs")
+    assert "trial 4/4" not in again
+    assert read_trials(tuned(space)) == before
+    invoke("tune", space[2], "--runs", space[0] / "runs", "--trials", 5)
+    assert read_trials(tuned(space))[:4] == before
+    assert len(read_trials(tuned(space))) == 5
+
+
+def test_no_trial_starts_when_the_time_is_over(space, tmp_path):
+    arguments = ("tune", space[2], "--runs", space[0] / "runs", "--out", tmp_path / "out")
+    assert "time is over after 0 of 4 trials" in invoke(*arguments, "--timeout", 0.000001)
+    assert read_trials(tmp_path / "out") == []
+
+
+def test_a_killed_search_goes_on_as_if_it_had_not_been(space, tmp_path):
+    folder, _, recipe, _ = space
+    out = tmp_path / "out"
+    every_step = "student.training.save_interval_seconds=0"
+    arguments = ("tune", recipe, "--runs", folder / "runs", "--out", out, "--set", every_step)
+    number = tiny_recipe.warm().start(*arguments, output=tmp_path / "log")
+    deadline = time.monotonic() + 60
+    while not list(out.glob("trials/*/0001/.work/student/state/training.pt")):
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    tiny_recipe.kill(number)
+    assert not (out / "trials.csv").exists()
+    output = invoke(*arguments)
+    assert "trial 2: was cut off and goes on" in output
+    assert read_trials(out) == read_trials(tuned(space))[:4]
+
+
+def test_a_search_without_the_key_is_told_how_to_write_it(space, tmp_path):
+    recipe = make_recipe(tmp_path, space[1], tune=None)
+    message = invoke("tune", recipe, code=1)
+    assert "RecipeError" in message
+    snippet = message[message.index("tune:\n  stage: student") :]
+    assert yaml.safe_load(snippet)["tune"]["search"]["objective.temperature"]["high"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("tune", "words", "line"),
+    [
+        ({"trails": 3}, "unknown key 'trails'", "  trails:"),
+        ({"stage": "teacher"}, "'teacher' is no distill entry; there are: student", "  stage: tea"),
+        ({"search": {"objective.temprature": {"low": 1, "high": 2}}},
+         "no key 'temprature' in objective: did you mean 'temperature'?", "temprature"),
+        ({"search": {"objective.weight": {"low": 0.5, "high": 1.5}}}, "value 1.5 is refused",
+         "objective.weight"),
+        ({"search": {"objective.weight": {"low": 2, "high": 1}}}, "must be below", "low"),
+        ({"search": {"objective.divergence": {"low": 1, "high": 2}}}, "no number", "divergence"),
+        ({"search": {"objective.matching.*.weight": {"low": 1, "high": 2}}}, "a list of 0",
+         "matching"),
+        ({"search": {"training.lr": {"choices": [1, 1]}}}, "are the same", "training.lr"),
+        ({"pruner": {"kind": "halve"}}, "unknown pruner 'halve': did you mean 'halving'?",
+         "pruner"),
+        ({"budget": {"max_mib": 0}}, "greater than 0", "max_mib"),
+    ],
+)  # fmt: skip
+def test_a_wrong_search_is_refused_with_its_line_before_anything_runs(
+    space, tmp_path, tune, words, line
+):
+    recipe = make_recipe(tmp_path, space[1], tune=tune)
+    lines = recipe.read_text().splitlines()
+    place = max(index for index, text in enumerate(lines, start=1) if line in text)
+    for command in ("tune", "check"):
+        message = " ".join(invoke(command, recipe, code=1).split())
+        assert words in message
+        assert re.search(rf"line ({place - 1}|{place}):", message), message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_when_all_trials_fail_each_is_named_with_its_reason(space, tmp_path):
+    broken = [[{"student_layer": layer, "teacher_layer": 1}] for layer in (8, 9)]
+    recipe = make_recipe(
+        tmp_path, space[1],
+        tune={"search": {"objective.matching": {"choices": broken}}, "trials": 2},
+    )  # fmt: skip
+    out = tmp_path / "out"
+    message = invoke("tune", recipe, "--runs", space[0] / "runs", "--out", out, code=1)
+    message = " ".join(message.split())
+    assert "TuningError" in message
+    for number in range(2):
+        assert f"trial {number}: CheckpointError: matching wants student layer" in message
+    assert [line["state"] for line in read_trials(out)] == ["failed", "failed"]
+    assert not (out / "winning.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"max_parameters": 100}, "parameters exceed the budget"),
+        ({"max_latency_ms": 2}, "over the budget: latency_ms by 50.0%"),
+    ],
+)
+def test_what_exceeds_the_budget_never_wins(space, tmp_path, monkeypatch, budget, words):
+    monkeypatch.setattr(scoring, "measure_latency", lambda *given, **named: 3.0)
+    tune = {"search": SEARCH, "trials": 1, "metric": "likelihood", "budget": budget}
+    recipe = make_recipe(tmp_path, space[1], tune=tune)
+    out = tmp_path / "out"
+    message = invoke("tune", recipe, "--runs", space[0] / "runs", "--out", out, code=1)
+    assert words in " ".join(message.split())
+    (trial,) = read_trials(out)
+    assert trial["within_budget"] == "no"
+
+
+@pytest.mark.parametrize("split", ["train", "test", "recall"])
+def test_what_guides_a_search_stands_nowhere_else(tmp_path, split):
+    corpus = make_corpus(tmp_path / "corpus")
+    held_out = read_held_out(corpus, max_questions=5)
+    assert len(held_out) == 5
+    assert {item.id[1:] for item in held_out} <= set(NAMES[2::3])
+    shared = make_records(NAMES[2::3])
+    path = corpus / "records" / f"{split}.jsonl"
+    if split == "recall":
+        path = corpus / "questions" / "recall.jsonl"
+        shared = [Question("q", "recall", item.question, ("内科",), "single") for item in shared]
+    write_jsonl(path, shared)
+    with pytest.raises(LeakError, match="is asked here too"):
+        read_held_out(corpus, max_questions=5)
+
+
+def test_the_default_space_holds_the_named_layer_maps(space, tmp_path):
+    loaded = load_recipe(make_recipe(tmp_path, space[1], tune={"trials": 1}))
+    found = make_space(loaded, read_tuning(loaded), check(loaded)).distributions
+    maps = ["[]", '[{"layers": "last"}]', '[{"layers": "uniform"}]']
+    assert list(found["objective.matching"].choices) == maps
+    assert (found["objective.temperature"].low, found["objective.temperature"].high) == (1.5, 3.0)
+
+
+def make_default(folder, corpus, *, targets=None, metric="likelihood", **student):
+    """The axes of the default space; `targets` are of signals that the recipe records."""
+    path = make_recipe(folder, corpus, tune={"trials": 1, "metric": metric}, **student)
+    if targets is not None:
+        recorded = {"stage": "record", "teacher": "teacher", "corpus": str(corpus)} | targets
+        written = yaml.safe_load(path.read_text()) | {"signals": recorded}
+        path.write_text(yaml.safe_dump(written, allow_unicode=True, sort_keys=False))
+    loaded = load_recipe(path)
+    return make_space(loaded, read_tuning(loaded), check(loaded)).distributions
+
+
+@pytest.mark.parametrize(
+    ("targets", "heats"),
+    [
+        ({"targets": {"kind": "plain", "temperatures": [1.0, 2.0, 4.0]}}, [1.0, 2.0, 4.0]),
+        ({"temperatures": [2.0, 3.0]}, [2.0, 3.0]),
+        ({"temperatures": [2.0]}, None),
+        ({"targets": {"kind": "top"}}, (1.5, 3.0)),
+        ({"targets": {"kind": "sampled"}}, (1.5, 3.0)),
+    ],
+)
+def test_recorded_signals_are_searched_at_what_they_can_give(space, tmp_path, targets, heats):
+    found = make_default(tmp_path, space[1], targets=targets, teacher="signals")
+    assert "objective.matching" not in found
+    axis = found.get("objective.temperature")
+    if isinstance(heats, list):
+        assert list(axis.choices) == heats
+    elif heats:
+        assert (axis.low, axis.high) == heats
+    else:
+        assert axis is None
+
+
+def test_several_teachers_are_searched_at_what_all_can_give(space, tmp_path):
+    targets = {"temperatures": [1.0, 2.0, 4.0]}
+    found = make_default(tmp_path, space[1], targets=targets, teacher=["teacher", "signals"])
+    assert not any(path.startswith("objective.matching") for path in found)
+    assert list(found["objective.temperature"].choices) == [1.0, 2.0, 4.0]
+
+
+def test_a_labelled_corpus_is_searched_at_its_own_temperature_and_asked_nothing(space, tmp_path):
+    found = make_default(tmp_path, space[1], teacher=str(space[1]))
+    assert list(found) == ["objective.weight", "objective.divergence", "training.lr"]
+    with pytest.raises(RecipeError, match="a labelled corpus; set `metric: likelihood`"):
+        make_default(tmp_path, space[1], teacher=str(space[1]), metric="kept_accuracy")
+
+
+@pytest.mark.parametrize("field", ["temperature", "weight"])
+def test_a_schedule_of_the_recipe_is_not_searched(space, tmp_path, field):
+    objective = {"kind": "soft_target", field: {"from": 0.9, "to": 0.5}}
+    found = make_default(tmp_path, space[1], objective=objective)
+    assert {"temperature", "weight"} - {path.split(".")[1] for path in found} == {field}
+
+
+def test_a_teacher_that_cannot_be_asked_is_told_with_what_to_set(tmp_path):
+    gone = Parent(name="t", path=str(tmp_path / "gone"), kind="checkpoint", content_hash="h")
+    lost = {"teacher": (gone,)}
+    for given in (
+        {"teacher": artifacts.make_artifact(tmp_path / "bare", "signals")},
+        {"teacher": artifacts.make_artifact(tmp_path / "lost", "signals", parents=lost)},
+        {"teacher": artifacts.make_artifact(tmp_path / "corpus", "corpus")},
+        {},
+    ):
+        with pytest.raises(TuningError, match="set `metric: likelihood`"):
+            scoring.find_teacher(given)
+
+
+def test_the_default_space_is_that_of_distillation(space, tmp_path):
+    recipe = make_recipe(
+        tmp_path, space[1], tune={"trials": 1, "metric": "likelihood"},
+        objective={"kind": "soft_target", "matching": [{"student_layer": 2, "teacher_layer": 2}]},
+    )  # fmt: skip
+    out = tmp_path / "out"
+    invoke("tune", recipe, "--runs", space[0] / "runs", "--out", out)
+    (trial,) = read_trials(out)
+    assert {
+        "objective.temperature", "objective.divergence", "objective.weight", "training.lr",
+        "objective.matching", "objective.matching.*.weight",
+    } <= set(trial)  # fmt: skip
+    assert trial["objective.matching.*.weight"] == "1.0"
+    assert json.loads(trial["objective.matching"])[0]["student_layer"] == 2
