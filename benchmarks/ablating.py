@@ -58,10 +58,14 @@ def train(variants: Sequence[Variant], *, seeds: Sequence[int], name: str) -> di
     for seed in seeds:
         for variant in variants:
             entries[f"{variant.name}-{seed}"] = {
-                "stage": "train", "corpus": "corpus", "model": variant.model, "seed": seed,
-                "objective": {"kind": "next_token"}, "batching": {**BATCHING, "seed": seed},
+                "stage": "train",
+                "corpus": "corpus",
+                "model": variant.model,
+                "seed": seed,
+                "objective": {"kind": "next_token"},
+                "batching": {**BATCHING, "seed": seed},
                 "training": {"steps": variant.steps, "lr": LR, "seed": seed},
-            }  # fmt: skip
+            }
     recipe = Recipe(name, base.path, entries, {})
     return run(recipe, runs=RUNS, report=lambda entry, text: print(f"{entry}: {text}", flush=True))
 
@@ -74,10 +78,11 @@ def ask(
     return answer_all(
         open_answerer=functools.partial(open_answerer, artifact.path, num_threads=1),
         batches=make_batches([q for q in questions if q.task in tasks], batch_questions=64),
-        max_new_tokens=MAX_NEW_TOKENS, advance=lambda *_: None,
+        max_new_tokens=MAX_NEW_TOKENS,
+        advance=lambda *_: None,
         state=artifact.path.parent
         / f".answers-{artifact.manifest.content_hash[:12]}-{max_questions}.jsonl",
-    )  # fmt: skip
+    )
 
 
 def measure(variants: Sequence[Variant], *, seeds: Sequence[int], made: Mapping[str, Artifact]):
@@ -94,13 +99,17 @@ def measure(variants: Sequence[Variant], *, seeds: Sequence[int], made: Mapping[
             size = size_model(load_model(artifact.path).config, context_tokens=32)
             rows.append(
                 {
-                    "variant": variant.name, "seed": seed, "steps": variant.steps,
-                    "parameters": size.parameters, "active": size.active_parameters,
+                    "variant": variant.name,
+                    "seed": seed,
+                    "steps": variant.steps,
+                    "parameters": size.parameters,
+                    "active": size.active_parameters,
                     "forward_kflops_per_token": size.forward_flops / 1e3,
                     "validation_loss": artifact.manifest.metrics["validation_loss"],
-                    **scores, "accuracy": statistics.mean(scores.values()),
+                    **scores,
+                    "accuracy": statistics.mean(scores.values()),
                 }
-            )  # fmt: skip
+            )
             print(rows[-1], flush=True)
     return rows
 
@@ -120,8 +129,14 @@ def time_training(variants: Sequence[Variant], *, corpus: Path, turns: int) -> l
         for name, step in steps.items():
             forward, both = step()
             if turn >= 0:
-                rows.append({"variant": name, "turn": turn, "forward_ms": forward / thousands,
-                             "train_ms": both / thousands})  # fmt: skip
+                rows.append(
+                    {
+                        "variant": name,
+                        "turn": turn,
+                        "forward_ms": forward / thousands,
+                        "train_ms": both / thousands,
+                    }
+                )
     return rows
 
 

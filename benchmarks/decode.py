@@ -25,14 +25,24 @@ from limbeck.runtimes.onnx.writer import write
 
 SIZES: dict[str, dict[str, int]] = {
     "1M": {
-        "vocab_size": 1500, "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 32, "intermediate_size": 384,
+        "vocab_size": 1500,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "intermediate_size": 384,
     },
     "27M": {
-        "vocab_size": 8192, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8,
-        "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 1536,
+        "vocab_size": 8192,
+        "hidden_size": 512,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "intermediate_size": 1536,
     },
-}  # fmt: skip
+}
 PROMPT_TOKENS = 24
 THREADS = (1, 2)
 MODELS = ("transformers_float32", "transformers_int8", "onnx_float32", "onnx_int8")
@@ -96,11 +106,15 @@ def run(*, num_turns: int, num_tokens: int, sizes: list[str]) -> list[dict[str, 
                         )
                         rows.append(
                             {
-                                "size": size, "threads": threads, "model": name, "turn": turn,
-                                **numbers, "weight_bytes": model.size().weight_bytes,
+                                "size": size,
+                                "threads": threads,
+                                "model": name,
+                                "turn": turn,
+                                **numbers,
+                                "weight_bytes": model.size().weight_bytes,
                                 "cpu_percent": psutil.cpu_percent(),
                             }
-                        )  # fmt: skip
+                        )
     return rows
 
 
@@ -126,9 +140,12 @@ def main() -> None:
     full = {"num_turns": 7, "num_tokens": 64, "sizes": list(SIZES)}
     rows = run(**(quick if options.quick else full))
     report(
-        options, environment=machine, rows=rows, ratios=compare(rows),
+        options,
+        environment=machine,
+        rows=rows,
+        ratios=compare(rows),
         labels=("size", "threads", "model"),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -58,18 +58,42 @@ DEVICE = "cuda" if any("cuda" in item for item in sys.argv[1:]) else "cpu"
 VOCAB = {"cpu": 8192, "cuda": 151_936}[DEVICE]
 SIZES: dict[str, dict[str, int]] = {
     "cpu": {
-        "student": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,
-                    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32},
-        "teacher": {"hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 10,
-                    "num_attention_heads": 12, "num_key_value_heads": 6, "head_dim": 32},
+        "student": {
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 32,
+        },
+        "teacher": {
+            "hidden_size": 384,
+            "intermediate_size": 1152,
+            "num_hidden_layers": 10,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 6,
+            "head_dim": 32,
+        },
     },
     "cuda": {
-        "student": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 12,
-                    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64},
-        "teacher": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
-                    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128},
+        "student": {
+            "hidden_size": 512,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+        },
+        "teacher": {
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
     },
-}[DEVICE]  # fmt: skip
+}[DEVICE]
 
 MEDIAN_TOKENS = {"question": 40, "answer": 60}
 SPREAD = 0.8
@@ -89,10 +113,15 @@ def make_folders(folder: Path) -> None:
     tokenizer = _make_tokenizer()
     tokenizer.save_pretrained(corpus / "tokenizer")
     records = [
-        Record(f"r{index}", _write_text("question", generator), _write_text("answer", generator),
-               group=f"r{index}", source="drawn")
+        Record(
+            f"r{index}",
+            _write_text("question", generator),
+            _write_text("answer", generator),
+            group=f"r{index}",
+            source="drawn",
+        )
         for index in range(NUM_RECORDS)
-    ]  # fmt: skip
+    ]
     write_jsonl(corpus / "records" / "train.jsonl", records)
     _write_manifest(corpus, "corpus")
     for name, size in SIZES.items():
@@ -104,9 +133,13 @@ def make_folders(folder: Path) -> None:
         _write_manifest(folder / name, "checkpoint")
     (folder / "signals").mkdir()
     config = record.Config.model_validate(
-        {"stage": "record", "teacher": "teacher", "corpus": "corpus",
-         "batching": BATCHING.model_dump()}
-    )  # fmt: skip
+        {
+            "stage": "record",
+            "teacher": "teacher",
+            "corpus": "corpus",
+            "batching": BATCHING.model_dump(),
+        }
+    )
     inputs = {name: (_open(folder / name),) for name in ("teacher", "corpus")}
     record.run(config, work=Work("signals", folder / "signals", folder, inputs))
     _write_manifest(folder / "signals", "signals")
@@ -119,9 +152,12 @@ def _make_tokenizer() -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, PAD))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token=PAD, eos_token=END, unk_token=PAD,
+        tokenizer_object=inner,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=PAD,
         additional_special_tokens=[USER, ASSISTANT],
-    )  # fmt: skip
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
@@ -134,9 +170,19 @@ def _write_text(part: str, generator: np.random.Generator) -> str:
 
 def _write_manifest(folder: Path, kind: Any) -> None:
     manifest = Manifest(
-        name=folder.name, kind=kind, stage="", key="", content_hash=folder.name, parents={},
-        sources={}, recipe={}, versions={}, files={}, metrics={}, seconds=0,
-    )  # fmt: skip
+        name=folder.name,
+        kind=kind,
+        stage="",
+        key="",
+        content_hash=folder.name,
+        parents={},
+        sources={},
+        recipe={},
+        versions={},
+        files={},
+        metrics={},
+        seconds=0,
+    )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
 
 
@@ -176,20 +222,33 @@ def train_ours(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float
     objective = SoftTarget(kind="soft_target", temperature=1.0, weight=1.0)
     teacher = open_teacher(
         [_open(folder / ("teacher" if name == "live" else "signals"))],
-        corpus=_open(folder / "corpus"), batching=BATCHING, needs=objective.needs(),
-    )  # fmt: skip
+        corpus=_open(folder / "corpus"),
+        batching=BATCHING,
+        needs=objective.needs(),
+    )
     assert teacher is not None
     student = load_model(folder / "student")
     config = TrainingConfig(
-        steps=steps, lr=LR, warmup_steps=0, final_lr_ratio=1.0, weight_decay=0.0,
-        beta1=BETAS[0], beta2=BETAS[1], log_interval_steps=1, save_interval_seconds=1e9,
+        steps=steps,
+        lr=LR,
+        warmup_steps=0,
+        final_lr_ratio=1.0,
+        weight_decay=0.0,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        log_interval_steps=1,
+        save_interval_seconds=1e9,
         precision="bfloat16" if DEVICE == "cuda" else "float32",
-    )  # fmt: skip
+    )
     history = fit(
-        student, batches=open_batches(folder),
-        objective=objective.build(model=student, teacher=teacher), config=config,
-        state=folder / name, title=name, after_step=lambda step, lr: pace(),
-    )  # fmt: skip
+        student,
+        batches=open_batches(folder),
+        objective=objective.build(model=student, teacher=teacher),
+        config=config,
+        state=folder / name,
+        title=name,
+        after_step=lambda step, lr: pace(),
+    )
     return [point["loss"] for point in history]
 
 
@@ -212,20 +271,37 @@ def train_trl(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float]
             mask = [0] * start + [1] * (len(ids) - start)
             rows.append({"input_ids": ids, "completion_mask": mask, "prompt": ""})
     config = GKDConfig(
-        output_dir=str(folder / name), lmbda=0.0, beta=0.0, max_steps=steps,
+        output_dir=str(folder / name),
+        lmbda=0.0,
+        beta=0.0,
+        max_steps=steps,
         per_device_train_batch_size=BATCHING.batch_records,
         gradient_accumulation_steps=BATCHING.accumulation_steps,
-        train_sampling_strategy="sequential", learning_rate=LR, lr_scheduler_type="constant",
-        adam_beta1=BETAS[0], adam_beta2=BETAS[1], optim="adamw_torch_fused", weight_decay=0.0,
-        max_grad_norm=1.0, activation_checkpointing=False, bf16=DEVICE == "cuda",
+        train_sampling_strategy="sequential",
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        adam_beta1=BETAS[0],
+        adam_beta2=BETAS[1],
+        optim="adamw_torch_fused",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        activation_checkpointing=False,
+        bf16=DEVICE == "cuda",
         use_cpu=DEVICE == "cpu",
-        logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, max_length=4096,
-    )  # fmt: skip
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        max_length=4096,
+    )
     trainer = GKDTrainer(
-        model=load_model(folder / "student"), teacher_model=load_model(folder / "teacher"),
-        args=config, train_dataset=Dataset.from_list(rows),
-        processing_class=load_tokenizer(folder / "student"), callbacks=[Callback()],
-    )  # fmt: skip
+        model=load_model(folder / "student"),
+        teacher_model=load_model(folder / "teacher"),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=load_tokenizer(folder / "student"),
+        callbacks=[Callback()],
+    )
     trainer.train()
     return [point["loss"] for point in trainer.state.log_history if "loss" in point]
 
@@ -279,10 +355,15 @@ def run(*, num_turns: int, turn_steps: int) -> tuple[list[dict[str, Any]], dict[
             for name in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
                 connections[name].send("go")
                 seconds, processor_seconds = connections[name].recv()
-                rows.append({"side": name, "turn": turn, "step_seconds": seconds / turn_steps,
-                             "tokens_per_second": num_tokens / seconds,
-                             "tokens_per_processor_second": num_tokens / processor_seconds,
-                             })  # fmt: skip
+                rows.append(
+                    {
+                        "side": name,
+                        "turn": turn,
+                        "step_seconds": seconds / turn_steps,
+                        "tokens_per_second": num_tokens / seconds,
+                        "tokens_per_processor_second": num_tokens / processor_seconds,
+                    }
+                )
         for name in SIDES:
             connections[name].send("end")
             ends[name] = connections[name].recv()
@@ -295,8 +376,9 @@ def compare(rows: list[dict[str, Any]], losses: dict[str, list[float]]) -> dict[
     measures = {"": "tokens_per_second", "_processor": "tokens_per_processor_second"}
     speeds = {
         (row["side"], row["turn"], suffix): row[name]
-        for row in rows for suffix, name in measures.items()
-    }  # fmt: skip
+        for row in rows
+        for suffix, name in measures.items()
+    }
     peaks = {row["side"]: row["peak_mib"] for row in rows}
     turns = sorted({turn for _, turn, _ in speeds})
     ratios: dict[str, float] = {}

@@ -40,30 +40,41 @@ MATCHING = [{"student_layer": 4, "teacher_layer": 4}]
 ON_POLICY = {"ratio": 0.2, "max_new_tokens": 32}
 TUNED = {
     "objective": {
-        "temperature": 2.0667, "weight": 0.4413, "divergence": {"kind": "jensen_shannon"},
+        "temperature": 2.0667,
+        "weight": 0.4413,
+        "divergence": {"kind": "jensen_shannon"},
         "matching": [{**MATCHING[0], "weight": 0.03383}],
     },
     "training": {"lr": 0.001861},
-}  # fmt: skip
+}
 """Fields of `signals` that a search changed: `limbeck tune`, 8 trials of 100 steps, scored by kept
 accuracy on 600 validation records; docs/distillation/tuning.md tells how."""
 
 
 def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
     """The training entries of every row, without seeds."""
-    shared = {"corpus": str(testbed / "corpus"), "batching": BATCHING,
-              "training": {"steps": STEPS, "lr": 0.003}}  # fmt: skip
+    shared = {
+        "corpus": str(testbed / "corpus"),
+        "batching": BATCHING,
+        "training": {"steps": STEPS, "lr": 0.003},
+    }
     soft = {
-        **shared, "stage": "distill", "student": STUDENT, "teacher": str(testbed / "teacher"),
+        **shared,
+        "stage": "distill",
+        "student": STUDENT,
+        "teacher": str(testbed / "teacher"),
         "objective": {"kind": "soft_target", "temperature": 2.0, "weight": 0.7},
-    }  # fmt: skip
+    }
     features = {**soft, "objective": {**soft["objective"], "matching": MATCHING}}
     inherit = {**features, "inherit": str(testbed / "teacher")}
     experts = {**inherit, "inherit_experts": "most_used"}
     signals = {**experts, "teacher": str(recorded())}
     return {
         "alone": {
-            **shared, "stage": "train", "model": STUDENT, "objective": {"kind": "next_token"},
+            **shared,
+            "stage": "train",
+            "model": STUDENT,
+            "objective": {"kind": "next_token"},
         },
         "soft": soft,
         "unselected": {**soft, "teacher_experts": {"draws": 2}},
@@ -73,7 +84,7 @@ def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
         "on_policy": {**experts, "on_policy": ON_POLICY},
         "signals": signals,
         "tuned": merge(signals, TUNED),
-    }  # fmt: skip
+    }
 
 
 def merge(entry: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,9 +103,13 @@ def recorded() -> Path:
 def record(testbed: Path) -> dict[str, Any]:
     """The entry that records the teacher once."""
     return {
-        "stage": "record", "teacher": str(testbed / "teacher"), "corpus": str(testbed / "corpus"),
-        "targets": {"kind": "top"}, "layers": [4], "batching": BATCHING,
-    }  # fmt: skip
+        "stage": "record",
+        "teacher": str(testbed / "teacher"),
+        "corpus": str(testbed / "corpus"),
+        "targets": {"kind": "top"},
+        "layers": [4],
+        "batching": BATCHING,
+    }
 
 
 def train(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,8 +164,13 @@ def describe(asked: Sequence[Asked]) -> dict[str, Any]:
     scores = {
         task: statistics.mean(item.correct for item in asked if item.task == task) for task in TASKS
     }
-    return {"accuracy": share.value, "low": float(share.low), "high": float(share.high),
-            "n": share.count, **scores}  # fmt: skip
+    return {
+        "accuracy": share.value,
+        "low": float(share.low),
+        "high": float(share.high),
+        "n": share.count,
+        **scores,
+    }
 
 
 def average(
@@ -209,11 +229,16 @@ def main() -> None:
             folder = Path(cost["folder"])
             asked[name, seed] = ask_all(folder, testbed=testbed)
             loss = read_artifact(folder).manifest.metrics["validation_loss"]
-            rows.append({
-                "row": name, "seed": seed, **describe(asked[name, seed]),
-                "cpu_seconds": cost.get("cpu_seconds"), "peak_mb": cost["peak_mb"],
-                "validation_loss": loss,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "row": name,
+                    "seed": seed,
+                    **describe(asked[name, seed]),
+                    "cpu_seconds": cost.get("cpu_seconds"),
+                    "peak_mb": cost["peak_mb"],
+                    "validation_loss": loss,
+                }
+            )
             print(rows[-1], flush=True)
     ratios = {
         "teacher_accuracy": describe(ask_all(testbed / "teacher", testbed=testbed))["accuracy"]

@@ -85,19 +85,24 @@ class Inputs:
 def ours(inputs: Inputs) -> Tensor:
     """The mean loss, by `chunked_loss`."""
     loss = chunked_loss(
-        states=inputs.states, head=inputs.head, labels=inputs.labels,
+        states=inputs.states,
+        head=inputs.head,
+        labels=inputs.labels,
         said=Projected(inputs.teacher_states, inputs.teacher_head),
         mix=Mix(ForwardKl(kind="forward_kl"), TEMPERATURE, WEIGHT, VOCAB),
-    )  # fmt: skip
+    )
     return loss.sum / loss.count
 
 
 def make_liger(**settings: Any) -> Callable[[Inputs], Tensor]:
     """The mean loss, by Liger, which leaves the factor of T squared to its weights."""
     loss = LigerFusedLinearJSDLoss(
-        weight_hard_loss=1 - WEIGHT, weight_soft_loss=WEIGHT * TEMPERATURE**2, beta=0.0,
-        temperature=TEMPERATURE, **settings,
-    )  # fmt: skip
+        weight_hard_loss=1 - WEIGHT,
+        weight_soft_loss=WEIGHT * TEMPERATURE**2,
+        beta=0.0,
+        temperature=TEMPERATURE,
+        **settings,
+    )
     return lambda inputs: loss(
         inputs.states, inputs.head, inputs.teacher_states, inputs.teacher_head, inputs.labels
     )
@@ -108,9 +113,11 @@ def naive(inputs: Inputs) -> Tensor:
     logits = (inputs.states @ inputs.head.T).float()
     teacher = (inputs.teacher_states @ inputs.teacher_head.T).float()
     kl = functional.kl_div(
-        (logits / TEMPERATURE).log_softmax(dim=-1), (teacher / TEMPERATURE).log_softmax(dim=-1),
-        log_target=True, reduction="sum",
-    )  # fmt: skip
+        (logits / TEMPERATURE).log_softmax(dim=-1),
+        (teacher / TEMPERATURE).log_softmax(dim=-1),
+        log_target=True,
+        reduction="sum",
+    )
     ce = functional.cross_entropy(logits, inputs.labels, reduction="sum")
     return (WEIGHT * TEMPERATURE**2 * kl + (1 - WEIGHT) * ce) / len(logits)
 
@@ -143,8 +150,12 @@ def live_in_turns(name: str, case: Case, path: Path, *, connection: Connection) 
     torch.set_num_threads(1)
     inputs = Inputs(case)
     base = _held_bytes(case)
-    sides = {"ours": ours, "naive": naive, "liger": make_liger(),
-             "liger_128": make_liger(chunk_size=128, compiled=False)}  # fmt: skip
+    sides = {
+        "ours": ours,
+        "naive": naive,
+        "liger": make_liger(),
+        "liger_128": make_liger(chunk_size=128, compiled=False),
+    }
     while connection.recv() == "go":
         inputs.states.grad = inputs.head.grad = None
         started, used = time.perf_counter(), time.process_time()
@@ -189,9 +200,11 @@ def run(case: Case, *, num_turns: int) -> list[dict[str, Any]]:
         for name in SIDES:
             connections[name], far = context.Pipe()
             context.Process(
-                target=live_in_turns, args=(name, case, path), kwargs={"connection": far},
+                target=live_in_turns,
+                args=(name, case, path),
+                kwargs={"connection": far},
                 daemon=True,
-            ).start()  # fmt: skip
+            ).start()
         for _ in range(WARM_UP):
             for name in SIDES:
                 connections[name].send("go")
@@ -201,10 +214,17 @@ def run(case: Case, *, num_turns: int) -> list[dict[str, Any]]:
             for name in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
                 connections[name].send("go")
                 seconds, cpu_seconds = connections[name].recv()
-                rows.append({"side": name, "device": case.device, "dtype": case.dtype,
-                             "tokens": case.tokens, "turn": turn,
-                             "tokens_per_second": case.tokens / seconds,
-                             "cpu_seconds": cpu_seconds})  # fmt: skip
+                rows.append(
+                    {
+                        "side": name,
+                        "device": case.device,
+                        "dtype": case.dtype,
+                        "tokens": case.tokens,
+                        "turn": turn,
+                        "tokens_per_second": case.tokens / seconds,
+                        "cpu_seconds": cpu_seconds,
+                    }
+                )
         ends = {}
         for name in SIDES:
             connections[name].send("end")
@@ -244,8 +264,13 @@ def main() -> None:
         found = run(case, num_turns=3 if options.quick else 8)
         rows += found
         ratios |= compare(found, before=before)
-    report(options, environment=machine, rows=rows, ratios=ratios,
-           labels=("side", "device", "dtype", "tokens"))  # fmt: skip
+    report(
+        options,
+        environment=machine,
+        rows=rows,
+        ratios=ratios,
+        labels=("side", "device", "dtype", "tokens"),
+    )
 
 
 if __name__ == "__main__":

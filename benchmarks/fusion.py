@@ -49,9 +49,13 @@ def main() -> None:
         for name, value in compare(rows, name=variant.name, against="weighted_sum", column=column)
     }
     report(
-        options, environment=machine, rows=rows, ratios=ratios, labels=("variant",),
+        options,
+        environment=machine,
+        rows=rows,
+        ratios=ratios,
+        labels=("variant",),
         tables={"times": times},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -45,9 +45,12 @@ class Ours(nn.Module):
     def __init__(self, num_experts: int = EXPERTS) -> None:
         super().__init__()
         self.layer = SparseFeedForward(
-            GateRules(PICKS, scoring="sigmoid"), num_experts=num_experts, hidden=HIDDEN,
-            width=WIDTH, activation="silu",
-        )  # fmt: skip
+            GateRules(PICKS, scoring="sigmoid"),
+            num_experts=num_experts,
+            hidden=HIDDEN,
+            width=WIDTH,
+            activation="silu",
+        )
         for item in self.layer.parameters():
             nn.init.normal_(item, std=HIDDEN**-0.5)
 
@@ -61,10 +64,15 @@ class Transformers(nn.Module):
     def __init__(self, ours: SparseFeedForward) -> None:
         super().__init__()
         config = DeepseekV3Config(
-            hidden_size=HIDDEN, moe_intermediate_size=WIDTH, n_routed_experts=EXPERTS,
-            num_experts_per_tok=PICKS, n_group=1, topk_group=1,
-            norm_topk_prob=True, routed_scaling_factor=1.0,
-        )  # fmt: skip
+            hidden_size=HIDDEN,
+            moe_intermediate_size=WIDTH,
+            n_routed_experts=EXPERTS,
+            num_experts_per_tok=PICKS,
+            n_group=1,
+            topk_group=1,
+            norm_topk_prob=True,
+            routed_scaling_factor=1.0,
+        )
         config._experts_implementation = "grouped_mm"
         self.gate, self.experts = DeepseekV3TopkRouter(config), DeepseekV3Experts(config)
         self.gate.weight = ours.gate.weight
@@ -227,17 +235,35 @@ def measure(case: Case, models: dict[str, nn.Module], *, turns: int) -> dict[str
 
 def describe(case: Case, times: dict[str, list[float]]) -> list[dict[str, Any]]:
     """A row for each contestant, and one for the limit that the machine's best product sets."""
-    labels = {"threads": case.threads, "dtype": case.dtype, "tokens": case.tokens,
-              "mode": case.mode}  # fmt: skip
+    labels = {
+        "threads": case.threads,
+        "dtype": case.dtype,
+        "tokens": case.tokens,
+        "mode": case.mode,
+    }
     rows = []
     for name, values in times.items():
         if name == "gemm":
             limit = case.flops / (2 * GEMM**3) * min(values)
-            rows.append({**labels, "model": "flop_limit", "ms": limit, "best_ms": limit,
-                         "turns": len(values)})  # fmt: skip
+            rows.append(
+                {
+                    **labels,
+                    "model": "flop_limit",
+                    "ms": limit,
+                    "best_ms": limit,
+                    "turns": len(values),
+                }
+            )
         else:
-            rows.append({**labels, "model": name, "ms": statistics.median(values),
-                         "best_ms": min(values), "turns": len(values)})  # fmt: skip
+            rows.append(
+                {
+                    **labels,
+                    "model": name,
+                    "ms": statistics.median(values),
+                    "best_ms": min(values),
+                    "turns": len(values),
+                }
+            )
     return rows
 
 
@@ -286,9 +312,12 @@ def main() -> None:
     small, large = decoding[0]["ms"], decoding[-1]["ms"]
     ratios[f"decoding_{DECODE_EXPERTS[-1]}_over_{DECODE_EXPERTS[0]}_experts"] = large / small
     report(
-        options, environment=machine, rows=rows, ratios=ratios,
+        options,
+        environment=machine,
+        rows=rows,
+        ratios=ratios,
         labels=("threads", "dtype", "mode", "tokens", "model"),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

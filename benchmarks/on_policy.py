@@ -33,8 +33,14 @@ from limbeck.distillation.on_policy import OnPolicy
 from limbeck.models.batch import Batch
 
 VOCAB = 8192
-SIZE = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,
-        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32}  # fmt: skip
+SIZE = {
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+}
 PAD, END = 0, 1
 MEDIAN_QUESTION_TOKENS = 40
 SPREAD = 0.8
@@ -91,13 +97,17 @@ class Questions:
 
 def ours(model: PreTrainedModel, questions: Questions, *, parallel_answers: int) -> Write:
     """Limbeck's way."""
-    config = OnPolicy(
-        ratio=1.0, max_new_tokens=MAX_NEW_TOKENS, parallel_answers=parallel_answers
-    )  # fmt: skip
+    config = OnPolicy(ratio=1.0, max_new_tokens=MAX_NEW_TOKENS, parallel_answers=parallel_answers)
     own = config.build(
-        model=model, batches=questions, part=lambda rows, lengths: [rows.tolist()],
-        max_tokens=512, vocab=VOCAB, end_id=END, pad_id=PAD, seed=0,
-    )  # fmt: skip
+        model=model,
+        batches=questions,
+        part=lambda rows, lengths: [rows.tolist()],
+        max_tokens=512,
+        vocab=VOCAB,
+        end_id=END,
+        pad_id=PAD,
+        seed=0,
+    )
 
     def write(step: int) -> tuple[int, float]:
         started = time.process_time()
@@ -111,9 +121,15 @@ def ours(model: PreTrainedModel, questions: Questions, *, parallel_answers: int)
 def trl(model: PreTrainedModel, questions: Questions, *, batch_records: int) -> Write:
     """What TRL's trainer calls for each micro-batch."""
     config = GenerationConfig(
-        max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, do_sample=True, top_k=0, top_p=1.0,
-        use_cache=True, pad_token_id=PAD, eos_token_id=END,
-    )  # fmt: skip
+        max_new_tokens=MAX_NEW_TOKENS,
+        temperature=1.0,
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        use_cache=True,
+        pad_token_id=PAD,
+        eos_token_id=END,
+    )
 
     def write(step: int) -> tuple[int, float]:
         torch.manual_seed(step)
@@ -152,8 +168,14 @@ def run(*, num_turns: int) -> list[dict[str, Any]]:
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             num_tokens, seconds = sides[name](1 + turn)
-            rows.append({"side": name, "turn": turn, "tokens_per_second": num_tokens / seconds,
-                         "answer_tokens": num_tokens / STEP_RECORDS})  # fmt: skip
+            rows.append(
+                {
+                    "side": name,
+                    "turn": turn,
+                    "tokens_per_second": num_tokens / seconds,
+                    "answer_tokens": num_tokens / STEP_RECORDS,
+                }
+            )
     return rows
 
 
@@ -161,8 +183,11 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Medians over turns of how many times faster Limbeck's is."""
     speeds = {(row["side"], row["turn"]): row["tokens_per_second"] for row in rows}
     turns = sorted({turn for _, turn in speeds})
-    names = {"trl": "generation_over_trl", "trl_whole_step": "generation_over_trl_whole_step",
-             "one_by_one": "generation_over_one_by_one"}  # fmt: skip
+    names = {
+        "trl": "generation_over_trl",
+        "trl_whole_step": "generation_over_trl_whole_step",
+        "one_by_one": "generation_over_one_by_one",
+    }
     return {
         name: statistics.median(speeds["ours", turn] / speeds[other, turn] for turn in turns)
         for other, name in names.items()

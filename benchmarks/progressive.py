@@ -42,9 +42,11 @@ def list_entries(seed: int, *, quick: bool) -> dict[str, dict[str, Any]]:
     """The recipe's training entries for one seed, its control, and the tries."""
     whole = load_recipe(RECIPE).entries
     control = {
-        **whole["reinforced"], "objective": {"kind": "next_token"},
-        "batching": whole["tuned"]["batching"], "training": whole["preferred"]["training"],
-    }  # fmt: skip
+        **whole["reinforced"],
+        "objective": {"kind": "next_token"},
+        "batching": whole["tuned"]["batching"],
+        "training": whole["preferred"]["training"],
+    }
     phases = {name: entry for name, entry in whole.items() if entry["stage"] == "train"}
     phases["continued"] = control
     for name, changes in TRIES.items():
@@ -148,14 +150,16 @@ def main() -> None:
             scores = score(asked[phase, seed])
             rows.append(
                 {
-                    "phase": phase, "seed": seed, "steps": manifest.metrics["steps"],
+                    "phase": phase,
+                    "seed": seed,
+                    "steps": manifest.metrics["steps"],
                     "tokens_planned": manifest.metrics.get("tokens_planned", 0.0),
                     "tokens_seen": manifest.metrics["tokens_seen"],
                     "budget_seen_ratio": manifest.metrics.get("budget_seen_ratio", 0.0),
                     "seconds": manifest.seconds,
                     **{key: float(np.nanmean(value)) for key, value in scores.items()},
                 }
-            )  # fmt: skip
+            )
             print(rows[-1], flush=True)
         seeds = SEEDS[: SEEDS.index(seed) + 1]
         ratios = dict(compare(asked, seeds=seeds, against="tuned"))
@@ -166,9 +170,12 @@ def main() -> None:
         sum(row["seconds"] for row in rows if row["seed"] == seed) for seed in SEEDS
     )
     report(
-        options, environment=machine, rows=rows, labels=("phase",),
+        options,
+        environment=machine,
+        rows=rows,
+        labels=("phase",),
         ratios=ratios | counts | {"seconds_of_one_seed": seconds},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

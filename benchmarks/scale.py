@@ -30,16 +30,27 @@ from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
 
 MODEL = MoeModel(
-    kind="moe", hidden=128, num_layers=6, num_heads=4, num_key_value_heads=2, head_width=32,
-    num_experts=64, experts_per_token=2, expert_width=128, initializer_range=0.08,
-)  # fmt: skip
+    kind="moe",
+    hidden=128,
+    num_layers=6,
+    num_heads=4,
+    num_key_value_heads=2,
+    head_width=32,
+    num_experts=64,
+    experts_per_token=2,
+    expert_width=128,
+    initializer_range=0.08,
+)
 RECORDS, TOKENS, MICRO_BATCHES = 4, 48, 3
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
 FSDP2 = {
-    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-}  # fmt: skip
+}
 WAYS: dict[str, tuple[int, str, dict[str, str]]] = {
     "one process": (1, "none", {}),
     "one process, layers recomputed": (1, "layers", {}),
@@ -48,14 +59,16 @@ WAYS: dict[str, tuple[int, str, dict[str, str]]] = {
     "2 x FSDP2, layers recomputed": (2, "layers", FSDP2),
 } | {
     f"2 x ZeRO-{stage}": (
-        2, "none",
+        2,
+        "none",
         {
-            "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true",
+            "DS_ACCELERATOR": "cpu",
+            "ACCELERATE_USE_DEEPSPEED": "true",
             "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
         },
     )
     for stage in (1, 2, 3)
-}  # fmt: skip
+}
 
 
 def work(steps: int, checkpointing: Any, folder: Path) -> dict[str, Any]:
@@ -79,13 +92,19 @@ def work(steps: int, checkpointing: Any, folder: Path) -> dict[str, Any]:
     before = psutil.Process().memory_info().rss
     objective = NextToken(kind="next_token").build(model=model, teacher=None)
     history = fit(
-        model, batches=batches, objective=objective,
+        model,
+        batches=batches,
+        objective=objective,
         config=TrainingConfig(
-            steps=steps, warmup_steps=2, save_interval_seconds=1e6, log_interval_steps=1,
+            steps=steps,
+            warmup_steps=2,
+            save_interval_seconds=1e6,
+            log_interval_steps=1,
             gradient_checkpointing=checkpointing,
         ),
-        state=folder / "state", title="scale",
-    )  # fmt: skip
+        state=folder / "state",
+        title="scale",
+    )
     highest = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     seconds = sorted(end - start for start, end in itertools.pairwise(ends[1:]))
     return {
@@ -105,16 +124,22 @@ def run(name: str, steps: int, folder: Path) -> list[dict[str, Any]]:
     processes = []
     for rank in range(count):
         place = {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        }  # fmt: skip
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
         processes.append(
             subprocess.Popen(
                 [sys.executable, __file__, "--worker", str(steps), checkpointing, folder],
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | (place | settings if count > 1 else {}),
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-        )  # fmt: skip
+        )
     found = []
     for process in processes:
         out, errors = process.communicate()
@@ -133,9 +158,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         train_tokenizer(
-            [chr(0x4E00 + number) for number in range(1000)], folder=folder / "tokenizer",
+            [chr(0x4E00 + number) for number in range(1000)],
+            folder=folder / "tokenizer",
             config=TokenizerConfig(min_count=1),
-        )  # fmt: skip
+        )
         for name in WAYS:
             if "ZeRO" in name and importlib.util.find_spec("deepspeed") is None:
                 continue

@@ -57,8 +57,14 @@ FORMATS: tuple[TopTokens | SampledTokens, ...] = (
 SHARPNESS = {"sharp": 24.0, "middle": 18.0, "flat": 12.0}
 """How far the context lifts the tokens that it favours, in nats."""
 FAVOURED_RATIO = 2e-4
-STUDENT = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6,
-           "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32}  # fmt: skip
+STUDENT = {
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+}
 MEDIAN_TOKENS, SPREAD = (40, 60), 0.8
 """Of questions and answers; the standard deviation of the logarithm of a length."""
 MOST_TOKENS = (200, 300)
@@ -92,8 +98,12 @@ def draw_records(count: int, *, vocab: int) -> tuple[list[np.ndarray], list[int]
 def make_batch(records: tuple[list[np.ndarray], list[int]], places: list[int]) -> Batch:
     """Some records as a batch."""
     rows, starts = records
-    return pad_rows([rows[place] for place in places], starts=[starts[place] for place in places],
-                    pad=0, places=places)  # fmt: skip
+    return pad_rows(
+        [rows[place] for place in places],
+        starts=[starts[place] for place in places],
+        pad=0,
+        places=places,
+    )
 
 
 def write_signals(
@@ -102,18 +112,29 @@ def write_signals(
     """Record the logits, over and over, as those of the batch's records; returns bytes a token."""
     vocab = logits.shape[1]
     description = Description(
-        targets=codec, layers=(), hidden_precision="float16", vocab=vocab, hidden=1,
-        num_records=len(batch.rows), shard_records=len(batch.rows), batching=BATCHING,
-        corpus_hash="", tokenizer_hash="", template_hash="", teacher_hash="",
-    )  # fmt: skip
+        targets=codec,
+        layers=(),
+        hidden_precision="float16",
+        vocab=vocab,
+        hidden=1,
+        num_records=len(batch.rows),
+        shard_records=len(batch.rows),
+        batching=BATCHING,
+        corpus_hash="",
+        tokenizer_hash="",
+        template_hash="",
+        teacher_hash="",
+    )
     folder.mkdir()
     write_description(folder, description)
     arrays = codec.encode(logits, generator=torch.Generator().manual_seed(0))
     kept = num_kept(batch)
     times, rest = divmod(kept, len(logits))
     widths = codec.widths(arrays, vocab=vocab)
-    last = {name: array[: int(widths[:rest].sum()) if name == "packed" else rest]
-            for name, array in arrays.items()}  # fmt: skip
+    last = {
+        name: array[: int(widths[:rest].sum()) if name == "packed" else rest]
+        for name, array in arrays.items()
+    }
     whole = {name: np.concatenate([array] * times + [last[name]]) for name, array in arrays.items()}
     whole[COUNTS] = find_keep(batch.labels).sum(dim=1).to(torch.int32).numpy()
     whole[MARKS] = mark_records(batch)
@@ -145,11 +166,16 @@ def measure_formats(*, kept: int, num_turns: int) -> list[dict[str, Any]]:
                     started = time.process_time()
                     found = sum(len(teacher(part).said[0]) for part in parts)
                     seconds = time.process_time() - started
-                    rows.append({
-                        "measured": f"{codec.kind} T={usual:g}", "teacher": sharpness,
-                        "turn": turn, "bytes_per_token": num_bytes, **errors,
-                        "decode_tokens_per_second": found / seconds,
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "measured": f"{codec.kind} T={usual:g}",
+                            "teacher": sharpness,
+                            "turn": turn,
+                            "bytes_per_token": num_bytes,
+                            **errors,
+                            "decode_tokens_per_second": found / seconds,
+                        }
+                    )
     return rows
 
 
@@ -182,12 +208,20 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
     lengths = np.asarray([len(row) for row in records[0]])
     rows, rng = [], np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as text:
-        sides = {"cross_entropy": Side(copy.deepcopy(student), NextToken(kind="next_token").build(
-            model=student, teacher=None))}  # fmt: skip
+        sides = {
+            "cross_entropy": Side(
+                copy.deepcopy(student),
+                NextToken(kind="next_token").build(model=student, teacher=None),
+            )
+        }
         for codec in FORMATS[:2]:
             folder = Path(text) / codec.kind
-            write_signals(folder, codec, make_batch(records, list(range(64))),
-                          draw_logits("middle", kept=64, vocab=STUDENT_VOCAB))  # fmt: skip
+            write_signals(
+                folder,
+                codec,
+                make_batch(records, list(range(64))),
+                draw_logits("middle", kept=64, vocab=STUDENT_VOCAB),
+            )
             objective = SoftTarget(kind="soft_target", temperature=2.0)
             teacher = RecordedTeacher(folder, needs=objective.needs())
             sides[codec.kind] = Side(
@@ -202,10 +236,15 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
             for name in names[step % len(names) :] + names[: step % len(names)]:
                 seconds = sides[name].step(batches)
                 if step >= 0:
-                    rows.append({
-                        "measured": f"steps {name}", "teacher": "", "turn": step,
-                        "step_seconds": seconds, "tokens_per_second": tokens / seconds,
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "measured": f"steps {name}",
+                            "teacher": "",
+                            "turn": step,
+                            "step_seconds": seconds,
+                            "tokens_per_second": tokens / seconds,
+                        }
+                    )
     return rows
 
 
@@ -235,9 +274,13 @@ def main() -> None:
     formats = measure_formats(kept=32 if options.quick else 64, num_turns=3)
     steps = measure_steps(num_steps=8 if options.quick else 30)
     report(
-        options, environment=machine, rows=formats, ratios=summarise(formats, steps),
-        labels=("measured", "teacher"), tables={"steps": steps},
-    )  # fmt: skip
+        options,
+        environment=machine,
+        rows=formats,
+        ratios=summarise(formats, steps),
+        labels=("measured", "teacher"),
+        tables={"steps": steps},
+    )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,14 @@ from reporting import environment, medians, parse_options, report
 STEPS = 700
 SPARSE = "weighted_sum"
 WIDTHS = (256, 384, 1024)
-SHARED = ("hidden", "num_layers", "num_heads", "num_key_value_heads", "head_width",
-          "initializer_range")  # fmt: skip
+SHARED = (
+    "hidden",
+    "num_layers",
+    "num_heads",
+    "num_key_value_heads",
+    "head_width",
+    "initializer_range",
+)
 COLUMNS = ("validation_loss", "recall", "triage", "accuracy")
 
 
@@ -111,9 +117,13 @@ def main() -> None:
     times = time_training(variants, corpus=made["corpus"].path, turns=3 if options.quick else 15)
     ratios = find_ratios(rows, times)
     report(
-        options, environment=machine, rows=rows, ratios=ratios, labels=("variant",),
+        options,
+        environment=machine,
+        rows=rows,
+        ratios=ratios,
+        labels=("variant",),
         tables={"times": times},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

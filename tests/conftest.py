@@ -33,9 +33,12 @@ def corpus(tmp_path_factory) -> Path:
     records = []
     for name, (symptoms, specialty) in FACTS.items():
         for form, (question, answer) in enumerate(
-            [(f"{name}有哪些症状？", symptoms), (f"{name}看什么科？", specialty),
-             ("", f"{name}的症状包括{symptoms}。")]
-        ):  # fmt: skip
+            [
+                (f"{name}有哪些症状？", symptoms),
+                (f"{name}看什么科？", specialty),
+                ("", f"{name}的症状包括{symptoms}。"),
+            ]
+        ):
             key = f"{name}-{form}"
             records.append(Record(key, question, answer, key, "test", specialty))
     for split in ("train", "validation", "test"):
@@ -55,17 +58,31 @@ def tokenizer(corpus):
 @pytest.fixture(scope="session")
 def moe_config() -> MoeModel:
     return MoeModel(
-        kind="moe", hidden=16, num_layers=2, num_heads=2, num_key_value_heads=1, head_width=8,
-        num_experts=8, experts_per_token=2, expert_width=8, initializer_range=0.2,
-    )  # fmt: skip
+        kind="moe",
+        hidden=16,
+        num_layers=2,
+        num_heads=2,
+        num_key_value_heads=1,
+        head_width=8,
+        num_experts=8,
+        experts_per_token=2,
+        expert_width=8,
+        initializer_range=0.2,
+    )
 
 
 @pytest.fixture(scope="session")
 def dense_config() -> DenseModel:
     return DenseModel(
-        kind="dense", hidden=16, num_layers=2, num_heads=2, num_key_value_heads=1, head_width=8,
-        feed_forward=32, initializer_range=0.2,
-    )  # fmt: skip
+        kind="dense",
+        hidden=16,
+        num_layers=2,
+        num_heads=2,
+        num_key_value_heads=1,
+        head_width=8,
+        feed_forward=32,
+        initializer_range=0.2,
+    )
 
 
 @pytest.fixture

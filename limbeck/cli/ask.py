@@ -1,7 +1,4 @@
-"""Answers at the terminal, piece by piece, with a word of caution when the model is unsure.
-
-Left out: serving (another engine), and generation itself (`limbeck.runtimes`).
-"""
+"""Answers at the terminal, piece by piece, with a word of caution when the model is unsure."""
 
 import math
 from collections.abc import Iterator, Sequence

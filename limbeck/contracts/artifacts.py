@@ -1,7 +1,7 @@
 """Artifacts: folders with a `manifest.json` that says what they are and where they came from.
 
 A content hash covers every file except the manifest and what the stage declares as measured (times
-differ from run to run, answers do not). Left out: deciding when to make one (`limbeck.pipeline`).
+differ from run to run, answers do not).
 """
 
 import hashlib
@@ -166,10 +166,19 @@ def read_artifact(folder: Path, *, kinds: tuple[Kind, ...] = KINDS) -> Artifact:
     if not (folder / MANIFEST).is_file() and plain.is_file() and "checkpoint" in kinds:
         files = hash_files(folder)
         manifest = Manifest(
-            name=folder.name, kind="checkpoint", stage="", key="", parents={}, sources={},
-            content_hash=hash_text(json.dumps(files, sort_keys=True)), files=files,
-            recipe={}, versions={}, metrics={}, seconds=0.0,
-        )  # fmt: skip
+            name=folder.name,
+            kind="checkpoint",
+            stage="",
+            key="",
+            parents={},
+            sources={},
+            content_hash=hash_text(json.dumps(files, sort_keys=True)),
+            files=files,
+            recipe={},
+            versions={},
+            metrics={},
+            seconds=0.0,
+        )
         return Artifact(folder, manifest)
     manifest = read_manifest(folder)
     if manifest.kind not in kinds:

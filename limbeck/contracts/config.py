@@ -1,7 +1,6 @@
 """What every configuration shares, and lazy tables of named choices.
 
-A Config describes; it never holds a model, a device or a tokenizer. Left out: the recipe, which
-arranges configs (`recipe.py`).
+A Config describes; it never holds a model, a device or a tokenizer.
 """
 
 import importlib

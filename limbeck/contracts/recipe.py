@@ -2,8 +2,7 @@
 
 `${NAME:-fallback}` in a string stands for an environment variable. The keys `plan` and `tune` are
 no entries: they state what `limbeck plan` takes for granted and what `limbeck tune` searches, and
-make nothing. Left out: what a stage's keys mean (each stage's `Config`), and the order of running
-(`limbeck.pipeline`).
+make nothing.
 """
 
 import os

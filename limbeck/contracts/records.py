@@ -1,7 +1,4 @@
-"""The small records that data, training and evaluation pass to each other.
-
-Left out: how they are made (`limbeck.data`) and how answers are judged (`limbeck.evaluation`).
-"""
+"""The small records that data, training and evaluation pass to each other."""
 
 import dataclasses
 import json
@@ -96,8 +93,7 @@ class Question:
         return cls(**value)
 
 
-RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place",
-                "rejected")  # fmt: skip
+RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place", "rejected")
 QUESTION_TEXTS = ("id", "task", "question", "form", "specialty", "group")
 
 

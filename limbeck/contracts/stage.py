@@ -1,7 +1,7 @@
 """What every stage module offers: a `Config` that describes it, and `run(config, *, work)`.
 
 `make` is the kind of artifact that comes out; references to other entries are string fields marked
-with `Wants`. Left out: the table of stages (`limbeck.stages`).
+with `Wants`.
 """
 
 import typing

@@ -1,7 +1,6 @@
 """Looking at a model while it trains, from outside the stage that trains it.
 
-A search stops a hopeless training early by what it sees. Left out: who looks (`limbeck.tuning`)
-and the training itself (`limbeck.training`), which calls `show_step` after every step.
+A search stops a hopeless training early by what it sees.
 """
 
 from collections.abc import Callable, Iterator

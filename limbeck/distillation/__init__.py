@@ -1,1 +1,1 @@
-"""Distillation: teachers, what they return, the losses, signals on disk, and the checks before a run."""
+"""Distillation: teachers, what they return, losses, recorded signals, checks before a run."""

@@ -2,8 +2,7 @@
 
 GKD (Agarwal et al. 2024, arXiv:2306.13649): with probability lambda a step's batch holds answers
 drawn from the student, through which no gradient flows. Such a step is a function of the weights,
-the seed and the step, so a killed run goes on alike. Left out: the loss (`soft_target.py`), and
-drawing itself (`limbeck.models.generation`).
+the seed and the step, so a killed run goes on alike.
 """
 
 import dataclasses
@@ -96,9 +95,17 @@ class OnPolicy(Config):
                 )
 
     def build(
-        self, *, model: PreTrainedModel, batches: Asks, part: Part, max_tokens: int, vocab: int,
-        end_id: int, pad_id: int, seed: int,
-    ) -> "OwnAnswers":  # fmt: skip
+        self,
+        *,
+        model: PreTrainedModel,
+        batches: Asks,
+        part: Part,
+        max_tokens: int,
+        vocab: int,
+        end_id: int,
+        pad_id: int,
+        seed: int,
+    ) -> "OwnAnswers":
         """The batches of a student's training; `vocab` are the tokens that its teacher knows.
 
         Raises:
@@ -114,23 +121,41 @@ class OnPolicy(Config):
             )
         fitting = batches.starts[batches.starts < max_tokens]
         check_room(
-            model, longest_tokens=int(fitting.max()) if len(fitting) else max_tokens,
+            model,
+            longest_tokens=int(fitting.max()) if len(fitting) else max_tokens,
             max_tokens=max_tokens,
-            max_new_tokens=self.max_new_tokens, field="on_policy.max_new_tokens",
-        )  # fmt: skip
+            max_new_tokens=self.max_new_tokens,
+            field="on_policy.max_new_tokens",
+        )
         return OwnAnswers(
-            self, model=model, batches=batches, part=part, max_tokens=max_tokens, vocab=vocab,
-            end_id=end_id, pad_id=pad_id, seed=seed,
-        )  # fmt: skip
+            self,
+            model=model,
+            batches=batches,
+            part=part,
+            max_tokens=max_tokens,
+            vocab=vocab,
+            end_id=end_id,
+            pad_id=pad_id,
+            seed=seed,
+        )
 
 
 class OwnAnswers:
     """The micro-batches of every step, whoever wrote their answers, and what is known of them."""
 
     def __init__(
-        self, config: OnPolicy, *, model: PreTrainedModel, batches: Asks, part: Part,
-        max_tokens: int, vocab: int, end_id: int, pad_id: int, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        config: OnPolicy,
+        *,
+        model: PreTrainedModel,
+        batches: Asks,
+        part: Part,
+        max_tokens: int,
+        vocab: int,
+        end_id: int,
+        pad_id: int,
+        seed: int,
+    ) -> None:
         self.config = config
         self.model = model
         self.batches = batches
@@ -164,19 +189,21 @@ class OwnAnswers:
         ]
         self.curve.append(
             {
-                "step": float(step), "own_answers": float(len(answers)),
+                "step": float(step),
+                "own_answers": float(len(answers)),
                 "own_answer_tokens": float(np.mean([len(answer.tokens) for answer in answers])),
                 "own_ended_ratio": float(np.mean([answer.ended for answer in answers])),
             }
-        )  # fmt: skip
+        )
         lengths = np.asarray([len(row) for row in rows])
         found = []
         for places in self.part(np.arange(len(rows)), lengths=lengths):
             batch = pad_rows(
                 [rows[place] for place in places],
-                starts=[len(questions[place]) for place in places], pad=self.pad_id,
+                starts=[len(questions[place]) for place in places],
+                pad=self.pad_id,
                 places=[records[place] for place in places],
-            )  # fmt: skip
+            )
             found.append(dataclasses.replace(batch, written="student"))
         return found
 
@@ -189,11 +216,16 @@ class OwnAnswers:
         for first in range(0, len(order), self.config.parallel_answers):
             part = order[first : first + self.config.parallel_answers].tolist()
             answers = sample(
-                self.model, [questions[place] for place in part], num_samples=1,
-                temperature=self.config.temperature, top_p=self.config.top_p,
-                max_new_tokens=self.config.max_new_tokens, end_id=self.end_id,
-                generator=generator, vocab=self.vocab,
-            )  # fmt: skip
+                self.model,
+                [questions[place] for place in part],
+                num_samples=1,
+                temperature=self.config.temperature,
+                top_p=self.config.top_p,
+                max_new_tokens=self.config.max_new_tokens,
+                end_id=self.end_id,
+                generator=generator,
+                vocab=self.vocab,
+            )
             found |= dict(zip(part, answers, strict=True))
             if time.monotonic() - told >= PLAIN_INTERVAL_SECONDS:
                 told = time.monotonic()

@@ -1,7 +1,4 @@
-"""A teacher's distribution over all tokens, whatever form its targets have.
-
-Left out: what it costs to differ from it (`limbeck.objectives`).
-"""
+"""A teacher's distribution over all tokens, whatever form its targets have."""
 
 import math
 

@@ -1,7 +1,7 @@
 """Two tokenizations of one text, cut into the smallest spans that both of them have.
 
 Positions are counted in UTF-8 bytes, so a character that byte-level tokens cut in the middle needs
-no rule of its own. Left out: what the spans are for (`limbeck.distillation.losses.cross_tokenizer`).
+no rule of its own.
 """
 
 import json

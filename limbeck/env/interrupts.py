@@ -2,7 +2,7 @@
 
 Python drops an exception that is raised while a destructor or a weak reference's callback runs, so
 an interrupt that lands there would be printed and forgotten. It is remembered here, and raised
-again at the next sign of progress. Left out: what is told to the user (`limbeck.cli`).
+again at the next sign of progress.
 """
 
 import signal

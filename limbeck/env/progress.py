@@ -55,10 +55,15 @@ def _silent() -> Iterator[Advance]:
 
 def _live(console: Console, title: str, *, total: int, unit: str, done: int) -> Iterator[Advance]:
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
+    )
     started = time.monotonic()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, completed=done, rate="", note="")

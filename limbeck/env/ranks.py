@@ -1,7 +1,6 @@
 """Which of a launcher's processes this one is.
 
-`accelerate launch` and `torchrun` tell each process that they start by its environment. Left out:
-what the processes say to each other (`limbeck.training.distributed.ranks`).
+`accelerate launch` and `torchrun` tell each process that they start by its environment.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""How good, fast and small a model is, and the report that says so.
-
-Left out: how a folder becomes something that answers (`limbeck.runtimes`); an `Answerer` is given.
-"""
+"""How good, fast and small a model is, and the report that says so."""
 
 TASKS = {
     "recall": "limbeck.evaluation.tasks:recall",

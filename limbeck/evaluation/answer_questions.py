@@ -1,7 +1,4 @@
-"""Questions of a corpus, asked of one model in fixed batches that survive a kill.
-
-Left out: what makes an answer right (`tasks.py`) and opening the model, which the caller does.
-"""
+"""Questions of a corpus, asked of one model in fixed batches that survive a kill."""
 
 import dataclasses
 import hashlib
@@ -116,8 +113,11 @@ def _locate_images(question: Question, folder: Path) -> Question:
     paths = tuple(str(folder / name) for name in question.images)
     for path in paths:
         if not Path(path).is_file():
-            raise DataError(f"question {question.id!r} asks about an image that is not there; make "
-                            "the corpus again", path=path)  # fmt: skip
+            raise DataError(
+                f"question {question.id!r} asks about an image that is not there; make "
+                "the corpus again",
+                path=path,
+            )
     return dataclasses.replace(question, images=paths)
 
 
@@ -227,12 +227,20 @@ def judge(question: Question, response: Response) -> Asked:
     task = resolve(TASKS, question.task, what="task") if named else by_form
     verdict = task(question, response)
     return Asked(
-        question.id, question.task, question.form, question.question, question.answers,
-        question.specialty, question.group, response.text, verdict.correct,
-        round(verdict.agreement_ratio, DIGITS), round(response.confidence_ratio, DIGITS),
+        question.id,
+        question.task,
+        question.form,
+        question.question,
+        question.answers,
+        question.specialty,
+        question.group,
+        response.text,
+        verdict.correct,
+        round(verdict.agreement_ratio, DIGITS),
+        round(response.confidence_ratio, DIGITS),
         tuple(round(score, DIGITS) for score in response.option_scores),
         question.options if response.option_scores else (),
-    )  # fmt: skip
+    )
 
 
 def _append(file: Any, batch: Sequence[Asked]) -> None:

@@ -1,7 +1,4 @@
-"""Scores and their uncertainty, as pure functions of texts, counts and arrays.
-
-Left out: which questions are asked and how an answer is judged right (`tasks.py`).
-"""
+"""Scores and their uncertainty, as pure functions of texts, counts and arrays."""
 
 import math
 import re

@@ -1,7 +1,6 @@
 """How well a model tells findings in images apart: areas under ROC curves, and each one's recall.
 
-Accuracy hangs on where the model draws the line; the area does not. Left out: accuracy itself
-(`metrics.py`) and asking (`tasks.py`).
+Accuracy hangs on where the model draws the line; the area does not.
 """
 
 import dataclasses

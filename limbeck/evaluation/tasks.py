@@ -1,8 +1,7 @@
 """Evaluation tasks: how a model is asked a question, and when its answer counts as right.
 
 A task is a function of a question and the model's response; its docstring is what `limbeck list
-tasks` prints. A task of another name is judged by the form of its questions (`by_form`). Left out:
-batching and resuming (`asking.py`), scores over many questions (`metrics.py`, `rows.py`).
+tasks` prints. A task of another name is judged by the form of its questions (`by_form`).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""How well a model predicts held-out text: cross-entropy per token, with its interval.
-
-Left out: which records are held out (`limbeck.data.loading.batches`) and answers (`asking.py`).
-"""
+"""How well a model predicts held-out text: cross-entropy per token, with its interval."""
 
 from collections.abc import Iterable
 

@@ -1,7 +1,6 @@
 """Validation records as questions: what choices between models may be guided by.
 
-The questions of a corpus and its test records only measure, and are never read for this. Left out:
-asking (`asking.py`).
+The questions of a corpus and its test records only measure, and are never read for this.
 """
 
 import hashlib
@@ -71,9 +70,14 @@ def check_apart(folder: Path, *, questions: Sequence[Question]) -> None:
 def _as_question(record: Record) -> Question:
     items = split_items(record.answer, known=())
     return Question(
-        record.id, TASK, record.question, (record.answer,), "list" if len(items) > 1 else "single",
-        specialty=record.specialty, group=record.group,
-    )  # fmt: skip
+        record.id,
+        TASK,
+        record.question,
+        (record.answer,),
+        "list" if len(items) > 1 else "single",
+        specialty=record.specialty,
+        group=record.group,
+    )
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,4 @@
-"""How the tokens of a student and of a teacher with another tokenizer belong together.
-
-Left out: finding it (`limbeck.distillation.tokenizer_alignment`) and its loss (`limbeck.distillation.losses.cross_tokenizer`).
-"""
+"""How the tokens of a student and of a teacher with another tokenizer belong together."""
 
 from typing import NamedTuple
 

@@ -1,8 +1,7 @@
 """What a layer's attention saw: queries, keys and values of chosen layers, from any decoder.
 
 A model that is made ready attends with `scaled_dot_product_attention` as before, and hands over
-what it is given while somebody listens, so that no family needs code of its own. Left out: what it
-costs to differ (`limbeck.distillation.features.similarity`).
+what it is given while somebody listens, so that no family needs code of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,9 +39,13 @@ _listening: ContextVar[dict[int, Heads | None] | None] = ContextVar("listening",
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     **options: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+) -> tuple[Tensor, None]:
     """Scaled dot-product attention, overheard."""
     heard, layer = _listening.get(), getattr(module, "layer_idx", None)
     if heard is not None and layer in heard:

@@ -1,7 +1,4 @@
-"""The batch that data makes, models read and objectives judge.
-
-Left out: making batches (`limbeck.data.loading.batches`) and a teacher's targets (`targets.py`).
-"""
+"""The batch that data makes, models read and objectives judge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,9 +79,11 @@ def pad_rows(
         labels[index, start : len(row)] = row[start:]
         tokens[index, : len(row)] = True
     return Batch(
-        torch.from_numpy(ids), torch.from_numpy(labels),
-        torch.tensor(places, dtype=torch.int64), torch.from_numpy(tokens),
-    )  # fmt: skip
+        torch.from_numpy(ids),
+        torch.from_numpy(labels),
+        torch.tensor(places, dtype=torch.int64),
+        torch.from_numpy(tokens),
+    )
 
 
 def pack_rows(
@@ -119,10 +118,12 @@ def pack_rows(
             first = end
     tokens = np.arange(shape[1]) < np.asarray(widths)[:, None]
     return Batch(
-        torch.from_numpy(ids), torch.from_numpy(labels),
+        torch.from_numpy(ids),
+        torch.from_numpy(labels),
         torch.tensor([place for members in places for place in members], dtype=torch.int64),
-        torch.from_numpy(tokens), positions=torch.from_numpy(positions),
-    )  # fmt: skip
+        torch.from_numpy(tokens),
+        positions=torch.from_numpy(positions),
+    )
 
 
 def random_tokens(

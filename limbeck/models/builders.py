@@ -1,7 +1,4 @@
-"""Fresh models by description: the mixture-of-experts teacher and the dense student.
-
-Left out: reading weights that exist (`loading.py`).
-"""
+"""Fresh models by description: the mixture-of-experts teacher and the dense student."""
 
 from typing import Annotated, Literal
 

@@ -1,7 +1,7 @@
 """A forward pass that computes logits only where a loss needs them.
 
 The language head is often the largest product of a small model; prompts and padding need none of
-it. Left out: the losses (`limbeck.objectives`).
+it.
 """
 
 import math
@@ -20,8 +20,20 @@ from limbeck.models.moe.layers import Routing
 from limbeck.models.targets import LARGE_VOCAB, Form, Projected
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
 
-PLAIN_HEADS = frozenset({"limbeck_moe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "llama",
-                         "mistral", "mixtral", "olmoe", "deepseek_v3"})  # fmt: skip
+PLAIN_HEADS = frozenset(
+    {
+        "limbeck_moe",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmoe",
+        "deepseek_v3",
+    }
+)
 """Architectures whose logits are exactly the head's product, with no scaling or capping after."""
 
 

@@ -1,7 +1,6 @@
 """Answers drawn at random from a model, many at once, with a KV cache and their log-probabilities.
 
-Every draw hangs on one generator, row by row, so it is the same whatever rows have ended. Left out:
-greedy answering (`limbeck.runtimes`) and what an answer is worth (`limbeck.objectives`).
+Every draw hangs on one generator, row by row, so it is the same whatever rows have ended.
 """
 
 from collections.abc import Sequence
@@ -83,9 +82,11 @@ def sample(
                 )
             uniform = torch.rand(rows.num_rows, generator=generator, dtype=torch.float64)
             tokens, logs = draw_tokens(
-                rows.logits[:, :last], uniform=uniform[rows.index].to(rows.logits.device),
-                temperature=temperature, top_p=top_p,
-            )  # fmt: skip
+                rows.logits[:, :last],
+                uniform=uniform[rows.index].to(rows.logits.device),
+                temperature=temperature,
+                top_p=top_p,
+            )
             if not rows.take(step, tokens, logs, ended=tokens == end_id):
                 break
             if step < max_new_tokens - 1:
@@ -120,9 +121,13 @@ class _Rows:
     """The answers being written: their tokens so far, and the cache of those still open."""
 
     def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, num_samples: int,
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
         max_new_tokens: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         width = max(map(len, prompts))
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -165,9 +170,13 @@ class _Rows:
 
     def _compute(self, ids: Tensor, places: Tensor) -> Tensor:
         output = self.model(
-            input_ids=ids, attention_mask=self.mask, position_ids=places,
-            past_key_values=self.cache, use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=places,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         return output.logits[:, -1].float()
 
     def collect(self, end_id: int) -> list[Sampled]:

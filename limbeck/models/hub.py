@@ -1,4 +1,4 @@
-"""Fetching a published checkpoint by its hub name. Left out: loading it (`loading.py`)."""
+"""Fetching a published checkpoint by its hub name."""
 
 from pathlib import Path
 

@@ -1,8 +1,7 @@
 """What can be cut out of a decoder, and what can be matched: which slices of which parameters.
 
 A group is what must go together: a feed-forward channel, or a key-value head with the query heads
-it serves. Norms of queries and keys are shared by all heads and stay. Left out: which groups go
-(`limbeck.pruning`), and how.
+it serves. Norms of queries and keys are shared by all heads and stay.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,4 @@
-"""What a teacher says of a batch, and what an objective asks of it.
-
-Left out: where it comes from (`limbeck.distillation.signals`) and what it costs to differ from it
-(`limbeck.objectives`).
-"""
+"""What a teacher says of a batch, and what an objective asks of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Aligning images with texts: every image against every distinct text of its micro-batch.
 
 The pairwise sigmoid loss of SigLIP (Zhai et al. 2023, arXiv:2303.15343): a pair is judged by
-itself, so several images may share a text. Left out: answering (`likelihood.py`).
+itself, so several images may share a text.
 """
 
 import math
@@ -121,7 +121,10 @@ class ContrastiveObjective(Objective):
         owned = owners[batch.images.rows]
         matches = owned[:, None] == torch.arange(len(tokens), device=tokens.device)
         total = pairwise_sigmoid_loss(
-            images=self.map(output.images), texts=texts, matches=matches,
-            log_scale=self.log_scale, bias=self.bias,
-        )  # fmt: skip
+            images=self.map(output.images),
+            texts=texts,
+            matches=matches,
+            log_scale=self.log_scale,
+            bias=self.bias,
+        )
         return Loss(total, len(owned), {"contrast": total.item()})

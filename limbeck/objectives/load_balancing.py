@@ -1,7 +1,6 @@
 """Keeping experts evenly loaded: a bias without gradient, a small balance loss, a z-loss.
 
-Every quantity is per layer: pooled over layers, two collapsed layers can look balanced. Left out:
-the gate itself (`limbeck.models.moe.layers`).
+Every quantity is per layer: pooled over layers, two collapsed layers can look balanced.
 """
 
 from collections.abc import Sequence

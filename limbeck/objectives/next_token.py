@@ -1,7 +1,4 @@
-"""Next-token likelihood: cross-entropy with the written answer.
-
-Left out: learning from a teacher (`divergence.py`).
-"""
+"""Next-token likelihood: cross-entropy with the written answer."""
 
 from typing import Annotated, ClassVar, Literal
 

@@ -1,7 +1,7 @@
 """Domain packs: one folder of data a domain, and how to find them. No code, no torch.
 
 A pack holds `pack.yaml` (specialties, relations), `questions.yaml` (question forms), a folder of
-facts, and `terms.yaml` (English names). Left out: reading one (`limbeck.data.packs.schema`).
+facts, and `terms.yaml` (English names).
 """
 
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Typing and wiring a recipe: every fault at once, with its path and line in the file.
-
-Left out: running it (`running.py`).
-"""
+"""Typing and wiring a recipe: every fault at once, with its path and line in the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -182,9 +179,11 @@ def _order(entries: Mapping[str, Entry]) -> list[str]:
         ready = [
             name
             for name in waiting
-            if all(item.target in done or item.target not in entries
-                   for item in entries[name].references)
-        ]  # fmt: skip
+            if all(
+                item.target in done or item.target not in entries
+                for item in entries[name].references
+            )
+        ]
         if not ready:
             return done
         done.append(ready[0])

@@ -2,7 +2,7 @@
 
 The first process leads: it alone holds the lock, decides what is made or reused, writes artifacts,
 and runs the stages that do not train. Before a stage that trains it calls the others, who run the
-same stage beside it and write nothing that stays. Left out: the training (`limbeck.training`).
+same stage beside it and write nothing that stays.
 """
 
 import tempfile

@@ -79,9 +79,12 @@ def run(
 
 
 def _make_or_reuse(
-    entry: Entry, root: Path, made: Mapping[str, Artifact], report: Callable[[str, str], None],
+    entry: Entry,
+    root: Path,
+    made: Mapping[str, Artifact],
+    report: Callable[[str, str], None],
     crew: Crew,
-) -> Artifact:  # fmt: skip
+) -> Artifact:
     inputs: dict[str, tuple[Artifact, ...]] = {}
     for reference in entry.references:
         artifact = made.get(reference.target) or open_external(reference)
@@ -103,9 +106,7 @@ def _make_or_reuse(
                 return known
             report(entry.name, f"damaged ({', '.join(damage[:3])}), made again")
     report(entry.name, f"{entry.config.stage} ...")
-    artifact = _make(
-        entry, folder, shop=shop, inputs=inputs, sources=sources, key=key, crew=crew
-    )  # fmt: skip
+    artifact = _make(entry, folder, shop=shop, inputs=inputs, sources=sources, key=key, crew=crew)
     report(entry.name, f"done in {artifact.manifest.seconds:,.1f} s")
     return artifact
 
@@ -152,15 +153,23 @@ def _hash_key(
     resolved = entry.config.model_dump(mode="json")
     names = [item.target for item in entry.references] if entry.config.make == "report" else []
     return hash_text(
-        json.dumps([limbeck.__version__, replace(resolved), sorted(sources.values()), names],
-                   sort_keys=True)
-    )  # fmt: skip
+        json.dumps(
+            [limbeck.__version__, replace(resolved), sorted(sources.values()), names],
+            sort_keys=True,
+        )
+    )
 
 
 def _make(
-    entry: Entry, folder: Path, *, shop: Path, inputs: dict[str, tuple[Artifact, ...]],
-    sources: Mapping[str, str], key: str, crew: Crew,
-) -> Artifact:  # fmt: skip
+    entry: Entry,
+    folder: Path,
+    *,
+    shop: Path,
+    inputs: dict[str, tuple[Artifact, ...]],
+    sources: Mapping[str, str],
+    key: str,
+    crew: Crew,
+) -> Artifact:
     """Run a stage in a folder of its own, then put the whole artifact in place at once."""
     if not _works_on(shop, key):
         shutil.rmtree(shop, ignore_errors=True)

@@ -1,7 +1,4 @@
-"""The rows of a plan: one per entry, with its size, its training, and where it can answer.
-
-Left out: how rows are drawn (`drawing.py`) and put into words (`verdicts.py`).
-"""
+"""The rows of a plan: one per entry, with its size, its training, and where it can answer."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -141,9 +138,13 @@ def _plan_serving(size: ModelSize, assumed: Assumptions) -> dict[str, Any]:
 
 
 def _plan_training(
-    entry: Entry, size: ModelSize, known: Known, resolver: Resolver, speed: Speed,
+    entry: Entry,
+    size: ModelSize,
+    known: Known,
+    resolver: Resolver,
+    speed: Speed,
     trained: PreTrainedConfig,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     settings: Any = entry.config
     batching, cards = settings.batching, resolver.assumed.training
     step_records = batching.batch_records * batching.accumulation_steps
@@ -244,9 +245,11 @@ def _describe_needed(
         return None
     least = least_workload(workload)
     rate = training_tokens_per_second(
-        size, Cards(gpu=needed.gpu, count=needed.count),
-        precision=least.precision, recomputing=least.recomputing,
-    )  # fmt: skip
+        size,
+        Cards(gpu=needed.gpu, count=needed.count),
+        precision=least.precision,
+        recomputing=least.recomputing,
+    )
     return {
         "cards": f"{needed.count} x {needed.gpu}",
         "experts_divided": needed.experts_divided,

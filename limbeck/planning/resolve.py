@@ -1,7 +1,6 @@
 """What each entry of a recipe makes and from what: architectures, corpora, steps.
 
-Where a corpus exists its tokenizer and lengths are used; otherwise they are assumed. Left out: what
-it costs (`rows.py`).
+Where a corpus exists its tokenizer and lengths are used; otherwise they are assumed.
 """
 
 import dataclasses
@@ -68,9 +67,11 @@ class Resolver:
                     folder, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE
                 )
                 known = Known(
-                    Vocabulary.of(tokenizer), batches.num_tokens / len(batches),
-                    int((batches.ends[1:] - batches.ends[:-1]).max()), measured=True,
-                )  # fmt: skip
+                    Vocabulary.of(tokenizer),
+                    batches.num_tokens / len(batches),
+                    int((batches.ends[1:] - batches.ends[:-1]).max()),
+                    measured=True,
+                )
             else:
                 known = Known(Vocabulary(self.assumed.vocab), self.assumed.record_tokens, 0, False)
             self.corpora[name] = known
@@ -143,9 +144,11 @@ def _prune(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
     heads = values.get("num_key_value_heads") or values["num_attention_heads"]
     groups = count_kept(heads, ratio=settings.heads_ratio, multiple=1, kind="heads")
     channels = count_kept(
-        values["intermediate_size"], ratio=settings.channels_ratio, multiple=settings.multiple,
+        values["intermediate_size"],
+        ratio=settings.channels_ratio,
+        multiple=settings.multiple,
         kind="channels",
-    )  # fmt: skip
+    )
     changes = {
         "intermediate_size": channels,
         "num_attention_heads": groups * (values["num_attention_heads"] // heads),

@@ -1,4 +1,4 @@
-"""A plan as tables that fit a terminal of 100 columns. Left out: its figures (`rows.py`)."""
+"""A plan as tables that fit a terminal of 100 columns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,8 +31,14 @@ def draw(planned: Mapping[str, Any]) -> Group:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None,
-                  header_style="bold", padding=(0, 1, 0, 0))  # fmt: skip
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+    )
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place == 0 else "right")
     return table
@@ -40,20 +46,29 @@ def _table(title: str, *columns: str) -> Table:
 
 def _draw_entries(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(
-        "规模 size", "条目 entry", "阶段 stage", "参数 parameters", "激活 active",
-        "FLOP/词元 token", "训练词元 tokens", "本机用时 time here",
-    )  # fmt: skip
+        "规模 size",
+        "条目 entry",
+        "阶段 stage",
+        "参数 parameters",
+        "激活 active",
+        "FLOP/词元 token",
+        "训练词元 tokens",
+        "本机用时 time here",
+    )
     for row in rows:
         if "parameters" not in row:
             table.add_row(row["name"], row["stage"], *[MISSING] * 5)
             continue
         trains = "seconds" in row
         table.add_row(
-            row["name"], row["stage"], counted(row["parameters"]),
-            counted(row["active_parameters"]), counted(row["forward_flops_per_token"]),
+            row["name"],
+            row["stage"],
+            counted(row["parameters"]),
+            counted(row["active_parameters"]),
+            counted(row["forward_flops_per_token"]),
             counted(row["training_tokens"]) if trains else MISSING,
             span(row["seconds"]) if trains else MISSING,
-        )  # fmt: skip
+        )
     return table
 
 
@@ -65,7 +80,7 @@ def _draw_formats(models: Sequence[Mapping[str, Any]]) -> Table:
     _add_rows(
         table,
         {row["name"]: [byte_count(row["bytes"][name]) for name in names] for row in models},
-    )  # fmt: skip
+    )
     return table
 
 
@@ -83,19 +98,24 @@ def _draw_training(rows: Sequence[Mapping[str, Any]], planned: Mapping[str, Any]
     table = _table(
         f"训练显存 memory of training on each of {cards['count']} x {cards['gpu']}, as the recipe "
         "says",
-        "条目 entry", *(LAYOUTS[layout].title for layout in SHOWN_LAYOUTS), "激活 activations",
-        "词元/秒 tokens/s", "用时 time",
-    )  # fmt: skip
+        "条目 entry",
+        *(LAYOUTS[layout].title for layout in SHOWN_LAYOUTS),
+        "激活 activations",
+        "词元/秒 tokens/s",
+        "用时 time",
+    )
     for row in rows:
         training = row["training"]
         by_layout = training["by_layout"]
         way = training["fit"] or training["needed"] or training["larger"] or {}
         rate = way.get("tokens_per_second")
         table.add_row(
-            row["name"], *(byte_count(by_layout[layout]["total"]) for layout in SHOWN_LAYOUTS),
-            byte_count(by_layout["ddp"]["activations"]), counted(rate) if rate else MISSING,
+            row["name"],
+            *(byte_count(by_layout[layout]["total"]) for layout in SHOWN_LAYOUTS),
+            byte_count(by_layout["ddp"]["activations"]),
+            counted(rate) if rate else MISSING,
             span(way["seconds"]) if rate else MISSING,
-        )  # fmt: skip
+        )
     return table
 
 
@@ -105,8 +125,9 @@ def _draw_serving(models: Sequence[Mapping[str, Any]], planned: Mapping[str, Any
     table = _table(
         f"推理 answering on {serving['count']} x {serving['gpu']}: memory, and new tokens/s "
         "(* does not fit)",
-        "条目 entry", *names,
-    )  # fmt: skip
+        "条目 entry",
+        *names,
+    )
     _add_rows(
         table,
         {
@@ -174,6 +195,9 @@ def span(seconds: Number) -> str:
     """A time in the unit that suits it, from seconds to years."""
     for unit, length in (("years", YEAR), ("days", DAY), ("h", HOUR), ("min", MINUTE)):
         if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}" if seconds >= 100 * length else \
-                f"{seconds / length:.3g} {unit}"  # fmt: skip
+            return (
+                f"{seconds / length:,.0f} {unit}"
+                if seconds >= 100 * length
+                else f"{seconds / length:.3g} {unit}"
+            )
     return f"{seconds:.3g} s"

@@ -1,7 +1,4 @@
-"""What a plan says in plain words: it fits, or what would make it fit.
-
-Left out: finding out (`limbeck.sizing.fit`).
-"""
+"""What a plan says in plain words: it fits, or what would make it fit."""
 
 from limbeck.evaluation.report.number_format import byte_count, percent
 from limbeck.sizing.fit import CardsNeeded, ServingFit, TrainingFit
@@ -12,9 +9,14 @@ from limbeck.sizing.parameters import ModelSize
 
 
 def judge_training(
-    size: ModelSize, workload: Workload, cards: Cards, *,
-    fit: TrainingFit | None, needed: CardsNeeded | None, larger: CardsNeeded | None,
-) -> str:  # fmt: skip
+    size: ModelSize,
+    workload: Workload,
+    cards: Cards,
+    *,
+    fit: TrainingFit | None,
+    needed: CardsNeeded | None,
+    larger: CardsNeeded | None,
+) -> str:
     """Whether a training fits the cards, and the least that has to change."""
     usable = byte_count(cards.card.usable_bytes)
     if fit is not None:
@@ -23,9 +25,7 @@ def judge_training(
             return f"fits {cards} as it is: {held}"
         ram = f", {byte_count(fit.memory.ram)} of RAM" if fit.memory.ram else ""
         return f"fits {cards} with {', '.join(fit.changes)}: {held}{ram}"
-    state = state_bytes(
-        size.parameters, layout="zero0", num_cards=1, precision=workload.precision
-    )  # fmt: skip
+    state = state_bytes(size.parameters, layout="zero0", num_cards=1, precision=workload.precision)
     there = byte_count(cards.count * cards.card.usable_bytes)
     text = (
         f"does not fit {cards}: weights, gradients and optimizer alone are "

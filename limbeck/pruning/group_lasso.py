@@ -5,8 +5,7 @@ For a group of p weights, the step that minimises |w - v|^2 / 2 + lr lambda sqrt
     w = v max(0, 1 - lr lambda sqrt(p) / |v|)
 
 (Yuan and Lin 2006, J. R. Stat. Soc. B 68; Parikh and Boyd 2014, sec. 6.5.1). In terms of the
-group's root mean square, |v| / sqrt(p), it subtracts lr lambda and stops at zero. Left out: the
-cut itself (`surgery.py`), and removal by score without training (`criteria.py`).
+group's root mean square, |v| / sqrt(p), it subtracts lr lambda and stops at zero.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,9 +91,13 @@ class Regulariser:
     """
 
     def __init__(
-        self, model: nn.Module, *, num_zero: Mapping[Groups, int], lrs: Sequence[float],
+        self,
+        model: nn.Module,
+        *,
+        num_zero: Mapping[Groups, int],
+        lrs: Sequence[float],
         config: GroupLasso,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model = model
         self.num_zero = dict(num_zero)
         self.lrs = list(lrs)
@@ -112,6 +115,9 @@ class Regulariser:
         fraction = self.fraction(step)
         for groups, num_zero in self.num_zero.items():
             shrink(
-                self.model, groups=groups, num_zero=num_zero, fraction=fraction,
+                self.model,
+                groups=groups,
+                num_zero=num_zero,
+                fraction=fraction,
                 concavity=self.concavity,
-            )  # fmt: skip
+            )

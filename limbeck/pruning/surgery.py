@@ -1,7 +1,4 @@
-"""Masking groups and cutting them out: the cut model is smaller, and answers as the masked one.
-
-Left out: which groups stay (`allocation.py`).
-"""
+"""Masking groups and cutting them out: the cut model is smaller, and answers as the masked one."""
 
 import copy
 

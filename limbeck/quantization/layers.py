@@ -2,8 +2,8 @@
 
 The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432): rounding passes its gradient
 on unchanged; scales are constants to it. Steps and rounding are those of the stored integers
-(`limbeck.quantization.formats.int8`), so what training sees is what runs. Absmax scales never clip, so there is
-no clipped range whose gradient would have to be stopped. Left out: which layers (`int8.py`).
+(`limbeck.quantization.formats.int8`), so what training sees is what runs.
+Absmax scales never clip, so no clipped range needs its gradient stopped.
 """
 
 from jaxtyping import Float

@@ -1,8 +1,7 @@
 """INT8 quantisation-aware training: preparing a float model, and converting it to integers.
 
 Nothing is observed or calibrated: weight scales follow the weights at every step, activation scales
-are computed per token when they are needed. Left out: the integer layers and their folder
-(`limbeck.quantization.formats.int8`), the training itself (`limbeck.stages.quantize`).
+are computed per token when they are needed.
 """
 
 from typing import Literal

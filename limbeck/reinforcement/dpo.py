@@ -1,7 +1,6 @@
 """Learning from preferences: a better and a worse answer to one question.
 
-Direct preference optimisation (Rafailov et al. 2023, eq. 7, arXiv:2305.18290). Left out: where the
-pairs come from (`limbeck.data.loading.preference_pairs`).
+Direct preference optimisation (Rafailov et al. 2023, eq. 7, arXiv:2305.18290).
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -83,15 +82,19 @@ class DpoObjective(Objective):
         reference_better, reference_worse = sum_rows(reference, keep=keep).chunk(2)
         count = len(better)
         dpo = dpo_loss(
-            better_logs=better, worse_logs=worse, reference_better_logs=reference_better,
-            reference_worse_logs=reference_worse, beta=self.config.beta,
-        )  # fmt: skip
+            better_logs=better,
+            worse_logs=worse,
+            reference_better_logs=reference_better,
+            reference_worse_logs=reference_worse,
+            beta=self.config.beta,
+        )
         gains = (better - reference_better - worse + reference_worse).detach()
         parts = {
-            "dpo": dpo.item(), "margin": self.config.beta * gains.sum().item(),
+            "dpo": dpo.item(),
+            "margin": self.config.beta * gains.sum().item(),
             "preferred": float((gains > 0).sum()),
             "better_gain": (better - reference_better).sum().item(),
-        }  # fmt: skip
+        }
         loss = Loss(dpo, count, parts)
         return self.balancer.add_to(loss, routing=output.routing, batch=batch)
 

@@ -1,8 +1,7 @@
 """Learning from answers that the model samples itself: group-relative policy optimisation.
 
 Each question is answered several times; what an answer's reward is above its group's mean is its
-advantage (GRPO, Shao et al. 2024, eq. 3, arXiv:2402.03300). Left out: sampling and scoring
-(`rollouts.py`), the rewards themselves (`rewards.py`).
+advantage (GRPO, Shao et al. 2024, eq. 3, arXiv:2402.03300).
 """
 
 from collections.abc import Mapping
@@ -190,9 +189,12 @@ class GrpoObjective(Objective):
         )
         loss = grpo_loss(
             logs=token_logs(output.logits, targets, temperature=config.temperature),
-            experience=self.experience(batch), weights=weights, clip_low=config.clip_low,
-            clip_high=config.clip_high, kl_weight=config.kl_weight,
-        )  # fmt: skip
+            experience=self.experience(batch),
+            weights=weights,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            kl_weight=config.kl_weight,
+        )
         parts = {"kl": loss.kl.item(), "clipped": loss.clipped.item()}
         return self.balancer.add_to(
             Loss(loss.total, count, parts), routing=output.routing, batch=batch

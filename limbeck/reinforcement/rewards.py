@@ -1,7 +1,6 @@
 """Rewards that a rule can verify: each says from 0 to 1 how good one sampled answer is.
 
-No reward needs a written answer in a person's words, only what the domain pack holds. Left out: how
-answers are sampled (`rollouts.py`) and how rewards move a model (`policy.py`).
+No reward needs a written answer in a person's words, only what the domain pack holds.
 """
 
 from collections.abc import Mapping
@@ -69,7 +68,5 @@ def _letters(text: str) -> str:
 
 def score(said: Said, *, manner: Manner, weights: Mapping[str, float]) -> dict[str, float]:
     """Every weighted reward by its name, unweighted, and `reward`, their weighted sum."""
-    found = {
-        name: resolve(REWARDS, name, what="reward")(said, manner) for name in sorted(weights)
-    }  # fmt: skip
+    found = {name: resolve(REWARDS, name, what="reward")(said, manner) for name in sorted(weights)}
     return {"reward": sum(weights[name] * value for name, value in found.items()), **found}

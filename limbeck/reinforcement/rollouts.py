@@ -1,8 +1,7 @@
 """Rollouts: each step's questions answered by the model in training, scored, and made to batches.
 
 A step's answers are a function of the weights, the seed and the step, so a killed run goes on
-alike; answers that serve several steps are saved with the training state. Left out: the loss
-(`policy.py`).
+alike; answers that serve several steps are saved with the training state.
 """
 
 import logging
@@ -51,10 +50,17 @@ class Rollouts:
     """The batches of every step, and what is remembered of their tokens."""
 
     def __init__(
-        self, config: Grpo, *, model: PreTrainedModel, reference: PreTrainedModel,
-        prompts: Callable[[int], Sequence[Prompt]], judge: Judge, speech: Speech, num_parts: int,
+        self,
+        config: Grpo,
+        *,
+        model: PreTrainedModel,
+        reference: PreTrainedModel,
+        prompts: Callable[[int], Sequence[Prompt]],
+        judge: Judge,
+        speech: Speech,
+        num_parts: int,
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config = config
         self.model = model
         self.reference = KeptForward(reference)
@@ -85,10 +91,15 @@ class Rollouts:
         prompts = self.prompts(step // config.updates)
         generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
         answers = sample(
-            self.model, [prompt.tokens for prompt in prompts], num_samples=config.group,
-            temperature=config.temperature, top_p=config.top_p,
-            max_new_tokens=config.max_new_tokens, end_id=self.speech.end_id, generator=generator,
-        )  # fmt: skip
+            self.model,
+            [prompt.tokens for prompt in prompts],
+            num_samples=config.group,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens,
+            end_id=self.speech.end_id,
+            generator=generator,
+        )
         asked = [prompt for prompt in prompts for _ in range(config.group)]
         scores = [self._score(*pair) for pair in zip(asked, answers, strict=True)]
         rewards = torch.tensor([score["reward"] for score in scores]).view(-1, config.group)
@@ -133,8 +144,9 @@ class Rollouts:
         return pad_rows(
             [np.asarray(self.held["rows"][index]) for index in indices],
             starts=[self.held["starts"][index] for index in indices],
-            pad=self.speech.pad_id, places=indices,
-        )  # fmt: skip
+            pad=self.speech.pad_id,
+            places=indices,
+        )
 
     def remember(self, batch: Batch) -> Experience:
         """What is known of the batch's kept tokens."""

@@ -1,7 +1,7 @@
 """What answers questions from a folder: a checkpoint in transformers, or a bundle in its runtime.
 
 Importing this, or reading an onnx bundle, loads neither torch nor transformers: a device that only
-answers does not need them. Left out: making bundles (`limbeck.stages.export`).
+answers does not need them.
 """
 
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Questions to tokens and tokens to text.
 
 `FileChat` reads a tokenizer's files with `tokenizers` and `jinja2` alone and renders as
-transformers does; a test holds both to the same tokens. Left out: several turns, which are rendered
-for training only (`limbeck.data.loading.chat_template`).
+transformers does; a test holds both to the same tokens.
 """
 
 import abc

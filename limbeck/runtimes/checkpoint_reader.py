@@ -1,7 +1,4 @@
-"""What the graph writer needs of a checkpoint: its architecture and, strictly, its tensors.
-
-Left out: loading a model that runs (`limbeck.models.checkpoints`).
-"""
+"""What the graph writer needs of a checkpoint: its architecture and, strictly, its tensors."""
 
 import json
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 On a GPU a small model's step is mostly the starting of kernels; `capture` turns the step into one
 CUDA graph, which starts them all at once. On a CPU the same steps run uncaptured, and give the
-tokens of `TorchSteps`. Left out: the greedy loop (`decoding.py`); loading (`transformers.py`).
+tokens of `TorchSteps`.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,9 +37,13 @@ class StaticSteps(Steps):
     """A transformers model on a device, with room for so many tokens and one batch at a time."""
 
     def __init__(
-        self, steps: TorchSteps, *, device: Literal["cpu", "cuda"], capacity_tokens: int,
+        self,
+        steps: TorchSteps,
+        *,
+        device: Literal["cpu", "cuda"],
+        capacity_tokens: int,
         prepare: Callable[[Step], Step] = keep_step,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._steps = steps
         self._device = torch.device(device)
         self._model = steps.model
@@ -82,9 +86,14 @@ class StaticSteps(Steps):
         self, ids: Tensor, mask: Tensor, places: Tensor, cache: StaticCache, **seen: Tensor
     ) -> Tensor:
         output = self._model(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache,
-            use_cache=True, logits_to_keep=1, **seen,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **seen,
+        )
         return output.logits[:, -1].float()
 
     def compute(

@@ -1,8 +1,7 @@
 """How far one model's next-token predictions lie from another's.
 
 Compared over whole prompts at once and token by token through the cache, in batches of uneven
-length, because an error in any of these ways would be invisible to the others. Left out: what
-distance is acceptable (`limbeck.stages.export`).
+length, because an error in any of these ways would be invisible to the others.
 """
 
 from collections.abc import Iterator, Sequence

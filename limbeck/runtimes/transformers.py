@@ -1,8 +1,4 @@
-"""Answering with a transformers checkpoint, in torch on the CPU.
-
-Left out: the greedy loop (`decoding.py`), reading the folder (`limbeck.models.checkpoints`), and a GPU
-(`static.py`).
-"""
+"""Answering with a transformers checkpoint, in torch on the CPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,9 +147,13 @@ class TorchSteps(Steps):
                 "position_ids": places[:, -ids.shape[1] :],
             }
         output = self.model(
-            input_ids=ids, past_key_values=state.cache, use_cache=True, logits_to_keep=1,
-            **positions, **seen,
-        )  # fmt: skip
+            input_ids=ids,
+            past_key_values=state.cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **positions,
+            **seen,
+        )
         return output.logits[:, -1].float().numpy()
 
     @torch.inference_mode()
@@ -167,9 +167,11 @@ class TorchSteps(Steps):
             ids[row, : len(tokens)] = torch.tensor(tokens)
         keep = ids.shape[1] - start
         output = self.model(
-            input_ids=ids.to(self.model.device), use_cache=False, logits_to_keep=keep,
+            input_ids=ids.to(self.model.device),
+            use_cache=False,
+            logits_to_keep=keep,
             **self.see(images),
-        )  # fmt: skip
+        )
         logits = output.logits.float().cpu()
         return [logits[row, : len(tokens) - start].numpy() for row, tokens in enumerate(rows)]
 

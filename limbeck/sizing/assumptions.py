@@ -1,7 +1,6 @@
 """What a plan takes for granted: cards, sizes to reach, and data that is not there yet.
 
-A recipe states it under the key `plan`; nothing but a plan reads it. Left out: figures of the
-cards (`hardware.py`).
+A recipe states it under the key `plan`; nothing but a plan reads it.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """What attention adds to a model's matrices: arithmetic, cached numbers, widths.
 
-Read from the config, for no parameter shows it. Left out: the matrices themselves (`counting.py`).
+Read from the config, for no parameter shows it.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""What fits on given cards, and the cheapest change that makes it fit, each step computed.
-
-Left out: the bytes themselves (`memory.py`).
-"""
+"""What fits on given cards, and the cheapest change that makes it fit, each step computed."""
 
 import dataclasses
 import math
@@ -72,9 +69,11 @@ def _variants(
                 for recompute in recomputing:
                     for layout in layouts:
                         changed = dataclasses.replace(
-                            workload, records=records, recomputing=recompute,
+                            workload,
+                            records=records,
+                            recomputing=recompute,
                             frozen_bytes=frozen,
-                        )  # fmt: skip
+                        )
                         yield changed, layout, _tell_changes(workload, changed, layout)
 
 
@@ -158,11 +157,13 @@ def fit_serving(size: ModelSize, serving: Serving) -> ServingFit:
     room = serving.card.usable_bytes * serving.count
     found = [
         serving_memory(
-            size, stored, batch_records=serving.batch_records,
+            size,
+            stored,
+            batch_records=serving.batch_records,
             context_tokens=serving.context_tokens,
         )
         for stored in size.formats
-    ]  # fmt: skip
+    ]
     fitting = tuple(memory.number_format for memory in found if memory.total <= room)
     smallest = found[-1]
     beside = smallest.cache + smallest.working

@@ -1,7 +1,7 @@
 """Cards and machines: what they hold, what they compute, and what they reach in practice.
 
 Peaks are as published for each product; the shares of them that are reached are assumptions,
-stated here. Left out: what a model needs (`counting.py`, `memory.py`).
+stated here.
 """
 
 import math

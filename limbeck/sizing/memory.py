@@ -3,7 +3,7 @@
 State per parameter and its division: ZeRO (Rajbhandari et al. 2019, sec. 3 and 5,
 arXiv:1910.02054). Activations are counted tensor by tensor as Korthikanti et al. 2022 do (sec. 4,
 arXiv:2205.05198), for a layer with gated feed-forward, RMS norms, norms of queries and keys, and
-fused attention, which keeps no scores. Left out: what fits where (`fitting.py`).
+fused attention, which keeps no scores.
 """
 
 import dataclasses
@@ -197,14 +197,25 @@ class TrainingMemory:
     @property
     def total(self) -> int:
         """On one card."""
-        return (self.weights + self.gradients + self.optimizer + self.gathered + self.exchange
-                + self.activations + self.frozen)  # fmt: skip
+        return (
+            self.weights
+            + self.gradients
+            + self.optimizer
+            + self.gathered
+            + self.exchange
+            + self.activations
+            + self.frozen
+        )
 
 
 def training_memory(
-    size: ModelSize, workload: Workload, *, layout: LayoutName, num_cards: int,
+    size: ModelSize,
+    workload: Workload,
+    *,
+    layout: LayoutName,
+    num_cards: int,
     experts: Experts = "gathered",
-) -> TrainingMemory:  # fmt: skip
+) -> TrainingMemory:
     """What a card holds at the peak of a step.
 
     Sharded layouts gather one layer's weights while the next one's are on their way, and its
@@ -231,10 +242,16 @@ def training_memory(
     elif layout.startswith("zero") and (num_cards > 1 or chosen.in_ram):
         exchange = 2 * compute * min(BUCKET_PARAMETERS, size.parameters)
     return TrainingMemory(
-        layout, state.weights, state.gradients, state.optimizer, gathered, exchange,
+        layout,
+        state.weights,
+        state.gradients,
+        state.optimizer,
+        gathered,
+        exchange,
         activation_bytes(size.shape, workload),
-        workload.frozen_bytes + FLOAT_BYTES * workload.reference_parameters, state.ram,
-    )  # fmt: skip
+        workload.frozen_bytes + FLOAT_BYTES * workload.reference_parameters,
+        state.ram,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,4 @@
-"""Number formats: the bits of a weight with its scales, and which format reaches a budget.
-
-Left out: counting a model's weights (`counting.py`), and writing them in a format
-(`limbeck.quantization`, `limbeck.runtimes`).
-"""
+"""Number formats: the bits of a weight with its scales, and which format reaches a budget."""
 
 import math
 from collections.abc import Sequence

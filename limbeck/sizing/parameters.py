@@ -1,7 +1,7 @@
 """What a model consists of, before any of its weights exist: parameters, bytes, arithmetic.
 
 A model is built on the meta device, which allocates nothing, so sizes are those of the real
-module tree. Left out: memory in training and in serving (`memory.py`), and time (`hardware.py`).
+module tree.
 """
 
 import math
@@ -22,9 +22,7 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.sizing.attention import attention_flops, attention_widths, count_cached
 from limbeck.sizing.number_formats import FORMATS, FormatSize, NumberFormat
 
-Role = Literal[
-    "embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"
-]  # fmt: skip
+Role = Literal["embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"]
 KV_BYTES = 2
 """Of one cached number, bfloat16."""
 TRAINING_RATIO = 3
@@ -157,9 +155,12 @@ def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
 
 
 def _count_flops(
-    config: PreTrainedConfig, tensors: Iterable[_Tensor], *, share: float,
+    config: PreTrainedConfig,
+    tensors: Iterable[_Tensor],
+    *,
+    share: float,
     attended: tuple[float, ...],
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     multiplied = sum(
         tensor.numel * tensor.products * (share if tensor.role == "expert" else 1.0)
         for tensor in tensors
@@ -220,9 +221,13 @@ def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
         is_table = id(parameter) in tables and "position_embedding" not in name
         role = "embedding" if is_table else _find_role(name, parameter, config=config)
         yield _Tensor(
-            role, layer[0] if layer else name, parameter.numel(), rows, columns,
+            role,
+            layer[0] if layer else name,
+            parameter.numel(),
+            rows,
+            columns,
             float(tables[id(parameter)]) if is_table else _count_products(name, role, config),
-        )  # fmt: skip
+        )
 
 
 def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
@@ -246,8 +251,9 @@ def _find_role(name: str, parameter: nn.Parameter, *, config: PreTrainedConfig) 
         return "gate"
     if "fusion" in segments:
         return "fusion"
-    return "attention" if any("attn" in item or "attention" in item for item in segments) \
-        else "matrix"  # fmt: skip
+    return (
+        "attention" if any("attn" in item or "attention" in item for item in segments) else "matrix"
+    )
 
 
 def _num_experts(config: PreTrainedConfig) -> int:
@@ -288,9 +294,13 @@ def _size_format(chosen: NumberFormat, tensors: list[_Tensor]) -> FormatSize:
         lookup += bits if tensor.role == "embedding" and not tensor.products else 0.0
         expert += bits if tensor.role == "expert" else 0.0
     return FormatSize(
-        chosen.name, _round_up(total), _round_up(embedding), table.name, _round_up(expert),
+        chosen.name,
+        _round_up(total),
+        _round_up(embedding),
+        table.name,
+        _round_up(expert),
         _round_up(lookup),
-    )  # fmt: skip
+    )
 
 
 def _round_up(bits: float) -> int:

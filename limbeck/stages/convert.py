@@ -1,7 +1,4 @@
-"""Convert: a checkpoint in another architecture with the same logits.
-
-Left out: the exchange of tensors (`limbeck.models.moe.convert_qwen3`), and bundles (`export.py`).
-"""
+"""Convert: a checkpoint in another architecture with the same logits."""
 
 from typing import Any, ClassVar, Literal
 

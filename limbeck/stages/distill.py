@@ -148,10 +148,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     batches = Batches(corpus.path, **data)
     inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
     teacher = open_teachers(
-        work.inputs.get("teacher", ()), names=config.teacher_names, config=config.teachers,
-        corpus=corpus, batching=config.batching,
-        needs=config.objective.needs(), sees=image_format(student.config),
-    )  # fmt: skip
+        work.inputs.get("teacher", ()),
+        names=config.teacher_names,
+        config=config.teachers,
+        corpus=corpus,
+        batching=config.batching,
+        needs=config.objective.needs(),
+        sees=image_format(student.config),
+    )
     live = teacher.model if isinstance(teacher, LiveTeacher) else None
     teacher = _ask_more(config, teacher)
     most_tokens = PROBED_BYTES // (4 * len(tokenizer))
@@ -159,19 +163,28 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     shown = batches.draw(PROBED, most_tokens=most_tokens)
     objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
-        objective, student, teacher, shown, asked, tokenizer_tokens=len(tokenizer),
+        objective,
+        student,
+        teacher,
+        shown,
+        asked,
+        tokenizer_tokens=len(tokenizer),
         fresh=not isinstance(config.student, str) and not config.inherit,
-    )  # fmt: skip
+    )
     warnings = probe.before() if config.detectors == "on" else []
     own = None
     if config.on_policy.ratio:
         assert teacher is not None
         own = config.on_policy.build(
-            model=student, batches=batches, max_tokens=config.batching.max_tokens,
-            part=partial(part_by_length, config=config.batching), vocab=teacher.vocab,
-            end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, batches.pad),
+            model=student,
+            batches=batches,
+            max_tokens=config.batching.max_tokens,
+            part=partial(part_by_length, config=config.batching),
+            vocab=teacher.vocab,
+            end_id=cast(int, tokenizer.eos_token_id),
+            pad_id=cast(int, batches.pad),
             seed=config.training.seed,
-        )  # fmt: skip
+        )
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
@@ -227,9 +240,13 @@ def _ask_more(config: Config, teacher: Any) -> Any:
 
 
 def _report_misses(
-    student: PreTrainedModel, teacher: KeptForward | None, batches: Iterator[Batch], *,
-    vocab: int, work: Work,
-) -> dict[str, Any]:  # fmt: skip
+    student: PreTrainedModel,
+    teacher: KeptForward | None,
+    batches: Iterator[Batch],
+    *,
+    vocab: int,
+    work: Work,
+) -> dict[str, Any]:
     """Write `router.json`: how far the student is from each expert of a live teacher."""
     if teacher is None:
         return {}
@@ -250,9 +267,13 @@ def _name_layers(config: Config, objective: Any) -> dict[str, Any]:
 
 
 def _inherit(
-    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, config: Config, work: Work,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    config: Config,
+    work: Work,
     batches: Batches,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What of the student's parameters it takes over, as metrics: a share, and which experts."""
     if not config.inherit:
         return {"inherited_ratio": 0.0}

@@ -88,13 +88,18 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     environment["load_average_after"] = load_average()
     rows = make_rows(
         [_measured(artifact, answers=answers, profiles=profiles) for artifact in models],
-        teacher=teacher, headline_tasks=config.headline_tasks,
-        unknown_answers=config.unknown_answers, num_threads=config.profile.thread_counts[0],
-    )  # fmt: skip
+        teacher=teacher,
+        headline_tasks=config.headline_tasks,
+        unknown_answers=config.unknown_answers,
+        num_threads=config.profile.thread_counts[0],
+    )
     report = make_report(
-        rows=rows, teacher=teacher, headline_tasks=config.headline_tasks, environment=environment,
+        rows=rows,
+        teacher=teacher,
+        headline_tasks=config.headline_tasks,
+        environment=environment,
         corpus=_describe_corpus(corpus, found) | {"train_records_compared": num_compared},
-    )  # fmt: skip
+    )
     _write(work.folder, report=report, answers=answers, artifacts=(corpus, *models))
     return {row["name"]: {name: row[name] for name in METRICS} for row in rows}
 
@@ -135,9 +140,11 @@ def _answer(
 
             answers[artifact.name] = answer_all(
                 open_answerer=_opener(artifact, num_threads=config.num_threads),
-                batches=batches, max_new_tokens=config.max_new_tokens, advance=show,
+                batches=batches,
+                max_new_tokens=config.max_new_tokens,
+                advance=show,
                 state=state / f"{artifact.name}.{artifact.manifest.content_hash[:12]}.jsonl",
-            )  # fmt: skip
+            )
     return answers
 
 
@@ -163,9 +170,13 @@ def _measured(
     artifact: Artifact, *, answers: Mapping[str, list[Asked]], profiles: Mapping[str, Profile]
 ) -> Measured:
     return Measured(
-        artifact.name, artifact.manifest.kind, artifact.manifest.content_hash,
-        size_bytes(artifact.path), tuple(answers[artifact.name]), profiles[artifact.name],
-    )  # fmt: skip
+        artifact.name,
+        artifact.manifest.kind,
+        artifact.manifest.content_hash,
+        size_bytes(artifact.path),
+        tuple(answers[artifact.name]),
+        profiles[artifact.name],
+    )
 
 
 def _describe_corpus(corpus: Artifact, found: QuestionSet) -> dict[str, Any]:
@@ -187,9 +198,12 @@ def _describe_corpus(corpus: Artifact, found: QuestionSet) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, *, report: Mapping[str, Any], answers: Mapping[str, Sequence[Asked]],
+    folder: Path,
+    *,
+    report: Mapping[str, Any],
+    answers: Mapping[str, Sequence[Asked]],
     artifacts: Sequence[Artifact],
-) -> None:  # fmt: skip
+) -> None:
     (folder / "answers").mkdir(parents=True, exist_ok=True)
     for name, asked in answers.items():
         write_jsonl(folder / "answers" / f"{name}.jsonl", map(dataclasses.asdict, asked))

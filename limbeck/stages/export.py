@@ -1,7 +1,4 @@
-"""Export: a checkpoint as a bundle for one runtime, held against the checkpoint.
-
-Left out: the formats themselves (`limbeck.runtimes`).
-"""
+"""Export: a checkpoint as a bundle for one runtime, held against the checkpoint."""
 
 import dataclasses
 import itertools

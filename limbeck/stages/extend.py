@@ -1,7 +1,4 @@
-"""Extend: a text checkpoint with an untrained image encoder; what it says about text stays.
-
-Left out: the encoder (`limbeck.models.vision.modeling`), and its training, which `train` does.
-"""
+"""Extend: a text checkpoint with an untrained image encoder; what it says about text stays."""
 
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,6 @@
 """Corpus and a model behind a server to a corpus whose training answers are that model's.
 
-Only training records are sent. Left out: asking (`limbeck.distillation.endpoint`), and learning from what
-was said, which `train` and `distill` do.
+Only training records are sent.
 """
 
 import asyncio
@@ -94,14 +93,17 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     ]
     _check_failures(failures, num_asked=len(asked), config=config, journal=journal)
     kept = [
-        row for row in range(len(records))
+        row
+        for row in range(len(records))
         if config.failed == "keep" or not isinstance(results.get(row), CallError)
-    ]  # fmt: skip
+    ]
     labelled = [results.get(row) for row in kept]
     shutil.copytree(
-        corpus.path, work.folder, dirs_exist_ok=True,
+        corpus.path,
+        work.folder,
+        dirs_exist_ok=True,
         ignore=shutil.ignore_patterns(MANIFEST, "card.html", "labels", "failed.jsonl"),
-    )  # fmt: skip
+    )
     write_jsonl(
         work.folder / TRAIN,
         [
@@ -114,17 +116,22 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         [{"id": id_, "reason": error.reason, "detail": error.detail} for id_, error in failures],
     )
     metrics = {
-        "asked": len(asked), "labelled": len(asked) - len(failures),
-        "failed": _count(failures), "not_asked": len(records) - len(asked),
-        "calls": endpoint.num_calls, "reused_calls": endpoint.num_reused, "cost": journal.spent,
+        "asked": len(asked),
+        "labelled": len(asked) - len(failures),
+        "failed": _count(failures),
+        "not_asked": len(records) - len(asked),
+        "calls": endpoint.num_calls,
+        "reused_calls": endpoint.num_reused,
+        "cost": journal.spent,
         **_describe(labelled, config),
-    }  # fmt: skip
+    }
     if isinstance(config.write, Logprobs):
         description = Description(
-            model=config.endpoint.model, vocab=table.vocab,
+            model=config.endpoint.model,
+            vocab=table.vocab,
             top=min(config.write.top, table.vocab - 1),
             tokenizer_hash=hash_file(corpus.path / "tokenizer" / "tokenizer.json"),
-        )  # fmt: skip
+        )
         write_labels(
             work.folder,
             [item.labels if isinstance(item, Labelled) else None for item in labelled],
@@ -135,14 +142,22 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
 
 
 async def _ask(
-    asked: Sequence[Record], config: Config, title: str, corpus: Artifact, journal: Journal,
+    asked: Sequence[Record],
+    config: Config,
+    title: str,
+    corpus: Artifact,
+    journal: Journal,
     table: TokenTable,
-) -> tuple[Endpoint, list[Labelled | CallError]]:  # fmt: skip
+) -> tuple[Endpoint, list[Labelled | CallError]]:
     endpoint = Endpoint(config.endpoint, journal=journal)
     labeller = Labeller(
-        endpoint, write=config.write, system=config.system, max_new_tokens=config.max_new_tokens,
-        score=_choose(config.write, corpus=corpus.path), table=table,
-    )  # fmt: skip
+        endpoint,
+        write=config.write,
+        system=config.system,
+        max_new_tokens=config.max_new_tokens,
+        score=_choose(config.write, corpus=corpus.path),
+        table=table,
+    )
     with track(title, total=len(asked), unit="record") as advance:
         return endpoint, await label_all(asked, labeller=labeller, advance=advance)
 
@@ -171,12 +186,11 @@ def agreement_ratios(texts: Sequence[str]) -> list[float]:
     """
     return [
         sum(
-            entity_f1(text, expected=[other])
-            for place, other in enumerate(texts)
-            if place != index
-        ) / (len(texts) - 1)
+            entity_f1(text, expected=[other]) for place, other in enumerate(texts) if place != index
+        )
+        / (len(texts) - 1)
         for index, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
 
 
 def _check_held_out(records: Sequence[Record], *, corpus: Artifact) -> None:
@@ -239,16 +253,20 @@ def _describe(labelled: Sequence[Any], config: Config) -> dict[str, Any]:
             "instead"
         )
     return {
-        "told_places": told, "aligned_places": aligned,
-        "missed_candidates": missed.total(), "missed_tokens": dict(missed.most_common(SHOWN)),
-    }  # fmt: skip
+        "told_places": told,
+        "aligned_places": aligned,
+        "missed_candidates": missed.total(),
+        "missed_tokens": dict(missed.most_common(SHOWN)),
+    }
 
 
 def _note_on_card(path: Path, config: Config) -> None:
     """Say on the corpus's card who answered."""
     card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     card["labelled_by"] = {
-        "model": config.endpoint.model, "url": config.endpoint.url, "kind": config.write.kind
-    }  # fmt: skip
+        "model": config.endpoint.model,
+        "url": config.endpoint.url,
+        "kind": config.write.kind,
+    }
     text = json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True)
     write_atomically(path, text + "\n")

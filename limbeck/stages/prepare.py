@@ -1,7 +1,6 @@
 """Prepare: sources to a corpus of clean records, splits, questions, a tokenizer and a data card.
 
-Every record that does not come out is counted with its reason and place. Left out: the techniques,
-which `limbeck.data` holds.
+Every record that does not come out is counted with its reason and place.
 """
 
 import dataclasses
@@ -103,13 +102,18 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     _write_records(splits, questions, folder=work.folder)
     _drop_unused_images([*splits["train"], *held_out], questions, folder=work.folder)
     num_tokens = _make_tokenizer(
-        config, splits["train"], folder=work.folder / "tokenizer",
+        config,
+        splits["train"],
+        folder=work.folder / "tokenizer",
         special=(IMAGE_TOKEN,) if (work.folder / IMAGE_FOLDER).is_dir() else (),
-    )  # fmt: skip
+    )
     card = describe(
-        splits, questions=questions, accounts=ledger.accounts, pack=pack,
+        splits,
+        questions=questions,
+        accounts=ledger.accounts,
+        pack=pack,
         free_text=_free_text(config),
-    )  # fmt: skip
+    )
     card |= {
         "name": work.name,
         "manner": {
@@ -205,9 +209,12 @@ def _filter(
     kept = [record for record in unique if record.source not in free_text]
     kept += drop_doubtful(
         [record for record in unique if record.source in free_text],
-        scorer=scorer, config=config.scorer, threshold=config.least_confidence,
-        ledger=ledger, seed=config.seed,
-    )  # fmt: skip
+        scorer=scorer,
+        config=config.scorer,
+        threshold=config.least_confidence,
+        ledger=ledger,
+        seed=config.seed,
+    )
     most = {source.label: source.max_records for source in config.sources}
     return cap(kept, most=most, ledger=ledger, seed=config.seed)
 

@@ -81,18 +81,25 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     sees = image_format(model.config)
     num_kept = plan_cut(model, config=config)
     teacher = open_teacher(
-        work.inputs.get("teacher", ()), corpus=corpus, batching=config.batching,
-        needs=config.objective.needs(), sees=sees,
-    )  # fmt: skip
+        work.inputs.get("teacher", ()),
+        corpus=corpus,
+        batching=config.batching,
+        needs=config.objective.needs(),
+        sees=sees,
+    )
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     history = fit(
-        model, batches=batches, objective=config.objective.build(model=model, teacher=teacher),
-        config=training, state=work.state, title=work.name,
+        model,
+        batches=batches,
+        objective=config.objective.build(model=model, teacher=teacher),
+        config=training,
+        state=work.state,
+        title=work.name,
         after_step=make_regulariser(
             model, num_kept=num_kept, config=config.replace(training=training)
         ),
-    )  # fmt: skip
+    )
     model.cpu()
     probe = batches.batch(list(range(min(PROBE_RECORDS, len(batches))))).input_ids
     smaller, metrics = cut_zeros(
@@ -113,11 +120,9 @@ def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:
     if config.heads_ratio:
         found += [(groups, config.heads_ratio, 1) for groups in find_heads(model)]
     return {
-        groups: count_kept(
-            groups.num_groups, ratio=ratio, multiple=multiple, kind=groups.kind
-        )
+        groups: count_kept(groups.num_groups, ratio=ratio, multiple=multiple, kind=groups.kind)
         for groups, ratio, multiple in found
-    }  # fmt: skip
+    }
 
 
 def make_regulariser(
@@ -127,19 +132,25 @@ def make_regulariser(
     training = config.training
     lrs = [
         cosine_lr(
-            step, steps=training.steps, peak_lr=training.lr,
-            warmup_steps=training.warmup_steps, final_ratio=training.final_lr_ratio,
+            step,
+            steps=training.steps,
+            peak_lr=training.lr,
+            warmup_steps=training.warmup_steps,
+            final_ratio=training.final_lr_ratio,
         )
         for step in range(training.steps)
-    ]  # fmt: skip
+    ]
     num_zero = {groups: groups.num_groups - kept for groups, kept in num_kept.items()}
     return Regulariser(model, num_zero=num_zero, lrs=lrs, config=config.lasso)
 
 
 def cut_zeros(
-    model: PreTrainedModel, *, num_kept: Mapping[Groups, int], criterion: str,
+    model: PreTrainedModel,
+    *,
+    num_kept: Mapping[Groups, int],
+    criterion: str,
     input_ids: torch.Tensor,
-) -> tuple[PreTrainedModel, dict[str, Any]]:  # fmt: skip
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The smaller model, and what the cut took; the given one is masked in place."""
     score = resolve(CRITERIA, criterion, what="criterion")
     zero = {groups: count_zero(model, groups=groups) for groups in num_kept}

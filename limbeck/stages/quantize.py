@@ -57,16 +57,23 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     tokenizer, model = load_tokenizer(start), load_model(start)
     sees = image_format(model.config)
     teacher = open_teacher(
-        work.inputs.get("teacher", ()), corpus=corpus, batching=config.batching,
-        needs=config.objective.needs(), sees=sees,
-    )  # fmt: skip
+        work.inputs.get("teacher", ()),
+        corpus=corpus,
+        batching=config.batching,
+        needs=config.objective.needs(),
+        sees=sees,
+    )
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
     training = config.training.settle(tokens_per_step=batches.tokens_per_step)
     config.scheme.prepare_for_qat(model)
     history = fit(
-        model, batches=batches, objective=config.objective.build(model=model, teacher=teacher),
-        config=training, state=work.state, title=work.name,
-    )  # fmt: skip
+        model,
+        batches=batches,
+        objective=config.objective.build(model=model, teacher=teacher),
+        config=training,
+        state=work.state,
+        title=work.name,
+    )
     nn.Module.to(model, "cpu")
     probe = batches.batch(list(range(min(8, len(batches))))).input_ids
     with torch.no_grad():

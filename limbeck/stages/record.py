@@ -92,19 +92,27 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     teacher_artifact = work.one("teacher")
     tokenizer = load_tokenizer(teacher_artifact.path)
     teacher = open_teacher(
-        [teacher_artifact], corpus=corpus, batching=config.batching,
+        [teacher_artifact],
+        corpus=corpus,
+        batching=config.batching,
         needs=Needs(config.targets.usual(), config.layers),
-    )  # fmt: skip
+    )
     assert isinstance(teacher, LiveTeacher)
     batches = Batches(
         corpus.path, tokenizer=tokenizer, config=config.batching, image_format=teacher.sees
     )
     description = Description(
-        targets=config.targets, layers=config.layers, hidden_precision=config.hidden_precision,
-        vocab=teacher.vocab, hidden=teacher.hidden, num_records=len(batches),
-        shard_records=config.shard_records, batching=config.batching,
-        teacher_hash=teacher_artifact.manifest.content_hash, **fingerprints(corpus),
-    )  # fmt: skip
+        targets=config.targets,
+        layers=config.layers,
+        hidden_precision=config.hidden_precision,
+        vocab=teacher.vocab,
+        hidden=teacher.hidden,
+        num_records=len(batches),
+        shard_records=config.shard_records,
+        batching=config.batching,
+        teacher_hash=teacher_artifact.manifest.content_hash,
+        **fingerprints(corpus),
+    )
     write_description(work.folder, description)
     description_hash = hash_file(work.folder / DESCRIPTION)
     paths = shard_paths(work.folder, description)
@@ -139,9 +147,14 @@ def _is_whole(path: Path, description: Description, *, index: int, description_h
 
 
 def _record(
-    rows: range, teacher: LiveTeacher, batches: Batches, description: Description,
-    config: Config, device: torch.device, generator: torch.Generator,
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:  # fmt: skip
+    rows: range,
+    teacher: LiveTeacher,
+    batches: Batches,
+    description: Description,
+    config: Config,
+    device: torch.device,
+    generator: torch.Generator,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """The arrays of one shard, in the order of its records, and the sums of their errors."""
     by_length = sorted(rows, key=lambda row: int(batches.ends[row + 1] - batches.ends[row]))
     codec, vocab = description.targets, description.vocab

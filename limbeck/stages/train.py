@@ -88,9 +88,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     lessons = LESSONS[config.objective.draws](config, work, model, tokenizer)
     training = config.training.settle(tokens_per_step=lessons.tokens_per_step)
     history = fit(
-        model, batches=lessons.batches, objective=lessons.objective, config=training,
-        state=work.state, title=work.name, stateful=lessons.rollouts,
-    )  # fmt: skip
+        model,
+        batches=lessons.batches,
+        objective=lessons.objective,
+        config=training,
+        state=work.state,
+        title=work.name,
+        stateful=lessons.rollouts,
+    )
     save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)
     if lessons.rollouts is not None:
         means = {point["step"]: point for point in lessons.rollouts.curve}
@@ -105,13 +110,11 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "steps": training.steps,
         "parameters": sum(item.numel() for item in model.parameters()),
         "passes": training.steps * records.records_per_step / len(records.shown),
-        **report_tokens(
-            config.training.steps, seen_tokens=lessons.count_tokens(training.steps)
-        ),
+        **report_tokens(config.training.steps, seen_tokens=lessons.count_tokens(training.steps)),
         **measure_validation(
             model, held_out_batches(corpus.path, **_reading(config, model, tokenizer))
         ),
-    }  # fmt: skip
+    }
 
 
 def _reading(
@@ -154,9 +157,12 @@ def _learn_rollouts(
     records = list(read_records(path))
     expected = [records[row].answer for row in asked.rows]
     check_room(
-        model, longest_tokens=int(asked.starts.max()), max_tokens=config.batching.max_tokens,
-        max_new_tokens=objective.max_new_tokens, field="objective.max_new_tokens",
-    )  # fmt: skip
+        model,
+        longest_tokens=int(asked.starts.max()),
+        max_tokens=config.batching.max_tokens,
+        max_new_tokens=objective.max_new_tokens,
+        field="objective.max_new_tokens",
+    )
     manner = Manner(**read_manner(corpus))
 
     def judge(text: str, ended: bool, wanted: str) -> dict[str, float]:
@@ -164,22 +170,29 @@ def _learn_rollouts(
         return score(said, manner=manner, weights=objective.rewards)
 
     rollouts = Rollouts(
-        objective, model=place(model), reference=_open_reference(work),
+        objective,
+        model=place(model),
+        reference=_open_reference(work),
         prompts=lambda step: [
             Prompt(asked.prompt(index), expected[index]) for index in asked.order(step).tolist()
         ],
-        judge=judge, num_parts=config.batching.accumulation_steps, seed=config.training.seed,
+        judge=judge,
+        num_parts=config.batching.accumulation_steps,
+        seed=config.training.seed,
         speech=Speech(
             lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
-            end_id=cast(int, tokenizer.eos_token_id), pad_id=cast(int, asked.pad),
+            end_id=cast(int, tokenizer.eos_token_id),
+            pad_id=cast(int, asked.pad),
         ),
-    )  # fmt: skip
+    )
     return Lessons(
-        rollouts, objective.build(experience=rollouts.remember), asked,
+        rollouts,
+        objective.build(experience=rollouts.remember),
+        asked,
         asked.tokens_per_step * objective.group,
         lambda steps: int(sum(point["rollout_tokens"] for point in rollouts.curve)),
         rollouts,
-    )  # fmt: skip
+    )
 
 
 def _open_reference(work: Work) -> PreTrainedModel:
@@ -227,6 +240,6 @@ def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, Any]:
         "layers": layers.tolist(),
         "by_specialty": {name: picks.tolist() for name, picks in by_specialty.items()},
         "entropy_ratios": (entropy / num_tokens).tolist(),
-        "skipped_ratio": 1 - (done + size.gate_parameters)
-        / (size.expert_parameters + size.gate_parameters),
-    }  # fmt: skip
+        "skipped_ratio": 1
+        - (done + size.gate_parameters) / (size.expert_parameters + size.gate_parameters),
+    }

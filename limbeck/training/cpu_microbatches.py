@@ -2,7 +2,7 @@
 
 A small model's products are too small to share among threads, but its micro-batches are not. Each
 is differentiated on one thread and the sums are added in one order, so the result is the same to
-the bit whatever the number of cores. Left out: dividing, clipping and stepping (`loop.py`).
+the bit whatever the number of cores.
 """
 
 import ctypes

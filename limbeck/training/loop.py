@@ -1,7 +1,6 @@
 """The training loop: sums and counts in, one optimizer step out, resumable at any step.
 
-Every method of Limbeck that learns passes its objective and its batches in. Left out: what is
-learnt (`limbeck.objectives`) and from what (`limbeck.data`).
+Every method of Limbeck that learns passes its objective and its batches in.
 """
 
 import copy
@@ -154,9 +153,15 @@ class _Run:
     """Model, objective and optimizer as they are trained, and their state between two steps."""
 
     def __init__(
-        self, accelerator: Accelerator, model: PreTrainedModel, objective: nn.Module, *,
-        config: TrainingConfig, state: Path, extra: Stateful | None,
-    ) -> None:  # fmt: skip
+        self,
+        accelerator: Accelerator,
+        model: PreTrainedModel,
+        objective: nn.Module,
+        *,
+        config: TrainingConfig,
+        state: Path,
+        extra: Stateful | None,
+    ) -> None:
         self.accelerator, self.config, self.folder = accelerator, config, state
         self.sharding: Sharding = find_sharding(accelerator)
         self.model, self.objective, self.extra = model, objective, extra
@@ -168,8 +173,9 @@ class _Run:
                 "machines share"
             )
         loaders: dict[str, Any] = {
-            "model": model.load_state_dict, "objective": objective.load_state_dict
-        }  # fmt: skip
+            "model": model.load_state_dict,
+            "objective": objective.load_state_dict,
+        }
         if extra is not None:
             loaders["stateful"] = extra.load_state_dict
         restore(saved, folder=state, loaders=loaders)
@@ -184,19 +190,27 @@ class _Run:
             set_up_engine(accelerator, clip_norm=config.clip_norm)
         prepared, self.optimizer = accelerator.prepare(self.judged, optimizer)
         restore(
-            saved, folder=state,
+            saved,
+            folder=state,
             loaders={"optimizer": self._load_optimizer},
-        )  # fmt: skip
+        )
         stepper = EngineStepper if self.sharding == "zero" else PlainStepper
         self.stepper = stepper(
-            accelerator, prepared, self.optimizer, objective=objective,
-            clip_norm=config.clip_norm, seed=config.seed,
-        )  # fmt: skip
+            accelerator,
+            prepared,
+            self.optimizer,
+            objective=objective,
+            clip_norm=config.clip_norm,
+            seed=config.seed,
+        )
 
     def loop(
-        self, batches: Callable[[int], Sequence[Batch]], *, title: str,
+        self,
+        batches: Callable[[int], Sequence[Batch]],
+        *,
+        title: str,
         after_step: Callable[[int, float], None] | None,
-    ) -> History:  # fmt: skip
+    ) -> History:
         """Train from the state on, to the last step."""
         config, steps = self.config, self.config.steps
         self.model.train()
@@ -208,9 +222,12 @@ class _Run:
             for step in range(self.done, steps):
                 torch.manual_seed(hash((config.seed, step)) % 2**31)
                 lr = cosine_lr(
-                    step, steps=steps, peak_lr=config.lr, warmup_steps=config.warmup_steps,
+                    step,
+                    steps=steps,
+                    peak_lr=config.lr,
+                    warmup_steps=config.warmup_steps,
                     final_ratio=config.final_lr_ratio,
-                )  # fmt: skip
+                )
                 self.objective.before_step(progress=step / steps)  # pyright: ignore[reportCallIssue]
                 point = self.stepper(step, batches(step), lr=lr)
                 with torch.no_grad():
@@ -251,9 +268,11 @@ class _Run:
     def _load_optimizer(self, value: Mapping[str, Any]) -> None:
         if self.sharding == "zero":
             spread_engine(
-                self.optimizer.optimizer, value["state"], parameters=self.parameters,
+                self.optimizer.optimizer,
+                value["state"],
+                parameters=self.parameters,
                 accelerator=self.accelerator,
-            )  # fmt: skip
+            )
         else:
             spread_optimizer(self.optimizer, value)
 

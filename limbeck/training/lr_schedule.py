@@ -1,7 +1,4 @@
-"""Learning rate by step, and which parameters decay: pure functions and a small table.
-
-Left out: the loop that uses them (`loop.py`).
-"""
+"""Learning rate by step, and which parameters decay: pure functions and a small table."""
 
 import math
 from collections.abc import Iterable

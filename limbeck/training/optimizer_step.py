@@ -1,8 +1,4 @@
-"""One optimizer step: sums and counts over micro-batches and processes, divided once.
-
-Left out: the loop around the steps (`loop.py`), one micro-batch a core (`gradients.py`), what a
-DeepSpeed engine does in its own way (`engine.py`).
-"""
+"""One optimizer step: sums and counts over micro-batches and processes, divided once."""
 
 import math
 from abc import ABC, abstractmethod
@@ -35,9 +31,12 @@ class Judged(nn.Module):
     """Model and objective in one: what wraps it sees every trained parameter and each pass."""
 
     def __init__(
-        self, model: PreTrainedModel, objective: nn.Module,
-        *, precision: Literal["float32", "bfloat16"],
-    ) -> None:  # fmt: skip
+        self,
+        model: PreTrainedModel,
+        objective: nn.Module,
+        *,
+        precision: Literal["float32", "bfloat16"],
+    ) -> None:
         super().__init__()
         self.forward_pass = KeptForward(model)
         self.objective = objective
@@ -83,9 +82,15 @@ class Stepper(ABC):
     """Takes optimizer steps; every process gets the same figures of the whole step."""
 
     def __init__(
-        self, accelerator: Accelerator, judged: nn.Module, optimizer: Any, *,
-        objective: nn.Module, clip_norm: float, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        accelerator: Accelerator,
+        judged: nn.Module,
+        optimizer: Any,
+        *,
+        objective: nn.Module,
+        clip_norm: float,
+        seed: int,
+    ) -> None:
         self.accelerator = accelerator
         self.judged = judged
         self.optimizer = optimizer
@@ -127,8 +132,12 @@ class Stepper(ABC):
         self.optimizer.zero_grad(set_to_none=True)
         means = {name: value / count for name, value in totals.items()}
         return {
-            "step": float(step), **means, "lr": lr, "gradient_norm": norm, "tokens": float(count)
-        }  # fmt: skip
+            "step": float(step),
+            **means,
+            "lr": lr,
+            "gradient_norm": norm,
+            "tokens": float(count),
+        }
 
     def judge(self, step: int, dealt: Dealt) -> Judgement:
         """A micro-batch's loss; zero, with all its collectives, for one that does not count."""

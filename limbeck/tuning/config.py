@@ -1,7 +1,4 @@
-"""The key `tune` of a recipe: what is searched, by which measure, within which budget.
-
-Left out: whether the paths exist in the recipe (`space.py`).
-"""
+"""The key `tune` of a recipe: what is searched, by which measure, within which budget."""
 
 import math
 from abc import abstractmethod

@@ -1,6 +1,6 @@
 """The charts of a search that the report of models has no use for, as SVG text.
 
-Colours are the page's CSS variables. Left out: which numbers are drawn (`report.py`).
+Colours are the page's CSS variables.
 """
 
 import math
@@ -59,9 +59,12 @@ def spread(labels: Sequence[object]) -> dict[object, float]:
 
 
 def parallel(
-    rows: Sequence[Sequence[object]], *, scales: Sequence[Scale], shares: Sequence[float],
+    rows: Sequence[Sequence[object]],
+    *,
+    scales: Sequence[Scale],
+    shares: Sequence[float],
     best: int,
-) -> str:  # fmt: skip
+) -> str:
     """A line for each trial through all axes, darker the better (`shares`), the best one marked."""
     step = (WIDTH - 2 * SIDE) / max(1, len(scales) - 1)
     parts = []
@@ -79,8 +82,9 @@ def parallel(
     for place, scale in enumerate(scales):
         x = SIDE + place * step
         parts.append(f'<path class="axis" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        parts.append(text(scale.title, x=x, y=TOP - 14 - 14 * (place % 2), anchor="middle",
-                          style="name"))  # fmt: skip
+        parts.append(
+            text(scale.title, x=x, y=TOP - 14 - 14 * (place % 2), anchor="middle", style="name")
+        )
         for share, words in scale.ticks():
             label = Bilingual(words, words)
             parts.append(text(label, x=x + 5, y=_down(share) + 4, style="tick"))

@@ -1,7 +1,4 @@
-"""What a search leaves: `report.html`, `trials.csv` and `winning.yaml`, from the study's trials.
-
-Left out: geometry (`plots.py`) and the wording (`tuning.html.jinja`).
-"""
+"""What a search leaves: `report.html`, `trials.csv` and `winning.yaml`, from the study's trials."""
 
 import csv
 import io
@@ -27,8 +24,16 @@ from limbeck.tuning.config import Tuning
 from limbeck.tuning.space import label
 from limbeck.tuning.study import Search, describe, find_best, fits, over
 
-MEASURES = ("kept_ratio", "kept_low", "kept_high", "accuracy", "log_likelihood", "parameters",
-            "mib", "latency_ms")  # fmt: skip
+MEASURES = (
+    "kept_ratio",
+    "kept_low",
+    "kept_high",
+    "accuracy",
+    "log_likelihood",
+    "parameters",
+    "mib",
+    "latency_ms",
+)
 FEWEST_TRIALS = 4
 """Importances of fewer finished trials would be noise."""
 TITLES = {
@@ -80,17 +85,23 @@ def make_csv(found: Search) -> str:
     paths = list(found.space.distributions)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["trial", "state", "within_budget", "value", *MEASURES, "seconds", *paths,
-                     "reason"])  # fmt: skip
+    writer.writerow(
+        ["trial", "state", "within_budget", "value", *MEASURES, "seconds", *paths, "reason"]
+    )
     for trial in found.trials:
         measured = _measured(trial)
-        writer.writerow([
-            trial.number, STATES[trial.state].en, "yes" if fits(trial) else "no",
-            trial.value if trial.state == TrialState.COMPLETE else "",
-            *(measured.get(name, "") for name in MEASURES),
-            f"{_seconds(trial):.1f}", *(trial.params.get(path, "") for path in paths),
-            trial.user_attrs.get("reason", over(trial)),
-        ])  # fmt: skip
+        writer.writerow(
+            [
+                trial.number,
+                STATES[trial.state].en,
+                "yes" if fits(trial) else "no",
+                trial.value if trial.state == TrialState.COMPLETE else "",
+                *(measured.get(name, "") for name in MEASURES),
+                f"{_seconds(trial):.1f}",
+                *(trial.params.get(path, "") for path in paths),
+                trial.user_attrs.get("reason", over(trial)),
+            ]
+        )
     return file.getvalue()
 
 
@@ -133,22 +144,30 @@ def render(found: Search) -> str:
     """The page, which needs nothing else."""
     environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent, Path(html.__file__).parent]),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
     importances = find_importances(found)
     return environment.get_template("tuning.html.jinja").render(
-        found=found, best=found.best, done=done, f=number_format, title=TITLES[found.tuning.metric],
+        found=found,
+        best=found.best,
+        done=done,
+        f=number_format,
+        title=TITLES[found.tuning.metric],
         rows=[_row(found, trial) for trial in found.trials],
         paths=list(found.space.distributions),
-        counts={STATES[state]: sum(trial.state == state for trial in found.trials)
-                for state in STATES},
+        counts={
+            STATES[state]: sum(trial.state == state for trial in found.trials) for state in STATES
+        },
         history=Markup(_history(found)) if len(done) > 1 else "",
         parallel=Markup(_parallel(found, done)) if len(done) > 1 else "",
         importances=Markup(plots.bars(importances)) if importances else "",
         fewest=FEWEST_TRIALS,
         show=lambda value: describe(value, found.tuning),
-    )  # fmt: skip
+    )
 
 
 def _row(found: Search, trial: FrozenTrial) -> dict[str, Any]:
@@ -205,13 +224,16 @@ def _history(found: Search) -> str:
     heights = [up for _, up in values]
     kept = found.tuning.metric == "kept_accuracy"
     x = charts.fit_axis(
-        [left for left, _ in values], title=Bilingual("试验", "trial"),
-        write=lambda value: f"{value:.0f}", limits=(-0.5, float("inf")),
-    )  # fmt: skip
+        [left for left, _ in values],
+        title=Bilingual("试验", "trial"),
+        write=lambda value: f"{value:.0f}",
+        limits=(-0.5, float("inf")),
+    )
     y = charts.fit_axis(
-        heights, title=TITLES[found.tuning.metric],
+        heights,
+        title=TITLES[found.tuning.metric],
         write=lambda value: number_format.percent(value, digits=0) if kept else f"{value:.3g}",
-    )  # fmt: skip
+    )
     return charts.lines(series, x=x, y=y)
 
 

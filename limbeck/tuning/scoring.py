@@ -1,7 +1,4 @@
-"""What a trial's student is worth and what it costs, measured as the report measures it.
-
-Left out: which trial is run next and which is stopped (`study.py`).
-"""
+"""What a trial's student is worth and what it costs, measured as the report measures it."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -54,9 +51,11 @@ class Scorer:
         folder = start.path if start is not None else self.corpus / "tokenizer"
         trained = model.training
         batches = held_out_batches(
-            self.corpus, tokenizer=load_tokenizer(folder), config=config.batching,
+            self.corpus,
+            tokenizer=load_tokenizer(folder),
+            config=config.batching,
             image_format=image_format(model.config),
-        )  # fmt: skip
+        )
         found = measure_validation(model, batches)
         model.train(trained)
         return read_likelihood(found, corpus=self.corpus)
@@ -82,9 +81,10 @@ class Scorer:
                 found |= compare(asked, self.teacher)
         if self.tuning.budget.max_latency_ms < float("inf"):
             found["latency_ms"] = measure_latency(
-                student, questions=self.questions or self._any_questions(),
+                student,
+                questions=self.questions or self._any_questions(),
                 max_new_tokens=self.tuning.max_new_tokens,
-            )  # fmt: skip
+            )
         kept = self.tuning.metric == "kept_accuracy"
         return found | {"value": found["kept_ratio" if kept else "log_likelihood"]}
 
@@ -95,9 +95,10 @@ class Scorer:
         """How far above each bound, as a share of it; 0 or less keeps to it."""
         budget = self.tuning.budget
         bounds = {
-            "parameters": budget.max_parameters, "mib": budget.max_mib,
+            "parameters": budget.max_parameters,
+            "mib": budget.max_mib,
             "latency_ms": budget.max_latency_ms,
-        }  # fmt: skip
+        }
         return {
             name: found[name] / bound - 1
             for name, bound in bounds.items()
@@ -176,9 +177,11 @@ def ask(
     with track(f"answer {model.name}", total=len(questions), unit="question") as advance:
         return answer_all(
             open_answerer=functools.partial(open_answerer, model.path, num_threads=1),
-            batches=batches, max_new_tokens=tuning.max_new_tokens, advance=advance,
+            batches=batches,
+            max_new_tokens=tuning.max_new_tokens,
+            advance=advance,
             state=state / f"{model.name}.{model.manifest.content_hash[:12]}.jsonl",
-        )  # fmt: skip
+        )
 
 
 def compare(asked: list[Asked], teacher: tuple[Asked, ...]) -> dict[str, Number]:
@@ -191,9 +194,11 @@ def compare(asked: list[Asked], teacher: tuple[Asked, ...]) -> dict[str, Number]
     )
     assert kept is not None
     return {
-        "accuracy": count_correct(asked).value, "kept_ratio": kept.value, "kept_low": kept.low,
+        "accuracy": count_correct(asked).value,
+        "kept_ratio": kept.value,
+        "kept_low": kept.low,
         "kept_high": kept.high,
-    }  # fmt: skip
+    }
 
 
 def measure_latency(

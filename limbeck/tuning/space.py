@@ -1,7 +1,4 @@
-"""What is searched: paths in a recipe's entry, checked before anything runs.
-
-Left out: running trials (`study.py`).
-"""
+"""What is searched: paths in a recipe's entry, checked before anything runs."""
 
 import copy
 import dataclasses

@@ -1,8 +1,7 @@
 """Running trials of a search: one study in SQLite that goes on where it was stopped.
 
 Trial `n` is sampled from the trials before it and a seed of its own, so a search that was stopped
-goes on as if it had not been. Left out: the space (`space.py`), the measures (`scoring.py`), the
-report (`report.py`).
+goes on as if it had not been.
 """
 
 import dataclasses
@@ -74,9 +73,14 @@ def fits(trial: FrozenTrial) -> bool:
 
 
 def search(
-    recipe: Recipe, *, runs: Path, folder: Path, trials: int = 0, timeout_seconds: float = 0.0,
+    recipe: Recipe,
+    *,
+    runs: Path,
+    folder: Path,
+    trials: int = 0,
+    timeout_seconds: float = 0.0,
     tell: Tell = lambda name, text: None,
-) -> Search:  # fmt: skip
+) -> Search:
     """Run a recipe's search to its number of trials; 0 leaves that number to the recipe.
 
     Raises:
@@ -119,9 +123,14 @@ class _Runner:
     """Everything that the trials of one search share."""
 
     def __init__(
-        self, recipe: Recipe, tuning: Tuning, space: Space, made: Mapping[str, Artifact],
-        folder: Path, tell: Tell,
-    ) -> None:  # fmt: skip
+        self,
+        recipe: Recipe,
+        tuning: Tuning,
+        space: Space,
+        made: Mapping[str, Artifact],
+        folder: Path,
+        tell: Tell,
+    ) -> None:
         self.recipe, self.tuning, self.space, self.made = recipe, tuning, space, made
         self.folder, self.tell = folder, tell
         self.config = space.entry.config
@@ -147,9 +156,12 @@ class _Runner:
         hashes = {name: artifact.manifest.content_hash for name, artifact in named.items()}
         tuning = self.tuning.model_dump(mode="json", exclude={"trials"})
         value = [
-            limbeck.__version__, self.config.model_dump(mode="json"), hashes, tuning,
+            limbeck.__version__,
+            self.config.model_dump(mode="json"),
+            hashes,
+            tuning,
             {path: repr(item) for path, item in self.space.distributions.items()},
-        ]  # fmt: skip
+        ]
         return hash_text(json.dumps(value, sort_keys=True))
 
     def run(self, num_trials: int, *, timeout_seconds: float) -> Search:
@@ -159,9 +171,12 @@ class _Runner:
         started = time.monotonic()
         try:
             study = optuna.create_study(
-                storage=storage, study_name=self.name, direction="maximize", load_if_exists=True,
+                storage=storage,
+                study_name=self.name,
+                direction="maximize",
+                load_if_exists=True,
                 pruner=self.tuning.pruner.build(),
-            )  # fmt: skip
+            )
             others = len(optuna.get_all_study_names(storage)) - 1
             if others and not study.trials:
                 self.tell("tune", "a new study: the recipe has changed since the last one")
@@ -173,11 +188,15 @@ class _Runner:
                     break
                 self._run_one(study, index=index, num_trials=num_trials)
             found = Search(
-                self.recipe, self.tuning, self.space, tuple(_counted(study)), self.folder,
+                self.recipe,
+                self.tuning,
+                self.space,
+                tuple(_counted(study)),
+                self.folder,
                 sum(item.correct for item in self.scorer.teacher)
                 / max(1, len(self.scorer.teacher)),
                 len(self.scorer.questions),
-            )  # fmt: skip
+            )
         finally:
             storage.remove_session()
             storage.engine.dispose()

@@ -1,7 +1,4 @@
-"""What the teachers of a tuned entry can give, told before anything runs.
-
-Left out: the space that is made of it (`space.py`).
-"""
+"""What the teachers of a tuned entry can give, told before anything runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -48,8 +48,12 @@ def student():
 
 def fresh(*arguments):
     return subprocess.run(
-        [sys.executable, *arguments], cwd=tiny_recipe.ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=tiny_recipe.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_importing_loads_nothing_heavy():
@@ -64,13 +68,24 @@ def test_help_of_a_real_process_is_quick_and_names_every_command():
 
 
 def test_public_names_are_pinned(invoke):
-    assert sorted(command.name or command.callback.__name__ for command in app.registered_commands)\
-        == PUBLIC_COMMANDS  # fmt: skip
+    assert (
+        sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+        == PUBLIC_COMMANDS
+    )
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", limbeck.__version__)
     assert list(TABLES) == [
-        "stages", "models", "objectives", "rewards", "criteria", "schemes", "runtimes", "sources",
-        "targets", "tasks", "packs",
-    ]  # fmt: skip
+        "stages",
+        "models",
+        "objectives",
+        "rewards",
+        "criteria",
+        "schemes",
+        "runtimes",
+        "sources",
+        "targets",
+        "tasks",
+        "packs",
+    ]
     for name in COMMANDS:
         assert resolve(COMMANDS, name, what="part")
 
@@ -202,8 +217,9 @@ def test_show_as_json(invoke, student):
     assert found["metrics"]["steps"] == 4
     assert found["lineage"][0]["name"] == "student"
     assert {item["name"] for item in found["lineage"]} >= {"corpus", "signals", "teacher"}
-    assert any("limbeck/packs/medical" in path for item in found["lineage"]
-               for path in item["sources"])  # fmt: skip
+    assert any(
+        "limbeck/packs/medical" in path for item in found["lineage"] for path in item["sources"]
+    )
 
 
 def test_show_what_is_none(invoke, tmp_path):
@@ -314,7 +330,11 @@ def test_an_unsure_answer_says_so(answerer):
 def test_a_reader_that_stops_reading_causes_no_noise(student):
     done = subprocess.run(
         f"{sys.executable} -m limbeck.cli show {student} | true",
-        shell=True, cwd=tiny_recipe.ROOT, capture_output=True, text=True, timeout=300,
+        shell=True,
+        cwd=tiny_recipe.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    )
     assert done.stderr == ""

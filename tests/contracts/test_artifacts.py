@@ -33,10 +33,19 @@ def folder(tmp_path):
     (folder / "inner" / "b.txt").write_text("b")
     files = hash_files(folder)
     manifest = Manifest(
-        name="thing", kind="corpus", stage="prepare", key="k", parents={}, sources={},
-        content_hash=hash_text(json.dumps(files, sort_keys=True)), files=files, recipe={},
-        versions={}, metrics={"kept": 3}, seconds=1.5,
-    )  # fmt: skip
+        name="thing",
+        kind="corpus",
+        stage="prepare",
+        key="k",
+        parents={},
+        sources={},
+        content_hash=hash_text(json.dumps(files, sort_keys=True)),
+        files=files,
+        recipe={},
+        versions={},
+        metrics={"kept": 3},
+        seconds=1.5,
+    )
     (folder / MANIFEST).write_text(manifest.model_dump_json())
     return folder
 

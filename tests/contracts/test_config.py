@@ -14,9 +14,14 @@ TABLE = {
     "errors": "limbeck.contracts.errors",
 }
 DENSE = {
-    "kind": "dense", "hidden": 16, "num_layers": 1, "num_heads": 2, "num_key_value_heads": 1,
-    "head_width": 8, "feed_forward": 32,
-}  # fmt: skip
+    "kind": "dense",
+    "hidden": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "num_key_value_heads": 1,
+    "head_width": 8,
+    "feed_forward": 32,
+}
 
 
 class Inner(Config):
@@ -103,11 +108,16 @@ def test_resolve():
 @pytest.mark.parametrize(
     "table",
     [
-        "limbeck.stages:STAGES", "limbeck.models:MODELS", "limbeck.objectives:OBJECTIVES",
-        "limbeck.pruning:CRITERIA", "limbeck.quantization:SCHEMES", "limbeck.runtimes:RUNTIMES",
-        "limbeck.data:SOURCES", "limbeck.evaluation:TASKS",
+        "limbeck.stages:STAGES",
+        "limbeck.models:MODELS",
+        "limbeck.objectives:OBJECTIVES",
+        "limbeck.pruning:CRITERIA",
+        "limbeck.quantization:SCHEMES",
+        "limbeck.runtimes:RUNTIMES",
+        "limbeck.data:SOURCES",
+        "limbeck.evaluation:TASKS",
     ],
-)  # fmt: skip
+)
 def test_every_listed_name_exists_and_is_documented(table):
     found = resolve({"table": table}, "table", what="table")
     assert found

@@ -17,12 +17,19 @@ from limbeck.contracts.records import (
 RECORDS = [
     Record("1", "高血压看什么科？", "心血管内科", "g", "pack"),
     Record(
-        id="2", question="要紧吗", answer="line one\nline\u2028two\x85three", group="h",
-        source="file", specialty="cardiology", confidence=0.91, history=("你好", "您好"),
-        entities=(Entity("高血压", "disease", 0, "question"),), images=("x.png",),
+        id="2",
+        question="要紧吗",
+        answer="line one\nline\u2028two\x85three",
+        group="h",
+        source="file",
+        specialty="cardiology",
+        confidence=0.91,
+        history=("你好", "您好"),
+        entities=(Entity("高血压", "disease", 0, "question"),),
+        images=("x.png",),
         place="a.jsonl:3",
     ),
-]  # fmt: skip
+]
 QUESTIONS = [
     Question("1", "recall", "症状？", ("头晕", "心悸"), "list"),
     Question(
@@ -67,9 +74,15 @@ def test_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    [{}, {"id": "1"}, {"id": "1", "colour": "red"}, {**vars(RECORDS[0]), "history": 3},
-     {**vars(RECORDS[0]), "entities": ["x"]}, {**vars(RECORDS[0]), "question": 3}],
-)  # fmt: skip
+    [
+        {},
+        {"id": "1"},
+        {"id": "1", "colour": "red"},
+        {**vars(RECORDS[0]), "history": 3},
+        {**vars(RECORDS[0]), "entities": ["x"]},
+        {**vars(RECORDS[0]), "question": 3},
+    ],
+)
 def test_what_is_no_record_is_refused(tmp_path, value):
     path = tmp_path / "items.jsonl"
     write_jsonl(path, [RECORDS[0], value])

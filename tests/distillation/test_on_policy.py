@@ -45,9 +45,15 @@ write = Written()
 def make_own(model, *, seed=0, end_id=3, vocab=10**6, max_tokens=32, **changes):
     config = OnPolicy(**({"ratio": 1.0, "max_new_tokens": 6} | changes))
     return config.build(
-        model=model, batches=write, part=part, max_tokens=max_tokens, vocab=vocab, end_id=end_id,
-        pad_id=0, seed=seed,
-    )  # fmt: skip
+        model=model,
+        batches=write,
+        part=part,
+        max_tokens=max_tokens,
+        vocab=vocab,
+        end_id=end_id,
+        pad_id=0,
+        seed=seed,
+    )
 
 
 def flatten(batches):
@@ -94,9 +100,15 @@ def test_answers_are_those_of_the_one_generation(dense):
     found = flatten(make_own(dense, parallel_answers=4)(2))
     order = sorted(range(4), key=lambda row: len(PROMPTS[row]))
     expected = sample(
-        dense, [PROMPTS[row] for row in order], num_samples=1, temperature=1.0, top_p=1.0,
-        max_new_tokens=6, end_id=3, generator=torch.Generator().manual_seed(hash((0, 2)) % 2**63),
-    )  # fmt: skip
+        dense,
+        [PROMPTS[row] for row in order],
+        num_samples=1,
+        temperature=1.0,
+        top_p=1.0,
+        max_new_tokens=6,
+        end_id=3,
+        generator=torch.Generator().manual_seed(hash((0, 2)) % 2**63),
+    )
     for row, answer in zip(order, expected, strict=True):
         assert found[row][0] == PROMPTS[row] + list(answer.tokens)
 
@@ -183,9 +195,11 @@ def test_the_loss_on_own_answers_is_trls(beta, temperature, moe, dense):
             teacher_logits = moe(batch.input_ids, use_cache=False).logits
         expected = GKDTrainer.generalized_jsd_loss(
             student_logits=dense(batch.input_ids, use_cache=False).logits[:, :-1],
-            teacher_logits=teacher_logits[:, :-1], labels=batch.labels[:, 1:], beta=beta,
+            teacher_logits=teacher_logits[:, :-1],
+            labels=batch.labels[:, 1:],
+            beta=beta,
             temperature=temperature,
-        )  # fmt: skip
+        )
         scale = loss.count * temperature**2
         assert loss.sum.item() == pytest.approx(scale * expected.item(), rel=1e-4)
         expected.backward()
@@ -202,16 +216,19 @@ def train(model, teacher, *, state, own, steps=6, stop=None, lr=0.01):
 
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-    ).build(
-        model=model, teacher=LiveTeacher(teacher, layers=(), vocab=teacher.config.vocab_size)
-    )  # fmt: skip
+    ).build(model=model, teacher=LiveTeacher(teacher, layers=(), vocab=teacher.config.vocab_size))
     config = TrainingConfig(
         steps=steps, lr=lr, warmup_steps=0, save_interval_seconds=0, log_interval_steps=1
     )
     history = fit(
-        model, batches=source, objective=objective, config=config, state=state, title="test",
+        model,
+        batches=source,
+        objective=objective,
+        config=config,
+        state=state,
+        title="test",
         stateful=own,
-    )  # fmt: skip
+    )
     weights = torch.cat([item.detach().flatten() for item in model.state_dict().values()])
     return own.mark(history), weights
 
@@ -239,14 +256,16 @@ def test_no_chance_is_off_to_the_bit(dense_config, moe, tokenizer, tmp_path):
     history, weights = train(first, moe, state=tmp_path / "a", own=own)
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-    ).build(
-        model=second, teacher=LiveTeacher(moe, layers=(), vocab=moe.config.vocab_size)
-    )  # fmt: skip
+    ).build(model=second, teacher=LiveTeacher(moe, layers=(), vocab=moe.config.vocab_size))
     config = TrainingConfig(steps=6, lr=0.01, warmup_steps=0, log_interval_steps=1)
     plain = fit(
-        second, batches=write, objective=objective, config=config, state=tmp_path / "b",
+        second,
+        batches=write,
+        objective=objective,
+        config=config,
+        state=tmp_path / "b",
         title="test",
-    )  # fmt: skip
+    )
     expected = torch.cat([item.detach().flatten() for item in second.state_dict().values()])
     assert history == plain and torch.equal(weights, expected)
     assert own.measure() == {"on_policy_steps": 0}

@@ -50,9 +50,15 @@ def texts(count=60):
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [("small", "large"), ("large", "small"), ("small", "characters"), ("trimmed", "large"),
-     ("characters", "trimmed"), ("large", "large")],
-)  # fmt: skip
+    [
+        ("small", "large"),
+        ("large", "small"),
+        ("small", "characters"),
+        ("trimmed", "large"),
+        ("characters", "trimmed"),
+        ("large", "large"),
+    ],
+)
 def test_spans_write_the_same_bytes_and_are_the_smallest(spellings, left, right):
     left, right = spellings[left], spellings[right]
     cut_in_the_middle = 0
@@ -66,8 +72,9 @@ def test_spans_write_the_same_bytes_and_are_the_smallest(spellings, left, right)
         ]
         assert pieces[0] == pieces[1]
         assert b"".join(pieces[0]) == text.encode()
-        boundaries = [_ends(spelling, encoded.ids) for spelling, encoded in
-                      ((left, ours), (right, theirs))]  # fmt: skip
+        boundaries = [
+            _ends(spelling, encoded.ids) for spelling, encoded in ((left, ours), (right, theirs))
+        ]
         assert len(pieces[0]) == len(boundaries[0] & boundaries[1])
         cut_in_the_middle += sum(_is_partial(left.texts[token]) for token in ours.ids)
     assert cut_in_the_middle > 20
@@ -120,13 +127,18 @@ def test_outcomes_are_the_longest_shared_beginning(spellings):
     ids = {text: index for index, text in enumerate(teacher.texts) if text}
     student_ids = {text: index for index, text in enumerate(student.texts) if text}
     word = next(
-        text for text in ids
-        if len(text) == 6 and not _is_partial(text) and len(text.decode()) == 2
+        text
+        for text in ids
+        if len(text) == 6
+        and not _is_partial(text)
+        and len(text.decode()) == 2
         and {text[:3]} <= ids.keys() & student_ids.keys()
-    )  # fmt: skip
+    )
     assert found.teacher[ids[word]] == found.student[student_ids[word[:3]]]
-    ends = (found.student[student.tokenizer.eos_token_id],
-            found.teacher[teacher.tokenizer.eos_token_id])  # fmt: skip
+    ends = (
+        found.student[student.tokenizer.eos_token_id],
+        found.teacher[teacher.tokenizer.eos_token_id],
+    )
     assert ends == (found.shared, found.shared)
     assert {found.teacher[index] for index in ids.values()} <= set(range(found.shared))
     same = share_outcomes(student, student)

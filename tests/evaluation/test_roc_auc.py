@@ -65,9 +65,20 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch):
 
 def asked(index, *, right, answer, scores):
     return Asked(
-        f"q{index}", "finding", "single", "?", (right,), "", f"image {index}", answer,
-        right == answer, 1.0, 0.9, scores, ("正常", "肺炎"),
-    )  # fmt: skip
+        f"q{index}",
+        "finding",
+        "single",
+        "?",
+        (right,),
+        "",
+        f"image {index}",
+        answer,
+        right == answer,
+        1.0,
+        0.9,
+        scores,
+        ("正常", "肺炎"),
+    )
 
 
 def test_findings_of_a_model():

@@ -14,9 +14,7 @@ from limbeck.models.batch import IGNORED
 
 def test_the_loss_is_that_of_transformers_over_all_records(moe, corpus, tokenizer):
     config = BatchingConfig(batch_records=3)
-    found = measure_validation(
-        moe, held_out_batches(corpus, tokenizer=tokenizer, config=config)
-    )  # fmt: skip
+    found = measure_validation(moe, held_out_batches(corpus, tokenizer=tokenizer, config=config))
     batches = Batches(corpus, tokenizer=tokenizer, config=config, split="validation")
     total, count = 0.0, 0
     for index in range(len(batches)):
@@ -71,9 +69,11 @@ def test_the_order_of_records_changes_no_score_and_batches_pad_little(
         lengths = [int(length) for batch in batches for length in batch.tokens.sum(dim=1)]
         assert lengths == sorted(lengths)
         held = Batches(
-            folder, tokenizer=tokenizer, split="validation",
+            folder,
+            tokenizer=tokenizer,
+            split="validation",
             config=BatchingConfig(batch_records=3, select="all"),
-        )  # fmt: skip
+        )
         plain = [held.batch(list(range(first, first + 3))) for first in range(0, len(held) - 2, 3)]
         assert padding(batches) < padding(plain)
     for other in found[1:]:

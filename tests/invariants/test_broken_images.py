@@ -70,9 +70,12 @@ def test_broken_archives(tmp_path):
         else:
             break_inside(rng, path, folder)
         source = Config.model_validate(
-            {"path": path, "findings": [{"label": 0, "answer": "a"}, {"label": 1, "answer": "b"}],
-             "forms": {"train": ["x?"], "evaluation": ["y?"]}}
-        )  # fmt: skip
+            {
+                "path": path,
+                "findings": [{"label": 0, "answer": "a"}, {"label": 1, "answer": "b"}],
+                "forms": {"train": ["x?"], "evaluation": ["y?"]},
+            }
+        )
         shelf = Shelf(folder)
         try:
             for item in source.read(pack=pack, seed=0):

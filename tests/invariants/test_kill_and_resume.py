@@ -106,8 +106,11 @@ def test_another_process_gives_the_same_bytes(tmp_path):
     shutil.rmtree(runs / "tiny" / "student")
     done = subprocess.run(
         [sys.executable, "-m", "limbeck.cli", "run", tiny_recipe.RECIPE, "--runs", runs],
-        cwd=tiny_recipe.ROOT, capture_output=True, text=True, timeout=tiny_recipe.LONGEST_RUN_SECONDS,
-    )  # fmt: skip
+        cwd=tiny_recipe.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=tiny_recipe.LONGEST_RUN_SECONDS,
+    )
     assert done.returncode == 0, done.stderr
     assert "corpus: done in" in done.stderr
     assert "student: done in" in done.stderr

@@ -113,8 +113,9 @@ def test_no_symptom_set_of_triage_is_trained_on(splits, questions, pack):
     """Whatever the order and the phrasing: found in the text, not only by the group's name."""
     symptoms = sorted(
         {item for disease in pack.diseases.values() for item in disease.symptoms},
-        key=len, reverse=True,
-    )  # fmt: skip
+        key=len,
+        reverse=True,
+    )
 
     def find(text):
         found = set()

@@ -12,8 +12,12 @@ PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5], [11]]
 
 def draw(model, *, seed=0, prompts=PROMPTS, **changes):
     settings = {
-        "num_samples": 4, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 6, "end_id": 3
-    } | changes  # fmt: skip
+        "num_samples": 4,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_new_tokens": 6,
+        "end_id": 3,
+    } | changes
     return sample(model, prompts, generator=torch.Generator().manual_seed(seed), **settings)
 
 
@@ -22,9 +26,14 @@ def test_at_no_temperature_it_is_greedy(moe):
     for prompt, answer in zip(PROMPTS, found, strict=True):
         ids = torch.tensor([prompt])
         expected = moe.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, min_new_tokens=6,
-            do_sample=False, eos_token_id=None, pad_token_id=0,
-        )  # fmt: skip
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=6,
+            min_new_tokens=6,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
         assert list(answer.tokens) == expected[0, len(prompt) :].tolist()
 
 
@@ -45,9 +54,7 @@ def test_the_first_token_follows_the_models_distribution(dense):
     found = draw(dense, prompts=[PROMPTS[0]], num_samples=count, max_new_tokens=1, end_id=-1)
     with torch.no_grad():
         expected = dense(torch.tensor([PROMPTS[0]])).logits[0, -1].softmax(-1)
-    seen = torch.bincount(
-        torch.tensor([item.tokens[0] for item in found]), minlength=len(expected)
-    )  # fmt: skip
+    seen = torch.bincount(torch.tensor([item.tokens[0] for item in found]), minlength=len(expected))
     wanted = expected * count
     common = wanted >= 5
     statistic = ((seen - wanted)[common].square() / wanted[common]).sum()

@@ -24,9 +24,13 @@ from limbeck.models.structure import (
 )
 
 SIZES = {
-    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2,
-}  # fmt: skip
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def test_a_channel_is_gate_row_up_row_and_down_column(dense):
@@ -67,9 +71,14 @@ def test_biases_of_rows_belong_to_the_group():
     model = Qwen2ForCausalLM(Qwen2Config(**SIZES))
     names = [part.parameter.rsplit("self_attn.")[1] for part in find_heads(model)[0].parts]
     assert names == [
-        "q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias", "v_proj.weight",
-        "v_proj.bias", "o_proj.weight",
-    ]  # fmt: skip
+        "q_proj.weight",
+        "q_proj.bias",
+        "k_proj.weight",
+        "k_proj.bias",
+        "v_proj.weight",
+        "v_proj.bias",
+        "o_proj.weight",
+    ]
 
 
 def test_views_write_through(dense):

@@ -41,8 +41,10 @@ def test_it_is_a_plain_sum_over_pairs(pairs):
 
 def test_images_and_texts_may_change_places(pairs):
     swapped = pairs | {
-        "images": pairs["texts"], "texts": pairs["images"], "matches": pairs["matches"].T,
-    }  # fmt: skip
+        "images": pairs["texts"],
+        "texts": pairs["images"],
+        "matches": pairs["matches"].T,
+    }
     torch.testing.assert_close(pairwise_sigmoid_loss(**swapped), pairwise_sigmoid_loss(**pairs))
 
 
@@ -96,8 +98,10 @@ def test_the_language_model_is_frozen(seeing, batch):
     assert all(item.grad is not None for item in seeing.projector.parameters())
     assert seeing.vision.embeddings.patch_embedding.weight.grad.abs().sum() > 0
     assert {name for name, item in objective.named_parameters() if item.grad is not None} == {
-        "log_scale", "bias", "map.weight",
-    }  # fmt: skip
+        "log_scale",
+        "bias",
+        "map.weight",
+    }
 
 
 def test_text_alone_counts_nothing(seeing, batch):
@@ -118,10 +122,13 @@ def align(seeing, batch, state, *, stop=None):
         return [batch]
 
     fit(
-        seeing, batches=source, state=state, title="test",
+        seeing,
+        batches=source,
+        state=state,
+        title="test",
         objective=Contrastive(kind="contrastive", bias=0).build(model=seeing, teacher=None),
         config=TrainingConfig(steps=4, lr=0.01, save_interval_seconds=0.0),
-    )  # fmt: skip
+    )
     return torch.cat([item.flatten() for item in seeing.state_dict().values()])
 
 

@@ -140,9 +140,11 @@ def test_padding_tokens_change_nothing(moe):
     plain = objective(KeptForward(moe), batch)
     pad = torch.zeros(3, 4, dtype=torch.int64)
     wide = Batch(
-        torch.cat([batch.input_ids, pad], 1), torch.cat([batch.labels, pad + IGNORED], 1),
-        batch.rows, torch.cat([batch.tokens, pad.bool()], 1),
-    )  # fmt: skip
+        torch.cat([batch.input_ids, pad], 1),
+        torch.cat([batch.labels, pad + IGNORED], 1),
+        batch.rows,
+        torch.cat([batch.tokens, pad.bool()], 1),
+    )
     padded = objective(KeptForward(moe), wide)
     assert padded.sum.item() == pytest.approx(plain.sum.item(), rel=1e-5)
     assert padded.count == plain.count

@@ -51,8 +51,12 @@ def test_every_fault_at_once(tmp_path):
     )
     found = faults(tmp_path, text)
     assert {where: line for where, (line, _) in found.items()} == {
-        "one.training.steps": 7, "one.sead": 8, "two.corpus": 11, "three.stage": 15, "four": 16,
-    }  # fmt: skip
+        "one.training.steps": 7,
+        "one.sead": 8,
+        "two.corpus": 11,
+        "three.stage": 15,
+        "four": 16,
+    }
     assert list(found) == sorted(found, key=lambda where: found[where][0])
     assert found["one.training.steps"][1] == "Input should be greater than 0; found 0"
     assert found["one.sead"][1] == "unknown key 'sead'; remove it or check its spelling"
@@ -77,18 +81,31 @@ def test_every_fault_at_once(tmp_path):
         (TRAIN.replace("corpus: corpus", "corpus: x"), "x.corpus", "makes a checkpoint"),
         (TRAIN.replace("corpus: corpus", "corpus: /"), "x.corpus", "no manifest.json"),
         (TRAIN.replace("corpus: corpus", f"corpus: {'c' * 5000}"), "x.corpus", "unknown entry"),
-        ("stage: prepare\n  pack: medicl\n  sources: [{kind: knowledge}]", "x",
-         "unknown pack 'medicl': did you mean 'medical'?"),
+        (
+            "stage: prepare\n  pack: medicl\n  sources: [{kind: knowledge}]",
+            "x",
+            "unknown pack 'medicl': did you mean 'medical'?",
+        ),
         ("stage: prepare\n  pack: medical\n  sources: []", "x.sources", "at least 1 item"),
-        ("stage: prepare\n  pack: medical\n  sources: [{kind: knowledge}, {kind: csv, path: x.}]",
-         "x.sources.1.path", "reads 'x.', which does not exist"),
-        ("stage: prepare\n  pack: medical\n  sources: [{kind: knowledge}, {kind: knowledge}]",
-         "x", "two sources are called 'knowledge'"),
+        (
+            "stage: prepare\n  pack: medical\n  sources: [{kind: knowledge},"
+            " {kind: csv, path: x.}]",
+            "x.sources.1.path",
+            "reads 'x.', which does not exist",
+        ),
+        (
+            "stage: prepare\n  pack: medical\n  sources: [{kind: knowledge}, {kind: knowledge}]",
+            "x",
+            "two sources are called 'knowledge'",
+        ),
         ("stage: evaluate\n  models: []\n  corpus: corpus", "x.models", "at least 1 item"),
-        ("stage: evaluate\n  models: [corpus]\n  corpus: corpus", "x.models",
-         "'corpus' makes a corpus, wanted a checkpoint or bundle"),
+        (
+            "stage: evaluate\n  models: [corpus]\n  corpus: corpus",
+            "x.models",
+            "'corpus' makes a corpus, wanted a checkpoint or bundle",
+        ),
     ],
-)  # fmt: skip
+)
 def test_fault(tmp_path, entry, where, message):
     if "training:" not in entry and entry.startswith("  stage: train"):
         entry += "  training: {steps: 1}"
@@ -105,9 +122,7 @@ def test_circle(tmp_path):
         "training: {{steps: 1}}}}"
     )
     text = f"{CORPUS}a: {train.format('b')}\nb: {train.format('a')}\n"
-    assert faults(tmp_path, text) == {
-        "a": (2, "entries feed each other in a circle: ['a', 'b']")
-    }  # fmt: skip
+    assert faults(tmp_path, text) == {"a": (2, "entries feed each other in a circle: ['a', 'b']")}
 
 
 def test_override_has_no_line(tmp_path):

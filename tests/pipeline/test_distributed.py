@@ -18,13 +18,24 @@ TRAINED = ("pretrained", "teacher", "student", "pruned")
 def launch(recipe: Path, runs: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file",
-            tiny_recipe.ROOT / "recipes" / "accelerate" / "cpu.yaml", "-m", "limbeck.cli", "run", recipe,
-            "--runs", runs,
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            tiny_recipe.ROOT / "recipes" / "accelerate" / "cpu.yaml",
+            "-m",
+            "limbeck.cli",
+            "run",
+            recipe,
+            "--runs",
+            runs,
         ],
-        cwd=tiny_recipe.ROOT, capture_output=True, text=True, timeout=tiny_recipe.LONGEST_RUN_SECONDS,
+        cwd=tiny_recipe.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=tiny_recipe.LONGEST_RUN_SECONDS,
         env=os.environ | {"PYTHONPATH": str(tiny_recipe.ROOT)},
-    )  # fmt: skip
+    )
 
 
 def read_losses(runs: Path, name: str) -> list[float]:
@@ -56,9 +67,13 @@ def test_launchers_files_are_what_accelerate_reads(path):
 
     found = ClusterConfig.from_yaml_file(path)
     kinds = {
-        "cpu": "MULTI_CPU", "ddp": "MULTI_GPU", "fsdp2": "FSDP",
-        "zero1": "DEEPSPEED", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED",
-    }  # fmt: skip
+        "cpu": "MULTI_CPU",
+        "ddp": "MULTI_GPU",
+        "fsdp2": "FSDP",
+        "zero1": "DEEPSPEED",
+        "zero2": "DEEPSPEED",
+        "zero3": "DEEPSPEED",
+    }
     assert str(found.distributed_type.value) == kinds[path.stem]
     if path.stem.startswith("zero"):
         assert found.deepspeed_config["zero_stage"] == int(path.stem[-1])

@@ -129,8 +129,11 @@ def test_names_do_not_matter(go):
     go()
     renamed = RECIPE.replace("small", "little")
     assert go(text=renamed) == {
-        "corpus": "reused", "little": "done", "large": "reused", "other": "reused",
-    }  # fmt: skip
+        "corpus": "reused",
+        "little": "done",
+        "large": "reused",
+        "other": "reused",
+    }
 
 
 @pytest.mark.parametrize("name", ["config.json", "seconds.txt"])
@@ -256,8 +259,11 @@ def test_lineage(go, root):
     artifact = read_artifact(root / "large")
     found = [(depth, field, item.name) for depth, field, item in pipeline.lineage(artifact)]
     assert found == [
-        (0, "", "large"), (1, "corpus", "corpus"), (1, "start", "small"), (2, "corpus", "corpus"),
-    ]  # fmt: skip
+        (0, "", "large"),
+        (1, "corpus", "corpus"),
+        (1, "start", "small"),
+        (2, "corpus", "corpus"),
+    ]
     for path in (root / "small").iterdir():
         path.unlink()
     (root / "small").rmdir()

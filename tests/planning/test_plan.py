@@ -41,8 +41,11 @@ def reference():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "limbeck.cli", "plan", str(REFERENCE), "--json"],
-        cwd=tiny_recipe.ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=tiny_recipe.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Processor time: a busy machine's clock would measure its neighbours.
@@ -139,9 +142,14 @@ def test_a_small_recipe_fits_the_references_cards_as_it_is(invoke):
 
 def test_cards_are_stated_like_any_field(invoke):
     text = invoke(
-        REFERENCE, "--set", "plan.training.gpu=H200-141GB", "--set", "plan.training.count=1024",
-        "--set", "plan.inference={gpu: H200-141GB, count: 8}",
-    ).output  # fmt: skip
+        REFERENCE,
+        "--set",
+        "plan.training.gpu=H200-141GB",
+        "--set",
+        "plan.training.count=1024",
+        "--set",
+        "plan.inference={gpu: H200-141GB, count: 8}",
+    ).output
     assert "1024 x H200-141GB" in text
     assert "8 x H200-141GB" in text
     text = invoke(tiny_recipe.RECIPE, "--set", "plan.vocab=777").output
@@ -194,8 +202,13 @@ def test_a_model_that_cannot_be_sized(invoke, tmp_path):
 
 def test_spans_change_their_unit():
     assert [span(seconds) for seconds in (1.5, 200.0, 8000.0, 10**6, 10**9, 10**13)] == [
-        "1.5 s", "3.33 min", "2.22 h", "11.6 days", "31.7 years", "316,881 years",
-    ]  # fmt: skip
+        "1.5 s",
+        "3.33 min",
+        "2.22 h",
+        "11.6 days",
+        "31.7 years",
+        "316,881 years",
+    ]
 
 
 def test_every_live_teacher_is_counted(invoke, tmp_path):

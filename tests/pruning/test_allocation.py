@@ -9,9 +9,18 @@ from limbeck.pruning.allocation import count_kept, pick_kept
 
 @pytest.mark.parametrize(
     ("num_groups", "ratio", "multiple", "kept"),
-    [(320, 0.2, 8, 256), (512, 0.2, 8, 408), (512, 0.2, 64, 384), (10, 0.2, 8, 8),
-     (300, 0.2, 256, 256), (32, 0.0, 64, 32), (8, 0.99, 1, 1), (4, 0.9, 1, 1), (15, 0.5, 5, 10)],
-)  # fmt: skip
+    [
+        (320, 0.2, 8, 256),
+        (512, 0.2, 8, 408),
+        (512, 0.2, 64, 384),
+        (10, 0.2, 8, 8),
+        (300, 0.2, 256, 256),
+        (32, 0.0, 64, 32),
+        (8, 0.99, 1, 1),
+        (4, 0.9, 1, 1),
+        (15, 0.5, 5, 10),
+    ],
+)
 def test_kept_widths(num_groups, ratio, multiple, kept):
     assert count_kept(num_groups, ratio=ratio, multiple=multiple, kind="channels") == kept
 

@@ -29,8 +29,9 @@ def gather(model, groups):
 
 @pytest.mark.parametrize("find", [find_channels, find_heads])
 @pytest.mark.parametrize("concavity", [0.0, 2.0])
-def test_shrinking_is_the_closed_form_and_minimises_its_objective(dense_config, tokenizer, find,
-                                                                  concavity):  # fmt: skip
+def test_shrinking_is_the_closed_form_and_minimises_its_objective(
+    dense_config, tokenizer, find, concavity
+):
     config = dense_config.replace(num_heads=4, num_key_value_heads=4)
     dense = config.build(tokenizer=tokenizer, seed=0)
     groups = find(dense)[1]
@@ -79,10 +80,15 @@ def tiny():
     torch.manual_seed(0)
     return Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=30, hidden_size=16, intermediate_size=20, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, head_dim=4,
+            vocab_size=30,
+            hidden_size=16,
+            intermediate_size=20,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=4,
         )
-    )  # fmt: skip
+    )
 
 
 def test_a_trained_block_is_spared_by_the_default_where_the_plain_lasso_takes_it_down():

@@ -19,9 +19,13 @@ from limbeck.models.structure import find_channels, find_heads
 from limbeck.pruning.surgery import cut, mask, measure_parity
 
 SIZES = {
-    "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "initializer_range": 0.3,
-}  # fmt: skip
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+}
 MODELS = {
     "grouped_tied": lambda: Qwen3ForCausalLM(
         Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)

@@ -21,15 +21,21 @@ from tests.support import tiny_recipe
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
 
 MIXTURE_RECIPE = tiny_recipe.ROOT / "recipes" / "qwen3-30b-a3b.yaml"
-FEW = ("batching={batch_records: 4, accumulation_steps: 1, max_tokens: 64}",
-       "training={steps: 3, lr: 0.01, warmup_steps: 1}")  # fmt: skip
+FEW = (
+    "batching={batch_records: 4, accumulation_steps: 1, max_tokens: 64}",
+    "training={steps: 3, lr: 0.01, warmup_steps: 1}",
+)
 SOURCES = (
     "corpus.sources=[{kind: knowledge, max_records: 60, triage_sets: 1, triage_questions: 4, "
     "refusals: 1, refusal_questions: 2, triage_sets_held_out: 1, facts: {forms_per_fact: 1, "
     "statements_per_fact: 0, recall_questions: 4, choice_questions: 4}}]"
 )
-REPORT = ("report.max_questions=2", "report.max_new_tokens=2", "report.batch_questions=2",
-          "report.profile={questions: 1, rounds: 1, thread_counts: [1]}")  # fmt: skip
+REPORT = (
+    "report.max_questions=2",
+    "report.max_new_tokens=2",
+    "report.batch_questions=2",
+    "report.profile={questions: 1, rounds: 1, thread_counts: [1]}",
+)
 
 
 @pytest.fixture(scope="session")
@@ -88,11 +94,16 @@ def test_the_checkpoints_hold_every_expert_for_itself(name, checkpoints):
 @pytest.mark.parametrize("teacher", TEACHERS)
 def test_a_published_mixture_teaches_a_published_model(teacher, student, go, checkpoints):
     artifacts = go(
-        MIXTURE_RECIPE, SOURCES, *REPORT, f"corpus.tokenizer={checkpoints / teacher}",
-        f"signals.teacher={checkpoints / teacher}", f"student.student={checkpoints / student}",
-        "signals.batching={max_tokens: 64}", *(f"student.{item}" for item in FEW),
+        MIXTURE_RECIPE,
+        SOURCES,
+        *REPORT,
+        f"corpus.tokenizer={checkpoints / teacher}",
+        f"signals.teacher={checkpoints / teacher}",
+        f"student.student={checkpoints / student}",
+        "signals.batching={max_tokens: 64}",
+        *(f"student.{item}" for item in FEW),
         without=() if (teacher, student) == ("qwen3_moe", "qwen3") else ("report",),
-    )  # fmt: skip
+    )
     learnt = load_model(artifacts["student"].path)
     assert learnt.config.model_type == student
     start = load_model(checkpoints / student).state_dict()
@@ -105,16 +116,22 @@ def test_a_published_mixture_teaches_a_published_model(teacher, student, go, che
 
 @pytest.mark.parametrize("student", ["described", "llama"])
 def test_the_deepseek_recipe(student, go, checkpoints):
-    described = "{kind: dense, hidden: 16, num_layers: 2, num_heads: 2, num_key_value_heads: 1, " \
-        "head_width: 16, feed_forward: 16}"  # fmt: skip
+    described = (
+        "{kind: dense, hidden: 16, num_layers: 2, num_heads: 2, num_key_value_heads: 1, "
+        "head_width: 16, feed_forward: 16}"
+    )
     teacher = checkpoints / "deepseek_v3"
     artifacts = go(
-        tiny_recipe.ROOT / "recipes" / "deepseek-v3.yaml", SOURCES, *REPORT,
-        f"corpus.tokenizer={teacher}", f"signals.teacher={teacher}",
-        "signals.batching={max_tokens: 64}", *(f"student.{item}" for item in FEW),
+        tiny_recipe.ROOT / "recipes" / "deepseek-v3.yaml",
+        SOURCES,
+        *REPORT,
+        f"corpus.tokenizer={teacher}",
+        f"signals.teacher={teacher}",
+        "signals.batching={max_tokens: 64}",
+        *(f"student.{item}" for item in FEW),
         f"student.student={described if student == 'described' else checkpoints / student}",
         without=("report",),
-    )  # fmt: skip
+    )
     assert (artifacts["bundle"].path / "bundle.json").is_file()
     assert artifacts["signals"].manifest.metrics["positions"] > 0
 
@@ -122,25 +139,32 @@ def test_the_deepseek_recipe(student, go, checkpoints):
 @pytest.mark.parametrize("form", ["array", "lines"])
 def test_an_alpaca_file_of_ones_own(form, go, checkpoints, tmp_path):
     rows = [
-        {"instruction": f"Name the parts of machine {number}.", "input": f"Model {number * 7}",
-         "output": f"The parts are a wheel, a lever and {number} springs."}
+        {
+            "instruction": f"Name the parts of machine {number}.",
+            "input": f"Model {number * 7}",
+            "output": f"The parts are a wheel, a lever and {number} springs.",
+        }
         for number in range(40)
-    ]  # fmt: skip
+    ]
     rows.append({"instruction": "No answer?", "input": "", "output": ""})
     path = tmp_path / "alpaca.json"
     lines = "\n".join(map(json.dumps, rows))
     path.write_text(json.dumps(rows) if form == "array" else lines, encoding="utf-8")
     artifacts = go(
-        tiny_recipe.ROOT / "recipes" / "alpaca.yaml", f"corpus.sources.0.path={path}",
-        f"corpus.tokenizer={checkpoints / 'olmoe'}", f"student.teacher={checkpoints / 'olmoe'}",
-        f"student.student={checkpoints / 'qwen3'}", *(f"student.{item}" for item in FEW),
-    )  # fmt: skip
+        tiny_recipe.ROOT / "recipes" / "alpaca.yaml",
+        f"corpus.sources.0.path={path}",
+        f"corpus.tokenizer={checkpoints / 'olmoe'}",
+        f"student.teacher={checkpoints / 'olmoe'}",
+        f"student.student={checkpoints / 'qwen3'}",
+        *(f"student.{item}" for item in FEW),
+    )
     corpus = artifacts["corpus"].path
     card = json.loads((corpus / "card.json").read_text(encoding="utf-8"))
     kept = [
-        json.loads(line) for split in ("train", "validation", "test")
+        json.loads(line)
+        for split in ("train", "validation", "test")
         for line in (corpus / "records" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    ]  # fmt: skip
+    ]
     assert len(kept) + sum(card["counts"]["dropped"].values()) == len(rows), card["counts"]
     assert all(item["question"].endswith(tuple("0123456789")) for item in kept)
     assert load_model(artifacts["student"].path).config.model_type == "qwen3"
@@ -151,8 +175,13 @@ def test_a_teacher_of_another_tokenizer_is_refused(go, checkpoints, tmp_path):
     path = other / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace("<|im_start|>", "<|start|>"))
     with pytest.raises(ArtifactError, match="tokenizer differs from the corpus's"):
-        go(MIXTURE_RECIPE, SOURCES, f"corpus.tokenizer={checkpoints / 'qwen3'}",
-           f"signals.teacher={other}", f"student.student={checkpoints / 'qwen3'}")  # fmt: skip
+        go(
+            MIXTURE_RECIPE,
+            SOURCES,
+            f"corpus.tokenizer={checkpoints / 'qwen3'}",
+            f"signals.teacher={other}",
+            f"student.student={checkpoints / 'qwen3'}",
+        )
 
 
 @pytest.mark.parametrize("name", ["deepseek_v3", "mixtral"])
@@ -163,11 +192,16 @@ def test_a_teacher_larger_than_the_memory_teaches_the_same(
     for free in (10**9, 60_000):
         monkeypatch.setattr(offloading, "free_bytes", lambda free=free: free)
         artifacts = go(
-            MIXTURE_RECIPE, SOURCES, f"corpus.tokenizer={checkpoints / name}",
-            f"signals.teacher={checkpoints / name}", f"student.student={checkpoints / 'qwen3'}",
-            "signals.batching={max_tokens: 64}", *(f"student.{item}" for item in FEW),
-            f"student.teacher={checkpoints / name}", without=("bundle", "report"),
-        )  # fmt: skip
+            MIXTURE_RECIPE,
+            SOURCES,
+            f"corpus.tokenizer={checkpoints / name}",
+            f"signals.teacher={checkpoints / name}",
+            f"student.student={checkpoints / 'qwen3'}",
+            "signals.batching={max_tokens: 64}",
+            *(f"student.{item}" for item in FEW),
+            f"student.teacher={checkpoints / name}",
+            without=("bundle", "report"),
+        )
         shards = sorted(artifacts["signals"].path.glob("**/*.safetensors"))
         metrics = artifacts["student"].manifest.metrics
         found.append(([path.read_bytes() for path in shards], metrics["loss"], metrics["missed"]))

@@ -39,30 +39,39 @@ def make_batch(rows=4, width=9, start=3, seed=0) -> Batch:
 def widen(batch: Batch) -> Batch:
     pad = torch.nn.functional.pad
     return Batch(
-        pad(batch.input_ids, (0, 5)), pad(batch.labels, (0, 5), value=IGNORED), batch.rows,
+        pad(batch.input_ids, (0, 5)),
+        pad(batch.labels, (0, 5), value=IGNORED),
+        batch.rows,
         pad(batch.tokens, (0, 5)),
-    )  # fmt: skip
+    )
 
 
 def random_experience(count: int, seed: int = 0) -> Experience:
     generator = torch.Generator().manual_seed(seed)
     return Experience(
-        -torch.rand(count, generator=generator), -torch.rand(count, generator=generator),
+        -torch.rand(count, generator=generator),
+        -torch.rand(count, generator=generator),
         torch.randn(count, generator=generator),
-    )  # fmt: skip
+    )
 
 
 def test_dpo_is_log_two_at_the_start_and_falls_with_the_margin():
     logs = torch.tensor([-3.0, -5.0])
     start = dpo_loss(
-        better_logs=logs, worse_logs=logs - 1, reference_better_logs=logs,
-        reference_worse_logs=logs - 1, beta=0.1,
-    )  # fmt: skip
+        better_logs=logs,
+        worse_logs=logs - 1,
+        reference_better_logs=logs,
+        reference_worse_logs=logs - 1,
+        beta=0.1,
+    )
     assert start.item() == pytest.approx(2 * math.log(2))
     moved = dpo_loss(
-        better_logs=logs + 1, worse_logs=logs - 2, reference_better_logs=logs,
-        reference_worse_logs=logs - 1, beta=0.1,
-    )  # fmt: skip
+        better_logs=logs + 1,
+        worse_logs=logs - 2,
+        reference_better_logs=logs,
+        reference_worse_logs=logs - 1,
+        beta=0.1,
+    )
     assert moved.item() == pytest.approx(2 * math.log(1 + math.exp(-0.2)))
 
 
@@ -195,9 +204,13 @@ def spread(logs, keep):
 
 def trl_stub(**fields):
     accelerator = SimpleNamespace(
-        gather=lambda x: x, reduce=lambda x, **_: x, gather_for_metrics=lambda x: x,
-        unwrap_model=lambda x: x, device=torch.device("cpu"), num_processes=1,
-    )  # fmt: skip
+        gather=lambda x: x,
+        reduce=lambda x, **_: x,
+        gather_for_metrics=lambda x: x,
+        unwrap_model=lambda x: x,
+        device=torch.device("cpu"),
+        num_processes=1,
+    )
     model = SimpleNamespace(training=True)
     metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
     return SimpleNamespace(
@@ -226,22 +239,34 @@ def test_grpo_is_trls(normalize, loss_type):
 
     theirs_logs = logs.detach().clone().requires_grad_()
     stub = trl_stub(
-        top_entropy_quantile=1.0, off_policy_mask_threshold=None, importance_sampling_level="token",
-        beta=0.04, epsilon_low=0.2, epsilon_high=0.28, loss_type=loss_type, use_vllm=False,
-        current_gradient_accumulation_steps=1, max_completion_length=12,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        importance_sampling_level="token",
+        beta=0.04,
+        epsilon_low=0.2,
+        epsilon_high=0.28,
+        loss_type=loss_type,
+        use_vllm=False,
+        current_gradient_accumulation_steps=1,
+        max_completion_length=12,
         _entropy_bonus_enabled=False,
         args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
         _get_per_token_logps_and_entropies=lambda *_, **__: (
-            spread(theirs_logs, keep), torch.zeros(keep.shape), None
+            spread(theirs_logs, keep),
+            torch.zeros(keep.shape),
+            None,
         ),
-    )  # fmt: skip
+    )
     inputs = {
-        "prompt_ids": batch.input_ids, "prompt_mask": batch.tokens.long(),
-        "completion_ids": batch.input_ids, "completion_mask": keep.long(),
-        "advantages": by_row, "old_per_token_logps": spread(held.old_logs, keep),
+        "prompt_ids": batch.input_ids,
+        "prompt_mask": batch.tokens.long(),
+        "completion_ids": batch.input_ids,
+        "completion_mask": keep.long(),
+        "advantages": by_row,
+        "old_per_token_logps": spread(held.old_logs, keep),
         "ref_per_token_logps": spread(held.reference_logs, keep),
         "num_items_in_batch": keep.sum(),
-    }  # fmt: skip
+    }
     theirs = trainer.GRPOTrainer._compute_loss(stub, FixedModel(None), inputs)
     (their_gradient,) = torch.autograd.grad(theirs, theirs_logs)
     torch.testing.assert_close(ours.total / count, theirs, rtol=1e-5, atol=1e-6)
@@ -271,23 +296,35 @@ def test_dpo_is_trls():
     better, worse = sum_rows(logs, keep=keep).chunk(2)
     reference_better, reference_worse = sum_rows(reference, keep=keep).chunk(2)
     ours = dpo_loss(
-        better_logs=better, worse_logs=worse, reference_better_logs=reference_better,
-        reference_worse_logs=reference_worse, beta=0.3,
-    )  # fmt: skip
+        better_logs=better,
+        worse_logs=worse,
+        reference_better_logs=reference_better,
+        reference_worse_logs=reference_worse,
+        beta=0.3,
+    )
     (gradient,) = torch.autograd.grad(ours / 3, logs)
 
     # TRL counts a token where it stands, ours where it is predicted: shift by one.
     mask = torch.zeros_like(batch.input_ids).masked_fill(batch.labels != IGNORED, 1)
     theirs_logs = logs.detach().clone().requires_grad_()
     stub = trl_stub(
-        ld_alpha=None, precompute_ref_logps=True, f_divergence_type="reverse_kl", beta=0.3,
-        loss_types=["sigmoid"], loss_weights=[1.0], use_weighting=False, _total_train_tokens=0,
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type="reverse_kl",
+        beta=0.3,
+        loss_types=["sigmoid"],
+        loss_weights=[1.0],
+        use_weighting=False,
+        _total_train_tokens=0,
         _tp_size=1,
-    )  # fmt: skip
+    )
     inputs = {
-        "input_ids": batch.input_ids, "attention_mask": batch.tokens, "completion_mask": mask,
-        "ref_chosen_logps": reference_better, "ref_rejected_logps": reference_worse,
-    }  # fmt: skip
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.tokens,
+        "completion_mask": mask,
+        "ref_chosen_logps": reference_better,
+        "ref_rejected_logps": reference_worse,
+    }
     model = FixedModel(spread(theirs_logs, keep)[:, :-1])
     theirs = trainer.DPOTrainer._compute_loss(stub, model, inputs, False)
     (their_gradient,) = torch.autograd.grad(theirs, theirs_logs)

@@ -27,16 +27,21 @@ def reward(name, text, expected="头晕、心悸", *, ended=True, agreement=0.5)
     ("name", "text", "expected", "value"),
     [
         ("facts", "头晕", "头晕、心悸", 0.5),
-        ("refusal", "不知道。", "不知道。", 1), ("refusal", "不知道", "不知道。", 1),
-        ("refusal", "头晕", "不知道。", 0), ("refusal", "不知道。", "头晕", 0),
+        ("refusal", "不知道。", "不知道。", 1),
+        ("refusal", "不知道", "不知道。", 1),
+        ("refusal", "头晕", "不知道。", 0),
+        ("refusal", "不知道。", "头晕", 0),
         ("refusal", "胃痛", "头晕", 1),
-        ("form", "头晕、心悸", "头晕、心悸", 1), ("form", "头晕、头晕", "头晕、心悸", 0),
-        ("form", "头晕，心悸", "头晕、心悸", 0), ("form", "", "头晕", 0),
-        ("form", "头晕、", "头晕", 0), ("brevity", "头晕", "头晕、心悸", 1),
+        ("form", "头晕、心悸", "头晕、心悸", 1),
+        ("form", "头晕、头晕", "头晕、心悸", 0),
+        ("form", "头晕，心悸", "头晕、心悸", 0),
+        ("form", "", "头晕", 0),
+        ("form", "头晕、", "头晕", 0),
+        ("brevity", "头晕", "头晕、心悸", 1),
         ("brevity", "头晕、心悸头晕、心悸", "头晕、心悸", 0.5),
         ("brevity", "", "头晕", 0),
     ],
-)  # fmt: skip
+)
 def test_rewards(name, text, expected, value):
     assert reward(name, text, expected) == value
 
@@ -59,11 +64,15 @@ def make_rollouts(model, *, judge=None, seed=0, **changes):
     config = Grpo(kind="grpo", **({"group": 3, "max_new_tokens": 5} | changes))
     prompts = [Prompt([5 + n, 6, 7][: 1 + n % 3], "C" * n) for n in range(8)]
     return Rollouts(
-        config, model=model, reference=model,
+        config,
+        model=model,
+        reference=model,
         prompts=lambda step: [prompts[(2 * step + n) % 8] for n in range(2)],
         judge=judge or (lambda text, ended, expected: {"reward": float(text.count("A"))}),
-        speech=SPEECH, num_parts=2, seed=seed,
-    )  # fmt: skip
+        speech=SPEECH,
+        num_parts=2,
+        seed=seed,
+    )
 
 
 def test_batches_hold_what_was_sampled(moe):
@@ -114,9 +123,14 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, tokenizer,
             steps=5, lr=0.01, warmup_steps=0, save_interval_seconds=0, log_interval_steps=1
         )
         history = fit(
-            model, batches=source, objective=objective, config=config, state=state,
-            title="test", stateful=rollouts,
-        )  # fmt: skip
+            model,
+            batches=source,
+            objective=objective,
+            config=config,
+            state=state,
+            title="test",
+            stateful=rollouts,
+        )
         weights = torch.cat([item.detach().flatten() for item in model.state_dict().values()])
         return history, rollouts.curve, weights
 
@@ -142,9 +156,14 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
     rollouts.reference = KeptForward(reference)
     config = TrainingConfig(steps=30, lr=0.02, warmup_steps=0, log_interval_steps=1)
     history = fit(
-        model, batches=rollouts, config=config, state=tmp_path, title="test",
-        objective=rollouts.config.build(experience=rollouts.remember), stateful=rollouts,
-    )  # fmt: skip
+        model,
+        batches=rollouts,
+        config=config,
+        state=tmp_path,
+        title="test",
+        objective=rollouts.config.build(experience=rollouts.remember),
+        stateful=rollouts,
+    )
     rewards = [point["reward_mean"] for point in rollouts.curve]
     assert sum(rewards[-5:]) > 2 * sum(rewards[:5])
     assert history[-1]["kl"] > history[0]["kl"] == pytest.approx(0, abs=1e-5)

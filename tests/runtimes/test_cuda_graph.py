@@ -123,7 +123,9 @@ def test_a_captured_step_on_a_gpu_says_the_same(kind, tmp_path):
     make_checkpoint(tmp_path, kind)
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", CAPTURED, str(tmp_path)], capture_output=True, text=True,
+        [sys.executable, "-c", CAPTURED, str(tmp_path)],
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr

@@ -30,20 +30,32 @@ WORK = Workload(16, 512, "bfloat16", "none")
 
 def dense(layers, hidden=2048):
     return size_model(
-        Qwen3Config(vocab_size=32768, hidden_size=hidden, intermediate_size=3 * hidden,
-                    num_hidden_layers=layers, num_attention_heads=hidden // 128,
-                    num_key_value_heads=8, head_dim=128),
+        Qwen3Config(
+            vocab_size=32768,
+            hidden_size=hidden,
+            intermediate_size=3 * hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=hidden // 128,
+            num_key_value_heads=8,
+            head_dim=128,
+        ),
         context_tokens=512,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
 def reference():
     config = Qwen3MoeConfig(
-        vocab_size=32768, hidden_size=8192, num_hidden_layers=64, num_attention_heads=64,
-        num_key_value_heads=8, head_dim=128, num_experts=128, num_experts_per_tok=2,
+        vocab_size=32768,
+        hidden_size=8192,
+        num_hidden_layers=64,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        head_dim=128,
+        num_experts=128,
+        num_experts_per_tok=2,
         moe_intermediate_size=7632,
-    )  # fmt: skip
+    )
     return size_model(config, context_tokens=512)
 
 

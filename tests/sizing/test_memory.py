@@ -24,15 +24,25 @@ from limbeck.sizing.memory import (
 )
 
 SHAPE = {
-    "vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16,
-}  # fmt: skip
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
 DENSE = Qwen3Config(**SHAPE, intermediate_size=160, tie_word_embeddings=True)
 SPARSE = {
-    fusion: LimbeckMoeConfig(**SHAPE, num_experts=8, moe_intermediate_size=48, fusion=fusion,
-                             fusion_heads=4, fusion_rank=8)
+    fusion: LimbeckMoeConfig(
+        **SHAPE,
+        num_experts=8,
+        moe_intermediate_size=48,
+        fusion=fusion,
+        fusion_heads=4,
+        fusion_rank=8,
+    )
     for fusion in ("weighted_sum", "attention", "full_attention")
-}  # fmt: skip
+}
 CONFIGS = {"dense": DENSE, **SPARSE}
 
 
@@ -89,9 +99,11 @@ def test_state_is_what_a_training_step_holds(name):
     loss.sum.backward()
     optimizer.step()
     held = training_memory(
-        size_model(config, context_tokens=16), Workload(2, 16, "float32", "none"),
-        layout="ddp", num_cards=1,
-    )  # fmt: skip
+        size_model(config, context_tokens=16),
+        Workload(2, 16, "float32", "none"),
+        layout="ddp",
+        num_cards=1,
+    )
     parameters = list(model.parameters())
     assert held.weights == sum(item.nbytes for item in parameters)
     assert held.gradients == sum(item.grad.nbytes for item in parameters)
@@ -171,9 +183,13 @@ def test_a_loss_in_chunks_keeps_two_gradients_and_one_chunk_of_logits():
         lambda item: kept.append(item.nbytes), lambda _: None
     ):
         chunked_loss(
-            states=states, head=head, labels=torch.arange(24), mix=mix,
-            said=Whole(torch.randn(24, shape.vocab)), chunk_tokens=8,
-        )  # fmt: skip
+            states=states,
+            head=head,
+            labels=torch.arange(24),
+            mix=mix,
+            said=Whole(torch.randn(24, shape.vocab)),
+            chunk_tokens=8,
+        )
     chunk = 8 * 4 * shape.vocab
     copies = LOGIT_COPIES["distill"]
     assert predict(24) - predict(24, chunk) == copies * 2 * chunk - sum(kept)
@@ -186,11 +202,13 @@ def test_a_divided_head_makes_all_logits():
     for layout, chosen in LAYOUTS.items():
         whole, chunked = (
             training_memory(
-                size, Workload(4, 512, "bfloat16", "none", "distill", chunk_bytes=chunk_bytes),
-                layout=layout, num_cards=2,
+                size,
+                Workload(4, 512, "bfloat16", "none", "distill", chunk_bytes=chunk_bytes),
+                layout=layout,
+                num_cards=2,
             ).activations
             for chunk_bytes in (0, 4096)
-        )  # fmt: skip
+        )
         assert (chunked == whole) == ("weights" in chosen.divided)
 
 
@@ -201,9 +219,7 @@ def test_mixed_precision_keeps_a_cast_of_every_weight_that_is_multiplied():
         for tokens in (32, 64)
     ]
     casts = 2 * lengths[0] - lengths[1]
-    held = training_memory(
-        size, Workload(1, 1, "bfloat16", "none"), layout="ddp", num_cards=1
-    )  # fmt: skip
+    held = training_memory(size, Workload(1, 1, "bfloat16", "none"), layout="ddp", num_cards=1)
     assert casts == pytest.approx(held.gathered, rel=0.01)
 
 
@@ -223,10 +239,14 @@ def test_a_layer_is_gathered_whole_unless_its_experts_stay_apart():
 def test_a_live_teacher_lies_whole_on_every_card():
     size = size_model(DENSE, context_tokens=1)
     alone, beside = (
-        training_memory(size, Workload(1, 8, "float32", "none", frozen_bytes=frozen),
-                        layout="zero3", num_cards=8)
+        training_memory(
+            size,
+            Workload(1, 8, "float32", "none", frozen_bytes=frozen),
+            layout="zero3",
+            num_cards=8,
+        )
         for frozen in (0, 1000)
-    )  # fmt: skip
+    )
     assert beside.total - alone.total == 1000
 
 

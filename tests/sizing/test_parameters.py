@@ -33,9 +33,14 @@ from limbeck.sizing.hardware import estimate_training_seconds, measure_speed
 from limbeck.sizing.number_formats import FORMATS, NumberFormat, what_fits
 
 DENSE = {
-    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-}  # fmt: skip
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
 SPARSE = DENSE | {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 
 
@@ -72,10 +77,17 @@ def test_our_mixture_equals_the_reference(moe, moe_config, tokenizer):
     assert size.parameters == sum(item.numel() for item in moe.parameters())
     config = moe.config
     names = (
-        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim",
-        "num_key_value_heads", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "head_dim",
+        "num_key_value_heads",
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
         "tie_word_embeddings",
-    )  # fmt: skip
+    )
     plain = Qwen3MoeConfig(**{name: getattr(config, name) for name in names})
     assert dataclasses.asdict(size_model(plain, context_tokens=10)) == dataclasses.asdict(size)
 
@@ -135,12 +147,26 @@ def test_scales_of_blocks_are_counted():
 @pytest.fixture(scope="module")
 def billions():
     """Dense decoders of about 6 B and 3 B parameters, with a tied vocabulary of 32k."""
-    shape = {"vocab_size": 32768, "num_key_value_heads": 8, "head_dim": 128,
-             "tie_word_embeddings": True}  # fmt: skip
-    six = Qwen3Config(**shape, hidden_size=4096, num_hidden_layers=35, num_attention_heads=32,
-                      intermediate_size=10240)  # fmt: skip
-    three = Qwen3Config(**shape, hidden_size=3072, num_hidden_layers=32, num_attention_heads=24,
-                        intermediate_size=7168)  # fmt: skip
+    shape = {
+        "vocab_size": 32768,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    }
+    six = Qwen3Config(
+        **shape,
+        hidden_size=4096,
+        num_hidden_layers=35,
+        num_attention_heads=32,
+        intermediate_size=10240,
+    )
+    three = Qwen3Config(
+        **shape,
+        hidden_size=3072,
+        num_hidden_layers=32,
+        num_attention_heads=24,
+        intermediate_size=7168,
+    )
     return [size_model(config, context_tokens=8) for config in (six, three)]
 
 
@@ -170,10 +196,16 @@ def test_no_format_helps_where_the_embeddings_alone_are_too_large(billions):
 
 def test_a_mixture_of_twelve_billion_per_expert_is_sized_in_seconds():
     config = Qwen3MoeConfig(
-        vocab_size=151936, hidden_size=8192, num_hidden_layers=64, num_attention_heads=64,
-        num_key_value_heads=8, head_dim=128, num_experts=128, num_experts_per_tok=2,
+        vocab_size=151936,
+        hidden_size=8192,
+        num_hidden_layers=64,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        head_dim=128,
+        num_experts=128,
+        num_experts_per_tok=2,
         moe_intermediate_size=7632,
-    )  # fmt: skip
+    )
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     size = size_model(config, context_tokens=4096)
     assert time.perf_counter() - start < 10
@@ -187,31 +219,63 @@ PUBLISHED = {
     # Qwen3 technical report, table 2 (arXiv:2505.09388).
     "qwen3-30b-a3b": (
         Qwen3MoeConfig(
-            vocab_size=151936, hidden_size=2048, intermediate_size=6144, num_hidden_layers=48,
-            num_attention_heads=32, num_key_value_heads=4, head_dim=128, num_experts=128,
-            num_experts_per_tok=8, moe_intermediate_size=768, tie_word_embeddings=False,
-        ), 30.5e9, 3.3e9,
+            vocab_size=151936,
+            hidden_size=2048,
+            intermediate_size=6144,
+            num_hidden_layers=48,
+            num_attention_heads=32,
+            num_key_value_heads=4,
+            head_dim=128,
+            num_experts=128,
+            num_experts_per_tok=8,
+            moe_intermediate_size=768,
+            tie_word_embeddings=False,
+        ),
+        30.5e9,
+        3.3e9,
     ),
     # Mixtral of experts, sec. 2 (arXiv:2401.04088).
     "mixtral-8x7b": (
         MixtralConfig(
-            vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
-            num_attention_heads=32, num_key_value_heads=8, num_local_experts=8,
+            vocab_size=32000,
+            hidden_size=4096,
+            intermediate_size=14336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            num_local_experts=8,
             num_experts_per_tok=2,
-        ), 46.7e9, 12.9e9,
+        ),
+        46.7e9,
+        12.9e9,
     ),
     # DeepSeek-V3 technical report, sec. 4.2 (arXiv:2412.19437), without multi-token prediction.
     "deepseek-v3": (
         DeepseekV3Config(
-            vocab_size=129280, hidden_size=7168, intermediate_size=18432,
-            moe_intermediate_size=2048, num_hidden_layers=61, num_attention_heads=128,
-            num_key_value_heads=128, n_shared_experts=1, n_routed_experts=256,
-            num_experts_per_tok=8, kv_lora_rank=512, q_lora_rank=1536, qk_rope_head_dim=64,
-            v_head_dim=128, qk_nope_head_dim=128, n_group=8, topk_group=4,
-            first_k_dense_replace=3, tie_word_embeddings=False,
-        ), 671e9, 37e9,
+            vocab_size=129280,
+            hidden_size=7168,
+            intermediate_size=18432,
+            moe_intermediate_size=2048,
+            num_hidden_layers=61,
+            num_attention_heads=128,
+            num_key_value_heads=128,
+            n_shared_experts=1,
+            n_routed_experts=256,
+            num_experts_per_tok=8,
+            kv_lora_rank=512,
+            q_lora_rank=1536,
+            qk_rope_head_dim=64,
+            v_head_dim=128,
+            qk_nope_head_dim=128,
+            n_group=8,
+            topk_group=4,
+            first_k_dense_replace=3,
+            tie_word_embeddings=False,
+        ),
+        671e9,
+        37e9,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -253,9 +317,14 @@ def test_speed_gives_a_time(dense_config, tokenizer):
 @pytest.mark.parametrize("fusion", ["attention", "full_attention"])
 def test_a_fusion_multiplies_as_often_as_torch_counts(fusion):
     shape = {
-        "hidden_size": 32, "num_experts_per_tok": 3, "moe_intermediate_size": 8,
-        "num_experts": 8, "num_hidden_layers": 2, "fusion_heads": 4, "fusion_rank": 2,
-    }  # fmt: skip
+        "hidden_size": 32,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 8,
+        "num_experts": 8,
+        "num_hidden_layers": 2,
+        "fusion_heads": 4,
+        "fusion_rank": 2,
+    }
     plain, fused = (
         size_model(LimbeckMoeConfig(fusion=kind, **shape), context_tokens=4)
         for kind in ("weighted_sum", fusion)

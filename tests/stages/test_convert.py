@@ -17,9 +17,7 @@ def run(checkpoint, target, *, architecture, **settings):
     for folder in (target, target / "artifact"):
         folder.mkdir()
     inputs = {"checkpoint": (make_artifact(checkpoint, "checkpoint"),)}
-    config = convert.Config(
-        stage="convert", checkpoint="it", architecture=architecture, **settings
-    )  # fmt: skip
+    config = convert.Config(stage="convert", checkpoint="it", architecture=architecture, **settings)
     work = Work("converted", target / "artifact", target / "state", inputs)
     return work.folder, convert.run(config, work=work)
 

@@ -27,13 +27,17 @@ def work(tmp_path, corpus, moe, tokenizer):
 def config(dense_config, **changes):
     return distill.Config.model_validate(
         {
-            "stage": "distill", "student": dense_config.model_dump(), "teacher": "teacher",
-            "inherit": "teacher", "corpus": "corpus", "objective": {"kind": "soft_target"},
+            "stage": "distill",
+            "student": dense_config.model_dump(),
+            "teacher": "teacher",
+            "inherit": "teacher",
+            "corpus": "corpus",
+            "objective": {"kind": "soft_target"},
             "batching": {"batch_records": 4, "accumulation_steps": 2},
             "training": {"steps": 1, "lr": 1e-12, "weight_decay": 0.0},
         }
         | changes
-    )  # fmt: skip
+    )
 
 
 def test_a_student_starts_from_its_teacher(work, moe, dense_config):
@@ -89,12 +93,13 @@ def test_experts_are_inherited_and_reported(work, moe, dense_config):
 @pytest.mark.parametrize(
     "item",
     [
-        {"layers": "searched"}, {"layers": "uniform", "measure": "cka"},
+        {"layers": "searched"},
+        {"layers": "uniform", "measure": "cka"},
         {"what": "attention", "measure": "kl", "layers": "last"},
         {"what": "values", "measure": "kl", "layers": "uniform", "relation_heads": 2},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_layers_are_matched_by_name(work, dense_config, item):
     objective = {"kind": "soft_target", "matching": [item]}
     metrics = distill.run(config(dense_config, objective=objective), work=work)

@@ -28,14 +28,23 @@ def work(tmp_path, corpus, moe, tokenizer):
 def config(dense_config, *, steps=6, **on_policy):
     return distill.Config.model_validate(
         {
-            "stage": "distill", "student": dense_config.model_dump(), "teacher": "teacher",
-            "corpus": "corpus", "objective": {"kind": "soft_target"}, "detectors": "off",
+            "stage": "distill",
+            "student": dense_config.model_dump(),
+            "teacher": "teacher",
+            "corpus": "corpus",
+            "objective": {"kind": "soft_target"},
+            "detectors": "off",
             "batching": {"batch_records": 2, "accumulation_steps": 2},
-            "training": {"steps": steps, "lr": 0.01, "warmup_steps": 0, "log_interval_steps": 1,
-                         "save_interval_seconds": 0},
+            "training": {
+                "steps": steps,
+                "lr": 0.01,
+                "warmup_steps": 0,
+                "log_interval_steps": 1,
+                "save_interval_seconds": 0,
+            },
         }
         | ({"on_policy": {"max_new_tokens": 5} | on_policy} if on_policy else {})
-    )  # fmt: skip
+    )
 
 
 def outcome(folder):

@@ -30,10 +30,13 @@ def teachers(tmp_path_factory, corpus, moe_config, tokenizer):
             write_jsonl(half / "records" / f"{split}.jsonl", own)
         model = moe_config.build(tokenizer=tokenizer, seed=seed)
         fit(
-            model, batches=Batches(half, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
+            model,
+            batches=Batches(half, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
             objective=NextToken(kind="next_token").build(model=model, teacher=None),
-            config=TrainingConfig(steps=60, lr=0.02), state=root / f"{name}-state", title=name,
-        )  # fmt: skip
+            config=TrainingConfig(steps=60, lr=0.02),
+            state=root / f"{name}-state",
+            title=name,
+        )
         (root / name).mkdir()
         save_checkpoint(model, tokenizer=tokenizer, folder=root / name)
         found.append(make_artifact(root / name, "checkpoint"))
@@ -46,22 +49,28 @@ def distil(artifacts, corpus, dense_config, folder, **changes):
     inputs = {"teacher": artifacts, "corpus": (make_artifact(corpus, "corpus"),)}
     config = distill.Config.model_validate(
         {
-            "stage": "distill", "student": dense_config.model_dump(), "teacher": NAMES,
-            "corpus": "corpus", "batching": BATCHING,
+            "stage": "distill",
+            "student": dense_config.model_dump(),
+            "teacher": NAMES,
+            "corpus": "corpus",
+            "batching": BATCHING,
             "objective": {"kind": "soft_target", "temperature": 1.0, "weight": 1.0},
             "training": {"steps": 70, "lr": 0.02},
         }
         | changes
-    )  # fmt: skip
+    )
     return distill.run(config, work=Work("student", folder / "artifact", folder / "state", inputs))
 
 
 def test_a_student_learns_what_each_teacher_knows(teachers, corpus, dense_config, tmp_path):
     specialties = {value: name for name, half in zip(NAMES, HALVES, strict=True) for value in half}
     both = distil(
-        teachers, corpus, dense_config, tmp_path / "both",
+        teachers,
+        corpus,
+        dense_config,
+        tmp_path / "both",
         teachers={"mix": "specialty", "specialties": specialties},
-    )  # fmt: skip
+    )
     one = distil(teachers[:1], corpus, dense_config, tmp_path / "one", teacher="heart")
     assert both["validation_loss"] < 0.5
     assert both["validation_loss"] < 0.5 * one["validation_loss"]
@@ -70,9 +79,13 @@ def test_a_student_learns_what_each_teacher_knows(teachers, corpus, dense_config
 def test_signals_and_a_live_teacher_are_mixed(teachers, corpus, dense_config, tokenizer, tmp_path):
     (tmp_path / "signals").mkdir()
     config = record.Config(
-        stage="record", teacher="heart", corpus="corpus", top=8, temperatures=(1.0,),
+        stage="record",
+        teacher="heart",
+        corpus="corpus",
+        top=8,
+        temperatures=(1.0,),
         batching=BatchingConfig(**BATCHING),
-    )  # fmt: skip
+    )
     inputs = {"teacher": teachers[:1], "corpus": (make_artifact(corpus, "corpus"),)}
     record.run(config, work=Work("signals", tmp_path / "signals", tmp_path / "shards", inputs))
     signals = make_artifact(tmp_path / "signals", "signals")
@@ -86,29 +99,48 @@ def test_signals_and_a_live_teacher_are_mixed(teachers, corpus, dense_config, to
     ("changes", "message"),
     [
         (
-            {"objective": {"kind": "soft_target", "matching": [{"what": "attention",
-                           "layers": "last"}]}},
+            {
+                "objective": {
+                    "kind": "soft_target",
+                    "matching": [{"what": "attention", "layers": "last"}],
+                }
+            },
             "several teachers and `objective.matching`",
         ),
         ({"teacher_experts": {"draws": 2}}, "several teachers and `teacher_experts`"),
         (
-            {"batching": {"packing": "full"}, "teachers": {"mix": "specialty",
-             "specialties": {"皮肤科": "skin"}, "otherwise": "heart"}},
+            {
+                "batching": {"packing": "full"},
+                "teachers": {
+                    "mix": "specialty",
+                    "specialties": {"皮肤科": "skin"},
+                    "otherwise": "heart",
+                },
+            },
             "a packed row has several records",
         ),
         (
-            {"teacher": "heart", "batching": {"packing": "full"}, "objective": {
-                "kind": "soft_target", "matching": [{"what": "values", "layers": "last"}]}},
+            {
+                "teacher": "heart",
+                "batching": {"packing": "full"},
+                "objective": {
+                    "kind": "soft_target",
+                    "matching": [{"what": "values", "layers": "last"}],
+                },
+            },
             "match `what: hidden`",
         ),
         ({"teacher": "", "teachers": {"weights": [1, 2]}}, "name more|needs a `teacher`"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_work_together_is_refused_before_anything_runs(changes, message, dense_config):
     given = {
-        "stage": "distill", "student": dense_config.model_dump(), "teacher": NAMES,
-        "corpus": "corpus", "training": {"steps": 1},
+        "stage": "distill",
+        "student": dense_config.model_dump(),
+        "teacher": NAMES,
+        "corpus": "corpus",
+        "training": {"steps": 1},
         "objective": {"kind": "soft_target"},
-    }  # fmt: skip
+    }
     with pytest.raises(ValidationError, match=message):
         distill.Config.model_validate(given | changes)

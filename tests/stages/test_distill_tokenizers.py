@@ -27,10 +27,13 @@ def teacher(tmp_path_factory, corpus, moe_config):
     model = moe_config.build(tokenizer=tokenizer, seed=0)
     root = tmp_path_factory.mktemp("tokenizers")
     fit(
-        model, batches=Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
+        model,
+        batches=Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
         objective=NextToken(kind="next_token").build(model=model, teacher=None),
-        config=TrainingConfig(steps=90, lr=0.02), state=root / "state", title="teacher",
-    )  # fmt: skip
+        config=TrainingConfig(steps=90, lr=0.02),
+        state=root / "state",
+        title="teacher",
+    )
     (root / "teacher").mkdir()
     save_checkpoint(model, tokenizer=tokenizer, folder=root / "teacher")
     return make_artifact(root / "teacher", "checkpoint")
@@ -40,17 +43,23 @@ def distil(teacher, corpus, dense_config, folder, **changes):
     for name in ("artifact", "state"):
         (folder / name).mkdir(parents=True)
     work = Work(
-        "student", folder / "artifact", folder / "state",
+        "student",
+        folder / "artifact",
+        folder / "state",
         {"teacher": (teacher,), "corpus": (make_artifact(corpus, "corpus"),)},
-    )  # fmt: skip
+    )
     config = distill.Config.model_validate(
         {
-            "stage": "distill", "student": dense_config.model_dump(), "teacher": "teacher",
-            "corpus": "corpus", "objective": {"kind": "cross_tokenizer"}, "batching": BATCHING,
+            "stage": "distill",
+            "student": dense_config.model_dump(),
+            "teacher": "teacher",
+            "corpus": "corpus",
+            "objective": {"kind": "cross_tokenizer"},
+            "batching": BATCHING,
             "training": {"steps": 60, "lr": 0.02},
         }
         | changes
-    )  # fmt: skip
+    )
     return distill.run(config, work=work)
 
 
@@ -68,9 +77,12 @@ def own_corpus(request, corpus, tmp_path):
 
 def test_text_is_learnt_from_the_teacher_alone(teacher, own_corpus, dense_config, tmp_path):
     found = distil(
-        teacher, own_corpus, dense_config, tmp_path / "a",
+        teacher,
+        own_corpus,
+        dense_config,
+        tmp_path / "a",
         objective={"kind": "cross_tokenizer", "weight": 1.0},
-    )  # fmt: skip
+    )
     start = distil(
         teacher, own_corpus, dense_config, tmp_path / "b", training={"steps": 1, "lr": 1e-12}
     )
@@ -85,9 +97,13 @@ def test_sorted_probabilities_are_learnt_beside_the_answers(
     changes = {"objective": {"kind": "cross_tokenizer", "method": "uld"}}
     found = distil(teacher, corpus, dense_config, tmp_path / "a", **changes)
     start = distil(
-        teacher, corpus, dense_config, tmp_path / "b", training={"steps": 1, "lr": 1e-12},
+        teacher,
+        corpus,
+        dense_config,
+        tmp_path / "b",
+        training={"steps": 1, "lr": 1e-12},
         **changes,
-    )  # fmt: skip
+    )
     assert found["kl"] < 0.3 * start["kl"]
 
 

@@ -18,10 +18,19 @@ from tests.support import fake_answerer
 from tests.support.artifacts import make_artifact
 
 ROW_KEYS = {
-    "name", "parameters", "active_parameters", "size_bytes", "peak_memory_bytes",
-    "latency_seconds", "tokens_per_second", "tasks", "accuracy", "kept_ratio", "speedup_ratio",
+    "name",
+    "parameters",
+    "active_parameters",
+    "size_bytes",
+    "peak_memory_bytes",
+    "latency_seconds",
+    "tokens_per_second",
+    "tasks",
+    "accuracy",
+    "kept_ratio",
+    "speedup_ratio",
     "memory_ratio",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -46,19 +55,23 @@ def work(tmp_path, monkeypatch):
     tiny = make_artifact(tmp_path / "ignorant", "bundle", parents={"checkpoint": ()})
     (tmp_path / "report").mkdir()
     return Work(
-        "report", tmp_path / "report", tmp_path / "state",
+        "report",
+        tmp_path / "report",
+        tmp_path / "state",
         {"models": (teacher, tiny), "corpus": (corpus,)},
-    )  # fmt: skip
+    )
 
 
 def config(**changes):
     return evaluate.Config.model_validate(
         {
-            "stage": "evaluate", "models": ["teacher", "ignorant"], "corpus": "corpus",
+            "stage": "evaluate",
+            "models": ["teacher", "ignorant"],
+            "corpus": "corpus",
             "profile": {"questions": 2, "rounds": 2},
         }
         | changes
-    )  # fmt: skip
+    )
 
 
 def test_report(work, monkeypatch):

@@ -96,9 +96,15 @@ def test_a_damaged_image_of_the_corpus_is_named(made, tmp_path):
     for path in (tmp_path / "corpus" / "images").iterdir():
         path.write_bytes(b"gone")
     config = distill.Config.model_validate(
-        {"stage": "distill", "student": "student", "teacher": "teacher", "corpus": "corpus",
-         "objective": {"kind": "soft_target"}, "training": {"steps": 1}}
-    )  # fmt: skip
+        {
+            "stage": "distill",
+            "student": "student",
+            "teacher": "teacher",
+            "corpus": "corpus",
+            "objective": {"kind": "soft_target"},
+            "training": {"steps": 1},
+        }
+    )
     corpus = make_artifact(tmp_path / "corpus", "corpus")
     inputs = {"corpus": (corpus,)}
     for name in ("student", "teacher"):
@@ -171,14 +177,20 @@ def test_stages_that_know_no_images_say_so(stage, settings, message, made, tmp_p
 
 @pytest.mark.parametrize(
     ("stage", "settings"),
-    [(prune, {"stage": "prune", "channels_ratio": 0.5, "heads_ratio": 0.0}),
-     (quantize, {"stage": "quantize", "scheme": {"kind": "int8"}})],
-)  # fmt: skip
+    [
+        (prune, {"stage": "prune", "channels_ratio": 0.5, "heads_ratio": 0.0}),
+        (quantize, {"stage": "quantize", "scheme": {"kind": "int8"}}),
+    ],
+)
 def test_a_model_that_sees_becomes_smaller(stage, settings, made, picture, tmp_path):
     checkpoint = make_artifact(shutil.copytree(made / "student", tmp_path / "seen"), "checkpoint")
     corpus = make_artifact(shutil.copytree(made / "corpus", tmp_path / "corpus"), "corpus")
-    work = Work("x", tmp_path / "out", tmp_path / "state", {"checkpoint": (checkpoint,),
-                                                           "corpus": (corpus,)})  # fmt: skip
+    work = Work(
+        "x",
+        tmp_path / "out",
+        tmp_path / "state",
+        {"checkpoint": (checkpoint,), "corpus": (corpus,)},
+    )
     work.folder.mkdir()
     settings |= {"checkpoint": "seen", "corpus": "corpus", "objective": {"kind": "next_token"}}
     settings |= {"training": {"steps": 3, "lr": 1e-4}}
@@ -192,12 +204,27 @@ def test_a_model_that_sees_becomes_smaller(stage, settings, made, picture, tmp_p
 
 def test_a_live_teacher_of_other_images_is_refused(made, tmp_path):
     config = distill.Config.model_validate(
-        {"stage": "distill", "teacher": "teacher", "corpus": "corpus",
-         "student": {"kind": "vision", "encoder": {"image_pixels": 32, "patch_pixels": 8},
-                     "text": {"kind": "dense", "hidden": 16, "num_layers": 2, "num_heads": 2,
-                              "num_key_value_heads": 1, "head_width": 8, "feed_forward": 32}},
-         "objective": {"kind": "soft_target"}, "training": {"steps": 1}}
-    )  # fmt: skip
+        {
+            "stage": "distill",
+            "teacher": "teacher",
+            "corpus": "corpus",
+            "student": {
+                "kind": "vision",
+                "encoder": {"image_pixels": 32, "patch_pixels": 8},
+                "text": {
+                    "kind": "dense",
+                    "hidden": 16,
+                    "num_layers": 2,
+                    "num_heads": 2,
+                    "num_key_value_heads": 1,
+                    "head_width": 8,
+                    "feed_forward": 32,
+                },
+            },
+            "objective": {"kind": "soft_target"},
+            "training": {"steps": 1},
+        }
+    )
     inputs = {
         name: (make_artifact(shutil.copytree(made / name, tmp_path / name), kind),)
         for name, kind in (("corpus", "corpus"), ("teacher", "checkpoint"))

@@ -54,13 +54,26 @@ def go(tmp_path, corpus, monkeypatch):
     monkeypatch.setenv("TEACHER_KEY", KEY)
 
     def go(server, *, write=None, entry=None, **endpoint):
-        config = label.Config.model_validate({
-            "stage": "label", "corpus": "corpus", "write": write or {"kind": "answers"},
-            "most_failed_ratio": 0.0,
-            "endpoint": {"url": server.url, "model": MODEL, "key_variable": "TEACHER_KEY",
-                         "retry_seconds": 0.01, "max_concurrent": 4, "timeout_seconds": 5.0,
-                         "input_price": 1e6, "output_price": 2e6} | endpoint,
-        } | (entry or {}))  # fmt: skip
+        config = label.Config.model_validate(
+            {
+                "stage": "label",
+                "corpus": "corpus",
+                "write": write or {"kind": "answers"},
+                "most_failed_ratio": 0.0,
+                "endpoint": {
+                    "url": server.url,
+                    "model": MODEL,
+                    "key_variable": "TEACHER_KEY",
+                    "retry_seconds": 0.01,
+                    "max_concurrent": 4,
+                    "timeout_seconds": 5.0,
+                    "input_price": 1e6,
+                    "output_price": 2e6,
+                }
+                | endpoint,
+            }
+            | (entry or {})
+        )
         shop = tmp_path / "work" / "answers"
         number = sum(1 for _ in shop.glob("artifact*")) if shop.is_dir() else 0
         work = Work("answers", shop / f"artifact{number}", shop / "state", {"corpus": (corpus,)})
@@ -113,11 +126,31 @@ def test_a_key_that_the_server_echoes_is_not_kept(go, tmp_path):
 
 @pytest.mark.parametrize(
     "fault",
-    [(429, {"Retry-After": "0"}), (500, {}), (503, {}), "truncated", "no json", "{}",
-     '{"choices": []}', '{"choices": [{"message": "text"}]}', "[" * 3000, 0.5],
-    ids=["429", "500", "503", "truncated", "not JSON", "no choices", "empty choices",
-         "no message", "nested", "slow"],
-)  # fmt: skip
+    [
+        (429, {"Retry-After": "0"}),
+        (500, {}),
+        (503, {}),
+        "truncated",
+        "no json",
+        "{}",
+        '{"choices": []}',
+        '{"choices": [{"message": "text"}]}',
+        "[" * 3000,
+        0.5,
+    ],
+    ids=[
+        "429",
+        "500",
+        "503",
+        "truncated",
+        "not JSON",
+        "no choices",
+        "empty choices",
+        "no message",
+        "nested",
+        "slow",
+    ],
+)
 def test_what_may_pass_is_tried_again(fault, go):
     with serving(answer, lambda body, tries: fault if tries == 1 else None) as server:
         folder, metrics = go(server, timeout_seconds=0.3 if fault == 0.5 else 5.0)
@@ -146,9 +179,13 @@ def test_a_server_says_how_long_to_wait(go):
 
 @pytest.mark.parametrize(
     ("status", "text"),
-    [(401, "refuses the API key; set the environment variable"), (402, "paid first"),
-     (403, "for this model"), (404, "no such address or model; check `url`")],
-)  # fmt: skip
+    [
+        (401, "refuses the API key; set the environment variable"),
+        (402, "paid first"),
+        (403, "for this model"),
+        (404, "no such address or model; check `url`"),
+    ],
+)
 def test_what_no_patience_mends_stops_at_once(status, text, go):
     with (
         serving(answer, lambda body, tries: (status, {})) as server,
@@ -206,8 +243,13 @@ def test_unusable_answers_are_counted_and_named(go):
     ]
     lines = (folder / "failed.jsonl").read_text(encoding="utf-8").splitlines()
     failed = {item["id"]: item["reason"] for item in map(json.loads, lines)}
-    assert failed == dict(zip([f"训{name(number)}" for number in (0, 1, 2, 3, NUM - 1)],
-                              [*BAD, "refused"], strict=True))  # fmt: skip
+    assert failed == dict(
+        zip(
+            [f"训{name(number)}" for number in (0, 1, 2, 3, NUM - 1)],
+            [*BAD, "refused"],
+            strict=True,
+        )
+    )
     # Answers were bought once, good or bad; what was refused had none.
     assert sorted(server.questions.values()) == [1] * (NUM - 1) + [3]
 
@@ -251,8 +293,12 @@ def test_money_ends_before_the_limit_and_nothing_is_paid_twice(go):
 def test_a_killed_run_asks_nothing_twice(corpus, tmp_path):
     path = tmp_path / "killed.yaml"
     with serving(answer, lambda body, tries: 0.15) as server:
-        entry = {"stage": "label", "corpus": str(corpus.path), "write": {"kind": "answers"},
-                 "endpoint": {"url": server.url, "model": MODEL, "max_concurrent": 2}}  # fmt: skip
+        entry = {
+            "stage": "label",
+            "corpus": str(corpus.path),
+            "write": {"kind": "answers"},
+            "endpoint": {"url": server.url, "model": MODEL, "max_concurrent": 2},
+        }
         path.write_text(yaml.safe_dump({"answers": entry}))
         runs = tmp_path / "runs"
         number = tiny_recipe.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
@@ -363,8 +409,12 @@ def test_no_log_probabilities_is_a_reason(go):
     ],
 )
 def test_configs_that_cannot_work_are_refused(changes, text):
-    entry = {"stage": "label", "corpus": "corpus", "write": {"kind": "answers"},
-             "endpoint": {"url": "http://x", "model": "m"}}  # fmt: skip
+    entry = {
+        "stage": "label",
+        "corpus": "corpus",
+        "write": {"kind": "answers"},
+        "endpoint": {"url": "http://x", "model": "m"},
+    }
     with pytest.raises(ValidationError, match=text):
         label.Config.model_validate(entry | changes)
 

@@ -65,9 +65,15 @@ def test_counts_add_up(made):
 def test_the_dirty_records_meet_every_filter(made):
     _, counts = made
     assert {
-        "broken_json", "missing_field", "duplicate", "near_duplicate", "low_confidence",
-        "low_score", "answer_too_short", "answer_too_long",
-    } <= counts["dropped"].keys()  # fmt: skip
+        "broken_json",
+        "missing_field",
+        "duplicate",
+        "near_duplicate",
+        "low_confidence",
+        "low_score",
+        "answer_too_short",
+        "answer_too_long",
+    } <= counts["dropped"].keys()
 
 
 def test_free_text_keeps_the_rules(made):
@@ -109,9 +115,11 @@ def test_the_page_stands_alone(made):
 def test_it_is_the_same_twice_and_takes_a_given_tokenizer(made, tmp_path):
     corpus, _ = made
     again, _ = prepare(
-        tmp_path, KNOWLEDGE, {"kind": "jsonl", "path": CONSULT},
+        tmp_path,
+        KNOWLEDGE,
+        {"kind": "jsonl", "path": CONSULT},
         tokenizer=str(corpus / "tokenizer"),
-    )  # fmt: skip
+    )
     left, right = hash_files(corpus), hash_files(again)
     assert left["dropped.jsonl"] == right["dropped.jsonl"]
     assert {k: v for k, v in left.items() if "jsonl" in k} == {
@@ -195,14 +203,28 @@ def test_the_real_test_bed(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(rows[:300], ensure_ascii=False))
     _, counts = prepare(
         tmp_path,
-        {"kind": "csv", "path": tmp_path / "toyhom_internal_medicine.gb18030.csv",
-         "name": "toyhom", "columns": {"question": ["title"]}},
-        {"kind": "csv", "path": tmp_path / "cmedqa_pairs.tsv", "name": "cmedqa",
-         "where": {"label": "1"}, "header": ["label", "question", "answer"], "most_answers": 3},
-        {"kind": "labelled", "path": tmp_path / "train.json",
-         "evaluation_path": medical / "intent" / "kuake_qic_dev.json",
-         "task": "intent", "form": "“{text}”的意图是什么？"},
-    )  # fmt: skip
+        {
+            "kind": "csv",
+            "path": tmp_path / "toyhom_internal_medicine.gb18030.csv",
+            "name": "toyhom",
+            "columns": {"question": ["title"]},
+        },
+        {
+            "kind": "csv",
+            "path": tmp_path / "cmedqa_pairs.tsv",
+            "name": "cmedqa",
+            "where": {"label": "1"},
+            "header": ["label", "question", "answer"],
+            "most_answers": 3,
+        },
+        {
+            "kind": "labelled",
+            "path": tmp_path / "train.json",
+            "evaluation_path": medical / "intent" / "kuake_qic_dev.json",
+            "task": "intent",
+            "form": "“{text}”的意图是什么？",
+        },
+    )
     card = json.loads((tmp_path / "corpus" / "card.json").read_text(encoding="utf-8"))
     assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
     assert card["sources"]["toyhom"]["encoding"] == {

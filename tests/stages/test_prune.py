@@ -28,9 +28,10 @@ def make_work(tmp_path, corpus, dense_config, tokenizer):
         state.mkdir(exist_ok=True)
         student = make_artifact(start, "checkpoint")
         inputs = {
-            "checkpoint": (student,), "corpus": (make_artifact(corpus, "corpus"),),
+            "checkpoint": (student,),
+            "corpus": (make_artifact(corpus, "corpus"),),
             "teacher": (student,),
-        }  # fmt: skip
+        }
         return Work(name, folder, state, inputs)
 
     return make
@@ -39,12 +40,14 @@ def make_work(tmp_path, corpus, dense_config, tokenizer):
 def config(**changes):
     return prune.Config.model_validate(
         {
-            "stage": "prune", "checkpoint": "student", "corpus": "corpus",
+            "stage": "prune",
+            "checkpoint": "student",
+            "corpus": "corpus",
             "batching": {"batch_records": 4, "accumulation_steps": 1},
             "training": {"steps": 6, "warmup_steps": 1, "save_interval_seconds": 0},
         }
         | changes
-    )  # fmt: skip
+    )
 
 
 def test_shapes_shrink_and_the_metrics_say_how(make_work):

@@ -19,12 +19,14 @@ def run(model_config, *, tmp_path, corpus):
     (tmp_path / "state").mkdir()
     config = train.Config.model_validate(
         {
-            "stage": "train", "corpus": "corpus", "model": model_config.model_dump(),
+            "stage": "train",
+            "corpus": "corpus",
+            "model": model_config.model_dump(),
             "objective": {"kind": "next_token"},
             "batching": {"batch_records": 4, "accumulation_steps": 2},
             "training": {"steps": 2, "lr": 0.001},
         }
-    )  # fmt: skip
+    )
     inputs = {"corpus": (make_artifact(corpus, "corpus"),)}
     work = Work("teacher", tmp_path / "artifact", tmp_path / "state", inputs)
     return work, train.run(config, work=work)
@@ -62,12 +64,15 @@ def reinforce(objective, *, tmp_path, corpus, start, **changes):
         (tmp_path / name).mkdir()
     config = train.Config.model_validate(
         {
-            "stage": "train", "corpus": "corpus", "model": "start", "objective": objective,
+            "stage": "train",
+            "corpus": "corpus",
+            "model": "start",
+            "objective": objective,
             "batching": {"batch_records": 2, "accumulation_steps": 2},
             "training": {"steps": 2, "lr": 0.001, "log_interval_steps": 1},
         }
         | changes
-    )  # fmt: skip
+    )
     inputs = {"corpus": (make_artifact(corpus, "corpus"),), "model": (start,)}
     work = Work("reinforced", tmp_path / "artifact", tmp_path / "state", inputs)
     return work, train.run(config, work=work)
@@ -83,9 +88,7 @@ def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokeniz
     (copy / "card.json").write_text(json.dumps({"manner": manner}))
     start = write_start(tmp_path, moe, tokenizer)
     steps = {"steps": {"tokens": 46 * 250, "phase": "reinforce"}, "lr": 0.001}
-    work, metrics = reinforce(
-        GRPO, tmp_path=tmp_path, corpus=copy, start=start, training=steps
-    )  # fmt: skip
+    work, metrics = reinforce(GRPO, tmp_path=tmp_path, corpus=copy, start=start, training=steps)
     history = json.loads((work.folder / "history.json").read_text())
     assert {"reward_mean", "facts_mean", "refusal_mean", "kl", "routing"} <= set(history[0])
     assert metrics["steps"] >= 1 and metrics["tokens_planned"] == 250
@@ -113,15 +116,26 @@ def test_what_reinforcement_refuses(
 def test_a_fresh_model_has_nothing_to_reinforce(kind, moe_config):
     with pytest.raises(ValidationError, match="fine-tune first"):
         train.Config.model_validate(
-            {"stage": "train", "corpus": "c", "model": moe_config.model_dump(),
-             "objective": {"kind": kind}, "training": {"steps": 1}}
-        )  # fmt: skip
+            {
+                "stage": "train",
+                "corpus": "c",
+                "model": moe_config.model_dump(),
+                "objective": {"kind": kind},
+                "training": {"steps": 1},
+            }
+        )
 
 
 @pytest.mark.parametrize(("kind", "what"), [("dpo", "pairs"), ("grpo", "rollouts")])
 def test_other_stages_refuse_it(kind, what):
     with pytest.raises(ValidationError, match=f"learns from {what}, which only the stage `train`"):
         quantize.Config.model_validate(
-            {"stage": "quantize", "checkpoint": "a", "corpus": "c", "scheme": {"kind": "int8"},
-             "objective": {"kind": kind}, "training": {"steps": 1}}
-        )  # fmt: skip
+            {
+                "stage": "quantize",
+                "checkpoint": "a",
+                "corpus": "c",
+                "scheme": {"kind": "int8"},
+                "objective": {"kind": kind},
+                "training": {"steps": 1},
+            }
+        )

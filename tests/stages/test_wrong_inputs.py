@@ -31,10 +31,17 @@ def make(tmp_path, corpus, moe, tokenizer, dense_config):
             "corpus": (make_artifact(read, "corpus"),),
         }
         config = distill.Config.model_validate(
-            {"stage": "distill", "student": dense_config.model_dump(), "teacher": teacher,
-             "corpus": "corpus", "objective": {"kind": "soft_target"}, "batching": BATCHING,
-             "training": {"steps": 1, "lr": 0.001}} | changes
-        )  # fmt: skip
+            {
+                "stage": "distill",
+                "student": dense_config.model_dump(),
+                "teacher": teacher,
+                "corpus": "corpus",
+                "objective": {"kind": "soft_target"},
+                "batching": BATCHING,
+                "training": {"steps": 1, "lr": 0.001},
+            }
+            | changes
+        )
         work = Work("student", tmp_path / "student", tmp_path / "state", inputs)
         return distill.run(config, work=work)
 
@@ -121,8 +128,9 @@ def test_held_out_questions_tell_a_student_that_says_one_thing(make, corpus, tmp
     records = [item for item in read_records(corpus / "records" / "train.jsonl") if item.question]
     many = [
         dataclasses.replace(change(item), id=f"{item.id}-{copy}")
-        for item in records for copy in range(4)
-    ]  # fmt: skip
+        for item in records
+        for copy in range(4)
+    ]
     write_jsonl(other / "records" / "validation.jsonl", many)
     asked = []
 

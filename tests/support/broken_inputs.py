@@ -39,7 +39,7 @@ PAIRS = [
     ("胃疼反酸吃什么药比较好", "反酸可以考虑奥美拉唑，建议先做胃镜明确原因，饮食要清淡。"),
     ("咳嗽两周了一直不好", "咳嗽超过两周建议拍胸片，检查血常规，排除肺炎，注意多喝水。"),
     ("皮肤起红疹子很痒", "考虑荨麻疹或者湿疹的可能，建议避免抓挠，可以口服氯雷他定。"),
-]  # fmt: skip
+]
 Case = tuple[set[str], Callable[[], str]]
 """What a refusal has to name one of, and what uses the broken thing: 'works' or 'dropped'."""
 
@@ -48,13 +48,21 @@ def prepare_from(source: dict, folder: Path, *, pack: Path) -> str:
     """Run the whole stage on the source beside some facts; whether it dropped anything."""
     facts = {"forms_per_fact": 1, "recall_questions": 4, "choice_questions": 2}
     knowledge = {
-        "kind": "knowledge", "facts": facts, "triage_sets": 1, "triage_questions": 2,
-        "refusals": 1, "refusal_questions": 1,
-    }  # fmt: skip
+        "kind": "knowledge",
+        "facts": facts,
+        "triage_sets": 1,
+        "triage_questions": 2,
+        "refusals": 1,
+        "refusal_questions": 1,
+    }
     config = prepare.Config.model_validate(
-        {"stage": "prepare", "pack": str(pack), "sources": [knowledge, source],
-         "tokenizer": {"num_merges": 0}}
-    )  # fmt: skip
+        {
+            "stage": "prepare",
+            "pack": str(pack),
+            "sources": [knowledge, source],
+            "tokenizer": {"num_merges": 0},
+        }
+    )
     work = Work("corpus", folder / "corpus", folder / "state")
     work.folder.mkdir()
     prepare.run(config, work=work)
@@ -115,9 +123,16 @@ def make_typed_table(rng: random.Random, folder: Path, pack: Path) -> Case:
     """A Parquet file whose columns hold something else than texts."""
     path = folder / "typed.parquet"
     odd = rng.choice(
-        ([1, 2], [[1], [2]], [{"a": 1}, None], [b"\xff", b"a"], [True, None], [None, None],
-         [float("nan"), 1.0])
-    )  # fmt: skip
+        (
+            [1, 2],
+            [[1], [2]],
+            [{"a": 1}, None],
+            [b"\xff", b"a"],
+            [True, None],
+            [None, None],
+            [float("nan"), 1.0],
+        )
+    )
     column = rng.choice(("question", "answer", "confidence", "department", "conversations"))
     table = {"question": ["高血压怎么办呢", "胃疼"], "answer": [PAIRS[0][1], PAIRS[3][1]]}
     parquet.write_table(pyarrow.table(table | {column: odd}), path)
@@ -152,9 +167,12 @@ def make_labelled(rng: random.Random, folder: Path, pack: Path) -> Case:
     path = folder / rng.choice(("train.json", "dev.json"))
     break_file(rng, path)
     source = {
-        "kind": "labelled", "path": str(folder / "train.json"), "task": "intent",
-        "evaluation_path": str(folder / "dev.json"), "form": "意图：{text}",
-    }  # fmt: skip
+        "kind": "labelled",
+        "path": str(folder / "train.json"),
+        "task": "intent",
+        "evaluation_path": str(folder / "dev.json"),
+        "form": "意图：{text}",
+    }
     return {path.name, "dropped.jsonl"}, lambda: prepare_from(source, folder, pack=pack)
 
 
@@ -353,10 +371,12 @@ def make_missing(rng: random.Random, folder: Path, pack: Path) -> Case:
         ),
         lambda: prepare_from({"kind": "hub", "dataset": str(path)}, folder, pack=pack),
         lambda: open_teacher(
-            [type(corpus)(path, corpus.manifest)], corpus=corpus, batching=BatchingConfig(),
+            [type(corpus)(path, corpus.manifest)],
+            corpus=corpus,
+            batching=BatchingConfig(),
             needs=Needs(temperature=1.0),
         ),
-    ]  # fmt: skip
+    ]
     use = rng.choice(uses)
 
     def used() -> str:

@@ -26,13 +26,17 @@ def train_byte_level(texts, *, num_tokens, trim=False):
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = BpeTrainer(
-        vocab_size=num_tokens, initial_alphabet=alphabet, special_tokens=["<pad>", "</s>"],
+        vocab_size=num_tokens,
+        initial_alphabet=alphabet,
+        special_tokens=["<pad>", "</s>"],
         show_progress=False,
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>",
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     fast.chat_template = TEMPLATE
     return fast

@@ -20,9 +20,14 @@ def check_equal(kind, form, *, compiling):
         wanted.backward()
         ours = [leaf.detach().cuda().requires_grad_() for leaf in theirs]
         found = chunked_loss(
-            states=ours[0], head=ours[1], bias=ours[2], labels=labels.cuda(),
-            said=type(said)(*(part.cuda() for part in said)), mix=mix, chunk_tokens=4,
-        )  # fmt: skip
+            states=ours[0],
+            head=ours[1],
+            bias=ours[2],
+            labels=labels.cuda(),
+            said=type(said)(*(part.cuda() for part in said)),
+            mix=mix,
+            chunk_tokens=4,
+        )
         found.sum.backward()
         t.agree(found.sum.cpu(), wanted)
         for one, other in zip(ours, theirs, strict=True):

@@ -30,14 +30,28 @@ from limbeck.training.loop import TrainingConfig, fit
 STEPS = 6
 MODELS = {
     "moe": MoeModel(
-        kind="moe", hidden=16, num_layers=2, num_heads=2, num_key_value_heads=1, head_width=8,
-        num_experts=8, experts_per_token=2, expert_width=8, initializer_range=0.2,
+        kind="moe",
+        hidden=16,
+        num_layers=2,
+        num_heads=2,
+        num_key_value_heads=1,
+        head_width=8,
+        num_experts=8,
+        experts_per_token=2,
+        expert_width=8,
+        initializer_range=0.2,
     ),
     "dense": DenseModel(
-        kind="dense", hidden=16, num_layers=2, num_heads=2, num_key_value_heads=1, head_width=8,
-        feed_forward=32, initializer_range=0.2,
+        kind="dense",
+        hidden=16,
+        num_layers=2,
+        num_heads=2,
+        num_key_value_heads=1,
+        head_width=8,
+        feed_forward=32,
+        initializer_range=0.2,
     ),
-}  # fmt: skip
+}
 
 
 class FixedTeacher:
@@ -59,10 +73,16 @@ class FixedTeacher:
 def make_corpus(folder: Path) -> Path:
     words = ["头晕", "心悸", "喘息", "咳嗽", "腹痛", "恶心", "皮疹", "瘙痒"]
     records = [
-        Record(f"{n}", f"病{n}有哪些症状？" * (1 + n % 3), "、".join(words[n % 5 : n % 5 + 3]),
-               f"{n}", "test", "内科")
+        Record(
+            f"{n}",
+            f"病{n}有哪些症状？" * (1 + n % 3),
+            "、".join(words[n % 5 : n % 5 + 3]),
+            f"{n}",
+            "test",
+            "内科",
+        )
         for n in range(24)
-    ]  # fmt: skip
+    ]
     (folder / "records").mkdir(parents=True)
     write_jsonl(folder / "records" / "train.jsonl", records)
     texts = [record.question + record.answer for record in records]
@@ -71,9 +91,14 @@ def make_corpus(folder: Path) -> Path:
 
 
 def train(
-    kind: str, folder: Path, state: Path, *, kill_at: int = -1, blank: bool = False,
+    kind: str,
+    folder: Path,
+    state: Path,
+    *,
+    kill_at: int = -1,
+    blank: bool = False,
     **settings: object,
-) -> dict:  # fmt: skip
+) -> dict:
     """The curve and what became of the model; in `blank` runs one micro-batch carries no label."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     batching = BatchingConfig(batch_records=3, accumulation_steps=4)
@@ -99,9 +124,13 @@ def train(
             model=model, teacher=teacher
         )
     config = TrainingConfig(
-        steps=STEPS, lr=0.01, warmup_steps=2, save_interval_seconds=0, log_interval_steps=1,
+        steps=STEPS,
+        lr=0.01,
+        warmup_steps=2,
+        save_interval_seconds=0,
+        log_interval_steps=1,
         **settings,
-    )  # fmt: skip
+    )
     history = fit(
         model, batches=source, objective=objective, config=config, state=state, title=kind
     )
@@ -127,10 +156,13 @@ def run_group(count: int, out: Path, task, *, environment: dict[str, str]) -> li
         try:
             if count > 1:
                 os.environ |= environment | {
-                    "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-                    "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                    "WORLD_SIZE": str(count),
+                    "LOCAL_WORLD_SIZE": str(count),
+                    "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
-                }  # fmt: skip
+                }
             if "ACCELERATE_USE_FSDP" in os.environ:
                 let_fsdp2_run_on_a_cpu()
             (out.parent / f"{out.name}.{rank}").write_text(json.dumps(task()))
@@ -148,17 +180,21 @@ def run_group(count: int, out: Path, task, *, environment: dict[str, str]) -> li
 
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
 FSDP2 = {
-    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-}  # fmt: skip
+}
 
 
 def zero(stage: int) -> dict[str, str]:
     return {
-        "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_DEEPSPEED": "true",
+        "DS_ACCELERATOR": "cpu",
+        "ACCELERATE_USE_DEEPSPEED": "true",
         "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
-    }  # fmt: skip
+    }
 
 
 def let_fsdp2_run_on_a_cpu() -> None:
@@ -175,9 +211,11 @@ def main(folder: Path, which: str) -> None:
     def case(name: str, count: int, kind: str, *, state: str = "", environment=ON_CPU, **more):
         place = folder / (state or name)
         results[name] = run_group(
-            count, folder / f"{name}.json",
-            lambda: train(kind, corpus, place, **more), environment=environment,
-        )  # fmt: skip
+            count,
+            folder / f"{name}.json",
+            lambda: train(kind, corpus, place, **more),
+            environment=environment,
+        )
 
     for kind in MODELS:
         case(kind, 1, kind)

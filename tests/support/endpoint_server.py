@@ -43,8 +43,12 @@ class State:
 
 
 def completion(text, *, finish="stop", logprobs=None, usage=(10, 5), model=MODEL):
-    choice = {"index": 0, "message": {"role": "assistant", "content": text},
-              "finish_reason": finish, "logprobs": logprobs}  # fmt: skip
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": finish,
+        "logprobs": logprobs,
+    }
     usage = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
     return {"object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
 
@@ -115,10 +119,14 @@ class Speaker:
         self.lock, self.times = threading.Lock(), Counter()
         # Halves of characters and special tokens are never said, so that every answer is text.
         ids = range(len(tokenizer))
-        self.said = torch.tensor([
-            id_ not in tokenizer.all_special_ids and "\ufffd" not in tokenizer.decode([id_])
-            and bool(tokenizer.decode([id_]).strip()) for id_ in ids
-        ])  # fmt: skip
+        self.said = torch.tensor(
+            [
+                id_ not in tokenizer.all_special_ids
+                and "\ufffd" not in tokenizer.decode([id_])
+                and bool(tokenizer.decode([id_]).strip())
+                for id_ in ids
+            ]
+        )
 
     @torch.no_grad()
     def __call__(self, body):
@@ -148,8 +156,10 @@ class Speaker:
     def tell(self, chosen, logs, top):
         values, ids = logs.topk(max(1, top))
         entries = list(zip(ids.tolist(), values.tolist(), strict=True))
-        return {**self.entry(chosen, float(logs[chosen])),
-                "top_logprobs": [self.entry(*item) for item in entries]}  # fmt: skip
+        return {
+            **self.entry(chosen, float(logs[chosen])),
+            "top_logprobs": [self.entry(*item) for item in entries],
+        }
 
     def entry(self, id_, log):
         text = self.tokenizer.decode([id_])

@@ -41,9 +41,14 @@ def warm_up() -> None:
     # Forked processes hold each other's pipes, so that closing one's own does not end them.
     profile.STOP_SECONDS = 0.05
     small = DenseModel(
-        kind="dense", hidden=4, num_layers=1, num_heads=1, num_key_value_heads=1, head_width=2,
+        kind="dense",
+        hidden=4,
+        num_layers=1,
+        num_heads=1,
+        num_key_value_heads=1,
+        head_width=2,
         feed_forward=4,
-    )  # fmt: skip
+    )
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(["a"], folder=Path(folder), config=TokenizerConfig())
         save_checkpoint(

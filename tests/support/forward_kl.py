@@ -15,9 +15,11 @@ def forward_kl(
 ) -> Float[Tensor, ""]:
     """Sum over tokens of KL(teacher || student), both softened, times temperature squared."""
     terms = whole_terms(
-        forward_kl_terms, student_logits=student_logits, teacher_logits=teacher_logits,
+        forward_kl_terms,
+        student_logits=student_logits,
+        teacher_logits=teacher_logits,
         temperature=temperature,
-    )  # fmt: skip
+    )
     return terms.sum() * temperature**2
 
 

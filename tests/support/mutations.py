@@ -10,9 +10,26 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 ODD_VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 3, 0.5, float("nan"), float("inf"), 10**30, "", "x", "高血压", "\ud800",
-    "\0", [], ["x"], {}, {"x": 1}, [[]],
-)  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    3,
+    0.5,
+    float("nan"),
+    float("inf"),
+    10**30,
+    "",
+    "x",
+    "高血压",
+    "\ud800",
+    "\0",
+    [],
+    ["x"],
+    {},
+    {"x": 1},
+    [[]],
+)
 """What stands where something else was expected."""
 
 
@@ -45,8 +62,13 @@ def repeat(rng: random.Random, data: bytes) -> bytes:
 
 
 BYTES: tuple[Callable[[random.Random, bytes], bytes], ...] = (
-    cut, empty, flip, insert_zeros, replace_by_noise, repeat,
-)  # fmt: skip
+    cut,
+    empty,
+    flip,
+    insert_zeros,
+    replace_by_noise,
+    repeat,
+)
 
 
 def change_encoding(rng: random.Random, data: bytes) -> bytes:

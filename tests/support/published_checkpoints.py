@@ -39,9 +39,11 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=500, show_progress=False, special_tokens=["<|endoftext|>", "<|im_start|>", END],
+        vocab_size=500,
+        show_progress=False,
+        special_tokens=["<|endoftext|>", "<|im_start|>", END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(sorted(load_pack("medical").names), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=END, pad_token="<|endoftext|>"
@@ -53,33 +55,59 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 def _shape(**changes) -> dict:
     return {
-        "vocab_size": PADDED_VOCAB, "hidden_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32,
-        "max_position_embeddings": 512, "initializer_range": 0.2, "eos_token_id": 2,
-        "pad_token_id": 0, "bos_token_id": None, "tie_word_embeddings": False,
-    } | changes  # fmt: skip
+        "vocab_size": PADDED_VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 32,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "tie_word_embeddings": False,
+    } | changes
 
 
 def _qwen3_moe() -> PreTrainedModel:
-    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**_shape(
-        head_dim=16, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=8)))  # fmt: skip
+    return Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            **_shape(head_dim=16, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=8)
+        )
+    )
 
 
 def _deepseek_v3() -> PreTrainedModel:
-    return DeepseekV3ForCausalLM(DeepseekV3Config(**_shape(
-        num_key_value_heads=2, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1,
-        moe_intermediate_size=8, n_shared_experts=1, first_k_dense_replace=1, q_lora_rank=8,
-        kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=16)))  # fmt: skip
+    return DeepseekV3ForCausalLM(
+        DeepseekV3Config(
+            **_shape(
+                num_key_value_heads=2,
+                n_routed_experts=8,
+                num_experts_per_tok=2,
+                n_group=2,
+                topk_group=1,
+                moe_intermediate_size=8,
+                n_shared_experts=1,
+                first_k_dense_replace=1,
+                q_lora_rank=8,
+                kv_lora_rank=8,
+                qk_rope_head_dim=4,
+                qk_nope_head_dim=4,
+                v_head_dim=16,
+            )
+        )
+    )
 
 
 def _mixtral() -> PreTrainedModel:
-    return MixtralForCausalLM(MixtralConfig(**_shape(
-        num_local_experts=4, num_experts_per_tok=2)))  # fmt: skip
+    return MixtralForCausalLM(MixtralConfig(**_shape(num_local_experts=4, num_experts_per_tok=2)))
 
 
 def _olmoe() -> PreTrainedModel:
-    return OlmoeForCausalLM(OlmoeConfig(**_shape(
-        num_key_value_heads=2, num_experts=8, num_experts_per_tok=2)))  # fmt: skip
+    return OlmoeForCausalLM(
+        OlmoeConfig(**_shape(num_key_value_heads=2, num_experts=8, num_experts_per_tok=2))
+    )
 
 
 def _qwen3() -> PreTrainedModel:
@@ -91,8 +119,11 @@ def _llama() -> PreTrainedModel:
 
 
 TEACHERS: dict[str, Callable[[], PreTrainedModel]] = {
-    "qwen3_moe": _qwen3_moe, "deepseek_v3": _deepseek_v3, "mixtral": _mixtral, "olmoe": _olmoe,
-}  # fmt: skip
+    "qwen3_moe": _qwen3_moe,
+    "deepseek_v3": _deepseek_v3,
+    "mixtral": _mixtral,
+    "olmoe": _olmoe,
+}
 STUDENTS: dict[str, Callable[[], PreTrainedModel]] = {"qwen3": _qwen3, "llama": _llama}
 
 

@@ -24,10 +24,15 @@ QUESTIONS = [
     "药",
 ]
 SIZES = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "head_dim": 16, "intermediate_size": 48, "initializer_range": 0.25,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 48,
+    "initializer_range": 0.25,
     "max_position_embeddings": 128,
-}  # fmt: skip
+}
 KINDS = {
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"tie_word_embeddings": True}),
     "qwen3-untied": (Qwen3ForCausalLM, Qwen3Config, {"tie_word_embeddings": False}),
@@ -36,10 +41,15 @@ KINDS = {
         LlamaForCausalLM,
         LlamaConfig,
         {
-            "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "num_key_value_heads": 1,
             "rope_parameters": {
-                "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+                "rope_type": "llama3",
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
                 "rope_theta": 10000.0,
             },
         },
@@ -54,7 +64,7 @@ KINDS = {
         LimbeckMoeConfig,
         {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     ),
-}  # fmt: skip
+}
 
 
 def make_tokenizer(folder):

@@ -33,10 +33,13 @@ class Warm:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "forkserver.py"], cwd=ROOT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, Path(__file__).parent / "forkserver.py"],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
 

@@ -21,9 +21,13 @@ def fit_once(model, folder, **settings):
     batch = make_batch(model.config.vocab_size)
     config = TrainingConfig(steps=3, log_interval_steps=1, **settings)
     return fit(
-        model, batches=lambda step: [batch, batch], objective=objective, config=config,
-        state=folder, title="test",
-    )  # fmt: skip
+        model,
+        batches=lambda step: [batch, batch],
+        objective=objective,
+        config=config,
+        state=folder,
+        title="test",
+    )
 
 
 @pytest.mark.parametrize("which", ["moe", "dense"])

@@ -28,9 +28,13 @@ def train(model, corpus, tokenizer, state, *, stop=None, **settings):
 
     objective = NextToken(kind="next_token").build(model=model, teacher=None)
     return fit(
-        model, batches=source, objective=objective, config=TrainingConfig(**training),
-        state=state, title="test",
-    )  # fmt: skip
+        model,
+        batches=source,
+        objective=objective,
+        config=TrainingConfig(**training),
+        state=state,
+        title="test",
+    )
 
 
 def weights(model):

@@ -23,9 +23,13 @@ from tests.support import artifacts, tiny_recipe
 DEPARTMENTS = {"甲": "内科", "乙": "外科"}
 NAMES = [first + second for first in DEPARTMENTS for second in "子丑寅卯辰巳午未申酉戌亥"]
 MODEL = {
-    "hidden": 16, "num_layers": 2, "num_heads": 2, "num_key_value_heads": 1, "head_width": 8,
+    "hidden": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_key_value_heads": 1,
+    "head_width": 8,
     "initializer_range": 0.2,
-}  # fmt: skip
+}
 BATCHING = {"batch_records": 4, "accumulation_steps": 2, "max_tokens": 32}
 SEARCH = {
     "objective.temperature": {"low": 1.5, "high": 3.0},
@@ -59,18 +63,24 @@ def make_corpus(folder):
 def make_recipe(folder, corpus, *, tune, **student):
     entries = {
         "teacher": {
-            "stage": "train", "corpus": str(corpus), "batching": BATCHING,
+            "stage": "train",
+            "corpus": str(corpus),
+            "batching": BATCHING,
             "model": {"kind": "dense", "feed_forward": 64, **MODEL},
             "objective": {"kind": "next_token"},
             "training": {"steps": 50, "lr": 0.02, "warmup_steps": 2},
         },
         "student": {
-            "stage": "distill", "teacher": "teacher", "corpus": str(corpus), "batching": BATCHING,
+            "stage": "distill",
+            "teacher": "teacher",
+            "corpus": str(corpus),
+            "batching": BATCHING,
             "student": {"kind": "dense", "feed_forward": 32, **MODEL},
             "objective": {"kind": "soft_target"},
             "training": {"steps": 18, "lr": 0.02, "warmup_steps": 2},
-        } | student,
-    }  # fmt: skip
+        }
+        | student,
+    }
     if tune is not None:
         entries["tune"] = {"stage": "student", "trials": 4, "seed": 3} | tune
     path = folder / "search.yaml"
@@ -198,20 +208,32 @@ def test_a_search_without_the_key_is_told_how_to_write_it(space, tmp_path):
     [
         ({"trails": 3}, "unknown key 'trails'", "  trails:"),
         ({"stage": "teacher"}, "'teacher' is no distill entry; there are: student", "  stage: tea"),
-        ({"search": {"objective.temprature": {"low": 1, "high": 2}}},
-         "no key 'temprature' in objective: did you mean 'temperature'?", "temprature"),
-        ({"search": {"objective.weight": {"low": 0.5, "high": 1.5}}}, "value 1.5 is refused",
-         "objective.weight"),
+        (
+            {"search": {"objective.temprature": {"low": 1, "high": 2}}},
+            "no key 'temprature' in objective: did you mean 'temperature'?",
+            "temprature",
+        ),
+        (
+            {"search": {"objective.weight": {"low": 0.5, "high": 1.5}}},
+            "value 1.5 is refused",
+            "objective.weight",
+        ),
         ({"search": {"objective.weight": {"low": 2, "high": 1}}}, "must be below", "low"),
         ({"search": {"objective.divergence": {"low": 1, "high": 2}}}, "no number", "divergence"),
-        ({"search": {"objective.matching.*.weight": {"low": 1, "high": 2}}}, "a list of 0",
-         "matching"),
+        (
+            {"search": {"objective.matching.*.weight": {"low": 1, "high": 2}}},
+            "a list of 0",
+            "matching",
+        ),
         ({"search": {"training.lr": {"choices": [1, 1]}}}, "are the same", "training.lr"),
-        ({"pruner": {"kind": "halve"}}, "unknown pruner 'halve': did you mean 'halving'?",
-         "pruner"),
+        (
+            {"pruner": {"kind": "halve"}},
+            "unknown pruner 'halve': did you mean 'halving'?",
+            "pruner",
+        ),
         ({"budget": {"max_mib": 0}}, "greater than 0", "max_mib"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_search_is_refused_with_its_line_before_anything_runs(
     space, tmp_path, tune, words, line
 ):
@@ -228,9 +250,10 @@ def test_a_wrong_search_is_refused_with_its_line_before_anything_runs(
 def test_when_all_trials_fail_each_is_named_with_its_reason(space, tmp_path):
     broken = [[{"student_layer": layer, "teacher_layer": 1}] for layer in (8, 9)]
     recipe = make_recipe(
-        tmp_path, space[1],
+        tmp_path,
+        space[1],
         tune={"search": {"objective.matching": {"choices": broken}}, "trials": 2},
-    )  # fmt: skip
+    )
     out = tmp_path / "out"
     message = invoke("tune", recipe, "--runs", space[0] / "runs", "--out", out, code=1)
     message = " ".join(message.split())
@@ -352,15 +375,21 @@ def test_a_teacher_that_cannot_be_asked_is_told_with_what_to_set(tmp_path):
 
 def test_the_default_space_is_that_of_distillation(space, tmp_path):
     recipe = make_recipe(
-        tmp_path, space[1], tune={"trials": 1, "metric": "likelihood"},
+        tmp_path,
+        space[1],
+        tune={"trials": 1, "metric": "likelihood"},
         objective={"kind": "soft_target", "matching": [{"student_layer": 2, "teacher_layer": 2}]},
-    )  # fmt: skip
+    )
     out = tmp_path / "out"
     invoke("tune", recipe, "--runs", space[0] / "runs", "--out", out)
     (trial,) = read_trials(out)
     assert {
-        "objective.temperature", "objective.divergence", "objective.weight", "training.lr",
-        "objective.matching", "objective.matching.*.weight",
-    } <= set(trial)  # fmt: skip
+        "objective.temperature",
+        "objective.divergence",
+        "objective.weight",
+        "training.lr",
+        "objective.matching",
+        "objective.matching.*.weight",
+    } <= set(trial)
     assert trial["objective.matching.*.weight"] == "1.0"
     assert json.loads(trial["objective.matching"])[0]["student_layer"] == 2

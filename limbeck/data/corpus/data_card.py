@@ -1,7 +1,7 @@
 """The data card: what went into a corpus and what came out, as data and as a page.
 
 Counts by source and reason, splits, specialties, lengths, entities, beside the statistics of the
-reference corpus. Left out: making the corpus (`limbeck.stages.prepare`).
+reference corpus.
 """
 
 import json
@@ -28,20 +28,44 @@ REFERENCE = {
 }
 """The corpus that this one is set beside."""
 REASONS = {
-    "duplicate": "重复", "near_duplicate": "近似重复", "low_confidence": "自带置信度低",
-    "low_score": "评分低", "answer_too_short": "回答过短", "answer_too_long": "回答过长",
-    "question_too_short": "问题过短", "question_too_long": "问题过长", "broken_json": "JSON 损坏",
-    "broken_row": "表格行损坏", "broken_line": "行损坏", "missing_field": "缺少字段",
-    "broken_conversation": "对话损坏", "bad_confidence": "置信度无效", "filtered": "按列筛除",
-    "too_many_answers": "答案过多（标注可疑）", "in_evaluation": "与评测重合",
-    "over_limit": "超出上限", "undecodable": "无法解码", "not_an_object": "不是对象",
-    "wrong_type": "类型错误", "heading": "标题残留", "cut_text": "截断文本", "sentence": "整句",
-    "empty": "空", "tail_is_head": "首尾相同", "duplicate_triple": "重复三元组",
-    "relation_not_asked": "未用关系", "image_missing": "图像缺失", "image_unreadable": "不是图像",
-    "image_damaged": "图像损坏", "image_empty": "图像为空", "image_too_large": "图像过大",
-    "image_mode": "图像格式不支持", "image_outside": "图像在文件夹外",
-    "images_not_read": "未读取图像", "unknown_label": "标签无含义",
-}  # fmt: skip
+    "duplicate": "重复",
+    "near_duplicate": "近似重复",
+    "low_confidence": "自带置信度低",
+    "low_score": "评分低",
+    "answer_too_short": "回答过短",
+    "answer_too_long": "回答过长",
+    "question_too_short": "问题过短",
+    "question_too_long": "问题过长",
+    "broken_json": "JSON 损坏",
+    "broken_row": "表格行损坏",
+    "broken_line": "行损坏",
+    "missing_field": "缺少字段",
+    "broken_conversation": "对话损坏",
+    "bad_confidence": "置信度无效",
+    "filtered": "按列筛除",
+    "too_many_answers": "答案过多（标注可疑）",
+    "in_evaluation": "与评测重合",
+    "over_limit": "超出上限",
+    "undecodable": "无法解码",
+    "not_an_object": "不是对象",
+    "wrong_type": "类型错误",
+    "heading": "标题残留",
+    "cut_text": "截断文本",
+    "sentence": "整句",
+    "empty": "空",
+    "tail_is_head": "首尾相同",
+    "duplicate_triple": "重复三元组",
+    "relation_not_asked": "未用关系",
+    "image_missing": "图像缺失",
+    "image_unreadable": "不是图像",
+    "image_damaged": "图像损坏",
+    "image_empty": "图像为空",
+    "image_too_large": "图像过大",
+    "image_mode": "图像格式不支持",
+    "image_outside": "图像在文件夹外",
+    "images_not_read": "未读取图像",
+    "unknown_label": "标签无含义",
+}
 
 
 def read_manner(corpus: Path) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The corpus's own copies of its images: checked, as PNG, named by their content.
 
-A corpus so stands alone, and one image has one name, wherever it was read. Left out: what a source
-says about its images (`sources/`), and the pixels that a model reads (`limbeck.models.vision.image_processing`).
+A corpus so stands alone, and one image has one name, wherever it was read.
 """
 
 import dataclasses

@@ -1,8 +1,7 @@
 """Training a tokenizer on a corpus: characters for Chinese, pieces for Latin, bytes for the rest.
 
 A byte-level BPE trained on templated questions merges whole phrases into tokens and then fails on
-phrasings it has not seen; single Chinese characters do not. Left out: turning records into tokens
-(`rendering.py`).
+phrasings it has not seen; single Chinese characters do not.
 """
 
 import json

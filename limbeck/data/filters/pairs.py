@@ -1,8 +1,7 @@
 """The filters that free text passes: cleaning, length, duplicates, confidence.
 
 Each takes records and gives back those that stay; the ledger counts the rest with its reason.
-Records made from facts pass only the search for exact duplicates. Left out: the order of the
-filters (`limbeck.stages.prepare`).
+Records made from facts pass only the search for exact duplicates.
 """
 
 import dataclasses
@@ -45,10 +44,13 @@ def clean_record(record: Record) -> Record:
     history = tuple(clean(text) for text in record.history)
     question = clean(record.question)
     return dataclasses.replace(
-        record, question=question, answer=clean(record.answer), history=history,
+        record,
+        question=question,
+        answer=clean(record.answer),
+        history=history,
         rejected=clean(record.rejected) if record.rejected else "",
         group=record.group if record.images else normalise(history[0] if history else question),
-    )  # fmt: skip
+    )
 
 
 def find_misfit(record: Record, config: LengthConfig) -> str:

@@ -46,11 +46,23 @@ SPAM = re.compile(
 )
 ADVICE = re.compile("建议|可能|需要|应该|检查|治疗|考虑|就医|就诊|避免|注意|常见|引起|服用|医生")
 FEATURES = (
-    "log_answer_chars", "log_question_chars", "question_covered_ratio", "answer_covered_ratio",
-    "rarest_shared_bigram", "shared_entities", "question_entities", "answer_entities",
-    "specialty_agrees", "specialty_differs", "evasive_phrases", "spam_phrases", "advice_words",
-    "symbol_ratio", "distinct_bigram_ratio", "ends_whole",
-)  # fmt: skip
+    "log_answer_chars",
+    "log_question_chars",
+    "question_covered_ratio",
+    "answer_covered_ratio",
+    "rarest_shared_bigram",
+    "shared_entities",
+    "question_entities",
+    "answer_entities",
+    "specialty_agrees",
+    "specialty_differs",
+    "evasive_phrases",
+    "spam_phrases",
+    "advice_words",
+    "symbol_ratio",
+    "distinct_bigram_ratio",
+    "ends_whole",
+)
 NUM_FOLDS = 5
 
 
@@ -100,10 +112,13 @@ class Scorer:
         good = good[: config.most_examples]
         self._prior = min(max(self._prior, 0.5), 0.99)
         self.report = {
-            "fitted": False, "good_examples": len(good), "low_confidence_examples": len(bad),
-            "good_ratio": self._prior, "threshold": threshold,
+            "fitted": False,
+            "good_examples": len(good),
+            "low_confidence_examples": len(bad),
+            "good_ratio": self._prior,
+            "threshold": threshold,
             "good_examples_are": "own confidence" if enough else "records as they stand",
-        }  # fmt: skip
+        }
         if len(good) < config.least_examples:
             return
         self._count_rarity(records)

@@ -1,7 +1,4 @@
-"""Batches of a corpus, by step: any step's batches can be made again, so a killed run goes on.
-
-Left out: the corpus itself (`limbeck.stages.prepare`) and what is done with a batch.
-"""
+"""Batches of a corpus, by step: any step's batches can be made again, so a killed run goes on."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -54,11 +51,15 @@ class Batches:
     """The micro-batches of every optimizer step over one split of a corpus."""
 
     def __init__(
-        self, corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
+        self,
+        corpus: Path,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        config: BatchingConfig,
         split: Literal["train", "validation", "test"] = "train",
         image_format: ImageFormat | None = None,
         answers: Literal["answer", "rejected"] = "answer",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Batches of records with their answers, or with those that preferences reject."""
         self.config = config
         self.pad = tokenizer.pad_token_id
@@ -210,8 +211,9 @@ class Batches:
         return pack_rows(
             [self.flat[self.ends[index] : self.ends[index + 1]] for index in members],
             starts=[int(self.starts[index]) if on_answer else 0 for index in members],
-            pad=cast(int, self.pad), places=rows,
-        )  # fmt: skip
+            pad=cast(int, self.pad),
+            places=rows,
+        )
 
     def batch(self, indices: list[int]) -> Batch:
         """One batch of the given records; `rows` are these indices."""
@@ -219,8 +221,9 @@ class Batches:
         batch = pad_rows(
             [self.flat[self.ends[index] : self.ends[index + 1]] for index in indices],
             starts=[int(self.starts[index]) if on_answer else 0 for index in indices],
-            pad=cast(int, self.pad), places=indices,
-        )  # fmt: skip
+            pad=cast(int, self.pad),
+            places=indices,
+        )
         if self.pixels.image_format is None:
             return batch
         batch.labels[batch.input_ids == self.pixels.image_format.token_id] = IGNORED
@@ -229,9 +232,12 @@ class Batches:
 
 
 def held_out_batches(
-    corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
+    corpus: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    config: BatchingConfig,
     image_format: ImageFormat | None = None,
-) -> Iterator[Batch]:  # fmt: skip
+) -> Iterator[Batch]:
     """The validation records that the config selects, each once; nothing where there is none."""
     held_out = open_held_out(corpus, tokenizer=tokenizer, config=config, image_format=image_format)
     if held_out is not None:
@@ -239,23 +245,31 @@ def held_out_batches(
 
 
 def open_held_out(
-    corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig,
+    corpus: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    config: BatchingConfig,
     image_format: ImageFormat | None = None,
-) -> Batches | None:  # fmt: skip
+) -> Batches | None:
     """Batches of the validation records that the config selects; None where there is none."""
     records = read_records(corpus / "records" / "validation.jsonl")
     if not any(is_selected(record, config) for record in records):
         return None
     return Batches(
-        corpus, tokenizer=tokenizer, config=config.replace(repeats={}), split="validation",
+        corpus,
+        tokenizer=tokenizer,
+        config=config.replace(repeats={}),
+        split="validation",
         image_format=image_format,
-    )  # fmt: skip
+    )
 
 
 def part_by_length(
-    chosen: Int[np.ndarray, " records"], *, lengths: Int[np.ndarray, " records"],
+    chosen: Int[np.ndarray, " records"],
+    *,
+    lengths: Int[np.ndarray, " records"],
     config: BatchingConfig,
-) -> list[list[int]]:  # fmt: skip
+) -> list[list[int]]:
     """The records of a step's micro-batches, of like length in each."""
     by_length = np.argsort(lengths, kind="stable")
     cuts = cut_by_length(

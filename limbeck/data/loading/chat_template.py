@@ -1,7 +1,4 @@
-"""From records to tokens, by the tokenizer's own chat template.
-
-Left out: putting token sequences together into batches (`batching.py`).
-"""
+"""From records to tokens, by the tokenizer's own chat template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,9 +48,11 @@ def render_record(tokenizer: PreTrainedTokenizerBase, record: Record) -> Rendere
 
 
 def render_records(
-    tokenizer: PreTrainedTokenizerBase, records: Sequence[Record],
-    *, image_format: ImageFormat | None = None,
-) -> list[Rendered]:  # fmt: skip
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Record],
+    *,
+    image_format: ImageFormat | None = None,
+) -> list[Rendered]:
     """Many records as tokens, tokenised in one call; those with images need a format of theirs."""
     prompts = [_given(tokenizer, record, image_format=image_format) for record in records]
     given = tokenizer(prompts, add_special_tokens=False)["input_ids"]

@@ -1,7 +1,4 @@
-"""Pixels of a corpus's images, read when a batch needs them and kept while there is room.
-
-Left out: what an image becomes (`limbeck.models.vision.image_processing`).
-"""
+"""Pixels of a corpus's images, read when a batch needs them and kept while there is room."""
 
 from collections.abc import Sequence
 from pathlib import Path

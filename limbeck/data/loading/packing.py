@@ -1,8 +1,4 @@
-"""Which records share a row, so that a step's micro-batches hold next to no padding.
-
-Left out: the rows themselves (`limbeck.models.batch.pack_rows`), and how attention is kept from
-crossing records (`limbeck.models.forward`).
-"""
+"""Which records share a row, so that a step's micro-batches hold next to no padding."""
 
 import heapq
 

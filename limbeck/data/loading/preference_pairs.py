@@ -1,7 +1,4 @@
-"""Preferences: worse answers that are plausible, and batches that pair them with the better ones.
-
-Left out: learning from a pair (`limbeck.reinforcement.dpo`).
-"""
+"""Preferences: plausible worse answers, and batches that pair them with the better ones."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence

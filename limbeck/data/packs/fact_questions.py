@@ -55,9 +55,14 @@ Side = Literal["taught", "practised"]
 
 
 def fact_records(
-    facts: Sequence[Fact], *, pack: Pack, config: FactsConfig, source: str, seed: int,
+    facts: Sequence[Fact],
+    *,
+    pack: Pack,
+    config: FactsConfig,
+    source: str,
+    seed: int,
     side: Side = "taught",
-) -> Iterator[Record]:  # fmt: skip
+) -> Iterator[Record]:
     """Each fact asked in some of the training forms, and said as plain text.
 
     The practised side asks it in other training forms, and says nothing.
@@ -78,9 +83,12 @@ def fact_records(
             yield Record(
                 id=f"{source}:{group}",
                 question=forms.train[index].format(disease=fact.subject),
-                answer=answer, group=group, source=source, specialty=fact.specialty,
+                answer=answer,
+                group=group,
+                source=source,
+                specialty=fact.specialty,
                 place=fact.place,
-            )  # fmt: skip
+            )
         if side == "practised":
             continue
         said = chooser.sample(
@@ -90,9 +98,14 @@ def fact_records(
             group = f"{fact.subject}|{fact.relation}|statement {index}"
             text = forms.statements[index].format(disease=fact.subject, items=answer)
             yield Record(
-                id=f"{source}:{group}", question="", answer=text, group=group, source=source,
-                specialty=fact.specialty, place=fact.place,
-            )  # fmt: skip
+                id=f"{source}:{group}",
+                question="",
+                answer=text,
+                group=group,
+                source=source,
+                specialty=fact.specialty,
+                place=fact.place,
+            )
 
 
 def recall_questions(
@@ -102,10 +115,14 @@ def recall_questions(
     for fact in draw_evenly(facts, key=_cell, count=count, seed=f"{seed}:recall"):
         text, group = _ask(fact, pack=pack, seed=seed)
         yield Question(
-            id=f"{source}:recall:{group}", task="recall", question=text, answers=fact.items,
-            form=pack.description.relations[fact.relation].answer, specialty=fact.specialty,
+            id=f"{source}:recall:{group}",
+            task="recall",
+            question=text,
+            answers=fact.items,
+            form=pack.description.relations[fact.relation].answer,
+            specialty=fact.specialty,
             group=group,
-        )  # fmt: skip
+        )
 
 
 def choice_questions(
@@ -139,10 +156,15 @@ def choice_questions(
         chooser.shuffle(options)
         text, group = _ask(fact, pack=pack, seed=seed)
         yield Question(
-            id=f"{source}:choice:{group}", task="choice", question=text, form="choice",
-            answers=(joiner.join(fact.items),), options=tuple(options),
-            specialty=fact.specialty, group=group,
-        )  # fmt: skip
+            id=f"{source}:choice:{group}",
+            task="choice",
+            question=text,
+            form="choice",
+            answers=(joiner.join(fact.items),),
+            options=tuple(options),
+            specialty=fact.specialty,
+            group=group,
+        )
 
 
 def _draw_wrong(

@@ -1,7 +1,6 @@
 """A domain pack as the code sees it: facts, relations, question forms, departments, names.
 
-Everything derives from the pack's files: one fact stands in one place. Left out: turning facts into
-records and questions (`facts.py`, `sources/knowledge.py`).
+Everything derives from the pack's files: one fact stands in one place.
 """
 
 from collections.abc import Mapping

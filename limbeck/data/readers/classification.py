@@ -66,15 +66,23 @@ class Config(SourceConfig):
                 yield Drop("in_evaluation", self.label, place, text[:SHOWN_CHARS])
                 continue
             yield Record(
-                id=f"{self.label}:{place}", question=self._ask(text), answer=label,
-                group=f"{self.task}|{normalise(text)}", source=self.label, place=place,
-            )  # fmt: skip
+                id=f"{self.label}:{place}",
+                question=self._ask(text),
+                answer=label,
+                group=f"{self.task}|{normalise(text)}",
+                source=self.label,
+                place=place,
+            )
         for key, (place, text, label) in asked.items():
             yield Question(
-                id=f"{self.label}:{place}", task=self.task, question=self._ask(text),
-                answers=(label,), form="single", options=tuple(sorted(labels)),
+                id=f"{self.label}:{place}",
+                task=self.task,
+                question=self._ask(text),
+                answers=(label,),
+                form="single",
+                options=tuple(sorted(labels)),
                 group=f"{self.task}|{key}",
-            )  # fmt: skip
+            )
 
     def _ask(self, text: str) -> str:
         return self.form.replace("{text}", text)

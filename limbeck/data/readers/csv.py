@@ -86,8 +86,9 @@ class Config(TabularConfig):
             raise DataError(
                 f"has no column {missing[0]!r}; found {found}; set `columns`, or `header` when "
                 "the first line holds data",
-                path=self.path, line=1,
-            )  # fmt: skip
+                path=self.path,
+                line=1,
+            )
 
 
 def _next_row(reader: Any) -> tuple[list[str] | None, str]:

@@ -1,8 +1,4 @@
-"""Images with labels in NumPy archives as MedMNIST writes them: each asked about in several ways.
-
-Left out: images that a table names (`columns.images` of the other kinds), and copying images into
-the corpus (`limbeck.data.corpus.image_store`).
-"""
+"""Labelled images in NumPy archives as MedMNIST writes them, several questions an image."""
 
 import hashlib
 from collections.abc import Iterator
@@ -107,11 +103,15 @@ class Config(SourceConfig):
             chosen = draw(seed, self.label, index).sample(range(len(forms)), count)
             for form in sorted(chosen):
                 yield Record(
-                    id=f"{self.label}:train/{index}/{form}", question=forms[form],
-                    answer=found.answer, group=f"{self.label}|train/{index}", source=self.label,
-                    specialty=self.specialty, images=(self._reference("train", index),),
+                    id=f"{self.label}:train/{index}/{form}",
+                    question=forms[form],
+                    answer=found.answer,
+                    group=f"{self.label}|train/{index}",
+                    source=self.label,
+                    specialty=self.specialty,
+                    images=(self._reference("train", index),),
                     place=place,
-                )  # fmt: skip
+                )
         yield Note("images", counts)
 
     def _questions(self) -> Iterator[Item]:
@@ -124,11 +124,16 @@ class Config(SourceConfig):
                 continue
             for form, text in enumerate(self.forms.evaluation):
                 yield Question(
-                    id=f"{self.label}:{split}/{index}/{form}", task=self.task, question=text,
-                    answers=(found.answer,), form="single", options=options,
-                    specialty=self.specialty, group=f"{self.label}|{split}/{index}",
+                    id=f"{self.label}:{split}/{index}/{form}",
+                    task=self.task,
+                    question=text,
+                    answers=(found.answer,),
+                    form="single",
+                    options=options,
+                    specialty=self.specialty,
+                    group=f"{self.label}|{split}/{index}",
                     images=(self._reference(split, index),),
-                )  # fmt: skip
+                )
 
     def _labels(self, split: str, *, count: int) -> Iterator[Finding | Drop]:
         """What each image shows, or a drop for a label without a meaning."""

@@ -1,7 +1,6 @@
 """The pack's own facts: questions and answers, statements, triage, and what it does not know.
 
-A set of symptoms that evaluation asks about is never trained on, in any phrasing. Left out: free
-text (`jsonl.py` reads a pack's consult records).
+A set of symptoms that evaluation asks about is never trained on, in any phrasing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,10 +94,13 @@ class Config(SourceConfig):
                 count = min(self.triage_forms, len(forms.train))
                 for form in sorted(chooser.sample(range(len(forms.train)), count)):
                     yield Record(
-                        id=f"{self.label}:{group}:{form}", answer=answer, group=group,
+                        id=f"{self.label}:{group}:{form}",
+                        answer=answer,
+                        group=group,
                         question=forms.train[form].format(symptoms=text),
-                        source=self.label, specialty=case.specialty,
-                    )  # fmt: skip
+                        source=self.label,
+                        specialty=case.specialty,
+                    )
             for index, symptoms in enumerate(case.evaluation):
                 chooser = draw(seed, "triage question", case.disease, index)
                 text = pack.description.joiner.join(chooser.sample(symptoms, len(symptoms)))
@@ -139,9 +141,12 @@ class Config(SourceConfig):
             for key, index in sorted(chosen):
                 group = f"{name}|{key}|{index}"
                 yield Record(
-                    id=f"{self.label}:{group}", answer=description.unknown_answer, group=group,
-                    question=pack.forms[key].train[index].format(disease=name), source=self.label,
-                )  # fmt: skip
+                    id=f"{self.label}:{group}",
+                    answer=description.unknown_answer,
+                    group=group,
+                    question=pack.forms[key].train[index].format(disease=name),
+                    source=self.label,
+                )
         asked = [(name, key) for name in description.unknown.evaluation for key in relations]
         chooser = draw(seed, "refusal questions")
         for name, key in chooser.sample(asked, min(self.refusal_questions, len(asked))):
@@ -149,10 +154,13 @@ class Config(SourceConfig):
             index = chooser.randrange(len(forms))
             group = f"{name}|{key}|evaluation {index}"
             yield Question(
-                id=f"{self.label}:refusal:{group}", task="refusal", form="single", group=group,
+                id=f"{self.label}:refusal:{group}",
+                task="refusal",
+                form="single",
+                group=group,
                 question=forms[index].format(disease=name),
                 answers=(description.unknown_answer.rstrip("。"),),
-            )  # fmt: skip
+            )
 
 
 def pack_facts(pack: Pack) -> Iterator[Fact]:

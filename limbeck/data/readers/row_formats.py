@@ -1,7 +1,6 @@
 """From one row of a file to records: named columns, Alpaca and ShareGPT shapes.
 
-A row that fits none is a drop with its place. Left out: reading rows (`jsonl.py`, `csv.py`,
-`parquet.py`, `hub.py`).
+A row that fits none is a drop with its place.
 """
 
 import abc
@@ -102,9 +101,11 @@ class TabularConfig(SourceConfig):
                     yield record
                 else:
                     yield Drop(
-                        reason="too_many_answers", source=self.label, place=record.place,
+                        reason="too_many_answers",
+                        source=self.label,
+                        place=record.place,
                         detail=f"{len(group)} answers to {record.question[:SHOWN_CHARS]!r}",
-                    )  # fmt: skip
+                    )
 
     def _convert(self, row: Row, *, pack: Pack) -> list[Record | Drop]:
         wrong = [key for key, value in self.where.items() if str(row.values.get(key)) != value]

@@ -1,1 +1,1 @@
-"""Checks of a teacher and a student before a distillation runs, and what a student lacks after it."""
+"""Checks of a teacher and a student before a distillation, and what the student lacks after."""

@@ -1,7 +1,6 @@
 """Signs that a student will learn little, each as a pure function of measured figures.
 
 Each returns a sentence that says what was found, what was expected and what to do, or nothing.
-Left out: measuring the figures on a model and its teacher (`probing.py`).
 """
 
 import math

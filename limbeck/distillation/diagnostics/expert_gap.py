@@ -1,7 +1,4 @@
-"""What a student missed of its mixture-of-experts teacher, by the expert that knew it.
-
-Left out: which experts the teacher uses at all (its own `routing.json`).
-"""
+"""What a student missed of its mixture-of-experts teacher, by the expert that knew it."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack

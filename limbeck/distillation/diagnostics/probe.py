@@ -1,7 +1,7 @@
 """Measures a student and its teacher on a few records, for the signs of `checks.py`.
 
 Nothing is changed: no gradient is left behind, and training draws its random numbers anew at each
-step. Left out: which figures are bad (`checks.py`).
+step.
 """
 
 import logging
@@ -65,8 +65,9 @@ class Probe:
             return None
         return checks.judge_vocabulary(
             student_rows=self.student.config.get_text_config().vocab_size,
-            teacher_tokens=self.teacher.vocab, tokenizer_tokens=self.tokenizer_tokens,
-        )  # fmt: skip
+            teacher_tokens=self.teacher.vocab,
+            tokenizer_tokens=self.tokenizer_tokens,
+        )
 
     def _foreign(self) -> bool:
         """Whether the teacher speaks of tokens of its own, which no label can be held against."""
@@ -113,11 +114,13 @@ class Probe:
         said = self.teacher(batch).said
         soft, plain = (
             log_probabilities(
-                said, vocab=vocab, temperature=temperature,
+                said,
+                vocab=vocab,
+                temperature=temperature,
                 tail_temperature=self.config.needs().temperature,
             )
             for temperature in (first, 1.0)
-        )  # fmt: skip
+        )
         if not len(labels):
             return
         yield checks.judge_temperature(soft=soft, plain=plain, temperature=first)

@@ -1,8 +1,7 @@
 """The journal of calls: one JSON object a line, on disk before anything is done with an answer.
 
 A call leaves two lines, one before it goes out and one when it ended, so money that a kill left
-uncertain counts as spent, and an answer is never paid for twice. Left out: making calls
-(`calling.py`).
+uncertain counts as spent, and an answer is never paid for twice.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Calls of an OpenAI-compatible server: many at a time, patient, journaled, within a budget.
-
-Left out: one attempt (`posting.py`), what a response says (`reading.py`).
-"""
+"""Calls of an OpenAI-compatible server: many at a time, patient, journaled, within a budget."""
 
 import asyncio
 import contextlib
@@ -99,9 +96,12 @@ class Endpoint:
             EndpointError: no request would, or it could cost too much.
         """
         body = {
-            **self.config.extra, **request.fields, "model": self.config.model,
-            "messages": list(request.messages), self.config.limit_field: request.most_tokens,
-        }  # fmt: skip
+            **self.config.extra,
+            **request.fields,
+            "model": self.config.model,
+            "messages": list(request.messages),
+            self.config.limit_field: request.most_tokens,
+        }
         key = hash_text(json.dumps([self.config.url, body, request.purpose], sort_keys=True))
         found = self.journal.find(key)
         if found is not None:
@@ -172,13 +172,19 @@ class Endpoint:
             usage = {} if failed else read_usage(result)
             cost = self._price(*usage.values()) if usage else bound
             self.journal.end(
-                call, key=key, cost=0.0 if failed and not result.lost else cost,
-                record=request.record, purpose=request.purpose, attempt=attempt,
+                call,
+                key=key,
+                cost=0.0 if failed and not result.lost else cost,
+                record=request.record,
+                purpose=request.purpose,
+                attempt=attempt,
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
-                seconds=round(time.monotonic() - started, 3), usage=usage,
-                status=result.status if failed else 200, error=result.message if failed else "",
+                seconds=round(time.monotonic() - started, 3),
+                usage=usage,
+                status=result.status if failed else 200,
+                error=result.message if failed else "",
                 response={} if failed else result,
-            )  # fmt: skip
+            )
         await self._tell_settled()
         return result
 

@@ -1,7 +1,4 @@
-"""One attempt to ask an OpenAI-compatible server: where it is, what its key is, what came back.
-
-Left out: when to try again, and what it may cost (`calling.py`).
-"""
+"""One attempt to ask an OpenAI-compatible server: where it is, what its key is, what came back."""
 
 import asyncio
 import email.utils
@@ -20,9 +17,18 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import EndpointError
 
 TAKEN = frozenset(
-    {"messages", "model", "stream", "n", "temperature", "logprobs", "top_logprobs", "max_tokens",
-     "max_completion_tokens"}
-)  # fmt: skip
+    {
+        "messages",
+        "model",
+        "stream",
+        "n",
+        "temperature",
+        "logprobs",
+        "top_logprobs",
+        "max_tokens",
+        "max_completion_tokens",
+    }
+)
 """Fields of a request that are not for `extra`."""
 SECRET_CHARS = 8
 SHOWN_CHARS = 300

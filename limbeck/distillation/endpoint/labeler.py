@@ -1,7 +1,4 @@
-"""What a server is asked about training records, and what becomes of each.
-
-Left out: calls (`calling.py`), and which answer is the better one, which the stage says.
-"""
+"""What a server is asked about training records, and what becomes of each."""
 
 import asyncio
 import dataclasses
@@ -70,9 +67,15 @@ class Labeller:
     """Asks about one record at a time."""
 
     def __init__(
-        self, endpoint: Endpoint, *, write: Answers | Preferences | Logprobs, system: str,
-        max_new_tokens: int, score: Score, table: TokenTable,
-    ) -> None:  # fmt: skip
+        self,
+        endpoint: Endpoint,
+        *,
+        write: Answers | Preferences | Logprobs,
+        system: str,
+        max_new_tokens: int,
+        score: Score,
+        table: TokenTable,
+    ) -> None:
         self.endpoint = endpoint
         self.write = write
         self.system = system

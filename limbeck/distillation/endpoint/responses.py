@@ -1,7 +1,4 @@
-"""What a chat completion says: its text, and the likeliest tokens at each of its places.
-
-Left out: what those are in another tokenizer's vocabulary (`aligning.py`).
-"""
+"""What a chat completion says: its text, and the likeliest tokens at each of its places."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

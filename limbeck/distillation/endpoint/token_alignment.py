@@ -137,10 +137,11 @@ def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
     if "ByteLevel" in decoder:
         back = {char: byte for byte, char in bytes_to_unicode().items()}
         return {
-            id_: text.encode() if id_ in added or not all(char in back for char in text)
+            id_: text.encode()
+            if id_ in added or not all(char in back for char in text)
             else bytes(back[char] for char in text)
             for text, id_ in vocab.items()
-        }  # fmt: skip
+        }
     found = {}
     for text, id_ in vocab.items():
         is_byte = len(text) == 6 and text.startswith("<0x") and text.endswith(">")

@@ -1,7 +1,4 @@
-"""Which layers a named map means, once student and teacher are known.
-
-Left out: what is compared of them (`matching.py`).
-"""
+"""Which layers a named map means, once student and teacher are known."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,9 +20,12 @@ Pairs = list[tuple[int, int]]
 
 
 def settle(
-    matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teacher,
+    matching: Sequence[Matching],
+    *,
+    model: PreTrainedModel,
+    teacher: Teacher,
     shown: Sequence[Batch] = (),
-) -> tuple[Matching, ...]:  # fmt: skip
+) -> tuple[Matching, ...]:
     """The same with every layer by number; maps by name are over the layers the teacher can show.
 
     `shown` are a few batches that `searched` compares states on.

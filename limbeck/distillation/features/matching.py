@@ -1,8 +1,4 @@
-"""Inner states matched: hidden states, attention maps or value relations of pairs of layers.
-
-Left out: how alike two states are (`likeness.py`), and which layers a named map means
-(`layer_maps.py`).
-"""
+"""Inner states matched: hidden states, attention maps or value relations of pairs of layers."""
 
 import math
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """How alike two models' inner states are: pure functions of states and of attention maps.
 
-Sums over tokens, as every loss. Left out: which layers are compared (`matching.py`).
+Sums over tokens, as every loss.
 """
 
 import math
@@ -56,18 +56,20 @@ def cka_distance(
 
 
 def map_kl(
-    *, student_logs: Float[Tensor, "kept heads tokens"],
+    *,
+    student_logs: Float[Tensor, "kept heads tokens"],
     teacher_logs: Float[Tensor, "kept heads tokens"],
-) -> Float[Tensor, ""]:  # fmt: skip
+) -> Float[Tensor, ""]:
     """Sum over tokens of the mean over heads of KL(teacher's map || student's map)."""
     terms = teacher_logs.exp() * (teacher_logs - student_logs)
     return terms.sum(dim=-1).mean(dim=1).sum()
 
 
 def map_mse(
-    *, student_logs: Float[Tensor, "kept heads tokens"],
+    *,
+    student_logs: Float[Tensor, "kept heads tokens"],
     teacher_logs: Float[Tensor, "kept heads tokens"],
-) -> Float[Tensor, ""]:  # fmt: skip
+) -> Float[Tensor, ""]:
     """Sum over tokens of the mean over heads of the squared distance of the maps."""
     return (student_logs.exp() - teacher_logs.exp()).square().sum(dim=-1).mean(dim=1).sum()
 

@@ -77,16 +77,21 @@ def measure_use(
             mask = batch.tokens.reshape(-1)
             num_tokens += int(mask.sum())
             forward(
-                batch.input_ids, find_keep(batch.labels),
-                pixels=batch.pixels, positions=batch.positions,
-            )  # fmt: skip
+                batch.input_ids,
+                find_keep(batch.labels),
+                pixels=batch.pixels,
+                positions=batch.positions,
+            )
     return [None if use is None else use / max(1, num_tokens) for use in uses]
 
 
 def pick_channels(
-    use: Float[Tensor, " experts"], *, gate_up: Float[Tensor, "experts twice hidden"],
-    down: Float[Tensor, "experts hidden width"], num_channels: int,
-) -> Channels:  # fmt: skip
+    use: Float[Tensor, " experts"],
+    *,
+    gate_up: Float[Tensor, "experts twice hidden"],
+    down: Float[Tensor, "experts hidden width"],
+    num_channels: int,
+) -> Channels:
     """Expert, channel and weight of each channel of the student: whole experts by use.
 
     Weights are the experts' use, scaled so that those taken add up to what the gate gives a token
@@ -184,9 +189,12 @@ def condense(
         )
         gate, up = gate_up.chunk(2, dim=1)
         _write(
-            mlp, slice(filled, filled + len(owners)), gate=gate[owners, channels],
-            up=up[owners, channels], down=down[owners, :, channels] * shares[:, None],
-        )  # fmt: skip
+            mlp,
+            slice(filled, filled + len(owners)),
+            gate=gate[owners, channels],
+            up=up[owners, channels],
+            down=down[owners, :, channels] * shares[:, None],
+        )
         copied += 3 * (filled + len(owners)) * hidden
         chosen = owners.unique().tolist()
         taken.append(chosen)

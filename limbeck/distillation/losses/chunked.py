@@ -98,9 +98,16 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, head: Tensor, bias: Tensor | None, labels: Tensor, said: Said,
-        mix: Mix, chunk: int, learns: bool,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        ctx: Any,
+        states: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        said: Said,
+        mix: Mix,
+        chunk: int,
+        learns: bool,
+    ) -> tuple[Tensor, Tensor]:
         with torch.autocast(states.device.type, enabled=False):
             wanted = [needed and learns for needed in ctx.needs_input_grad[:3]]
             figures, gradients = _pass_over(
@@ -123,9 +130,16 @@ class _Chunked(torch.autograd.Function):
 
 
 def _pass_over(
-    states: Tensor, head: Tensor, bias: Tensor | None, *, labels: Tensor, said: Said, mix: Mix,
-    chunk: int, wanted: list[bool],
-) -> tuple[Figures, list[Tensor | None]]:  # fmt: skip
+    states: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    *,
+    labels: Tensor,
+    said: Said,
+    mix: Mix,
+    chunk: int,
+    wanted: list[bool],
+) -> tuple[Figures, list[Tensor | None]]:
     """Figures, and those gradients of states, head and bias that are wanted."""
     kept = states.detach()
     weights = head.detach()[: mix.vocab].to(kept.dtype)
@@ -182,10 +196,12 @@ def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns:
     rows = len(logits) if on_gpu else max(1, TILE_BYTES // (4 * mix.vocab))
     judge = _judge
     if (
-        isinstance(said, Whole) and isinstance(mix.divergence, ForwardKl)
-        and said.logits.shape[1] == logits.shape[1] and not on_gpu
+        isinstance(said, Whole)
+        and isinstance(mix.divergence, ForwardKl)
+        and said.logits.shape[1] == logits.shape[1]
+        and not on_gpu
         and logits.dtype == said.logits.dtype == torch.float32
-    ):  # fmt: skip
+    ):
         judge = _judge_forward_kl
     elif on_gpu and mix.compiling == "auto" and not isinstance(said, Top):
         judge = _judge_compiled
@@ -209,9 +225,13 @@ def _compiled(backend: str = "inductor") -> Any:
 
 
 def _figure(
-    logits: Tensor, said: Said, labels: Tensor, divergence: Divergence, temperature: Number,
+    logits: Tensor,
+    said: Said,
+    labels: Tensor,
+    divergence: Divergence,
+    temperature: Number,
     weight: Number,
-) -> tuple[Tensor, Figures]:  # fmt: skip
+) -> tuple[Tensor, Figures]:
     """The mixed sum, and its figures."""
     logits = logits.float()
     kl = divergence.total(logits, said, temperature=temperature)
@@ -233,9 +253,14 @@ def _judge(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -
 
 
 def _judge_traced(
-    logits: Tensor, said: Said, labels: Tensor, divergence: Divergence, temperature: Tensor,
-    weight: Tensor, learns: bool,
-) -> Figures:  # fmt: skip
+    logits: Tensor,
+    said: Said,
+    labels: Tensor,
+    divergence: Divergence,
+    temperature: Tensor,
+    weight: Tensor,
+    learns: bool,
+) -> Figures:
     """As `_judge`, in the form that a compiler follows; top tokens have a backward of their own."""
     if not learns:
         return _figure(logits, said, labels, divergence, temperature, weight)[1]

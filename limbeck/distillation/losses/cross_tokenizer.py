@@ -1,8 +1,7 @@
 """Learning from a teacher with another tokenizer.
 
 Both write the same text; what is compared are spans that both tokenizations have (`Aligned`).
-L = w D + (1 - w) CE, per kept token of the student. Left out: finding the spans
-(`limbeck.distillation.tokenizer_alignment`), teachers with the student's tokenizer (`soft_target.py`).
+L = w D + (1 - w) CE, per kept token of the student.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -30,9 +29,11 @@ LEAST_LOG = 1e-6
 
 
 def universal_distance(
-    *, student_logits: Float[Tensor, "spans student_vocab"],
-    teacher_logits: Float[Tensor, "spans teacher_vocab"], temperature: float,
-) -> Float[Tensor, ""]:  # fmt: skip
+    *,
+    student_logits: Float[Tensor, "spans student_vocab"],
+    teacher_logits: Float[Tensor, "spans teacher_vocab"],
+    temperature: float,
+) -> Float[Tensor, ""]:
     """Sum over positions of |p - q| summed over both sorted, the shorter one filled with zeros.
 
     ULD (Boizard et al. 2024, arXiv:2402.12030): the Wasserstein distance where every two tokens
@@ -50,9 +51,12 @@ def universal_distance(
 
 
 def outcome_kl(
-    *, student_logits: Float[Tensor, "spans student_vocab"],
-    teacher_logits: Float[Tensor, "spans teacher_vocab"], aligned: Aligned, temperature: float,
-) -> Float[Tensor, ""]:  # fmt: skip
+    *,
+    student_logits: Float[Tensor, "spans student_vocab"],
+    teacher_logits: Float[Tensor, "spans teacher_vocab"],
+    aligned: Aligned,
+    temperature: float,
+) -> Float[Tensor, ""]:
     """Sum over positions of KL(teacher || student) between what both can say next.
 
     The outcomes are texts that are a token of both, the end, and one bucket for all else.
@@ -60,16 +64,20 @@ def outcome_kl(
     student, teacher = (
         _gather(logits, outcomes, num_outcomes=aligned.num_outcomes, temperature=temperature)
         for logits, outcomes in (
-            (student_logits, aligned.student_outcomes), (teacher_logits, aligned.teacher_outcomes)
+            (student_logits, aligned.student_outcomes),
+            (teacher_logits, aligned.teacher_outcomes),
         )
-    )  # fmt: skip
+    )
     return forward_kl_terms(student, teacher).sum()
 
 
 def _gather(
-    logits: Float[Tensor, "spans vocab"], outcomes: Int[Tensor, " vocab"], *, num_outcomes: int,
+    logits: Float[Tensor, "spans vocab"],
+    outcomes: Int[Tensor, " vocab"],
+    *,
+    num_outcomes: int,
     temperature: float,
-) -> Float[Tensor, "spans outcomes"]:  # fmt: skip
+) -> Float[Tensor, "spans outcomes"]:
     p = (logits.float() / temperature).softmax(dim=-1)
     summed = p.new_zeros(len(p), num_outcomes).index_add(1, outcomes, p)
     return summed.clamp(min=LEAST_PROBABILITY).log()
@@ -148,9 +156,12 @@ class CrossTokenizerObjective(Objective):
                 "corpus's tokenizer"
             )
         distance = cross_distance(
-            student_logits=logits, labels=labels, teacher_logits=targets.said.logits,
-            aligned=targets.aligned, config=self.config,
-        )  # fmt: skip
+            student_logits=logits,
+            labels=labels,
+            teacher_logits=targets.said.logits,
+            aligned=targets.aligned,
+            config=self.config,
+        )
         ce = cross_entropy(logits=logits[:, :limit], targets=labels)
         weight = self.config.weight
         total = weight * distance + (1 - weight) * ce
@@ -160,10 +171,13 @@ class CrossTokenizerObjective(Objective):
 
 
 def cross_distance(
-    *, student_logits: Float[Tensor, "kept student_rows"], labels: Int[Tensor, " kept"],
-    teacher_logits: Float[Tensor, "teacher_kept teacher_rows"], aligned: Aligned,
+    *,
+    student_logits: Float[Tensor, "kept student_rows"],
+    labels: Int[Tensor, " kept"],
+    teacher_logits: Float[Tensor, "teacher_kept teacher_rows"],
+    aligned: Aligned,
     config: CrossTokenizer,
-) -> Float[Tensor, ""]:  # fmt: skip
+) -> Float[Tensor, ""]:
     """Sum over common spans of the distance that the config names, scaled by its temperature."""
     temperature = config.temperature
     student_logits = student_logits[:, : len(aligned.student_outcomes)]

@@ -2,8 +2,7 @@
 
 Each is written as terms over outcomes, given both log-probabilities; summed over the outcomes they
 are the divergence of one token. Outcomes are the whole vocabulary, or the teacher's top tokens and
-one bucket for all others. Left out: their settings (`divergences.py`), the mix with hard labels
-(`soft_target.py`), chunks of tokens (`chunked.py`).
+one bucket for all others.
 """
 
 import math

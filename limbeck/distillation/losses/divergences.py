@@ -1,7 +1,4 @@
-"""The divergences that a recipe can name, each with its settings.
-
-Left out: the mathematics (`divergence.py`).
-"""
+"""The divergences that a recipe can name, each with its settings."""
 
 from abc import abstractmethod
 from functools import partial
@@ -57,9 +54,11 @@ class Divergence(Config):
             said = said.whole()
         if isinstance(said, Whole):
             found = whole_terms(
-                terms, student_logits=student_logits,
-                teacher_logits=said.logits[:, : student_logits.shape[1]], temperature=temperature,
-            )  # fmt: skip
+                terms,
+                student_logits=student_logits,
+                teacher_logits=said.logits[:, : student_logits.shape[1]],
+                temperature=temperature,
+            )
         elif isinstance(said, Top):
             found = top_terms(
                 terms, student_logits=student_logits, said=said, temperature=temperature

@@ -1,7 +1,7 @@
 """Learning from a teacher: softened divergence, hard labels, and matched inner states.
 
 L = w T^2 D(teacher, student at T) + (1 - w) CE + m matching, each per kept token (Hinton et al.
-2015, arXiv:1503.02531). Left out: where the teacher's outputs come from (`limbeck.distillation.signals`).
+2015, arXiv:1503.02531).
 """
 
 from typing import ClassVar, Literal
@@ -97,9 +97,12 @@ class SoftTarget(Config):
                 f"{text.model_type!r} are not; set `fused: auto`"
             )
         return SoftTargetObjective(
-            config, teacher=teacher, vocab=min(teacher.vocab, text.vocab_size),
-            hidden=text.hidden_size, form="states" if fused else "logits",
-        )  # fmt: skip
+            config,
+            teacher=teacher,
+            vocab=min(teacher.vocab, text.vocab_size),
+            hidden=text.hidden_size,
+            form="states" if fused else "logits",
+        )
 
 
 def _show(value: float | Schedule) -> str:
@@ -152,9 +155,12 @@ class SoftTargetObjective(Objective):
         if not self.config.matching:
             return Loss(loss.sum, loss.count, parts)
         matching = self.projections(
-            output.hidden, targets.hidden, student_heads=output.heads,
-            teacher_heads=targets.heads, keep=keep,
-        )  # fmt: skip
+            output.hidden,
+            targets.hidden,
+            student_heads=output.heads,
+            teacher_heads=targets.heads,
+            keep=keep,
+        )
         check_targets(matching.item(), targets=targets, batch=batch)
         return Loss(loss.sum + matching, loss.count, parts | {"matching": matching.item()})
 

@@ -1,7 +1,4 @@
-"""Log-probabilities of some tokens and of all others together, in few passes over a vocabulary.
-
-Left out: what is made of them (`divergence.py`).
-"""
+"""Log-probabilities of some tokens and of all others together, in few passes over a vocabulary."""
 
 from typing import Any
 

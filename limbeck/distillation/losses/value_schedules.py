@@ -1,7 +1,4 @@
-"""Numbers that move over training, for fields that take a number or a schedule.
-
-Left out: the learning rate, which belongs to the loop (`limbeck.training.lr_schedule`).
-"""
+"""Numbers that move over training, for fields that take a number or a schedule."""
 
 import math
 from typing import Annotated, Literal

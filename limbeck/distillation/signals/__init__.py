@@ -5,6 +5,11 @@ from limbeck.distillation.teachers.offline import RecordedTeacher, num_kept
 from limbeck.distillation.teachers.online import LiveTeacher, open_teacher
 
 __all__ = [
-    "Description", "LiveTeacher", "RecordedTeacher", "num_kept", "open_teacher",
-    "read_description", "shard_paths",
-]  # fmt: skip
+    "Description",
+    "LiveTeacher",
+    "RecordedTeacher",
+    "num_kept",
+    "open_teacher",
+    "read_description",
+    "shard_paths",
+]

@@ -1,7 +1,4 @@
-"""Whole numbers of a few bits each, side by side in bytes.
-
-Left out: which numbers (`coding.py`).
-"""
+"""Whole numbers of a few bits each, side by side in bytes."""
 
 import numpy as np
 from jaxtyping import Int, UInt8

@@ -1,7 +1,4 @@
-"""What every way to store targets offers, and gaps between logits in a few bits each.
-
-Left out: the ways (`plain.py`, `top.py`, `sampled.py`), files (`shards.py`).
-"""
+"""What every way to store targets offers, and gaps between logits in a few bits each."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

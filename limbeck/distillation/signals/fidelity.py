@@ -43,10 +43,13 @@ def compare(
         found = torch.where(held, said.weights.double() * gaps, 0.0).sum(dim=-1)
     errors = (logs - full.gather(1, said.ids)).abs()[held]
     sums = {
-        "positions": float(len(logits)), "tokens": float(held.sum()),
-        "error": float(errors.sum()), "kl": float(true.sum()),
-        "bias": float((found - true).sum()), "bias_squares": float((found - true).square().sum()),
-    }  # fmt: skip
+        "positions": float(len(logits)),
+        "tokens": float(held.sum()),
+        "error": float(errors.sum()),
+        "kl": float(true.sum()),
+        "bias": float((found - true).sum()),
+        "bias_squares": float((found - true).square().sum()),
+    }
     if isinstance(said, Top):
         sums["lost"] = float(_lost(said, full, temperature=temperature))
     return sums

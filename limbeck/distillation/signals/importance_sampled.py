@@ -115,9 +115,10 @@ class SampledTokens(Codec):
         else:
             weights = shares * np.exp(logs + self.power * gaps + total(1.0 / self.power))
         return Sampled(
-            torch.from_numpy(ids).long(), torch.from_numpy(weights.astype(np.float32)),
+            torch.from_numpy(ids).long(),
+            torch.from_numpy(weights.astype(np.float32)),
             torch.from_numpy(logs.astype(np.float32)),
-        )  # fmt: skip
+        )
 
     def usual(self) -> float:  # noqa: D102
         return 1.0 / self.power

@@ -2,7 +2,7 @@
 
 As a function of b = 1 / T it is smooth and convex, and at b = 0 it is the logarithm of the number
 of tokens. Stored values are whole numbers of 2^-10 in 16 bits; between two knots the cubic through
-the four nearest ones is read. Left out: what is summed over (`top.py`, `sampled.py`).
+the four nearest ones is read.
 """
 
 import numpy as np
@@ -28,9 +28,11 @@ def measure(logits: Float[Tensor, "kept tokens"]) -> UInt16[np.ndarray, "kept kn
 
 
 def read(
-    stored: UInt16[np.ndarray, "kept knots"], *, num_tokens: Int[np.ndarray, " #kept"],
+    stored: UInt16[np.ndarray, "kept knots"],
+    *,
+    num_tokens: Int[np.ndarray, " #kept"],
     temperature: float,
-) -> Float[np.ndarray, " kept"]:  # fmt: skip
+) -> Float[np.ndarray, " kept"]:
     """The sums at a temperature, over so many tokens; `EMPTY` over none."""
     first, others = _weights(temperature)
     sums = stored.astype(np.float32) @ (others / STEPS).astype(np.float32)

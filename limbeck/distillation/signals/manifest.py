@@ -1,7 +1,4 @@
-"""What stored signals are of: their settings, and fingerprints of all they were made from.
-
-Left out: the files of targets (`shards.py`).
-"""
+"""What stored signals are of: their settings, and fingerprints of all they were made from."""
 
 from collections.abc import Iterable
 from pathlib import Path

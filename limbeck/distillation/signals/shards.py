@@ -1,8 +1,7 @@
 """Files of stored targets: written whole, checked by SHA-256, and read without being loaded.
 
 A file holds the arrays of some records one after another in the safetensors layout; it is mapped
-into memory, so a batch reads the pages of its own records only. Left out: what the arrays mean
-(`codec.py`).
+into memory, so a batch reads the pages of its own records only.
 """
 
 import json
@@ -27,8 +26,15 @@ from limbeck.models.batch import Batch, find_keep, find_records
 INDEX = "shards.json"
 COUNTS, MARKS = "counts", "marks"
 NOTE = "limbeck"
-DTYPES = {"U8": "|u1", "I8": "|i1", "U16": "<u2", "F16": "<f2", "I32": "<i4", "U32": "<u4",
-          "F32": "<f4"}  # fmt: skip
+DTYPES = {
+    "U8": "|u1",
+    "I8": "|i1",
+    "U16": "<u2",
+    "F16": "<f2",
+    "I32": "<i4",
+    "U32": "<u4",
+    "F32": "<f4",
+}
 
 
 class Listed(Config):

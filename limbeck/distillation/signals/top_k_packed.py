@@ -61,9 +61,10 @@ class TopTokens(Codec):
             arrays["tail"], num_tokens=np.asarray([vocab - count]), temperature=temperature
         )
         return Top(
-            torch.from_numpy(np.negative(gaps, out=gaps)), torch.from_numpy(ids).long(),
+            torch.from_numpy(np.negative(gaps, out=gaps)),
+            torch.from_numpy(ids).long(),
             torch.from_numpy(tail),
-        )  # fmt: skip
+        )
 
     def usual(self) -> float:  # noqa: D102
         return 1.0

@@ -1,7 +1,4 @@
-"""A live teacher that reads the same records with a tokenizer and a chat template of its own.
-
-Left out: its loss (`limbeck.distillation.losses.cross_tokenizer`); several teachers (`ensemble.py`).
-"""
+"""A live teacher that reads the same records with a tokenizer and a chat template of its own."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -46,10 +43,14 @@ class ForeignTeacher:
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase,
-        student_tokenizer: PreTrainedTokenizerBase, records: Sequence[Record],
+        self,
+        model: PreTrainedModel,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        student_tokenizer: PreTrainedTokenizerBase,
+        records: Sequence[Record],
         batching: BatchingConfig,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A teacher of the records that `batching` selects, in their order.
 
         Raises:
@@ -97,10 +98,14 @@ class ForeignTeacher:
             ours_kept = np.concatenate([np.full(len(labels) - len(ours_kept), -1), ours_kept])
             found.append(
                 Read(
-                    np.asarray(theirs.input_ids[:most], dtype=np.int32), starts[1],
-                    labels, ours_kept, theirs_kept, int(theirs_kept.max(initial=-1)) + 1,
+                    np.asarray(theirs.input_ids[:most], dtype=np.int32),
+                    starts[1],
+                    labels,
+                    ours_kept,
+                    theirs_kept,
+                    int(theirs_kept.max(initial=-1)) + 1,
                 )
-            )  # fmt: skip
+            )
         return found
 
     @torch.no_grad()
@@ -120,9 +125,11 @@ class ForeignTeacher:
                 "corpus; start from a student that has the corpus's tokenizer"
             )
         theirs = pad_rows(
-            [read.ids for read in reads], starts=[read.answer_start for read in reads],
-            pad=self.pad, places=batch.rows.tolist(),
-        ).to(batch.input_ids.device)  # fmt: skip
+            [read.ids for read in reads],
+            starts=[read.answer_start for read in reads],
+            pad=self.pad,
+            places=batch.rows.tolist(),
+        ).to(batch.input_ids.device)
         keep = find_keep(theirs.labels)
         bring(self.model, batch.input_ids.device)
         logits = self.model(theirs.input_ids, keep).logits
@@ -130,9 +137,10 @@ class ForeignTeacher:
             _number([read.student_spans for read in reads], reads=reads, device=keep.device),
             _number([read.teacher_spans for read in reads], reads=reads, device=keep.device),
             theirs.labels[:, 1:][keep[:, :-1]],
-            self.student_outcomes.to(keep.device), self.teacher_outcomes.to(keep.device),
+            self.student_outcomes.to(keep.device),
+            self.teacher_outcomes.to(keep.device),
             self.num_outcomes,
-        )  # fmt: skip
+        )
         return Targets(Whole(logits), aligned=aligned)
 
 
@@ -168,7 +176,9 @@ def open_foreign(
             "reads text alone; set batching.images: without"
         )
     return ForeignTeacher(
-        load_frozen(artifact.path), tokenizer=load_tokenizer(artifact.path),
-        student_tokenizer=load_tokenizer(corpus.path / "tokenizer"), records=records,
+        load_frozen(artifact.path),
+        tokenizer=load_tokenizer(artifact.path),
+        student_tokenizer=load_tokenizer(corpus.path / "tokenizer"),
+        records=records,
         batching=batching,
-    )  # fmt: skip
+    )

@@ -1,7 +1,4 @@
-"""Learning from what a server said: targets for the answers of a labelled corpus.
-
-Left out: how they came about (`aligning.py`, and the stage `label`).
-"""
+"""Learning from what a server said: targets for the answers of a labelled corpus."""
 
 import json
 from collections.abc import Sequence

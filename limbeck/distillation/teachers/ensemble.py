@@ -2,7 +2,6 @@
 
 Of every two that soften to p1 and p2 at the objective's temperature, the mix softens to
 w1 p1 + w2 p2, so learning from it is learning from both (Hinton et al. 2015, arXiv:1503.02531).
-Left out: opening a single teacher (`signals/opening.py`).
 """
 
 import dataclasses
@@ -240,9 +239,15 @@ def _alike(said: Sequence[Said]) -> bool:
 
 
 def open_teachers(
-    artifacts: Sequence[Artifact], *, names: Sequence[str], config: Teachers, corpus: Artifact,
-    batching: BatchingConfig, needs: Needs | None, sees: ImageFormat | None = None,
-) -> Teacher | None:  # fmt: skip
+    artifacts: Sequence[Artifact],
+    *,
+    names: Sequence[str],
+    config: Teachers,
+    corpus: Artifact,
+    batching: BatchingConfig,
+    needs: Needs | None,
+    sees: ImageFormat | None = None,
+) -> Teacher | None:
     """The one teacher as it is, or several as one; None where the objective asks none.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A published mixture is often larger than one card. Where its weights do not fit, they are spread
 over all cards, the machine's memory and its disk, and each layer computes where it lies or is
-brought (accelerate's dispatch). Left out: reading a checkpoint (`loading.py`).
+brought (accelerate's dispatch).
 """
 
 import logging
@@ -34,8 +34,10 @@ def load_frozen(folder: Path) -> PreTrainedModel:
     logger.warning(
         "%s: %.1f GB of weights and %.1f GB of free memory on the device: the model is spread over "
         "what there is, which can be many times slower; TMPDIR holds what goes to the disk",
-        folder, needed / 1e9, free / 1e9,
-    )  # fmt: skip
+        folder,
+        needed / 1e9,
+        free / 1e9,
+    )
     aside = tempfile.TemporaryDirectory(prefix="limbeck-offloaded-")
     model = load_model(
         folder, dtype="auto", device_map="auto", offload_folder=aside.name, max_memory=_most()

@@ -1,7 +1,4 @@
-"""The teacher's outputs for a student: computed live, or opened where they were recorded.
-
-Left out: the loss (`limbeck.objectives`).
-"""
+"""The teacher's outputs for a student: computed live, or opened where they were recorded."""
 
 from collections.abc import Sequence
 
@@ -61,17 +58,26 @@ class LiveTeacher:
         keep = find_keep(batch.labels)
         bring(self.model, batch.input_ids.device)
         output = self.model(
-            batch.input_ids, keep, self.layers, batch.pixels, batch.positions,
-            attended=self.attended, form=self.form,
-        )  # fmt: skip
+            batch.input_ids,
+            keep,
+            self.layers,
+            batch.pixels,
+            batch.positions,
+            attended=self.attended,
+            form=self.form,
+        )
         said = output.projected or Whole(output.logits)
         return Targets(said, output.hidden, heads=output.heads)
 
 
 def open_teacher(
-    artifacts: Sequence[Artifact], *, corpus: Artifact, batching: BatchingConfig,
-    needs: Needs | None, sees: ImageFormat | None = None,
-) -> LiveTeacher | RecordedTeacher | ForeignTeacher | LabelledTeacher | None:  # fmt: skip
+    artifacts: Sequence[Artifact],
+    *,
+    corpus: Artifact,
+    batching: BatchingConfig,
+    needs: Needs | None,
+    sees: ImageFormat | None = None,
+) -> LiveTeacher | RecordedTeacher | ForeignTeacher | LabelledTeacher | None:
     """The teacher in a checkpoint, run live, in recorded signals, or in the labels of a corpus;
     None where none is needed.
 

@@ -2,8 +2,7 @@
 
 Experts that a router leaves out know something too: the teacher runs again with experts drawn by
 the router's probabilities, and says the mean of all its distributions (after the knowledge
-augmentation of Kim et al. 2025, arXiv:2502.12947). Left out: training the router towards the
-student, the same paper's second method; and what the student missed (`limbeck.distillation.diagnostics.expert_gap`).
+augmentation of Kim et al. 2025, arXiv:2502.12947).
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,7 @@
 
 One process a model is spawned, imports every library first, notes its resident memory, then opens
 the model. Questions go round the processes one at a time, so that a busy neighbour slows all
-alike; ratios of times come from that one run. Left out: the process's side (`measuring.py`).
+alike; ratios of times come from that one run.
 """
 
 import logging
@@ -87,24 +87,35 @@ def profiling(
         finder = stack.enter_context(_spawn("libraries"))
         processes = {name: stack.enter_context(_spawn(name)) for name in openers}
         ready = pool.submit(
-            _import_everywhere, processes, finder=finder, question=asked[0],
+            _import_everywhere,
+            processes,
+            finder=finder,
+            question=asked[0],
             openers=[found[config.thread_counts[0]] for found in openers.values()],
             max_new_tokens=max_new_tokens,
-        )  # fmt: skip
+        )
 
         def measure() -> dict[str, Profile]:
             return _measure(
-                processes, openers, ready=ready, questions=asked, config=config,
+                processes,
+                openers,
+                ready=ready,
+                questions=asked,
+                config=config,
                 max_new_tokens=max_new_tokens,
-            )  # fmt: skip
+            )
 
         yield measure
 
 
 def _import_everywhere(
-    processes: Mapping[str, "_Process"], *, finder: "_Process",
-    openers: list[Callable[[], Answerer]], question: Asking, max_new_tokens: int,
-) -> None:  # fmt: skip
+    processes: Mapping[str, "_Process"],
+    *,
+    finder: "_Process",
+    openers: list[Callable[[], Answerer]],
+    question: Asking,
+    max_new_tokens: int,
+) -> None:
     """Have every process import what opening the models and answering once imports.
 
     It has to be imported before memory is noted: libraries import lazily at the first answer, and
@@ -119,9 +130,14 @@ def _import_everywhere(
 
 
 def _measure(
-    processes: Mapping[str, "_Process"], openers: Mapping[str, Openers], *, ready: Future[None],
-    questions: list[Asking], config: ProfileConfig, max_new_tokens: int,
-) -> dict[str, Profile]:  # fmt: skip
+    processes: Mapping[str, "_Process"],
+    openers: Mapping[str, Openers],
+    *,
+    ready: Future[None],
+    questions: list[Asking],
+    config: ProfileConfig,
+    max_new_tokens: int,
+) -> dict[str, Profile]:
     first, *_ = config.thread_counts
     per_count = 1 + config.rounds * len(questions)
     steps = 1 + len(openers) * (1 + len(config.thread_counts) * per_count)
@@ -136,15 +152,20 @@ def _measure(
         for num_threads in config.thread_counts:
             for name, process in processes.items():
                 found = process.call(
-                    "open", opener=openers[name][num_threads], max_new_tokens=max_new_tokens,
+                    "open",
+                    opener=openers[name][num_threads],
+                    max_new_tokens=max_new_tokens,
                     questions=questions if num_threads == first else questions[:1],
-                )  # fmt: skip
+                )
                 opened.setdefault(name, found)
                 advance(1, f"{name} opened")
             taken = _take_rounds(
-                processes, questions=questions, config=config, max_new_tokens=max_new_tokens,
+                processes,
+                questions=questions,
+                config=config,
+                max_new_tokens=max_new_tokens,
                 advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
-            )  # fmt: skip
+            )
             for name, values in taken.items():
                 timings[name][num_threads] = tuple(values)
     return {name: Profile(opened[name], timings[name]) for name in openers}
@@ -165,8 +186,10 @@ def _take_rounds(
         if index and time.monotonic() - started > config.budget_seconds:
             logger.warning(
                 "profile: %d of %d rounds in %.0f s; raise budget_seconds for more",
-                index, config.rounds, config.budget_seconds,
-            )  # fmt: skip
+                index,
+                config.rounds,
+                config.budget_seconds,
+            )
             advance((config.rounds - index) * len(questions) * len(processes))
             break
         for question in questions:

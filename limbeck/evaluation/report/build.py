@@ -1,7 +1,4 @@
-"""`report.json`: what was measured, on what, with which machine, as plain data.
-
-Left out: the rows' arithmetic (`rows.py`) and the page that shows it (`page.py`).
-"""
+"""`report.json`: what was measured, on what, with which machine, as plain data."""
 
 import importlib.metadata
 import os

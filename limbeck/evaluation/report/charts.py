@@ -1,8 +1,7 @@
 """Charts as SVG text, drawn by hand so that the page needs no script, font or network.
 
 Colours are CSS variables of the page (`--s1` to `--s8`), so one drawing serves light and dark; a
-label in two languages is two `<text>` elements of which the page shows one. Left out: which numbers
-are drawn (`page.py`).
+label in two languages is two `<text>` elements of which the page shows one.
 """
 
 import math

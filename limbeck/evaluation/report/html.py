@@ -1,7 +1,6 @@
 """The report for people: one self-contained HTML page and a Markdown file, from plain data.
 
-Everything shown stands in `report.json`, in the answers or in the artifacts' own files. Left out:
-geometry (`charts.py`) and the wording and layout (`report.html.jinja`, `report.md.jinja`).
+Everything shown stands in `report.json`, in the answers or in the artifacts' own files.
 """
 
 import math
@@ -20,9 +19,18 @@ from limbeck.evaluation.report.charts import Bilingual, Point
 from limbeck.evaluation.report.lineage import Step
 
 NOT_CURVES = frozenset(
-    {"step", "lr", "gradient_norm", "tokens", "seconds", "phase", "own_answers",
-     "own_answer_tokens", "own_ended_ratio"}
-)  # fmt: skip
+    {
+        "step",
+        "lr",
+        "gradient_norm",
+        "tokens",
+        "seconds",
+        "phase",
+        "own_answers",
+        "own_answer_tokens",
+        "own_ended_ratio",
+    }
+)
 REFERENCE_TITLES = {
     "full": Bilingual("参考·完整", "ref. full"),
     "distilled": Bilingual("参考·蒸馏", "ref. distilled"),
@@ -49,21 +57,25 @@ def render_html(
     titles = _specialty_titles()
     teacher_hash = next(row["content_hash"] for row in rows if row["name"] == report["teacher"])
     routing = next((s.routing for s in steps if s.content_hash == teacher_hash and s.routing), {})
-    return _environment(escape_html=True).get_template("report.html.jinja").render(
-        report=report,
-        rows=rows,
-        best=max(rows, key=lambda row: row["memory_ratio"] * row["speedup_ratio"]),
-        teacher=next(row for row in rows if row["name"] == report["teacher"]),
-        plots=_plots(report),
-        curves=[(step, Markup(_curve(step))) for step in steps if len(step.history) > 1],
-        specialties=list(dict.fromkeys(name for row in rows for name in row["specialties"])),
-        titles=titles,
-        load=_load(routing, titles),
-        missed=[(step, _missed(step.missed)) for step in steps if step.missed],
-        steps=steps,
-        longest_seconds=max([step.seconds for step in steps], default=0.0) or 1.0,
-        examples=_examples(answers, headline_tasks=report["headline_tasks"]),
-    )  # fmt: skip
+    return (
+        _environment(escape_html=True)
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            rows=rows,
+            best=max(rows, key=lambda row: row["memory_ratio"] * row["speedup_ratio"]),
+            teacher=next(row for row in rows if row["name"] == report["teacher"]),
+            plots=_plots(report),
+            curves=[(step, Markup(_curve(step))) for step in steps if len(step.history) > 1],
+            specialties=list(dict.fromkeys(name for row in rows for name in row["specialties"])),
+            titles=titles,
+            load=_load(routing, titles),
+            missed=[(step, _missed(step.missed)) for step in steps if step.missed],
+            steps=steps,
+            longest_seconds=max([step.seconds for step in steps], default=0.0) or 1.0,
+            examples=_examples(answers, headline_tasks=report["headline_tasks"]),
+        )
+    )
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
@@ -74,9 +86,12 @@ def render_markdown(report: Mapping[str, Any]) -> str:
 
 def _environment(*, escape_html: bool) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=escape_html,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=escape_html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.globals.update(
         f=number_format, task_titles=TASK_TITLES, reference_titles=REFERENCE_TITLES
     )
@@ -112,11 +127,13 @@ def _plots(report: Mapping[str, Any]) -> list[tuple[Bilingual, Markup]]:
             Point(
                 Bilingual(row["name"], row["name"]),
                 row["latency_seconds"]["p50"] if key == "p50" else row[key],
-                row["accuracy"], row["accuracy_interval"]["low"],
-                row["accuracy_interval"]["high"], index,
+                row["accuracy"],
+                row["accuracy_interval"]["low"],
+                row["accuracy_interval"]["high"],
+                index,
             )
             for index, row in enumerate(rows)
-        ]  # fmt: skip
+        ]
         heading = Bilingual(f"准确率与{title.zh}", f"Accuracy against {title.en}")
         plots.append((heading, _scatter(points, across=title, up=accuracy, write=write)))
     if all(row["kept_interval"] for row in rows):
@@ -132,19 +149,28 @@ def _ratio_plots(report: Mapping[str, Any]) -> list[tuple[Bilingual, Markup]]:
     ):
         points = [
             Point(
-                Bilingual(row["name"], row["name"]), row[key], row["kept_ratio"],
-                row["kept_interval"]["low"], row["kept_interval"]["high"], index,
+                Bilingual(row["name"], row["name"]),
+                row[key],
+                row["kept_ratio"],
+                row["kept_interval"]["low"],
+                row["kept_interval"]["high"],
+                index,
             )
             for index, row in enumerate(report["rows"])
-        ]  # fmt: skip
+        ]
         points += [
             Point(
-                REFERENCE_TITLES[name], item[key], item["kept_ratio"],
-                item["kept_ratio"], item["kept_ratio"], 0, is_reference=True,
+                REFERENCE_TITLES[name],
+                item[key],
+                item["kept_ratio"],
+                item["kept_ratio"],
+                item["kept_ratio"],
+                0,
+                is_reference=True,
             )
             for name, item in report["reference"].items()
             if name != "full"
-        ]  # fmt: skip
+        ]
         heading = Bilingual(f"保留率与{zh}（相对教师）", f"Accuracy kept, {en} than the teacher")
         kept = Bilingual("保留率", "accuracy kept")
         plot = _scatter(
@@ -186,12 +212,16 @@ def _curve(step: Step) -> str:
     positive = min(heights) > 0 and max(heights) / min(heights) > 20
     x = charts.fit_axis(
         [left for points in series.values() for left, _ in points],
-        title=Bilingual("步", "step"), write=lambda value: f"{value:,.0f}", limits=(0, math.inf),
-    )  # fmt: skip
+        title=Bilingual("步", "step"),
+        write=lambda value: f"{value:,.0f}",
+        limits=(0, math.inf),
+    )
     y = charts.fit_axis(
-        heights, title=Bilingual("损失", "loss"), write=lambda value: f"{value:.3g}",
+        heights,
+        title=Bilingual("损失", "loss"),
+        write=lambda value: f"{value:.3g}",
         scale="log" if positive else "linear",
-    )  # fmt: skip
+    )
     return charts.lines(series, x=x, y=y)
 
 

@@ -1,7 +1,4 @@
-"""What the evaluated models come from: every artifact up to the sources, with its training curve.
-
-Left out: the report's own numbers (`rows.py`) and drawing (`page.py`).
-"""
+"""The ancestors of the evaluated models, up to the sources, each with its training curve."""
 
 import json
 import logging
@@ -57,10 +54,16 @@ def _visit(artifact: Artifact, found: dict[str, Step]) -> None:
             )
     names = tuple(dict.fromkeys(parent.name for parent in parents))
     found[manifest.content_hash] = Step(
-        artifact.name, manifest.kind, manifest.stage, names, manifest.seconds,
-        manifest.content_hash, _read_history(artifact.path),
-        _read_layers(artifact.path / "routing.json"), _read_layers(artifact.path / "router.json"),
-    )  # fmt: skip
+        artifact.name,
+        manifest.kind,
+        manifest.stage,
+        names,
+        manifest.seconds,
+        manifest.content_hash,
+        _read_history(artifact.path),
+        _read_layers(artifact.path / "routing.json"),
+        _read_layers(artifact.path / "router.json"),
+    )
 
 
 def _find(parent: Parent, *, near: Path) -> Artifact | None:

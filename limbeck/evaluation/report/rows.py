@@ -1,7 +1,4 @@
-"""One row of the report for each model: accuracy, what was kept, speed and size, as plain data.
-
-Left out: asking (`asking.py`), timing (`profiling.py`) and everything that draws a row.
-"""
+"""One row of the report for each model: accuracy, what was kept, speed and size, as plain data."""
 
 import dataclasses
 from collections.abc import Sequence

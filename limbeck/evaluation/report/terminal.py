@@ -1,4 +1,4 @@
-"""The report's tables for a terminal. Left out: the page and the Markdown (`page.py`)."""
+"""The report's tables for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,17 @@ from rich.table import Table
 from limbeck.evaluation.report import number_format
 
 COLUMNS = (
-    "model", "params\nactive", "weights\non disk", "peak\nmemory", "time p50\np95",
-    "tokens/s", "accuracy\n(95 %)", "kept\n(95 %)", "faster\n(95 %)", "smaller",
-)  # fmt: skip
+    "model",
+    "params\nactive",
+    "weights\non disk",
+    "peak\nmemory",
+    "time p50\np95",
+    "tokens/s",
+    "accuracy\n(95 %)",
+    "kept\n(95 %)",
+    "faster\n(95 %)",
+    "smaller",
+)
 
 
 def make_table(report: Mapping[str, Any]) -> Table:
@@ -76,8 +84,14 @@ def _two(interval: Mapping[str, Any] | None, value: float | None) -> str:
 
 def _reference_cells(name: str, item: Mapping[str, Any]) -> list[str]:
     return [
-        f"ref. {name}", "", number_format.byte_count(item["memory_bytes"]), "",
-        number_format.duration(item["latency_seconds"]), "", number_format.percent(item["accuracy"]),
-        number_format.percent(item["kept_ratio"]), number_format.times(item["speedup_ratio"]),
+        f"ref. {name}",
+        "",
+        number_format.byte_count(item["memory_bytes"]),
+        "",
+        number_format.duration(item["latency_seconds"]),
+        "",
+        number_format.percent(item["accuracy"]),
+        number_format.percent(item["kept_ratio"]),
+        number_format.times(item["speedup_ratio"]),
         number_format.times(item["memory_ratio"]),
-    ]  # fmt: skip
+    ]

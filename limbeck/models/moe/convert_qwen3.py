@@ -20,17 +20,36 @@ from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 
 Architecture = Literal["qwen3_moe", "limbeck_moe"]
 SHARED = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "head_dim", "num_experts", "num_experts_per_tok", "moe_intermediate_size", "hidden_act",
-    "max_position_embeddings", "initializer_range", "rms_norm_eps", "use_cache",
-    "tie_word_embeddings", "rope_parameters", "attention_bias", "attention_dropout", "pad_token_id",
-    "bos_token_id", "eos_token_id",
-)  # fmt: skip
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "num_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "use_cache",
+    "tie_word_embeddings",
+    "rope_parameters",
+    "attention_bias",
+    "attention_dropout",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
 """Settings that mean the same in both configs."""
 PLAIN = {
-    "fusion": "weighted_sum", "n_shared_experts": 0, "n_group": 1, "scoring_func": "softmax",
+    "fusion": "weighted_sum",
+    "n_shared_experts": 0,
+    "n_group": 1,
+    "scoring_func": "softmax",
     "routed_scaling_factor": 1.0,
-}  # fmt: skip
+}
 """Settings without which our mixture is Qwen3-MoE."""
 
 
@@ -75,10 +94,12 @@ def to_qwen3_moe(model: LimbeckMoeForCausalLM) -> Qwen3MoeForCausalLM:
         )
     theirs = Qwen3MoeForCausalLM(
         Qwen3MoeConfig(
-            **_shared(config), norm_topk_prob=config.normalize_gate == "picked",
-            intermediate_size=config.moe_intermediate_size, mlp_only_layers=[],
+            **_shared(config),
+            norm_topk_prob=config.normalize_gate == "picked",
+            intermediate_size=config.moe_intermediate_size,
+            mlp_only_layers=[],
         )
-    )  # fmt: skip
+    )
     state = {name: item for name, item in model.state_dict().items() if "balance_bias" not in name}
     theirs.load_state_dict(state)
     return theirs.eval()

@@ -3,7 +3,6 @@
 The nearest published form is AdapterFusion (Pfeiffer et al. 2021, arXiv:2005.00247), which attends
 over adapters. Here the gate's weights bias the scores, so the gate always has a gradient. Axis
 letters: `N` tokens, `K` picked experts, `D` hidden, `H` heads, `R` channels of a head's scores.
-Left out: the experts themselves (`experts.py`).
 """
 
 import math
@@ -63,15 +62,19 @@ class AttentionFusion(nn.Module):
         nn.init.normal_(self.key, std=hidden**-0.5)
 
     def forward(
-        self, x: Float[Tensor, "tokens hidden"], *,
-        outputs: Float[Tensor, "tokens picks hidden"], weights: Float[Tensor, "tokens picks"],
-    ) -> Float[Tensor, "tokens hidden"]:  # fmt: skip
+        self,
+        x: Float[Tensor, "tokens hidden"],
+        *,
+        outputs: Float[Tensor, "tokens picks hidden"],
+        weights: Float[Tensor, "tokens picks"],
+    ) -> Float[Tensor, "tokens hidden"]:
         """The fused output of each token."""
         return attend_to_experts(
             queries=functional.linear(x, self.query).unflatten(-1, (self.num_heads, -1)),
             keys=functional.linear(outputs, self.key).unflatten(-1, (self.num_heads, -1)),
-            values=outputs, weights=weights,
-        )  # fmt: skip
+            values=outputs,
+            weights=weights,
+        )
 
 
 class FullAttentionFusion(nn.Module):
@@ -88,15 +91,19 @@ class FullAttentionFusion(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "tokens hidden"], *,
-        outputs: Float[Tensor, "tokens picks hidden"], weights: Float[Tensor, "tokens picks"],
-    ) -> Float[Tensor, "tokens hidden"]:  # fmt: skip
+        self,
+        x: Float[Tensor, "tokens hidden"],
+        *,
+        outputs: Float[Tensor, "tokens picks hidden"],
+        weights: Float[Tensor, "tokens picks"],
+    ) -> Float[Tensor, "tokens hidden"]:
         """The fused output of each token."""
         fused = attend_to_experts(
             queries=self.query(x).unflatten(-1, (self.num_heads, -1)),
             keys=self.key(outputs).unflatten(-1, (self.num_heads, -1)),
-            values=self.value(outputs), weights=weights,
-        )  # fmt: skip
+            values=self.value(outputs),
+            weights=weights,
+        )
         return self.output(fused)
 
 

@@ -2,9 +2,7 @@
 
 Dropless: every token is computed by every expert it picks. On a CPU a compiled operator does the
 experts' work (`experts_op.py`); the PyTorch path here is its reference, and does the rest. Axis
-letters: `N` tokens, `K` picked experts, `E` experts, `D` hidden, `H` expert width. Left out: how
-outputs become one (`fusion.py`), losses and bias updates that keep the experts evenly loaded
-(`limbeck.objectives.load_balancing`).
+letters: `N` tokens, `K` picked experts, `E` experts, `D` hidden, `H` expert width.
 """
 
 from dataclasses import dataclass
@@ -115,9 +113,11 @@ class Experts(nn.Module):
         self.has_operator = activation == "silu"
 
     def forward(
-        self, x_ND: Float[Tensor, "tokens hidden"], picked_NK: Int[Tensor, "tokens picks"],
+        self,
+        x_ND: Float[Tensor, "tokens hidden"],
+        picked_NK: Int[Tensor, "tokens picks"],
         weights_NK: Float[Tensor, "tokens picks"] | None = None,
-    ) -> Float[Tensor, "tokens picks hidden"] | Float[Tensor, "tokens hidden"]:  # fmt: skip
+    ) -> Float[Tensor, "tokens picks hidden"] | Float[Tensor, "tokens hidden"]:
         """What each token's picked experts say; with weights, its weighted sum."""
         device = x_ND.device.type
         if torch.is_autocast_enabled(device):
@@ -182,9 +182,16 @@ class SparseFeedForward(nn.Module):
     """Gate, experts, their fusion, and perhaps a shared expert that every token passes."""
 
     def __init__(
-        self, rules: GateRules, *, num_experts: int, hidden: int, width: int, activation: str,
-        fusion: nn.Module | None = None, shared_expert: nn.Module | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        rules: GateRules,
+        *,
+        num_experts: int,
+        hidden: int,
+        width: int,
+        activation: str,
+        fusion: nn.Module | None = None,
+        shared_expert: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.gate = Gate(rules, num_experts=num_experts, hidden=hidden)
         self.experts = Experts(

@@ -1,7 +1,7 @@
 """The teacher: a causal decoder of Qwen3 attention blocks with sparse feed-forward layers.
 
 A `PreTrainedModel` registered with the Auto classes, so `generate`, KV caches and `save_pretrained`
-work as for any published model. Left out: the sparse layer itself (`experts.py`).
+work as for any published model.
 """
 
 from dataclasses import dataclass
@@ -89,16 +89,21 @@ def build_feed_forward(config: LimbeckMoeConfig) -> SparseFeedForward:
     )
     shared_width = config.n_shared_experts * config.moe_intermediate_size
     return SparseFeedForward(
-        rules, num_experts=config.num_experts, hidden=config.hidden_size,
-        width=config.moe_intermediate_size, activation=config.hidden_act,
+        rules,
+        num_experts=config.num_experts,
+        hidden=config.hidden_size,
+        width=config.moe_intermediate_size,
+        activation=config.hidden_act,
         fusion=build_fusion(
-            config.fusion, hidden=config.hidden_size, num_heads=config.fusion_heads,
+            config.fusion,
+            hidden=config.hidden_size,
+            num_heads=config.fusion_heads,
             rank=config.fusion_rank,
         ),
         shared_expert=Qwen3MoeMLP(cast(Any, config), intermediate_size=shared_width)
         if shared_width
         else None,
-    )  # fmt: skip
+    )
 
 
 class MoeLayer(GradientCheckpointingLayer):

@@ -1,7 +1,4 @@
-"""Models that see, by description: an image encoder for a language model, fresh or trained.
-
-Left out: the architecture (`vision.py`), and reading weights that exist (`loading.py`).
-"""
+"""Models that see, by description: an image encoder for a language model, fresh or trained."""
 
 from typing import Annotated, Any, Literal
 
@@ -60,19 +57,27 @@ class EncoderConfig(Config):
     def describe(self, text: PreTrainedConfig, *, image_token_id: int) -> LimbeckVisionConfig:
         """The config of a language model with this encoder."""
         vision = SiglipVisionConfig(
-            hidden_size=self.hidden, intermediate_size=self.feed_forward,
-            num_hidden_layers=self.num_layers, num_attention_heads=self.num_heads,
-            num_channels=self.channels, image_size=self.image_pixels,
-            patch_size=self.patch_pixels, vision_use_head=False,
-        )  # fmt: skip
+            hidden_size=self.hidden,
+            intermediate_size=self.feed_forward,
+            num_hidden_layers=self.num_layers,
+            num_attention_heads=self.num_heads,
+            num_channels=self.channels,
+            image_size=self.image_pixels,
+            patch_size=self.patch_pixels,
+            vision_use_head=False,
+        )
         special: dict[str, Any] = {
             name: getattr(text, name, None)
             for name in ("pad_token_id", "bos_token_id", "eos_token_id")
         }
         return LimbeckVisionConfig(
-            text_config=text, vision_config=vision, image_token_id=image_token_id,
-            merge=self.merge, tie_word_embeddings=text.tie_word_embeddings, **special,
-        )  # fmt: skip
+            text_config=text,
+            vision_config=vision,
+            image_token_id=image_token_id,
+            merge=self.merge,
+            tie_word_embeddings=text.tie_word_embeddings,
+            **special,
+        )
 
 
 class VisionModel(Config):

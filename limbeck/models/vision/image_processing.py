@@ -1,7 +1,6 @@
 """Images as a model reads them: opening whatever a file holds, and one way to turn it into pixels.
 
-Training and answering use the same two functions. Left out: the encoder (`vision.py`) and where
-images come from (`limbeck.data`).
+Training and answering use the same two functions.
 """
 
 from collections.abc import Sequence
@@ -64,15 +63,17 @@ def open_image(source: Path | bytes, *, place: str = "") -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageError(
             "is no image that can be read; give a PNG, a JPEG or the like",
-            reason="image_unreadable", path=where,
-        ) from error  # fmt: skip
+            reason="image_unreadable",
+            path=where,
+        ) from error
     except ImageError:
         raise
     except Exception as error:  # decoders raise whatever damaged bytes lead them to
         raise ImageError(
             f"is a damaged image ({str(error)[:200] or type(error).__name__}); copy it again",
-            reason="image_damaged", path=where,
-        ) from error  # fmt: skip
+            reason="image_damaged",
+            path=where,
+        ) from error
 
 
 def _check_size(image: Image.Image, where: str) -> None:
@@ -83,8 +84,9 @@ def _check_size(image: Image.Image, where: str) -> None:
         raise ImageError(
             f"is {width} x {height} pixels, expected at most {MOST_PIXELS:,} in all; make it "
             "smaller",
-            reason="image_too_large", path=where,
-        )  # fmt: skip
+            reason="image_too_large",
+            path=where,
+        )
 
 
 def _to_eight_bits(image: Image.Image, where: str) -> Image.Image:
@@ -97,8 +99,9 @@ def _to_eight_bits(image: Image.Image, where: str) -> Image.Image:
         return image.convert("RGB")
     raise ImageError(
         f"holds pixels of mode {image.mode!r}, expected grey or colour of 8 or 16 bits; convert it",
-        reason="image_mode", path=where,
-    )  # fmt: skip
+        reason="image_mode",
+        path=where,
+    )
 
 
 def place_image_tokens(turns: Sequence[str], *, num_tokens: int) -> list[str]:

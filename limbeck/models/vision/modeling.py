@@ -2,7 +2,7 @@
 
 An image becomes a grid of patches (transformers' SigLIP blocks), each 2 x 2 of them one token, and
 these stand among the text's tokens where the prompt holds image tokens. Without images the language
-model is called as it is. Left out: reading images (`images.py`).
+model is called as it is.
 """
 
 import json
@@ -65,9 +65,13 @@ def image_format(config: PreTrainedConfig) -> ImageFormat | None:
     vision: Any = config.vision_config
     side = vision.image_size // vision.patch_size // config.merge
     return ImageFormat(
-        side_pixels=vision.image_size, channels=vision.num_channels, mean=config.image_mean,
-        std=config.image_std, num_tokens=side * side, token_id=config.image_token_id,
-    )  # fmt: skip
+        side_pixels=vision.image_size,
+        channels=vision.num_channels,
+        mean=config.image_mean,
+        std=config.image_std,
+        num_tokens=side * side,
+        token_id=config.image_token_id,
+    )
 
 
 def merge_patches(
@@ -188,9 +192,11 @@ class LimbeckVisionForCausalLM(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.place_images(input_ids, self.encode_images(pixel_values))
             input_ids = None
         return self.language_model(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
             **kwargs,
-        )  # fmt: skip
+        )
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The inputs of one step of `generate`: images go in with the prompt, then never again."""

@@ -2,7 +2,7 @@
 
 A weight row has one float32 scale, absmax / 127; an activation row gets its own at run time, so
 nothing is calibrated. What is not a linear layer or an embedding (norms, gates, the stacked experts
-of a mixture) stays in floating point. Left out: training for it (`limbeck.quantization`).
+of a mixture) stays in floating point.
 
 The folder keeps the tensor names of compressed-tensors' "int-quantized" format: `<module>.weight`
 int8, `<module>.weight_scale` [out, 1]. With float embeddings it *is* that format, which stock
@@ -82,9 +82,12 @@ class Int8Linear(nn.Module):
     bias: Tensor | None
 
     def __init__(
-        self, weight: Int8[Tensor, "out channels"], *, scale: Float[Tensor, "out 1"],
+        self,
+        weight: Int8[Tensor, "out channels"],
+        *,
+        scale: Float[Tensor, "out 1"],
         bias: Float[Tensor, " out"] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight)

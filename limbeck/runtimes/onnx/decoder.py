@@ -2,7 +2,7 @@
 
 Rows of a batch are padded on the right; `last_positions` says where each row ends, so that a row's
 cache goes on where the row does. Attention with its rotary positions and cache is one node a layer
-(`GroupQueryAttention`). Left out: running it (`session.py`).
+(`GroupQueryAttention`).
 """
 
 import numpy as np
@@ -51,10 +51,12 @@ def _add_rotary(graph: Graph, architecture: Architecture) -> None:
     start, stop, step, scale = (
         graph.constant(f"rotary_{name}", np.array(value, np.float32))
         for name, value in (
-            ("start", 0), ("stop", architecture.max_tokens), ("step", 1),
+            ("start", 0),
+            ("stop", architecture.max_tokens),
+            ("step", 1),
             ("scale", architecture.rotary_scale),
         )
-    )  # fmt: skip
+    )
     column = graph.constant("rotary_column", np.array([-1, 1], np.int64))
     positions = graph.node("Reshape", graph.node("Range", start, stop, step), column)
     frequencies = graph.constant("frequencies", architecture.frequencies[None])
@@ -92,9 +94,14 @@ class _Layers:
             return normed, residual
         outputs = [f"{module}.normed", "", "", f"{module}.sum"]
         self.graph.nodes(
-            "SkipSimplifiedLayerNormalization", residual, delta, gain,
-            outputs=outputs, domain=MICROSOFT, epsilon=epsilon,
-        )  # fmt: skip
+            "SkipSimplifiedLayerNormalization",
+            residual,
+            delta,
+            gain,
+            outputs=outputs,
+            domain=MICROSOFT,
+            epsilon=epsilon,
+        )
         return outputs[0], outputs[3]
 
     def declare_cache(self) -> None:
@@ -126,18 +133,31 @@ class _Layers:
             for part in ("key", "value")
         ]
         query, key, value = graph.nodes(
-            "Split", packed, graph.constant("heads", np.array([*heads.values()], np.int64) * width),
-            outputs=[f"{module}.{part}" for part in heads], axis=-1,
-        )  # fmt: skip
+            "Split",
+            packed,
+            graph.constant("heads", np.array([*heads.values()], np.int64) * width),
+            outputs=[f"{module}.{part}" for part in heads],
+            axis=-1,
+        )
         query = self._normalize_heads(f"{module}.q_norm", query, heads["q"])
         key = self._normalize_heads(f"{module}.k_norm", key, heads["k"])
         attended, *_ = graph.nodes(
-            "GroupQueryAttention", query, key, value, *past, "last_positions", "total_tokens",
-            "cosines", "sines",
+            "GroupQueryAttention",
+            query,
+            key,
+            value,
+            *past,
+            "last_positions",
+            "total_tokens",
+            "cosines",
+            "sines",
             outputs=[f"{module}.attended", f"present.{layer}.key", f"present.{layer}.value"],
-            domain=MICROSOFT, num_heads=heads["q"], kv_num_heads=heads["k"], scale=width**-0.5,
+            domain=MICROSOFT,
+            num_heads=heads["q"],
+            kv_num_heads=heads["k"],
+            scale=width**-0.5,
             do_rotary=1,
-        )  # fmt: skip
+        )
         out = self.tensors.take_weights(
             f"{module}.o_proj", out=shape.hidden, channels=shape.num_heads * width
         )
@@ -151,9 +171,12 @@ class _Layers:
         split = graph.constant(f"split_{heads}", np.array([0, 0, heads, width], np.int64))
         joined = graph.constant(f"join_{heads}", np.array([0, 0, heads * width], np.int64))
         normed = graph.node(
-            "SimplifiedLayerNormalization", graph.node("Reshape", x, split), gain,
-            axis=-1, epsilon=self.shape.epsilon,
-        )  # fmt: skip
+            "SimplifiedLayerNormalization",
+            graph.node("Reshape", x, split),
+            gain,
+            axis=-1,
+            epsilon=self.shape.epsilon,
+        )
         return graph.node("Reshape", normed, joined)
 
     def _feed_forward(self, module: str, hidden: str) -> str:

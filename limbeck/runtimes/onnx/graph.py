@@ -1,7 +1,4 @@
-"""A small builder of ONNX graphs: nodes by their inputs, constants by name, each stored once.
-
-Left out: what a decoder consists of (`decoder.py`).
-"""
+"""A small builder of ONNX graphs: nodes by their inputs, constants by name, each stored once."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -8,8 +8,6 @@ figures in docs/decisions/0001-onnx-runtime.md:
 - other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations and weights
   are uint8 around 128: two signed operands are slow on x86, and an unsigned by a signed one adds
   pairs of products in 16 bits that overflow where a processor has no VNNI.
-
-Left out: the order of layers (`decoder.py`).
 """
 
 import numpy as np
@@ -80,9 +78,17 @@ def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> st
     table, scale = _store_blocks(graph, weights=weights, name=name)
     out, channels = weights.rows.shape
     return graph.node(
-        "MatMulNBits", x, table, scale, domain=MICROSOFT, K=channels, N=out, bits=8,
-        block_size=channels, accuracy_level=INTEGER_ACTIVATIONS,
-    )  # fmt: skip
+        "MatMulNBits",
+        x,
+        table,
+        scale,
+        domain=MICROSOFT,
+        K=channels,
+        N=out,
+        bits=8,
+        block_size=channels,
+        accuracy_level=INTEGER_ACTIVATIONS,
+    )
 
 
 def _multiply_integers(graph: Graph, x: str, *, weights: Weights, name: str) -> str:

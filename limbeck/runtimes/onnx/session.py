@@ -1,7 +1,4 @@
-"""Answering with an ONNX bundle: onnxruntime, numpy and the tokenizer's own files.
-
-Left out: the greedy loop (`limbeck.runtimes.greedy`) and writing bundles (`writing.py`).
-"""
+"""Answering with an ONNX bundle: onnxruntime, numpy and the tokenizer's own files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,9 +67,13 @@ class OnnxSteps(Steps):
     """A decoder graph with its KV cache."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, *, size: Size, max_tokens: int,
+        self,
+        session: onnxruntime.InferenceSession,
+        *,
+        size: Size,
+        max_tokens: int,
         num_threads: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.max_tokens = max_tokens
         self._session = session
         self._size = size

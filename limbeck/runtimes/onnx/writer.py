@@ -1,7 +1,4 @@
-"""Writing a checkpoint as an ONNX bundle: the graph, the tokenizer's files, `bundle.json`.
-
-Left out: holding the bundle against the checkpoint (`limbeck.runtimes.parity`).
-"""
+"""Writing a checkpoint as an ONNX bundle: the graph, the tokenizer's files, `bundle.json`."""
 
 import json
 from pathlib import Path

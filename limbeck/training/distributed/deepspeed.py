@@ -2,8 +2,7 @@
 
 The engine exchanges, clips and steps by itself when it is told the last micro-batch of a step, so
 it has to know beforehand what the sum will be divided by. Its optimizer works on flat parts of all
-parameters, whose states are read and set by DeepSpeed's own functions. Left out: everything that
-does not differ (`stepping.py`, `sharding.py`).
+parameters, whose states are read and set by DeepSpeed's own functions.
 """
 
 import importlib
@@ -28,9 +27,11 @@ def set_up_engine(accelerator: Accelerator, *, clip_norm: float) -> None:
     """Tell DeepSpeed what the loop decides: how to clip, and that it gives single micro-batches."""
     plugin: Any = accelerator.state.deepspeed_plugin
     plugin.deepspeed_config |= {
-        "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1,
-        "train_batch_size": accelerator.num_processes, "gradient_clipping": clip_norm,
-    }  # fmt: skip
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": accelerator.num_processes,
+        "gradient_clipping": clip_norm,
+    }
 
 
 class EngineStepper(Stepper):
@@ -88,9 +89,12 @@ def gather_engine(optimizer: Any, *, parameters: Sequence[Tensor]) -> dict[int, 
 
 @torch.no_grad()
 def spread_engine(
-    optimizer: Any, state: Mapping[int, Mapping[str, Any]], *, parameters: Sequence[Tensor],
+    optimizer: Any,
+    state: Mapping[int, Mapping[str, Any]],
+    *,
+    parameters: Sequence[Tensor],
     accelerator: Accelerator,
-) -> None:  # fmt: skip
+) -> None:
     """Give each process its part of a whole optimizer state."""
     linkage = importlib.import_module("deepspeed.utils")
     divides_weights = hasattr(parameters[0], "ds_id")

@@ -1,8 +1,7 @@
 """The processes that train together: how they meet, how micro-batches are dealt to them.
 
 A launcher (`accelerate launch`) starts them and says how they share the work: each with a whole
-model (DDP), or each with a part of it (DeepSpeed ZeRO, FSDP2). Left out: what one of them does in a
-step (`stepping.py`), and whole states of models in parts (`sharding.py`).
+model (DDP), or each with a part of it (DeepSpeed ZeRO, FSDP2).
 """
 
 import os

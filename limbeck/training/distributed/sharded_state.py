@@ -1,7 +1,7 @@
 """Whole states out of parts, and parts out of whole states: for saving, and for other processes.
 
 A state is always written whole, in the form that one process alone would write, so that any number
-of processes, sharded in any way, goes on from it. Left out: the file (`state.py`).
+of processes, sharded in any way, goes on from it.
 """
 
 import importlib

@@ -33,9 +33,12 @@ def source(path, **changes):
 
 def make(folder, *sources, **changes):
     config = {
-        "stage": "prepare", "pack": "medical", "sources": list(sources),
-        "splits": {"validation_ratio": 0.2, "test_ratio": 0.2}, "tokenizer": {"min_count": 1},
-    } | changes  # fmt: skip
+        "stage": "prepare",
+        "pack": "medical",
+        "sources": list(sources),
+        "splits": {"validation_ratio": 0.2, "test_ratio": 0.2},
+        "tokenizer": {"min_count": 1},
+    } | changes
     work = Work("corpus", folder / "corpus", folder / "state")
     work.folder.mkdir(parents=True)
     counts = prepare.run(prepare.Config.model_validate(config), work=work)
@@ -68,16 +71,22 @@ def test_every_image_is_asked_about_in_its_forms(corpus):
 
 def test_the_corpus_stands_alone(corpus):
     """Every image is a file of its own, named by what it shows, and none is left over."""
-    used = {name for items in (*records(corpus).values(), questions(corpus)) for item in items
-            for name in item.images}  # fmt: skip
+    used = {
+        name
+        for items in (*records(corpus).values(), questions(corpus))
+        for item in items
+        for name in item.images
+    }
     files = {path.relative_to(corpus).as_posix() for path in (corpus / "images").iterdir()}
     assert used == files
     assert len(files) == 52
 
 
 def test_no_image_stands_in_two_splits_or_is_both_learnt_and_asked(corpus):
-    found = {name: {image for item in items for image in item.images}
-             for name, items in records(corpus).items()}  # fmt: skip
+    found = {
+        name: {image for item in items for image in item.images}
+        for name, items in records(corpus).items()
+    }
     found["asked"] = {image for item in questions(corpus) for image in item.images}
     assert all(found.values())
     assert sum(map(len, found.values())) == len(set().union(*found.values()))
@@ -156,8 +165,9 @@ def test_labels_without_a_meaning_are_dropped_and_counted(tmp_path):
     assert len(questions(folder)) == 14
     dropped = list(read_jsonl(folder / "dropped.jsonl"))
     assert {item["place"] for item in dropped} == {
-        "discs.npz:train_labels/4", "discs.npz:val_labels/2",
-    }  # fmt: skip
+        "discs.npz:train_labels/4",
+        "discs.npz:val_labels/2",
+    }
 
 
 def test_findings_and_forms_must_differ(tmp_path):
@@ -197,9 +207,12 @@ def test_images_of_a_table(table, tmp_path):
     made, counts = make(tmp_path, rows)
     assert counts["kept"] == 30
     assert counts["dropped"] == {
-        "image_missing": 1, "image_damaged": 1, "image_unreadable": 1, "image_outside": 1,
+        "image_missing": 1,
+        "image_damaged": 1,
+        "image_unreadable": 1,
+        "image_outside": 1,
         "wrong_type": 1,
-    }  # fmt: skip
+    }
     names = {image for items in records(made).values() for item in items for image in item.images}
     assert len(names) == 30
     assert all((made / name).read_bytes().startswith(b"\x89PNG") for name in names)
@@ -245,15 +258,20 @@ def test_image_tokens_follow_the_user_and_precede_the_question(batches, corpus):
 
 @pytest.mark.parametrize(
     ("image_format", "config", "message"),
-    [(None, {}, "cannot see"), (FORMAT, {"max_tokens": 5}, "raise it"),
-     (FORMAT, {"images": "without"}, "images='without'")],
-)  # fmt: skip
+    [
+        (None, {}, "cannot see"),
+        (FORMAT, {"max_tokens": 5}, "raise it"),
+        (FORMAT, {"images": "without"}, "images='without'"),
+    ],
+)
 def test_what_a_model_cannot_read_is_refused(image_format, config, message, corpus):
     with pytest.raises(DataError, match=message):
         Batches(
-            corpus, tokenizer=load_tokenizer(corpus / "tokenizer"), image_format=image_format,
+            corpus,
+            tokenizer=load_tokenizer(corpus / "tokenizer"),
+            image_format=image_format,
             config=BatchingConfig(**config),
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.skipif(not XRAYS.is_file(), reason="the test bed lies outside the project")

@@ -33,9 +33,10 @@ def test_marks_stand_where_they_say():
 def test_a_disease_counts_more_than_a_symptom_and_a_tie_counts_nothing():
     specialties = {"高血压": ("cardiology",), "头痛": ("neurology",), "皮疹": ("dermatology",)}
     disease, pain, rash = (
-        Entity("高血压", "disease", 0, "question"), Entity("头痛", "symptom", 3, "question"),
+        Entity("高血压", "disease", 0, "question"),
+        Entity("头痛", "symptom", 3, "question"),
         Entity("皮疹", "symptom", 5, "question"),
-    )  # fmt: skip
+    )
     assert guess_specialty([disease, pain], specialties) == "cardiology"
     assert guess_specialty([pain, rash], specialties) == ""
     assert guess_specialty([], specialties) == ""

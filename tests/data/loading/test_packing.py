@@ -38,22 +38,41 @@ from tests.support.artifacts import make_artifact
 
 PACKED = BatchingConfig(batch_records=3, accumulation_steps=2, packing="full", select="all")
 SHAPE = {
-    "vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
 EXPERTS = {"moe_intermediate_size": 8, "num_experts": 4, "num_experts_per_tok": 2}
 MODELS = [
-    Qwen2Config(**SHAPE), Qwen3Config(**SHAPE), LlamaConfig(**SHAPE),
-    MistralConfig(**SHAPE | {"sliding_window": 4}), Qwen3MoeConfig(**SHAPE, **EXPERTS),
+    Qwen2Config(**SHAPE),
+    Qwen3Config(**SHAPE),
+    LlamaConfig(**SHAPE),
+    MistralConfig(**SHAPE | {"sliding_window": 4}),
+    Qwen3MoeConfig(**SHAPE, **EXPERTS),
     Qwen2MoeConfig(**SHAPE, **EXPERTS, shared_expert_intermediate_size=8),
-    MixtralConfig(**SHAPE, num_local_experts=4), OlmoeConfig(**SHAPE, **EXPERTS),
+    MixtralConfig(**SHAPE, num_local_experts=4),
+    OlmoeConfig(**SHAPE, **EXPERTS),
     DeepseekV3Config(
-        **SHAPE | {"num_key_value_heads": 2, "head_dim": 4}, first_k_dense_replace=1,
-        moe_intermediate_size=8, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1,
-        n_shared_experts=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
+        **SHAPE | {"num_key_value_heads": 2, "head_dim": 4},
+        first_k_dense_replace=1,
+        moe_intermediate_size=8,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        n_shared_experts=1,
+        kv_lora_rank=8,
+        q_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
         v_head_dim=8,
     ),
-]  # fmt: skip
+]
 
 
 def unpack(batches, batch):
@@ -106,16 +125,23 @@ def test_soft_targets_teach_the_same_live_and_from_signals(
         "corpus": (make_artifact(corpus, "corpus"),),
     }
     config = record.Config.model_validate(
-        {"stage": "record", "teacher": "teacher", "corpus": "corpus", "layers": (2,),
-         "batching": PACKED.model_dump()}
-    )  # fmt: skip
+        {
+            "stage": "record",
+            "teacher": "teacher",
+            "corpus": "corpus",
+            "layers": (2,),
+            "batching": PACKED.model_dump(),
+        }
+    )
     record.run(config, work=Work("signals", tmp_path / "signals", tmp_path / "state", inputs))
     matching = {"student_layer": 2, "teacher_layer": 2, "weight": 1.0}
     soft = SoftTarget.model_validate({"kind": "soft_target", "matching": [matching]})
     stored = open_teacher(
-        [make_artifact(tmp_path / "signals", "signals")], corpus=inputs["corpus"][0],
-        batching=PACKED, needs=Needs(2.0, (2,)),
-    )  # fmt: skip
+        [make_artifact(tmp_path / "signals", "signals")],
+        corpus=inputs["corpus"][0],
+        batching=PACKED,
+        needs=Needs(2.0, (2,)),
+    )
     assert stored is not None
     for teacher in (LiveTeacher(moe, layers=(2,), vocab=len(tokenizer)), stored):
         objective = soft.build(model=dense, teacher=teacher)
@@ -215,9 +241,15 @@ def test_packed_images_are_refused(corpus, tokenizer, tmp_path):
 def test_an_objective_that_compares_whole_answers_is_refused():
     with pytest.raises(ValidationError, match="'dpo' reads one record a row"):
         train.Config.model_validate(
-            {"stage": "train", "corpus": "corpus", "model": "start", "objective": {"kind": "dpo"},
-             "batching": {"packing": "full", "select": "preferences"}, "training": {"steps": 1}}
-        )  # fmt: skip
+            {
+                "stage": "train",
+                "corpus": "corpus",
+                "model": "start",
+                "objective": {"kind": "dpo"},
+                "batching": {"packing": "full", "select": "preferences"},
+                "training": {"steps": 1},
+            }
+        )
 
 
 def test_a_student_is_distilled_from_packed_rows(corpus, tokenizer, moe, dense_config, tmp_path):
@@ -231,11 +263,16 @@ def test_a_student_is_distilled_from_packed_rows(corpus, tokenizer, moe, dense_c
     losses = {}
     for name, packing in (("plain", "none"), ("packed", "full")):
         config = distill.Config.model_validate(
-            {"stage": "distill", "student": dense_config.model_dump(), "teacher": "teacher",
-             "corpus": "corpus", "objective": {"kind": "soft_target"},
-             "batching": {"batch_records": 4, "accumulation_steps": 2, "packing": packing},
-             "training": {"steps": 3, "lr": 0.001}}
-        )  # fmt: skip
+            {
+                "stage": "distill",
+                "student": dense_config.model_dump(),
+                "teacher": "teacher",
+                "corpus": "corpus",
+                "objective": {"kind": "soft_target"},
+                "batching": {"batch_records": 4, "accumulation_steps": 2, "packing": packing},
+                "training": {"steps": 3, "lr": 0.001},
+            }
+        )
         work = Work(name, tmp_path / name, tmp_path / f"{name}-state", inputs)
         losses[name] = distill.run(config, work=work)["loss"]
     assert losses["packed"] == pytest.approx(losses["plain"], rel=1e-4)

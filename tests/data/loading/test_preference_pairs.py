@@ -81,8 +81,10 @@ def test_worse_answers_are_plausible_and_wrong(pack, sides):
 
 
 def test_a_column_holds_the_rejected_answer(pack, tmp_path):
-    rows = [{"question": "头晕怎么办？", "answer": "请先量血压。", "rejected": "没事。"},
-            {"question": "发热怎么办？", "answer": "请先量体温。"}]  # fmt: skip
+    rows = [
+        {"question": "头晕怎么办？", "answer": "请先量血压。", "rejected": "没事。"},
+        {"question": "发热怎么办？", "answer": "请先量体温。"},
+    ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     read = Jsonl(path=tmp_path / "rows.jsonl").read(pack=pack, seed=0)
     assert [item.rejected for item in read if isinstance(item, Record)] == ["没事。", ""]
@@ -91,10 +93,16 @@ def test_a_column_holds_the_rejected_answer(pack, tmp_path):
 def write_corpus(folder, tokenizer, *, rejected):
     (folder / "records").mkdir(parents=True)
     records = [
-        Record(str(n), "高血压看什么科？", "心血管内科" + "、头晕" * n, str(n), "test",
-               rejected="皮肤科" if rejected and n % 2 else "")
+        Record(
+            str(n),
+            "高血压看什么科？",
+            "心血管内科" + "、头晕" * n,
+            str(n),
+            "test",
+            rejected="皮肤科" if rejected and n % 2 else "",
+        )
         for n in range(6)
-    ]  # fmt: skip
+    ]
     write_jsonl(folder / "records" / "train.jsonl", records)
     return folder
 

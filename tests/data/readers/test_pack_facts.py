@@ -56,9 +56,10 @@ def test_wrong_options_are_of_the_same_specialty_where_there_are_enough(pack, qu
         for relation in pack.description.relations:
             homes.setdefault("、".join(pack.items(disease, relation)), set()).add(specialty)
     asked = [
-        question for question in questions
+        question
+        for question in questions
         if question.task == "choice" and "|specialty|" not in question.group
-    ]  # fmt: skip
+    ]
     near = sum(
         all(question.specialty in homes[option] for option in question.options)
         for question in asked

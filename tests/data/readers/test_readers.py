@@ -54,16 +54,28 @@ def test_jsonl_recognises_shapes(pack, tmp_path):
     path = write_lines(
         tmp_path / "a.jsonl",
         PLAIN,
-        {"instruction": "胃痛", "input": "三天了", "output": "少吃辣",
-         "history": [["你好", "您好"]]},
-        {"conversations": [
-            {"from": "system", "value": "你是医生"}, {"from": "human", "value": "咳嗽"},
-            {"from": "gpt", "value": "几天了"}, {"from": "human", "value": "两天"},
-            {"from": "gpt", "value": "多喝水"},
-        ]},
-        {"messages": [{"role": "user", "content": "发热"},
-                      {"role": "assistant", "content": "量体温"}]},
-    )  # fmt: skip
+        {
+            "instruction": "胃痛",
+            "input": "三天了",
+            "output": "少吃辣",
+            "history": [["你好", "您好"]],
+        },
+        {
+            "conversations": [
+                {"from": "system", "value": "你是医生"},
+                {"from": "human", "value": "咳嗽"},
+                {"from": "gpt", "value": "几天了"},
+                {"from": "human", "value": "两天"},
+                {"from": "gpt", "value": "多喝水"},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "发热"},
+                {"role": "assistant", "content": "量体温"},
+            ]
+        },
+    )
     records, drops, notes, _ = read("jsonl", pack, path=path)
     assert not drops and notes["encoding"] == {"a.jsonl": "utf-8"}
     assert [(r.question, r.answer) for r in records if r.place == "a.jsonl:1"] == [
@@ -79,20 +91,30 @@ def test_jsonl_recognises_shapes(pack, tmp_path):
 
 def test_broken_lines_are_counted_with_their_place(pack, tmp_path):
     path = write_lines(
-        tmp_path / "a.jsonl", PLAIN, '{"question": "半', "[1, 2]", "", {"question": "只有问题"},
-        PLAIN | {"confidence": "很高"}, PLAIN | {"answer": ["不是文本"]},
+        tmp_path / "a.jsonl",
+        PLAIN,
+        '{"question": "半',
+        "[1, 2]",
+        "",
+        {"question": "只有问题"},
+        PLAIN | {"confidence": "很高"},
+        PLAIN | {"answer": ["不是文本"]},
         {"conversations": "不是列表"},
         {"conversations": [{"from": "human", "value": "没有回答"}]},
-        {"instruction": "问", "output": "答", "history": 3}, PLAIN | {"confidence": 96},
-    )  # fmt: skip
+        {"instruction": "问", "output": "答", "history": 3},
+        PLAIN | {"confidence": 96},
+    )
     records, drops, _, _ = read("jsonl", pack, path=path)
     assert {(drop.place, drop.reason) for drop in drops} == {
-        ("a.jsonl:2", "broken_json"), ("a.jsonl:3", "not_an_object"),
+        ("a.jsonl:2", "broken_json"),
+        ("a.jsonl:3", "not_an_object"),
         ("a.jsonl:5", "missing_field"),
-        ("a.jsonl:6", "bad_confidence"), ("a.jsonl:7", "wrong_type"),
-        ("a.jsonl:8", "broken_conversation"), ("a.jsonl:9", "broken_conversation"),
+        ("a.jsonl:6", "bad_confidence"),
+        ("a.jsonl:7", "wrong_type"),
+        ("a.jsonl:8", "broken_conversation"),
+        ("a.jsonl:9", "broken_conversation"),
         ("a.jsonl:10", "broken_conversation"),
-    }  # fmt: skip
+    }
     assert sorted(record.confidence for record in records) == [0.95, 0.96]
 
 
@@ -232,10 +254,13 @@ def test_triples(pack, tmp_path):
         "triples", pack, path=folder, facts={"forms_per_fact": 3, "statements_per_fact": 0}
     )
     assert [(drop.place, drop.reason) for drop in drops] == [
-        ("症状.txt:3", "duplicate_triple"), ("症状.txt:4", "tail_is_head"),
+        ("症状.txt:3", "duplicate_triple"),
+        ("症状.txt:4", "tail_is_head"),
         ("症状.txt:5", "cut_text"),
-        ("症状.txt:6", "broken_line"), ("症状.txt:7", "heading"), ("症状.txt:9", "sentence"),
-    ]  # fmt: skip
+        ("症状.txt:6", "broken_line"),
+        ("症状.txt:7", "heading"),
+        ("症状.txt:9", "sentence"),
+    ]
     answers = {(r.group.split("|")[1], r.answer) for r in records}
     assert ("symptoms", "头晕、头痛、CD4 +T淋巴细胞减少") in answers
     assert ("specialty", "心内科") in answers and len(answers) == 2

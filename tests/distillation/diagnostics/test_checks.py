@@ -71,9 +71,13 @@ def test_vocabulary(rows, teacher, word):
 
 @pytest.mark.parametrize(
     ("answers", "labels", "speaks"),
-    [("a" * 30, "abc" * 10, True), ("abc" * 10, "abc" * 10, False), ("a" * 30, "a" * 30, False),
-     ("a" * 5, "abcde", False)],
-)  # fmt: skip
+    [
+        ("a" * 30, "abc" * 10, True),
+        ("abc" * 10, "abc" * 10, False),
+        ("a" * 30, "a" * 30, False),
+        ("a" * 5, "abcde", False),
+    ],
+)
 def test_majority(answers, labels, speaks):
     assert (checks.judge_majority(answers, labels=labels) is not None) == speaks
 

@@ -26,8 +26,10 @@ SOURCES = (
     "refusals: 1, refusal_questions: 2, triage_sets_held_out: 0, facts: {forms_per_fact: 1, "
     "statements_per_fact: 0, recall_questions: 4, choice_questions: 4}}]"
 )
-FEW = ("batching={batch_records: 4, accumulation_steps: 1, max_tokens: 128}",
-       "training={steps: 2, lr: 0.01, warmup_steps: 1}")  # fmt: skip
+FEW = (
+    "batching={batch_records: 4, accumulation_steps: 1, max_tokens: 128}",
+    "training={steps: 2, lr: 0.01, warmup_steps: 1}",
+)
 TOP = 20
 NUM_TOKENS = 6
 
@@ -48,8 +50,11 @@ def server(checkpoint):
 def made(checkpoint, server, tmp_path_factory):
     """The recipe's artifacts, and one more entry's, whose answers have log-probabilities."""
     paths = [f"{name}={checkpoint}" for name in ("corpus.tokenizer", "student.model")]
-    ends = [f"{name}.endpoint={{url: '{server.url}', model: teacher-large, most_cost: 9.0, "
-            "input_price: 1.0, output_price: 1.0}" for name in ("answers", "pairs")]  # fmt: skip
+    ends = [
+        f"{name}.endpoint={{url: '{server.url}', model: teacher-large, most_cost: 9.0, "
+        "input_price: 1.0, output_price: 1.0}"
+        for name in ("answers", "pairs")
+    ]
     steps = [f"{name}.{item}" for name in ("student", "preferring") for item in FEW]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tiny_recipe.ROOT)
@@ -62,11 +67,14 @@ def made(checkpoint, server, tmp_path_factory):
             "write": {"kind": "logprobs", "top": TOP}
         }
         recipe.entries["taught"] = {
-            "stage": "distill", "student": str(checkpoint), "teacher": "told", "corpus": "told",
+            "stage": "distill",
+            "student": str(checkpoint),
+            "teacher": "told",
+            "corpus": "told",
             "objective": {"kind": "soft_target", "temperature": 1.0, "weight": 1.0},
             "batching": {"batch_records": 4, "accumulation_steps": 1, "max_tokens": 128},
             "training": {"steps": 2, "lr": 0.01, "warmup_steps": 1},
-        }  # fmt: skip
+        }
         yield pipeline.run(recipe, runs=tmp_path_factory.mktemp("runs"))
 
 

@@ -102,8 +102,10 @@ def test_named_maps_become_pairs_and_share_the_weight(moe, dense):
     items = [Matching(layers=name, weight=3.0) for name in ("last", "uniform")]
     found = settle(items, model=dense, teacher=teacher)
     assert [(item.student_layer, item.teacher_layer, item.weight) for item in found] == [
-        (2, 2, 3.0), (1, 1, 1.5), (2, 2, 1.5)
-    ]  # fmt: skip
+        (2, 2, 3.0),
+        (1, 1, 1.5),
+        (2, 2, 1.5),
+    ]
     itself = LiveTeacher(dense, layers=(), vocab=40)
     (first, last) = settle(
         [Matching(layers="searched")], model=dense, teacher=itself, shown=[make_batch()]
@@ -116,12 +118,13 @@ def test_named_maps_become_pairs_and_share_the_weight(moe, dense):
 @pytest.mark.parametrize(
     "item",
     [
-        {"what": "attention", "measure": "kl"}, {"what": "attention", "measure": "mse"},
+        {"what": "attention", "measure": "kl"},
+        {"what": "attention", "measure": "mse"},
         {"what": "values", "measure": "kl", "relation_heads": 4},
         {"measure": "cka"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_model_is_like_itself_and_another_is_drawn_to_it(item, dense, dense_config, tokenizer):
     matching = (Matching(layers="uniform", **item),)
     config = SoftTarget(kind="soft_target", matching=matching)
@@ -163,9 +166,10 @@ def test_padding_changes_nothing(dense, moe):
     batch = make_batch()
     wide = Batch(
         torch.nn.functional.pad(batch.input_ids, (0, 4)),
-        torch.nn.functional.pad(batch.labels, (0, 4), value=IGNORED), batch.rows,
+        torch.nn.functional.pad(batch.labels, (0, 4), value=IGNORED),
+        batch.rows,
         torch.nn.functional.pad(batch.tokens, (0, 4)),
-    )  # fmt: skip
+    )
     assert int(find_keep(wide.labels).sum()) == int(find_keep(batch.labels).sum())
     found = [objective(KeptForward(dense), item).parts["matching"] for item in (batch, wide)]
     assert found[0] == pytest.approx(found[1], rel=1e-5)

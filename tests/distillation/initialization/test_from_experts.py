@@ -15,8 +15,9 @@ from limbeck.models.batch import pad_rows
 
 def batches():
     rows = [[5, 6, 7, 8, 9], [10, 11, 12]]
-    return [pad_rows([torch.tensor(row).numpy() for row in rows], starts=[1, 1], pad=0,
-                     places=[0, 1])]  # fmt: skip
+    return [
+        pad_rows([torch.tensor(row).numpy() for row in rows], starts=[1, 1], pad=0, places=[0, 1])
+    ]
 
 
 def expert_output(experts, index, x):
@@ -29,8 +30,12 @@ def test_use_is_the_mean_gate_weight_and_padding_is_not_counted(moe):
     assert len(uses) == 2
     for use in uses:
         assert use is not None and use.sum().item() == pytest.approx(1.0, abs=1e-5)
-    alone = [measure_use(moe, batches=[pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0,
-             places=[0])])[0] for row in ([5, 6, 7, 8, 9], [10, 11, 12])]  # fmt: skip
+    alone = [
+        measure_use(
+            moe, batches=[pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0, places=[0])]
+        )[0]
+        for row in ([5, 6, 7, 8, 9], [10, 11, 12])
+    ]
     torch.testing.assert_close(uses[0], (alone[0] * 5 + alone[1] * 3) / 8)
 
 

@@ -36,8 +36,10 @@ def test_layers_are_spread_over_the_teachers_depth(num_layers, taken, dense_conf
     student = dense_config.replace(num_layers=num_layers).build(tokenizer=tokenizer, seed=2)
     inherit(student, teacher=teacher)
     for own, source in enumerate(taken):
-        weights = [model.model.layers[index].self_attn.q_proj.weight
-                   for model, index in ((student, own), (teacher, source))]  # fmt: skip
+        weights = [
+            model.model.layers[index].self_attn.q_proj.weight
+            for model, index in ((student, own), (teacher, source))
+        ]
         assert torch.equal(*weights)
 
 

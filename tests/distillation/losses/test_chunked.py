@@ -57,9 +57,7 @@ def plain(leaves, labels, said, mix):
     states, head, bias = leaves
     carried = labels != IGNORED
     logits = (states @ head.T + bias)[carried][:, : mix.vocab]
-    rows = [
-        part[carried] if len(part) == len(carried) else part for part in said
-    ]  # fmt: skip
+    rows = [part[carried] if len(part) == len(carried) else part for part in said]
     kl = mix.divergence.total(logits, type(said)(*rows), temperature=mix.temperature)
     ce = torch.nn.functional.cross_entropy(logits, labels[carried], reduction="sum")
     return mix.weight * kl + (1 - mix.weight) * ce
@@ -81,9 +79,14 @@ def test_value_and_gradients_are_the_plain_ones(kind, form, monkeypatch):
         ours, labels = inputs()
         theirs, _ = inputs()
         found = chunked_loss(
-            states=ours[0], head=ours[1], bias=ours[2], labels=labels, said=said, mix=mix,
+            states=ours[0],
+            head=ours[1],
+            bias=ours[2],
+            labels=labels,
+            said=said,
+            mix=mix,
             chunk_tokens=4,
-        )  # fmt: skip
+        )
         wanted = plain(theirs, labels, said, mix)
         (found.sum * 0.25).backward()
         (wanted * 0.25).backward()
@@ -102,9 +105,11 @@ def test_gradients_equal_a_float64_reference():
     logits = (theirs[0] @ theirs[1].T)[carried][:, :VOCAB]
     teacher = (said.states.double() @ said.head.double().T)[carried][:, :VOCAB]
     kl = torch.nn.functional.kl_div(
-        (logits / 2).log_softmax(dim=-1), (teacher / 2).log_softmax(dim=-1), log_target=True,
+        (logits / 2).log_softmax(dim=-1),
+        (teacher / 2).log_softmax(dim=-1),
+        log_target=True,
         reduction="sum",
-    )  # fmt: skip
+    )
     ce = torch.nn.functional.cross_entropy(logits, labels[carried], reduction="sum")
     (0.5 * 4 * kl + 0.5 * ce).backward()
     for one, other in zip(ours, theirs, strict=False):
@@ -117,9 +122,13 @@ def test_how_tokens_are_cut_changes_nothing_and_padding_rows_learn_nothing():
     for chunk in (1, 3, 100):
         leaves, labels = inputs()
         loss = chunked_loss(
-            states=leaves[0], head=leaves[1], labels=labels, said=targets("projected", 1.5),
-            mix=mix, chunk_tokens=chunk,
-        )  # fmt: skip
+            states=leaves[0],
+            head=leaves[1],
+            labels=labels,
+            said=targets("projected", 1.5),
+            mix=mix,
+            chunk_tokens=chunk,
+        )
         loss.sum.backward()
         assert (leaves[1].grad[VOCAB:] == 0).all()
         assert (leaves[0].grad[labels == IGNORED] == 0).all()
@@ -146,9 +155,12 @@ def test_no_token_with_a_label_is_a_sum_of_zero():
     mix = Mix(make("forward_kl"), temperature=2.0, weight=0.7, vocab=VOCAB)
     (states, head, _), labels = inputs()
     loss = chunked_loss(
-        states=states, head=head, labels=torch.full_like(labels, IGNORED),
-        said=targets("projected", 2.0), mix=mix,
-    )  # fmt: skip
+        states=states,
+        head=head,
+        labels=torch.full_like(labels, IGNORED),
+        said=targets("projected", 2.0),
+        mix=mix,
+    )
     loss.sum.backward()
     assert (loss.sum.item(), loss.count) == (0.0, 0)
     assert head.grad.abs().max() == 0
@@ -186,9 +198,12 @@ def test_low_precision_states_stay_low_and_come_close():
     found.sum.backward()
     assert low[1].grad.dtype == torch.bfloat16
     assert found.sum.item() == pytest.approx(exact.sum.item(), rel=0.02)
-    assert torch.nn.functional.cosine_similarity(
-        low[1].grad.float().flatten(), head.grad.flatten(), dim=0
-    ) > 0.99  # fmt: skip
+    assert (
+        torch.nn.functional.cosine_similarity(
+            low[1].grad.float().flatten(), head.grad.flatten(), dim=0
+        )
+        > 0.99
+    )
 
 
 @pytest.mark.parametrize("form", ["whole", "sampled"])

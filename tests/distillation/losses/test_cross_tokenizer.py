@@ -81,9 +81,12 @@ def test_spans_equal_a_plain_sum(temperature):
             y = math.prod(q[at][int(labels[at])] for at in ours_at)
             total += x * math.log(x / y) + (1 - x) * math.log((1 - x) / (1 - y))
     found = cross_distance(
-        student_logits=ours, labels=labels, teacher_logits=theirs, aligned=ties,
+        student_logits=ours,
+        labels=labels,
+        teacher_logits=theirs,
+        aligned=ties,
         config=config(temperature=temperature),
-    )  # fmt: skip
+    )
     assert found.item() == pytest.approx(total * temperature**2, rel=1e-5)
 
 
@@ -91,14 +94,21 @@ def test_spans_equal_a_plain_sum(temperature):
 def test_a_student_that_is_its_teacher_has_no_distance(method):
     same = torch.arange(4)
     ties = aligned(
-        student_spans=same, teacher_spans=same, teacher_tokens=torch.tensor([1, 2, 0, 6]),
-        student_outcomes=torch.arange(VOCAB), teacher_outcomes=torch.arange(VOCAB), num_outcomes=8,
-    )  # fmt: skip
+        student_spans=same,
+        teacher_spans=same,
+        teacher_tokens=torch.tensor([1, 2, 0, 6]),
+        student_outcomes=torch.arange(VOCAB),
+        teacher_outcomes=torch.arange(VOCAB),
+        num_outcomes=8,
+    )
     ours = logits(4, VOCAB).requires_grad_()
     found = cross_distance(
-        student_logits=ours, labels=ties.teacher_tokens, teacher_logits=ours.detach(),
-        aligned=ties, config=config(method=method),
-    )  # fmt: skip
+        student_logits=ours,
+        labels=ties.teacher_tokens,
+        teacher_logits=ours.detach(),
+        aligned=ties,
+        config=config(method=method),
+    )
     assert abs(found.item()) < 1e-6
     (gradient,) = torch.autograd.grad(found, ours)
     assert gradient.abs().max() < 1e-6 or method == "uld"
@@ -121,9 +131,12 @@ def test_steps_down_the_gradient_lessen_the_distance(method):
     optimizer, seen = torch.optim.SGD([ours], lr=0.05), []
     for _ in range(60):
         found = cross_distance(
-            student_logits=ours, labels=labels, teacher_logits=theirs, aligned=aligned(),
+            student_logits=ours,
+            labels=labels,
+            teacher_logits=theirs,
+            aligned=aligned(),
             config=config(method=method),
-        )  # fmt: skip
+        )
         seen.append(found.item())
         optimizer.zero_grad()
         found.backward()

@@ -58,9 +58,7 @@ def plain(kind, p, q):
 def test_each_equals_a_float64_reference(kind, temperature):
     student, teacher = draw(5, 40, seed=0), draw(5, 40, seed=1)
     found = make(kind).total(student, Whole(teacher), temperature=temperature)
-    p, q = (
-        (side.double() / temperature).softmax(dim=-1).numpy() for side in (teacher, student)
-    )  # fmt: skip
+    p, q = ((side.double() / temperature).softmax(dim=-1).numpy() for side in (teacher, student))
     power = 1 if kind == "total_variation" else 2
     wanted = sum(plain(kind, *pair) for pair in zip(p, q, strict=True)) * temperature**power
     assert found.item() == pytest.approx(wanted, rel=2e-5)
@@ -117,9 +115,10 @@ def test_drawn_tokens_estimate_the_whole_without_bias(kind):
     # One more place that holds nothing must not count, whatever stands there.
     empty = torch.zeros(num_rounds, 1)
     said = Sampled(
-        torch.cat([ids, empty.long()], dim=1), torch.cat([weights, empty], dim=1),
+        torch.cat([ids, empty.long()], dim=1),
+        torch.cat([weights, empty], dim=1),
         torch.cat([logs[0, ids], empty - torch.inf], dim=1),
-    )  # fmt: skip
+    )
     divergence = make(kind)
     rounds = [
         divergence.total(

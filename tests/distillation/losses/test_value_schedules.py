@@ -30,9 +30,12 @@ def test_a_number_stays():
 
 def test_a_recipe_reads_schedules_and_a_copy_keeps_them():
     config = SoftTarget.model_validate(
-        {"kind": "soft_target", "temperature": {"from": 4, "to": 1},
-         "weight": {"from": 0.9, "to": 0.5, "shape": "cosine", "over": 0.8}}
-    )  # fmt: skip
+        {
+            "kind": "soft_target",
+            "temperature": {"from": 4, "to": 1},
+            "weight": {"from": 0.9, "to": 0.5, "shape": "cosine", "over": 0.8},
+        }
+    )
     assert config.temperature == Schedule.model_validate({"from": 4.0, "to": 1.0})
     assert (config.needs().temperature, config.needs().highest) == (1.0, 4.0)
     assert config.replace(weight=1.0).temperature == config.temperature

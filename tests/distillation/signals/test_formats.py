@@ -175,8 +175,13 @@ def make(root, corpus, model, tokenizer, **settings):
         "teacher": (as_artifact(root / "teacher", "checkpoint"),),
         "corpus": (as_artifact(corpus, "corpus"),),
     }
-    given = {"stage": "record", "teacher": "teacher", "corpus": "corpus", "shard_records": 3,
-             "batching": BATCHING.model_dump()}  # fmt: skip
+    given = {
+        "stage": "record",
+        "teacher": "teacher",
+        "corpus": "corpus",
+        "shard_records": 3,
+        "batching": BATCHING.model_dump(),
+    }
     config = record.Config.model_validate(given | settings)
     folder = root / "signals"
     folder.mkdir(exist_ok=True)
@@ -192,8 +197,15 @@ def model(moe_config, tokenizer):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory, corpus, model, tokenizer):
     root = tmp_path_factory.mktemp("drawn")
-    return make(root, corpus, model, tokenizer, layers=[2], hidden_precision="int8",
-                targets={"kind": "sampled", "count": 20})  # fmt: skip
+    return make(
+        root,
+        corpus,
+        model,
+        tokenizer,
+        layers=[2],
+        hidden_precision="int8",
+        targets={"kind": "sampled", "count": 20},
+    )
 
 
 def reopened(folder, root, corpus, *, needs=None, batching=BATCHING):
@@ -201,9 +213,11 @@ def reopened(folder, root, corpus, *, needs=None, batching=BATCHING):
     copy = root / "copy"
     shutil.copytree(folder, copy)
     return copy, lambda: open_teacher(
-        [as_artifact(copy, "signals")], corpus=corpus, batching=batching,
+        [as_artifact(copy, "signals")],
+        corpus=corpus,
+        batching=batching,
         needs=needs or Needs(1.0, (2,)),
-    )  # fmt: skip
+    )
 
 
 def test_drawn_tokens_and_small_hidden_states_line_up(drawn, corpus, model, tokenizer, tmp_path):
@@ -288,8 +302,9 @@ def test_a_changed_source_is_refused_by_its_name(drawn, corpus, tmp_path, what):
     artifact = as_artifact(other, "corpus")
     if what == "corpus":
         text = (other / "manifest.json").read_text()
-        (other / "manifest.json").write_text(text.replace('"content_hash": "1"',
-                                                          '"content_hash": "2"'))  # fmt: skip
+        (other / "manifest.json").write_text(
+            text.replace('"content_hash": "1"', '"content_hash": "2"')
+        )
         artifact = type(artifact)(other, artifact.manifest.replace(content_hash="2"))
     _, opening = reopened(drawn[0], tmp_path, artifact)
     with pytest.raises(ArtifactError, match=f"recorded with {what} .*record them again"):

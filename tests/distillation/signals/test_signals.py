@@ -23,11 +23,22 @@ BATCHING = BatchingConfig(batch_records=3, accumulation_steps=1)
 def as_artifact(folder, kind) -> Artifact:
     (folder / "manifest.json").write_text(
         json.dumps(
-            {"name": folder.name, "kind": kind, "stage": "", "key": "", "content_hash": "1",
-             "parents": {}, "sources": {}, "recipe": {}, "versions": {}, "files": {},
-             "metrics": {}, "seconds": 0}
+            {
+                "name": folder.name,
+                "kind": kind,
+                "stage": "",
+                "key": "",
+                "content_hash": "1",
+                "parents": {},
+                "sources": {},
+                "recipe": {},
+                "versions": {},
+                "files": {},
+                "metrics": {},
+                "seconds": 0,
+            }
         )
-    )  # fmt: skip
+    )
     return read_artifact(folder)
 
 
@@ -42,9 +53,15 @@ def made(tmp_path_factory, corpus, moe_config, tokenizer):
         "corpus": (as_artifact(corpus, "corpus"),),
     }
     config = record.Config(
-        stage="record", teacher="teacher", corpus="corpus", top=12, temperatures=(1.0, 2.0),
-        layers=(1, 2), batching=BATCHING, shard_records=3,
-    )  # fmt: skip
+        stage="record",
+        teacher="teacher",
+        corpus="corpus",
+        top=12,
+        temperatures=(1.0, 2.0),
+        layers=(1, 2),
+        batching=BATCHING,
+        shard_records=3,
+    )
     (root / "signals").mkdir()
     metrics = record.run(config, work=Work("signals", root / "signals", root / "state", inputs))
     return teacher, inputs, as_artifact(root / "signals", "signals"), metrics
@@ -89,9 +106,12 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
     assert isinstance(said, Top) and isinstance(live.said, Whole)
     logits = live.said.logits
     same = forward_kl_with_tail(
-        student_logits=logits, top_logits=said.logits, top_ids=said.ids, tail=said.tail,
+        student_logits=logits,
+        top_logits=said.logits,
+        top_ids=said.ids,
+        tail=said.tail,
         temperature=2.0,
-    )  # fmt: skip
+    )
     other = forward_kl(
         student_logits=torch.zeros_like(logits), teacher_logits=logits, temperature=2.0
     )

@@ -31,9 +31,12 @@ def open_both(corpus, tokenizer, other, moe_config, records, **changes):
     batching = BatchingConfig.model_validate({"select": "all", **changes})
     batches = Batches(corpus, tokenizer=tokenizer, config=batching)
     teacher = ForeignTeacher(
-        moe_config.build(tokenizer=other, seed=0), tokenizer=other, student_tokenizer=tokenizer,
-        records=records, batching=batching,
-    )  # fmt: skip
+        moe_config.build(tokenizer=other, seed=0),
+        tokenizer=other,
+        student_tokenizer=tokenizer,
+        records=records,
+        batching=batching,
+    )
     return batches, teacher
 
 
@@ -59,8 +62,9 @@ def test_both_sides_write_the_same_text_in_every_span(
         assert spans[starts].tolist() == list(range(len(starts)))
         pieces.append([side.decode(tokens[spans == span]) for span in range(len(starts))])
     ends = (tokenizer.eos_token, other.eos_token)
-    plain = [[piece.replace(end, "") for piece in found]
-             for end, found in zip(ends, pieces, strict=True)]  # fmt: skip
+    plain = [
+        [piece.replace(end, "") for piece in found] for end, found in zip(ends, pieces, strict=True)
+    ]
     assert plain[0] == plain[1]
     assert sum(map(len, plain[0])) > 10
     if max_tokens == 512:

@@ -56,9 +56,10 @@ def test_the_mean_of_softened_probabilities():
     temperature, weights = 2.0, (3.0, 1.0)
     first, second = logits(0), logits(1)
     teacher = MixedTeacher(
-        [Said(Whole(first)), Said(Whole(second))], config=Teachers(weights=weights),
+        [Said(Whole(first)), Said(Whole(second))],
+        config=Teachers(weights=weights),
         temperature=temperature,
-    )  # fmt: skip
+    )
     mixed = (teacher(batch_of()).said.logits.double() / temperature).softmax(-1)
     p, q = ((side.double() / temperature).softmax(-1) for side in (first, second))
     torch.testing.assert_close(mixed, 0.75 * p + 0.25 * q, rtol=1e-5, atol=1e-6)
@@ -72,9 +73,7 @@ def test_to_learn_from_the_mix_is_to_learn_from_all():
     )
 
     def gradient(teacher_logits):
-        total = forward_kl(
-            student_logits=student, teacher_logits=teacher_logits, temperature=3.0
-        )  # fmt: skip
+        total = forward_kl(student_logits=student, teacher_logits=teacher_logits, temperature=3.0)
         return torch.autograd.grad(total, student)[0]
 
     each = sum(gradient(side) for side in sides) / 2
@@ -95,9 +94,10 @@ def test_the_surer_teacher_counts_more(by):
     sure, unsure = torch.zeros(1, VOCAB), torch.zeros(1, VOCAB)
     sure[0, 4] = 20.0
     teacher = MixedTeacher(
-        [Said(Whole(unsure)), Said(Whole(sure))], temperature=1.0,
+        [Said(Whole(unsure)), Said(Whole(sure))],
+        temperature=1.0,
         config=Teachers(mix="confidence", confidence=by),
-    )  # fmt: skip
+    )
     share = teacher(batch_of()).said.logits.softmax(-1)[0, 4].item()
     assert share > (0.99 if by == "entropy" else 0.89)
     twice = torch.stack([logs[0], logs[0]])
@@ -157,9 +157,12 @@ def test_rows_keep_their_images():
     batch = batch_of()
     pixels = torch.arange(3.0).reshape(3, 1, 1, 1)
     seen = Batch(
-        batch.input_ids, batch.labels, batch.rows, batch.tokens,
+        batch.input_ids,
+        batch.labels,
+        batch.rows,
+        batch.tokens,
         Images(pixels, torch.tensor([0, 2, 2])),
-    )  # fmt: skip
+    )
     part = take_rows(seen, torch.tensor([1, 2]))
     assert part.images is not None
     assert part.images.pixels.flatten().tolist() == [1.0, 2.0]
@@ -186,9 +189,12 @@ def test_settings_that_do_not_fit_are_refused(settings, names, needs, message):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"mix": "specialty"}, {"otherwise": "a"},
-     {"mix": "specialty", "otherwise": "a", "weights": (1, 2)}],
-)  # fmt: skip
+    [
+        {"mix": "specialty"},
+        {"otherwise": "a"},
+        {"mix": "specialty", "otherwise": "a", "weights": (1, 2)},
+    ],
+)
 def test_settings_that_contradict_each_other_are_refused(settings):
     with pytest.raises(ValueError, match="specialty"):
         Teachers(**settings)
@@ -205,9 +211,13 @@ def opening(corpus, tokenizer, moe_config, tmp_path):
 
     def opened(config=None, *, count=2):
         return open_teachers(
-            artifacts[:count], names=("a", "b")[:count], config=config or Teachers(),
-            corpus=make_artifact(corpus, "corpus"), batching=BATCHING, needs=Needs(2.0),
-        )  # fmt: skip
+            artifacts[:count],
+            names=("a", "b")[:count],
+            config=config or Teachers(),
+            corpus=make_artifact(corpus, "corpus"),
+            batching=BATCHING,
+            needs=Needs(2.0),
+        )
 
     return opened
 

@@ -17,9 +17,11 @@ from limbeck.models.batch import pad_rows
 from limbeck.models.targets import Whole
 
 BATCH = pad_rows(
-    [torch.tensor(row).numpy() for row in ([5, 6, 7, 8, 9], [10, 11, 12])], starts=[1, 1], pad=0,
+    [torch.tensor(row).numpy() for row in ([5, 6, 7, 8, 9], [10, 11, 12])],
+    starts=[1, 1],
+    pad=0,
     places=[0, 1],
-)  # fmt: skip
+)
 
 
 def logits_of(teacher):
@@ -44,9 +46,14 @@ def test_drawn_experts_weigh_together_what_the_picked_ones_did(family, moe):
     if family == "olmoe":
         sizes: dict = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 8}
         config = OlmoeConfig(
-            **sizes, num_hidden_layers=2, num_attention_heads=2, num_experts=8,
-            num_experts_per_tok=2, pad_token_id=0, eos_token_id=1,
-        )  # fmt: skip
+            **sizes,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_experts=8,
+            num_experts_per_tok=2,
+            pad_token_id=0,
+            eos_token_id=1,
+        )
         model = AutoModelForCausalLM.from_config(config).eval()
     gates = find_gates(model)
     assert [layer for layer, _ in gates] == [0, 1]

@@ -29,8 +29,10 @@ def openers(name, opener=fake_answerer.open_lookup):
 def test_profiles_of_fresh_processes():
     found = profile(
         {"light": openers("light"), "heavy": openers("heavy")},
-        questions=QUESTIONS, config=CONFIG, max_new_tokens=64,
-    )  # fmt: skip
+        questions=QUESTIONS,
+        config=CONFIG,
+        max_new_tokens=64,
+    )
     assert list(found) == ["light", "heavy"]
     for model in found.values():
         assert set(model.timings) == {1, 2}

@@ -11,9 +11,15 @@ from tests.support import tiny_recipe
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 OFFLINE = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1200,3000",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--window-size=1200,3000",
+)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser: install Debian's package chromium")
@@ -21,10 +27,19 @@ def test_a_browser_draws_every_row_of_the_report(tmp_path):
     page = tiny_recipe.runs() / "tiny" / "report" / "report.html"
     picture = tmp_path / "page.png"
     found = subprocess.run(
-        [CHROMIUM, *OFFLINE, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-         f"--screenshot={picture}", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        [
+            CHROMIUM,
+            *OFFLINE,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            f"--screenshot={picture}",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     for shown in ("评估报告", "Evaluation report", "teacher", "bundle", "<svg"):
         assert shown in found.stdout
     assert "CONSOLE" not in found.stderr, found.stderr

@@ -33,11 +33,13 @@ def test_there_through_a_stock_folder_and_back(changes, moe_config, tokenizer, t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fusion": "attention"}, "fusion"), ({"num_shared_experts": 1}, "n_shared_experts"),
-        ({"scoring": "sigmoid"}, "scoring_func"), ({"routed_scale": 2.0}, "routed_scaling_factor"),
+        ({"fusion": "attention"}, "fusion"),
+        ({"num_shared_experts": 1}, "n_shared_experts"),
+        ({"scoring": "sigmoid"}, "scoring_func"),
+        ({"routed_scale": 2.0}, "routed_scaling_factor"),
         ({"num_groups": 2, "groups_per_token": 1}, "n_group"),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_place_is_refused(changes, message, moe_config, tokenizer):
     ours = moe_config.replace(**changes).build(tokenizer=tokenizer, seed=0)
     with pytest.raises(CheckpointError, match=message):

@@ -99,10 +99,12 @@ def test_an_unknown_fusion_is_named():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"fusion": "attention"}, {"fusion": "full_attention"}, {"num_shared_experts": 2},
+        {"fusion": "attention"},
+        {"fusion": "full_attention"},
+        {"num_shared_experts": 2},
         {"scoring": "sigmoid", "num_groups": 4, "groups_per_token": 2, "routed_scale": 2.5},
     ],
-)  # fmt: skip
+)
 def test_every_form_survives_a_save_generates_and_learns(changes, moe_config, tokenizer, tmp_path):
     model = moe_config.replace(fusion_rank=4, **changes).build(tokenizer=tokenizer, seed=0)
     with torch.no_grad():

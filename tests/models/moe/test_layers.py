@@ -49,9 +49,12 @@ def differentiate(compute, inputs, *, weighted, direction, dtype=None):
         if weighted or name != "weights"
     }
     out = compute(
-        leaves["x"], inputs["picked"], leaves.get("weights"),
-        gate_up=leaves["gate_up"], down=leaves["down"],
-    )  # fmt: skip
+        leaves["x"],
+        inputs["picked"],
+        leaves.get("weights"),
+        gate_up=leaves["gate_up"],
+        down=leaves["down"],
+    )
     grads = torch.autograd.grad(out, list(leaves.values()), direction.to(out.dtype))
     return {"out": out.detach(), **dict(zip(leaves, grads, strict=True))}
 
@@ -69,17 +72,23 @@ def compare(inputs, *, weighted, tolerance):
     for name, expected in theirs.items():
         limit = tolerance * expected.abs().max().item()
         torch.testing.assert_close(
-            ours[name].double(), expected, atol=limit, rtol=0.0,
+            ours[name].double(),
+            expected,
+            atol=limit,
+            rtol=0.0,
             msg=lambda text, name=name: f"{name}: {text}",
-        )  # fmt: skip
+        )
 
 
 SHAPES = [
-    {"tokens": 1}, {"tokens": 7, "picks": 1}, {"tokens": 40, "picks": 3, "experts": 3},
-    {"tokens": 70, "hidden": 4, "width": 4}, {"tokens": 33, "hidden": 36, "width": 20},
+    {"tokens": 1},
+    {"tokens": 7, "picks": 1},
+    {"tokens": 40, "picks": 3, "experts": 3},
+    {"tokens": 70, "hidden": 4, "width": 4},
+    {"tokens": 33, "hidden": 36, "width": 20},
     {"tokens": 40, "experts": 2, "hidden": 264, "width": 280},
     {"tokens": 300, "experts": 5, "hidden": 72, "width": 40},
-]  # fmt: skip
+]
 
 
 @compiled
@@ -134,10 +143,12 @@ def test_threads_change_no_bit(tokens, dtype):
         try:
             found.append(
                 differentiate(
-                    experts_op.compute_experts, inputs, weighted=True,
+                    experts_op.compute_experts,
+                    inputs,
+                    weighted=True,
                     direction=torch.ones(tokens, 32),
                 )
-            )  # fmt: skip
+            )
         finally:
             torch.set_num_threads(1)
     for name, first in found[0].items():
@@ -310,9 +321,16 @@ def test_the_layer_compiles_without_a_graph_break():
 @compiled
 def test_the_operator_is_registered_as_torch_asks():
     inputs = make(12)
-    tensors = [inputs[name].requires_grad_(name != "picked") for name in (
-        "x", "picked", "weights", "gate_up", "down",
-    )]  # fmt: skip
+    tensors = [
+        inputs[name].requires_grad_(name != "picked")
+        for name in (
+            "x",
+            "picked",
+            "weights",
+            "gate_up",
+            "down",
+        )
+    ]
     torch.library.opcheck(torch.ops.limbeck.experts.default, (*tensors, True))
 
 

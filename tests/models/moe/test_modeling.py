@@ -42,9 +42,14 @@ def sparse_layer(picks: int = 2, *, fusion=None, shared_width=0, **rules) -> Spa
     if shared_width:
         shared = Qwen3MoeMLP(Qwen3MoeConfig(hidden_size=16), intermediate_size=shared_width)
     layer = SparseFeedForward(
-        GateRules(picks, **rules), num_experts=8, hidden=16, width=8, activation="silu",
-        fusion=fusion, shared_expert=shared,
-    )  # fmt: skip
+        GateRules(picks, **rules),
+        num_experts=8,
+        hidden=16,
+        width=8,
+        activation="silu",
+        fusion=fusion,
+        shared_expert=shared,
+    )
     for item in layer.parameters():
         torch.nn.init.normal_(item, std=0.3)
     return layer
@@ -53,11 +58,16 @@ def sparse_layer(picks: int = 2, *, fusion=None, shared_width=0, **rules) -> Spa
 @pytest.mark.parametrize(
     "settings",
     [
-        {"picks": 1}, {"picks": 2}, {"picks": 3}, {"shared_width": 24}, {"scale": 2.5},
-        {"scoring": "sigmoid"}, {"scoring": "sigmoid", "normalize": "none"},
+        {"picks": 1},
+        {"picks": 2},
+        {"picks": 3},
+        {"shared_width": 24},
+        {"scale": 2.5},
+        {"scoring": "sigmoid"},
+        {"scoring": "sigmoid", "normalize": "none"},
         {"picks": 2, "num_groups": 4, "groups_per_token": 2},
     ],
-)  # fmt: skip
+)
 def test_layer_equals_the_loop_forward_and_backward(settings):
     layer = sparse_layer(**settings)
     x = torch.randn(24, 16, requires_grad=True)
@@ -133,12 +143,20 @@ def test_layer_trains_under_mixed_precision():
 def test_plain_settings_equal_transformers_qwen3_moe(moe, moe_config):
     theirs = Qwen3MoeForCausalLM(
         Qwen3MoeConfig(
-            vocab_size=moe.config.vocab_size, hidden_size=16, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, head_dim=8, num_experts=8,
-            num_experts_per_tok=2, moe_intermediate_size=8, norm_topk_prob=True,
-            tie_word_embeddings=True, rope_parameters=moe.config.rope_parameters,
+            vocab_size=moe.config.vocab_size,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            num_experts=8,
+            num_experts_per_tok=2,
+            moe_intermediate_size=8,
+            norm_topk_prob=True,
+            tie_word_embeddings=True,
+            rope_parameters=moe.config.rope_parameters,
         )
-    ).eval()  # fmt: skip
+    ).eval()
     weights = {name: item for name, item in moe.state_dict().items() if "balance" not in name}
     theirs.load_state_dict(weights)
     ids = torch.randint(4, moe.config.vocab_size, (3, 11))

@@ -55,8 +55,9 @@ def test_sixteen_bits_become_eight():
 
 def test_pixels_are_those_of_the_siglip_processor():
     image = picture()
-    processor = SiglipImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.5] * 3,
-                                        image_std=[0.5] * 3)  # fmt: skip
+    processor = SiglipImageProcessorPil(
+        size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
     expected = processor(image, return_tensors="np")["pixel_values"][0]
     np.testing.assert_allclose(preprocess(image, COLOUR), expected, atol=1e-5)
 

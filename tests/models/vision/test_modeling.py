@@ -20,9 +20,11 @@ ENCODER = EncoderConfig(image_pixels=16, hidden=8, num_layers=1, num_heads=2, fe
 def words(tmp_path_factory):
     """A tokenizer that knows images."""
     return train_tokenizer(
-        ["看图说话，正常或者肺炎。"], folder=tmp_path_factory.mktemp("words"),
-        config=TokenizerConfig(min_count=1), special=(IMAGE_TOKEN,),
-    )  # fmt: skip
+        ["看图说话，正常或者肺炎。"],
+        folder=tmp_path_factory.mktemp("words"),
+        config=TokenizerConfig(min_count=1),
+        special=(IMAGE_TOKEN,),
+    )
 
 
 @pytest.fixture(params=["moe", "dense"])
@@ -156,9 +158,14 @@ def test_a_saved_model_sees_the_same(seeing, words, prompts, tmp_path):
 def test_decoding_with_the_cache_equals_the_whole_forward_pass(seeing, prompts):
     ids, pixels = prompts
     made = seeing.generate(
-        ids, pixel_values=pixels, max_new_tokens=4, do_sample=False, return_dict_in_generate=True,
-        output_logits=True, suppress_tokens=[seeing.config.image_token_id],
-    )  # fmt: skip
+        ids,
+        pixel_values=pixels,
+        max_new_tokens=4,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+        suppress_tokens=[seeing.config.image_token_id],
+    )
     whole = seeing(made.sequences[:, :-1], pixel_values=pixels).logits[:, ids.shape[1] - 1 :]
     torch.testing.assert_close(torch.stack(made.logits, 1), whole, rtol=1e-4, atol=1e-5)
 

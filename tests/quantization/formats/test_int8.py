@@ -31,10 +31,16 @@ from limbeck.quantization.formats.int8 import (
 from limbeck.quantization.layers import fake_quantize, fake_quantized_linear
 
 SIZES = {
-    "vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "initializer_range": 0.3,
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 48,
+    "initializer_range": 0.3,
     "max_position_embeddings": 64,
-}  # fmt: skip
+}
 IDS = torch.arange(22).view(2, 11)
 
 

@@ -128,9 +128,13 @@ def test_the_bundle_stands_alone(tmp_path):
     assert done.stdout.strip() == ascii(expected[0].text)
     files = {path.name for path in (tmp_path / "elsewhere").iterdir()}
     assert files == {
-        "model.onnx", "bundle.json", "tokenizer.json", "tokenizer_config.json",
-        "chat_template.jinja", "generation_config.json",
-    }  # fmt: skip
+        "model.onnx",
+        "bundle.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    }
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path):

@@ -24,9 +24,12 @@ TOLERANCE = 1e-5
 def run_together(folder: Path, which: str) -> dict:
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "support" / "distributed_cases.py", folder, which],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((folder / "results.json").read_text())
     missing = [name for name, found in results.items() if "killed" not in name and not all(found)]
@@ -127,9 +130,14 @@ def test_processes_that_cannot_meet_are_told_so(monkeypatch):
 def train(model, folder, **more):
     objective = NextToken(kind="next_token").build(model=model, teacher=None)
     return fit(
-        model, batches=lambda step: [make_batch(6)], objective=objective,
-        config=TrainingConfig(steps=2, save_interval_seconds=0), state=folder, title="test", **more,
-    )  # fmt: skip
+        model,
+        batches=lambda step: [make_batch(6)],
+        objective=objective,
+        config=TrainingConfig(steps=2, save_interval_seconds=0),
+        state=folder,
+        title="test",
+        **more,
+    )
 
 
 def test_weights_in_parts_are_not_changed_between_steps(dense, tmp_path, monkeypatch):

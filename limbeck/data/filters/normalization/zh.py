@@ -1,7 +1,6 @@
 """One form for every text: markup, symbols, widths, numerals, units and punctuation.
 
-`clean` is a pure function and idempotent: its rules run until they change nothing. Left out: what
-is dropped (`ledger.py`, `deduplication.py`, `confidence.py`).
+`clean` is a pure function and idempotent: its rules run until they change nothing.
 """
 
 import html
@@ -56,15 +55,35 @@ ONE_PIECE = re.compile(r"[服吃用次日天每含嚼共剂A-Za-z]")
 """What stands before "one piece" when it counts tablets; elsewhere it means an expanse."""
 
 WORD_UNITS = {
-    "毫米汞柱": "mmHg", "毫摩尔/升": "mmol/L", "毫摩尔每升": "mmol/L", "毫克": "mg", "微克": "μg",
-    "毫升": "ml", "公斤": "kg", "千克": "kg", "厘米": "cm", "公分": "cm", "毫米": "mm",
-    "摄氏度": "℃", "°C": "℃", "国际单位": "IU",
-}  # fmt: skip
+    "毫米汞柱": "mmHg",
+    "毫摩尔/升": "mmol/L",
+    "毫摩尔每升": "mmol/L",
+    "毫克": "mg",
+    "微克": "μg",
+    "毫升": "ml",
+    "公斤": "kg",
+    "千克": "kg",
+    "厘米": "cm",
+    "公分": "cm",
+    "毫米": "mm",
+    "摄氏度": "℃",
+    "°C": "℃",
+    "国际单位": "IU",
+}
 WORD_UNIT = re.compile("|".join(sorted(map(re.escape, WORD_UNITS), key=len, reverse=True)))
 LETTER_UNITS = {
-    "mg": "mg", "ug": "μg", "μg": "μg", "mcg": "μg", "ml": "ml", "kg": "kg", "cm": "cm",
-    "mm": "mm", "mmhg": "mmHg", "mmol/l": "mmol/L", "iu": "IU",
-}  # fmt: skip
+    "mg": "mg",
+    "ug": "μg",
+    "μg": "μg",
+    "mcg": "μg",
+    "ml": "ml",
+    "kg": "kg",
+    "cm": "cm",
+    "mm": "mm",
+    "mmhg": "mmHg",
+    "mmol/l": "mmol/L",
+    "iu": "IU",
+}
 LETTER_UNIT = re.compile(
     r"(?<=[\d/])\s*(mmol/l|mmhg|mcg|mg|ug|μg|ml|kg|cm|mm|iu)(?![A-Za-z])", re.IGNORECASE
 )
@@ -122,8 +141,16 @@ def _is_stray(char: str) -> bool:
     if char in KEPT_SYMBOLS or char in "\t\n\r":
         return False
     return char in STRAY or unicodedata.category(char) in {
-        "So", "Sk", "Cc", "Cf", "Co", "Cs", "Cn", "Mn", "Me",
-    }  # fmt: skip
+        "So",
+        "Sk",
+        "Cc",
+        "Cf",
+        "Co",
+        "Cs",
+        "Cn",
+        "Mn",
+        "Me",
+    }
 
 
 def _clean_units(text: str) -> str:

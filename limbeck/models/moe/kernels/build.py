@@ -4,7 +4,7 @@ The source knows nothing of torch or Python, so any C++17 compiler with OpenMP m
 What is made stands in the user's cache, under a key of the source, the flags and the processor.
 Where there is no compiler, or building fails, the log says so and callers use their own PyTorch
 path. `LIMBECK_NATIVE=0` in the environment switches compiled code off; `LIMBECK_CACHE` names
-another folder for it. Left out: what is computed (`operator.py`).
+another folder for it.
 """
 
 import ctypes

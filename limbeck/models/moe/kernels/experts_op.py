@@ -1,8 +1,7 @@
 """`limbeck::experts`: all experts' work as one operator of torch, computed by `experts.cpp`.
 
 Registered with shapes and gradients, so `torch.compile`, checkpointing and autograd take it as any
-other operator. float32 and bfloat16 on a CPU, SiLU; sums are float32. Left out: the same in PyTorch
-(`experts.py`), which is its reference and stands in for it.
+other operator. float32 and bfloat16 on a CPU, SiLU; sums are float32.
 """
 
 import ctypes
@@ -73,9 +72,14 @@ def _shape_forward(
 
 @torch.library.register_fake("limbeck::experts_backward")
 def _shape_backward(
-    grad_out: Tensor, x: Tensor, picked: Tensor, weights: Tensor | None, gate_up: Tensor,
-    down: Tensor, kept: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grad_out: Tensor,
+    x: Tensor,
+    picked: Tensor,
+    weights: Tensor | None,
+    gate_up: Tensor,
+    down: Tensor,
+    kept: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weights (empty without them), gate_up and down."""
     grad_weights = x.new_empty(0 if weights is None else picked.shape, dtype=torch.float32)
     # Not `empty_like`: the compiled code writes dense rows, whatever the strides of its inputs.
@@ -91,34 +95,60 @@ def _forward(
     adds = weights is not None or x.dtype != torch.float32
     pairs = x.new_empty((*picked.shape, x.shape[1]) if adds else 0, dtype=torch.float32)
     _call(
-        "forward", x, picked, weights, gate_up, down,
+        "forward",
+        x,
+        picked,
+        weights,
+        gate_up,
+        down,
         others=(kept if keep else None, out, pairs),
-    )  # fmt: skip
+    )
     return out, kept
 
 
 @torch.library.impl("limbeck::experts_backward", "CPU")
 def _backward(
-    grad_out: Tensor, x: Tensor, picked: Tensor, weights: Tensor | None, gate_up: Tensor,
-    down: Tensor, kept: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grad_out: Tensor,
+    x: Tensor,
+    picked: Tensor,
+    weights: Tensor | None,
+    gate_up: Tensor,
+    down: Tensor,
+    kept: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     made = _shape_backward(grad_out, x, picked, weights, gate_up, down, kept)
     grad_x, grad_weights, grad_gate_up, grad_down = made
     pairs = x.new_empty((*picked.shape, x.shape[1]), dtype=torch.float32)
     _call(
-        "backward", x, picked, weights, gate_up, down,
+        "backward",
+        x,
+        picked,
+        weights,
+        gate_up,
+        down,
         others=(
-            kept, grad_out.to(x.dtype), grad_x, None if weights is None else grad_weights,
-            grad_gate_up, grad_down, pairs,
+            kept,
+            grad_out.to(x.dtype),
+            grad_x,
+            None if weights is None else grad_weights,
+            grad_gate_up,
+            grad_down,
+            pairs,
         ),
-    )  # fmt: skip
+    )
     return made
 
 
 def _call(
-    name: str, x: Tensor, picked: Tensor, weights: Tensor | None, gate_up: Tensor, down: Tensor, *,
+    name: str,
+    x: Tensor,
+    picked: Tensor,
+    weights: Tensor | None,
+    gate_up: Tensor,
+    down: Tensor,
+    *,
     others: tuple[Tensor | None, ...],
-) -> None:  # fmt: skip
+) -> None:
     """Call a compiled function; the interpreter is free for other threads meanwhile."""
     library = open_library(*SOURCES)
     assert library is not None, "fits() is asked first"
