@@ -19,7 +19,12 @@ from scipy import stats
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.recipe import Recipe, load_recipe
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.evaluation.answer_questions import Asked, answer_all, make_batches, read_questions
+from limbeck.evaluation.answer_questions import (
+    AnsweredQuestion,
+    answer_all,
+    make_batches,
+    read_questions,
+)
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.next_token import NextToken, NextTokenObjective
@@ -72,7 +77,7 @@ def train(variants: Sequence[Variant], *, seeds: Sequence[int], name: str) -> di
 
 def ask(
     artifact: Artifact, *, corpus: Path, tasks: Sequence[str], max_questions: int = 400
-) -> list[Asked]:
+) -> list[AnsweredQuestion]:
     """The answers of one model to a corpus's questions of some tasks, kept by its content."""
     questions = read_questions(corpus, max_questions=max_questions).questions
     return answer_all(

@@ -25,7 +25,7 @@ from reporting import environment, report
 
 from limbeck.contracts.artifacts import hash_text, read_artifact
 from limbeck.contracts.recipe import Recipe, load_recipe
-from limbeck.evaluation.answer_questions import Asked, count_correct
+from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 
 RECIPE = Path("recipes/medical-testbed.yaml")
 SEEDS = (0, 1, 2)
@@ -151,14 +151,14 @@ def make(row: str, seed: int, *, testbed: Path) -> dict[str, Any]:
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
-def ask_all(folder: Path, *, testbed: Path) -> list[Asked]:
+def ask_all(folder: Path, *, testbed: Path) -> list[AnsweredQuestion]:
     """A model's answers to all questions of the test bed."""
     return ask(
         read_artifact(folder), corpus=testbed / "corpus", tasks=TASKS, max_questions=MAX_QUESTIONS
     )
 
 
-def describe(asked: Sequence[Asked]) -> dict[str, Any]:
+def describe(asked: Sequence[AnsweredQuestion]) -> dict[str, Any]:
     """Accuracy with its interval, and that of each task."""
     share = count_correct(asked)
     scores = {
@@ -174,7 +174,7 @@ def describe(asked: Sequence[Asked]) -> dict[str, Any]:
 
 
 def average(
-    asked: Mapping[tuple[str, int], Sequence[Asked]], *, seeds: Sequence[int]
+    asked: Mapping[tuple[str, int], Sequence[AnsweredQuestion]], *, seeds: Sequence[int]
 ) -> Iterator[tuple[str, float]]:
     """Every row's mean accuracy over seeds with its interval, as named numbers."""
     for row in dict.fromkeys(name for name, _ in asked):
@@ -186,7 +186,10 @@ def average(
 
 
 def compare(
-    asked: Mapping[tuple[str, int], Sequence[Asked]], *, seeds: Sequence[int], against: str
+    asked: Mapping[tuple[str, int], Sequence[AnsweredQuestion]],
+    *,
+    seeds: Sequence[int],
+    against: str,
 ) -> Iterator[tuple[str, float]]:
     """Every row minus one of them, over all questions and by task, as named numbers."""
     for row in dict.fromkeys(name for name, _ in asked):
@@ -222,7 +225,7 @@ def main() -> None:
     if any(row in RECORDED for row in names) and not recorded().is_dir():
         in_process("recorded", {"recorded": record(testbed)})
     rows = []
-    asked: dict[tuple[str, int], list[Asked]] = {}
+    asked: dict[tuple[str, int], list[AnsweredQuestion]] = {}
     for seed in options.seeds:
         for name in names:
             cost = make(name, seed, testbed=testbed)

@@ -18,7 +18,7 @@ from ablating import ask
 from reporting import environment, parse_options, report
 
 from limbeck.contracts.recipe import load_recipe
-from limbeck.evaluation.answer_questions import Asked
+from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.metrics import exact_match
 from limbeck.pipeline import run
 
@@ -66,7 +66,7 @@ def list_entries(seed: int, *, quick: bool) -> dict[str, dict[str, Any]]:
     return found
 
 
-def score(asked: Sequence[Asked]) -> dict[str, np.ndarray]:
+def score(asked: Sequence[AnsweredQuestion]) -> dict[str, np.ndarray]:
     """One number a question: right or not by task, and whether a refusal is calibrated.
 
     `false_refusal` is over questions that the pack answers; `calibration` is the mean of refusing
@@ -85,7 +85,7 @@ def score(asked: Sequence[Asked]) -> dict[str, np.ndarray]:
     return found
 
 
-def find_subjects(asked: Sequence[Asked]) -> list[str]:
+def find_subjects(asked: Sequence[AnsweredQuestion]) -> list[str]:
     """What is redrawn together: all questions about one disease, name or symptom set."""
     return [
         item.group if item.group.startswith("triage|") else item.group.split("|")[0]
@@ -113,7 +113,10 @@ def bootstrap(
 
 
 def compare(
-    asked: Mapping[tuple[str, int], Sequence[Asked]], *, seeds: Sequence[int], against: str
+    asked: Mapping[tuple[str, int], Sequence[AnsweredQuestion]],
+    *,
+    seeds: Sequence[int],
+    against: str,
 ) -> Iterator[tuple[str, float]]:
     """Every phase minus one of them, as named numbers."""
     scores = {key: score(items) for key, items in asked.items()}
@@ -135,7 +138,7 @@ def main() -> None:
     entries = {name: whole.entries[name] for name in ("corpus", "practice", "base")}
     if options.quick:
         entries["base"] = entries["base"] | {"training": {"steps": 5}}
-    asked: dict[tuple[str, int], list[Asked]] = {}
+    asked: dict[tuple[str, int], list[AnsweredQuestion]] = {}
     rows: list[dict[str, Any]] = []
     ratios: dict[str, float] = {}
     for seed in SEEDS:

@@ -29,11 +29,15 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from limbeck.contracts.artifacts import hash_file
 from limbeck.data.loading.batches import BatchingConfig, part_by_length
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.signals import Description, RecordedTeacher, num_kept, shard_paths
 from limbeck.distillation.signals.codec import Codec
 from limbeck.distillation.signals.fidelity import add, compare, conclude
 from limbeck.distillation.signals.importance_sampled import SampledTokens
-from limbeck.distillation.signals.manifest import DESCRIPTION, write_description
+from limbeck.distillation.signals.manifest import (
+    DESCRIPTION,
+    SignalsManifest,
+    shard_paths,
+    write_signals_manifest,
+)
 from limbeck.distillation.signals.shards import (
     COUNTS,
     MARKS,
@@ -42,6 +46,7 @@ from limbeck.distillation.signals.shards import (
     write_shard,
 )
 from limbeck.distillation.signals.top_k_packed import TopTokens
+from limbeck.distillation.teachers.offline import OfflineTeacher, num_kept
 from limbeck.models.batch import Batch, find_keep, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Needs
@@ -111,7 +116,7 @@ def write_signals(
 ) -> float:
     """Record the logits, over and over, as those of the batch's records; returns bytes a token."""
     vocab = logits.shape[1]
-    description = Description(
+    description = SignalsManifest(
         targets=codec,
         layers=(),
         hidden_precision="float16",
@@ -126,7 +131,7 @@ def write_signals(
         teacher_hash="",
     )
     folder.mkdir()
-    write_description(folder, description)
+    write_signals_manifest(folder, description)
     arrays = codec.encode(logits, generator=torch.Generator().manual_seed(0))
     kept = num_kept(batch)
     times, rest = divmod(kept, len(logits))
@@ -154,21 +159,23 @@ def measure_formats(*, kept: int, num_turns: int) -> list[dict[str, Any]]:
     for sharpness in SHARPNESS:
         logits = draw_logits(sharpness, kept=kept, vocab=LARGE_VOCAB)
         for codec in FORMATS:
-            usual = codec.usual()
+            reference_temperature = codec.reference_temperature()
             with tempfile.TemporaryDirectory() as text:
                 folder = Path(text) / "signals"
                 num_bytes = write_signals(folder, codec, batch, logits)
-                teacher = RecordedTeacher(folder, needs=Needs(usual))
+                teacher = OfflineTeacher(folder, needs=Needs(reference_temperature))
                 said = teacher(batch).said
                 decoded = type(said)(*(part[:kept] for part in said))
-                errors = conclude(add([compare(decoded, logits, temperature=usual)]))
+                errors = conclude(
+                    add([compare(decoded, logits, temperature=reference_temperature)])
+                )
                 for turn in range(num_turns):
                     started = time.process_time()
                     found = sum(len(teacher(part).said[0]) for part in parts)
                     seconds = time.process_time() - started
                     rows.append(
                         {
-                            "measured": f"{codec.kind} T={usual:g}",
+                            "measured": f"{codec.kind} T={reference_temperature:g}",
                             "teacher": sharpness,
                             "turn": turn,
                             "bytes_per_token": num_bytes,
@@ -223,7 +230,7 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
                 draw_logits("middle", kept=64, vocab=STUDENT_VOCAB),
             )
             objective = SoftTarget(kind="soft_target", temperature=2.0)
-            teacher = RecordedTeacher(folder, needs=objective.needs())
+            teacher = OfflineTeacher(folder, needs=objective.needs())
             sides[codec.kind] = Side(
                 copy.deepcopy(student), objective.build(model=student, teacher=teacher)
             )
@@ -252,8 +259,8 @@ def summarise(formats: list[dict[str, Any]], steps: list[dict[str, Any]]) -> dic
     """The named ratios: of the format, medians over sharpnesses and turns; of steps, over pairs."""
     ratios: dict[str, float] = {}
     for codec in FORMATS:
-        name = f"{codec.kind} T={codec.usual():g}"
-        prefix = "" if codec.kind == "top" else f"{codec.kind}_t{codec.usual():g}_"
+        name = f"{codec.kind} T={codec.reference_temperature():g}"
+        prefix = "" if codec.kind == "top" else f"{codec.kind}_t{codec.reference_temperature():g}_"
         mine = [row for row in formats if row["measured"] == name]
         for what in ("bytes_per_token", "mean_abs_error", "decode_tokens_per_second"):
             ratios[prefix + what] = statistics.median(row[what] for row in mine)

@@ -14,7 +14,7 @@ from rich.tree import Tree
 from limbeck.contracts.artifacts import Artifact, Parent, size_bytes
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import UnknownNameError
-from limbeck.pipeline import Line
+from limbeck.pipeline import LineageEntry
 
 TABLES = {
     "stages": "limbeck.stages:STAGES",
@@ -65,7 +65,7 @@ def draw_names(found: Mapping[str, Mapping[str, str]]) -> Table:
     return table
 
 
-def describe_artifact(artifact: Artifact, lines: Sequence[Line]) -> dict[str, Any]:
+def describe_artifact(artifact: Artifact, lines: Sequence[LineageEntry]) -> dict[str, Any]:
     """Manifest, size, and lineage as data."""
     return {
         **artifact.manifest.model_dump(mode="json"),
@@ -89,7 +89,7 @@ def _hash(item: Artifact | Parent) -> str:
     return item.manifest.content_hash if isinstance(item, Artifact) else item.content_hash
 
 
-def draw_artifact(artifact: Artifact, lines: Sequence[Line]) -> Group:
+def draw_artifact(artifact: Artifact, lines: Sequence[LineageEntry]) -> Group:
     """Manifest, metrics and lineage, as text to read."""
     manifest = artifact.manifest
     head = Table(box=None, show_header=False)

@@ -57,7 +57,7 @@ def part(name: str) -> Any:
 
 
 @contextmanager
-def _told() -> Any:
+def report_user_errors() -> Any:
     """Turn what a user can cause into one message and an exit code."""
     watch_interrupts()
     try:
@@ -94,7 +94,7 @@ def run(
 
     Stop it at any time; the same command goes on from the last saved step.
     """
-    with _told():
+    with report_user_errors():
         loaded = part("recipe").load_recipe(recipe, overrides=overrides)
         console = Console(stderr=True)
 
@@ -115,7 +115,7 @@ def run(
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Check types, bounds, unknown keys and wiring; every fault at once, with its place."""
-    with _told():
+    with report_user_errors():
         try:
             loaded = part("recipe").load_recipe(recipe, overrides=overrides)
             entries = part("pipeline").check(loaded)
@@ -165,7 +165,7 @@ def plan(
     The cards are those of the recipe's key `plan`, by default two A100 of 40 GB to train and a T4
     of 16 GB to answer: --set plan.training.gpu=H100-80GB.
     """
-    with _told():
+    with report_user_errors():
         loaded = part("recipe").load_recipe(recipe, overrides=overrides)
         entries = part("pipeline").check(loaded)
         planned = part("planning").plan(entries, root=runs / loaded.name, assumed=loaded.plan)
@@ -202,7 +202,7 @@ def tune(
     trains the entry and is judged on validation records, never on test questions; hopeless ones
     stop early. Stop it at any time; the same command goes on with the same study.
     """
-    with _told():
+    with report_user_errors():
         loaded = part("recipe").load_recipe(recipe, overrides=overrides)
         console = Console(stderr=True)
 
@@ -230,7 +230,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """An artifact's manifest, its lineage up to the sources, and its metrics."""
-    with _told():
+    with report_user_errors():
         found = part("artifacts").read_artifact(artifact)
         lines = list(part("pipeline").lineage(found))
         listing = part("listing")
@@ -248,7 +248,7 @@ def list_names(
     as_json: AsJson = False,
 ) -> None:
     """What recipes can name: stages, objectives, criteria, runtimes, sources, tasks, packs."""
-    with _told():
+    with report_user_errors():
         listing = part("listing")
         found = listing.list_names(what)
         if as_json:
@@ -268,7 +268,7 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 200,
 ) -> None:
     """Ask a model; the answer streams, and an unsure model says so."""
-    with _told():
+    with report_user_errors():
         answerer = part("runtimes").open_answerer(model, num_threads=threads)
         asking = part("asking")
         for piece in asking.stream_answer(

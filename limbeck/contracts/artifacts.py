@@ -78,7 +78,7 @@ class Work:
     inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
 
     @property
-    def lasting(self) -> Path:
+    def persistent_dir(self) -> Path:
         """Where lies what outlives a changed recipe, such as answers that were paid for."""
         return self.folder.parent.with_name(f"{self.name}.lasting")
 

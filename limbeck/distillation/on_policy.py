@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError, DataError, LaunchError
-from limbeck.env.progress import PLAIN_INTERVAL_SECONDS, tell
+from limbeck.env.progress import PLAIN_INTERVAL_SECONDS, print_line
 from limbeck.env.ranks import num_processes
 from limbeck.models.batch import Batch, pad_rows
-from limbeck.models.generation import Sampled, check_room, sample
+from limbeck.models.generation import GeneratedAnswer, check_room, sample
 
 logger = logging.getLogger(__name__)
 LEAST_ENDED_RATIO = 0.5
@@ -31,12 +31,12 @@ LEAST_ENDED_RATIO = 0.5
 
 
 Rows = Int[np.ndarray, " rows"]
-Part = Callable[..., list[list[int]]]
+SplitByLength = Callable[..., list[list[int]]]
 """`part(rows, lengths=)`: the rows of each micro-batch, from the lengths of all."""
 
 
 @runtime_checkable
-class Asks(Protocol):
+class OrderedQuestions(Protocol):
     """Records, by step: their written answers as micro-batches, and their questions."""
 
     starts: Rows
@@ -98,8 +98,8 @@ class OnPolicy(Config):
         self,
         *,
         model: PreTrainedModel,
-        batches: Asks,
-        part: Part,
+        batches: OrderedQuestions,
+        part: SplitByLength,
         max_tokens: int,
         vocab: int,
         end_id: int,
@@ -148,8 +148,8 @@ class OwnAnswers:
         config: OnPolicy,
         *,
         model: PreTrainedModel,
-        batches: Asks,
-        part: Part,
+        batches: OrderedQuestions,
+        part: SplitByLength,
         max_tokens: int,
         vocab: int,
         end_id: int,
@@ -204,14 +204,14 @@ class OwnAnswers:
                 pad=self.pad_id,
                 places=[records[place] for place in places],
             )
-            found.append(dataclasses.replace(batch, written="student"))
+            found.append(dataclasses.replace(batch, answers_from="student"))
         return found
 
-    def _answer(self, step: int, questions: Sequence[Sequence[int]]) -> list[Sampled]:
+    def _answer(self, step: int, questions: Sequence[Sequence[int]]) -> list[GeneratedAnswer]:
         """One answer to each question, those of like length side by side."""
         generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
         order = np.argsort([len(question) for question in questions], kind="stable")
-        found: dict[int, Sampled] = {}
+        found: dict[int, GeneratedAnswer] = {}
         started = told = time.monotonic()
         for first in range(0, len(order), self.config.parallel_answers):
             part = order[first : first + self.config.parallel_answers].tolist()
@@ -229,7 +229,7 @@ class OwnAnswers:
             found |= dict(zip(part, answers, strict=True))
             if time.monotonic() - told >= PLAIN_INTERVAL_SECONDS:
                 told = time.monotonic()
-                tell(f"step {step}: {len(found)} of {len(order)} answers written")
+                print_line(f"step {step}: {len(found)} of {len(order)} answers written")
         self.seconds += time.monotonic() - started
         return [found[place] for place in range(len(questions))]
 

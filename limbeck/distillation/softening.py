@@ -6,22 +6,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limbeck.models.targets import Projected, Said, Sampled, Whole
+from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TeacherDistribution
 
 
 def log_probabilities(
-    said: Said, *, vocab: int, temperature: float, tail_temperature: float
+    said: TeacherDistribution, *, vocab: int, temperature: float, tail_temperature: float
 ) -> Float[Tensor, "kept vocab"]:
     """A teacher's distribution at a temperature.
 
     Of top or drawn tokens the mass of all others, known at `tail_temperature` alone, is spread
     evenly.
     """
-    if isinstance(said, Projected):
+    if isinstance(said, HiddenAndHead):
         said = said.whole()
-    if isinstance(said, Whole):
+    if isinstance(said, FullLogits):
         return (said.logits[:, :vocab].float() / temperature).log_softmax(dim=-1)
-    if isinstance(said, Sampled):
+    if isinstance(said, ImportanceSampled):
         logs = _spread(said, vocab=vocab)
         return (logs * tail_temperature / temperature).log_softmax(dim=-1)
     others = max(1, vocab - said.ids.shape[1])
@@ -31,7 +31,7 @@ def log_probabilities(
     return torch.log_softmax(logits, dim=-1)
 
 
-def _spread(said: Sampled, *, vocab: int) -> Float[Tensor, "kept vocab"]:
+def _spread(said: ImportanceSampled, *, vocab: int) -> Float[Tensor, "kept vocab"]:
     """Log p at the temperature of drawing: exact where drawn, the rest of the mass even."""
     held = torch.where(said.weights > 0, said.logs.float(), -torch.inf)
     nothing = torch.full((len(held), vocab), -torch.inf, device=held.device)

@@ -39,7 +39,7 @@ def track(title: str, *, total: int, unit: str, done: int = 0) -> Iterator[Advan
         yield from _plain(title, total=total, unit=unit, done=done)
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """Show a line beside the bars, from the first of several launched processes."""
     raise_lost_interrupt()
     if process_index() == 0:

@@ -25,7 +25,7 @@ DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnsweredQuestion:
     """One question with a model's answer and the verdict on it."""
 
     id: str
@@ -48,7 +48,7 @@ class Asked:
         return self.group or self.id
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Asked":
+    def from_json(cls, value: dict[str, Any]) -> "AnsweredQuestion":
         """The object that `dataclasses.asdict` wrote."""
         value = dict(value)
         value["expected"] = tuple(value["expected"])
@@ -57,7 +57,7 @@ class Asked:
         return cls(**value)
 
 
-def count_correct(asked: Sequence[Asked]) -> Share:
+def count_correct(asked: Sequence[AnsweredQuestion]) -> Share:
     """The share answered right, with its interval."""
     return clustered_interval(
         correct=np.array([item.correct for item in asked], dtype=bool),
@@ -193,7 +193,7 @@ def answer_all(
     max_new_tokens: int,
     state: Path,
     advance: Advance,
-) -> list[Asked]:
+) -> list[AnsweredQuestion]:
     """Every question answered and judged; batches that `state` holds are not asked again.
 
     `state` is a file that grows by one line a batch. Batches never change with a kill, so neither
@@ -221,12 +221,12 @@ def answer_all(
     return results
 
 
-def judge(question: Question, response: Response) -> Asked:
+def judge(question: Question, response: Response) -> AnsweredQuestion:
     """A response with its verdict, by the question's task or else by its form."""
     named = question.task in TASKS
     task = resolve(TASKS, question.task, what="task") if named else by_form
     verdict = task(question, response)
-    return Asked(
+    return AnsweredQuestion(
         question.id,
         question.task,
         question.form,
@@ -243,21 +243,23 @@ def judge(question: Question, response: Response) -> Asked:
     )
 
 
-def _append(file: Any, batch: Sequence[Asked]) -> None:
+def _append(file: Any, batch: Sequence[AnsweredQuestion]) -> None:
     line = json.dumps([dataclasses.asdict(item) for item in batch], ensure_ascii=False)
     file.write(line + "\n")
     file.flush()
     os.fsync(file.fileno())
 
 
-def _read_state(state: Path, batches: Sequence[tuple[Question, ...]]) -> Iterator[list[Asked]]:
+def _read_state(
+    state: Path, batches: Sequence[tuple[Question, ...]]
+) -> Iterator[list[AnsweredQuestion]]:
     """Whole batches that an earlier run answered; a line cut by a kill ends them."""
     if not state.is_file():
         return
     lines = state.read_bytes().decode("utf-8", errors="replace").split("\n")
     for line, batch in zip(lines, batches, strict=False):
         try:
-            kept = [Asked.from_json(value) for value in json.loads(line)]
+            kept = [AnsweredQuestion.from_json(value) for value in json.loads(line)]
         except (ValueError, TypeError, KeyError):
             return
         if [item.id for item in kept] != [question.id for question in batch]:

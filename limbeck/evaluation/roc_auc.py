@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from limbeck.evaluation.answer_questions import Asked, count_correct
+from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.metrics import Interval
 
 NUM_SAMPLES = 1000
@@ -76,7 +76,7 @@ def _mean_area(scores: np.ndarray, right: np.ndarray) -> float:
     )
 
 
-def measure_findings(asked: Sequence[Asked]) -> dict[str, dict[str, Any]]:
+def measure_findings(asked: Sequence[AnsweredQuestion]) -> dict[str, dict[str, Any]]:
     """For each task about images: the area, the images, and each finding's share answered right.
 
     Tasks where a finding is never right have no area and are left out.

@@ -58,7 +58,7 @@ AttentionInterface.register(NAME, _attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def make_ready(model: PreTrainedModel) -> None:
+def enable_attention_capture(model: PreTrainedModel) -> None:
     """Let a model's attention be overheard; what it computes stays the same.
 
     Raises:

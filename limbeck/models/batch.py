@@ -37,7 +37,7 @@ class Batch:
     """False where padded."""
     images: Images | None = None
     """None where no sequence holds any, so that text costs what it costs without an encoder."""
-    written: Literal["before", "student"] = "before"
+    answers_from: Literal["dataset", "student"] = "dataset"
     """Whether records hold the answers, or the model in training wrote them a moment ago."""
     positions: Int[Tensor, "batch tokens"] | None = None
     """Of each token in its own record, where rows are packed; None where a row is one record."""
@@ -57,7 +57,7 @@ class Batch:
             self.rows.to(device),
             self.tokens.to(device),
             None if self.images is None else self.images.to(device),
-            written=self.written,
+            answers_from=self.answers_from,
             positions=None if self.positions is None else self.positions.to(device),
         )
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import TrainingError
 from limbeck.models.attention_capture import Heads, listen
 from limbeck.models.moe.layers import Routing
-from limbeck.models.targets import LARGE_VOCAB, Form, Projected
+from limbeck.models.targets import LARGE_VOCAB, Form, HiddenAndHead
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
 
 PLAIN_HEADS = frozenset(
@@ -50,7 +50,7 @@ class Kept(NamedTuple):
     """Each image as the mean of its tokens; None for a batch without images."""
     heads: tuple[Heads, ...] = ()
     """Of the layers whose attention was asked for, at all positions."""
-    projected: Projected | None = None
+    projected: HiddenAndHead | None = None
     """States and head, where they were asked for and the architecture has them."""
 
 
@@ -129,7 +129,7 @@ class KeptForward(nn.Module):
         projected = None
         if plain and gives_states(self.model, form=form):
             head = cast(nn.Linear, self.model.get_output_embeddings())
-            projected = Projected(
+            projected = HiddenAndHead(
                 _pick(output.last_hidden_state, keep), head.weight.to(keep.device)
             )
             logits = projected.states.new_empty(len(projected.states), 0)

@@ -15,7 +15,7 @@ from limbeck.contracts.errors import DataError, TrainingError
 
 
 @dataclass(frozen=True)
-class Sampled:
+class GeneratedAnswer:
     """One answer as tokens, the end included where the model ended it."""
 
     tokens: tuple[int, ...]
@@ -61,7 +61,7 @@ def sample(
     end_id: int,
     generator: torch.Generator,
     vocab: int = 0,
-) -> list[Sampled]:
+) -> list[GeneratedAnswer]:
     """So many answers to each prompt, prompt after prompt; the model is left as it was.
 
     `vocab` leaves only the first so many tokens to draw from; 0 leaves all.
@@ -179,11 +179,11 @@ class _Rows:
         )
         return output.logits[:, -1].float()
 
-    def collect(self, end_id: int) -> list[Sampled]:
+    def collect(self, end_id: int) -> list[GeneratedAnswer]:
         """Every answer."""
         found = []
         for tokens, logs in zip(self.tokens.tolist(), self.logs.tolist(), strict=True):
             length = tokens.index(-1) if -1 in tokens else len(tokens)
             said = tuple(tokens[:length])
-            found.append(Sampled(said, tuple(logs[:length]), said[-1] == end_id))
+            found.append(GeneratedAnswer(said, tuple(logs[:length]), said[-1] == end_id))
         return found

@@ -31,7 +31,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorSlice:
     """One parameter that a layer's groups divide among them, each `width` rows or columns."""
 
     parameter: str
@@ -46,7 +46,7 @@ class Groups:
     kind: GroupKind
     layer: int
     num_groups: int
-    parts: tuple[Part, ...]
+    parts: tuple[TensorSlice, ...]
 
     def slices(self, index: int) -> tuple[Slice, ...]:
         """What one group consists of."""
@@ -58,7 +58,7 @@ class Groups:
 
 
 def view_groups(
-    parameter: Float[Tensor, "..."], *, part: Part, num_groups: int
+    parameter: Float[Tensor, "..."], *, part: TensorSlice, num_groups: int
 ) -> Float[Tensor, "groups ..."]:
     """The parameter with its groups as the first axis; writing to it writes to the parameter."""
     divided = parameter.unflatten(part.axis, (num_groups, part.width))
@@ -87,7 +87,7 @@ def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
             parts = (
                 *_rows(mlp, "gate_proj", where=where, width=1),
                 *_rows(mlp, "up_proj", where=where, width=1),
-                Part(f"{where}.down_proj.weight", 1, 1),
+                TensorSlice(f"{where}.down_proj.weight", 1, 1),
             )
             found.append(Groups("channels", layer, width, parts))
     if not found:
@@ -139,7 +139,7 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
             *_rows(attention, "q_proj", where=where, width=shared),
             *_rows(attention, "k_proj", where=where, width=width),
             *_rows(attention, "v_proj", where=where, width=width),
-            Part(f"{where}.o_proj.weight", 1, shared),
+            TensorSlice(f"{where}.o_proj.weight", 1, shared),
         )
         found.append(Groups("heads", layer, num_groups, parts))
     return tuple(found)
@@ -198,8 +198,8 @@ def _expect_head_shapes(
             )
 
 
-def _rows(module: nn.Module, name: str, *, where: str, width: int) -> Iterator[Part]:
+def _rows(module: nn.Module, name: str, *, where: str, width: int) -> Iterator[TensorSlice]:
     """A linear layer's output rows, and the entries of its bias."""
-    yield Part(f"{where}.{name}.weight", 0, width)
+    yield TensorSlice(f"{where}.{name}.weight", 0, width)
     if getattr(module.get_submodule(name), "bias", None) is not None:
-        yield Part(f"{where}.{name}.bias", 0, width)
+        yield TensorSlice(f"{where}.{name}.bias", 0, width)

@@ -12,13 +12,13 @@ from limbeck.models.attention_capture import Heads
 from limbeck.models.batch import Batch
 
 
-class Whole(NamedTuple):
+class FullLogits(NamedTuple):
     """The whole distribution at each kept position."""
 
     logits: Float[Tensor, "kept vocab"]
 
 
-class Top(NamedTuple):
+class TopK(NamedTuple):
     """The likeliest tokens, and the mass of all others."""
 
     logits: Float[Tensor, "kept top"]
@@ -28,7 +28,7 @@ class Top(NamedTuple):
     """Log of the summed exp(logit / T) of all other tokens, at the temperature asked for."""
 
 
-class Projected(NamedTuple):
+class HiddenAndHead(NamedTuple):
     """The whole distribution as what the head makes it of: logits are `states @ head.T`.
 
     A large vocabulary's logits need not all be held at once.
@@ -38,12 +38,12 @@ class Projected(NamedTuple):
     """After the final norm."""
     head: Float[Tensor, "vocab teacher_hidden"]
 
-    def whole(self) -> Whole:
+    def whole(self) -> FullLogits:
         """With all logits made."""
-        return Whole(self.states @ self.head.T)
+        return FullLogits(self.states @ self.head.T)
 
 
-class Sampled(NamedTuple):
+class ImportanceSampled(NamedTuple):
     """Tokens drawn by importance: sum of weight * f(token) estimates sum of p * f, unbiased.
 
     Both p and the estimate are at the temperature asked for (RS-KD, arXiv:2503.16870).
@@ -56,7 +56,7 @@ class Sampled(NamedTuple):
     """Log p of each token, at the temperature asked for."""
 
 
-Said = Whole | Projected | Top | Sampled
+TeacherDistribution = FullLogits | HiddenAndHead | TopK | ImportanceSampled
 
 
 Form = Literal["logits", "states", "auto", "text"]
@@ -69,7 +69,7 @@ LARGE_VOCAB = 32_768
 class Targets:
     """What a teacher says at each position that carries a loss."""
 
-    said: Said
+    said: TeacherDistribution
     hidden: tuple[Float[Tensor, "kept teacher_hidden"], ...] = ()
     """Of the layers asked for."""
     aligned: Aligned | None = None
@@ -89,8 +89,9 @@ class Needs:
     highest: float = 0.0
     """The highest temperature of a schedule; 0 where the temperature stays."""
     form: Form = "logits"
-    """How a live teacher gives a whole distribution: as `Whole`, or, if it can, `Projected`; `text`
-    wants one that reads the records' text with its own tokenizer, as `Whole` with `aligned`."""
+    """How a live teacher gives a whole distribution: as `FullLogits`, or, if it can, as
+    `HiddenAndHead`; `text` wants one that reads the records' text with its own tokenizer, as
+    `FullLogits` with `aligned`."""
 
 
 @runtime_checkable
@@ -107,7 +108,7 @@ class Teacher(Protocol):
 
 
 @runtime_checkable
-class Asked(Teacher, Protocol):
+class FeatureTeacher(Teacher, Protocol):
     """A teacher that is asked for layers once the student is known."""
 
     known: tuple[int, ...]

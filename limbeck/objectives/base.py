@@ -18,7 +18,7 @@ from limbeck.models.forward import Kept
 from limbeck.models.targets import Targets
 
 Forward = Callable[..., Kept]
-Draws = Literal["records", "pairs", "rollouts"]
+BatchKind = Literal["records", "pairs", "rollouts"]
 """What an objective learns from: records, pairs of answers, or answers that the model samples."""
 PACKED = frozenset({"next_token", "soft_target"})
 """Objectives that judge each token by itself, so that a row may hold several records."""

@@ -17,7 +17,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
-from limbeck.objectives.base import Draws, Forward, Loss, Objective
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
 
 SEED = 0
 """Of the fresh map."""
@@ -58,7 +58,7 @@ def distinct_texts(
 class Contrastive(Config):
     """Pairwise sigmoid loss between an image and the answers of its micro-batch."""
 
-    draws: ClassVar[Draws] = "records"
+    draws: ClassVar[BatchKind] = "records"
 
     kind: Literal["contrastive"]
     trained: Literal["encoder", "all"] = "encoder"

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, find_kept
 from limbeck.objectives.load_balancing import Balance, Balancer
 
 
@@ -40,7 +40,7 @@ def token_logs(
 class NextToken(Config):
     """Cross-entropy on the tokens that carry a label; sparse models also keep experts balanced."""
 
-    draws: ClassVar[Draws] = "records"
+    draws: ClassVar[BatchKind] = "records"
 
     kind: Literal["next_token"]
     balance: Balance = Balance()

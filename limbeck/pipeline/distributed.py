@@ -36,7 +36,7 @@ class Crew(ABC):
         """Let the others go."""
 
 
-def open_crew(entries: Mapping[str, Entry]) -> Crew:
+def open_process_group(entries: Mapping[str, Entry]) -> Crew:
     """This process alone, or with those launched beside it.
 
     Raises:

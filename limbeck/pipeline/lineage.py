@@ -6,16 +6,18 @@ from pathlib import Path
 from limbeck.contracts.artifacts import Artifact, Parent, read_artifact
 from limbeck.contracts.errors import ArtifactError
 
-Line = tuple[int, str, Artifact | Parent]
+LineageEntry = tuple[int, str, Artifact | Parent]
 """Depth, the field that names it, and the artifact; its parent entry where the folder is gone."""
 
 
-def lineage(artifact: Artifact) -> Iterator[Line]:
+def lineage(artifact: Artifact) -> Iterator[LineageEntry]:
     """An artifact and everything it was made from, deepest last; no ancestor is told twice."""
     yield from _ascend(artifact, depth=0, field="", told=set())
 
 
-def _ascend(artifact: Artifact, *, depth: int, field: str, told: set[str]) -> Iterator[Line]:
+def _ascend(
+    artifact: Artifact, *, depth: int, field: str, told: set[str]
+) -> Iterator[LineageEntry]:
     yield depth, field, artifact
     if artifact.manifest.content_hash in told:
         return

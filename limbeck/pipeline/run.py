@@ -39,7 +39,7 @@ from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.stage import Reference
 from limbeck.env.ranks import process_index
 from limbeck.pipeline.check import Entry, check, is_folder
-from limbeck.pipeline.distributed import Crew, open_crew
+from limbeck.pipeline.distributed import Crew, open_process_group
 
 VERSIONED = ("torch", "transformers", "accelerate", "tokenizers", "onnxruntime", "numpy")
 
@@ -61,7 +61,7 @@ def run(
     """
     entries = check(recipe)
     root = runs / recipe.name
-    crew = open_crew(entries)
+    crew = open_process_group(entries)
     if process_index() > 0:
         crew.follow()
         return {}
@@ -92,7 +92,7 @@ def _make_or_reuse(
     sources = {str(path): hash_path(path) for path in entry.config.external_paths()}
     key = _hash_key(entry, inputs, sources)
     folder = root / entry.name
-    shop = root / ".work" / entry.name
+    work_dir = root / ".work" / entry.name
     if (folder / MANIFEST).is_file():
         known = _read_known(folder)
         if known is None:
@@ -101,12 +101,16 @@ def _make_or_reuse(
             damage = find_damage(known)
             if not damage:
                 report(entry.name, f"reused ({known.manifest.seconds:,.0f} s saved)")
-                if _works_on(shop, key):  # what a kill between putting in place and clearing left
-                    shutil.rmtree(shop)
+                if _works_on(
+                    work_dir, key
+                ):  # what a kill between putting in place and clearing left
+                    shutil.rmtree(work_dir)
                 return known
             report(entry.name, f"damaged ({', '.join(damage[:3])}), made again")
     report(entry.name, f"{entry.config.stage} ...")
-    artifact = _make(entry, folder, shop=shop, inputs=inputs, sources=sources, key=key, crew=crew)
+    artifact = _make(
+        entry, folder, work_dir=work_dir, inputs=inputs, sources=sources, key=key, crew=crew
+    )
     report(entry.name, f"done in {artifact.manifest.seconds:,.1f} s")
     return artifact
 
@@ -118,9 +122,9 @@ def _read_known(folder: Path) -> Artifact | None:
         return None
 
 
-def _works_on(shop: Path, key: str) -> bool:
-    """Whether a workshop belongs to the making of this very key."""
-    return (shop / "key").is_file() and (shop / "key").read_text(errors="replace") == key
+def _works_on(work_dir: Path, key: str) -> bool:
+    """Whether a work folder belongs to the making of this very key."""
+    return (work_dir / "key").is_file() and (work_dir / "key").read_text(errors="replace") == key
 
 
 def open_external(reference: Reference) -> Artifact:
@@ -164,18 +168,18 @@ def _make(
     entry: Entry,
     folder: Path,
     *,
-    shop: Path,
+    work_dir: Path,
     inputs: dict[str, tuple[Artifact, ...]],
     sources: Mapping[str, str],
     key: str,
     crew: Crew,
 ) -> Artifact:
     """Run a stage in a folder of its own, then put the whole artifact in place at once."""
-    if not _works_on(shop, key):
-        shutil.rmtree(shop, ignore_errors=True)
-        shop.mkdir(parents=True)
-        write_atomically(shop / "key", key)
-    work = Work(entry.name, shop / "artifact", shop / "state", inputs)
+    if not _works_on(work_dir, key):
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir(parents=True)
+        write_atomically(work_dir / "key", key)
+    work = Work(entry.name, work_dir / "artifact", work_dir / "state", inputs)
     work.folder.mkdir(exist_ok=True)
     work.state.mkdir(exist_ok=True)
     started = time.monotonic()
@@ -199,11 +203,11 @@ def _make(
     )
     write_atomically(work.folder / MANIFEST, manifest.model_dump_json(indent=2))
     if folder.exists():
-        old = shop / "replaced"
+        old = work_dir / "replaced"
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     work.folder.rename(folder)
-    shutil.rmtree(shop)
+    shutil.rmtree(work_dir)
     return Artifact(folder, manifest)
 
 

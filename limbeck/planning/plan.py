@@ -150,7 +150,7 @@ def _plan_training(
     step_records = batching.batch_records * batching.accumulation_steps
     reads = count_reads(entry)
     step_tokens = step_records * reads * known.record_tokens
-    training = settings.training.settle(tokens_per_step=step_tokens)
+    training = settings.training.resolve_steps(tokens_per_step=step_tokens)
     num_tokens = int(training.steps * step_tokens)
     teachers = resolver.find_live_teachers(entry)
     workload = Workload(

@@ -13,7 +13,7 @@ from torch import Tensor
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.structure import GroupKind, Groups
 
-Kept = Mapping[Groups, tuple[int, ...]]
+KeptGroups = Mapping[Groups, tuple[int, ...]]
 """The groups that stay, ascending, of every layer that is cut."""
 
 

@@ -17,7 +17,7 @@ from limbeck.contracts.errors import UnknownNameError
 from limbeck.models.structure import Groups, view_groups
 from limbeck.pruning import CRITERIA
 
-Score = Callable[[Sequence[Tensor]], Tensor]
+CriterionFunction = Callable[[Sequence[Tensor]], Tensor]
 
 
 def l1(parts: Sequence[Float[Tensor, "groups _"]]) -> Float[Tensor, " groups"]:
@@ -35,7 +35,9 @@ def norm_product(parts: Sequence[Float[Tensor, "groups _"]]) -> Float[Tensor, " 
     return torch.stack([part.float().square().sum(dim=1).sqrt() for part in parts]).prod(dim=0)
 
 
-def score_groups(model: nn.Module, *, groups: Groups, score: Score) -> Float[Tensor, " groups"]:
+def score_groups(
+    model: nn.Module, *, groups: Groups, score: CriterionFunction
+) -> Float[Tensor, " groups"]:
     """The score of every group of one layer."""
     with torch.no_grad():
         return score(

@@ -9,15 +9,15 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from limbeck.contracts.errors import CheckpointError, ParityError
-from limbeck.models.structure import Part, view_groups
-from limbeck.pruning.allocation import Kept
+from limbeck.models.structure import TensorSlice, view_groups
+from limbeck.pruning.allocation import KeptGroups
 
 TOLERANCE = 1e-5
 """Largest logit error, relative to the largest logit: sums in another order, in float32."""
 
 
 @torch.no_grad()
-def mask(model: PreTrainedModel, *, kept: Kept) -> float:
+def mask(model: PreTrainedModel, *, kept: KeptGroups) -> float:
     """Zero every other group, in place; the share of the groups' squared norm that this removes."""
     removed = total = 0.0
     for groups, indices in kept.items():
@@ -34,7 +34,7 @@ def mask(model: PreTrainedModel, *, kept: Kept) -> float:
 
 
 @torch.no_grad()
-def cut(model: PreTrainedModel, *, kept: Kept) -> PreTrainedModel:
+def cut(model: PreTrainedModel, *, kept: KeptGroups) -> PreTrainedModel:
     """A new model without the other groups, in the same architecture; the old one is unchanged.
 
     It is built from its own config, so that a saved copy loads in plain transformers, and its
@@ -67,12 +67,14 @@ def cut(model: PreTrainedModel, *, kept: Kept) -> PreTrainedModel:
     return smaller.to(model.device).train(model.training)
 
 
-def _select(tensor: Tensor, *, part: Part, num_groups: int, indices: tuple[int, ...]) -> Tensor:
+def _select(
+    tensor: Tensor, *, part: TensorSlice, num_groups: int, indices: tuple[int, ...]
+) -> Tensor:
     view = view_groups(tensor, part=part, num_groups=num_groups)[list(indices)]
     return view.movedim(0, part.axis).flatten(part.axis, part.axis + 1)
 
 
-def _describe_cut(config: PreTrainedConfig, *, kept: Kept) -> PreTrainedConfig:
+def _describe_cut(config: PreTrainedConfig, *, kept: KeptGroups) -> PreTrainedConfig:
     """The config of the cut model: one width for all layers of its decoder."""
     whole = copy.deepcopy(config)
     config = whole.get_text_config()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, find_kept
 from limbeck.objectives.load_balancing import Balance, Balancer
 from limbeck.objectives.next_token import token_logs
 
@@ -46,7 +46,7 @@ def sum_rows(
 class Dpo(Config):
     """Prefer the better of two answers, measured against the model that training starts from."""
 
-    draws: ClassVar[Draws] = "pairs"
+    draws: ClassVar[BatchKind] = "pairs"
 
     kind: Literal["dpo"]
     beta: Annotated[float, Field(gt=0)] = 0.1

@@ -16,7 +16,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.models.batch import Batch
 from limbeck.objectives import REWARDS
-from limbeck.objectives.base import Draws, Forward, Loss, Objective, find_kept
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, find_kept
 from limbeck.objectives.load_balancing import Balance, Balancer
 from limbeck.objectives.next_token import token_logs
 
@@ -47,7 +47,7 @@ class Experience(NamedTuple):
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class ExperienceBuffer(Protocol):
     """Where the experience of a batch is kept."""
 
     def __call__(self, batch: Batch) -> Experience:
@@ -122,7 +122,7 @@ def grpo_loss(
 class Grpo(Config):
     """Reinforce the sampled answers that verifiable rewards put above others to one question."""
 
-    draws: ClassVar[Draws] = "rollouts"
+    draws: ClassVar[BatchKind] = "rollouts"
 
     kind: Literal["grpo"]
     rewards: Annotated[Mapping[str, Positive], Field(min_length=1)] = {
@@ -165,7 +165,7 @@ class Grpo(Config):
     def needs(self) -> None:
         """Nothing of a teacher."""
 
-    def build(self, *, experience: Remembers) -> Objective:
+    def build(self, *, experience: ExperienceBuffer) -> Objective:
         """The objective; `experience` knows every batch's samples."""
         return GrpoObjective(self, experience=experience)
 
@@ -173,7 +173,7 @@ class Grpo(Config):
 class GrpoObjective(Objective):
     """Computes `Grpo`."""
 
-    def __init__(self, config: Grpo, *, experience: Remembers) -> None:
+    def __init__(self, config: Grpo, *, experience: ExperienceBuffer) -> None:
         super().__init__()
         self.config = config
         self.balancer = Balancer(config.balance)

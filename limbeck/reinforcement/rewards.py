@@ -23,7 +23,7 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Said:
+class AnswerSample:
     """One sampled answer beside the one that the pack holds."""
 
     text: str
@@ -34,12 +34,12 @@ class Said:
     """Entity F1 of the text with the expected answer."""
 
 
-def facts(said: Said, manner: Manner) -> float:
+def facts(said: AnswerSample, manner: Manner) -> float:
     """Entity F1 with what the pack holds."""
     return said.agreement_ratio
 
 
-def form(said: Said, manner: Manner) -> float:
+def form(said: AnswerSample, manner: Manner) -> float:
     """One for an answer that ends, joins its items as the pack does and repeats none."""
     wrong = [char for char in OTHER_SEPARATORS if char in said.text and char not in said.expected]
     items = said.text.split(manner.joiner)
@@ -47,12 +47,12 @@ def form(said: Said, manner: Manner) -> float:
     return float(said.ended and all(items) and not wrong and not repeats)
 
 
-def refusal(said: Said, manner: Manner) -> float:
+def refusal(said: AnswerSample, manner: Manner) -> float:
     """One for saying that one does not know where the pack does not, and nowhere else."""
     return float(says_unknown(said.text, manner) == says_unknown(said.expected, manner))
 
 
-def brevity(said: Said, manner: Manner) -> float:
+def brevity(said: AnswerSample, manner: Manner) -> float:
     """One up to the expected number of characters, then in inverse proportion; zero for nothing."""
     return min(1.0, len(said.expected) / len(said.text)) if said.text else 0.0
 
@@ -66,7 +66,7 @@ def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text))
 
 
-def score(said: Said, *, manner: Manner, weights: Mapping[str, float]) -> dict[str, float]:
+def score(said: AnswerSample, *, manner: Manner, weights: Mapping[str, float]) -> dict[str, float]:
     """Every weighted reward by its name, unweighted, and `reward`, their weighted sum."""
     found = {name: resolve(REWARDS, name, what="reward")(said, manner) for name in sorted(weights)}
     return {"reward": sum(weights[name] * value for name, value in found.items()), **found}

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from limbeck.models.batch import Batch, find_keep, pad_rows
 from limbeck.models.forward import KeptForward
-from limbeck.models.generation import Sampled, sample
+from limbeck.models.generation import GeneratedAnswer, sample
 from limbeck.objectives.next_token import token_logs
 from limbeck.reinforcement.grpo import Experience, Grpo, group_advantages
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prompt:
+class RolloutPrompt:
     """A question as tokens, and the answer that the pack holds."""
 
     tokens: Sequence[int]
@@ -34,7 +34,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Speech:
+class TokenizerIO:
     """How a model's tokens become text, and which of them end and pad an answer."""
 
     decode: Callable[[Sequence[int]], str]
@@ -55,9 +55,9 @@ class Rollouts:
         *,
         model: PreTrainedModel,
         reference: PreTrainedModel,
-        prompts: Callable[[int], Sequence[Prompt]],
+        prompts: Callable[[int], Sequence[RolloutPrompt]],
         judge: Judge,
-        speech: Speech,
+        speech: TokenizerIO,
         num_parts: int,
         seed: int,
     ) -> None:
@@ -69,18 +69,18 @@ class Rollouts:
         self.speech = speech
         self.num_parts = num_parts
         self.seed = seed
-        self.held: dict[str, Any] = {}
+        self.current_rollouts: dict[str, Any] = {}
         self.curve: list[dict[str, float]] = []
         """Means over the answers of each step: rewards, lengths, and groups that teach nothing."""
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step: fresh answers, or those of an earlier step again."""
         config = self.config
-        if step % config.updates == 0 or not self.held:
+        if step % config.updates == 0 or not self.current_rollouts:
             self._answer(step)
-        self.curve.append({"step": float(step), **self.held["means"]})
+        self.curve.append({"step": float(step), **self.current_rollouts["means"]})
         self._warn()
-        lengths = [len(row) for row in self.held["rows"]]
+        lengths = [len(row) for row in self.current_rollouts["rows"]]
         order = np.argsort(lengths, kind="stable")
         parts = [part for part in np.array_split(order, self.num_parts) if len(part)]
         return [self._batch(part.tolist()) for part in parts]
@@ -104,7 +104,7 @@ class Rollouts:
         scores = [self._score(*pair) for pair in zip(asked, answers, strict=True)]
         rewards = torch.tensor([score["reward"] for score in scores]).view(-1, config.group)
         rows = [[*pair[0].tokens, *pair[1].tokens] for pair in zip(asked, answers, strict=True)]
-        self.held = {
+        self.current_rollouts = {
             "rows": rows,
             "starts": [len(prompt.tokens) for prompt in asked],
             "logs": [list(answer.logs) for answer in answers],
@@ -112,21 +112,24 @@ class Rollouts:
         }
         lengths = torch.tensor([float(len(answer.tokens)) for answer in answers])
         idle = (rewards.amax(dim=1) == rewards.amin(dim=1)).float()
-        self.held["means"] = {
+        self.current_rollouts["means"] = {
             **{f"{name}_mean": sum(s[name] for s in scores) / len(scores) for name in scores[0]},
             "answer_tokens": float(lengths.mean()),
             "idle_groups_ratio": float(idle.mean()),
             "rollout_tokens": float(sum(map(len, rows))),
         }
-        self.held["reference_logs"] = self._read_reference()
+        self.current_rollouts["reference_logs"] = self._read_reference()
 
-    def _score(self, prompt: Prompt, answer: Sampled) -> dict[str, float]:
+    def _score(self, prompt: RolloutPrompt, answer: GeneratedAnswer) -> dict[str, float]:
         shown = answer.tokens[:-1] if answer.ended else answer.tokens
         return self.judge(self.speech.decode(shown), answer.ended, prompt.expected)
 
     @torch.no_grad()
     def _read_reference(self) -> list[list[float]]:
-        order = sorted(range(len(self.held["rows"])), key=lambda row: len(self.held["rows"][row]))
+        order = sorted(
+            range(len(self.current_rollouts["rows"])),
+            key=lambda row: len(self.current_rollouts["rows"][row]),
+        )
         found: dict[int, list[float]] = {}
         for part in np.array_split(np.asarray(order), self.num_parts):
             if not len(part):
@@ -142,23 +145,23 @@ class Rollouts:
 
     def _batch(self, indices: list[int]) -> Batch:
         return pad_rows(
-            [np.asarray(self.held["rows"][index]) for index in indices],
-            starts=[self.held["starts"][index] for index in indices],
+            [np.asarray(self.current_rollouts["rows"][index]) for index in indices],
+            starts=[self.current_rollouts["starts"][index] for index in indices],
             pad=self.speech.pad_id,
             places=indices,
         )
 
-    def remember(self, batch: Batch) -> Experience:
+    def experience_of(self, batch: Batch) -> Experience:
         """What is known of the batch's kept tokens."""
         rows = batch.rows.tolist()
-        held, device = self.held, batch.rows.device
+        current_rollouts, device = self.current_rollouts, batch.rows.device
 
         def join(name: str) -> Tensor:
-            flat = [value for row in rows for value in held[name][row]]
+            flat = [value for row in rows for value in current_rollouts[name][row]]
             return torch.tensor(flat, device=device)
 
-        counts = torch.tensor([len(held["logs"][row]) for row in rows])
-        advantages = torch.tensor([held["advantages"][row] for row in rows])
+        counts = torch.tensor([len(current_rollouts["logs"][row]) for row in rows])
+        advantages = torch.tensor([current_rollouts["advantages"][row] for row in rows])
         return Experience(
             join("logs"), join("reference_logs"), advantages.repeat_interleave(counts).to(device)
         )
@@ -174,8 +177,8 @@ class Rollouts:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: the answers in use, and the curve."""
-        return {"held": self.held, "curve": self.curve}
+        return {"held": self.current_rollouts, "curve": self.curve}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.held, self.curve = state["held"], list(state["curve"])
+        self.current_rollouts, self.curve = state["held"], list(state["curve"])

@@ -20,15 +20,15 @@ from limbeck.contracts.errors import DataError
 from limbeck.runtimes.greedy import Steps
 from limbeck.runtimes.transformers import TorchSteps
 
-Step = Callable[..., Tensor]
+DecodeStep = Callable[..., Tensor]
 
 
-def capture(step: Step) -> Step:
+def capture(step: DecodeStep) -> DecodeStep:
     """The step compiled, and on a GPU recorded as a CUDA graph at its first calls."""
     return torch.compile(step, mode="reduce-overhead", fullgraph=True)
 
 
-def keep_step(step: Step) -> Step:
+def keep_step(step: DecodeStep) -> DecodeStep:
     """The step as it is."""
     return step
 
@@ -42,7 +42,7 @@ class StaticSteps(Steps):
         *,
         device: Literal["cpu", "cuda"],
         capacity_tokens: int,
-        prepare: Callable[[Step], Step] = keep_step,
+        prepare: Callable[[DecodeStep], DecodeStep] = keep_step,
     ) -> None:
         self._steps = steps
         self._device = torch.device(device)

@@ -9,7 +9,7 @@ from functools import partial
 from limbeck.sizing.hardware import GPUS, Cards, Gpu, Recomputing, Serving
 from limbeck.sizing.memory import (
     LAYOUTS,
-    Experts,
+    ExpertPlacement,
     LayoutName,
     ServingMemory,
     TrainingMemory,
@@ -109,7 +109,7 @@ def count_cards(size: ModelSize, workload: Workload, gpu: str) -> CardsNeeded | 
     """
     least = least_workload(workload)
     card = GPUS[gpu]
-    ways: tuple[Experts, ...] = ("gathered", "divided")
+    ways: tuple[ExpertPlacement, ...] = ("gathered", "divided")
     for experts in ways if size.unit_expert_parameters else ways[:1]:
         measure = partial(training_memory, size, least, layout="zero3", experts=experts)
         count = _count(measure(num_cards=2), card)

@@ -35,8 +35,8 @@ GATED_COPIES = 4
 BUCKET_PARAMETERS = 500_000_000
 """Gradients that DeepSpeed exchanges at a time, by default; two such buckets overlap."""
 
-Part = Literal["weights", "gradients", "optimizer"]
-Experts = Literal["gathered", "divided"]
+StateKind = Literal["weights", "gradients", "optimizer"]
+ExpertPlacement = Literal["gathered", "divided"]
 """Whether a card puts a layer's routed experts together, or keeps its own and exchanges tokens."""
 LayoutName = Literal[
     "ddp", "zero0", "zero1", "zero2", "zero3", "fsdp2", "zero2_offload", "zero3_offload"
@@ -52,16 +52,16 @@ class Layout:
     """Bytes per parameter of weights, gradients and AdamW's state when training in bfloat16."""
     full: tuple[int, int, int]
     """The same when training in float32."""
-    divided: frozenset[Part] = frozenset()
+    divided: frozenset[StateKind] = frozenset()
     """What each card holds only its share of."""
-    in_ram: frozenset[Part] = frozenset()
+    in_ram: frozenset[StateKind] = frozenset()
     """What the machine's memory holds instead of the cards."""
     casts: bool = False
     """Whether autocast keeps a 16-bit copy of float32 weights for the backward pass."""
 
 
-_STATE: frozenset[Part] = frozenset({"optimizer", "gradients"})
-_ALL: frozenset[Part] = frozenset({"optimizer", "gradients", "weights"})
+_STATE: frozenset[StateKind] = frozenset({"optimizer", "gradients"})
+_ALL: frozenset[StateKind] = frozenset({"optimizer", "gradients", "weights"})
 _MIXED, _FULL = (2, 2, 12), (4, 4, 12)
 """DeepSpeed's: 16-bit weights and gradients; a float32 copy of the weights beside two moments."""
 LAYOUTS: Mapping[LayoutName, Layout] = {
@@ -100,9 +100,9 @@ def state_bytes(
     """What a layout holds of the model itself; RAM is that of all cards' machines together."""
     assert num_cards > 0
     chosen = LAYOUTS[layout]
-    names: tuple[Part, ...] = ("weights", "gradients", "optimizer")
+    names: tuple[StateKind, ...] = ("weights", "gradients", "optimizer")
     per_parameter = chosen.mixed if precision == "bfloat16" else chosen.full
-    on_card: dict[Part, int] = dict.fromkeys(names, 0)
+    on_card: dict[StateKind, int] = dict.fromkeys(names, 0)
     ram = 0
     for name, num_bytes in zip(names, per_parameter, strict=True):
         total = parameters * num_bytes
@@ -214,7 +214,7 @@ def training_memory(
     *,
     layout: LayoutName,
     num_cards: int,
-    experts: Experts = "gathered",
+    experts: ExpertPlacement = "gathered",
 ) -> TrainingMemory:
     """What a card holds at the peak of a step.
 

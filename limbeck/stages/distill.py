@@ -27,14 +27,14 @@ from limbeck.data.loading.batches import (
 )
 from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
 from limbeck.distillation.diagnostics.probe import Probe
-from limbeck.distillation.features.layer_mapping import settle_objective
-from limbeck.distillation.initialization.from_experts import condense
+from limbeck.distillation.features.layer_mapping import resolve_objective
+from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import inherit
 from limbeck.distillation.on_policy import OnPolicy
-from limbeck.distillation.signals import LiveTeacher
 from limbeck.distillation.teachers.ensemble import Teachers, check_teachers, open_teachers
-from limbeck.distillation.teachers.offloading import bring
-from limbeck.distillation.teachers.router_sampling import Augmented, Unselected
+from limbeck.distillation.teachers.offloading import move_unless_offloaded
+from limbeck.distillation.teachers.online import OnlineTeacher
+from limbeck.distillation.teachers.router_sampling import RouterSampling, RouterSamplingTeacher
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models import MODELS
 from limbeck.models.batch import Batch
@@ -46,11 +46,11 @@ from limbeck.objectives.base import check_packing, check_teacher
 from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
 
-PROBED = 32
+DIAGNOSTIC_RECORDS = 32
 """Records that the detectors look at, at most."""
-PROBED_BYTES = 2**27
+DIAGNOSTIC_LOGIT_BYTES = 2**27
 """Of their logits in float32, at most: with a large vocabulary fewer records are looked at."""
-MEASURED_STEPS = 8
+EXPERT_USAGE_STEPS = 8
 """So many steps' batches say which of the teacher's experts are used most."""
 
 
@@ -70,7 +70,7 @@ class Config(StageConfig):
     """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
     inherit_experts: Literal["none", "most_used"] = "none"
     """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
-    teacher_experts: Unselected = Unselected()
+    teacher_experts: RouterSampling = RouterSampling()
     """Whether a live mixture of experts is also asked with experts that its router leaves out."""
     corpus: CorpusRef
     objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
@@ -156,12 +156,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         needs=config.objective.needs(),
         sees=image_format(student.config),
     )
-    live = teacher.model if isinstance(teacher, LiveTeacher) else None
+    live = teacher.model if isinstance(teacher, OnlineTeacher) else None
     teacher = _ask_more(config, teacher)
-    most_tokens = PROBED_BYTES // (4 * len(tokenizer))
-    asked = (open_held_out(corpus.path, **data) or batches).draw(PROBED, most_tokens=most_tokens)
-    shown = batches.draw(PROBED, most_tokens=most_tokens)
-    objective = settle_objective(config.objective, model=student, teacher=teacher, shown=[shown])
+    most_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
+    asked = (open_held_out(corpus.path, **data) or batches).draw(
+        DIAGNOSTIC_RECORDS, most_tokens=most_tokens
+    )
+    shown = batches.draw(DIAGNOSTIC_RECORDS, most_tokens=most_tokens)
+    objective = resolve_objective(config.objective, model=student, teacher=teacher, shown=[shown])
     probe = Probe(
         objective,
         student,
@@ -185,7 +187,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             pad_id=cast(int, batches.pad),
             seed=config.training.seed,
         )
-    training = config.training.settle(tokens_per_step=batches.tokens_per_step)
+    training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
         batches=own or batches,
@@ -224,7 +226,7 @@ def _ask_more(config: Config, teacher: Any) -> Any:
     draws = config.teacher_experts.draws
     if not draws:
         return teacher
-    if not isinstance(teacher, LiveTeacher):
+    if not isinstance(teacher, OnlineTeacher):
         raise CheckpointError(
             f"teacher_experts: draws: {draws} runs the teacher again, which only a single live one "
             "of the corpus's tokenizer can; name one checkpoint in `teacher`, or remove "
@@ -236,7 +238,9 @@ def _ask_more(config: Config, teacher: Any) -> Any:
             f"teacher_experts: draws: {draws} mixes distributions at one temperature, and that of "
             f"the objective goes from {needs.temperature!r} to {needs.highest!r}; give it a number"
         )
-    return Augmented(teacher, teacher.model.model, draws=draws, temperature=needs.temperature)
+    return RouterSamplingTeacher(
+        teacher, teacher.model.model, draws=draws, temperature=needs.temperature
+    )
 
 
 def _report_misses(
@@ -250,7 +254,7 @@ def _report_misses(
     """Write `router.json`: how far the student is from each expert of a live teacher."""
     if teacher is None:
         return {}
-    bring(teacher, student.device)
+    move_unless_offloaded(teacher, student.device)
     misses = measure_misses(student, teacher.model, batches, vocab=vocab)
     if not misses:
         return {}
@@ -287,8 +291,8 @@ def _inherit(
     ratio = inherit(student, teacher=model)
     if config.inherit_experts == "none":
         return {"inherited_ratio": ratio}
-    shown = (batch for step in range(MEASURED_STEPS) for batch in batches(step))
-    taken = condense(student, teacher=model, batches=shown)
+    shown = (batch for step in range(EXPERT_USAGE_STEPS) for batch in batches(step))
+    taken = merge_experts(student, teacher=model, batches=shown)
     return {
         "inherited_ratio": ratio + taken["copied_ratio"],
         "experts": taken["experts"],

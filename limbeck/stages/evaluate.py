@@ -16,7 +16,7 @@ from limbeck.contracts.records import SPLITS, read_jsonl, write_jsonl
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
-    Asked,
+    AnsweredQuestion,
     QuestionSet,
     answer_all,
     check_leaks,
@@ -126,7 +126,7 @@ def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, folder
 
 def _answer(
     config: Config, *, models: Sequence[Artifact], found: QuestionSet, state: Path
-) -> dict[str, list[Asked]]:
+) -> dict[str, list[AnsweredQuestion]]:
     """Every model's answers, by name; each batch survives a kill."""
     batches = make_batches(found.questions, batch_questions=config.batch_questions)
     state.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,10 @@ def _timed_questions(
 
 
 def _measured(
-    artifact: Artifact, *, answers: Mapping[str, list[Asked]], profiles: Mapping[str, Profile]
+    artifact: Artifact,
+    *,
+    answers: Mapping[str, list[AnsweredQuestion]],
+    profiles: Mapping[str, Profile],
 ) -> Measured:
     return Measured(
         artifact.name,
@@ -201,7 +204,7 @@ def _write(
     folder: Path,
     *,
     report: Mapping[str, Any],
-    answers: Mapping[str, Sequence[Asked]],
+    answers: Mapping[str, Sequence[AnsweredQuestion]],
     artifacts: Sequence[Artifact],
 ) -> None:
     (folder / "answers").mkdir(parents=True, exist_ok=True)

@@ -19,25 +19,25 @@ from limbeck.contracts.records import Question, Record, read_jsonl, read_records
 from limbeck.contracts.stage import CorpusRef, StageConfig
 from limbeck.data.corpus.data_card import read_manner
 from limbeck.data.corpus.splits import check_leaks
-from limbeck.distillation.endpoint.call_log import Journal
+from limbeck.distillation.endpoint.call_log import CallLog
 from limbeck.distillation.endpoint.client import CallError, Endpoint
 from limbeck.distillation.endpoint.http import EndpointConfig
 from limbeck.distillation.endpoint.labeler import (
     Answers,
+    Labeler,
     Labelled,
-    Labeller,
     Logprobs,
     Preferences,
-    Score,
+    ScoreAnswers,
     label_all,
 )
 from limbeck.distillation.endpoint.token_alignment import TokenTable
-from limbeck.distillation.teachers.endpoint import Description, write_labels
+from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.objectives import REWARDS
-from limbeck.reinforcement.rewards import Manner, Said, score
+from limbeck.reinforcement.rewards import AnswerSample, Manner, score
 
 TRAIN = Path("records") / "train.jsonl"
 SHOWN = 20
@@ -85,7 +85,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             path=corpus.path / TRAIN,
         )
     table = TokenTable(load_tokenizer(corpus.path / "tokenizer"))
-    journal = Journal(work.lasting / "calls.jsonl")
+    journal = CallLog(work.persistent_dir / "calls.jsonl")
     endpoint, found = asyncio.run(_ask(asked, config, work.name, corpus, journal, table))
     results = dict(zip(rows, found, strict=True))
     failures = [
@@ -126,7 +126,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **_describe(labelled, config),
     }
     if isinstance(config.write, Logprobs):
-        description = Description(
+        description = LabelsManifest(
             model=config.endpoint.model,
             vocab=table.vocab,
             top=min(config.write.top, table.vocab - 1),
@@ -146,11 +146,11 @@ async def _ask(
     config: Config,
     title: str,
     corpus: Artifact,
-    journal: Journal,
+    journal: CallLog,
     table: TokenTable,
 ) -> tuple[Endpoint, list[Labelled | CallError]]:
     endpoint = Endpoint(config.endpoint, journal=journal)
-    labeller = Labeller(
+    labeller = Labeler(
         endpoint,
         write=config.write,
         system=config.system,
@@ -162,7 +162,7 @@ async def _ask(
         return endpoint, await label_all(asked, labeller=labeller, advance=advance)
 
 
-def _choose(write: Answers | Preferences | Logprobs, *, corpus: Path) -> Score:
+def _choose(write: Answers | Preferences | Logprobs, *, corpus: Path) -> ScoreAnswers:
     """How answers are compared."""
     if not isinstance(write, Preferences) or write.better_by == "agreement":
         return lambda texts, record: agreement_ratios(texts)
@@ -172,7 +172,9 @@ def _choose(write: Answers | Preferences | Logprobs, *, corpus: Path) -> Score:
 
     def judge(texts: Sequence[str], record: Record) -> list[float]:
         wanted = record.answer
-        said = [Said(text, True, wanted, entity_f1(text, expected=[wanted])) for text in texts]
+        said = [
+            AnswerSample(text, True, wanted, entity_f1(text, expected=[wanted])) for text in texts
+        ]
         return [score(item, manner=manner, weights=weights)["reward"] for item in said]
 
     return judge
@@ -213,7 +215,7 @@ def _count(failures: Sequence[tuple[str, CallError]]) -> dict[str, int]:
 
 
 def _check_failures(
-    failures: Sequence[tuple[str, CallError]], *, num_asked: int, config: Config, journal: Journal
+    failures: Sequence[tuple[str, CallError]], *, num_asked: int, config: Config, journal: CallLog
 ) -> None:
     """Raises: EndpointError: more records failed than may."""
     allowed = config.most_failed_ratio * num_asked

@@ -20,7 +20,7 @@ from limbeck.contracts.stage import StageConfig
 from limbeck.data import SOURCES
 from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import FOLDER as IMAGE_FOLDER
-from limbeck.data.corpus.image_store import Shelf, image_names
+from limbeck.data.corpus.image_store import ImageStore, image_names
 from limbeck.data.corpus.splits import SplitConfig, check_leaks, split
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.data.filters.dedup import NearConfig
@@ -35,7 +35,7 @@ from limbeck.data.filters.pairs import (
     drop_duplicates,
     find_misfit,
 )
-from limbeck.data.filters.quality_classifier import Scorer, ScorerConfig
+from limbeck.data.filters.quality_classifier import QualityClassifier, ScorerConfig
 from limbeck.data.packs.schema import Pack, load_pack, locate_pack
 from limbeck.data.readers.base import UNSCORED, Drop, Item, Note
 from limbeck.env.progress import track
@@ -85,7 +85,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the corpus; the metrics are its counts."""
     pack = load_pack(config.pack)
     lexicon = Lexicon(_collect_names(config, pack=pack))
-    scorer = Scorer(lexicon, pack.specialties_of_name)
+    scorer = QualityClassifier(lexicon, pack.specialties_of_name)
     with Ledger(work.folder / "dropped.jsonl") as ledger:
         records, questions = _read(config, pack=pack, ledger=ledger, folder=work.folder)
         records = _filter(records, questions, config=config, scorer=scorer, ledger=ledger)
@@ -151,7 +151,7 @@ def _read(
     """What the sources hold; free text is cleaned and measured as it comes."""
     records: list[Record] = []
     questions: list[Question] = []
-    shelf = Shelf(folder)
+    shelf = ImageStore(folder)
     with track("sources", total=len(config.sources), unit="sources") as advance:
         for source in config.sources:
             account = ledger.account(source.label)
@@ -177,7 +177,7 @@ def _read(
     return records, questions
 
 
-def _keep_images(item: Item, *, shelf: Shelf, source: str) -> Item:
+def _keep_images(item: Item, *, shelf: ImageStore, source: str) -> Item:
     """The item with its images in the corpus; a drop where one of them cannot be read."""
     if isinstance(item, Record | Question) and item.images:
         return shelf.take(item, source=source)
@@ -196,7 +196,7 @@ def _filter(
     questions: Sequence[Question],
     *,
     config: Config,
-    scorer: Scorer,
+    scorer: QualityClassifier,
     ledger: Ledger,
 ) -> list[Record]:
     free_text = _free_text(config)

@@ -13,7 +13,7 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import choice, resolve
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.signals import open_teacher
+from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision.modeling import image_format
@@ -21,7 +21,7 @@ from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.base import check_packing, check_teacher
 from limbeck.objectives.next_token import NextToken
 from limbeck.pruning import CRITERIA
-from limbeck.pruning.allocation import Kept, count_kept, pick_kept
+from limbeck.pruning.allocation import KeptGroups, count_kept, pick_kept
 from limbeck.pruning.criteria import CriterionName, score_groups
 from limbeck.pruning.group_lasso import GroupLasso, Regulariser, count_zero
 from limbeck.pruning.surgery import cut, mask, measure_parity
@@ -88,7 +88,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         sees=sees,
     )
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
-    training = config.training.settle(tokens_per_step=batches.tokens_per_step)
+    training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     history = fit(
         model,
         batches=batches,
@@ -154,7 +154,7 @@ def cut_zeros(
     """The smaller model, and what the cut took; the given one is masked in place."""
     score = resolve(CRITERIA, criterion, what="criterion")
     zero = {groups: count_zero(model, groups=groups) for groups in num_kept}
-    kept: Kept = {
+    kept: KeptGroups = {
         groups: pick_kept(score_groups(model, groups=groups, score=score), num_kept=count)
         for groups, count in num_kept.items()
     }

@@ -12,7 +12,7 @@ from limbeck.contracts.config import choice
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.signals import open_teacher
+from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.vision.modeling import image_format
 from limbeck.objectives import OBJECTIVES
@@ -64,7 +64,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         sees=sees,
     )
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
-    training = config.training.settle(tokens_per_step=batches.tokens_per_step)
+    training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     config.scheme.prepare_for_qat(model)
     history = fit(
         model,

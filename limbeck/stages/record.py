@@ -17,14 +17,15 @@ from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.data import TARGETS
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.signals import Description, LiveTeacher, open_teacher, shard_paths
 from limbeck.distillation.signals.codec import PACKED
 from limbeck.distillation.signals.fidelity import add, compare, conclude
 from limbeck.distillation.signals.manifest import (
     DESCRIPTION,
     HiddenPrecision,
+    SignalsManifest,
     fingerprints,
-    write_description,
+    shard_paths,
+    write_signals_manifest,
 )
 from limbeck.distillation.signals.shards import (
     COUNTS,
@@ -36,10 +37,11 @@ from limbeck.distillation.signals.shards import (
 )
 from limbeck.distillation.signals.top_k_float import Plain
 from limbeck.distillation.teachers.offline import store_hidden
+from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
 from limbeck.env.progress import track
 from limbeck.models.batch import find_keep
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.targets import Needs, Said, Whole
+from limbeck.models.targets import FullLogits, Needs, TeacherDistribution
 
 
 class Config(StageConfig):
@@ -95,13 +97,13 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         [teacher_artifact],
         corpus=corpus,
         batching=config.batching,
-        needs=Needs(config.targets.usual(), config.layers),
+        needs=Needs(config.targets.reference_temperature(), config.layers),
     )
-    assert isinstance(teacher, LiveTeacher)
+    assert isinstance(teacher, OnlineTeacher)
     batches = Batches(
         corpus.path, tokenizer=tokenizer, config=config.batching, image_format=teacher.sees
     )
-    description = Description(
+    description = SignalsManifest(
         targets=config.targets,
         layers=config.layers,
         hidden_precision=config.hidden_precision,
@@ -113,7 +115,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         teacher_hash=teacher_artifact.manifest.content_hash,
         **fingerprints(corpus),
     )
-    write_description(work.folder, description)
+    write_signals_manifest(work.folder, description)
     description_hash = hash_file(work.folder / DESCRIPTION)
     paths = shard_paths(work.folder, description)
     device = Accelerator().device
@@ -137,7 +139,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     }
 
 
-def _is_whole(path: Path, description: Description, *, index: int, description_hash: str) -> bool:
+def _is_whole(
+    path: Path, description: SignalsManifest, *, index: int, description_hash: str
+) -> bool:
     """Whether a killed run left this very shard; a damaged one is made again."""
     try:
         shard = Shard(path, description, index=index)
@@ -148,9 +152,9 @@ def _is_whole(path: Path, description: Description, *, index: int, description_h
 
 def _record(
     rows: range,
-    teacher: LiveTeacher,
+    teacher: OnlineTeacher,
     batches: Batches,
-    description: Description,
+    description: SignalsManifest,
     config: Config,
     device: torch.device,
     generator: torch.Generator,
@@ -166,8 +170,8 @@ def _record(
         targets = teacher(batch)
         logits = _relative(targets.said, vocab=vocab, members=members)
         arrays = codec.encode(logits, generator=generator)
-        said = codec.decode(arrays, vocab=vocab, temperature=codec.usual())
-        sums.append(compare(said, logits, temperature=codec.usual()))
+        said = codec.decode(arrays, vocab=vocab, temperature=codec.reference_temperature())
+        sums.append(compare(said, logits, temperature=codec.reference_temperature()))
         widths = codec.widths(arrays, vocab=vocab)
         arrays |= store_hidden(targets.hidden, precision=config.hidden_precision)
         counts = find_keep(batch.labels).sum(dim=1).cpu().numpy()
@@ -187,9 +191,11 @@ def _record(
     return shard, add(sums)
 
 
-def _relative(said: Said, *, vocab: int, members: Sequence[int]) -> Float[Tensor, "kept vocab"]:
+def _relative(
+    said: TeacherDistribution, *, vocab: int, members: Sequence[int]
+) -> Float[Tensor, "kept vocab"]:
     """The teacher's logits of real tokens, below the largest at each position."""
-    assert isinstance(said, Whole)
+    assert isinstance(said, FullLogits)
     logits = said.logits[:, :vocab].float()
     if not bool(torch.isfinite(logits).all()):
         bad = int((~torch.isfinite(logits)).any(dim=-1).sum())

@@ -32,9 +32,9 @@ from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.modeling import image_format
 from limbeck.objectives import OBJECTIVES
-from limbeck.objectives.base import Draws, check_packing, check_start
-from limbeck.reinforcement.rewards import Manner, Said, score
-from limbeck.reinforcement.rollouts import Prompt, Rollouts, Speech
+from limbeck.objectives.base import BatchKind, check_packing, check_start
+from limbeck.reinforcement.rewards import AnswerSample, Manner, score
+from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.sizing import size_model
 from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
@@ -67,7 +67,7 @@ class Config(StageConfig):
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingSetup:
     """What one run of training learns from, and by which objective."""
 
     batches: Callable[[int], list[Batch]]
@@ -86,7 +86,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     corpus = work.one("corpus")
     tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
     lessons = LESSONS[config.objective.draws](config, work, model, tokenizer)
-    training = config.training.settle(tokens_per_step=lessons.tokens_per_step)
+    training = config.training.resolve_steps(tokens_per_step=lessons.tokens_per_step)
     history = fit(
         model,
         batches=lessons.batches,
@@ -130,24 +130,24 @@ def _reading(
 
 def _learn_records(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Lessons:
+) -> TrainingSetup:
     batches = Batches(work.one("corpus").path, **_reading(config, model, tokenizer))
     objective = config.objective.build(model=model, teacher=None)
-    return Lessons(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
+    return TrainingSetup(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
 
 
 def _learn_pairs(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Lessons:
+) -> TrainingSetup:
     pairs = Pairs(work.one("corpus").path, tokenizer=tokenizer, config=config.batching)
     reference = _open_reference(work)
     objective = config.objective.build(reference=KeptForward(reference))
-    return Lessons(pairs, objective, pairs.better, pairs.tokens_per_step, pairs.count_tokens)
+    return TrainingSetup(pairs, objective, pairs.better, pairs.tokens_per_step, pairs.count_tokens)
 
 
 def _learn_rollouts(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Lessons:
+) -> TrainingSetup:
     """Answers that the model samples; a step asks as many questions as `batching` counts."""
     if PartialState().num_processes > 1:
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
@@ -166,7 +166,7 @@ def _learn_rollouts(
     manner = Manner(**read_manner(corpus))
 
     def judge(text: str, ended: bool, wanted: str) -> dict[str, float]:
-        said = Said(text, ended, wanted, entity_f1(text, expected=[wanted]))
+        said = AnswerSample(text, ended, wanted, entity_f1(text, expected=[wanted]))
         return score(said, manner=manner, weights=objective.rewards)
 
     rollouts = Rollouts(
@@ -174,20 +174,21 @@ def _learn_rollouts(
         model=place(model),
         reference=_open_reference(work),
         prompts=lambda step: [
-            Prompt(asked.prompt(index), expected[index]) for index in asked.order(step).tolist()
+            RolloutPrompt(asked.prompt(index), expected[index])
+            for index in asked.order(step).tolist()
         ],
         judge=judge,
         num_parts=config.batching.accumulation_steps,
         seed=config.training.seed,
-        speech=Speech(
+        speech=TokenizerIO(
             lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
             end_id=cast(int, tokenizer.eos_token_id),
             pad_id=cast(int, asked.pad),
         ),
     )
-    return Lessons(
+    return TrainingSetup(
         rollouts,
-        objective.build(experience=rollouts.remember),
+        objective.build(experience=rollouts.experience_of),
         asked,
         asked.tokens_per_step * objective.group,
         lambda steps: int(sum(point["rollout_tokens"] for point in rollouts.curve)),
@@ -200,7 +201,7 @@ def _open_reference(work: Work) -> PreTrainedModel:
     return place(load_model(work.one("model").path).eval().requires_grad_(False))
 
 
-LESSONS: dict[Draws, Callable[..., Lessons]] = {
+LESSONS: dict[BatchKind, Callable[..., TrainingSetup]] = {
     "records": _learn_records,
     "pairs": _learn_pairs,
     "rollouts": _learn_rollouts,

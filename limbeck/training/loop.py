@@ -22,17 +22,17 @@ from limbeck.contracts.watching import show_step
 from limbeck.env.progress import track
 from limbeck.models.batch import Batch
 from limbeck.training.distributed.deepspeed import (
-    EngineStepper,
+    DeepSpeedStepper,
     gather_engine,
     set_up_engine,
     spread_engine,
 )
 from limbeck.training.distributed.ranks import (
     Sharding,
+    broadcast_from_rank0,
     find_sharding,
     gather,
     open_accelerator,
-    share,
 )
 from limbeck.training.distributed.sharded_state import (
     gather_optimizer,
@@ -40,15 +40,15 @@ from limbeck.training.distributed.sharded_state import (
     spread_optimizer,
 )
 from limbeck.training.lr_schedule import cosine_lr, group_parameters
-from limbeck.training.optimizer_step import Judged, PlainStepper
-from limbeck.training.token_budget import Steps, count_steps
+from limbeck.training.optimizer_step import ModelWithLoss, PlainStepper
+from limbeck.training.token_budget import StepBudget, count_steps
 from limbeck.training.train_state import Saved, read_state, restore, save_state
 
 
 class TrainingConfig(Config):
     """How a model is trained, whatever it learns."""
 
-    steps: Steps
+    steps: StepBudget
     """Optimizer steps: a number, or a share of a token budget (`budget.py`)."""
     lr: Annotated[float, Field(gt=0)] = 0.001
     """Peak learning rate of AdamW."""
@@ -70,7 +70,7 @@ class TrainingConfig(Config):
     """At most this much work is lost to a kill; 0 saves every step."""
     log_interval_steps: Annotated[int, Field(gt=0)] = 10
 
-    def settle(self, *, tokens_per_step: float) -> "TrainingConfig":
+    def resolve_steps(self, *, tokens_per_step: float) -> "TrainingConfig":
         """The same with `steps` as a number."""
         return self.replace(steps=count_steps(self.steps, tokens_per_step=tokens_per_step))
 
@@ -185,7 +185,7 @@ class _Run:
         )
         self.parameters = [item for group in optimizer.param_groups for item in group["params"]]
         self.groups = optimizer.state_dict()["param_groups"]
-        self.judged = Judged(model, objective, precision=config.precision)
+        self.judged = ModelWithLoss(model, objective, precision=config.precision)
         if self.sharding == "zero":
             set_up_engine(accelerator, clip_norm=config.clip_norm)
         prepared, self.optimizer = accelerator.prepare(self.judged, optimizer)
@@ -194,7 +194,7 @@ class _Run:
             folder=state,
             loaders={"optimizer": self._load_optimizer},
         )
-        stepper = EngineStepper if self.sharding == "zero" else PlainStepper
+        stepper = DeepSpeedStepper if self.sharding == "zero" else PlainStepper
         self.stepper = stepper(
             accelerator,
             prepared,
@@ -239,7 +239,7 @@ class _Run:
                 advance(1, f"loss {point['loss']:.4f}")
                 show_step(step + 1, steps=steps, model=self.model)
                 due = time.monotonic() - saved >= config.save_interval_seconds
-                if step < steps - 1 and share(self.accelerator, due):
+                if step < steps - 1 and broadcast_from_rank0(self.accelerator, due):
                     self._save(step + 1)
                     saved = time.monotonic()
         self.model.eval()

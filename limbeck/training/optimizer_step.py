@@ -24,10 +24,10 @@ from limbeck.training.cpu_microbatches import (
     draws_random,
     keep_freed_memory,
 )
-from limbeck.training.distributed.ranks import Dealt, deal, gather
+from limbeck.training.distributed.ranks import RankMicrobatch, assign_microbatches_to_rank, gather
 
 
-class Judged(nn.Module):
+class ModelWithLoss(nn.Module):
     """Model and objective in one: what wraps it sees every trained parameter and each pass."""
 
     def __init__(
@@ -57,8 +57,8 @@ class Judged(nn.Module):
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What `Judged` says, under the names of a loss."""
+class MicrobatchLoss:
+    """What `ModelWithLoss` says, under the names of a loss."""
 
     sum: Float[Tensor, ""]
     count: int
@@ -108,7 +108,7 @@ class Stepper(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         accelerator = self.accelerator
-        mine = deal(
+        mine = assign_microbatches_to_rank(
             batches, index=accelerator.process_index, num_processes=accelerator.num_processes
         )
         totals: dict[str, float] = {"loss": 0.0}
@@ -139,21 +139,21 @@ class Stepper(ABC):
             "tokens": float(count),
         }
 
-    def judge(self, step: int, dealt: Dealt) -> Judgement:
+    def judge(self, step: int, dealt: RankMicrobatch) -> MicrobatchLoss:
         """A micro-batch's loss; zero, with all its collectives, for one that does not count."""
         batch = dealt.batch.to(self.accelerator.device)
         if self.random:
             torch.manual_seed(hash((self.seed, step, dealt.place)) % 2**31)
-        if dealt.counts:
-            return Judgement(*self.judged(batch))
+        if not dealt.is_padding:
+            return MicrobatchLoss(*self.judged(batch))
         self.objective.eval()
         total, _, _ = self.judged(batch)
         self.objective.train()
-        return Judgement(total * 0.0, 0, {})
+        return MicrobatchLoss(total * 0.0, 0, {})
 
     @abstractmethod
     def _differentiate(
-        self, step: int, mine: Sequence[Dealt], *, batches: Sequence[Batch]
+        self, step: int, mine: Sequence[RankMicrobatch], *, batches: Sequence[Batch]
     ) -> list[Sums]:
         """The sums of this process's micro-batches; gradients are added up and exchanged."""
 
@@ -184,7 +184,7 @@ class PlainStepper(Stepper):
             self.summed.close()
 
     def _differentiate(
-        self, step: int, mine: Sequence[Dealt], *, batches: Sequence[Batch]
+        self, step: int, mine: Sequence[RankMicrobatch], *, batches: Sequence[Batch]
     ) -> list[Sums]:
         # One micro-batch alone is better shared among the threads than left to one of them.
         if self.summed is not None and len(mine) > 1:

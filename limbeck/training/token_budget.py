@@ -50,7 +50,7 @@ def _read_steps(value: Any) -> int | TokenShare:
     return value if isinstance(value, TokenShare) else NUMBER.validate_python(value)
 
 
-Steps = Annotated[Any, BeforeValidator(_read_steps)]
+StepBudget = Annotated[Any, BeforeValidator(_read_steps)]
 """The type of a field that holds a number of steps or a share of a budget."""
 
 

@@ -16,7 +16,12 @@ from limbeck.contracts.errors import ArtifactError, DataError, TuningError
 from limbeck.contracts.records import Question
 from limbeck.data.loading.batches import held_out_batches
 from limbeck.env.progress import track
-from limbeck.evaluation.answer_questions import Asked, answer_all, count_correct, make_batches
+from limbeck.evaluation.answer_questions import (
+    AnsweredQuestion,
+    answer_all,
+    count_correct,
+    make_batches,
+)
 from limbeck.evaluation.metrics import accuracy_ratio
 from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
 from limbeck.evaluation.validation_loss import measure_validation
@@ -35,14 +40,14 @@ Number = int | float
 
 
 @dataclass(frozen=True)
-class Scorer:
+class TrialScorer:
     """Measures students of one search on one corpus."""
 
     tuning: Tuning
     corpus: Path
     questions: tuple[Question, ...]
     """None where the likelihood decides."""
-    teacher: tuple[Asked, ...]
+    teacher: tuple[AnsweredQuestion, ...]
     """The teacher's answers to them."""
 
     def look(self, model: PreTrainedModel, config: Any, *, inputs: Mapping[str, Artifact]) -> float:
@@ -106,7 +111,7 @@ class Scorer:
         }
 
 
-def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) -> Scorer:
+def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) -> TrialScorer:
     """A scorer with the teacher's answers, which are asked for once.
 
     Raises:
@@ -116,7 +121,7 @@ def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) 
     """
     corpus = inputs["corpus"].path
     if tuning.metric == "likelihood":
-        return Scorer(tuning, corpus, (), ())
+        return TrialScorer(tuning, corpus, (), ())
     questions = read_held_out(corpus, max_questions=tuning.max_questions)
     teacher = find_teacher(inputs)
     with keep_threads():
@@ -127,7 +132,7 @@ def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) 
             "of its accuracy can be kept; train it longer, or set tune.metric: likelihood",
             path=teacher.path,
         )
-    return Scorer(tuning, corpus, questions, tuple(answers))
+    return TrialScorer(tuning, corpus, questions, tuple(answers))
 
 
 def read_likelihood(metrics: Mapping[str, Any], *, corpus: Path) -> float:
@@ -170,7 +175,7 @@ def find_teacher(inputs: Mapping[str, Artifact]) -> Artifact:
 
 def ask(
     model: Artifact, questions: tuple[Question, ...], *, tuning: Tuning, state: Path
-) -> list[Asked]:
+) -> list[AnsweredQuestion]:
     """A model's judged answers; those in `state` are not asked again."""
     batches = make_batches(questions, batch_questions=BATCH_QUESTIONS)
     state.mkdir(parents=True, exist_ok=True)
@@ -184,7 +189,9 @@ def ask(
         )
 
 
-def compare(asked: list[Asked], teacher: tuple[Asked, ...]) -> dict[str, Number]:
+def compare(
+    asked: list[AnsweredQuestion], teacher: tuple[AnsweredQuestion, ...]
+) -> dict[str, Number]:
     """Accuracy, and what of the teacher's is kept, with its 95 % interval."""
     assert [item.id for item in asked] == [item.id for item in teacher]
     kept = accuracy_ratio(

@@ -28,7 +28,7 @@ from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.watching import watching
 from limbeck.env.ranks import num_processes
 from limbeck.tuning.config import Tuning
-from limbeck.tuning.scoring import Number, Scorer, make_scorer
+from limbeck.tuning.scoring import Number, TrialScorer, make_scorer
 from limbeck.tuning.space import Space, make_space, read_tuning
 
 DATABASE = "study.db"
@@ -135,9 +135,9 @@ class _Runner:
         self.folder, self.tell = folder, tell
         self.config = space.entry.config
         self.inputs = self._inputs()
-        self.scorer: Scorer = make_scorer(tuning, inputs=self.inputs, state=folder / "answers")
+        self.scorer: TrialScorer = make_scorer(tuning, inputs=self.inputs, state=folder / "answers")
         self.name = f"{space.entry.name}-{self._key()[:12]}"
-        self.shop = folder / "trials" / self.name
+        self.work_dir = folder / "trials" / self.name
         self.sized = -1
         """The trial whose model was compared with the budget last."""
 
@@ -207,7 +207,7 @@ class _Runner:
         if trial is None:
             return
         started = time.monotonic()
-        folder = self.shop / f"{trial.number:04d}"
+        folder = self.work_dir / f"{trial.number:04d}"
         try:
             measured = self._train(trial, folder)
         except PrunedError as error:
@@ -301,7 +301,7 @@ class _Runner:
 
     def _clear(self, best: FrozenTrial | None) -> None:
         """Keep the best trial's checkpoint only; every figure stands in the study."""
-        for path in self.shop.glob("*"):
+        for path in self.work_dir.glob("*"):
             if best is None or path.name != f"{best.number:04d}":
                 shutil.rmtree(path)
 

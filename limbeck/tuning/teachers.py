@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.contracts.artifacts import MANIFEST, Kind, read_manifest
-from limbeck.distillation.signals.manifest import read_description
+from limbeck.distillation.signals.manifest import read_signals_manifest
 from limbeck.distillation.signals.top_k_float import Plain
 from limbeck.pipeline.check import Entry, is_folder
 from limbeck.tuning.config import Choices, Range
@@ -15,7 +15,7 @@ HEATS = Range(low=1.5, high=3.0)
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherFacts:
     """One teacher: an entry of the recipe, a folder, or a model of the hub."""
 
     kind: Kind
@@ -23,7 +23,7 @@ class Taught:
     """What signals keep of each position."""
 
 
-def find_teachers(entry: Entry, entries: Mapping[str, Entry]) -> tuple[Taught, ...]:
+def find_teachers(entry: Entry, entries: Mapping[str, Entry]) -> tuple[TeacherFacts, ...]:
     """The teachers that an entry names, in order.
 
     Raises:
@@ -33,18 +33,18 @@ def find_teachers(entry: Entry, entries: Mapping[str, Entry]) -> tuple[Taught, .
     return tuple(_find(name, entries) for name in names)
 
 
-def _find(name: str, entries: Mapping[str, Entry]) -> Taught:
+def _find(name: str, entries: Mapping[str, Entry]) -> TeacherFacts:
     if name in entries:
         config: Any = entries[name].config
-        return Taught(config.make, getattr(config, "targets", None))
+        return TeacherFacts(config.make, getattr(config, "targets", None))
     folder = Path(name)
     if not is_folder(name) or not (folder / MANIFEST).is_file():
-        return Taught("checkpoint")
+        return TeacherFacts("checkpoint")
     kind = read_manifest(folder).kind
-    return Taught(kind, read_description(folder).targets if kind == "signals" else None)
+    return TeacherFacts(kind, read_signals_manifest(folder).targets if kind == "signals" else None)
 
 
-def find_temperatures(teachers: Sequence[Taught]) -> Range | Choices | None:
+def find_temperatures(teachers: Sequence[TeacherFacts]) -> Range | Choices | None:
     """The temperatures that all teachers can be read at; None where that is one at most.
 
     A server's labels hold for temperature 1 alone, plain signals for those that were recorded.
@@ -58,13 +58,13 @@ def find_temperatures(teachers: Sequence[Taught]) -> Range | Choices | None:
     return Choices(choices=tuple(heats)) if len(heats) > 1 else None
 
 
-def _find_recorded(teachers: Sequence[Taught]) -> Iterator[tuple[float, ...]]:
+def _find_recorded(teachers: Sequence[TeacherFacts]) -> Iterator[tuple[float, ...]]:
     """The temperatures of each teacher that has some only, each of them once."""
     for item in teachers:
         if isinstance(item.targets, Plain):
             yield tuple(dict.fromkeys(item.targets.temperatures))
 
 
-def shows_layers(teachers: Sequence[Taught]) -> bool:
+def shows_layers(teachers: Sequence[TeacherFacts]) -> bool:
     """Whether layers can be matched by name: with one live teacher."""
     return [item.kind for item in teachers] == ["checkpoint"]

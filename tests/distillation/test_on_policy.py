@@ -7,7 +7,7 @@ import torch
 from limbeck.contracts.errors import DataError, LaunchError
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.on_policy import OnPolicy
-from limbeck.distillation.signals import LiveTeacher
+from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.batch import IGNORED, find_keep, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.generation import sample
@@ -81,8 +81,8 @@ def test_a_step_is_the_students_own_with_the_given_chance(dense):
 def test_batches_hold_the_same_questions_and_the_students_answers(moe):
     own = make_own(moe)
     batches = own(0)
-    assert all(batch.written == "student" for batch in batches)
-    assert batches[0].to(torch.device("meta")).written == "student"
+    assert all(batch.answers_from == "student" for batch in batches)
+    assert batches[0].to(torch.device("meta")).answers_from == "student"
     found = flatten(batches)
     for row, prompt in enumerate(PROMPTS):
         ids, labels = found[row]
@@ -134,7 +134,7 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     assert sum(int(find_keep(batch.labels).sum()) for batch in batches) == 4
     metrics = own.measure()
     assert metrics["own_answer_tokens_mean"] == 1 and metrics["own_ended_ratio"] == 1
-    teacher = LiveTeacher(dense, layers=(), vocab=dense.config.vocab_size)
+    teacher = OnlineTeacher(dense, layers=(), vocab=dense.config.vocab_size)
     objective = SoftTarget(kind="soft_target").build(model=dense, teacher=teacher)
     assert sum(objective(KeptForward(dense), batch).count for batch in batches) == 4
 
@@ -160,7 +160,7 @@ def test_a_launcher_and_images_are_refused(dense, monkeypatch):
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_an_own_answer_is_no_label(weight, moe, dense):
     (*_, batch) = make_own(dense)(0)
-    teacher = LiveTeacher(moe, layers=(), vocab=moe.config.vocab_size)
+    teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
     objective = SoftTarget(kind="soft_target", weight=weight).build(model=dense, teacher=teacher)
     loss = objective(KeptForward(dense), batch)
     assert loss.parts == {"kl": loss.sum.item()}
@@ -182,7 +182,7 @@ def test_the_loss_on_own_answers_is_trls(beta, temperature, moe, dense):
     """TRL's mean is over kept tokens, and it leaves the square of the temperature out."""
     from trl.experimental.gkd import GKDTrainer
 
-    teacher = LiveTeacher(moe, layers=(), vocab=moe.config.vocab_size)
+    teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
     objective = SoftTarget(
         kind="soft_target", weight=0.2, temperature=temperature, divergence=DIVERGENCES[beta]
     ).build(model=dense, teacher=teacher)
@@ -216,7 +216,7 @@ def train(model, teacher, *, state, own, steps=6, stop=None, lr=0.01):
 
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-    ).build(model=model, teacher=LiveTeacher(teacher, layers=(), vocab=teacher.config.vocab_size))
+    ).build(model=model, teacher=OnlineTeacher(teacher, layers=(), vocab=teacher.config.vocab_size))
     config = TrainingConfig(
         steps=steps, lr=lr, warmup_steps=0, save_interval_seconds=0, log_interval_steps=1
     )
@@ -256,7 +256,7 @@ def test_no_chance_is_off_to_the_bit(dense_config, moe, tokenizer, tmp_path):
     history, weights = train(first, moe, state=tmp_path / "a", own=own)
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-    ).build(model=second, teacher=LiveTeacher(moe, layers=(), vocab=moe.config.vocab_size))
+    ).build(model=second, teacher=OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size))
     config = TrainingConfig(steps=6, lr=0.01, warmup_steps=0, log_interval_steps=1)
     plain = fit(
         second,
@@ -276,7 +276,7 @@ def test_training_on_own_answers_lowers_reverse_kl_there(dense_config, moe, toke
     own = make_own(model)
 
     def measure():
-        teacher = LiveTeacher(moe, layers=(), vocab=moe.config.vocab_size)
+        teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
         divergence = SoftTarget(
             kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
         ).build(model=model, teacher=teacher)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from limbeck.evaluation import roc_auc
-from limbeck.evaluation.answer_questions import Asked
+from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.roc_auc import area_under_roc, margins, mean_area, measure_findings
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch):
 
 
 def asked(index, *, right, answer, scores):
-    return Asked(
+    return AnsweredQuestion(
         f"q{index}",
         "finding",
         "single",

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from limbeck.contracts.errors import DataError, ImageError
-from limbeck.data.corpus.image_store import Shelf
+from limbeck.data.corpus.image_store import ImageStore
 from limbeck.data.packs.schema import load_pack
 from limbeck.data.readers.base import Drop, Note
 from limbeck.data.readers.image_archive import Config
@@ -76,7 +76,7 @@ def test_broken_archives(tmp_path):
                 "forms": {"train": ["x?"], "evaluation": ["y?"]},
             }
         )
-        shelf = Shelf(folder)
+        shelf = ImageStore(folder)
         try:
             for item in source.read(pack=pack, seed=0):
                 if not isinstance(item, Drop | Note):

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.attention_capture import attention_logs, make_ready, relation_logs
+from limbeck.models.attention_capture import attention_logs, enable_attention_capture, relation_logs
 from limbeck.models.forward import KeptForward
 
 SIZES: dict[str, Any] = {
@@ -59,7 +59,7 @@ KEEP[0, 2:6] = KEEP[1, 1:3] = True
 
 
 def overheard(model):
-    make_ready(model)
+    enable_attention_capture(model)
     return KeptForward(model)(IDS, KEEP, attended=(2, 1)).heads
 
 

@@ -9,7 +9,7 @@ from limbeck.distillation.features.matching import Matching, scaled_mse
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import Kept, KeptForward
-from limbeck.models.targets import Targets, Whole
+from limbeck.models.targets import FullLogits, Targets
 from limbeck.objectives.load_balancing import Balance, Balancer, balance_loss
 from limbeck.objectives.next_token import NextToken
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
@@ -31,7 +31,7 @@ class FixedTeacher:
         self.vocab, self.hidden = logits.shape[-1], hidden[0].shape[-1] if hidden else 0
 
     def __call__(self, batch: Batch) -> Targets:
-        return Targets(Whole(self.logits), self.states)
+        return Targets(FullLogits(self.logits), self.states)
 
 
 def test_kl_is_zero_when_they_agree():

@@ -177,11 +177,11 @@ class Toy(nn.Module):
 
 
 def toy_groups(model):
-    from limbeck.models.structure import Groups, Part
+    from limbeck.models.structure import Groups, TensorSlice
 
     names = (("gate_proj.weight", 0), ("up_proj.weight", 0), ("down_proj.weight", 1))
     width = model.gate_proj.weight.shape[0]
-    return Groups("channels", 0, width, tuple(Part(name, axis, 1) for name, axis in names))
+    return Groups("channels", 0, width, tuple(TensorSlice(name, axis, 1) for name, axis in names))
 
 
 def fit_toy(*, num_zero, concavity=0.0, steps=1500):

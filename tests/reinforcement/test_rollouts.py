@@ -10,16 +10,16 @@ from limbeck.models.forward import KeptForward
 from limbeck.objectives import REWARDS
 from limbeck.objectives.base import find_kept
 from limbeck.reinforcement.grpo import Grpo
-from limbeck.reinforcement.rewards import Manner, Said, score
-from limbeck.reinforcement.rollouts import IDLE_STEPS, Prompt, Rollouts, Speech
+from limbeck.reinforcement.rewards import AnswerSample, Manner, score
+from limbeck.reinforcement.rollouts import IDLE_STEPS, RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.training.loop import TrainingConfig, fit
 
 MANNER = Manner("、", "不知道。")
-SPEECH = Speech(lambda tokens: "".join(chr(64 + token % 26) for token in tokens), 3, 0)
+SPEECH = TokenizerIO(lambda tokens: "".join(chr(64 + token % 26) for token in tokens), 3, 0)
 
 
 def reward(name, text, expected="头晕、心悸", *, ended=True, agreement=0.5):
-    said = Said(text, ended, expected, agreement)
+    said = AnswerSample(text, ended, expected, agreement)
     return resolve(REWARDS, name, what="reward")(said, MANNER)
 
 
@@ -51,7 +51,7 @@ def test_an_answer_that_does_not_end_has_no_form():
 
 
 def test_the_reward_is_the_weighted_sum_and_each_lies_between_zero_and_one():
-    said = Said("头晕", True, "头晕、心悸", 2 / 3)
+    said = AnswerSample("头晕", True, "头晕、心悸", 2 / 3)
     weights = dict(zip(REWARDS, (1.0, 2.0, 3.0, 4.0), strict=True))
     found = score(said, manner=MANNER, weights=weights)
     total = sum(weights[name] * found[name] for name in weights)
@@ -62,7 +62,7 @@ def test_the_reward_is_the_weighted_sum_and_each_lies_between_zero_and_one():
 
 def make_rollouts(model, *, judge=None, seed=0, **changes):
     config = Grpo(kind="grpo", **({"group": 3, "max_new_tokens": 5} | changes))
-    prompts = [Prompt([5 + n, 6, 7][: 1 + n % 3], "C" * n) for n in range(8)]
+    prompts = [RolloutPrompt([5 + n, 6, 7][: 1 + n % 3], "C" * n) for n in range(8)]
     return Rollouts(
         config,
         model=model,
@@ -81,7 +81,7 @@ def test_batches_hold_what_was_sampled(moe):
     assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(6))
     for batch in batches:
         keep, targets = find_kept(batch.labels)
-        known = rollouts.remember(batch)
+        known = rollouts.experience_of(batch)
         assert len(known.old_logs) == len(targets) == len(known.advantages)
         with torch.no_grad():
             logits = KeptForward(moe)(batch.input_ids, keep).logits
@@ -118,7 +118,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, tokenizer,
                 raise KeyboardInterrupt
             return rollouts(step)
 
-        objective = rollouts.config.build(experience=rollouts.remember)
+        objective = rollouts.config.build(experience=rollouts.experience_of)
         config = TrainingConfig(
             steps=5, lr=0.01, warmup_steps=0, save_interval_seconds=0, log_interval_steps=1
         )
@@ -161,7 +161,7 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
         config=config,
         state=tmp_path,
         title="test",
-        objective=rollouts.config.build(experience=rollouts.remember),
+        objective=rollouts.config.build(experience=rollouts.experience_of),
         stateful=rollouts,
     )
     rewards = [point["reward_mean"] for point in rollouts.curve]

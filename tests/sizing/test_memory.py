@@ -10,7 +10,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.moe.kernels import experts_op
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
-from limbeck.models.targets import Whole
+from limbeck.models.targets import FullLogits
 from limbeck.objectives.next_token import NextToken
 from limbeck.sizing import size_model
 from limbeck.sizing.memory import (
@@ -187,7 +187,7 @@ def test_a_loss_in_chunks_keeps_two_gradients_and_one_chunk_of_logits():
             head=head,
             labels=torch.arange(24),
             mix=mix,
-            said=Whole(torch.randn(24, shape.vocab)),
+            said=FullLogits(torch.randn(24, shape.vocab)),
             chunk_tokens=8,
         )
     chunk = 8 * 4 * shape.vocab

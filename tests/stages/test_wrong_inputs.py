@@ -142,7 +142,7 @@ def test_held_out_questions_tell_a_student_that_says_one_thing(make, corpus, tmp
     found = make(read=other)["warnings"]
     assert any("gives one answer to 100%" in sentence for sentence in found)
     word = load_tokenizer(corpus / "tokenizer")("请问", add_special_tokens=False)["input_ids"]
-    assert len(asked) == distill.PROBED == len(many)
+    assert len(asked) == distill.DIAGNOSTIC_RECORDS == len(many)
     assert all(set(word) <= set(prompt) for prompt in asked)
 
 

@@ -22,7 +22,7 @@ from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.chat_template import render_prompt
 from limbeck.data.packs.schema import load_pack
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.signals import open_teacher
+from limbeck.distillation.teachers.online import open_teacher
 from limbeck.evaluation.answer_questions import check_leaks, read_questions
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.forward import KeptForward

@@ -5,7 +5,7 @@ import test_chunked as t
 import torch
 
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
-from limbeck.models.targets import Projected
+from limbeck.models.targets import HiddenAndHead
 from limbeck.objectives import DIVERGENCES
 
 COMPILED = ("forward_kl", "reverse_kl", "jensen_shannon")
@@ -42,7 +42,7 @@ def check_large(dtype, *, most):
         for leaf in (t.draw(tokens, 256, seed=0), t.draw(vocab, 256, seed=1) / 16)
     )
     teacher = (t.draw(tokens, 512, seed=2), t.draw(vocab, 512, seed=3) / 512**0.5)
-    said = Projected(*(part.to("cuda", dtype) for part in teacher))
+    said = HiddenAndHead(*(part.to("cuda", dtype) for part in teacher))
     labels = torch.randint(vocab, (tokens,)).cuda()
     mix = Mix(t.make("forward_kl"), 2.0, 0.7, vocab)
     for _ in range(2):

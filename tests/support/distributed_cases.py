@@ -23,7 +23,7 @@ from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.builders import DenseModel, MoeModel
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.targets import Targets, Whole
+from limbeck.models.targets import FullLogits, Targets
 from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -67,7 +67,7 @@ class FixedTeacher:
 
     def __call__(self, batch: Batch) -> Targets:
         ids = batch.input_ids[find_keep(batch.labels)]
-        return Targets(Whole(self.logits[ids]), (self.states[ids],))
+        return Targets(FullLogits(self.logits[ids]), (self.states[ids],))
 
 
 def make_corpus(folder: Path) -> Path:

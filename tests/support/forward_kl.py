@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limbeck.distillation.losses.divergence_terms import forward_kl_terms, top_terms, whole_terms
-from limbeck.models.targets import Top
+from limbeck.models.targets import TopK
 
 
 def forward_kl(
@@ -35,7 +35,7 @@ def forward_kl_with_tail(
 
     A lower bound of the full divergence, equal to it when the bucket is empty.
     """
-    said = Top(top_logits, top_ids, tail)
+    said = TopK(top_logits, top_ids, tail)
     terms = top_terms(
         forward_kl_terms, student_logits=student_logits, said=said, temperature=temperature
     )

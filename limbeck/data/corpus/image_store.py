@@ -25,7 +25,7 @@ IN_ARRAY = re.compile(r"(?P<path>.*\.npz)#(?P<array>\w+)/(?P<index>\d+)")
 AXES = {3: "images, height, width", 4: "images, height, width, channels"}
 
 
-class Shelf:
+class ImageStore:
     """Takes the images of records and questions into a corpus's folder."""
 
     def __init__(self, corpus: Path) -> None:

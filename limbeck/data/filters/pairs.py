@@ -17,7 +17,7 @@ from limbeck.data.corpus.splits import question_key
 from limbeck.data.filters.dedup import Exact, Near, NearConfig
 from limbeck.data.filters.drop_log import Ledger
 from limbeck.data.filters.normalization.zh import clean, normalise
-from limbeck.data.filters.quality_classifier import Scorer, ScorerConfig
+from limbeck.data.filters.quality_classifier import QualityClassifier, ScorerConfig
 from limbeck.data.readers.base import UNSCORED
 from limbeck.env.progress import track
 
@@ -107,7 +107,7 @@ def drop_duplicates(
 def drop_doubtful(
     records: Sequence[Record],
     *,
-    scorer: Scorer,
+    scorer: QualityClassifier,
     config: ScorerConfig,
     threshold: float,
     ledger: Ledger,

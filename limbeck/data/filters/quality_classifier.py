@@ -86,7 +86,7 @@ class Interval:
     high: float
 
 
-class Scorer:
+class QualityClassifier:
     """Confidences for records, and how well they were told apart when held out."""
 
     def __init__(self, lexicon: Lexicon, specialties: Mapping[str, Sequence[str]]) -> None:

@@ -59,7 +59,7 @@ class Forms(Config):
     statements: Texts
 
 
-class Description(Config):
+class PackDescription(Config):
     """The content of `pack.yaml`."""
 
     name: Text
@@ -100,7 +100,7 @@ class Pack:
     """A loaded pack."""
 
     folder: Path
-    description: Description
+    description: PackDescription
     forms: Mapping[str, Forms]
     """By relation, and `triage`."""
     diseases: Mapping[str, Disease]
@@ -172,7 +172,7 @@ def load_pack(name: str) -> Pack:
         DataError: one of its files is missing, is not YAML, or does not fit; with file and place.
     """
     folder = locate_pack(name)
-    description = _read(folder / "pack.yaml", Description)
+    description = _read(folder / "pack.yaml", PackDescription)
     path = folder / "questions.yaml"
     forms = {key: _validate(path, Forms, value, at=key) for key, value in _load(path).items()}
     for key in (*description.relations, "triage"):
@@ -197,7 +197,7 @@ def load_pack(name: str) -> Pack:
 
 
 def _check(
-    description: Description,
+    description: PackDescription,
     forms: Mapping[str, Forms],
     diseases: Mapping[str, Disease],
     *,

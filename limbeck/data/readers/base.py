@@ -43,7 +43,7 @@ class Note:
 Item = Record | Question | Drop | Note
 
 
-class SourceConfig(Config):
+class ReaderConfig(Config):
     """Base of the `Config` of every source."""
 
     free_text: ClassVar[bool] = False

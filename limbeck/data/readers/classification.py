@@ -14,14 +14,14 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question, Record
 from limbeck.data.filters.normalization.zh import clean, normalise
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Drop, Item, Note, SourceConfig
+from limbeck.data.readers.base import Drop, Item, Note, ReaderConfig
 from limbeck.data.readers.jsonl import json_rows
 from limbeck.data.readers.row_formats import SHOWN_CHARS, Row
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Config(SourceConfig):
+class Config(ReaderConfig):
     """Texts with labels, as JSON lines or one JSON array."""
 
     kind: Literal["labelled"] = "labelled"

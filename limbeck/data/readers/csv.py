@@ -10,12 +10,12 @@ from pydantic import Field
 from limbeck.contracts.errors import DataError
 from limbeck.data.readers.base import REPLACED, Drop, Note
 from limbeck.data.readers.encoding import detect_encoding
-from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, TabularConfig
+from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, RowReaderConfig
 
 SEPARATORS = {".tsv": "\t"}
 
 
-class Config(TabularConfig):
+class Config(RowReaderConfig):
     """Questions and answers in a table."""
 
     kind: Literal["csv"] = "csv"

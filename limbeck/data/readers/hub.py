@@ -8,10 +8,10 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from limbeck.contracts.errors import DataError
 from limbeck.data.readers.base import Drop, Note
-from limbeck.data.readers.row_formats import Row, TabularConfig
+from limbeck.data.readers.row_formats import Row, RowReaderConfig
 
 
-class Config(TabularConfig):
+class Config(RowReaderConfig):
     """Questions and answers in a data set of the hub."""
 
     kind: Literal["hub"] = "hub"

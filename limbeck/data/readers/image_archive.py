@@ -15,7 +15,7 @@ from limbeck.data.corpus.image_store import read_array, read_image_array
 from limbeck.data.filters.normalization.zh import normalise
 from limbeck.data.packs.fact_questions import draw
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Drop, Item, Note, SourceConfig
+from limbeck.data.readers.base import Drop, Item, Note, ReaderConfig
 from limbeck.data.readers.classification import TASK_NAME
 
 Text = Annotated[str, Field(min_length=1)]
@@ -40,7 +40,7 @@ class Forms(BaseConfig):
     """Never trained on; each image of the evaluation is asked about in all of them."""
 
 
-class Config(SourceConfig):
+class Config(ReaderConfig):
     """Images with labels in a NumPy archive: `train_images`, `train_labels`, `val_images`, ..."""
 
     kind: Literal["images"] = "images"

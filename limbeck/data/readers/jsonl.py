@@ -7,10 +7,10 @@ from typing import Literal
 
 from limbeck.contracts.errors import DataError
 from limbeck.data.readers.base import REPLACED, Drop, Note, read_lines
-from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, TabularConfig
+from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, RowReaderConfig
 
 
-class Config(TabularConfig):
+class Config(RowReaderConfig):
     """Questions and answers in JSON."""
 
     kind: Literal["jsonl"] = "jsonl"

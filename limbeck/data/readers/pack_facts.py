@@ -22,12 +22,12 @@ from limbeck.data.packs.fact_questions import (
     recall_questions,
 )
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Item, Note, SourceConfig
+from limbeck.data.readers.base import Item, Note, ReaderConfig
 
 SET_SIZES = (2, 3, 4)
 
 
-class Config(SourceConfig):
+class Config(ReaderConfig):
     """Facts of the corpus's pack."""
 
     kind: Literal["knowledge"] = "knowledge"

@@ -9,12 +9,12 @@ from pyarrow import parquet
 
 from limbeck.contracts.errors import DataError
 from limbeck.data.readers.base import Drop, Note
-from limbeck.data.readers.row_formats import Row, TabularConfig
+from limbeck.data.readers.row_formats import Row, RowReaderConfig
 
 BATCH_ROWS = 4096
 
 
-class Config(TabularConfig):
+class Config(RowReaderConfig):
     """Questions and answers in a Parquet file."""
 
     kind: Literal["parquet"] = "parquet"

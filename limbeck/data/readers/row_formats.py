@@ -17,7 +17,7 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record
 from limbeck.data.filters.normalization.zh import normalise
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import UNSCORED, Drop, Item, Note, SourceConfig
+from limbeck.data.readers.base import UNSCORED, Drop, Item, Note, ReaderConfig
 
 USERS = {"human", "user", "question", "patient"}
 ASSISTANTS = {"gpt", "assistant", "chatgpt", "bing", "bard", "doctor", "model"}
@@ -48,7 +48,7 @@ class Row:
     values: Mapping[str, Any]
 
 
-class TabularConfig(SourceConfig):
+class RowReaderConfig(ReaderConfig):
     """Base of the sources that hold one question and answer, or one conversation, a row."""
 
     free_text: ClassVar[bool] = True

@@ -22,7 +22,7 @@ from limbeck.data.packs.fact_questions import (
     recall_questions,
 )
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import REPLACED, Drop, Item, Note, SourceConfig, read_lines
+from limbeck.data.readers.base import REPLACED, Drop, Item, Note, ReaderConfig, read_lines
 
 NUM_FIELDS = 5
 CUT = re.compile(r"(?:…|\.{2,})$")
@@ -31,7 +31,7 @@ JOINER = re.compile(r"[、,，;；]")
 BARE = re.compile(r"[\W\d_]*")
 
 
-class Config(SourceConfig):
+class Config(ReaderConfig):
     """A folder with one file of triples a relation."""
 
     kind: Literal["triples"] = "triples"

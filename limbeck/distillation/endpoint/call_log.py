@@ -13,7 +13,7 @@ from typing import Any
 from limbeck.contracts.errors import ArtifactError
 
 
-class Journal:
+class CallLog:
     """Every call that was ever made for one entry of a recipe; holds places, not responses."""
 
     def __init__(self, path: Path) -> None:

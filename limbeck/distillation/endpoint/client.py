@@ -14,8 +14,8 @@ from typing import Any
 
 from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.errors import EndpointError
-from limbeck.distillation.endpoint.call_log import Journal
-from limbeck.distillation.endpoint.http import EndpointConfig, Failure, Line, read_usage
+from limbeck.distillation.endpoint.call_log import CallLog
+from limbeck.distillation.endpoint.http import EndpointConfig, Failure, HttpTransport, read_usage
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Request:
 class Endpoint:
     """Asks; a response that the journal holds is not asked for again."""
 
-    def __init__(self, config: EndpointConfig, *, journal: Journal) -> None:
+    def __init__(self, config: EndpointConfig, *, journal: CallLog) -> None:
         """Raises: EndpointError: the key is not set, or stands in the recipe."""
         self.config = config
         self.journal = journal
@@ -72,7 +72,7 @@ class Endpoint:
         self._num_answered = self._num_failed_in_a_row = 0
         self._settled = asyncio.Condition()
         self._stop = asyncio.Event()
-        self._line = Line(config)
+        self._line = HttpTransport(config)
 
     @property
     def stopping(self) -> bool:

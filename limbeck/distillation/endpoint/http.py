@@ -102,7 +102,7 @@ class Failure:
     """Whether the server may have computed, and charge for, an answer that never came."""
 
 
-class Line:
+class HttpTransport:
     """Posts requests, with the key; what it gives back never holds it."""
 
     def __init__(self, config: EndpointConfig) -> None:

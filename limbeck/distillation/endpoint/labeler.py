@@ -16,7 +16,7 @@ from limbeck.distillation.endpoint.responses import read_answer, read_logprobs
 from limbeck.distillation.endpoint.token_alignment import Labels, TokenTable
 from limbeck.env.progress import Advance
 
-Score = Callable[[Sequence[str], Record], Sequence[float]]
+ScoreAnswers = Callable[[Sequence[str], Record], Sequence[float]]
 """How good each of several answers to a record's question is."""
 
 
@@ -63,7 +63,7 @@ class Labelled:
     """Why there is no worse answer, where one was wanted."""
 
 
-class Labeller:
+class Labeler:
     """Asks about one record at a time."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Labeller:
         write: Answers | Preferences | Logprobs,
         system: str,
         max_new_tokens: int,
-        score: Score,
+        score: ScoreAnswers,
         table: TokenTable,
     ) -> None:
         self.endpoint = endpoint
@@ -143,7 +143,7 @@ def replace_answer(record: Record, answer: str) -> Record:
 
 
 async def label_all(
-    records: Sequence[Record], *, labeller: Labeller, advance: Advance
+    records: Sequence[Record], *, labeller: Labeler, advance: Advance
 ) -> list[Labelled | CallError]:
     """What became of each record; `max_concurrent` of them are asked about at the same time.
 

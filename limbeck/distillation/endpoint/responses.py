@@ -21,7 +21,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Said:
+class TokenLogprobs:
     """A token of the answer, and what could have stood in its place."""
 
     chosen: Candidate
@@ -49,7 +49,7 @@ def read_answer(response: Mapping[str, Any]) -> str:
     return content
 
 
-def read_logprobs(response: Mapping[str, Any]) -> list[Said]:
+def read_logprobs(response: Mapping[str, Any]) -> list[TokenLogprobs]:
     """The tokens of an answer, in order.
 
     Raises:
@@ -61,7 +61,9 @@ def read_logprobs(response: Mapping[str, Any]) -> list[Said]:
         raise CallError("no_logprobs", f"'logprobs' is {str(logprobs)[:SHOWN_CHARS]}")
     try:
         return [
-            Said(_candidate(place), tuple(map(_candidate, place.get("top_logprobs") or ())))
+            TokenLogprobs(
+                _candidate(place), tuple(map(_candidate, place.get("top_logprobs") or ()))
+            )
             for place in content
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:

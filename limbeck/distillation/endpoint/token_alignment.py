@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from limbeck.distillation.endpoint.responses import Candidate, Said
+from limbeck.distillation.endpoint.responses import Candidate, TokenLogprobs
 
 NO_MASS = -80.0
 """Log-probability that stands for none."""
@@ -62,7 +62,7 @@ class TokenTable:
             return self._specials[candidate.text]
         return self._ids.get(candidate.data)
 
-    def align(self, said: Sequence[Said], *, raw: str, top: int) -> Labels:
+    def align(self, said: Sequence[TokenLogprobs], *, raw: str, top: int) -> Labels:
         """Labels for the answer `raw.strip()` and its end; a place nobody told of is the answer's
         own token, with all the mass."""
         answer = raw.strip()
@@ -96,7 +96,9 @@ class TokenTable:
         rows = np.asarray([self._fill(row, width) for row in chosen], np.int32)
         return Labels(rows, logs, tail, len(said), num_aligned, missed)
 
-    def _places(self, said: Sequence[Said], *, raw: str) -> list[tuple[int, Said]]:
+    def _places(
+        self, said: Sequence[TokenLogprobs], *, raw: str
+    ) -> list[tuple[int, TokenLogprobs]]:
         """Each told place by the bytes of the stripped answer before it; all in vain from where the
         tokens stop spelling the answer."""
         data, place = raw.encode(), 0
@@ -113,7 +115,7 @@ class TokenTable:
             place += len(piece)
         return found
 
-    def _match(self, item: Said, width: int, missed: Counter[str]) -> dict[int, float]:
+    def _match(self, item: TokenLogprobs, width: int, missed: Counter[str]) -> dict[int, float]:
         found: dict[int, float] = {}
         for candidate in sorted(item.top, key=lambda each: -each.log):
             id_ = self.find(candidate)

@@ -11,15 +11,15 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import CheckpointError
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.features.similarity import linear_cka
-from limbeck.models.attention_capture import make_ready
+from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import Asked, Teacher
+from limbeck.models.targets import FeatureTeacher, Teacher
 
 Pairs = list[tuple[int, int]]
 
 
-def settle(
+def resolve_layers(
     matching: Sequence[Matching],
     *,
     model: PreTrainedModel,
@@ -45,7 +45,7 @@ def settle(
                 )
             found.append(item)
             continue
-        if not isinstance(teacher, Asked):
+        if not isinstance(teacher, FeatureTeacher):
             raise CheckpointError(
                 f"`layers: {item.layers}` needs one live teacher or signals that hold hidden "
                 "states; give student_layer and teacher_layer"
@@ -83,7 +83,7 @@ def spread_evenly(num_layers: int, known: Sequence[int]) -> Pairs:
 
 
 @torch.no_grad()
-def search(model: PreTrainedModel, teacher: Asked, *, shown: Sequence[Batch]) -> Pairs:
+def search(model: PreTrainedModel, teacher: FeatureTeacher, *, shown: Sequence[Batch]) -> Pairs:
     """The map in order of depth with the highest summed CKA of hidden states on the batches.
 
     Raises:
@@ -156,7 +156,7 @@ def ask(matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teache
         CheckpointError: it shows no attention.
     """
     attended = [pair.teacher_layer for pair in matching if pair.what != "hidden"]
-    if isinstance(teacher, Asked):
+    if isinstance(teacher, FeatureTeacher):
         layers = [pair.teacher_layer for pair in matching if pair.what == "hidden"]
         teacher.ask(layers=layers, attended=attended)
     elif attended:
@@ -165,14 +165,16 @@ def ask(matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teache
             "`teacher`, or match `what: hidden`"
         )
     if attended:
-        make_ready(model)
+        enable_attention_capture(model)
 
 
-def settle_objective(
+def resolve_objective(
     objective: Any, *, model: PreTrainedModel, teacher: Teacher | None, shown: Sequence[Batch]
 ) -> Any:
     """The objective's config with every matched layer by number; itself where it matches none."""
     matching = getattr(objective, "matching", ())
     if not matching or teacher is None:
         return objective
-    return objective.replace(matching=settle(matching, model=model, teacher=teacher, shown=shown))
+    return objective.replace(
+        matching=resolve_layers(matching, model=model, teacher=teacher, shown=shown)
+    )

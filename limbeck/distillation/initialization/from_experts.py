@@ -144,7 +144,7 @@ def find_shared(mlp: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 
 @torch.no_grad()
-def condense(
+def merge_experts(
     student: PreTrainedModel, *, teacher: PreTrainedModel, batches: Iterable[Batch]
 ) -> dict[str, Any]:
     """Fill the student's feed-forward layers from the teacher's most used experts, in place.

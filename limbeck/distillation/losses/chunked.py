@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from limbeck.distillation.losses.divergences import Divergence, ForwardKl
 from limbeck.distillation.losses.top_k_log_probs import Number
 from limbeck.models.batch import IGNORED
-from limbeck.models.targets import Projected, Said, Top, Whole
+from limbeck.models.targets import FullLogits, HiddenAndHead, TeacherDistribution, TopK
 from limbeck.objectives.base import Loss
 
 CHUNK_BYTES = 160 * 2**20
@@ -55,7 +55,7 @@ def chunked_loss(
     states: Float[Tensor, "tokens hidden"],
     head: Float[Tensor, "rows hidden"],
     labels: Int[Tensor, " tokens"],
-    said: Said,
+    said: TeacherDistribution,
     mix: Mix,
     bias: Float[Tensor, " rows"] | None = None,
     chunk_tokens: int = 0,
@@ -86,10 +86,10 @@ def chunked_loss(
     return Loss(total, labels.numel(), {"kl": kl, "ce": ce})
 
 
-def _take(said: Said, rows: Tensor | slice) -> Any:
+def _take(said: TeacherDistribution, rows: Tensor | slice) -> Any:
     """What was said of some tokens."""
-    if isinstance(said, Projected):
-        return Projected(said.states[rows], said.head)
+    if isinstance(said, HiddenAndHead):
+        return HiddenAndHead(said.states[rows], said.head)
     return type(said)(*(part[rows] for part in said))
 
 
@@ -103,7 +103,7 @@ class _Chunked(torch.autograd.Function):
         head: Tensor,
         bias: Tensor | None,
         labels: Tensor,
-        said: Said,
+        said: TeacherDistribution,
         mix: Mix,
         chunk: int,
         learns: bool,
@@ -135,7 +135,7 @@ def _pass_over(
     bias: Tensor | None,
     *,
     labels: Tensor,
-    said: Said,
+    said: TeacherDistribution,
     mix: Mix,
     chunk: int,
     wanted: list[bool],
@@ -151,7 +151,7 @@ def _pass_over(
     grad_states, grad_head, grad_bias = grads
     buffer = kept.new_empty(chunk, mix.vocab)
     other = None
-    if isinstance(said, Projected):
+    if isinstance(said, HiddenAndHead):
         rows = min(mix.vocab, len(said.head))
         other = said.states.new_empty(chunk, rows)
     figures = torch.zeros(2, device=kept.device)
@@ -163,9 +163,9 @@ def _pass_over(
             logits += bias.detach()[: mix.vocab]
         here = _take(said, part)
         if other is not None:
-            assert isinstance(said, Projected)
+            assert isinstance(said, HiddenAndHead)
             theirs = said.head[: other.shape[1]].to(other.dtype)
-            here = Whole(torch.mm(said.states[part], theirs.T, out=other[:count]))
+            here = FullLogits(torch.mm(said.states[part], theirs.T, out=other[:count]))
         figures += _judge_rows(logits, here, labels[part], mix=mix, learns=any(wanted))
         if grad_states is not None:
             _add(grad_states[part], logits, weights)
@@ -190,20 +190,22 @@ def _add(into: Tensor, left: Tensor, right: Tensor) -> None:
         into += left @ right
 
 
-def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns: bool) -> Figures:
+def _judge_rows(
+    logits: Tensor, said: TeacherDistribution, labels: Tensor, *, mix: Mix, learns: bool
+) -> Figures:
     """Figures of a chunk; where it learns, its logits become their gradient."""
     on_gpu = logits.is_cuda
     rows = len(logits) if on_gpu else max(1, TILE_BYTES // (4 * mix.vocab))
     judge = _judge
     if (
-        isinstance(said, Whole)
+        isinstance(said, FullLogits)
         and isinstance(mix.divergence, ForwardKl)
         and said.logits.shape[1] == logits.shape[1]
         and not on_gpu
         and logits.dtype == said.logits.dtype == torch.float32
     ):
         judge = _judge_forward_kl
-    elif on_gpu and mix.compiling == "auto" and not isinstance(said, Top):
+    elif on_gpu and mix.compiling == "auto" and not isinstance(said, TopK):
         judge = _judge_compiled
     found = torch.zeros(2, device=logits.device)
     for start in range(0, len(logits), rows):
@@ -212,7 +214,9 @@ def _judge_rows(logits: Tensor, said: Said, labels: Tensor, *, mix: Mix, learns:
     return found
 
 
-def _judge_compiled(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
+def _judge_compiled(
+    logits: Tensor, said: TeacherDistribution, labels: Tensor, mix: Mix, learns: bool
+) -> Figures:
     """As `_judge`, compiled: reads the logits few times, whatever the number of tokens."""
     # As numbers they would be part of the program: each step of a schedule would compile again.
     temperature, weight = torch.tensor([mix.temperature, mix.weight], device=logits.device)
@@ -226,7 +230,7 @@ def _compiled(backend: str = "inductor") -> Any:
 
 def _figure(
     logits: Tensor,
-    said: Said,
+    said: TeacherDistribution,
     labels: Tensor,
     divergence: Divergence,
     temperature: Number,
@@ -239,7 +243,9 @@ def _figure(
     return weight * kl + (1 - weight) * ce, torch.stack([kl, ce]).detach()
 
 
-def _judge(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -> Figures:
+def _judge(
+    logits: Tensor, said: TeacherDistribution, labels: Tensor, mix: Mix, learns: bool
+) -> Figures:
     """Figures; where it learns, logits become the mix's gradient; any divergence and targets."""
     settings = mix.divergence, mix.temperature, mix.weight
     if not learns:
@@ -254,7 +260,7 @@ def _judge(logits: Tensor, said: Said, labels: Tensor, mix: Mix, learns: bool) -
 
 def _judge_traced(
     logits: Tensor,
-    said: Said,
+    said: TeacherDistribution,
     labels: Tensor,
     divergence: Divergence,
     temperature: Tensor,
@@ -271,7 +277,7 @@ def _judge_traced(
 
 
 def _judge_forward_kl(
-    logits: Tensor, said: Whole, labels: Tensor, mix: Mix, learns: bool
+    logits: Tensor, said: FullLogits, labels: Tensor, mix: Mix, learns: bool
 ) -> Figures:
     """As `_judge`, in closed form: T (q - p), and softmax less the label.
 

@@ -18,8 +18,8 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.distillation.losses.divergence_terms import forward_kl_terms
 from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch
-from limbeck.models.targets import Needs, Teacher, Whole
-from limbeck.objectives.base import Draws, Forward, Loss, Objective, check_targets, find_kept
+from limbeck.models.targets import FullLogits, Needs, Teacher
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, check_targets, find_kept
 from limbeck.objectives.next_token import cross_entropy, token_logs
 
 LEAST_PROBABILITY = 1e-30
@@ -112,7 +112,7 @@ def find_starts(spans: Int[Tensor, " kept"]) -> Int[Tensor, " spans"]:
 class CrossTokenizer(Config):
     """The distance from a teacher with another tokenizer, mixed with the written answer."""
 
-    draws: ClassVar[Draws] = "records"
+    draws: ClassVar[BatchKind] = "records"
 
     kind: Literal["cross_tokenizer"]
     method: Literal["uld", "spans"] = "spans"
@@ -144,7 +144,7 @@ class CrossTokenizerObjective(Objective):
         keep, labels = find_kept(batch.labels)
         logits = forward(batch.input_ids, keep, (), batch.pixels).logits
         targets = self.teacher(batch)
-        if targets.aligned is None or not isinstance(targets.said, Whole):
+        if targets.aligned is None or not isinstance(targets.said, FullLogits):
             raise TrainingError(
                 "objective 'cross_tokenizer' got a teacher that does not read the records' text; "
                 "name a checkpoint as `teacher`"

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limbeck.distillation.losses.top_k_log_probs import Number, top_logs
-from limbeck.models.targets import Sampled, Top
+from limbeck.models.targets import ImportanceSampled, TopK
 
 Logs = Float[Tensor, "kept outcomes"]
 Terms = Callable[[Logs, Logs], Logs]
@@ -93,7 +93,7 @@ def whole_terms(
 
 
 def top_terms(
-    terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], said: Top, temperature: Number
+    terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], said: TopK, temperature: Number
 ) -> Logs:
     """Terms over the teacher's top tokens and one bucket that holds all others.
 
@@ -109,7 +109,11 @@ def top_terms(
 
 
 def sampled_terms(
-    terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], said: Sampled, temperature: Number
+    terms: Terms,
+    *,
+    student_logits: Float[Tensor, "kept vocab"],
+    said: ImportanceSampled,
+    temperature: Number,
 ) -> Logs:
     """Terms over the drawn tokens, weighted: their sum is an unbiased estimate of the divergence.
 

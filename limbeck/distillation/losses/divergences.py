@@ -24,7 +24,13 @@ from limbeck.distillation.losses.divergence_terms import (
     whole_terms,
 )
 from limbeck.distillation.losses.top_k_log_probs import Number
-from limbeck.models.targets import Projected, Said, Sampled, Top, Whole
+from limbeck.models.targets import (
+    FullLogits,
+    HiddenAndHead,
+    ImportanceSampled,
+    TeacherDistribution,
+    TopK,
+)
 
 Between = Annotated[float, Field(gt=0, lt=1)]
 
@@ -42,7 +48,11 @@ class Divergence(Config):
         """From both log-probabilities to terms over outcomes."""
 
     def total(
-        self, student_logits: Float[Tensor, "kept vocab"], said: Said, *, temperature: Number
+        self,
+        student_logits: Float[Tensor, "kept vocab"],
+        said: TeacherDistribution,
+        *,
+        temperature: Number,
     ) -> Float[Tensor, ""]:
         """Sum over tokens at a temperature, scaled so that gradients stay comparable.
 
@@ -50,16 +60,16 @@ class Divergence(Config):
             TrainingError: drawn tokens cannot estimate this divergence.
         """
         terms = self.terms()
-        if isinstance(said, Projected):
+        if isinstance(said, HiddenAndHead):
             said = said.whole()
-        if isinstance(said, Whole):
+        if isinstance(said, FullLogits):
             found = whole_terms(
                 terms,
                 student_logits=student_logits,
                 teacher_logits=said.logits[:, : student_logits.shape[1]],
                 temperature=temperature,
             )
-        elif isinstance(said, Top):
+        elif isinstance(said, TopK):
             found = top_terms(
                 terms, student_logits=student_logits, said=said, temperature=temperature
             )
@@ -70,13 +80,13 @@ class Divergence(Config):
             )
         return found.sum() * temperature**self.power
 
-    def check(self, said: Said) -> None:
+    def check(self, said: TeacherDistribution) -> None:
         """Refuse targets that do not hold what this divergence reads.
 
         Raises:
             TrainingError: drawn tokens cannot estimate this divergence.
         """
-        if isinstance(said, Sampled) and not self.by_outcome:
+        if isinstance(said, ImportanceSampled) and not self.by_outcome:
             raise TrainingError(
                 "divergence 'adaptive' orders all of the teacher's tokens, and these signals hold "
                 "drawn ones; record top tokens, ask a live teacher, or use another divergence"

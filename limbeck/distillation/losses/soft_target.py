@@ -13,17 +13,24 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config, choice
 from limbeck.contracts.errors import CheckpointError, TrainingError
-from limbeck.distillation.features.layer_mapping import ask, settle
+from limbeck.distillation.features.layer_mapping import ask, resolve_layers
 from limbeck.distillation.features.matching import Matching, Projections
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.distillation.losses.divergences import ForwardKl
 from limbeck.distillation.losses.value_schedules import Schedule, bounds, value_at
 from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept, gives_states
-from limbeck.models.targets import Form, Needs, Said, Sampled, Teacher, Top
+from limbeck.models.targets import (
+    Form,
+    ImportanceSampled,
+    Needs,
+    Teacher,
+    TeacherDistribution,
+    TopK,
+)
 from limbeck.objectives import DIVERGENCES
 from limbeck.objectives.base import (
-    Draws,
+    BatchKind,
     Forward,
     Loss,
     Objective,
@@ -38,7 +45,7 @@ FORMS: dict[str, Form] = {"auto": "auto", "always": "states", "never": "logits"}
 class SoftTarget(Config):
     """The softened divergence from a teacher, mixed with the written answer."""
 
-    draws: ClassVar[Draws] = "records"
+    draws: ClassVar[BatchKind] = "records"
 
     kind: Literal["soft_target"]
     temperature: float | Schedule = 2.0
@@ -88,7 +95,9 @@ class SoftTarget(Config):
         text = model.config.get_text_config()
         config = self
         if self.matching:
-            config = self.replace(matching=settle(self.matching, model=model, teacher=teacher))
+            config = self.replace(
+                matching=resolve_layers(self.matching, model=model, teacher=teacher)
+            )
             ask(config.matching, model=model, teacher=teacher)
         fused = gives_states(model, form=FORMS[self.fused])
         if self.fused == "always" and not fused:
@@ -142,15 +151,15 @@ class SoftTargetObjective(Objective):
         keep, labels = find_kept(batch.labels)
         output = forward(batch.input_ids, keep, self.layers, batch.pixels, **self.asked)
         targets = self.teacher(batch)
-        if self.config.needs().highest and isinstance(targets.said, Top | Sampled):
+        if self.config.needs().highest and isinstance(targets.said, TopK | ImportanceSampled):
             raise TrainingError(
                 "these signals hold for one temperature, and `temperature` follows a schedule; "
                 "give it a number, or ask a live teacher"
             )
         # A student's own answer is no label to learn.
-        weight = 1.0 if batch.written == "student" else self.weight
+        weight = 1.0 if batch.answers_from == "student" else self.weight
         loss = self._judge(output, labels, targets.said, weight=weight)
-        parts = {"kl": loss.parts["kl"]} if batch.written == "student" else loss.parts
+        parts = {"kl": loss.parts["kl"]} if batch.answers_from == "student" else loss.parts
         check_targets(sum(parts.values()), targets=targets, batch=batch)
         if not self.config.matching:
             return Loss(loss.sum, loss.count, parts)
@@ -165,7 +174,12 @@ class SoftTargetObjective(Objective):
         return Loss(loss.sum + matching, loss.count, parts | {"matching": matching.item()})
 
     def _judge(
-        self, output: Kept, labels: Int[Tensor, " kept"], said: Said, *, weight: float
+        self,
+        output: Kept,
+        labels: Int[Tensor, " kept"],
+        said: TeacherDistribution,
+        *,
+        weight: float,
     ) -> Loss:
         """The divergence and the cross-entropy, from logits or from states."""
         divergence, temperature = self.config.divergence, self.temperature

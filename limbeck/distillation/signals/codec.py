@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limbeck.contracts.config import Config
-from limbeck.models.targets import Said
+from limbeck.models.targets import TeacherDistribution
 
 Arrays = Mapping[str, np.ndarray]
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -36,11 +36,11 @@ class Codec(Config):
         """How many of the packed bytes each position has; empty where there are none."""
 
     @abstractmethod
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> Said:
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TeacherDistribution:
         """The targets at a temperature."""
 
     @abstractmethod
-    def usual(self) -> float:
+    def reference_temperature(self) -> float:
         """The temperature at which what is stored is compared with the teacher."""
 
     @abstractmethod

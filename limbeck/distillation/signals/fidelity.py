@@ -13,24 +13,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limbeck.models.targets import Said, Sampled, Top
+from limbeck.models.targets import ImportanceSampled, TeacherDistribution, TopK
 
 MOST_POSITIONS = 64
 """So many positions of a forward pass are compared, evenly spaced."""
 
 
 def compare(
-    said: Said, logits: Float[Tensor, "kept vocab"], *, temperature: float
+    said: TeacherDistribution, logits: Float[Tensor, "kept vocab"], *, temperature: float
 ) -> dict[str, float]:
     """Sums of errors of decoded targets against the teacher's logits; they add up."""
-    assert isinstance(said, Top | Sampled)
+    assert isinstance(said, TopK | ImportanceSampled)
     stride = max(1, len(logits) // MOST_POSITIONS)
     logits = logits[::stride].double().cpu()
     said = type(said)(*(part[::stride].cpu() for part in said))
     full = (logits / temperature).log_softmax(dim=-1)
     student = (logits / (2 * temperature)).log_softmax(dim=-1)
     true = (full.exp() * (full - student)).sum(dim=-1)
-    if isinstance(said, Top):
+    if isinstance(said, TopK):
         logs = torch.cat([said.logits.double() / temperature, said.tail.double()[:, None]], dim=1)
         logs = logs.log_softmax(dim=-1)
         others = student.scatter(1, said.ids, -torch.inf).logsumexp(dim=-1, keepdim=True)
@@ -50,12 +50,12 @@ def compare(
         "bias": float((found - true).sum()),
         "bias_squares": float((found - true).square().sum()),
     }
-    if isinstance(said, Top):
+    if isinstance(said, TopK):
         sums["lost"] = float(_lost(said, full, temperature=temperature))
     return sums
 
 
-def _lost(said: Top, full: Float[Tensor, "kept vocab"], *, temperature: float) -> Tensor:
+def _lost(said: TopK, full: Float[Tensor, "kept vocab"], *, temperature: float) -> Tensor:
     """KL(full || stored), the stored tail spread evenly over all other tokens."""
     logs = torch.cat([said.logits.double() / temperature, said.tail.double()[:, None]], dim=1)
     logs = logs.log_softmax(dim=-1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from limbeck.distillation.signals import log_partition
 from limbeck.distillation.signals.bit_packing import num_bits, pack_at, unpack_at
 from limbeck.distillation.signals.codec import PACKED, Arrays, Codec, Layout, quantise, restore
-from limbeck.models.targets import Sampled
+from limbeck.models.targets import ImportanceSampled
 
 
 class SampledTokens(Codec):
@@ -91,7 +91,7 @@ class SampledTokens(Codec):
     def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
         return self._places(arrays["drawn"].astype(np.int64), vocab=vocab)[1]
 
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> Sampled:  # noqa: D102
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> ImportanceSampled:  # noqa: D102
         drawn = arrays["drawn"].astype(np.int64)
         places, _ = self._places(drawn, vocab=vocab)
         held = np.arange(drawn.max(initial=1)) < drawn[:, None]
@@ -114,13 +114,13 @@ class SampledTokens(Codec):
             weights = shares
         else:
             weights = shares * np.exp(logs + self.power * gaps + total(1.0 / self.power))
-        return Sampled(
+        return ImportanceSampled(
             torch.from_numpy(ids).long(),
             torch.from_numpy(weights.astype(np.float32)),
             torch.from_numpy(logs.astype(np.float32)),
         )
 
-    def usual(self) -> float:  # noqa: D102
+    def reference_temperature(self) -> float:  # noqa: D102
         return 1.0 / self.power
 
     def refuse(self, temperature: float) -> str:  # noqa: D102

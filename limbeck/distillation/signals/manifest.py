@@ -17,7 +17,7 @@ HiddenPrecision = Literal["float16", "int8"]
 DESCRIPTION = "signals.json"
 
 
-class Description(Config):
+class SignalsManifest(Config):
     """What stored signals are of; a student that differs in any of it is refused."""
 
     targets: choice(TARGETS, what="targets")  # pyright: ignore[reportInvalidTypeForm]
@@ -43,7 +43,7 @@ class Description(Config):
         first = shard * self.shard_records
         return range(first, min(first + self.shard_records, self.num_records))
 
-    def differences(self, other: "Description") -> list[str]:
+    def differences(self, other: "SignalsManifest") -> list[str]:
         """Names of what differs."""
         ours, theirs = self.model_dump(), other.model_dump()
         return [name.removesuffix("_hash") for name in ours if ours[name] != theirs[name]]
@@ -60,7 +60,7 @@ def fingerprints(corpus: Artifact) -> dict[str, str]:
     }
 
 
-def read_description(folder: Path) -> Description:
+def read_signals_manifest(folder: Path) -> SignalsManifest:
     """What stored signals are of.
 
     Raises:
@@ -70,12 +70,12 @@ def read_description(folder: Path) -> Description:
     if not path.is_file():
         raise ArtifactError(f"{folder}: no {DESCRIPTION}; make it with a `record` entry")
     try:
-        return Description.model_validate_json(path.read_text(encoding="utf-8"))
+        return SignalsManifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged ({error}); record it again") from None
 
 
-def write_description(folder: Path, description: Description) -> None:
+def write_signals_manifest(folder: Path, description: SignalsManifest) -> None:
     """Put `signals.json` where there is none; where a killed run left one, it must be the same.
 
     Raises:
@@ -83,7 +83,7 @@ def write_description(folder: Path, description: Description) -> None:
     """
     path = folder / DESCRIPTION
     if path.is_file():
-        differing = description.differences(read_description(folder))
+        differing = description.differences(read_signals_manifest(folder))
         if differing:
             raise ArtifactError(
                 f"{folder}: holds parts of signals with another {' and '.join(differing)}; delete "
@@ -93,7 +93,7 @@ def write_description(folder: Path, description: Description) -> None:
     write_atomically(path, description.model_dump_json(indent=2))
 
 
-def shard_paths(folder: Path, description: Description) -> list[Path]:
+def shard_paths(folder: Path, description: SignalsManifest) -> list[Path]:
     """The files that a complete set of signals consists of."""
     return [folder / f"shard-{index:05d}.safetensors" for index in range(description.num_shards)]
 
@@ -107,7 +107,7 @@ DIFFERS = {
 
 
 def check_fit(
-    folder: Path, found: Description, *, corpus: Artifact, batching: BatchingConfig
+    folder: Path, found: SignalsManifest, *, corpus: Artifact, batching: BatchingConfig
 ) -> None:
     """Refuse signals of another corpus, tokenizer or template, or of other batching.
 

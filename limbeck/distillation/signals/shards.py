@@ -20,7 +20,7 @@ from limbeck.contracts.artifacts import hash_file, write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.signals.codec import PACKED, Arrays, Layout
-from limbeck.distillation.signals.manifest import DESCRIPTION, Description, shard_paths
+from limbeck.distillation.signals.manifest import DESCRIPTION, SignalsManifest, shard_paths
 from limbeck.models.batch import Batch, find_keep, find_records
 
 INDEX = "shards.json"
@@ -69,7 +69,7 @@ def mark_records(batch: Batch) -> UInt32[np.ndarray, " records"]:
     return np.asarray(marks, dtype=np.uint32)
 
 
-def full_layout(description: Description) -> dict[str, tuple[str, tuple[int, ...]]]:
+def full_layout(description: SignalsManifest) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The arrays of a shard, with its hidden states."""
     layout = dict(description.targets.layout(description.vocab))
     for place in range(len(description.layers)):
@@ -95,7 +95,7 @@ def write_shard(
     partial.replace(path)
 
 
-def write_index(folder: Path, description: Description) -> int:
+def write_index(folder: Path, description: SignalsManifest) -> int:
     """Write the checksums of all shards; returns their positions."""
     listed = []
     for index, path in enumerate(shard_paths(folder, description)):
@@ -106,7 +106,7 @@ def write_index(folder: Path, description: Description) -> int:
     return sum(item.positions for item in listed)
 
 
-def read_index(folder: Path, description: Description) -> Index:
+def read_index(folder: Path, description: SignalsManifest) -> Index:
     """The checksums of a complete set.
 
     Raises:
@@ -136,7 +136,7 @@ class Shard:
     """One file, mapped into memory."""
 
     def __init__(
-        self, path: Path, description: Description, *, index: int, sha256: str = ""
+        self, path: Path, description: SignalsManifest, *, index: int, sha256: str = ""
     ) -> None:
         """Map a file; where its SHA-256 is given it must have that.
 

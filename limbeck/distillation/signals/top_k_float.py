@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from limbeck.distillation.signals.codec import Arrays, Codec, Layout
-from limbeck.models.targets import Top
+from limbeck.models.targets import TopK
 
 
 class Plain(Codec):
@@ -49,15 +49,15 @@ class Plain(Codec):
     def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
         return np.zeros(0, dtype=np.int64)
 
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> Top:  # noqa: D102
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TopK:  # noqa: D102
         place = self.temperatures.index(temperature)
-        return Top(
+        return TopK(
             torch.from_numpy(arrays["logits"]).float(),
             torch.from_numpy(arrays["ids"]).long(),
             torch.from_numpy(np.ascontiguousarray(arrays["tail"][:, place])),
         )
 
-    def usual(self) -> float:  # noqa: D102
+    def reference_temperature(self) -> float:  # noqa: D102
         return self.temperatures[0]
 
     def refuse(self, temperature: float) -> str:  # noqa: D102

@@ -15,7 +15,7 @@ from torch import Tensor
 from limbeck.distillation.signals import log_partition
 from limbeck.distillation.signals.bit_packing import num_bits, pack, packed_bytes, unpack
 from limbeck.distillation.signals.codec import Arrays, Codec, Layout, quantise, restore
-from limbeck.models.targets import Top
+from limbeck.models.targets import TopK
 
 
 class TopTokens(Codec):
@@ -52,7 +52,7 @@ class TopTokens(Codec):
     def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
         return np.zeros(0, dtype=np.int64)
 
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> Top:  # noqa: D102
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TopK:  # noqa: D102
         count = min(self.count, vocab)
         ids = unpack(arrays["ids"], count=count, bits=num_bits(vocab))
         steps = unpack(arrays["gaps"], count=count, bits=self.bits)
@@ -60,13 +60,13 @@ class TopTokens(Codec):
         tail = log_partition.read(
             arrays["tail"], num_tokens=np.asarray([vocab - count]), temperature=temperature
         )
-        return Top(
+        return TopK(
             torch.from_numpy(np.negative(gaps, out=gaps)),
             torch.from_numpy(ids).long(),
             torch.from_numpy(tail),
         )
 
-    def usual(self) -> float:  # noqa: D102
+    def reference_temperature(self) -> float:  # noqa: D102
         return 1.0
 
     def refuse(self, temperature: float) -> str:  # noqa: D102

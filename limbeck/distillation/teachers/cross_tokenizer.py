@@ -14,13 +14,13 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Record
 from limbeck.data.loading.batches import CHUNK_RECORDS, BatchingConfig, read_selected
 from limbeck.data.loading.chat_template import render_records
-from limbeck.distillation.teachers.offloading import bring, load_frozen
+from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
 from limbeck.distillation.tokenizer_alignment import Spelling, align, share_outcomes
 from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch, find_keep, pad_rows
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import Targets, Whole
+from limbeck.models.targets import FullLogits, Targets
 
 
 class Read(NamedTuple):
@@ -36,7 +36,7 @@ class Read(NamedTuple):
     num_spans: int
 
 
-class ForeignTeacher:
+class CrossTokenizerTeacher:
     """Runs the teacher on its own rendering of a batch's records.
 
     Compared is the answer: a question stands in another template on either side.
@@ -131,7 +131,7 @@ class ForeignTeacher:
             places=batch.rows.tolist(),
         ).to(batch.input_ids.device)
         keep = find_keep(theirs.labels)
-        bring(self.model, batch.input_ids.device)
+        move_unless_offloaded(self.model, batch.input_ids.device)
         logits = self.model(theirs.input_ids, keep).logits
         aligned = Aligned(
             _number([read.student_spans for read in reads], reads=reads, device=keep.device),
@@ -141,7 +141,7 @@ class ForeignTeacher:
             self.teacher_outcomes.to(keep.device),
             self.num_outcomes,
         )
-        return Targets(Whole(logits), aligned=aligned)
+        return Targets(FullLogits(logits), aligned=aligned)
 
 
 def _number(
@@ -156,9 +156,9 @@ def _number(
     return torch.from_numpy(np.concatenate(counted)).to(device, torch.int64)
 
 
-def open_foreign(
+def open_cross_tokenizer_teacher(
     artifact: Artifact, *, corpus: Artifact, batching: BatchingConfig
-) -> ForeignTeacher:
+) -> CrossTokenizerTeacher:
     """The teacher in a checkpoint, whatever its tokenizer.
 
     Raises:
@@ -175,7 +175,7 @@ def open_foreign(
             f"{corpus.path}: selected records have images, and a teacher with another tokenizer "
             "reads text alone; set batching.images: without"
         )
-    return ForeignTeacher(
+    return CrossTokenizerTeacher(
         load_frozen(artifact.path),
         tokenizer=load_tokenizer(artifact.path),
         student_tokenizer=load_tokenizer(corpus.path / "tokenizer"),

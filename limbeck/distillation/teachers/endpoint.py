@@ -18,12 +18,12 @@ from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import BatchingConfig, is_selected
 from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
 from limbeck.models.batch import Batch, count_kept, find_keep
-from limbeck.models.targets import Needs, Targets, Top
+from limbeck.models.targets import Needs, Targets, TopK
 
 FOLDER = "labels"
 
 
-class Description(Config):
+class LabelsManifest(Config):
     """What stored labels are of."""
 
     model: str
@@ -33,7 +33,7 @@ class Description(Config):
 
 
 def write_labels(
-    folder: Path, labels: Sequence[Labels | None], *, description: Description
+    folder: Path, labels: Sequence[Labels | None], *, description: LabelsManifest
 ) -> None:
     """Write what was said for every training record; None where nobody was asked."""
     (folder / FOLDER).mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ def write_labels(
     (folder / FOLDER / "labels.json").write_text(text, encoding="utf-8")
 
 
-class LabelledTeacher:
+class EndpointTeacher:
     """Reads what a server said of each training record; answers that it was not asked for count as
     said with all the mass, which makes them plain cross-entropy."""
 
@@ -92,7 +92,7 @@ class LabelledTeacher:
                 tail[there] = self.stored["tail"][stored]
             first += num
         device = batch.input_ids.device
-        return Targets(Top(logs.to(device), ids.to(device), tail.to(device)))
+        return Targets(TopK(logs.to(device), ids.to(device), tail.to(device)))
 
     def _certain(self, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """All the mass on the answer's own tokens."""
@@ -119,7 +119,7 @@ def _check(corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
             )
 
 
-def _read(corpus: Path) -> tuple[Description, dict[str, np.ndarray]]:
+def _read(corpus: Path) -> tuple[LabelsManifest, dict[str, np.ndarray]]:
     folder = corpus / FOLDER
     if not (folder / "labels.json").is_file():
         raise ArtifactError(
@@ -128,7 +128,7 @@ def _read(corpus: Path) -> tuple[Description, dict[str, np.ndarray]]:
         )
     try:
         text = (folder / "labels.json").read_text(encoding="utf-8")
-        description = Description.model_validate_json(text)
+        description = LabelsManifest.model_validate_json(text)
         arrays = load_file(folder / "labels.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: damaged ({error}); label it again") from None

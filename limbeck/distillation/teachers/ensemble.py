@@ -18,10 +18,18 @@ from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import BatchingConfig, read_selected
-from limbeck.distillation.signals import open_teacher
 from limbeck.distillation.softening import log_probabilities
+from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.batch import Batch, Images, find_keep
-from limbeck.models.targets import Needs, Projected, Said, Sampled, Targets, Teacher, Whole
+from limbeck.models.targets import (
+    FullLogits,
+    HiddenAndHead,
+    ImportanceSampled,
+    Needs,
+    Targets,
+    Teacher,
+    TeacherDistribution,
+)
 from limbeck.models.vision.image_processing import ImageFormat
 
 Logs = Float[Tensor, "kept vocab"]
@@ -128,7 +136,7 @@ class MixedTeacher:
         if self.config.mix == "confidence":
             weights = weights * measure_confidence(logs, by=self.config.confidence)
         mixed = mix_logs(logs, weights=weights)
-        return Targets(Whole(mixed * self.temperature))
+        return Targets(FullLogits(mixed * self.temperature))
 
 
 def mix_logs(
@@ -153,7 +161,7 @@ def measure_confidence(
     return (1 - entropy / math.log(max(2, logs.shape[2]))).clamp(min=1e-6)
 
 
-def soften(said: Said, *, vocab: int, temperature: float) -> Logs:
+def soften(said: TeacherDistribution, *, vocab: int, temperature: float) -> Logs:
     """A teacher's log-probabilities of all tokens at a temperature.
 
     Of top tokens the mass of all others is spread evenly.
@@ -161,7 +169,7 @@ def soften(said: Said, *, vocab: int, temperature: float) -> Logs:
     Raises:
         ArtifactError: these are drawn tokens, which say nothing of all others.
     """
-    if isinstance(said, Sampled):
+    if isinstance(said, ImportanceSampled):
         raise ArtifactError(
             "signals with drawn tokens cannot be mixed with another teacher's: record top tokens, "
             "or choose teachers by `mix: specialty`"
@@ -201,7 +209,7 @@ class SpecialtyTeacher:
         for number in chosen.unique().tolist():
             part = take_rows(batch, (chosen == number).nonzero().flatten())
             found = self.teachers[number](part).said
-            said.append(found.whole() if isinstance(found, Projected) else found)
+            said.append(found.whole() if isinstance(found, HiddenAndHead) else found)
             places.append((owners == number).nonzero().flatten())
         order = torch.cat(places).argsort().to(batch.input_ids.device)
         return Targets(_join(said, order, vocab=self.vocab, temperature=self.temperature))
@@ -221,18 +229,22 @@ def take_rows(batch: Batch, rows: Int[Tensor, " chosen"]) -> Batch:
 
 
 def _join(
-    said: Sequence[Said], order: Int[Tensor, " kept"], *, vocab: int, temperature: float
-) -> Said:
+    said: Sequence[TeacherDistribution],
+    order: Int[Tensor, " kept"],
+    *,
+    vocab: int,
+    temperature: float,
+) -> TeacherDistribution:
     """What several said one after the other, as one, in another order."""
     first = said[0]
     if len(said) == 1 or _alike(said):
         parts = zip(*said, strict=True)
         return type(first)(*(torch.cat(part)[order] for part in parts))
     whole = torch.cat([soften(item, vocab=vocab, temperature=temperature) for item in said])
-    return Whole(whole[order] * temperature)
+    return FullLogits(whole[order] * temperature)
 
 
-def _alike(said: Sequence[Said]) -> bool:
+def _alike(said: Sequence[TeacherDistribution]) -> bool:
     """Whether all are rows of one and the same form and width."""
     kinds = {(type(item), *(part.shape[1:] for part in item)) for item in said}
     return len(kinds) == 1

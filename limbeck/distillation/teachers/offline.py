@@ -11,10 +11,17 @@ from torch import Tensor
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.signals.codec import Arrays
-from limbeck.distillation.signals.manifest import read_description, shard_paths
+from limbeck.distillation.signals.manifest import read_signals_manifest, shard_paths
 from limbeck.distillation.signals.shards import Shard, mark_records, read_index
 from limbeck.models.batch import Batch, find_keep
-from limbeck.models.targets import Needs, Projected, Sampled, Targets, Top, Whole
+from limbeck.models.targets import (
+    FullLogits,
+    HiddenAndHead,
+    ImportanceSampled,
+    Needs,
+    Targets,
+    TopK,
+)
 
 OPEN_SHARDS = 64
 """Files mapped at a time."""
@@ -25,7 +32,7 @@ def num_kept(batch: Batch) -> int:
     return int(find_keep(batch.labels).sum())
 
 
-class RecordedTeacher:
+class OfflineTeacher:
     """Reads what a teacher said once."""
 
     def __init__(self, folder: Path, *, needs: Needs) -> None:
@@ -36,7 +43,7 @@ class RecordedTeacher:
                 recorded.
         """
         self.folder = folder
-        self.description = read_description(folder)
+        self.description = read_signals_manifest(folder)
         self.vocab, self.hidden = self.description.vocab, self.description.hidden
         self.temperature = needs.temperature
         refused = self.description.targets.refuse(needs.temperature)
@@ -123,9 +130,11 @@ def _read_hidden(arrays: Arrays, place: int) -> Float[Tensor, "kept hidden"]:
     return found if scale is None else found.float() * torch.from_numpy(scale)[:, None]
 
 
-def _move(said: Whole | Projected | Top | Sampled, device: torch.device) -> Top | Sampled:
+def _move(
+    said: FullLogits | HiddenAndHead | TopK | ImportanceSampled, device: torch.device
+) -> TopK | ImportanceSampled:
     """Stored targets on a device; of whole distributions none are stored."""
-    assert isinstance(said, Top | Sampled)
+    assert isinstance(said, TopK | ImportanceSampled)
     return type(said)(*(part.to(device) for part in said))
 
 

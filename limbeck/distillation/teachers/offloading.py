@@ -73,7 +73,7 @@ def is_spread(model: nn.Module) -> bool:
     return bool(getattr(model, "hf_device_map", None))
 
 
-def bring(model: nn.Module, device: torch.device) -> None:
+def move_unless_offloaded(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device, unless it is spread over several."""
     if not any(is_spread(module) for module in (model, *model.children())):
         model.to(device)

@@ -9,21 +9,24 @@ from limbeck.contracts.artifacts import Artifact, hash_file
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import BatchingConfig
 from limbeck.distillation.signals.manifest import check_fit
-from limbeck.distillation.teachers.cross_tokenizer import ForeignTeacher, open_foreign
-from limbeck.distillation.teachers.endpoint import LabelledTeacher
-from limbeck.distillation.teachers.offline import RecordedTeacher
-from limbeck.distillation.teachers.offloading import bring, load_frozen
-from limbeck.models.attention_capture import make_ready
+from limbeck.distillation.teachers.cross_tokenizer import (
+    CrossTokenizerTeacher,
+    open_cross_tokenizer_teacher,
+)
+from limbeck.distillation.teachers.endpoint import EndpointTeacher
+from limbeck.distillation.teachers.offline import OfflineTeacher
+from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
+from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import num_layers
-from limbeck.models.targets import Form, Needs, Targets, Whole
+from limbeck.models.targets import Form, FullLogits, Needs, Targets
 from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vision.modeling import image_format
 
 
-class LiveTeacher:
+class OnlineTeacher:
     """Runs the teacher on every batch."""
 
     def __init__(
@@ -50,13 +53,13 @@ class LiveTeacher:
             )
         self.layers, self.attended = tuple(layers), tuple(attended)
         if attended:
-            make_ready(self.model.model)
+            enable_attention_capture(self.model.model)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:
         """The whole distribution at each kept position."""
         keep = find_keep(batch.labels)
-        bring(self.model, batch.input_ids.device)
+        move_unless_offloaded(self.model, batch.input_ids.device)
         output = self.model(
             batch.input_ids,
             keep,
@@ -66,7 +69,7 @@ class LiveTeacher:
             attended=self.attended,
             form=self.form,
         )
-        said = output.projected or Whole(output.logits)
+        said = output.projected or FullLogits(output.logits)
         return Targets(said, output.hidden, heads=output.heads)
 
 
@@ -77,7 +80,7 @@ def open_teacher(
     batching: BatchingConfig,
     needs: Needs | None,
     sees: ImageFormat | None = None,
-) -> LiveTeacher | RecordedTeacher | ForeignTeacher | LabelledTeacher | None:
+) -> OnlineTeacher | OfflineTeacher | CrossTokenizerTeacher | EndpointTeacher | None:
     """The teacher in a checkpoint, run live, in recorded signals, or in the labels of a corpus;
     None where none is needed.
 
@@ -92,14 +95,14 @@ def open_teacher(
         return None
     (artifact,) = artifacts
     if needs.form == "text":
-        return open_foreign(artifact, corpus=corpus, batching=batching)
+        return open_cross_tokenizer_teacher(artifact, corpus=corpus, batching=batching)
     if artifact.manifest.kind == "corpus":
         if artifact.manifest.content_hash != corpus.manifest.content_hash:
             raise ArtifactError(
                 f"{artifact.path}: its labels are of its own answers, the stage reads the corpus "
                 f"{corpus.path}; name the labelled corpus in `corpus` too"
             )
-        return LabelledTeacher(artifact.path, batching=batching, needs=needs)
+        return EndpointTeacher(artifact.path, batching=batching, needs=needs)
     if artifact.manifest.kind == "checkpoint":
         theirs = artifact.path / "tokenizer.json"
         if hash_file(theirs) != hash_file(corpus.path / "tokenizer" / "tokenizer.json"):
@@ -109,7 +112,7 @@ def open_teacher(
                 "its text with `objective: {kind: cross_tokenizer}`"
             )
         vocab = len(load_tokenizer(artifact.path))
-        live = LiveTeacher(
+        live = OnlineTeacher(
             load_frozen(artifact.path), layers=needs.layers, vocab=vocab, form=needs.form
         )
         if sees not in (None, live.sees) and batching.images != "without":
@@ -119,6 +122,6 @@ def open_teacher(
                 "batching.images: without"
             )
         return live
-    recorded = RecordedTeacher(artifact.path, needs=needs)
+    recorded = OfflineTeacher(artifact.path, needs=needs)
     check_fit(artifact.path, recorded.description, corpus=corpus, batching=batching)
     return recorded

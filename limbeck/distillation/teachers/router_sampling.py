@@ -22,7 +22,13 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.moe.layers import Routing
 from limbeck.models.structure import find_layers
-from limbeck.models.targets import Asked, Projected, Said, Targets, Whole
+from limbeck.models.targets import (
+    FeatureTeacher,
+    FullLogits,
+    HiddenAndHead,
+    Targets,
+    TeacherDistribution,
+)
 
 SEED = 0x9E3779B9
 """Mixed into each batch's own seed."""
@@ -30,7 +36,7 @@ SEED = 0x9E3779B9
 _drawing: ContextVar[torch.Generator | None] = ContextVar("drawing", default=None)
 
 
-class Unselected(Config):
+class RouterSampling(Config):
     """How often a live mixture of experts is asked again, with other experts."""
 
     draws: Annotated[int, Field(ge=0)] = 0
@@ -101,11 +107,11 @@ def _drawn(generator: torch.Generator) -> Iterator[None]:
         _drawing.reset(token)
 
 
-class Augmented:
+class RouterSamplingTeacher:
     """A live teacher that says the mean of several draws of experts; hidden states are its own."""
 
     def __init__(
-        self, teacher: Asked, model: PreTrainedModel, *, draws: int, temperature: float
+        self, teacher: FeatureTeacher, model: PreTrainedModel, *, draws: int, temperature: float
     ) -> None:
         gates = find_gates(model)
         if not gates:
@@ -133,13 +139,13 @@ class Augmented:
         for _ in range(self.draws):
             with _drawn(generator):
                 total = torch.logaddexp(total, self._soften(self.teacher(batch).said))
-        return replace(targets, said=Whole(total * self.temperature))
+        return replace(targets, said=FullLogits(total * self.temperature))
 
-    def _soften(self, said: Said) -> Float[Tensor, "kept vocab"]:
-        if isinstance(said, Projected):
+    def _soften(self, said: TeacherDistribution) -> Float[Tensor, "kept vocab"]:
+        if isinstance(said, HiddenAndHead):
             logits = said.states.float() @ said.head.float().T
         else:
-            assert isinstance(said, Whole)
+            assert isinstance(said, FullLogits)
             logits = said.logits.float()
         logits = logits[:, : self.vocab]
         return (logits / self.temperature).log_softmax(dim=-1)

@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from limbeck import packs
-from limbeck.evaluation.answer_questions import Asked, count_correct
+from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.report import charts, number_format
 from limbeck.evaluation.report.charts import Bilingual, Point
-from limbeck.evaluation.report.lineage import Step
+from limbeck.evaluation.report.lineage import LineageStep
 
 NOT_CURVES = frozenset(
     {
@@ -49,8 +49,8 @@ TASK_TITLES = {
 def render_html(
     report: Mapping[str, Any],
     *,
-    answers: Mapping[str, Sequence[Asked]],
-    steps: Sequence[Step],
+    answers: Mapping[str, Sequence[AnsweredQuestion]],
+    steps: Sequence[LineageStep],
 ) -> str:
     """The page; `answers` holds every model's, in the order of the rows."""
     rows = report["rows"]
@@ -191,7 +191,7 @@ def _scatter(
     return Markup(charts.scatter(points, x=x, y=y))
 
 
-def _curve(step: Step) -> str:
+def _curve(step: LineageStep) -> str:
     """The training curve of one checkpoint: its loss and the parts of it."""
     known = dict.fromkeys(name for point in step.history for name in point)
     names = [name for name in known if name not in NOT_CURVES]
@@ -269,10 +269,10 @@ def _balance(layer: Sequence[int | float]) -> dict[str, int | float]:
 
 
 def _examples(
-    answers: Mapping[str, Sequence[Asked]], *, headline_tasks: Sequence[str]
-) -> list[list[Asked]]:
+    answers: Mapping[str, Sequence[AnsweredQuestion]], *, headline_tasks: Sequence[str]
+) -> list[list[AnsweredQuestion]]:
     """For each headline task: a question all got right, one that divides them, one none got."""
-    by_question: dict[tuple[str, str], list[Asked]] = {}
+    by_question: dict[tuple[str, str], list[AnsweredQuestion]] = {}
     for asked in answers.values():
         for item in asked:
             by_question.setdefault((item.task, item.id), []).append(item)
@@ -285,6 +285,6 @@ def _examples(
     return found
 
 
-def _agreement(group: Sequence[Asked]) -> str:
+def _agreement(group: Sequence[AnsweredQuestion]) -> str:
     share = count_correct(group)
     return {0.0: "none", 1.0: "all"}.get(share.value, "some")

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Step:
+class LineageStep:
     """One artifact on the way: what made it, from what, and how long that took."""
 
     name: str
@@ -31,15 +31,15 @@ class Step:
     """How far it is from each expert of its teacher; empty where nobody looked."""
 
 
-def trace(artifacts: Sequence[Artifact]) -> list[Step]:
+def trace(artifacts: Sequence[Artifact]) -> list[LineageStep]:
     """Every artifact that these come from, parents first; one that is gone appears by name."""
-    found: dict[str, Step] = {}
+    found: dict[str, LineageStep] = {}
     for artifact in artifacts:
         _visit(artifact, found)
     return list(found.values())
 
 
-def _visit(artifact: Artifact, found: dict[str, Step]) -> None:
+def _visit(artifact: Artifact, found: dict[str, LineageStep]) -> None:
     manifest = artifact.manifest
     if manifest.content_hash in found:
         return
@@ -49,11 +49,11 @@ def _visit(artifact: Artifact, found: dict[str, Step]) -> None:
         if known is not None:
             _visit(known, found)
         elif parent.content_hash not in found:
-            found[parent.content_hash] = Step(
+            found[parent.content_hash] = LineageStep(
                 parent.name, parent.kind, "", (), 0.0, parent.content_hash, (), {}, {}
             )
     names = tuple(dict.fromkeys(parent.name for parent in parents))
-    found[manifest.content_hash] = Step(
+    found[manifest.content_hash] = LineageStep(
         artifact.name,
         manifest.kind,
         manifest.stage,

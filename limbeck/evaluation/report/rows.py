@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from limbeck.evaluation.answer_questions import Asked, count_correct
+from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.metrics import (
     accuracy_ratio,
     exact_match,
@@ -30,7 +30,7 @@ class Measured:
     content_hash: str
     size_bytes: int
     """Bytes of its folder on disk."""
-    asked: tuple[Asked, ...]
+    asked: tuple[AnsweredQuestion, ...]
     profile: Profile
 
 
@@ -134,7 +134,10 @@ def _quality(
 
 
 def _refused(
-    asked: Sequence[Asked], *, headline_tasks: Sequence[str], unknown_answers: Sequence[str]
+    asked: Sequence[AnsweredQuestion],
+    *,
+    headline_tasks: Sequence[str],
+    unknown_answers: Sequence[str],
 ) -> dict[str, Any]:
     """How often the model said that it does not know, where an answer was generated."""
     generated = [item for item in asked if item.task in headline_tasks and item.form != "choice"]

@@ -17,7 +17,7 @@ from torch.nn import functional
 from limbeck.contracts.errors import TrainingError
 from limbeck.env.ranks import process_index
 from limbeck.models.batch import Batch, find_keep
-from limbeck.training.distributed.ranks import Dealt
+from limbeck.training.distributed.ranks import RankMicrobatch
 from limbeck.training.optimizer_step import Stepper, Sums
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -34,13 +34,13 @@ def set_up_engine(accelerator: Accelerator, *, clip_norm: float) -> None:
     }
 
 
-class EngineStepper(Stepper):
+class DeepSpeedStepper(Stepper):
     """Steps of a DeepSpeed engine."""
 
     promised = 0
 
     def _differentiate(
-        self, step: int, mine: Sequence[Dealt], *, batches: Sequence[Batch]
+        self, step: int, mine: Sequence[RankMicrobatch], *, batches: Sequence[Batch]
     ) -> list[Sums]:
         engine: Any = self.judged
         self.promised = sum(int(find_keep(batch.labels).sum()) for batch in batches)

@@ -95,17 +95,20 @@ def find_sharding(accelerator: Accelerator) -> Sharding:
 
 
 @dataclass(frozen=True)
-class Dealt:
+class RankMicrobatch:
     """One micro-batch for one process."""
 
     place: int
     """Of the micro-batch in its step."""
     batch: Batch
-    counts: bool
-    """False for one that only keeps step with the others, whose loss is not to be used."""
+    is_padding: bool
+    """True for a repeated micro-batch whose loss is discarded, so that all ranks run the same
+    number of passes."""
 
 
-def deal(batches: Sequence[Batch], *, index: int, num_processes: int) -> list[Dealt]:
+def assign_microbatches_to_rank(
+    batches: Sequence[Batch], *, index: int, num_processes: int
+) -> list[RankMicrobatch]:
     """A process's micro-batches, as many as every other's: collectives inside a pass need that.
 
     Where they do not divide evenly, the last in line compute the smallest once more for nothing.
@@ -115,9 +118,9 @@ def deal(batches: Sequence[Batch], *, index: int, num_processes: int) -> list[De
     smallest = min(range(len(batches)), key=lambda place: batches[place].input_ids.numel())
     places = range(index, -(-len(batches) // num_processes) * num_processes, num_processes)
     return [
-        Dealt(place, batches[place], True)
+        RankMicrobatch(place, batches[place], False)
         if place < len(batches)
-        else Dealt(smallest, batches[smallest], False)
+        else RankMicrobatch(smallest, batches[smallest], True)
         for place in places
     ]
 
@@ -127,7 +130,7 @@ def gather(accelerator: Accelerator, value: Any) -> list[Any]:
     return gather_object([value]) if accelerator.num_processes > 1 else [value]
 
 
-def share(accelerator: Accelerator, value: Any) -> Any:
+def broadcast_from_rank0(accelerator: Accelerator, value: Any) -> Any:
     """The first process's value, on each of them."""
     if accelerator.num_processes == 1:
         return value

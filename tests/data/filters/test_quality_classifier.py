@@ -6,7 +6,7 @@ from limbeck.data.filters.entities import Lexicon
 from limbeck.data.filters.pairs import clean_record
 from limbeck.data.filters.quality_classifier import (
     FEATURES,
-    Scorer,
+    QualityClassifier,
     ScorerConfig,
     auc_interval,
     move_answers,
@@ -29,7 +29,7 @@ def consult(pack):
 
 
 def fit(pack, records, **fields):
-    scorer = Scorer(Lexicon(pack.names), pack.specialties_of_name)
+    scorer = QualityClassifier(Lexicon(pack.names), pack.specialties_of_name)
     scorer.fit(records, config=ScorerConfig(**fields), threshold=0.9, seed=0)
     return scorer
 
@@ -69,7 +69,7 @@ def test_moved_answers_come_from_another_question_of_the_same_source():
 
 
 def test_features_have_their_names(pack):
-    scorer = Scorer(Lexicon(pack.names), pack.specialties_of_name)
+    scorer = QualityClassifier(Lexicon(pack.names), pack.specialties_of_name)
     values = scorer.features("高血压头晕怎么办", "点击链接加微信咨询")
     assert len(values) == len(FEATURES)
     assert dict(zip(FEATURES, values, strict=True))["spam_phrases"] == 3.0

@@ -26,14 +26,14 @@ from limbeck.contracts.records import read_records, write_jsonl
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.packing import pack_parts
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.signals import LiveTeacher, open_teacher
+from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
 from limbeck.models.batch import IGNORED, count_kept, find_keep
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
 from limbeck.models.targets import Needs
 from limbeck.objectives.next_token import NextToken
 from limbeck.stages import distill, record, train
-from limbeck.training.optimizer_step import Judged
+from limbeck.training.optimizer_step import ModelWithLoss
 from tests.support.artifacts import make_artifact
 
 PACKED = BatchingConfig(batch_records=3, accumulation_steps=2, packing="full", select="all")
@@ -82,7 +82,7 @@ def unpack(batches, batch):
 
 def judge(model, objective, batch):
     """Loss, count and gradients, as the training loop has them."""
-    judged = Judged(model, objective, precision="float32")
+    judged = ModelWithLoss(model, objective, precision="float32")
     loss, count, _ = judged(batch)
     grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
     return loss, count, [item for item in grads if item is not None]
@@ -143,7 +143,7 @@ def test_soft_targets_teach_the_same_live_and_from_signals(
         needs=Needs(2.0, (2,)),
     )
     assert stored is not None
-    for teacher in (LiveTeacher(moe, layers=(2,), vocab=len(tokenizer)), stored):
+    for teacher in (OnlineTeacher(moe, layers=(2,), vocab=len(tokenizer)), stored):
         objective = soft.build(model=dense, teacher=teacher)
         for batch in (*batches(1), batches.pack([[3, 0, 8], [5], [7, 2]])):
             assert_same_training(dense, objective, batches, batch)

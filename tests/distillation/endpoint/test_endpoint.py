@@ -12,8 +12,8 @@ from limbeck.contracts.recipe import Recipe, load_recipe
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS
-from limbeck.distillation.signals import LiveTeacher
-from limbeck.distillation.teachers.endpoint import LabelledTeacher
+from limbeck.distillation.teachers.endpoint import EndpointTeacher
+from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.batch import find_keep
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.targets import Needs
@@ -103,8 +103,8 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     config = BatchingConfig(max_tokens=128)
     told = made["told"].path
     batches = Batches(told, tokenizer=tokenizer, config=config)
-    teacher = LabelledTeacher(told, batching=config, needs=Needs(1.0))
-    live = LiveTeacher(load_model(checkpoint), layers=(), vocab=len(tokenizer))
+    teacher = EndpointTeacher(told, batching=config, needs=Needs(1.0))
+    live = OnlineTeacher(load_model(checkpoint), layers=(), vocab=len(tokenizer))
     metrics = made["told"].manifest.metrics
     whole_rows = same = compared = 0
     for row in range(len(batches)):
@@ -167,13 +167,13 @@ def test_damaged_labels_are_named(made, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
     with pytest.raises(ArtifactError, match="damaged"):
-        LabelledTeacher(folder, **needs)
+        EndpointTeacher(folder, **needs)
     path.write_bytes(whole)
     description = folder / "labels" / "labels.json"
     text = json.loads(description.read_text())
     description.write_text(json.dumps(text | {"tokenizer_hash": "other"}))
     with pytest.raises(ArtifactError, match="another tokenizer"):
-        LabelledTeacher(folder, **needs)
+        EndpointTeacher(folder, **needs)
 
 
 def test_tokens_of_another_family_are_refused(made, corpus, tmp_path):

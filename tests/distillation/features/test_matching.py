@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from limbeck.contracts.errors import ArtifactError, CheckpointError
-from limbeck.distillation.features.layer_mapping import climb, settle, spread_evenly
+from limbeck.distillation.features.layer_mapping import climb, resolve_layers, spread_evenly
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.features.similarity import (
     average_heads,
@@ -19,11 +19,11 @@ from limbeck.distillation.features.similarity import (
     map_mse,
 )
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.signals import LiveTeacher
-from limbeck.models.attention_capture import make_ready
+from limbeck.distillation.teachers.online import OnlineTeacher
+from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import IGNORED, Batch, find_keep
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import Targets, Whole
+from limbeck.models.targets import FullLogits, Targets
 
 
 def make_batch(rows: int = 3, width: int = 9, start: int = 3) -> Batch:
@@ -98,21 +98,21 @@ def test_uniform_spreads_over_the_depth_and_the_last_meet():
 
 
 def test_named_maps_become_pairs_and_share_the_weight(moe, dense):
-    teacher = LiveTeacher(moe, layers=(), vocab=40)
+    teacher = OnlineTeacher(moe, layers=(), vocab=40)
     items = [Matching(layers=name, weight=3.0) for name in ("last", "uniform")]
-    found = settle(items, model=dense, teacher=teacher)
+    found = resolve_layers(items, model=dense, teacher=teacher)
     assert [(item.student_layer, item.teacher_layer, item.weight) for item in found] == [
         (2, 2, 3.0),
         (1, 1, 1.5),
         (2, 2, 1.5),
     ]
-    itself = LiveTeacher(dense, layers=(), vocab=40)
-    (first, last) = settle(
+    itself = OnlineTeacher(dense, layers=(), vocab=40)
+    (first, last) = resolve_layers(
         [Matching(layers="searched")], model=dense, teacher=itself, shown=[make_batch()]
     )
     assert (first.teacher_layer, last.teacher_layer) == (1, 2)
     with pytest.raises(CheckpointError, match="only the stage `distill` shows"):
-        settle([Matching(layers="searched")], model=dense, teacher=teacher)
+        resolve_layers([Matching(layers="searched")], model=dense, teacher=teacher)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_named_maps_become_pairs_and_share_the_weight(moe, dense):
 def test_a_model_is_like_itself_and_another_is_drawn_to_it(item, dense, dense_config, tokenizer):
     matching = (Matching(layers="uniform", **item),)
     config = SoftTarget(kind="soft_target", matching=matching)
-    teacher = LiveTeacher(dense, layers=(), vocab=40)
+    teacher = OnlineTeacher(dense, layers=(), vocab=40)
     batch = make_batch()
     same = config.build(model=dense, teacher=teacher)(KeptForward(dense), batch)
     assert same.parts["matching"] == pytest.approx(0, abs=2e-3)
@@ -150,7 +150,7 @@ def test_head_counts_may_differ(dense, dense_config, tokenizer):
     config = SoftTarget(
         kind="soft_target", matching=(Matching(what="attention", measure="kl", layers="last"),)
     )
-    teacher = LiveTeacher(other, layers=(), vocab=40)
+    teacher = OnlineTeacher(other, layers=(), vocab=40)
     loss = config.build(model=dense, teacher=teacher)(KeptForward(dense), make_batch())
     assert loss.parts["matching"] > 0
 
@@ -162,7 +162,7 @@ def test_padding_changes_nothing(dense, moe):
             Matching(what=what, measure="kl", layers="uniform") for what in ("attention", "values")
         ),
     )
-    objective = config.build(model=dense, teacher=LiveTeacher(moe, layers=(), vocab=40))
+    objective = config.build(model=dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
     batch = make_batch()
     wide = Batch(
         torch.nn.functional.pad(batch.input_ids, (0, 4)),
@@ -180,7 +180,7 @@ def test_layers_computed_again_and_threads_side_by_side_change_no_bit(dense, moe
         Matching(what=what, measure="kl", layers="uniform") for what in ("attention", "values")
     )
     config = SoftTarget(kind="soft_target", matching=items)
-    objective = config.build(model=dense, teacher=LiveTeacher(moe, layers=(), vocab=40))
+    objective = config.build(model=dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
     dense.train()
 
     def gradients(width):
@@ -199,7 +199,7 @@ def test_layers_computed_again_and_threads_side_by_side_change_no_bit(dense, moe
 
 
 def test_a_model_made_ready_can_be_built_again(dense):
-    make_ready(dense)
+    enable_attention_capture(dense)
     other = type(dense)._from_config(
         dense.config, attn_implementation=dense.config._attn_implementation
     )
@@ -215,11 +215,11 @@ class Recorded:
     vocab, hidden = 40, 16
 
     def __call__(self, batch: Batch) -> Targets:
-        return Targets(Whole(torch.zeros(int(find_keep(batch.labels).sum()), 40)))
+        return Targets(FullLogits(torch.zeros(int(find_keep(batch.labels).sum()), 40)))
 
 
 def test_what_cannot_be_matched_is_refused_by_name(dense, moe):
-    live = LiveTeacher(moe, layers=(), vocab=40)
+    live = OnlineTeacher(moe, layers=(), vocab=40)
     for wrong, message in (
         ({"measure": "kl", "layers": "last"}, "measure 'kl' is not for 'hidden'"),
         ({"what": "values", "measure": "cka", "layers": "last"}, "not for 'values'"),

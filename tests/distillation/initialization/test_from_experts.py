@@ -5,9 +5,9 @@ import torch
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.distillation.initialization.from_experts import (
-    condense,
     find_experts,
     measure_use,
+    merge_experts,
     pick_channels,
 )
 from limbeck.models.batch import pad_rows
@@ -40,7 +40,7 @@ def test_use_is_the_mean_gate_weight_and_padding_is_not_counted(moe):
 
 
 def test_the_layer_is_the_fixed_gate_sum_of_the_taken_experts(moe, dense):
-    found = condense(dense, teacher=moe, batches=batches())
+    found = merge_experts(dense, teacher=moe, batches=batches())
     uses = measure_use(moe, batches=batches())
     x = torch.randn(7, 16)
     for layer, experts in enumerate(find_experts(moe)):
@@ -63,7 +63,7 @@ def test_shared_experts_come_first_at_full_weight(
     shared = moe_config.replace(num_shared_experts=1, routed_scale=1.5)
     teacher = shared.build(tokenizer=tokenizer, seed=0).eval()
     student = dense_config.replace(feed_forward=feed_forward).build(tokenizer=tokenizer, seed=1)
-    found = condense(student, teacher=teacher, batches=batches())
+    found = merge_experts(student, teacher=teacher, batches=batches())
     (use, _), (experts, _) = measure_use(teacher, batches=batches()), find_experts(teacher)
     assert use is not None and experts is not None
     assert use.sum().item() == pytest.approx(1.5, abs=1e-5)
@@ -97,7 +97,7 @@ def test_of_the_last_expert_the_strongest_channels_are_taken():
 
 def test_a_dense_teacher_and_another_width_are_refused(moe, dense, dense_config, tokenizer):
     with pytest.raises(CheckpointError, match="no layer has stacked experts"):
-        condense(dense, teacher=dense, batches=batches())
+        merge_experts(dense, teacher=dense, batches=batches())
     other = dense_config.replace(hidden=24, head_width=6).build(tokenizer=tokenizer, seed=0)
     with pytest.raises(CheckpointError, match="hidden 16, the student 24"):
-        condense(other, teacher=moe, batches=batches())
+        merge_experts(other, teacher=moe, batches=batches())

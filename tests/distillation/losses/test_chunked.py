@@ -12,7 +12,7 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.distillation.losses import chunked
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.models.batch import IGNORED
-from limbeck.models.targets import Projected, Sampled, Top, Whole
+from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
 from limbeck.objectives import DIVERGENCES
 
 TOKENS, ROWS, VOCAB, HIDDEN = 11, 37, 33, 8
@@ -30,18 +30,18 @@ def targets(form, temperature):
     states, head = draw(TOKENS, 12, seed=0), draw(ROWS, 12, seed=1)
     logits = (states @ head.T)[:, :VOCAB]
     if form == "projected":
-        return Projected(states, head)
+        return HiddenAndHead(states, head)
     if form == "whole":
-        return Whole(logits)
+        return FullLogits(logits)
     if form == "top":
         values, ids = logits.topk(5, dim=-1)
         tail = (logits / temperature).scatter(1, ids, -torch.inf).logsumexp(dim=-1)
-        return Top(values, ids, tail)
+        return TopK(values, ids, tail)
     logs = (logits / temperature).log_softmax(dim=-1)
     ids = logs.exp().multinomial(6, replacement=True, generator=torch.Generator().manual_seed(2))
     weights = torch.full((TOKENS, 6), 1 / 6)
     weights[:, 4:] = 0
-    return Sampled(ids, weights, logs.gather(1, ids))
+    return ImportanceSampled(ids, weights, logs.gather(1, ids))
 
 
 def inputs():

@@ -6,7 +6,7 @@ import torch
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import TrainingError
-from limbeck.models.targets import Projected, Sampled, Top, Whole
+from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
 from limbeck.objectives import DIVERGENCES
 
 NAMES = sorted(DIVERGENCES)
@@ -25,7 +25,7 @@ def draw(*shape, seed):
 def top_of(logits, *, top, temperature):
     values, ids = logits.topk(top, dim=-1)
     tail = (logits / temperature).scatter(1, ids, -torch.inf).logsumexp(dim=-1)
-    return Top(values, ids, tail.clamp(min=-1e4))
+    return TopK(values, ids, tail.clamp(min=-1e4))
 
 
 def kl(p, q):
@@ -57,7 +57,7 @@ def plain(kind, p, q):
 @pytest.mark.parametrize("kind", NAMES)
 def test_each_equals_a_float64_reference(kind, temperature):
     student, teacher = draw(5, 40, seed=0), draw(5, 40, seed=1)
-    found = make(kind).total(student, Whole(teacher), temperature=temperature)
+    found = make(kind).total(student, FullLogits(teacher), temperature=temperature)
     p, q = ((side.double() / temperature).softmax(dim=-1).numpy() for side in (teacher, student))
     power = 1 if kind == "total_variation" else 2
     wanted = sum(plain(kind, *pair) for pair in zip(p, q, strict=True)) * temperature**power
@@ -70,7 +70,7 @@ def test_value_and_gradient_are_zero_when_they_agree(kind):
     # Absolute differences have a kink where rounding alone decides the gradient's sign.
     shift = 0.0 if kind == "total_variation" else 3.0
     student = (teacher + shift).requires_grad_()
-    found = make(kind).total(student, Whole(teacher), temperature=2.0)
+    found = make(kind).total(student, FullLogits(teacher), temperature=2.0)
     found.backward()
     assert abs(found.item()) < 1e-5
     assert student.grad is not None and student.grad.abs().max() < 1e-5
@@ -79,8 +79,8 @@ def test_value_and_gradient_are_zero_when_they_agree(kind):
 @pytest.mark.parametrize("kind", NAMES)
 def test_projected_targets_are_their_logits(kind):
     states, head, student = draw(4, 8, seed=3), draw(25, 8, seed=4) / 4, draw(4, 20, seed=5)
-    found = make(kind).total(student, Projected(states, head), temperature=1.5)
-    wanted = make(kind).total(student, Whole(states @ head.T), temperature=1.5)
+    found = make(kind).total(student, HiddenAndHead(states, head), temperature=1.5)
+    wanted = make(kind).total(student, FullLogits(states @ head.T), temperature=1.5)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
 
 
@@ -89,7 +89,7 @@ def test_top_tokens_never_exceed_the_whole_and_equal_it_without_others(kind):
     divergence, temperature = make(kind), 1.5
     for seed in range(5):
         student, teacher = draw(6, 32, seed=seed), draw(6, 32, seed=seed + 50)
-        whole = divergence.total(student, Whole(teacher), temperature=temperature).item()
+        whole = divergence.total(student, FullLogits(teacher), temperature=temperature).item()
         for top in (1, 4, 16):
             said = top_of(teacher, top=top, temperature=temperature)
             found = divergence.total(student, said, temperature=temperature).item()
@@ -114,7 +114,7 @@ def test_drawn_tokens_estimate_the_whole_without_bias(kind):
     weights = logs.exp()[0, ids] / proposal[0, ids] / num_draws
     # One more place that holds nothing must not count, whatever stands there.
     empty = torch.zeros(num_rounds, 1)
-    said = Sampled(
+    said = ImportanceSampled(
         torch.cat([ids, empty.long()], dim=1),
         torch.cat([weights, empty], dim=1),
         torch.cat([logs[0, ids], empty - torch.inf], dim=1),
@@ -122,13 +122,15 @@ def test_drawn_tokens_estimate_the_whole_without_bias(kind):
     divergence = make(kind)
     rounds = [
         divergence.total(
-            student, Sampled(*(part[place : place + 1] for part in said)), temperature=temperature
+            student,
+            ImportanceSampled(*(part[place : place + 1] for part in said)),
+            temperature=temperature,
         ).item()
         for place in range(400)
     ]
     many = student.expand(num_rounds, -1)
     mean = divergence.total(many, said, temperature=temperature).item() / num_rounds
-    whole = divergence.total(student, Whole(teacher), temperature=temperature).item()
+    whole = divergence.total(student, FullLogits(teacher), temperature=temperature).item()
     error = np.std(rounds) / num_rounds**0.5
     assert abs(mean - whole) < 5 * error
     assert error < 0.1 * whole
@@ -138,7 +140,7 @@ def test_the_adaptive_one_lies_between_both_kls():
     for seed in range(10):
         student, teacher = draw(1, 40, seed=seed), draw(1, 40, seed=seed + 20)
         forward, reverse, found = (
-            make(kind).total(student, Whole(teacher), temperature=1.0).item()
+            make(kind).total(student, FullLogits(teacher), temperature=1.0).item()
             for kind in ("forward_kl", "reverse_kl", "adaptive")
         )
         assert min(forward, reverse) - 1e-5 <= found <= max(forward, reverse) + 1e-5
@@ -146,6 +148,6 @@ def test_the_adaptive_one_lies_between_both_kls():
 
 def test_the_adaptive_one_refuses_drawn_tokens():
     ids = torch.zeros(1, 3, dtype=torch.int64)
-    said = Sampled(ids, torch.ones(1, 3), torch.zeros(1, 3))
+    said = ImportanceSampled(ids, torch.ones(1, 3), torch.zeros(1, 3))
     with pytest.raises(TrainingError, match="adaptive"):
         make("adaptive").total(draw(1, 9, seed=0), said, temperature=1.0)

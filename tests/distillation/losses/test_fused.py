@@ -5,11 +5,11 @@ import torch
 
 from limbeck.contracts.errors import CheckpointError, TrainingError
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.signals import LiveTeacher
+from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models import forward as forward_module
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import Projected, Targets, Top, Whole
+from limbeck.models.targets import FullLogits, HiddenAndHead, Targets, TopK
 
 
 def make_batch(vocab):
@@ -23,7 +23,7 @@ def teach(dense, moe, **settings):
     """Loss and gradients of a dense student under a live teacher."""
     config = SoftTarget.model_validate({"kind": "soft_target"} | settings)
     needs, vocab = config.needs(), moe.config.vocab_size
-    teacher = LiveTeacher(moe, layers=needs.layers, vocab=vocab - 2, form=needs.form)
+    teacher = OnlineTeacher(moe, layers=needs.layers, vocab=vocab - 2, form=needs.form)
     objective = config.build(model=dense, teacher=teacher)
     dense.zero_grad()
     loss = objective(KeptForward(dense), make_batch(vocab))
@@ -47,7 +47,7 @@ def test_fused_equals_plain(dense, moe, settings):
     plain, wanted, whole = teach(dense, moe, fused="never", **settings)
     torch.manual_seed(0)
     fused, found, projected = teach(dense, moe, fused="always", **settings)
-    assert (whole, projected) == (Whole, Projected)
+    assert (whole, projected) == (FullLogits, HiddenAndHead)
     assert fused.count == plain.count
     assert fused.parts == pytest.approx(plain.parts, rel=1e-5)
     assert fused.sum.item() == pytest.approx(plain.sum.item(), rel=1e-5)
@@ -58,10 +58,10 @@ def test_fused_equals_plain(dense, moe, settings):
 
 def test_auto_is_plain_for_a_small_vocabulary_and_fused_for_a_large_one(dense, moe, monkeypatch):
     plain, _, said = teach(dense, moe, fused="auto")
-    assert said is Whole
+    assert said is FullLogits
     assert plain.sum == teach(dense, moe, fused="never")[0].sum
     monkeypatch.setattr(forward_module, "LARGE_VOCAB", 10)
-    assert teach(dense, moe, fused="auto")[2] is Projected
+    assert teach(dense, moe, fused="auto")[2] is HiddenAndHead
 
 
 def test_a_head_that_is_not_a_plain_product_is_refused_by_name(dense, moe):
@@ -72,7 +72,7 @@ def test_a_head_that_is_not_a_plain_product_is_refused_by_name(dense, moe):
 
 def test_schedules_move_the_loss_and_signals_of_one_temperature_are_refused(dense, moe):
     vocab = moe.config.vocab_size
-    batch, teacher = make_batch(vocab), LiveTeacher(moe, layers=(), vocab=vocab)
+    batch, teacher = make_batch(vocab), OnlineTeacher(moe, layers=(), vocab=vocab)
     config = SoftTarget.model_validate(
         {"kind": "soft_target", "temperature": {"from": 3, "to": 1}, "weight": {"from": 1, "to": 0}}
     )
@@ -89,7 +89,7 @@ def test_schedules_move_the_loss_and_signals_of_one_temperature_are_refused(dens
         def __call__(self, batch):
             kept = int((batch.labels[:, 1:] != IGNORED).sum())
             ids = torch.zeros(kept, 1, dtype=torch.int64)
-            return Targets(Top(torch.zeros(kept, 1), ids, torch.zeros(kept)))
+            return Targets(TopK(torch.zeros(kept, 1), ids, torch.zeros(kept)))
 
     with pytest.raises(TrainingError, match="hold for one temperature"):
         config.build(model=dense, teacher=Stored())(KeptForward(dense), batch)

@@ -12,15 +12,15 @@ from pydantic import ValidationError
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.signals import LiveTeacher, open_teacher
 from limbeck.distillation.signals import bit_packing as packing
 from limbeck.distillation.signals.codec import quantise, restore
 from limbeck.distillation.signals.fidelity import add, compare, conclude
 from limbeck.distillation.signals.importance_sampled import SampledTokens, draw
 from limbeck.distillation.signals.top_k_float import Plain
 from limbeck.distillation.signals.top_k_packed import TopTokens
+from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
 from limbeck.models.checkpoints import load_model, save_checkpoint
-from limbeck.models.targets import Needs, Sampled, Top
+from limbeck.models.targets import ImportanceSampled, Needs, TopK
 from limbeck.stages import record
 from tests.distillation.signals.test_signals import as_artifact
 
@@ -224,10 +224,10 @@ def test_drawn_tokens_and_small_hidden_states_line_up(drawn, corpus, model, toke
     folder, artifact, metrics = drawn
     _, opening = reopened(folder, tmp_path, artifact)
     batch = Batches(corpus, tokenizer=tokenizer, config=BATCHING).batch([6, 1, 4])
-    live = LiveTeacher(model, layers=(2,), vocab=len(tokenizer))(batch)
+    live = OnlineTeacher(model, layers=(2,), vocab=len(tokenizer))(batch)
     stored = opening()(batch)
     said = stored.said
-    assert isinstance(said, Sampled)
+    assert isinstance(said, ImportanceSampled)
     logs = live.said.logits[:, : len(tokenizer)].log_softmax(dim=-1).gather(1, said.ids)
     assert (said.logs - logs).abs()[said.weights > 0].max() < 0.1
     scale = live.hidden[0].abs().amax(dim=1, keepdim=True)
@@ -343,7 +343,7 @@ def test_every_format_gives_what_objectives_read():
     logits = some_logits()
     for codec in FORMATS:
         said = codec.decode(encode(codec, logits), vocab=700, temperature=2.0)
-        assert isinstance(said, Sampled if codec.kind == "sampled" else Top)
+        assert isinstance(said, ImportanceSampled if codec.kind == "sampled" else TopK)
         assert (
             said.ids.dtype == torch.int64
             and said[0 if codec.kind != "sampled" else 1].isfinite().all()

@@ -8,12 +8,12 @@ import torch
 from limbeck.contracts.artifacts import Artifact, Work, read_artifact
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.features.layer_mapping import settle
+from limbeck.distillation.features.layer_mapping import resolve_layers
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.signals import LiveTeacher, open_teacher
+from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.models.targets import Needs, Top, Whole
+from limbeck.models.targets import FullLogits, Needs, TopK
 from limbeck.stages import record
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
 
@@ -75,14 +75,14 @@ def batch_of(corpus, tokenizer):
 def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
     teacher, inputs, signals, metrics = made
     batches, batch = batch_of(corpus, tokenizer)
-    live = LiveTeacher(teacher, layers=(1, 2), vocab=len(tokenizer))(batch)
+    live = OnlineTeacher(teacher, layers=(1, 2), vocab=len(tokenizer))(batch)
     stored = open_teacher(
         [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0, (1, 2))
     )
     assert stored is not None
     targets = stored(batch)
     said = targets.said
-    assert isinstance(said, Top) and isinstance(live.said, Whole)
+    assert isinstance(said, TopK) and isinstance(live.said, FullLogits)
     top = live.said.logits.topk(12, dim=-1)
     assert torch.equal(said.ids, top.indices)
     expected = top.values - top.values[:, :1]
@@ -97,13 +97,13 @@ def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
 def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, corpus, tokenizer):
     teacher, inputs, signals, _ = made
     _, batch = batch_of(corpus, tokenizer)
-    live = LiveTeacher(teacher, layers=(), vocab=len(tokenizer))(batch)
+    live = OnlineTeacher(teacher, layers=(), vocab=len(tokenizer))(batch)
     stored = open_teacher(
         [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
     )
     assert stored is not None
     said = stored(batch).said
-    assert isinstance(said, Top) and isinstance(live.said, Whole)
+    assert isinstance(said, TopK) and isinstance(live.said, FullLogits)
     logits = live.said.logits
     same = forward_kl_with_tail(
         student_logits=logits,
@@ -139,7 +139,7 @@ def test_layers_by_name_are_over_what_was_recorded_and_attention_is_refused(made
         [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
     )
     assert teacher is not None and teacher.known == (1, 2)
-    (last,) = settle([Matching(layers="last")], model=dense, teacher=teacher)
+    (last,) = resolve_layers([Matching(layers="last")], model=dense, teacher=teacher)
     assert (last.student_layer, last.teacher_layer) == (2, 2)
     attention = Matching(what="attention", measure="kl", layers="last")
     config = SoftTarget(kind="soft_target", matching=(attention,))

@@ -10,7 +10,10 @@ from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.chat_template import prompt_text
 from limbeck.distillation.losses.cross_tokenizer import CrossTokenizer, find_starts
-from limbeck.distillation.teachers.cross_tokenizer import ForeignTeacher, open_foreign
+from limbeck.distillation.teachers.cross_tokenizer import (
+    CrossTokenizerTeacher,
+    open_cross_tokenizer_teacher,
+)
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import find_kept
 from tests.support.artifacts import make_artifact
@@ -30,7 +33,7 @@ def other(records):
 def open_both(corpus, tokenizer, other, moe_config, records, **changes):
     batching = BatchingConfig.model_validate({"select": "all", **changes})
     batches = Batches(corpus, tokenizer=tokenizer, config=batching)
-    teacher = ForeignTeacher(
+    teacher = CrossTokenizerTeacher(
         moe_config.build(tokenizer=other, seed=0),
         tokenizer=other,
         student_tokenizer=tokenizer,
@@ -104,11 +107,13 @@ def test_what_cannot_be_read_is_refused(
     signals = make_artifact(tmp_path / "signals", "signals")
     text = BatchingConfig()
     with pytest.raises(ArtifactError, match="name the teacher's checkpoint"):
-        open_foreign(signals, corpus=make_artifact(corpus, "corpus"), batching=text)
+        open_cross_tokenizer_teacher(signals, corpus=make_artifact(corpus, "corpus"), batching=text)
     seen = [dataclasses.replace(records[0], images=("a.png",))]
     monkeypatch.setattr(
         "limbeck.distillation.teachers.cross_tokenizer.read_selected", lambda *_: seen
     )
     checkpoint = make_artifact(tmp_path / "teacher", "checkpoint")
     with pytest.raises(ArtifactError, match="images: without"):
-        open_foreign(checkpoint, corpus=make_artifact(corpus, "corpus"), batching=text)
+        open_cross_tokenizer_teacher(
+            checkpoint, corpus=make_artifact(corpus, "corpus"), batching=text
+        )

@@ -7,7 +7,6 @@ import torch
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.signals import LiveTeacher
 from limbeck.distillation.teachers.ensemble import (
     MixedTeacher,
     SpecialtyTeacher,
@@ -19,9 +18,10 @@ from limbeck.distillation.teachers.ensemble import (
     soften,
     take_rows,
 )
+from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.batch import Batch, Images, find_keep
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.models.targets import Needs, Sampled, Targets, Top, Whole
+from limbeck.models.targets import FullLogits, ImportanceSampled, Needs, Targets, TopK
 from tests.support.artifacts import make_artifact
 from tests.support.forward_kl import forward_kl
 
@@ -56,7 +56,7 @@ def test_the_mean_of_softened_probabilities():
     temperature, weights = 2.0, (3.0, 1.0)
     first, second = logits(0), logits(1)
     teacher = MixedTeacher(
-        [Said(Whole(first)), Said(Whole(second))],
+        [Said(FullLogits(first)), Said(FullLogits(second))],
         config=Teachers(weights=weights),
         temperature=temperature,
     )
@@ -69,7 +69,7 @@ def test_to_learn_from_the_mix_is_to_learn_from_all():
     student = logits(2).requires_grad_()
     sides = [logits(0), logits(1)]
     teacher = MixedTeacher(
-        [Said(Whole(side)) for side in sides], config=Teachers(), temperature=3.0
+        [Said(FullLogits(side)) for side in sides], config=Teachers(), temperature=3.0
     )
 
     def gradient(teacher_logits):
@@ -94,7 +94,7 @@ def test_the_surer_teacher_counts_more(by):
     sure, unsure = torch.zeros(1, VOCAB), torch.zeros(1, VOCAB)
     sure[0, 4] = 20.0
     teacher = MixedTeacher(
-        [Said(Whole(unsure)), Said(Whole(sure))],
+        [Said(FullLogits(unsure)), Said(FullLogits(sure))],
         temperature=1.0,
         config=Teachers(mix="confidence", confidence=by),
     )
@@ -108,7 +108,7 @@ def test_top_tokens_are_mixed_as_what_they_stand_for():
     whole = logits(0)
     values, ids = whole.topk(VOCAB - 2, dim=-1)
     rest = whole.scatter(1, ids, -torch.inf)
-    said = Top(values, ids, (rest / 2.0).logsumexp(-1))
+    said = TopK(values, ids, (rest / 2.0).logsumexp(-1))
     p, q = (whole / 2.0).softmax(-1), soften(said, vocab=VOCAB, temperature=2.0).exp()
     torch.testing.assert_close(q.sum(-1), torch.ones(5))
     torch.testing.assert_close(q.gather(1, ids), p.gather(1, ids))
@@ -120,7 +120,7 @@ def test_top_tokens_are_mixed_as_what_they_stand_for():
 @pytest.fixture
 def pair(moe_config, tokenizer):
     models = [moe_config.build(tokenizer=tokenizer, seed=seed) for seed in (3, 4)]
-    return [LiveTeacher(model, layers=(), vocab=len(tokenizer)) for model in models]
+    return [OnlineTeacher(model, layers=(), vocab=len(tokenizer)) for model in models]
 
 
 def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
@@ -142,13 +142,13 @@ def test_forms_that_differ_are_softened_first():
     whole, top = logits(0, rows=2), logits(1, rows=4)
     values, ids = top.topk(VOCAB - 1, dim=-1)
     tail = (top.scatter(1, ids, -torch.inf) / temperature).logsumexp(-1)
-    teachers = [Said(Top(values, ids, tail)), Said(Whole(whole))]
+    teachers = [Said(TopK(values, ids, tail)), Said(FullLogits(whole))]
     found = SpecialtyTeacher(teachers, choices=[0, 1, 0], temperature=temperature)(batch).said
     expected = torch.cat([top[:2], whole, top[2:]])
     torch.testing.assert_close(
         (found.logits / temperature).softmax(-1), (expected / temperature).softmax(-1)
     )
-    alike = [Said(Top(values, ids, tail)), Said(Top(values[:2], ids[:2], tail[:2]))]
+    alike = [Said(TopK(values, ids, tail)), Said(TopK(values[:2], ids[:2], tail[:2]))]
     found = SpecialtyTeacher(alike, choices=[0, 1, 0], temperature=temperature)(batch).said
     assert torch.equal(found.ids, torch.cat([ids[:2], ids[:2], ids[2:]]))
 
@@ -223,7 +223,7 @@ def opening(corpus, tokenizer, moe_config, tmp_path):
 
 
 def test_one_teacher_stays_as_it_is(opening):
-    assert isinstance(opening(count=1), LiveTeacher)
+    assert isinstance(opening(count=1), OnlineTeacher)
     assert isinstance(opening(), MixedTeacher)
 
 
@@ -243,13 +243,15 @@ def test_vocabularies_that_differ_are_refused(opening, monkeypatch):
     vocabs = iter((VOCAB, VOCAB + 1))
     monkeypatch.setattr(
         "limbeck.distillation.teachers.ensemble.open_teacher",
-        lambda *_, **__: Said(Whole(logits(0)), vocab=next(vocabs)),
+        lambda *_, **__: Said(FullLogits(logits(0)), vocab=next(vocabs)),
     )
     with pytest.raises(ArtifactError, match="share one tokenizer"):
         opening()
 
 
 def test_drawn_tokens_are_refused():
-    drawn = Sampled(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2), torch.zeros(1, 2))
+    drawn = ImportanceSampled(
+        torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2), torch.zeros(1, 2)
+    )
     with pytest.raises(ArtifactError, match="record top tokens"):
         soften(drawn, vocab=VOCAB, temperature=1.0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from limbeck.distillation.teachers import offloading
-from limbeck.distillation.teachers.offloading import bring, is_spread, load_frozen
+from limbeck.distillation.teachers.offloading import is_spread, load_frozen, move_unless_offloaded
 from limbeck.models.batch import find_keep, pad_rows, random_tokens
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
@@ -41,7 +41,7 @@ def test_the_stored_type_is_kept(dtype, dense, tokenizer, tmp_path):
     model = load_frozen(tmp_path)
     assert model.dtype == dtype and not is_spread(model)
     assert not any(item.requires_grad for item in model.parameters())
-    bring(model, torch.device("meta"))
+    move_unless_offloaded(model, torch.device("meta"))
     assert model.device.type == "meta"
 
 
@@ -50,7 +50,7 @@ def test_a_teacher_larger_than_the_memory_says_the_same(name, checkpoints, littl
     spread = load_frozen(checkpoints / name)
     assert "GB of free memory" in caplog.text
     assert is_spread(spread)
-    bring(KeptForward(spread), torch.device("meta"))
+    move_unless_offloaded(KeptForward(spread), torch.device("meta"))
     found = ask(spread, layers=[1, 2], form="states")
     # States and head would have to lie on one device.
     assert found.projected is None

@@ -5,16 +5,16 @@ import torch
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.distillation.signals import LiveTeacher
+from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.router_sampling import (
-    Augmented,
+    RouterSamplingTeacher,
     _drawn,
     _redraw,
     draw_experts,
     find_gates,
 )
 from limbeck.models.batch import pad_rows
-from limbeck.models.targets import Whole
+from limbeck.models.targets import FullLogits
 
 BATCH = pad_rows(
     [torch.tensor(row).numpy() for row in ([5, 6, 7, 8, 9], [10, 11, 12])],
@@ -26,7 +26,7 @@ BATCH = pad_rows(
 
 def logits_of(teacher):
     said = teacher(BATCH).said
-    assert isinstance(said, Whole)
+    assert isinstance(said, FullLogits)
     return said.logits
 
 
@@ -71,9 +71,9 @@ def test_drawn_experts_weigh_together_what_the_picked_ones_did(family, moe):
 
 
 def test_it_says_the_mean_of_all_passes_at_the_temperature(moe):
-    live = LiveTeacher(moe, layers=(), vocab=40)
+    live = OnlineTeacher(moe, layers=(), vocab=40)
     own = (logits_of(live)[:, :40] / 2).softmax(-1).double()
-    teacher = Augmented(live, moe, draws=2, temperature=2.0)
+    teacher = RouterSamplingTeacher(live, moe, draws=2, temperature=2.0)
     passes: list[torch.Tensor] = []
     soften = teacher._soften
     teacher._soften = lambda said: passes.append(soften(said)) or passes[-1]  # pyright: ignore[reportAttributeAccessIssue]
@@ -87,12 +87,14 @@ def test_it_says_the_mean_of_all_passes_at_the_temperature(moe):
 
 
 def test_without_draws_the_router_decides(moe):
-    live = LiveTeacher(moe, layers=(), vocab=40)
+    live = OnlineTeacher(moe, layers=(), vocab=40)
     before = logits_of(live)
-    Augmented(live, moe, draws=1, temperature=1.0)
+    RouterSamplingTeacher(live, moe, draws=1, temperature=1.0)
     assert torch.equal(logits_of(live), before)
 
 
 def test_a_dense_teacher_is_refused(dense):
     with pytest.raises(CheckpointError, match="has no router"):
-        Augmented(LiveTeacher(dense, layers=(), vocab=40), dense, draws=1, temperature=1.0)
+        RouterSamplingTeacher(
+            OnlineTeacher(dense, layers=(), vocab=40), dense, draws=1, temperature=1.0
+        )

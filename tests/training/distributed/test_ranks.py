@@ -14,7 +14,7 @@ from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.models.batch import Batch
 from limbeck.objectives.next_token import NextToken
 from limbeck.training import loop
-from limbeck.training.distributed.ranks import deal, open_accelerator
+from limbeck.training.distributed.ranks import assign_microbatches_to_rank, open_accelerator
 from limbeck.training.loop import TrainingConfig, fit
 
 ROOT = Path(__file__).parents[3]
@@ -112,12 +112,13 @@ def make_batch(width: int) -> Batch:
 def test_micro_batches_are_dealt_once_and_evenly(num_batches, num_processes):
     batches = [make_batch(9 - place) for place in range(num_batches)]
     hands = [
-        deal(batches, index=index, num_processes=num_processes) for index in range(num_processes)
+        assign_microbatches_to_rank(batches, index=index, num_processes=num_processes)
+        for index in range(num_processes)
     ]
     assert len({len(hand) for hand in hands}) == 1
-    counting = [item.place for hand in hands for item in hand if item.counts]
+    counting = [item.place for hand in hands for item in hand if not item.is_padding]
     assert sorted(counting) == list(range(num_batches))
-    idle = [item.batch for hand in hands for item in hand if not item.counts]
+    idle = [item.batch for hand in hands for item in hand if item.is_padding]
     assert all(batch is batches[-1] for batch in idle)
 
 

@@ -52,10 +52,10 @@ def test_without_the_library_pytorch_computes_the_same(monkeypatch):
     for item in experts.parameters():
         torch.nn.init.normal_(item)
     x, picked = torch.randn(30, 8), torch.randint(4, (30, 2))
-    usual = experts(x, picked)
+    reference_temperature = experts(x, picked)
     monkeypatch.setattr(experts_op, "open_library", lambda *sources: None)
     assert not experts_op.is_available()
-    torch.testing.assert_close(experts(x, picked), usual, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(experts(x, picked), reference_temperature, atol=1e-5, rtol=1e-5)
 
 
 def test_a_compiler_that_fails_leaves_nothing_and_says_why(own_cache, monkeypatch, tmp_path):
