@@ -4,7 +4,7 @@ Left out: running anything.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -14,21 +14,11 @@ from rich.tree import Tree
 from limbeck.contracts.artifacts import Artifact, Parent, size_bytes
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.registry import TABLES
+from limbeck.packs import describe_packs
 from limbeck.pipeline import LineageEntry
 
-TABLES = {
-    "stages": "limbeck.stages:STAGES",
-    "models": "limbeck.models:MODELS",
-    "objectives": "limbeck.objectives:OBJECTIVES",
-    "rewards": "limbeck.objectives:REWARDS",
-    "criteria": "limbeck.pruning:CRITERIA",
-    "schemes": "limbeck.quantization:SCHEMES",
-    "runtimes": "limbeck.runtimes:RUNTIMES",
-    "sources": "limbeck.data:SOURCES",
-    "targets": "limbeck.data:TARGETS",
-    "tasks": "limbeck.evaluation:TASKS",
-    "packs": "limbeck.packs:describe_packs",
-}
+PACKS = "packs"
 
 
 def list_names(what: str) -> dict[str, dict[str, str]]:
@@ -37,19 +27,17 @@ def list_names(what: str) -> dict[str, dict[str, str]]:
     Raises:
         UnknownNameError: there is no such table.
     """
-    if what and what not in TABLES:
-        raise UnknownNameError(what, known=TABLES, what="list")
-    return {name: _describe(name) for name in ([what] if what else TABLES)}
+    known = (*TABLES, PACKS)
+    if what and what not in known:
+        raise UnknownNameError(what, known=known, what="list")
+    return {name: _describe(name) for name in ([what] if what else known)}
 
 
 def _describe(name: str) -> dict[str, str]:
-    table: Mapping[str, str] | Callable[[], dict[str, str]] = resolve(TABLES, name, what="list")
-    if callable(table):
-        return table()
-    return {
-        key: _first_line(resolve(table, key, what=name)) if ":" in text or "." in text else text
-        for key, text in table.items()
-    }
+    if name == PACKS:
+        return describe_packs()
+    table = TABLES[name]
+    return {key: _first_line(resolve(table, key, what=name)) for key in table}
 
 
 def _first_line(thing: Any) -> str:

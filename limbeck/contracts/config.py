@@ -4,11 +4,13 @@ A Config describes; it never holds a model, a device or a tokenizer.
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 from limbeck.contracts.errors import UnknownNameError
 
@@ -55,26 +57,50 @@ def resolve(table: Table, name: str, *, what: str) -> Any:
     return getattr(found, attribute) if attribute else found
 
 
-def table_builder(table: Table, *, what: str) -> Callable[[Any], Config]:
-    """A validator that turns a mapping with a key `kind` into that Config of the table."""
+@dataclass(frozen=True)
+class Choice:
+    """Marks a field whose key `kind` picks one Config of a table: `Annotated[Base, Choice(...)]`.
 
-    def build(value: Any) -> Config:
+    The field has the type `Base` for a type checker, and holds an instance of it.
+    """
+
+    table: Table
+    what: str
+    """Names the table in messages."""
+
+    def build(self, value: Any) -> Config:
+        """The Config that a mapping describes; a Config stays as it is.
+
+        Raises:
+            ValueError: the mapping lacks `kind`, names none of the table, or has wrong fields.
+        """
         if isinstance(value, Config):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise ValueError(
-                f"expected a mapping with a key 'kind', one of {', '.join(sorted(table))}; "
+                f"expected a mapping with a key 'kind', one of {', '.join(sorted(self.table))}; "
                 f"found {value!r}"
             )
         try:
-            config = resolve(table, value["kind"], what=what)
+            config = resolve(self.table, value["kind"], what=self.what)
         except UnknownNameError as error:
             raise ValueError(str(error)) from None
         return config.model_validate(value)
 
-    return build
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Builds, then checks that the result is of the field's type; dumps every field of it."""
+        schema = core_schema.any_schema()
+        if source is not Any:
+            schema = core_schema.is_instance_schema(source)
+        return core_schema.no_info_before_validator_function(self.build, schema)
 
 
-def choice(table: Table, *, what: str) -> Any:
-    """The type of a field whose `kind` picks one Config of a table."""
-    return Annotated[Any, BeforeValidator(table_builder(table, what=what))]
+@dataclass(frozen=True)
+class NameOr(Choice):
+    """A field that names an artifact, or describes something of a table: `str | Base`."""
+
+    def build(self, value: Any) -> Any:
+        """The name as it is, or the Config that a mapping describes."""
+        return value if isinstance(value, str) else super().build(value)

@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator
-
 from limbeck.contracts.artifacts import Kind
-from limbeck.contracts.config import Config, Table, table_builder
+from limbeck.contracts.config import Config
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,3 @@ def _find_wants(hint: Any) -> Wants | None:
         if found is not None:
             return found
     return None
-
-
-def checkpoint_or(table: Table, *, what: str) -> Any:
-    """The type of a field that names a checkpoint or describes something of a table."""
-    build = table_builder(table, what=what)
-    return Annotated[
-        Any,
-        BeforeValidator(lambda value: value if isinstance(value, str) else build(value)),
-        Wants(("checkpoint",)),
-    ]

@@ -15,8 +15,8 @@ from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.records import Question, read_jsonl
+from limbeck.contracts.registry import TASKS
 from limbeck.env.progress import Advance
-from limbeck.evaluation import TASKS
 from limbeck.evaluation.metrics import Share, clustered_interval, normalise
 from limbeck.evaluation.tasks import Response, ask, by_form
 

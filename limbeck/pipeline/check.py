@@ -20,9 +20,9 @@ from limbeck.contracts.errors import (
     UnknownNameError,
 )
 from limbeck.contracts.recipe import PLAN, Recipe
+from limbeck.contracts.registry import STAGES
 from limbeck.contracts.stage import Reference, StageConfig, references
 from limbeck.sizing.assumptions import Assumptions
-from limbeck.stages import STAGES
 
 
 @dataclass(frozen=True)

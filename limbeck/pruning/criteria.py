@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.registry import CRITERIA
 from limbeck.models.structure import Groups, view_groups
-from limbeck.pruning import CRITERIA
 
 CriterionFunction = Callable[[Sequence[Tensor]], Tensor]
 

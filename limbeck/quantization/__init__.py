@@ -1,5 +1,1 @@
-"""Number formats: rounding that training can see, and conversion to what is stored."""
-
-SCHEMES = {
-    "int8": "limbeck.quantization.qat:Int8",
-}
+"""Number formats: how they round, how weights are stored, and training for them."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.registry import REWARDS
 from limbeck.models.batch import Batch
-from limbeck.objectives import REWARDS
 from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, find_kept
 from limbeck.objectives.load_balancing import Balance, Balancer
 from limbeck.objectives.next_token import token_logs

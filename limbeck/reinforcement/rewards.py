@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from limbeck.contracts.config import resolve
-from limbeck.objectives import REWARDS
+from limbeck.contracts.registry import REWARDS
 
 OTHER_SEPARATORS = ",，;；/\n"
 

@@ -9,15 +9,8 @@ from pathlib import Path
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.registry import RUNTIMES
 from limbeck.runtimes.bundle import BUNDLE, read_bundle
-
-RUNTIMES = {
-    "transformers": "limbeck.runtimes.transformers",
-    "onnx": "limbeck.runtimes.onnx.session",
-}
-"""Modules with `read(folder, *, num_threads) -> Answerer` and `open_steps`, its model alone."""
-WRITERS = {"onnx": "limbeck.runtimes.onnx.writer:write"}
-"""Writers of bundles: `write(checkpoint, *, folder) -> Bundle`."""
 
 
 def open_answerer(folder: Path, *, num_threads: int) -> Answerer:

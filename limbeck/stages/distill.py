@@ -3,20 +3,21 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import choice
+from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.registry import MODELS, OBJECTIVES
 from limbeck.contracts.stage import (
     CheckpointRef,
     CorpusRef,
     StageConfig,
     TeacherRef,
-    checkpoint_or,
+    Wants,
 )
 from limbeck.data.loading.batches import (
     Batches,
@@ -36,12 +37,10 @@ from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.router_sampling import RouterSampling, RouterSamplingTeacher
 from limbeck.evaluation.validation_loss import measure_validation
-from limbeck.models import MODELS
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.base import check_packing, check_teacher
 from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
@@ -60,7 +59,7 @@ class Config(StageConfig):
     make: ClassVar[Kind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["distill"]
-    student: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
+    student: Annotated[Any, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
     """A fresh model by description, or a checkpoint to heal or to update."""
     teacher: TeacherRef | tuple[TeacherRef, ...]
     """A checkpoint that runs live, or signals recorded once; or several of them."""
@@ -73,7 +72,7 @@ class Config(StageConfig):
     teacher_experts: RouterSampling = RouterSampling()
     """Whether a live mixture of experts is also asked with experts that its router leaves out."""
     corpus: CorpusRef
-    objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
+    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
     on_policy: OnPolicy = OnPolicy()

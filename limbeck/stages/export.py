@@ -13,8 +13,8 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.records import read_jsonl
+from limbeck.contracts.registry import RUNTIMES, WRITERS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
-from limbeck.runtimes import RUNTIMES, WRITERS
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import FileChat
 from limbeck.runtimes.greedy import Steps

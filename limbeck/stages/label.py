@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from limbeck.contracts.artifacts import MANIFEST, Artifact, Kind, Work, hash_file, write_atomically
 from limbeck.contracts.errors import DataError, EndpointError, UnknownNameError
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records, write_jsonl
+from limbeck.contracts.registry import REWARDS
 from limbeck.contracts.stage import CorpusRef, StageConfig
 from limbeck.data.corpus.data_card import read_manner
 from limbeck.data.corpus.splits import check_leaks
@@ -36,7 +37,6 @@ from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.objectives import REWARDS
 from limbeck.reinforcement.rewards import AnswerSample, Manner, score
 
 TRAIN = Path("records") / "train.jsonl"

@@ -13,11 +13,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from limbeck.contracts.artifacts import Kind, Work, write_atomically
-from limbeck.contracts.config import choice
+from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question, Record, write_jsonl
+from limbeck.contracts.registry import READERS
 from limbeck.contracts.stage import StageConfig
-from limbeck.data import SOURCES
 from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import FOLDER as IMAGE_FOLDER
 from limbeck.data.corpus.image_store import ImageStore, image_names
@@ -37,14 +37,14 @@ from limbeck.data.filters.pairs import (
 )
 from limbeck.data.filters.quality_classifier import QualityClassifier, ScorerConfig
 from limbeck.data.packs.schema import Pack, load_pack, locate_pack
-from limbeck.data.readers.base import UNSCORED, Drop, Item, Note
+from limbeck.data.readers.base import UNSCORED, Drop, Item, Note, ReaderConfig
 from limbeck.env.progress import track
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.vision.image_processing import IMAGE_TOKEN
 
 logger = logging.getLogger(__name__)
 
-Source = choice(SOURCES, what="source")
+Source = Annotated[ReaderConfig, Choice(READERS, what="source")]
 
 
 class Config(StageConfig):
@@ -54,7 +54,7 @@ class Config(StageConfig):
 
     pack: str
     """The domain: a pack's name, or the folder of one."""
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]  # pyright: ignore[reportInvalidTypeForm]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     lengths: LengthConfig = LengthConfig()
     near: NearConfig = NearConfig()
     least_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -10,17 +10,16 @@ from pydantic import Field, model_validator
 from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import choice, resolve
+from limbeck.contracts.config import Choice, resolve
+from limbeck.contracts.registry import CRITERIA, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.base import check_packing, check_teacher
 from limbeck.objectives.next_token import NextToken
-from limbeck.pruning import CRITERIA
 from limbeck.pruning.allocation import KeptGroups, count_kept, pick_kept
 from limbeck.pruning.criteria import CriterionName, score_groups
 from limbeck.pruning.group_lasso import GroupLasso, Regulariser, count_zero
@@ -54,7 +53,7 @@ class Config(StageConfig):
     criterion: CriterionName = "l1"
     """Scores groups after training; those that training made zero score lowest."""
     lasso: GroupLasso = GroupLasso()
-    objective: choice(OBJECTIVES, what="objective") = NextToken(kind="next_token")  # pyright: ignore[reportInvalidTypeForm]
+    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")] = NextToken(kind="next_token")
     """What training keeps up while groups shrink."""
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig

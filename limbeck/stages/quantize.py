@@ -1,23 +1,22 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint of integers, trained for it."""
 
 import json
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
 from torch import nn
 
 from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import choice
+from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import ParityError
+from limbeck.contracts.registry import FORMATS, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.base import check_packing, check_teacher
-from limbeck.quantization import SCHEMES
 from limbeck.training.loop import TrainingConfig, fit
 
 PARITY_TOLERANCE = 1e-3
@@ -34,8 +33,8 @@ class Config(StageConfig):
     corpus: CorpusRef
     teacher: TeacherRef = ""
     """A checkpoint or its signals, where the objective asks one."""
-    scheme: choice(SCHEMES, what="scheme")  # pyright: ignore[reportInvalidTypeForm]
-    objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
+    scheme: Annotated[Any, Choice(FORMATS, what="scheme")]
+    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
 

@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from limbeck.contracts.artifacts import Kind, Work, hash_file
-from limbeck.contracts.config import choice
+from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import ArtifactError, CheckpointError
+from limbeck.contracts.registry import CODECS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
-from limbeck.data import TARGETS
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.signals.codec import PACKED
+from limbeck.distillation.signals.codec import PACKED, Codec
 from limbeck.distillation.signals.fidelity import add, compare, conclude
 from limbeck.distillation.signals.manifest import (
     DESCRIPTION,
@@ -51,7 +51,7 @@ class Config(StageConfig):
     stage: Literal["record"]
     teacher: CheckpointRef
     corpus: CorpusRef
-    targets: choice(TARGETS, what="targets") = Plain(kind="plain")  # pyright: ignore[reportInvalidTypeForm]
+    targets: Annotated[Codec, Choice(CODECS, what="targets")] = Plain(kind="plain")
     """What is kept of every position. `top: 16` and `temperatures: [2.0]` beside it are short for
     `targets: {kind: plain, count: 16, temperatures: [2.0]}`."""
     layers: tuple[Annotated[int, Field(ge=1)], ...] = ()

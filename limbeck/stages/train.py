@@ -7,7 +7,7 @@ answers that the model samples.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from accelerate import PartialState
@@ -16,22 +16,21 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import choice
+from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.records import read_records
-from limbeck.contracts.stage import CorpusRef, StageConfig, checkpoint_or
+from limbeck.contracts.registry import MODELS, OBJECTIVES
+from limbeck.contracts.stage import CorpusRef, StageConfig, Wants
 from limbeck.data.corpus.data_card import read_manner
 from limbeck.data.loading.batches import Batches, BatchingConfig, held_out_batches
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.evaluation.validation_loss import measure_validation
-from limbeck.models import MODELS
 from limbeck.models.batch import Batch, find_keep
 from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives import OBJECTIVES
 from limbeck.objectives.base import BatchKind, check_packing, check_start
 from limbeck.reinforcement.rewards import AnswerSample, Manner, score
 from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
@@ -51,9 +50,9 @@ class Config(StageConfig):
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["train"]
     corpus: CorpusRef
-    model: checkpoint_or(MODELS, what="model")  # pyright: ignore[reportInvalidTypeForm]
+    model: Annotated[Any, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
     """A fresh model by description, or a checkpoint to go on with."""
-    objective: choice(OBJECTIVES, what="objective")  # pyright: ignore[reportInvalidTypeForm]
+    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
     seed: int = 0

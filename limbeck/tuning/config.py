@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from pydantic import BeforeValidator, Field, model_validator
 
-from limbeck.contracts.config import Config, choice
+from limbeck.contracts.config import Choice, Config
+from limbeck.contracts.registry import PRUNERS
 
 
 class Range(Config):
@@ -117,13 +118,6 @@ class Never(Pruner):
         return NopPruner()
 
 
-PRUNERS = {
-    "halving": "limbeck.tuning.config:Halving",
-    "median": "limbeck.tuning.config:Median",
-    "none": "limbeck.tuning.config:Never",
-}
-
-
 class Tuning(Config):
     """What `limbeck tune` does with a recipe."""
 
@@ -138,7 +132,7 @@ class Tuning(Config):
     budget: Budget = Budget()
     trials: Annotated[int, Field(gt=0)] = 20
     seed: int = 0
-    pruner: choice(PRUNERS, what="pruner") = Median(kind="median")  # pyright: ignore[reportInvalidTypeForm]
+    pruner: Annotated[Pruner, Choice(PRUNERS, what="pruner")] = Median(kind="median")
     max_questions: Annotated[int, Field(gt=0)] = 200
     """Validation records that are asked, drawn by a hash of their ids."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64

@@ -76,15 +76,16 @@ def test_public_names_are_pinned(invoke):
     assert list(TABLES) == [
         "stages",
         "models",
+        "readers",
         "objectives",
+        "divergences",
+        "codecs",
         "rewards",
         "criteria",
-        "schemes",
+        "formats",
         "runtimes",
-        "sources",
-        "targets",
         "tasks",
-        "packs",
+        "pruners",
     ]
     for name in COMMANDS:
         assert resolve(COMMANDS, name, what="part")
@@ -239,7 +240,7 @@ def test_list(invoke, what):
 
 def test_list_everything(invoke):
     found = json.loads(invoke("list", "--json").stdout)
-    assert list(found) == list(TABLES)
+    assert list(found) == [*TABLES, "packs"]
     assert {"jsonl", "csv", "parquet", "hub", "triples", "knowledge"} <= set(found["sources"])
     assert {"recall", "choice", "triage"} <= set(found["tasks"])
 

@@ -1,12 +1,15 @@
 """Configs refuse what they do not know, and tables name what they offer."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from pydantic import ValidationError
 
-from limbeck.contracts.config import Config, choice, resolve
+from limbeck.contracts.config import Choice, Config, resolve
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.registry import TABLES
+from limbeck.models.builders import DenseModel, MoeModel
 
 TABLE = {
     "dense": "limbeck.models.builders:DenseModel",
@@ -35,7 +38,7 @@ class Outer(Config):
 
 
 class Chooser(Config):
-    model: choice(TABLE, what="model")
+    model: Annotated[DenseModel | MoeModel, Choice(TABLE, what="model")]
 
 
 def test_unknown_key_is_refused():
@@ -105,21 +108,8 @@ def test_resolve():
         resolve(TABLE, "eror", what="part")
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
-        "limbeck.stages:STAGES",
-        "limbeck.models:MODELS",
-        "limbeck.objectives:OBJECTIVES",
-        "limbeck.pruning:CRITERIA",
-        "limbeck.quantization:SCHEMES",
-        "limbeck.runtimes:RUNTIMES",
-        "limbeck.data:SOURCES",
-        "limbeck.evaluation:TASKS",
-    ],
-)
+@pytest.mark.parametrize("table", TABLES)
 def test_every_listed_name_exists_and_is_documented(table):
-    found = resolve({"table": table}, "table", what="table")
-    assert found
+    found = TABLES[table]
     for name in found:
         assert resolve(found, name, what="entry").__doc__, name

@@ -5,7 +5,7 @@ import pytest
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question
-from limbeck.evaluation import TASKS
+from limbeck.contracts.registry import TASKS
 from limbeck.evaluation.answer_questions import judge
 from limbeck.evaluation.tasks import Response, ask
 from tests.support.fake_answerer import QUESTIONS, LookUp

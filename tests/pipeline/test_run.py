@@ -14,8 +14,8 @@ from limbeck import pipeline
 from limbeck.contracts.artifacts import Kind, read_artifact
 from limbeck.contracts.errors import ArtifactError, BusyError, CheckpointError, TrainingError
 from limbeck.contracts.recipe import load_recipe
+from limbeck.contracts.registry import STAGES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
-from limbeck.stages import STAGES
 
 RECIPE = """\
 corpus: {stage: write, path: PATH}

@@ -5,8 +5,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from limbeck.contracts.config import resolve
+from limbeck.contracts.registry import CRITERIA
 from limbeck.models.structure import find_channels, find_heads
-from limbeck.pruning import CRITERIA
 from limbeck.pruning.criteria import CriterionName, group_l2, l1, norm_product, score_groups
 
 

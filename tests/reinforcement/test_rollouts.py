@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from limbeck.contracts.config import resolve
+from limbeck.contracts.registry import REWARDS
 from limbeck.models.forward import KeptForward
-from limbeck.objectives import REWARDS
 from limbeck.objectives.base import find_kept
 from limbeck.reinforcement.grpo import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, Manner, score

@@ -4,9 +4,9 @@ own, for the checks of shapes that the tests add cannot be traced by a compiler.
 import test_chunked as t
 import torch
 
+from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.models.targets import HiddenAndHead
-from limbeck.objectives import DIVERGENCES
 
 COMPILED = ("forward_kl", "reverse_kl", "jensen_shannon")
 

@@ -22,12 +22,11 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import torch
 
 from limbeck.cli.main import app
+from limbeck.contracts.registry import RUNTIMES, STAGES, WRITERS
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.evaluation.profiling import profile
 from limbeck.models.builders import DenseModel
 from limbeck.models.checkpoints import load_model, save_checkpoint
-from limbeck.runtimes import RUNTIMES, WRITERS
-from limbeck.stages import STAGES
 
 
 def warm_up() -> None:

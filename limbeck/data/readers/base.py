@@ -49,6 +49,8 @@ class ReaderConfig(Config):
     free_text: ClassVar[bool] = False
     """Whether people wrote the answers freely: then they are cleaned, measured and scored."""
 
+    kind: Any
+    """The name of the reader's kind, as in the registry."""
     name: str = ""
     """What the data card calls it; empty: after its file."""
     max_records: Annotated[int, Field(ge=1)] = 1_000_000

@@ -4,19 +4,20 @@ L = w T^2 D(teacher, student at T) + (1 - w) CE + m matching, each per kept toke
 2015, arXiv:1503.02531).
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Int
 from pydantic import field_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from limbeck.contracts.config import Config, choice
+from limbeck.contracts.config import Choice, Config
 from limbeck.contracts.errors import CheckpointError, TrainingError
+from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.features.layer_mapping import ask, resolve_layers
 from limbeck.distillation.features.matching import Matching, Projections
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
-from limbeck.distillation.losses.divergences import ForwardKl
+from limbeck.distillation.losses.divergences import Divergence, ForwardKl
 from limbeck.distillation.losses.value_schedules import Schedule, bounds, value_at
 from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept, gives_states
@@ -28,7 +29,6 @@ from limbeck.models.targets import (
     TeacherDistribution,
     TopK,
 )
-from limbeck.objectives import DIVERGENCES
 from limbeck.objectives.base import (
     BatchKind,
     Forward,
@@ -50,7 +50,9 @@ class SoftTarget(Config):
     kind: Literal["soft_target"]
     temperature: float | Schedule = 2.0
     """Above 0; what both distributions are softened by."""
-    divergence: choice(DIVERGENCES, what="divergence") = ForwardKl(kind="forward_kl")  # pyright: ignore[reportInvalidTypeForm]
+    divergence: Annotated[Divergence, Choice(DIVERGENCES, what="divergence")] = ForwardKl(
+        kind="forward_kl"
+    )
     """How far the student is from what the teacher says."""
     weight: float | Schedule = 0.7
     """Share of the teacher, 0 to 1; the rest is cross-entropy with the written answer."""

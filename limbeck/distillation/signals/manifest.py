@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from limbeck.contracts.artifacts import Artifact, hash_file, hash_text, write_atomically
-from limbeck.contracts.config import Config, choice
+from limbeck.contracts.config import Choice, Config
 from limbeck.contracts.errors import ArtifactError
-from limbeck.data import TARGETS
+from limbeck.contracts.registry import CODECS
 from limbeck.data.loading.batches import BatchingConfig
+from limbeck.distillation.signals.codec import Codec
 from limbeck.models.checkpoints import load_tokenizer
 
 HiddenPrecision = Literal["float16", "int8"]
@@ -20,7 +21,7 @@ DESCRIPTION = "signals.json"
 class SignalsManifest(Config):
     """What stored signals are of; a student that differs in any of it is refused."""
 
-    targets: choice(TARGETS, what="targets")  # pyright: ignore[reportInvalidTypeForm]
+    targets: Annotated[Codec, Choice(CODECS, what="targets")]
     layers: tuple[int, ...]
     hidden_precision: HiddenPrecision
     vocab: Annotated[int, Field(gt=0)]

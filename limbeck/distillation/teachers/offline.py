@@ -102,6 +102,7 @@ class OfflineTeacher:
         said = self.description.targets.decode(
             arrays, vocab=self.vocab, temperature=self.temperature
         )
+        assert not isinstance(said, FullLogits | HiddenAndHead)
         if said.ids.numel() and int(said.ids.max()) >= self.vocab:
             raise ArtifactError(f"{self.folder}: token ids beyond {self.vocab}; record it again")
         hidden = tuple(_read_hidden(arrays, layer).to(device) for layer in self.layers)

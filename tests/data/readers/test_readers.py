@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question, Record
-from limbeck.data import SOURCES
+from limbeck.contracts.registry import READERS
 from limbeck.data.packs.schema import load_pack
 from limbeck.data.readers.base import UNSCORED, Drop, Note
 from limbeck.data.readers.encoding import SAMPLE_BYTES, detect_encoding
@@ -24,7 +24,7 @@ def pack():
 
 
 def read(kind, pack, **fields):
-    config = resolve(SOURCES, kind, what="source").model_validate({"kind": kind, **fields})
+    config = resolve(READERS, kind, what="source").model_validate({"kind": kind, **fields})
     items = list(config.read(pack=pack, seed=0))
     return (
         [item for item in items if isinstance(item, Record)],
@@ -46,8 +46,8 @@ def write_lines(path, *rows):
 
 
 def test_every_kind_is_a_config():
-    for kind in SOURCES:
-        assert resolve(SOURCES, kind, what="source").model_fields["kind"].default == kind
+    for kind in READERS:
+        assert resolve(READERS, kind, what="source").model_fields["kind"].default == kind
 
 
 def test_jsonl_recognises_shapes(pack, tmp_path):

@@ -9,11 +9,11 @@ import torch
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import TrainingError
+from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.losses import chunked
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.models.batch import IGNORED
 from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
-from limbeck.objectives import DIVERGENCES
 
 TOKENS, ROWS, VOCAB, HIDDEN = 11, 37, 33, 8
 

@@ -6,8 +6,8 @@ import torch
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import TrainingError
+from limbeck.contracts.registry import DIVERGENCES
 from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
-from limbeck.objectives import DIVERGENCES
 
 NAMES = sorted(DIVERGENCES)
 # Those whose terms a bucket can only lower: f-divergences.

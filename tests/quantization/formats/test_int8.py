@@ -15,8 +15,8 @@ from transformers import (
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.registry import FORMATS
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
-from limbeck.quantization import SCHEMES
 from limbeck.quantization.formats.int8 import (
     LEVELS,
     Int8Embedding,
@@ -73,7 +73,7 @@ def logits(model):
 
 
 def scheme(**fields):
-    return resolve(SCHEMES, "int8", what="scheme")(kind="int8", **fields)
+    return resolve(FORMATS, "int8", what="scheme")(kind="int8", **fields)
 
 
 @pytest.mark.parametrize("make", [qwen3, llama, moe])

@@ -1,0 +1,128 @@
+"""What a recipe can name: every table of the project, each line a name and where its object lies.
+
+An extension is one class or function, one line here and one test. An object is imported when it is
+first named; nothing registers itself.
+"""
+
+from limbeck.contracts.config import Table
+
+STAGES: Table = {
+    "prepare": "limbeck.stages.prepare",
+    "train": "limbeck.stages.train",
+    "record": "limbeck.stages.record",
+    "label": "limbeck.stages.label",
+    "distill": "limbeck.stages.distill",
+    "prune": "limbeck.stages.prune",
+    "quantize": "limbeck.stages.quantize",
+    "extend": "limbeck.stages.extend",
+    "convert": "limbeck.stages.convert",
+    "export": "limbeck.stages.export",
+    "evaluate": "limbeck.stages.evaluate",
+}
+"""Modules with a `Config` and `run(config, *, work)`."""
+
+MODELS: Table = {
+    "moe": "limbeck.models.builders:MoeModel",
+    "dense": "limbeck.models.builders:DenseModel",
+    "vision": "limbeck.models.vision.builder:VisionModel",
+}
+"""Fresh models: each a Config whose `build` makes one."""
+
+READERS: Table = {
+    "jsonl": "limbeck.data.readers.jsonl:Config",
+    "csv": "limbeck.data.readers.csv:Config",
+    "parquet": "limbeck.data.readers.parquet:Config",
+    "hub": "limbeck.data.readers.hub:Config",
+    "triples": "limbeck.data.readers.triples:Config",
+    "knowledge": "limbeck.data.readers.pack_facts:Config",
+    "images": "limbeck.data.readers.image_archive:Config",
+    "labelled": "limbeck.data.readers.classification:Config",
+}
+"""Sources of records: each a ReaderConfig whose `read` yields them."""
+
+OBJECTIVES: Table = {
+    "next_token": "limbeck.objectives.next_token:NextToken",
+    "soft_target": "limbeck.distillation.losses.soft_target:SoftTarget",
+    "cross_tokenizer": "limbeck.distillation.losses.cross_tokenizer:CrossTokenizer",
+    "contrastive": "limbeck.objectives.contrastive:Contrastive",
+    "dpo": "limbeck.reinforcement.dpo:Dpo",
+    "grpo": "limbeck.reinforcement.grpo:Grpo",
+}
+"""What training minimises."""
+
+DIVERGENCES: Table = {
+    "forward_kl": "limbeck.distillation.losses.divergences:ForwardKl",
+    "reverse_kl": "limbeck.distillation.losses.divergences:ReverseKl",
+    "jensen_shannon": "limbeck.distillation.losses.divergences:JensenShannon",
+    "skew_forward": "limbeck.distillation.losses.divergences:SkewForward",
+    "skew_reverse": "limbeck.distillation.losses.divergences:SkewReverse",
+    "total_variation": "limbeck.distillation.losses.divergences:TotalVariation",
+    "adaptive": "limbeck.distillation.losses.divergences:Adaptive",
+}
+"""How far a student's distribution is from its teacher's, for `soft_target`."""
+
+CODECS: Table = {
+    "plain": "limbeck.distillation.signals.top_k_float:Plain",
+    "top": "limbeck.distillation.signals.top_k_packed:TopTokens",
+    "sampled": "limbeck.distillation.signals.importance_sampled:SampledTokens",
+}
+"""How `record` stores a teacher's distributions: each a Codec."""
+
+REWARDS: Table = {
+    "facts": "limbeck.reinforcement.rewards:facts",
+    "form": "limbeck.reinforcement.rewards:form",
+    "refusal": "limbeck.reinforcement.rewards:refusal",
+    "brevity": "limbeck.reinforcement.rewards:brevity",
+}
+"""What `grpo` can reward: each a function of an answer and of the domain's manner."""
+
+CRITERIA: Table = {
+    "l1": "limbeck.pruning.criteria:l1",
+    "group_l2": "limbeck.pruning.criteria:group_l2",
+    "norm_product": "limbeck.pruning.criteria:norm_product",
+}
+"""Which channels and heads to prune first."""
+
+FORMATS: Table = {"int8": "limbeck.quantization.qat:Int8"}
+"""Number formats that a model is trained for and stored in."""
+
+RUNTIMES: Table = {
+    "transformers": "limbeck.runtimes.transformers",
+    "onnx": "limbeck.runtimes.onnx.session",
+}
+"""Modules with `read(folder, *, num_threads) -> Answerer` and `open_steps`, its model alone."""
+
+WRITERS: Table = {"onnx": "limbeck.runtimes.onnx.writer:write"}
+"""Writers of bundles: `write(checkpoint, *, folder) -> Bundle`."""
+
+TASKS: Table = {
+    "recall": "limbeck.evaluation.tasks:recall",
+    "choice": "limbeck.evaluation.tasks:choice",
+    "triage": "limbeck.evaluation.tasks:triage",
+    "finding": "limbeck.evaluation.tasks:finding",
+    "intent": "limbeck.evaluation.tasks:intent",
+}
+"""How the answers to a kind of question are scored."""
+
+PRUNERS: Table = {
+    "halving": "limbeck.tuning.config:Halving",
+    "median": "limbeck.tuning.config:Median",
+    "none": "limbeck.tuning.config:Never",
+}
+"""When `limbeck tune` stops a trial early."""
+
+TABLES = {
+    "stages": STAGES,
+    "models": MODELS,
+    "readers": READERS,
+    "objectives": OBJECTIVES,
+    "divergences": DIVERGENCES,
+    "codecs": CODECS,
+    "rewards": REWARDS,
+    "criteria": CRITERIA,
+    "formats": FORMATS,
+    "runtimes": RUNTIMES,
+    "tasks": TASKS,
+    "pruners": PRUNERS,
+}
+"""Every table, by the name that `limbeck list` knows it under."""
