@@ -46,8 +46,8 @@ from limbeck.distillation.signals.shards import (
     write_shard,
 )
 from limbeck.distillation.signals.top_k_packed import TopTokens
-from limbeck.distillation.teachers.offline import OfflineTeacher, num_kept
-from limbeck.models.batch import Batch, find_keep, pad_rows
+from limbeck.distillation.teachers.offline import OfflineTeacher
+from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Needs
 from limbeck.objectives.base import Objective
@@ -133,7 +133,7 @@ def write_signals(
     folder.mkdir()
     write_signals_manifest(folder, description)
     arrays = codec.encode(logits, generator=torch.Generator().manual_seed(0))
-    kept = num_kept(batch)
+    kept = int(batch.kept.sum())
     times, rest = divmod(kept, len(logits))
     widths = codec.widths(arrays, vocab=vocab)
     last = {
@@ -141,7 +141,7 @@ def write_signals(
         for name, array in arrays.items()
     }
     whole = {name: np.concatenate([array] * times + [last[name]]) for name, array in arrays.items()}
-    whole[COUNTS] = find_keep(batch.labels).sum(dim=1).to(torch.int32).numpy()
+    whole[COUNTS] = batch.kept.sum(dim=1).to(torch.int32).numpy()
     whole[MARKS] = mark_records(batch)
     (path,) = shard_paths(folder, description)
     write_shard(path, whole, description_hash=hash_file(folder / DESCRIPTION), sums={})
@@ -198,7 +198,7 @@ class Side:
         """Seconds of a core in one optimizer step."""
         started = time.process_time()
         self.optimizer.zero_grad(set_to_none=True)
-        count = sum(num_kept(batch) for batch in batches)
+        count = sum(int(batch.kept.sum()) for batch in batches)
         for batch in batches:
             (self.objective(self.forward, batch).sum / count).backward()
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from limbeck.evaluation.metrics import Z_95, Interval
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 
 
@@ -34,11 +34,9 @@ def measure_validation(model: PreTrainedModel, batches: Iterable[Batch]) -> dict
     sums, counts = [], []
     for batch in batches:
         batch = batch.to(model.device)
-        keep = find_keep(batch.labels)
-        logits = forward(batch.input_ids, keep, pixels=batch.pixels).logits
-        targets = batch.labels[:, 1:][keep[:, :-1]]
-        losses = functional.cross_entropy(logits.float(), targets, reduction="none")
-        ends = keep.sum(dim=1).tolist()
+        logits = forward(batch).logits
+        losses = functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+        ends = batch.kept.sum(dim=1).tolist()
         sums += [part.sum().item() for part in losses.split(ends)]
         counts += ends
     if not sum(counts):

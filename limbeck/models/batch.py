@@ -43,9 +43,16 @@ class Batch:
     """Of each token in its own record, where rows are packed; None where a row is one record."""
 
     @property
-    def pixels(self) -> Float[Tensor, "images channels height width"] | None:
-        """What a model is given besides the tokens."""
-        return None if self.images is None else self.images.pixels
+    def kept(self) -> Bool[Tensor, "batch tokens"]:
+        """Positions whose next token carries a loss."""
+        kept = torch.zeros_like(self.labels, dtype=torch.bool)
+        kept[:, :-1] = self.labels[:, 1:] != IGNORED
+        return kept
+
+    @property
+    def targets(self) -> Int[Tensor, " kept"]:
+        """The next tokens at the kept positions, row by row."""
+        return self.labels[:, 1:][self.kept[:, :-1]]
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; itself when it is there already."""
@@ -134,20 +141,12 @@ def random_tokens(
     return torch.randint(vocab, (num_prompts, num_tokens), generator=generator)
 
 
-def find_keep(labels: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch tokens"]:
-    """Positions whose next token carries a loss."""
-    keep = torch.zeros_like(labels, dtype=torch.bool)
-    keep[:, :-1] = labels[:, 1:] != IGNORED
-    return keep
-
-
 def count_kept(batch: Batch) -> Int[Tensor, " records"]:
     """How many positions of each record are kept, in the order of `rows`."""
-    keep = find_keep(batch.labels)
     if batch.positions is None:
-        return keep.sum(dim=1)
+        return batch.kept.sum(dim=1)
     owners = (batch.positions == 0).reshape(-1).cumsum(dim=0) - 1
-    return torch.bincount(owners[keep.reshape(-1)], minlength=len(batch.rows))
+    return torch.bincount(owners[batch.kept.reshape(-1)], minlength=len(batch.rows))
 
 
 def find_records(batch: Batch) -> list[tuple[int, slice]]:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import TrainingError
 from limbeck.models.attention_capture import Heads, listen
+from limbeck.models.batch import Batch
 from limbeck.models.moe.layers import Routing
 from limbeck.models.targets import LARGE_VOCAB, Form, HiddenAndHead
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
@@ -81,50 +82,48 @@ class KeptForward(nn.Module):
 
     def forward(
         self,
-        input_ids: Int[Tensor, "batch tokens"],
-        keep: Bool[Tensor, "batch tokens"],
-        layers: Sequence[int] = (),
-        pixels: Float[Tensor, "images channels height width"] | None = None,
-        positions: Int[Tensor, "batch tokens"] | None = None,
+        batch: Batch,
         *,
-        attended: Sequence[int] = (),
+        keep: Bool[Tensor, "batch tokens"] | None = None,
+        layers: Sequence[int] = (),
+        attention: Sequence[int] = (),
         form: Form = "logits",
     ) -> Kept:
-        """Outputs at the kept positions; right-padded batches need no mask under causality.
+        """Outputs at the batch's kept positions, or at those of `keep`.
 
-        `layers` counts from 1 (after the first layer); the last is after the final norm. `pixels`
-        are the images of the whole batch, in reading order; where the tokens hold no place for
-        them they are only encoded. `positions` are those of packed rows: where they restart, a
-        record begins, which attention does not look back from. `attended` are layers whose queries,
-        keys and values are wanted, of a model made ready for it (`capturing.py`).
-        `form` asks for states in place of logits.
+        `layers` are those whose hidden states are returned, counted from 1; the last is after the
+        final norm. `attention` are layers whose queries, keys and values are returned, of a model
+        for which `enable_attention_capture` was called. `form` asks for states in place of logits.
+        Right-padded rows need no mask under causality, and in packed ones no record attends to
+        another. Images that the tokens hold no place for are only encoded.
 
         Raises:
             TrainingError: rows are packed, and records in them could not be kept apart.
         """
-        given: dict[str, Tensor] = {"input_ids": input_ids}
+        keep = batch.kept if keep is None else keep
+        given: dict[str, Tensor] = {"input_ids": batch.input_ids}
         seen = None
-        if pixels is not None:
+        if batch.images is not None:
             model = cast(LimbeckVisionForCausalLM, self.model)
-            seen = model.encode_images(pixels)
-            if (input_ids == model.config.image_token_id).any():
-                given = {"inputs_embeds": model.place_images(input_ids, seen)}
+            seen = model.encode_images(batch.images.pixels)
+            if (batch.input_ids == model.config.image_token_id).any():
+                given = {"inputs_embeds": model.place_images(batch.input_ids, seen)}
         architecture = self.model.config.get_text_config().model_type
         plain = architecture in PLAIN_HEADS
-        if positions is not None:
+        if batch.positions is not None:
             if not plain:
                 raise TrainingError(
                     f"batching.packing: architecture {architecture!r} is not known to keep packed "
                     f"records apart, as {sorted(PLAIN_HEADS)} do; set it to 'none'"
                 )
-            if attended:
+            if attention:
                 raise TrainingError(
                     "batching.packing: matched attention or values would compare tokens of one "
                     "record with those of another; set it to 'none', or match `what: hidden`"
                 )
-            given["position_ids"] = positions
+            given["position_ids"] = batch.positions
         body = self.model.get_decoder() if plain else self.model
-        with listen([layer - 1 for layer in attended]) as heard:
+        with listen([layer - 1 for layer in attention]) as heard:
             output = body(**given, use_cache=False, output_hidden_states=bool(layers))
         projected = None
         if plain and gives_states(self.model, form=form):
@@ -140,7 +139,7 @@ class KeptForward(nn.Module):
             logits = _pick(output.logits, keep)
         hidden = tuple(_pick(output.hidden_states[layer], keep) for layer in layers)
         routing = getattr(output, "routing", None) or ()
-        heads = tuple(cast(Heads, heard[layer - 1]) for layer in attended)
+        heads = tuple(cast(Heads, heard[layer - 1]) for layer in attention)
         images = None if seen is None else seen.mean(dim=1)
         return Kept(logits, hidden, routing, images, heads, projected)
 

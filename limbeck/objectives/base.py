@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from limbeck.contracts.errors import TrainingError
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept
 from limbeck.models.targets import Targets
 
@@ -46,14 +46,6 @@ class Objective(nn.Module):
 
     def after_step(self, *, model: nn.Module) -> None:
         """What is to be done once an optimizer step; nothing by default."""
-
-
-def find_kept(
-    labels: Int[Tensor, "batch tokens"],
-) -> tuple[Bool[Tensor, "batch tokens"], Int[Tensor, " kept"]]:
-    """Positions whose next token carries a loss, and those next tokens."""
-    keep = find_keep(labels)
-    return keep, labels[:, 1:][keep[:, :-1]]
 
 
 def check_targets(total: float, *, targets: Targets, batch: Batch) -> None:

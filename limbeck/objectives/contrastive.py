@@ -114,15 +114,17 @@ class ContrastiveObjective(Objective):
         if batch.images is None:
             return Loss(self.bias * 0.0, 0)
         tokens, lengths, owners = distinct_texts(batch.labels, pad=self.pad)
-        keep = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        output = forward(tokens, keep, (self.layer,), batch.images.pixels)
+        real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        own_rows = torch.arange(len(tokens), device=tokens.device)
+        texts = Batch(tokens, tokens, own_rows, real, batch.images)
+        output = forward(texts, keep=real, layers=(self.layer,))
         assert output.images is not None
-        texts = torch.stack([part.mean(dim=0) for part in output.hidden[0].split(lengths.tolist())])
+        means = [part.mean(dim=0) for part in output.hidden[0].split(lengths.tolist())]
         owned = owners[batch.images.rows]
-        matches = owned[:, None] == torch.arange(len(tokens), device=tokens.device)
+        matches = owned[:, None] == own_rows
         total = pairwise_sigmoid_loss(
             images=self.map(output.images),
-            texts=texts,
+            texts=torch.stack(means),
             matches=matches,
             log_scale=self.log_scale,
             bias=self.bias,

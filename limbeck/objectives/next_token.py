@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, find_kept
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
 from limbeck.objectives.load_balancing import Balance, Balancer
 
 
@@ -66,8 +66,8 @@ class NextTokenObjective(Objective):
 
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """Cross-entropy plus the routing losses, both per kept token."""
-        keep, targets = find_kept(batch.labels)
-        output = forward(batch.input_ids, keep, pixels=batch.pixels)
+        targets = batch.targets
+        output = forward(batch)
         limit = self.config.vocab or output.logits.shape[-1]
         ce = cross_entropy(logits=cut_padding(output.logits, vocab=limit), targets=targets)
         loss = Loss(ce, targets.numel(), {"ce": ce.item()})

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, find_kept
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
 from limbeck.objectives.load_balancing import Balance, Balancer
 from limbeck.objectives.next_token import token_logs
 
@@ -74,10 +74,10 @@ class DpoObjective(Objective):
 
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """The loss of the pairs of one micro-batch, with their margins."""
-        keep, targets = find_kept(batch.labels)
-        output = forward(batch.input_ids, keep)
+        keep, targets = batch.kept, batch.targets
+        output = forward(batch)
         with torch.no_grad():
-            reference = token_logs(self.reference[0](batch.input_ids, keep).logits, targets)
+            reference = token_logs(self.reference[0](batch).logits, targets)
         better, worse = sum_rows(token_logs(output.logits, targets), keep=keep).chunk(2)
         reference_better, reference_worse = sum_rows(reference, keep=keep).chunk(2)
         count = len(better)

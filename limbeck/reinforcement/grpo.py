@@ -16,7 +16,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, find_kept
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
 from limbeck.objectives.load_balancing import Balance, Balancer
 from limbeck.objectives.next_token import token_logs
 
@@ -182,13 +182,12 @@ class GrpoObjective(Objective):
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """The loss of one micro-batch of sampled answers."""
         config = self.config
-        keep, targets = find_kept(batch.labels)
-        output = forward(batch.input_ids, keep)
+        output = forward(batch)
         weights, count = weigh_tokens(
-            keep, normalize=config.normalize, max_new_tokens=config.max_new_tokens
+            batch.kept, normalize=config.normalize, max_new_tokens=config.max_new_tokens
         )
         loss = grpo_loss(
-            logs=token_logs(output.logits, targets, temperature=config.temperature),
+            logs=token_logs(output.logits, batch.targets, temperature=config.temperature),
             experience=self.experience(batch),
             weights=weights,
             clip_low=config.clip_low,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from limbeck.models.batch import Batch, find_keep, pad_rows
+from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.generation import GeneratedAnswer, sample
 from limbeck.objectives.next_token import token_logs
@@ -135,11 +135,9 @@ class Rollouts:
             if not len(part):
                 continue
             batch = self._batch(part.tolist()).to(self.model.device)
-            keep = find_keep(batch.labels)
-            logits = self.reference(batch.input_ids, keep).logits
-            targets = batch.labels[:, 1:][keep[:, :-1]]
-            logs = token_logs(logits, targets, temperature=self.config.temperature).cpu()
-            pieces = logs.split(keep.sum(dim=1).tolist())
+            logits = self.reference(batch).logits
+            logs = token_logs(logits, batch.targets, temperature=self.config.temperature).cpu()
+            pieces = logs.split(batch.kept.sum(dim=1).tolist())
             found |= {row: piece.tolist() for row, piece in zip(part, pieces, strict=True)}
         return [found[row] for row in range(len(found))]
 

@@ -39,7 +39,6 @@ from limbeck.distillation.signals.top_k_float import Plain
 from limbeck.distillation.teachers.offline import store_hidden
 from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
 from limbeck.env.progress import track
-from limbeck.models.batch import find_keep
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.targets import FullLogits, Needs, TeacherDistribution
 
@@ -174,7 +173,7 @@ def _record(
         sums.append(compare(said, logits, temperature=codec.reference_temperature()))
         widths = codec.widths(arrays, vocab=vocab)
         arrays |= store_hidden(targets.hidden, precision=config.hidden_precision)
-        counts = find_keep(batch.labels).sum(dim=1).cpu().numpy()
+        counts = batch.kept.sum(dim=1).cpu().numpy()
         ends = np.concatenate([[0], counts.cumsum()])
         byte_ends = np.concatenate([[0], widths.cumsum()])[ends] if len(widths) else ends
         for place, (row, mark) in enumerate(zip(members, mark_records(batch), strict=True)):

@@ -26,7 +26,7 @@ from limbeck.data.loading.batches import Batches, BatchingConfig, held_out_batch
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.evaluation.validation_loss import measure_validation
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
@@ -224,8 +224,7 @@ def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, Any]:
         members = [index for index in chosen if batches.specialties[index] == name]
         for first in range(0, len(members), 64):
             batch = batches.batch(members[first : first + 64]).to(model.device)
-            keep = find_keep(batch.labels)
-            routing = forward(batch.input_ids, keep, pixels=batch.pixels).routing
+            routing = forward(batch).routing
             if not routing:
                 return {}
             tokens = batch.tokens.reshape(-1)

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -48,11 +47,7 @@ class ModelWithLoss(nn.Module):
         """The loss's sum, count and parts: a tuple, whose tensors wrappers can find."""
         device = batch.input_ids.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.mixed):
-            # Where rows are packed, every pass over the batch has to know.
-            forward = self.forward_pass
-            if batch.positions is not None:
-                forward = partial(forward, positions=batch.positions)
-            loss: LossLike = self.objective(forward, batch)
+            loss: LossLike = self.objective(self.forward_pass, batch)
         return loss.sum, loss.count, loss.parts
 
 

@@ -8,10 +8,9 @@ from limbeck.contracts.errors import DataError, LaunchError
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.on_policy import OnPolicy
 from limbeck.distillation.teachers.online import OnlineTeacher
-from limbeck.models.batch import IGNORED, find_keep, pad_rows
+from limbeck.models.batch import IGNORED, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.generation import sample
-from limbeck.objectives.base import find_kept
 from limbeck.training.loop import TrainingConfig, fit
 
 PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5], [11, 4], [12, 13, 14, 4]]
@@ -131,7 +130,7 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     dense.lm_head.weight = torch.nn.Parameter(torch.zeros_like(dense.lm_head.weight))
     own = make_own(dense, vocab=1, end_id=0)
     batches = own(0)
-    assert sum(int(find_keep(batch.labels).sum()) for batch in batches) == 4
+    assert sum(int(batch.kept.sum()) for batch in batches) == 4
     metrics = own.measure()
     assert metrics["own_answer_tokens_mean"] == 1 and metrics["own_ended_ratio"] == 1
     teacher = OnlineTeacher(dense, layers=(), vocab=dense.config.vocab_size)
@@ -292,4 +291,4 @@ def test_training_on_own_answers_lowers_reverse_kl_there(dense_config, moe, toke
     history, _ = train(model, moe, state=tmp_path, own=own, steps=30, lr=0.02)
     assert measure() < 0.5 * before
     assert len(history) == 30 and all("own_answer_tokens" in point for point in history)
-    assert find_kept(own(0)[0].labels)[0].any()
+    assert own(0)[0].kept.any()

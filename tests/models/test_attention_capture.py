@@ -17,6 +17,7 @@ from transformers import (
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.attention_capture import attention_logs, enable_attention_capture, relation_logs
 from limbeck.models.forward import KeptForward
+from tests.support.token_batch import token_batch
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -60,7 +61,7 @@ KEEP[0, 2:6] = KEEP[1, 1:3] = True
 
 def overheard(model):
     enable_attention_capture(model)
-    return KeptForward(model)(IDS, KEEP, attended=(2, 1)).heads
+    return KeptForward(model)(token_batch(IDS), keep=KEEP, attention=(2, 1)).heads
 
 
 @pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
@@ -81,7 +82,7 @@ def test_it_is_eager_attention_and_the_logits_stay(config):
 def test_teachers_of_the_projects_own_are_heard_too(moe):
     heads = overheard(moe)
     moe.set_attn_implementation("sdpa")
-    assert KeptForward(moe)(IDS, KEEP).heads == ()
+    assert KeptForward(moe)(token_batch(IDS), keep=KEEP).heads == ()
     assert heads[0].queries.shape == (2, 2, 7, 8) and heads[0].values.shape == (2, 1, 7, 8)
 
 

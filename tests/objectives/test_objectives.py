@@ -122,8 +122,8 @@ def test_masked_positions_and_padded_vocabulary_carry_no_loss(dense):
     teacher = FixedTeacher(logits)
     before = soft(dense, teacher, batch)
 
-    def louder(ids, keep, layers=(), pixels=None):
-        output = KeptForward(dense)(ids, keep, layers)
+    def louder(batch, **options):
+        output = KeptForward(dense)(batch, **options)
         noisy = output.logits.clone()
         noisy[:, real:] += 50.0
         return Kept(noisy, output.hidden, output.routing)
@@ -222,7 +222,7 @@ def test_balancer_evens_out_a_skewed_gate(moe):
     spread = []
     for _ in range(40):
         keep = torch.zeros_like(batch.tokens)
-        balancer(KeptForward(moe)(batch.input_ids, keep).routing, batch)
+        balancer(KeptForward(moe)(batch, keep=keep).routing, batch)
         assert balancer.picks
         spread.append(sum(balancer.picks).float().std(dim=1).mean().item())
         balancer.update(moe)

@@ -14,7 +14,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.distillation.teachers import offloading
 from limbeck.evaluation.profiling import profile
-from limbeck.models.batch import find_keep, pad_rows, random_tokens
+from limbeck.models.batch import pad_rows, random_tokens
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
 from tests.support import tiny_recipe
@@ -71,10 +71,10 @@ def test_kept_positions_hold_the_logits_of_the_whole_model(name, checkpoints):
     assert model.config.model_type in PLAIN_HEADS
     ids = random_tokens(vocab=500, num_prompts=3, num_tokens=12)
     batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, places=[0, 1, 2])
-    keep = find_keep(batch.labels)
+    keep = batch.kept
     with torch.no_grad():
         whole = model(ids, output_hidden_states=True, use_cache=False)
-        kept = KeptForward(model)(ids, keep, (1, 2))
+        kept = KeptForward(model)(batch, layers=(1, 2))
     torch.testing.assert_close(kept.logits, whole.logits[keep], atol=1e-5, rtol=1e-4)
     for layer, hidden in zip((1, 2), kept.hidden, strict=True):
         torch.testing.assert_close(hidden, whole.hidden_states[layer][keep], atol=1e-5, rtol=1e-4)

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
-from limbeck.objectives.base import find_kept
 from limbeck.objectives.next_token import token_logs
 from limbeck.reinforcement.dpo import Dpo, dpo_loss, sum_rows
 from limbeck.reinforcement.grpo import (
@@ -150,7 +149,7 @@ def test_what_each_normalisation_counts_alike(normalize, count):
 @pytest.mark.parametrize("kind", ["dpo", "grpo"])
 def test_padding_changes_nothing(kind, moe):
     batch = make_batch()
-    keep, _ = find_kept(batch.labels)
+    keep = batch.kept
     if kind == "dpo":
         objective = Dpo(kind="dpo").build(reference=KeptForward(moe))
     else:
@@ -224,7 +223,7 @@ def trl_stub(**fields):
 def test_grpo_is_trls(normalize, loss_type):
     trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed")
     batch = make_batch(rows=6)
-    keep, targets = find_kept(batch.labels)
+    keep, targets = batch.kept, batch.targets
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(int(keep.sum()), VOCAB, generator=generator)
     logs = token_logs(logits, targets).requires_grad_()
@@ -288,7 +287,7 @@ def test_advantages_are_scaled_as_trls():
 def test_dpo_is_trls():
     trainer = pytest.importorskip("trl.trainer.dpo_trainer", reason="TRL is not installed")
     batch = make_batch(rows=6)
-    keep, targets = find_kept(batch.labels)
+    keep, targets = batch.kept, batch.targets
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(2, len(targets), VOCAB, generator=generator)
     logs, reference = (token_logs(item, targets) for item in logits)

@@ -8,7 +8,6 @@ import torch
 from limbeck.contracts.config import resolve
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.forward import KeptForward
-from limbeck.objectives.base import find_kept
 from limbeck.reinforcement.grpo import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, Manner, score
 from limbeck.reinforcement.rollouts import IDLE_STEPS, RolloutPrompt, Rollouts, TokenizerIO
@@ -80,11 +79,11 @@ def test_batches_hold_what_was_sampled(moe):
     batches = rollouts(0)
     assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(6))
     for batch in batches:
-        keep, targets = find_kept(batch.labels)
+        targets = batch.targets
         known = rollouts.experience_of(batch)
         assert len(known.old_logs) == len(targets) == len(known.advantages)
         with torch.no_grad():
-            logits = KeptForward(moe)(batch.input_ids, keep).logits
+            logits = KeptForward(moe)(batch).logits
         logs = logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
         torch.testing.assert_close(known.old_logs, logs, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(known.reference_logs, logs, rtol=1e-4, atol=1e-4)

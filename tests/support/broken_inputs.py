@@ -268,7 +268,7 @@ def make_trained(rng: random.Random, folder: Path, pack: Path) -> Case:
         tokenizer, started = load_tokenizer(copy), load_model(copy)
         corpus = tiny_recipe.runs() / "tiny" / "corpus"
         batch = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig()).batch([0, 1])
-        KeptForward(started)(batch.input_ids, batch.tokens)
+        KeptForward(started)(batch, keep=batch.tokens)
         return "works"
 
     return {path.name, str(copy)}, use

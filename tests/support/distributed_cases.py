@@ -20,7 +20,7 @@ from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.builders import DenseModel, MoeModel
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.targets import FullLogits, Targets
@@ -66,7 +66,7 @@ class FixedTeacher:
         self.states = torch.randn(vocab, self.hidden, generator=generator)
 
     def __call__(self, batch: Batch) -> Targets:
-        ids = batch.input_ids[find_keep(batch.labels)]
+        ids = batch.input_ids[batch.kept]
         return Targets(FullLogits(self.logits[ids]), (self.states[ids],))
 
 

@@ -53,7 +53,7 @@ def measure_kept_bytes(model, batch) -> int:
         return item
 
     with saved_tensors_hooks(pack, lambda item: item):
-        KeptForward(model)(batch.input_ids, batch.tokens)
+        KeptForward(model)(batch, keep=batch.tokens)
     return sum(kept.values())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from limbeck.distillation.teachers.router_sampling import find_gates, read_gate
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 
 
@@ -43,12 +43,8 @@ def measure_misses(
         models = [KeptForward(model.eval()) for model in (student, teacher)]
         for batch in batches:
             batch = batch.to(student.device)
-            keep = find_keep(batch.labels)
-            kept = keep.reshape(-1).cpu()
-            ours, theirs = (
-                model(batch.input_ids, keep, pixels=batch.pixels).logits[:, :vocab].float()
-                for model in models
-            )
+            kept = batch.kept.reshape(-1).cpu()
+            ours, theirs = (model(batch).logits[:, :vocab].float() for model in models)
             differences.append(token_kl(student=ours, teacher=theirs).cpu())
             for layer, chosen in choices.items():
                 chosen.append(firsts[layer][kept])

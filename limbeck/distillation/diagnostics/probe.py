@@ -19,7 +19,6 @@ from limbeck.distillation.softening import log_probabilities
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Teacher
-from limbeck.objectives.base import find_kept
 
 logger = logging.getLogger(__name__)
 MAX_ANSWER_TOKENS = 16
@@ -77,10 +76,10 @@ class Probe:
     @torch.no_grad()
     def _start(self) -> str | None:
         batch = self._shown()
-        keep, labels = find_kept(batch.labels)
+        labels = batch.targets
         if not len(labels):
             return None
-        logits = KeptForward(self.student)(batch.input_ids, keep, (), batch.pixels).logits
+        logits = KeptForward(self.student)(batch).logits
         _, ce = checks.agreement(logits.float().log_softmax(dim=-1), labels=labels)
         return checks.judge_start(ce, vocab=logits.shape[1], fresh=self.fresh)
 
@@ -109,7 +108,7 @@ class Probe:
         if self.teacher is None or self._foreign():
             return
         batch = self._shown()
-        _, labels = find_kept(batch.labels)
+        labels = batch.targets
         vocab, first = self.teacher.vocab, value_at(self.config.temperature, progress=0.0)
         said = self.teacher(batch).said
         soft, plain = (

@@ -12,7 +12,7 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.features.similarity import linear_cka
 from limbeck.models.attention_capture import enable_attention_capture
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import FeatureTeacher, Teacher
 
@@ -102,8 +102,7 @@ def search(model: PreTrainedModel, teacher: FeatureTeacher, *, shown: Sequence[B
     model.eval()
     for batch in shown:
         batch = batch.to(model.device)
-        keep = find_keep(batch.labels)
-        ours.append(list(KeptForward(model)(batch.input_ids, keep, layers, batch.pixels).hidden))
+        ours.append(list(KeptForward(model)(batch, layers=layers).hidden))
         theirs.append(list(teacher(batch).hidden))
     model.train(training)
     students, teachers = (

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_layers
 
@@ -76,12 +76,7 @@ def measure_use(
             batch = batch.to(model.device)
             mask = batch.tokens.reshape(-1)
             num_tokens += int(mask.sum())
-            forward(
-                batch.input_ids,
-                find_keep(batch.labels),
-                pixels=batch.pixels,
-                positions=batch.positions,
-            )
+            forward(batch)
     return [None if use is None else use / max(1, num_tokens) for use in uses]
 
 

@@ -19,7 +19,7 @@ from limbeck.distillation.losses.divergence_terms import forward_kl_terms
 from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch
 from limbeck.models.targets import FullLogits, Needs, Teacher
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, check_targets, find_kept
+from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, check_targets
 from limbeck.objectives.next_token import cross_entropy, token_logs
 
 LEAST_PROBABILITY = 1e-30
@@ -141,8 +141,8 @@ class CrossTokenizerObjective(Objective):
 
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """The mixed loss of one micro-batch; its parts are the teacher's `kl` and `ce`."""
-        keep, labels = find_kept(batch.labels)
-        logits = forward(batch.input_ids, keep, (), batch.pixels).logits
+        labels = batch.targets
+        logits = forward(batch).logits
         targets = self.teacher(batch)
         if targets.aligned is None or not isinstance(targets.said, FullLogits):
             raise TrainingError(

@@ -35,7 +35,6 @@ from limbeck.objectives.base import (
     Loss,
     Objective,
     check_targets,
-    find_kept,
 )
 from limbeck.objectives.next_token import cross_entropy, cut_padding
 
@@ -136,8 +135,7 @@ class SoftTargetObjective(Objective):
         )
         self.layers = [pair.student_layer for pair in self.projections.states]
         self.attended = [pair.student_layer for pair in self.projections.attended]
-        given = {"attended": self.attended, "form": "" if form == "logits" else form}
-        self.asked = {name: value for name, value in given.items() if value}
+        self.form: Form = form
 
     def before_step(self, *, progress: float) -> None:
         """Move temperature and weight along their schedules."""
@@ -150,8 +148,7 @@ class SoftTargetObjective(Objective):
         Raises:
             TrainingError: the targets hold for one temperature, and it follows a schedule.
         """
-        keep, labels = find_kept(batch.labels)
-        output = forward(batch.input_ids, keep, self.layers, batch.pixels, **self.asked)
+        output = forward(batch, layers=self.layers, attention=self.attended, form=self.form)
         targets = self.teacher(batch)
         if self.config.needs().highest and isinstance(targets.said, TopK | ImportanceSampled):
             raise TrainingError(
@@ -160,7 +157,7 @@ class SoftTargetObjective(Objective):
             )
         # A student's own answer is no label to learn.
         weight = 1.0 if batch.answers_from == "student" else self.weight
-        loss = self._judge(output, labels, targets.said, weight=weight)
+        loss = self._judge(output, batch.targets, targets.said, weight=weight)
         parts = {"kl": loss.parts["kl"]} if batch.answers_from == "student" else loss.parts
         check_targets(sum(parts.values()), targets=targets, batch=batch)
         if not self.config.matching:
@@ -170,7 +167,7 @@ class SoftTargetObjective(Objective):
             targets.hidden,
             student_heads=output.heads,
             teacher_heads=targets.heads,
-            keep=keep,
+            keep=batch.kept,
         )
         check_targets(matching.item(), targets=targets, batch=batch)
         return Loss(loss.sum + matching, loss.count, parts | {"matching": matching.item()})

@@ -21,7 +21,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.signals.codec import PACKED, Arrays, Layout
 from limbeck.distillation.signals.manifest import DESCRIPTION, SignalsManifest, shard_paths
-from limbeck.models.batch import Batch, find_keep, find_records
+from limbeck.models.batch import Batch, find_records
 
 INDEX = "shards.json"
 COUNTS, MARKS = "counts", "marks"
@@ -58,7 +58,7 @@ def mark_records(batch: Batch) -> UInt32[np.ndarray, " records"]:
     Of a record with images only what carries a loss counts: encoders differ in tokens an image.
     """
     ids, labels = batch.input_ids.cpu().numpy(), batch.labels.cpu().numpy()
-    keep, tokens = find_keep(batch.labels).cpu().numpy(), batch.tokens.cpu().numpy()
+    keep, tokens = batch.kept.cpu().numpy(), batch.tokens.cpu().numpy()
     with_images = set(batch.images.rows.tolist()) if batch.images is not None else set()
     marks = []
     for row, part in find_records(batch):

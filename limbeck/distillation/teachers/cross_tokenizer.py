@@ -17,7 +17,7 @@ from limbeck.data.loading.chat_template import render_records
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
 from limbeck.distillation.tokenizer_alignment import Spelling, align, share_outcomes
 from limbeck.models.aligned import Aligned
-from limbeck.models.batch import Batch, find_keep, pad_rows
+from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import FullLogits, Targets
@@ -117,7 +117,7 @@ class CrossTokenizerTeacher:
         """
         reads = [self.reads[row] for row in batch.rows.tolist()]
         expected = np.concatenate([read.labels for read in reads])
-        labels = batch.labels[:, 1:][find_keep(batch.labels)[:, :-1]]
+        labels = batch.targets
         if not np.array_equal(labels.cpu().numpy(), expected):
             raise ArtifactError(
                 f"a batch has {len(labels)} labels, other ones than the {len(expected)} "
@@ -130,15 +130,15 @@ class CrossTokenizerTeacher:
             pad=self.pad,
             places=batch.rows.tolist(),
         ).to(batch.input_ids.device)
-        keep = find_keep(theirs.labels)
-        move_unless_offloaded(self.model, batch.input_ids.device)
-        logits = self.model(theirs.input_ids, keep).logits
+        device = batch.input_ids.device
+        move_unless_offloaded(self.model, device)
+        logits = self.model(theirs).logits
         aligned = Aligned(
-            _number([read.student_spans for read in reads], reads=reads, device=keep.device),
-            _number([read.teacher_spans for read in reads], reads=reads, device=keep.device),
-            theirs.labels[:, 1:][keep[:, :-1]],
-            self.student_outcomes.to(keep.device),
-            self.teacher_outcomes.to(keep.device),
+            _number([read.student_spans for read in reads], reads=reads, device=device),
+            _number([read.teacher_spans for read in reads], reads=reads, device=device),
+            theirs.targets,
+            self.student_outcomes.to(device),
+            self.teacher_outcomes.to(device),
             self.num_outcomes,
         )
         return Targets(FullLogits(logits), aligned=aligned)

@@ -17,7 +17,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import BatchingConfig, is_selected
 from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
-from limbeck.models.batch import Batch, count_kept, find_keep
+from limbeck.models.batch import Batch, count_kept
 from limbeck.models.targets import Needs, Targets, TopK
 
 FOLDER = "labels"
@@ -74,9 +74,7 @@ class EndpointTeacher:
 
     def __call__(self, batch: Batch) -> Targets:
         """The stored targets of the batch's records, in the order of its kept positions."""
-        keep = find_keep(batch.labels).cpu()
-        answers = batch.labels.cpu()[:, 1:][keep[:, :-1]]
-        ids, logs, tail = self._certain(answers)
+        ids, logs, tail = self._certain(batch.targets.cpu())
         first = 0
         for row, num in zip(batch.rows.tolist(), count_kept(batch).tolist(), strict=True):
             start, end = self.spans[row].tolist()

@@ -20,7 +20,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import BatchingConfig, read_selected
 from limbeck.distillation.softening import log_probabilities
 from limbeck.distillation.teachers.online import open_teacher
-from limbeck.models.batch import Batch, Images, find_keep
+from limbeck.models.batch import Batch, Images
 from limbeck.models.targets import (
     FullLogits,
     HiddenAndHead,
@@ -204,7 +204,7 @@ class SpecialtyTeacher:
             )
         chosen = self.choices[batch.rows.cpu()]
         # The first record of each kept position's row says whose it is.
-        owners = chosen[find_keep(batch.labels).nonzero()[:, 0].cpu()]
+        owners = chosen[batch.kept.nonzero()[:, 0].cpu()]
         said, places = [], []
         for number in chosen.unique().tolist():
             part = take_rows(batch, (chosen == number).nonzero().flatten())

@@ -13,7 +13,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.signals.codec import Arrays
 from limbeck.distillation.signals.manifest import read_signals_manifest, shard_paths
 from limbeck.distillation.signals.shards import Shard, mark_records, read_index
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.targets import (
     FullLogits,
     HiddenAndHead,
@@ -25,11 +25,6 @@ from limbeck.models.targets import (
 
 OPEN_SHARDS = 64
 """Files mapped at a time."""
-
-
-def num_kept(batch: Batch) -> int:
-    """Positions of a batch that carry a loss."""
-    return int(find_keep(batch.labels).sum())
 
 
 class OfflineTeacher:

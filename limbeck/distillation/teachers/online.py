@@ -17,7 +17,7 @@ from limbeck.distillation.teachers.endpoint import EndpointTeacher
 from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
 from limbeck.models.attention_capture import enable_attention_capture
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import num_layers
@@ -58,17 +58,8 @@ class OnlineTeacher:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:
         """The whole distribution at each kept position."""
-        keep = find_keep(batch.labels)
         move_unless_offloaded(self.model, batch.input_ids.device)
-        output = self.model(
-            batch.input_ids,
-            keep,
-            self.layers,
-            batch.pixels,
-            batch.positions,
-            attended=self.attended,
-            form=self.form,
-        )
+        output = self.model(batch, layers=self.layers, attention=self.attended, form=self.form)
         said = output.projected or FullLogits(output.logits)
         return Targets(said, output.hidden, heads=output.heads)
 

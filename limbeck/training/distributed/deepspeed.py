@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from limbeck.contracts.errors import TrainingError
 from limbeck.env.ranks import process_index
-from limbeck.models.batch import Batch, find_keep
+from limbeck.models.batch import Batch
 from limbeck.training.distributed.ranks import RankMicrobatch
 from limbeck.training.optimizer_step import Stepper, Sums
 
@@ -43,7 +43,7 @@ class DeepSpeedStepper(Stepper):
         self, step: int, mine: Sequence[RankMicrobatch], *, batches: Sequence[Batch]
     ) -> list[Sums]:
         engine: Any = self.judged
-        self.promised = sum(int(find_keep(batch.labels).sum()) for batch in batches)
+        self.promised = sum(int(batch.kept.sum()) for batch in batches)
         # The processes' gradients are averaged, wanted is their sum.
         factor = self.accelerator.num_processes / max(1, self.promised)
         sums = []

@@ -27,7 +27,7 @@ from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.packing import pack_parts
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
-from limbeck.models.batch import IGNORED, count_kept, find_keep
+from limbeck.models.batch import IGNORED, count_kept
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
 from limbeck.models.targets import Needs
@@ -160,8 +160,8 @@ def test_a_changed_record_moves_no_other(config, batches):
     middle = slice(lengths[0], lengths[0] + lengths[1])
     other[0, middle] = (other[0, middle] + 1) % 64
     before, after = (
-        forward(ids, batch.tokens, positions=batch.positions).logits.detach()
-        for ids in (batch.input_ids, other)
+        forward(item, keep=item.tokens).logits.detach()
+        for item in (batch, dataclasses.replace(batch, input_ids=other))
     )
     changed = torch.zeros(sum(lengths), dtype=torch.bool)
     changed[middle] = True
@@ -170,8 +170,9 @@ def test_a_changed_record_moves_no_other(config, batches):
     # And each is what it is alone in a row.
     first = 0
     for row, length in zip(batch.rows.tolist(), lengths, strict=True):
-        ids = batches.batch([row]).input_ids % 64
-        alone = forward(ids, torch.ones_like(ids, dtype=torch.bool)).logits
+        single = batches.batch([row])
+        single = dataclasses.replace(single, input_ids=single.input_ids % 64)
+        alone = forward(single, keep=single.tokens).logits
         torch.testing.assert_close(before[first : first + length], alone, rtol=1e-4, atol=1e-5)
         first += length
 
@@ -185,7 +186,7 @@ def test_an_architecture_not_tried_is_refused(batches):
     forward = KeptForward(AutoModelForCausalLM.from_config(config))
     (batch, *_) = batches(0)
     with pytest.raises(TrainingError, match="'gpt2' is not known to keep packed records apart"):
-        forward(batch.input_ids % 64, batch.tokens, positions=batch.positions)
+        forward(dataclasses.replace(batch, input_ids=batch.input_ids % 64))
 
 
 def test_a_step_holds_its_records_once_and_can_be_made_again(batches, corpus, tokenizer):
@@ -209,7 +210,7 @@ def test_no_loss_crosses_from_a_record_to_the_next(corpus, tokenizer):
         assert batch.positions is not None
         assert (batch.labels[batch.positions == 0] == IGNORED).all()
         assert (batch.labels[~batch.tokens] == IGNORED).all()
-        counted = int(find_keep(batch.labels).sum())
+        counted = int(batch.kept.sum())
         assert torch.equal(count_kept(batch), count_kept(unpack(batches, batch)))
         assert counted == int(batches.lengths(batch.rows.numpy()).sum()) - len(batch.rows)
 

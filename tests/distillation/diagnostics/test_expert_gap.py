@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
-from limbeck.models.batch import find_keep, pad_rows
+from limbeck.models.batch import pad_rows
 from limbeck.models.forward import KeptForward
 
 BATCHES = [
@@ -19,12 +19,11 @@ def test_experts_add_up_to_the_plain_mean(moe, dense):
     total, firsts = 0.0, []
     with torch.no_grad():
         for batch in BATCHES:
-            keep = find_keep(batch.labels)
-            theirs = KeptForward(moe)(batch.input_ids, keep)
+            theirs = KeptForward(moe)(batch)
             p = theirs.logits[:, :40].double().log_softmax(-1)
-            q = KeptForward(dense)(batch.input_ids, keep).logits[:, :40].double().log_softmax(-1)
+            q = KeptForward(dense)(batch).logits[:, :40].double().log_softmax(-1)
             total += float((p.exp() * (p - q)).sum())
-            firsts.append(theirs.routing[1].picked[keep.reshape(-1), 0])
+            firsts.append(theirs.routing[1].picked[batch.kept.reshape(-1), 0])
     assert found["kl"] == pytest.approx(total / 6, rel=1e-4)
     for kls, counts in zip(found["layers"], found["tokens"], strict=True):
         summed = sum(kl * count for kl, count in zip(kls, counts, strict=True))

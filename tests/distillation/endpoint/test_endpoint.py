@@ -14,7 +14,6 @@ from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS
 from limbeck.distillation.teachers.endpoint import EndpointTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher
-from limbeck.models.batch import find_keep
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.targets import Needs
 from tests.support import tiny_recipe
@@ -111,7 +110,7 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
         batch = batches.batch([row])
         said, whole = teacher(batch).said, live(batch).said.logits[:, : len(tokenizer)]
         logs = whole.float().log_softmax(-1)
-        assert len(said.logits) == len(logs) == int(find_keep(batch.labels).sum())
+        assert len(said.logits) == len(logs) == int(batch.kept.sum())
         # Every row is a distribution.
         mass = said.logits.exp().sum(-1) + said.tail.exp()
         torch.testing.assert_close(mass, torch.ones_like(mass), atol=1e-4, rtol=0)

@@ -21,7 +21,7 @@ from limbeck.distillation.features.similarity import (
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.attention_capture import enable_attention_capture
-from limbeck.models.batch import IGNORED, Batch, find_keep
+from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import FullLogits, Targets
 
@@ -170,7 +170,7 @@ def test_padding_changes_nothing(dense, moe):
         batch.rows,
         torch.nn.functional.pad(batch.tokens, (0, 4)),
     )
-    assert int(find_keep(wide.labels).sum()) == int(find_keep(batch.labels).sum())
+    assert int(wide.kept.sum()) == int(batch.kept.sum())
     found = [objective(KeptForward(dense), item).parts["matching"] for item in (batch, wide)]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
@@ -215,7 +215,7 @@ class Recorded:
     vocab, hidden = 40, 16
 
     def __call__(self, batch: Batch) -> Targets:
-        return Targets(FullLogits(torch.zeros(int(find_keep(batch.labels).sum()), 40)))
+        return Targets(FullLogits(torch.zeros(int(batch.kept.sum()), 40)))
 
 
 def test_what_cannot_be_matched_is_refused_by_name(dense, moe):

@@ -19,7 +19,7 @@ from limbeck.distillation.teachers.ensemble import (
     take_rows,
 )
 from limbeck.distillation.teachers.online import OnlineTeacher
-from limbeck.models.batch import Batch, Images, find_keep
+from limbeck.models.batch import Batch, Images
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.targets import FullLogits, ImportanceSampled, Needs, Targets, TopK
 from tests.support.artifacts import make_artifact
@@ -130,7 +130,7 @@ def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
     teacher = SpecialtyTeacher(pair, choices=choices, temperature=2.0)
     found = teacher(batch).said.logits
     alone = [single(batch).said.logits for single in pair]
-    owners = torch.tensor([0, 1, 0, 0])[find_keep(batch.labels).nonzero()[:, 0]]
+    owners = torch.tensor([0, 1, 0, 0])[batch.kept.nonzero()[:, 0]]
     expected = torch.where(owners[:, None] == 0, alone[0], alone[1])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(alone[0], alone[1], atol=0.1)

@@ -8,7 +8,7 @@ import torch
 
 from limbeck.distillation.teachers import offloading
 from limbeck.distillation.teachers.offloading import is_spread, load_frozen, move_unless_offloaded
-from limbeck.models.batch import find_keep, pad_rows, random_tokens
+from limbeck.models.batch import pad_rows, random_tokens
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
 from tests.support.published_checkpoints import TEACHERS, make_checkpoint
@@ -32,7 +32,7 @@ def ask(model, **asked):
     ids = random_tokens(vocab=500, num_prompts=3, num_tokens=12)
     batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, places=[0, 1, 2])
     with torch.no_grad():
-        return KeptForward(model)(ids, find_keep(batch.labels), **asked)
+        return KeptForward(model)(batch, **asked)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

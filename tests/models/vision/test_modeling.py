@@ -12,6 +12,7 @@ from limbeck.models.vision.builder import EncoderConfig, VisionModel, add_encode
 from limbeck.models.vision.image_processing import IMAGE_TOKEN
 from limbeck.models.vision.modeling import Projector, image_format, merge_patches
 from limbeck.sizing import size_model
+from tests.support.token_batch import token_batch
 
 ENCODER = EncoderConfig(image_pixels=16, hidden=8, num_layers=1, num_heads=2, feed_forward=16)
 
@@ -58,9 +59,9 @@ def test_text_is_answered_as_before_to_the_bit_and_at_no_cost(text, words, promp
     for part in (seeing.vision, seeing.projector):
         part.register_forward_hook(lambda *_: ran.append(1))
     assert torch.equal(seeing(ids).logits, before)
-    keep = torch.ones_like(ids, dtype=torch.bool)
-    kept = KeptForward(seeing)(ids, keep).logits
-    assert torch.equal(kept, KeptForward(text)(ids, keep).logits)
+    batch = token_batch(ids)
+    kept = KeptForward(seeing)(batch).logits
+    assert torch.equal(kept, KeptForward(text)(batch).logits)
     assert not ran
     found = size_model(seeing.config, context_tokens=8)
     assert found.forward_flops == size.forward_flops
@@ -84,7 +85,7 @@ def test_a_larger_vocabulary_keeps_the_old_logits(moe_config, tokenizer):
 
 def test_text_alone_gives_the_encoder_no_gradient(seeing, prompts):
     ids, _ = prompts
-    KeptForward(seeing)(ids, torch.ones_like(ids, dtype=torch.bool)).logits.sum().backward()
+    KeptForward(seeing)(token_batch(ids)).logits.sum().backward()
     assert all(item.grad is None for item in seeing.vision.parameters())
     assert all(item.grad is None for item in seeing.projector.parameters())
     assert seeing.get_input_embeddings().weight.grad is not None
@@ -173,7 +174,7 @@ def test_decoding_with_the_cache_equals_the_whole_forward_pass(seeing, prompts):
 def test_kept_positions_are_those_of_the_model(seeing, prompts):
     ids, pixels = prompts
     keep = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) > 0.5
-    kept = KeptForward(seeing)(ids, keep, (1, 2), pixels)
+    kept = KeptForward(seeing)(token_batch(ids, pixels=pixels), keep=keep, layers=(1, 2))
     output = seeing(ids, pixel_values=pixels, output_hidden_states=True)
     torch.testing.assert_close(kept.logits, output.logits[keep])
     torch.testing.assert_close(kept.hidden[1], output.hidden_states[2][keep])
