@@ -11,6 +11,8 @@ from limbeck.contracts.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 """Training data, data that guides choices, and data that only measures."""
+UNSCORED = -1.0
+"""The confidence of a record whose source gives none."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,24 @@ class Question:
         value["options"] = _read_texts(value, "options")
         value["images"] = _read_texts(value, "images")
         return cls(**value)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One thing that was read and not used: why, and where it stands."""
+
+    reason: str
+    source: str
+    place: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something about a source that the data card shows, such as its encoding."""
+
+    name: str
+    value: Any
 
 
 RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place", "rejected")

@@ -13,11 +13,11 @@ import numpy as np
 
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import ArtifactError, DataError, LeakError
+from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.records import Question, read_jsonl
 from limbeck.contracts.registry import TASKS
 from limbeck.env.progress import Advance
-from limbeck.evaluation.metrics import Share, clustered_interval, normalise
+from limbeck.evaluation.metrics import Share, clustered_interval
 from limbeck.evaluation.tasks import Response, ask, by_form
 
 DIGITS = 6
@@ -142,33 +142,6 @@ def _read(value: dict[str, Any], *, path: Path, line: int) -> Question:
         message = f"the right answer {question.answers!r} is not among {question.options!r}"
         raise DataError(message, path=path, line=line)
     return question
-
-
-def check_leaks(folder: Path, *, questions: Sequence[Question]) -> int:
-    """The number of training records compared; punctuation, spaces and case do not hide a leak.
-
-    A question about an image leaks with the image, which is named by its content.
-
-    Raises:
-        LeakError: a question is trained on.
-    """
-    asked = {normalise(item.question): item for item in questions if not item.images}
-    seen = {Path(image).name: item for item in questions for image in item.images}
-    path = folder / "records" / "train.jsonl"
-    count = 0
-    for line, value in enumerate(read_jsonl(path), start=1):
-        count += 1
-        images = [Path(str(image)).name for image in value.get("images", ())]
-        question = asked.get(normalise(str(value.get("question", ""))))
-        question = next((seen[name] for name in images if name in seen), question)
-        if question is not None:
-            raise LeakError(
-                f"question {question.id!r} of task {question.task!r} is trained on: "
-                f"{question.question!r}; split by question group and make the corpus again",
-                path=path,
-                line=line,
-            )
-    return count
 
 
 def make_batches(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from limbeck.contracts.leaks import normalise
+
 Z_95 = 1.959963984540054
 """Two-sided 95 % point of the standard normal distribution."""
 SEPARATORS = re.compile(r"[、，,;；。\n\r\t]+")
@@ -32,12 +34,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-
-def normalise(text: str) -> str:
-    """The text in compatibility form and lower case, without punctuation, spaces and controls."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(char for char in folded if unicodedata.category(char)[0] not in "PZC")
 
 
 def exact_match(answer: str, *, expected: Sequence[str]) -> bool:

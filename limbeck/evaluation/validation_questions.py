@@ -7,9 +7,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from limbeck.contracts.errors import DataError, LeakError
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records
-from limbeck.evaluation.metrics import normalise, split_items
+from limbeck.evaluation.metrics import split_items
 
 TASK = "validation"
 """Of no table, so that a question is judged by its form."""
@@ -50,21 +51,11 @@ def check_apart(folder: Path, *, questions: Sequence[Question]) -> None:
     Raises:
         LeakError: one does.
     """
-    texts = {normalise(question.question): question for question in questions}
-    groups = {question.group: question for question in questions if question.group}
-    others = [folder / "records" / "train.jsonl", folder / "records" / "test.jsonl"]
-    others += sorted((folder / "questions").glob("*.jsonl"))
-    for path in others:
-        for line, value in enumerate(read_jsonl(path), start=1):
-            shared = texts.get(normalise(str(value.get("question", ""))))
-            shared = shared or groups.get(str(value.get("group", "")))
-            if shared is not None:
-                raise LeakError(
-                    f"validation record {shared.id!r} is asked here too: {shared.question!r}; "
-                    "split by question group and make the corpus again",
-                    path=path,
-                    line=line,
-                )
+    for split in ("train", "test"):
+        path = folder / "records" / f"{split}.jsonl"
+        check_leaks(read_records(path), held_out=questions, path=path)
+    for path in sorted((folder / "questions").glob("*.jsonl")):
+        check_leaks(map(Question.from_json, read_jsonl(path)), held_out=questions, path=path)
 
 
 def _as_question(record: Record) -> Question:

@@ -12,14 +12,14 @@ from pydantic import Field, model_validator
 from limbeck.contracts.answerer import Answerer, Asking
 from limbeck.contracts.artifacts import Artifact, Kind, Work, size_bytes
 from limbeck.contracts.errors import ArtifactError, DataError
-from limbeck.contracts.records import SPLITS, read_jsonl, write_jsonl
+from limbeck.contracts.leaks import check_leaks
+from limbeck.contracts.records import SPLITS, read_jsonl, read_records, write_jsonl
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
     QuestionSet,
     answer_all,
-    check_leaks,
     make_batches,
     read_questions,
 )
@@ -76,7 +76,8 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     _check_unique(models)
     found = read_questions(corpus.path, max_questions=config.max_questions)
     _check_headline(found, config.headline_tasks, folder=corpus.path)
-    num_compared = check_leaks(corpus.path, questions=found.questions)
+    path = corpus.path / "records" / "train.jsonl"
+    num_compared = check_leaks(read_records(path), held_out=found.questions, path=path)
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, config.headline_tasks, num_questions=config.profile.questions)
     with profiling(

@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 
 from limbeck.contracts.artifacts import MANIFEST, Artifact, Kind, Work, hash_file, write_atomically
 from limbeck.contracts.errors import DataError, EndpointError, UnknownNameError
+from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records, write_jsonl
 from limbeck.contracts.registry import REWARDS
 from limbeck.contracts.stage import CorpusRef, StageConfig
 from limbeck.data.corpus.data_card import read_manner
-from limbeck.data.corpus.splits import check_leaks
 from limbeck.distillation.endpoint.call_log import CallLog
 from limbeck.distillation.endpoint.client import CallError, Endpoint
 from limbeck.distillation.endpoint.http import EndpointConfig
@@ -207,7 +207,7 @@ def _check_held_out(records: Sequence[Record], *, corpus: Artifact) -> None:
         for path in sorted((corpus.path / "questions").glob("*.jsonl"))
         for value in read_jsonl(path)
     ]
-    check_leaks(records, held_out=held_out, questions=questions)
+    check_leaks(records, held_out=[*held_out, *questions])
 
 
 def _count(failures: Sequence[tuple[str, CallError]]) -> dict[str, int]:

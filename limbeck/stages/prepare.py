@@ -15,13 +15,14 @@ from pydantic import Field, model_validator
 from limbeck.contracts.artifacts import Kind, Work, write_atomically
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Question, Record, write_jsonl
+from limbeck.contracts.leaks import check_leaks
+from limbeck.contracts.records import UNSCORED, Drop, Note, Question, Record, write_jsonl
 from limbeck.contracts.registry import READERS
 from limbeck.contracts.stage import StageConfig
 from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import FOLDER as IMAGE_FOLDER
 from limbeck.data.corpus.image_store import ImageStore, image_names
-from limbeck.data.corpus.splits import SplitConfig, check_leaks, split
+from limbeck.data.corpus.splits import SplitConfig, split
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.data.filters.dedup import NearConfig
 from limbeck.data.filters.drop_log import Ledger
@@ -37,7 +38,7 @@ from limbeck.data.filters.pairs import (
 )
 from limbeck.data.filters.quality_classifier import QualityClassifier, ScorerConfig
 from limbeck.data.packs.schema import Pack, load_pack, locate_pack
-from limbeck.data.readers.base import UNSCORED, Drop, Item, Note, ReaderConfig
+from limbeck.data.readers.base import Item, ReaderConfig
 from limbeck.env.progress import track
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.vision.image_processing import IMAGE_TOKEN
@@ -98,7 +99,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     records = list(_mark(records, lexicon=lexicon, specialties=pack.specialties_of_name))
     splits = split(records, config=config.splits, seed=config.seed)
     held_out = [*splits["validation"], *splits["test"]]
-    check_leaks(splits["train"], held_out=held_out, questions=questions)
+    check_leaks(splits["train"], held_out=[*held_out, *questions])
     _write_records(splits, questions, folder=work.folder)
     _drop_unused_images([*splits["train"], *held_out], questions, folder=work.folder)
     num_tokens = _make_tokenizer(

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
-from limbeck.contracts.records import Record, write_jsonl
+from limbeck.contracts.leaks import check_leaks
+from limbeck.contracts.records import Record, read_records, write_jsonl
 from limbeck.evaluation.answer_questions import (
     answer_all,
-    check_leaks,
     make_batches,
     read_questions,
 )
@@ -31,6 +31,11 @@ def corpus(tmp_path):
 def write(**changes):
     question = {"id": "a", "task": "recall", "question": "?", "answers": ["x"], "form": "single"}
     return json.dumps(question | changes)
+
+
+def compare(corpus):
+    path = corpus / "records" / "train.jsonl"
+    return check_leaks(read_records(path), held_out=QUESTIONS, path=path)
 
 
 def ignore(num, note=""):
@@ -84,18 +89,18 @@ def test_repeated_ids_are_refused(corpus):
 
 
 def test_training_on_a_question_is_refused_even_in_other_punctuation(corpus):
-    assert check_leaks(corpus, questions=QUESTIONS) == 1
+    assert compare(corpus) == 1
     record = Record("2", "高血压 去医院看什么科?", "心血管内科", "g", "pack")
     write_jsonl(corpus / "records" / "train.jsonl", [record])
-    with pytest.raises(LeakError, match=r"'r1'.*is trained on") as caught:
-        check_leaks(corpus, questions=QUESTIONS)
+    with pytest.raises(LeakError, match=r"question 'r1'.*is held out") as caught:
+        compare(corpus)
     assert caught.value.line == 1
 
 
 def test_a_corpus_without_training_records_is_refused(corpus):
     (corpus / "records" / "train.jsonl").unlink()
     with pytest.raises(DataError, match="missing"):
-        check_leaks(corpus, questions=QUESTIONS)
+        compare(corpus)
 
 
 def test_batches_hold_one_task_and_one_form(corpus):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from limbeck.contracts.leaks import normalise
 from limbeck.evaluation.metrics import (
     accuracy_ratio,
     clustered_interval,
     entity_f1,
     exact_match,
-    normalise,
     percentile,
     speed_ratio,
     split_items,

@@ -158,7 +158,7 @@ def test_a_missing_headline_task_is_named(work):
 def test_a_leak_is_refused_before_anything_is_asked(work):
     record = Record("1", fake_answerer.QUESTIONS[0].question, "心血管内科", "g", "pack")
     write_jsonl(work.one("corpus").path / "records" / "train.jsonl", [record])
-    with pytest.raises(LeakError, match="is trained on"):
+    with pytest.raises(LeakError, match="is held out"):
         evaluate.run(config(), work=work)
     assert not work.state.exists()
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work, hash_files
 from limbeck.contracts.errors import DataError, LimbeckError
+from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, read_jsonl
-from limbeck.data.corpus.splits import check_leaks
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.packs import folder
 from limbeck.stages.prepare import Config, run
@@ -91,7 +91,7 @@ def test_nothing_leaks(made):
     corpus, _ = made
     held_out = [*read_records(corpus, "validation"), *read_records(corpus, "test")]
     questions = read_questions(corpus)
-    check_leaks(read_records(corpus, "train"), held_out=held_out, questions=questions)
+    check_leaks(read_records(corpus, "train"), held_out=[*held_out, *questions])
     assert {question.task for question in questions} == {"recall", "choice", "triage", "refusal"}
 
 

@@ -17,13 +17,15 @@ from pyarrow import parquet
 from limbeck import pipeline
 from limbeck.cli.list import describe_artifact, draw_artifact
 from limbeck.contracts.artifacts import Work, find_damage, read_artifact
+from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.recipe import load_recipe
+from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.chat_template import render_prompt
 from limbeck.data.packs.schema import load_pack
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.teachers.online import open_teacher
-from limbeck.evaluation.answer_questions import check_leaks, read_questions
+from limbeck.evaluation.answer_questions import read_questions
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Needs
@@ -326,7 +328,8 @@ def make_corpus(rng: random.Random, folder: Path, pack: Path) -> Case:
         for split in ("train", "validation", "test"):
             Batches(copy, tokenizer=tokenizer, config=BatchingConfig(), split=split)(0)
         found = read_questions(copy, max_questions=3)
-        check_leaks(copy, questions=found.questions)
+        path = copy / "records" / "train.jsonl"
+        check_leaks(read_records(path), held_out=found.questions, path=path)
         return "works"
 
     return {path.name, str(copy)}, use

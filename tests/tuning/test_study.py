@@ -294,7 +294,7 @@ def test_what_guides_a_search_stands_nowhere_else(tmp_path, split):
         path = corpus / "questions" / "recall.jsonl"
         shared = [Question("q", "recall", item.question, ("内科",), "single") for item in shared]
     write_jsonl(path, shared)
-    with pytest.raises(LeakError, match="is asked here too"):
+    with pytest.raises(LeakError, match="is held out"):
         read_held_out(corpus, max_questions=5)
 
 

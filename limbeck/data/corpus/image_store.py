@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from limbeck.contracts.errors import DataError, ImageError
-from limbeck.contracts.records import Question, Record
-from limbeck.data.readers.base import Drop
+from limbeck.contracts.records import Drop, Question, Record
 from limbeck.models.vision.image_processing import open_image
 
 FOLDER = "images"

@@ -14,7 +14,7 @@ from datasketch import MinHash, MinHashLSH
 from pydantic import Field
 
 from limbeck.contracts.config import Config
-from limbeck.data.filters.normalization.zh import normalise
+from limbeck.contracts.leaks import normalise
 
 
 class NearConfig(Config):

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limbeck.contracts.records import Record
-from limbeck.data.readers.base import Drop
+from limbeck.contracts.records import Drop, Record
 
 SHOWN_CHARS = 80
 

@@ -12,13 +12,12 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.records import Question, Record
-from limbeck.data.corpus.splits import question_key
+from limbeck.contracts.leaks import LeakIndex, normalise
+from limbeck.contracts.records import UNSCORED, Question, Record
 from limbeck.data.filters.dedup import Exact, Near, NearConfig
 from limbeck.data.filters.drop_log import Ledger
-from limbeck.data.filters.normalization.zh import clean, normalise
+from limbeck.data.filters.normalization.zh import clean
 from limbeck.data.filters.quality_classifier import QualityClassifier, ScorerConfig
-from limbeck.data.readers.base import UNSCORED
 from limbeck.env.progress import track
 
 
@@ -70,11 +69,10 @@ def drop_asked(
     records: Iterable[Record], questions: Iterable[Question], *, ledger: Ledger
 ) -> list[Record]:
     """The records whose question no evaluation asks in the same words, or about their image."""
-    asked = {normalise(item.question) for item in questions if not item.images}
-    asked |= {image for item in questions for image in item.images}
+    asked = LeakIndex(questions)
     kept = []
     for record in records:
-        if asked.intersection((question_key(record), *record.images)):
+        if asked.find(record):
             ledger.drop_record(record, reason="in_evaluation")
         else:
             kept.append(record)

@@ -32,9 +32,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.records import Record
+from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
-from limbeck.data.readers.base import UNSCORED
 
 EVASIVE = re.compile(
     "不清楚|不好说|说不准|不太了解|自己百度|百度一下|问别人|没事的|随便|差不多|无所谓|谁知道|不用管|"

@@ -5,7 +5,6 @@ Left out: the kinds of source themselves.
 
 import abc
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,31 +12,11 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Question, Record
+from limbeck.contracts.records import Drop, Note, Question, Record
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.encoding import detect_encoding
 
-UNSCORED = -1.0
-"""The confidence of a record whose source says nothing about it."""
 REPLACED = "\ufffd"
-
-
-@dataclass(frozen=True)
-class Drop:
-    """One thing that was read and not used: why, and where it stands."""
-
-    reason: str
-    source: str
-    place: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something about a source that the data card tells, such as its encoding."""
-
-    name: str
-    value: Any
 
 
 Item = Record | Question | Drop | Note

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Question, Record
-from limbeck.data.filters.normalization.zh import clean, normalise
+from limbeck.contracts.leaks import normalise
+from limbeck.contracts.records import Drop, Note, Question, Record
+from limbeck.data.filters.normalization.zh import clean
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Drop, Item, Note, ReaderConfig
+from limbeck.data.readers.base import Item, ReaderConfig
 from limbeck.data.readers.jsonl import json_rows
 from limbeck.data.readers.row_formats import SHOWN_CHARS, Row
 

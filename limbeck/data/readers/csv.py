@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from limbeck.contracts.errors import DataError
-from limbeck.data.readers.base import REPLACED, Drop, Note
+from limbeck.contracts.records import Drop, Note
+from limbeck.data.readers.base import REPLACED
 from limbeck.data.readers.encoding import detect_encoding
 from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, RowReaderConfig
 

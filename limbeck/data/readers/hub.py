@@ -7,7 +7,7 @@ from typing import Literal
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from limbeck.contracts.errors import DataError
-from limbeck.data.readers.base import Drop, Note
+from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.row_formats import Row, RowReaderConfig
 
 

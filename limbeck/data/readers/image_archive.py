@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 
 from limbeck.contracts.config import Config as BaseConfig
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Question, Record
+from limbeck.contracts.leaks import normalise
+from limbeck.contracts.records import Drop, Note, Question, Record
 from limbeck.data.corpus.image_store import read_array, read_image_array
-from limbeck.data.filters.normalization.zh import normalise
 from limbeck.data.packs.fact_questions import draw
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Drop, Item, Note, ReaderConfig
+from limbeck.data.readers.base import Item, ReaderConfig
 from limbeck.data.readers.classification import TASK_NAME
 
 Text = Annotated[str, Field(min_length=1)]

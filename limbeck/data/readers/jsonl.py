@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from limbeck.contracts.errors import DataError
-from limbeck.data.readers.base import REPLACED, Drop, Note, read_lines
+from limbeck.contracts.records import Drop, Note
+from limbeck.data.readers.base import REPLACED, read_lines
 from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, RowReaderConfig
 
 

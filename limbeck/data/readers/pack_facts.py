@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from limbeck.contracts.records import Question, Record
+from limbeck.contracts.records import Note, Question, Record
 from limbeck.data.loading.preference_pairs import add_rejected
 from limbeck.data.packs.fact_questions import (
     Fact,
@@ -22,7 +22,7 @@ from limbeck.data.packs.fact_questions import (
     recall_questions,
 )
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Item, Note, ReaderConfig
+from limbeck.data.readers.base import Item, ReaderConfig
 
 SET_SIZES = (2, 3, 4)
 

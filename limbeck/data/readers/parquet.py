@@ -8,7 +8,7 @@ import pyarrow
 from pyarrow import parquet
 
 from limbeck.contracts.errors import DataError
-from limbeck.data.readers.base import Drop, Note
+from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.row_formats import Row, RowReaderConfig
 
 BATCH_ROWS = 4096

@@ -14,10 +14,10 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Record
-from limbeck.data.filters.normalization.zh import normalise
+from limbeck.contracts.leaks import normalise
+from limbeck.contracts.records import UNSCORED, Drop, Note, Record
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import UNSCORED, Drop, Item, Note, ReaderConfig
+from limbeck.data.readers.base import Item, ReaderConfig
 
 USERS = {"human", "user", "question", "patient"}
 ASSISTANTS = {"gpt", "assistant", "chatgpt", "bing", "bard", "doctor", "model"}

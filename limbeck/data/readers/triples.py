@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.records import Drop, Note
 from limbeck.data.filters.normalization.zh import clean
 from limbeck.data.packs.fact_questions import (
     Fact,
@@ -22,7 +23,7 @@ from limbeck.data.packs.fact_questions import (
     recall_questions,
 )
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import REPLACED, Drop, Item, Note, ReaderConfig, read_lines
+from limbeck.data.readers.base import REPLACED, Item, ReaderConfig, read_lines
 
 NUM_FIELDS = 5
 CUT = re.compile(r"(?:…|\.{2,})$")

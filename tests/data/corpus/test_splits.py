@@ -1,8 +1,9 @@
 import pytest
 
 from limbeck.contracts.errors import LeakError
+from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record
-from limbeck.data.corpus.splits import SplitConfig, check_leaks, split
+from limbeck.data.corpus.splits import SplitConfig, split
 
 CONFIG = SplitConfig(validation_ratio=0.2, test_ratio=0.2)
 
@@ -27,7 +28,7 @@ def test_groups_that_ask_the_same_are_one():
         make(i, group=f"g{i}", question=f"同一个问题{i // 4}？" + " " * (i % 3)) for i in range(200)
     ]
     splits = split(records, config=CONFIG, seed=0)
-    check_leaks(splits["train"], held_out=[*splits["validation"], *splits["test"]], questions=[])
+    check_leaks(splits["train"], held_out=[*splits["validation"], *splits["test"]])
 
 
 def test_order_and_company_do_not_move_a_group():
@@ -50,13 +51,13 @@ def test_the_leak_check_fires_on_questions(question):
         make(2, group="triage|咳嗽|发热", question="我咳嗽、发热，看什么科？"),
     ]
     with pytest.raises(LeakError, match="share"):
-        check_leaks(train, held_out=[], questions=[question])
+        check_leaks(train, held_out=[question])
 
 
 def test_the_leak_check_fires_on_held_out_records_but_not_on_plain_text():
     train = [make(1, group="a", question="头痛怎么办？"), Record("2", "", "陈述", "b", "s")]
-    check_leaks(train, held_out=[Record("3", "", "陈述", "c", "s")], questions=[])
+    check_leaks(train, held_out=[Record("3", "", "陈述", "c", "s")])
     with pytest.raises(LeakError):
-        check_leaks(train, held_out=[make(4, group="d", question="头痛怎么办")], questions=[])
+        check_leaks(train, held_out=[make(4, group="d", question="头痛怎么办")])
     with pytest.raises(LeakError):
-        check_leaks(train, held_out=[make(5, group="a", question="别的")], questions=[])
+        check_leaks(train, held_out=[make(5, group="a", question="别的")])

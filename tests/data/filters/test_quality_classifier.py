@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from limbeck.contracts.records import Record
+from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.filters.pairs import clean_record
 from limbeck.data.filters.quality_classifier import (
@@ -12,7 +12,6 @@ from limbeck.data.filters.quality_classifier import (
     move_answers,
 )
 from limbeck.data.packs.schema import load_pack
-from limbeck.data.readers.base import UNSCORED
 from limbeck.data.readers.jsonl import Config
 
 

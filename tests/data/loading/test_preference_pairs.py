@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, write_jsonl
-from limbeck.data.corpus.splits import check_leaks
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.data.packs.fact_questions import FactsConfig
@@ -34,7 +34,7 @@ def sides(pack):
 def test_the_sides_share_questions_to_ask_and_none_to_learn(sides):
     (taught, asked), (practised, asked_too) = sides["taught"], sides["practised"]
     assert asked == asked_too
-    check_leaks(practised, held_out=[item for item in taught if item.question], questions=asked)
+    check_leaks(practised, held_out=[*(item for item in taught if item.question), *asked])
     assert practised and all(record.question for record in practised)
 
 

@@ -102,11 +102,6 @@ def clean(text: str) -> str:
     return text
 
 
-def normalise(text: str) -> str:
-    """What two texts share when they ask the same: letters, digits and characters, lower case."""
-    return "".join(char for char in unicodedata.normalize("NFKC", text).lower() if char.isalnum())
-
-
 def _clean_once(text: str) -> str:
     while "&" in text and (plain := html.unescape(text)) != text:
         text = plain

@@ -1,0 +1,71 @@
+"""What counts as one question, and that every way to share it is found."""
+
+import pytest
+
+from limbeck.contracts.errors import LeakError
+from limbeck.contracts.leaks import LeakIndex, check_leaks, normalise
+from limbeck.contracts.records import Question, Record
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("高血压，有哪些 症状？", "高血压有哪些症状?"),
+        ("ＣＴ检查", "ct 检查"),
+        ("**What** is `C`?", "what is c"),
+        ("★ 头痛 🙏", "头痛"),
+        ("$x + 1$", "x+1"),
+        ("STRASSE", "straße"),
+    ],
+)
+def test_form_does_not_hide_one_question(left, right):
+    assert normalise(left) == normalise(right)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("体温>38", "体温<38"), ("体温>38", "体温38"), ("C++", "C"), ("10^9", "109"), ("कि", "की")],
+)
+def test_signs_and_marks_tell_questions_apart(left, right):
+    assert normalise(left) != normalise(right)
+
+
+def ask(text, **fields):
+    return Question("q", "recall", text, ("x",), "single", **fields)
+
+
+def record(text, *, id="r", group="g", **fields):
+    return Record(id, text, "x", group, "s", **fields)
+
+
+@pytest.mark.parametrize(
+    ("item", "held_out"),
+    [
+        (record("头痛怎么办？"), ask("头痛怎么办")),
+        (record("头痛怎么办？", history=("你好", "您好")), ask("头痛怎么办")),
+        (record("甲", group="same"), ask("乙", group="same")),
+        (record("甲", images=("images/1.png",)), ask("乙", images=("/corpus/images/1.png",))),
+        (record("头痛怎么办？"), record("头痛怎么办", id="v", group="h")),
+        (ask("头痛怎么办？"), ask("头痛怎么办")),
+        (ask("头痛怎么办？"), record("头痛怎么办", history=("你好", "您好"))),
+    ],
+)
+def test_what_is_shared_is_refused_with_its_line(item, held_out):
+    assert LeakIndex([held_out]).find(item)
+    with pytest.raises(LeakError, match="share") as caught:
+        check_leaks([record("别的", group="other"), item], held_out=[held_out], path="train.jsonl")
+    assert caught.value.line == 2
+
+
+def test_what_differs_is_counted():
+    items = [
+        record("", id="a", group="1"),
+        record("谢谢", id="b", group="2", history=("头痛", "休息")),
+        record("是什么？", id="c", group="3", images=("images/1.png",)),
+    ]
+    others = [
+        record("", id="d", group="4"),
+        record("谢谢", id="e", group="5", history=("发热", "喝水")),
+        ask("是什么？", images=("images/2.png",)),
+    ]
+    assert check_leaks(items, held_out=others) == 3
