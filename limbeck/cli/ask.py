@@ -1,10 +1,9 @@
 """Answers at the terminal, piece by piece, with a word of caution when the model is unsure."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from limbeck.contracts.answerer import Answerer, Prompt
+from limbeck.contracts.answerer import Answerer, as_prompt, geometric_mean
 from limbeck.contracts.errors import DataError
 
 UNSURE_RATIO = 0.8
@@ -27,12 +26,12 @@ def stream_answer(
     """
     if not question.strip():
         raise DataError('the question is empty; ask something, as "高血压有哪些常见症状？"')
-    asked = Prompt(question, tuple(images))
+    prompt = as_prompt(question, images=images)
     logs: list[float] = []
-    for piece, probability in answerer.stream(asked, max_new_tokens=max_new_tokens):
-        logs.append(math.log(max(probability, 1e-12)))
+    for piece, log_prob in answerer.stream(prompt, max_new_tokens=max_new_tokens):
+        logs.append(log_prob)
         yield piece
-    confidence = math.exp(sum(logs) / len(logs)) if logs else 0.0
+    confidence = geometric_mean(logs)
     if confidence < UNSURE_RATIO:
         yield (
             f"\n不确定：我不知道这个答案是否正确（把握 {confidence:.0%}）"

@@ -1,26 +1,71 @@
 """What every runtime offers, so that evaluation and serving need to know none of them."""
 
 import abc
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from limbeck.contracts.errors import DataError
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+def alternate(turns: Sequence[str]) -> tuple[Message, ...]:
+    """Turns of user and assistant, the user's first."""
+    return tuple(
+        Message("assistant" if index % 2 else "user", turn) for index, turn in enumerate(turns)
+    )
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with the images that it is about."""
+    """A conversation that the assistant is to continue, with the images that it is about.
 
-    text: str
+    Raises:
+        DataError: the last message is not the user's.
+    """
+
+    messages: tuple[Message, ...]
     images: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.messages or self.messages[-1].role != "user":
+            raise DataError(
+                f"a prompt of {len(self.messages)} messages: expected at least one, the last of "
+                "role 'user'"
+            )
 
-Asking = str | Prompt
-"""A bare text is a question without images."""
+    @property
+    def question(self) -> str:
+        """The last message's content."""
+        return self.messages[-1].content
 
 
-def as_prompt(asking: Asking) -> Prompt:
-    """What is asked, whichever way it was given."""
-    return asking if isinstance(asking, Prompt) else Prompt(asking)
+PromptLike = str | Sequence[Message] | Prompt
+"""A bare text is one message of the user."""
+
+
+def as_prompt(value: PromptLike, *, images: Sequence[Path] = ()) -> Prompt:
+    """The prompt that a text or messages stand for; a `Prompt` stays as it is."""
+    if isinstance(value, Prompt):
+        return value
+    messages = (Message("user", value),) if isinstance(value, str) else tuple(value)
+    return Prompt(messages, tuple(images))
+
+
+def geometric_mean(log_probs: Sequence[float]) -> float:
+    """The geometric mean of probabilities, from their logarithms; 0 of none."""
+    return math.exp(min(sum(log_probs) / len(log_probs), 0.0)) if log_probs else 0.0
 
 
 @dataclass(frozen=True)
@@ -48,20 +93,20 @@ class Answerer(abc.ABC):
     """A loaded model that answers questions, greedily and so repeatably."""
 
     @abc.abstractmethod
-    def answer(self, questions: Sequence[Asking], *, max_new_tokens: int) -> list[Answer]:
-        """One answer for each question, computed as a batch.
+    def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
+        """One answer for each prompt, in their order.
 
         Raises:
             ImageError: an image cannot be read.
-            DataError: a question does not fit the model, or has images that it cannot see.
+            DataError: a prompt does not fit the model, or has images that it cannot see.
         """
 
     @abc.abstractmethod
-    def stream(self, question: Asking, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
-        """Pieces of one answer as they come, each with its token's probability."""
+    def stream(self, prompt: PromptLike, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
+        """Pieces of one answer as they come, each with its token's log-probability."""
 
     @abc.abstractmethod
-    def score(self, question: Asking, options: Sequence[str]) -> list[float]:
+    def score(self, prompt: PromptLike, options: Sequence[str]) -> list[float]:
         """Mean log-probability per token of each option as the answer."""
 
     @abc.abstractmethod

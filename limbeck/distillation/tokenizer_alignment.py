@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.vocabulary import end_token_id
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACE = "\u2581"
@@ -158,7 +159,7 @@ def share_outcomes(student: Spelling, teacher: Spelling) -> Outcomes:
             lengths = range(len(text or b""), 0, -1)
             starts = (number[text[:num]] for num in lengths if text and text[:num] in number)
             found.append(next(starts, rest))
-        found[cast(int, side.tokenizer.eos_token_id)] = end
+        found[end_token_id(side.tokenizer)] = end
         return found
 
     return Outcomes(outcomes(student), outcomes(teacher), len(number) + 2, len(number))

@@ -7,7 +7,7 @@ tasks` prints. A task of another name is judged by the form of its questions (`b
 from dataclasses import dataclass
 from pathlib import Path
 
-from limbeck.contracts.answerer import Answerer, Asking, Prompt
+from limbeck.contracts.answerer import Answerer, PromptLike, as_prompt
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question
 from limbeck.evaluation.metrics import entity_f1, exact_match
@@ -94,11 +94,11 @@ def ask(
     ]
 
 
-def make_prompt(question: Question) -> Asking:
+def make_prompt(question: Question) -> PromptLike:
     """What an answerer is asked."""
     if not question.images:
         return question.question
-    return Prompt(question.question, tuple(map(Path, question.images)))
+    return as_prompt(question.question, images=tuple(map(Path, question.images)))
 
 
 def _score_findings(answerer: Answerer, question: Question) -> tuple[float, ...]:

@@ -17,9 +17,11 @@ from transformers import (
 )
 
 import limbeck.models.moe.modeling  # noqa: F401  (registers the architecture with the Auto classes)
+from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.ranks import process_index
+from limbeck.models.chat import ChatTemplate
 from limbeck.models.vision.modeling import LimbeckVisionConfig, write_preprocessor
 from limbeck.quantization.formats.int8 import is_int8, load_int8, save_int8
 
@@ -104,13 +106,23 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """The chat template of a tokenizer; of a base model's, messages as lines.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    return ChatTemplate(
+        None if tokenizer.chat_template is None else tokenizer.get_chat_template(),
+        special_tokens=tokenizer.special_tokens_map,
+        place=tokenizer.name_or_path,
+    )
+
+
 def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Render a question, so that a damaged template shows here and not in the middle of a run."""
     try:
-        tokenizer("?")
-        if tokenizer.chat_template is not None:
-            messages = [{"role": "user", "content": "?"}]
-            tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        tokenizer(chat_template_of(tokenizer).render(alternate(["?"])))
     except Exception as error:  # a template and a tokenizer's settings can hold anything
         raise CheckpointError(
             f"{folder}: the tokenizer or its chat template cannot render a question: "

@@ -5,7 +5,8 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from limbeck.models.vision.image_processing import IMAGE_TOKEN
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.chat import IMAGE_TOKEN
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,22 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return self.num_tokens
+
+
+def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends an answer.
+
+    Raises:
+        CheckpointError: the tokenizer has none.
+    """
+    end = Vocabulary.of(tokenizer).eos_token_id
+    if end is None:
+        raise CheckpointError("the tokenizer has no eos_token; answers could not end")
+    return end
+
+
+def as_token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+    """Token ids of a config's field that holds none, one or several, such as `eos_token_id`."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from limbeck.contracts.answerer import Answer, Answerer, Asking, Prompt, Size, as_prompt
+from limbeck.contracts.answerer import (
+    Answer,
+    Answerer,
+    Prompt,
+    PromptLike,
+    Size,
+    as_prompt,
+    geometric_mean,
+)
 from limbeck.contracts.errors import DataError
 from limbeck.runtimes.chat import Chat, TextStream
 
@@ -61,18 +69,18 @@ class GreedyAnswerer(Answerer):
         self._steps = steps
         self._chat = chat
 
-    def answer(self, questions: Sequence[Asking], *, max_new_tokens: int) -> list[Answer]:
-        """One answer for each question, computed as a batch."""
-        if not questions:
+    def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
+        """One answer for each prompt, computed as a batch."""
+        if not prompts:
             return []
-        asked = [as_prompt(question) for question in questions]
-        prompts = [self._render(question) for question in asked]
-        images = [image for question in asked for image in question.images]
-        room = self._steps.max_tokens - max(map(len, prompts))
-        tokens: list[list[int]] = [[] for _ in prompts]
-        logs: list[list[float]] = [[] for _ in prompts]
-        open_rows = set(range(len(prompts)))
-        logits, state = self._steps.start(prompts, images)
+        given = [as_prompt(prompt) for prompt in prompts]
+        images = [image for prompt in given for image in prompt.images]
+        rows = [self._render(prompt) for prompt in given]
+        room = self._steps.max_tokens - max(map(len, rows))
+        tokens: list[list[int]] = [[] for _ in rows]
+        logs: list[list[float]] = [[] for _ in rows]
+        open_rows = set(range(len(rows)))
+        logits, state = self._steps.start(rows, images)
         for step in range(num_steps := min(max_new_tokens, room)):
             best, best_logs = take_best(logits)
             for row in sorted(open_rows):
@@ -85,36 +93,36 @@ class GreedyAnswerer(Answerer):
             logits = self._steps.advance(best, state)
         return [self._finish(*row) for row in zip(tokens, logs, strict=True)]
 
-    def stream(self, question: Asking, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
+    def stream(self, prompt: PromptLike, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
         """Pieces of one answer as they come; tokens that show nothing yet give ''.
 
         Joined they are the text of `answer`, except where a model says bytes that are no text.
         """
-        asked = as_prompt(question)
-        prompt = self._render(asked)
-        num_steps = min(max_new_tokens, self._steps.max_tokens - len(prompt))
+        given = as_prompt(prompt)
+        ids = self._render(given)
+        num_steps = min(max_new_tokens, self._steps.max_tokens - len(ids))
         text = TextStream(self._chat)
-        logits, state = self._steps.start([prompt], asked.images)
+        logits, state = self._steps.start([ids], given.images)
         for step in range(num_steps):
             best, logs = take_best(logits)
             is_last = step == num_steps - 1 or int(best[0]) in self._chat.end_ids
             piece = "" if int(best[0]) in self._chat.end_ids else text.push(int(best[0]))
-            yield piece + (text.finish() if is_last else ""), float(np.exp(logs[0]))
+            yield piece + (text.finish() if is_last else ""), float(logs[0])
             if is_last:
                 return
             logits = self._steps.advance(best, state)
 
-    def score(self, question: Asking, options: Sequence[str]) -> list[float]:
+    def score(self, prompt: PromptLike, options: Sequence[str]) -> list[float]:
         """Mean log-probability per token of each option as the answer, its end included."""
         if not options:
             return []
-        asked = as_prompt(question)
-        prompt = self._render(asked)
+        given = as_prompt(prompt)
+        ids = self._render(given)
         end = self._chat.end_ids[0]
         answers = [[*self._chat.encode(option), end] for option in options]
-        rows = [self._check([*prompt, *answer[:-1]]) for answer in answers]
-        images = asked.images * len(rows)
-        logits = self._steps.compute(rows, start=len(prompt) - 1, images=images)
+        rows = [self._check([*ids, *answer[:-1]]) for answer in answers]
+        images = given.images * len(rows)
+        logits = self._steps.compute(rows, start=len(ids) - 1, images=images)
         return [
             float(log_softmax(row)[np.arange(len(answer)), answer].mean())
             for row, answer in zip(logits, answers, strict=True)
@@ -128,8 +136,8 @@ class GreedyAnswerer(Answerer):
         """CPU threads in use."""
         return self._steps.num_threads()
 
-    def _render(self, asked: Prompt) -> list[int]:
-        return self._check(self._chat.render(asked.text, num_images=len(asked.images)))
+    def _render(self, prompt: Prompt) -> list[int]:
+        return self._check(self._chat.render(prompt))
 
     def _check(self, ids: list[int]) -> list[int]:
         if not 0 < len(ids) < self._steps.max_tokens:
@@ -141,8 +149,7 @@ class GreedyAnswerer(Answerer):
 
     def _finish(self, tokens: list[int], logs: list[float]) -> Answer:
         shown = tokens[:-1] if tokens and tokens[-1] in self._chat.end_ids else tokens
-        confidence = float(np.exp(np.mean(logs))) if logs else 0.0
-        return Answer(self._chat.decode(shown), len(tokens), min(confidence, 1.0))
+        return Answer(self._chat.decode(shown), len(tokens), geometric_mean(logs))
 
 
 def log_softmax(logits: Float[np.ndarray, "*batch vocab"]) -> Float[np.ndarray, "*batch vocab"]:

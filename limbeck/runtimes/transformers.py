@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer, Size
-from limbeck.contracts.errors import CheckpointError, DataError
-from limbeck.models.checkpoints import load_model, load_tokenizer
-from limbeck.models.vision.image_processing import place_image_tokens, read_pixels
+from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
+from limbeck.models.vision.image_processing import read_pixels
 from limbeck.models.vision.modeling import image_format
-from limbeck.runtimes.chat import SEES_NOTHING, Chat
+from limbeck.models.vocabulary import as_token_ids, end_token_id
+from limbeck.runtimes.chat import Chat, TextCodec, no_template
 from limbeck.runtimes.greedy import GreedyAnswerer, Steps
 from limbeck.sizing import size_model
 
@@ -31,7 +32,7 @@ def read(folder: Path, *, num_threads: int) -> Answerer:
         CheckpointError: it cannot be loaded, or says not how it is spoken to.
     """
     steps = open_steps(folder, num_threads=num_threads)
-    return GreedyAnswerer(steps, chat=TokenizerChat(folder, model=steps.model))
+    return GreedyAnswerer(steps, chat=open_chat(folder, model=steps.model))
 
 
 def open_steps(folder: Path, *, num_threads: int) -> "TorchSteps":
@@ -42,46 +43,43 @@ def open_steps(folder: Path, *, num_threads: int) -> "TorchSteps":
     return TorchSteps(model, weight_bytes=weight_bytes, num_threads=num_threads)
 
 
-class TokenizerChat(Chat):
-    """A chat through the folder's tokenizer, whatever its file format."""
+@final
+class TransformersCodec(TextCodec):
+    """A transformers tokenizer, whatever its file format."""
 
-    def __init__(self, folder: Path, *, model: PreTrainedModel) -> None:
-        self._tokenizer: PreTrainedTokenizerBase = load_tokenizer(folder)
-        self._image_format = image_format(model.config)
-        if not self._tokenizer.chat_template:
-            raise CheckpointError(
-                f"{folder}: no chat template; expected chat_template.jinja, which says where an "
-                "answer starts"
-            )
-        generation = model.generation_config
-        ends: Any = generation.eos_token_id if generation is not None else None
-        if ends is None:
-            ends = self._tokenizer.eos_token_id
-        self.end_ids = (ends,) if isinstance(ends, int) else tuple(ends)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
 
-    def render(self, question: str, *, num_images: int = 0) -> list[int]:
-        """The prompt's tokens, those of images first; they end where the answer starts."""
-        if num_images:
-            if self._image_format is None:
-                raise DataError(SEES_NOTHING)
-            num_tokens = num_images * self._image_format.num_tokens
-            (question,) = place_image_tokens([question], num_tokens=num_tokens)
-        messages = [{"role": "user", "content": question}]
-        ids = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return cast(list[int], ids)
-
+    @override
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without special ones around it."""
-        return self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return cast(list[int], self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    @override
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, special ones left out."""
         text = self._tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return cast(str, text)
+
+
+def open_chat(folder: Path, *, model: PreTrainedModel) -> Chat:
+    """The chat of a checkpoint's own tokenizer.
+
+    Raises:
+        CheckpointError: the tokenizer is damaged, or has no chat template.
+    """
+    tokenizer = load_tokenizer(folder)
+    if not tokenizer.chat_template:
+        raise no_template(folder)
+    generation = model.generation_config
+    ends = as_token_ids(None if generation is None else generation.eos_token_id)
+    images = image_format(model.config)
+    return Chat(
+        chat_template_of(tokenizer),
+        TransformersCodec(tokenizer),
+        end_ids=ends or (end_token_id(tokenizer),),
+        tokens_per_image=0 if images is None else images.num_tokens,
+    )
 
 
 @dataclass

@@ -41,6 +41,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.modeling import image_format
+from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import check_packing, check_teacher
 from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
@@ -182,7 +183,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             max_tokens=config.batching.max_tokens,
             part=partial(part_by_length, config=config.batching),
             vocab=teacher.vocab,
-            end_id=cast(int, tokenizer.eos_token_id),
+            end_id=end_token_id(tokenizer),
             pad_id=cast(int, batches.pad),
             seed=config.training.seed,
         )

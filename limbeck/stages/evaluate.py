@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from limbeck.contracts.answerer import Answerer, Asking
+from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.artifacts import Artifact, Kind, Work, size_bytes
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.leaks import check_leaks
@@ -159,7 +159,7 @@ def _openers(artifact: Artifact, thread_counts: Sequence[int]) -> dict[int, Call
 
 def _timed_questions(
     found: QuestionSet, headline_tasks: Sequence[str], *, num_questions: int
-) -> list[Asking]:
+) -> list[PromptLike]:
     """Questions to time, evenly over the tasks and lengths of the generated headline questions."""
     pool = [item for item in found.questions if item.task in headline_tasks]
     generated = [item for item in pool if item.form != "choice"] or pool

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import ParityError
@@ -16,7 +17,7 @@ from limbeck.contracts.records import read_jsonl
 from limbeck.contracts.registry import RUNTIMES, WRITERS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
-from limbeck.runtimes.chat import FileChat
+from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.greedy import Steps
 from limbeck.runtimes.parity import NUM_CACHED_STEPS, Difference, compare
 from limbeck.runtimes.transformers import open_steps
@@ -76,11 +77,11 @@ def _read_prompts(config: Config, *, work: Work, max_tokens: int) -> list[list[i
     """Questions with their answers from the corpus, cut to what leaves room for more tokens."""
     if "corpus" not in work.inputs:
         return []
-    chat = FileChat(work.folder)
+    chat = read_chat(work.folder)
     records = read_jsonl(work.one("corpus").path / RECORDS)
     longest = _longest(max_tokens)
     return [
-        [*chat.render(record["question"]), *chat.encode(record["answer"])][:longest]
+        [*chat.render(as_prompt(record["question"])), *chat.encode(record["answer"])][:longest]
         for record in itertools.islice(records, config.num_prompts)
     ]
 

@@ -40,8 +40,8 @@ from limbeck.data.filters.quality_classifier import QualityClassifier, ScorerCon
 from limbeck.data.packs.schema import Pack, load_pack, locate_pack
 from limbeck.data.readers.base import Item, ReaderConfig
 from limbeck.env.progress import track
+from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.vision.image_processing import IMAGE_TOKEN
 
 logger = logging.getLogger(__name__)
 

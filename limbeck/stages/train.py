@@ -31,6 +31,7 @@ from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.modeling import image_format
+from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import BatchKind, check_packing, check_start
 from limbeck.reinforcement.rewards import AnswerSample, Manner, score
 from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
@@ -181,7 +182,7 @@ def _learn_rollouts(
         seed=config.training.seed,
         speech=TokenizerIO(
             lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
-            end_id=cast(int, tokenizer.eos_token_id),
+            end_id=end_token_id(tokenizer),
             pad_id=cast(int, asked.pad),
         ),
     )

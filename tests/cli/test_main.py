@@ -1,6 +1,7 @@
 """The command line: what each command prints, how it refuses, and what it does not load."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -241,7 +242,7 @@ def test_list(invoke, what):
 def test_list_everything(invoke):
     found = json.loads(invoke("list", "--json").stdout)
     assert list(found) == [*TABLES, "packs"]
-    assert {"jsonl", "csv", "parquet", "hub", "triples", "knowledge"} <= set(found["sources"])
+    assert {"jsonl", "csv", "parquet", "hub", "triples", "knowledge"} <= set(found["readers"])
     assert {"recall", "choice", "triage"} <= set(found["tasks"])
 
 
@@ -306,7 +307,7 @@ class Sure(Answerer):
 
     def stream(self, question, *, max_new_tokens):
         for piece in self.pieces:
-            yield piece, self.probability
+            yield piece, math.log(max(self.probability, 1e-300))
 
     def size(self):
         return Size(1, 1, 1)

@@ -9,9 +9,9 @@ import torch
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.models.batch import IGNORED, Batch, Images
+from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.builder import EncoderConfig, add_encoder
-from limbeck.models.vision.image_processing import IMAGE_TOKEN
 from limbeck.objectives.contrastive import Contrastive, distinct_texts, pairwise_sigmoid_loss
 from limbeck.training.loop import TrainingConfig, fit
 

@@ -1,18 +1,18 @@
 """Answering with checkpoints: the lean loop is `generate`, a batch is its rows."""
 
 import json
-import math
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from limbeck.contracts.answerer import as_prompt, geometric_mean
 from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.runtimes import open_answerer
-from limbeck.runtimes.chat import FileChat, TextStream
-from limbeck.runtimes.transformers import TokenizerChat, open_steps
+from limbeck.runtimes.chat import TextStream, read_chat
+from limbeck.runtimes.transformers import open_chat, open_steps
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint, make_tokenizer
 
 FORMATS = ["float32", "int8"]
@@ -45,9 +45,9 @@ def test_stops_where_generate_stops(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     (endless,) = open_answerer(tmp_path, num_threads=1).answer(["药"], max_new_tokens=9)
     assert endless.num_tokens == 9
-    chat = FileChat(tmp_path)
+    chat = read_chat(tmp_path)
     steps = open_steps(tmp_path, num_threads=1)
-    logits, state = steps.start([chat.render("药")])
+    logits, state = steps.start([chat.render(as_prompt("药"))])
     tokens = [int(logits.argmax())]
     while len(tokens) < 9:
         tokens.append(int(steps.advance(np.array(tokens[-1:]), state).argmax()))
@@ -82,17 +82,16 @@ def test_streaming_gives_the_answer_and_its_confidence(tmp_path):
     answerer = open_answerer(tmp_path, num_threads=1)
     for question in QUESTIONS:
         (answer,) = answerer.answer([question], max_new_tokens=15)
-        pieces, probabilities = zip(*answerer.stream(question, max_new_tokens=15), strict=True)
+        pieces, log_probs = zip(*answerer.stream(question, max_new_tokens=15), strict=True)
         assert "".join(pieces) == answer.text
         assert len(pieces) == answer.num_tokens
-        mean = math.exp(sum(map(math.log, probabilities)) / len(probabilities))
-        assert answer.confidence_ratio == pytest.approx(mean, rel=1e-4)
+        assert answer.confidence_ratio == pytest.approx(geometric_mean(log_probs), rel=1e-4)
         assert 0 < answer.confidence_ratio <= 1
 
 
 def test_streams_no_half_characters(tmp_path):
     make_checkpoint(tmp_path)
-    chat = FileChat(tmp_path)
+    chat = read_chat(tmp_path)
     text = "症 a🙂β药"
     stream = TextStream(chat)
     pieces = [stream.push(token) for token in chat.encode(text)]
@@ -109,7 +108,7 @@ def test_options_score_as_their_log_probability(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     options = ["药", "头晕 dizzy 是", "What is it?"]
     scores = answerer.score(QUESTIONS[0], options)
-    prompt = FileChat(tmp_path).render(QUESTIONS[0])
+    prompt = read_chat(tmp_path).render(as_prompt(QUESTIONS[0]))
     for option, score in zip(options, scores, strict=True):
         answer = [*tokenizer(option)["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
@@ -120,9 +119,9 @@ def test_options_score_as_their_log_probability(tmp_path):
 
 def test_the_lean_chat_renders_as_transformers(tmp_path):
     model = make_checkpoint(tmp_path)
-    lean, full = FileChat(tmp_path), TokenizerChat(tmp_path, model=model)
+    lean, full = read_chat(tmp_path), open_chat(tmp_path, model=model)
     for text in [*QUESTIONS, "", " a\n\n b ", "<|end|>x", "{{ 1 }}", "ﬁ ① é e\u0301", "🙂\x00"]:
-        assert lean.render(text) == full.render(text)
+        assert lean.render(as_prompt(text)) == full.render(as_prompt(text))
         assert lean.encode(text) == full.encode(text)
         ids = lean.encode(text)
         assert lean.decode(ids) == full.decode(ids)

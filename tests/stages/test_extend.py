@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
-from limbeck.contracts.answerer import Prompt
+from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, CheckpointError, DataError, ImageError
 from limbeck.contracts.records import read_jsonl
@@ -124,7 +124,11 @@ def test_answers_hang_on_the_image_and_not_on_the_batch(made, picture, tmp_path)
     answerer = open_answerer(made / "teacher", num_threads=1)
     blank = tmp_path / "blank.png"
     Image.new("L", (12, 12)).save(blank)
-    asked = [Prompt("怎么样？", (picture,)), Prompt("怎么样？", (blank,)), "高血压看什么科？"]
+    asked = [
+        as_prompt("怎么样？", images=[picture]),
+        as_prompt("怎么样？", images=[blank]),
+        "高血压看什么科？",
+    ]
     together = answerer.answer(asked, max_new_tokens=4)
     alone = [answerer.answer([item], max_new_tokens=4)[0] for item in asked]
     assert [item.text for item in together] == [item.text for item in alone]
@@ -196,7 +200,9 @@ def test_a_model_that_sees_becomes_smaller(stage, settings, made, picture, tmp_p
     settings |= {"training": {"steps": 3, "lr": 1e-4}}
     stage.run(stage.Config.model_validate(settings), work=work)
     scores = [
-        open_answerer(folder, num_threads=1).score(Prompt("怎么样？", (picture,)), ["正常", "肺炎"])
+        open_answerer(folder, num_threads=1).score(
+            as_prompt("怎么样？", images=[picture]), ["正常", "肺炎"]
+        )
         for folder in (tmp_path / "out", tmp_path / "seen")
     ]
     assert int(np.argmax(scores[0])) == int(np.argmax(scores[1]))
@@ -236,7 +242,7 @@ def test_a_live_teacher_of_other_images_is_refused(made, tmp_path):
 def test_text_questions_may_not_hide_image_tokens(made, picture):
     answerer = open_answerer(made / "teacher", num_threads=1)
     with pytest.raises(DataError, match="itself"):
-        answerer.answer([Prompt("<|image|>", (picture,))], max_new_tokens=2)
+        answerer.answer([as_prompt("<|image|>", images=[picture])], max_new_tokens=2)
 
 
 def test_reading_a_bundle_loads_no_image_library():

@@ -16,17 +16,17 @@ from pyarrow import parquet
 
 from limbeck import pipeline
 from limbeck.cli.list import describe_artifact, draw_artifact
+from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work, find_damage, read_artifact
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.data.loading.chat_template import render_prompt
 from limbeck.data.packs.schema import load_pack
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.teachers.online import open_teacher
 from limbeck.evaluation.answer_questions import read_questions
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Needs
 from limbeck.runtimes import open_answerer
@@ -284,7 +284,7 @@ def make_tokenizer(rng: random.Random, folder: Path, pack: Path) -> Case:
 
     def use() -> str:
         tokenizer = load_tokenizer(copy)
-        assert render_prompt(tokenizer, "高血压") is not None
+        assert tokenizer(chat_template_of(tokenizer).render(alternate(["高血压"])))["input_ids"]
         return "works"
 
     return {path.name, str(copy)}, use

@@ -35,7 +35,7 @@ class LookUp(Answerer):
         return [Answer(text[:max_new_tokens], len(text), 0.9) for text in texts]
 
     def stream(self, question: str, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
-        yield self.answer([question], max_new_tokens=max_new_tokens)[0].text, 0.9
+        yield self.answer([question], max_new_tokens=max_new_tokens)[0].text, math.log(0.9)
 
     def score(self, question: str, options: Sequence[str]) -> list[float]:
         right = [-float(abs(len(option) - 8)) for option in options]

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from limbeck.distillation.endpoint.responses import Candidate, TokenLogprobs
+from limbeck.models.vocabulary import end_token_id
 
 NO_MASS = -80.0
 """Log-probability that stands for none."""
@@ -44,7 +45,7 @@ class TokenTable:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.end = cast(int, tokenizer.eos_token_id)
+        self.end = end_token_id(tokenizer)
         self.vocab = len(tokenizer)
         self._bytes = _token_bytes(tokenizer)
         self._specials = dict(

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from limbeck.contracts.answerer import Answerer, Asking
+from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.progress import track
@@ -71,7 +71,7 @@ Openers = Mapping[int, Callable[[], Answerer]]
 def profiling(
     openers: Mapping[str, Openers],
     *,
-    questions: Sequence[Asking],
+    questions: Sequence[PromptLike],
     config: ProfileConfig,
     max_new_tokens: int,
 ) -> Iterator[Callable[[], dict[str, Profile]]]:
@@ -113,7 +113,7 @@ def _import_everywhere(
     *,
     finder: "_Process",
     openers: list[Callable[[], Answerer]],
-    question: Asking,
+    question: PromptLike,
     max_new_tokens: int,
 ) -> None:
     """Have every process import what opening the models and answering once imports.
@@ -134,7 +134,7 @@ def _measure(
     openers: Mapping[str, Openers],
     *,
     ready: Future[None],
-    questions: list[Asking],
+    questions: list[PromptLike],
     config: ProfileConfig,
     max_new_tokens: int,
 ) -> dict[str, Profile]:
@@ -174,7 +174,7 @@ def _measure(
 def _take_rounds(
     processes: Mapping[str, "_Process"],
     *,
-    questions: Sequence[Asking],
+    questions: Sequence[PromptLike],
     config: ProfileConfig,
     max_new_tokens: int,
     advance: Callable[[int], None],

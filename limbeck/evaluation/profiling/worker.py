@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from limbeck.contracts.answerer import Answerer, Asking, Size, as_prompt
+from limbeck.contracts.answerer import Answerer, PromptLike, Size, as_prompt
 from limbeck.contracts.errors import LimbeckError
 
 STATUS = Path("/proc/self/status")
@@ -92,13 +92,13 @@ class _Worker:
         self.answerer: Answerer | None = None
 
     def list_modules(
-        self, *, openers: list[Opener], question: Asking, max_new_tokens: int
+        self, *, openers: list[Opener], question: PromptLike, max_new_tokens: int
     ) -> list[str]:
         """Every module that opening the models and answering once imports, in order."""
         for opener in openers:
             answerer = opener()
             answerer.answer([question], max_new_tokens=min(2, max_new_tokens))
-            answerer.score(question, [as_prompt(question).text])
+            answerer.score(question, [as_prompt(question).question])
             answerer.size()
             del answerer
             gc.collect()
@@ -114,7 +114,7 @@ class _Worker:
                 except Exception as error:
                     logger.debug("not imported before the measurement: %s (%s)", name, error)
 
-    def open(self, *, opener: Opener, questions: list[Asking], max_new_tokens: int) -> Opened:
+    def open(self, *, opener: Opener, questions: list[PromptLike], max_new_tokens: int) -> Opened:
         """Open the model, answer every question once, and say what that took of memory."""
         self.answerer = None
         gc.collect()
@@ -125,7 +125,7 @@ class _Worker:
         used = max(peak.stop() - peak.base_bytes, 0)
         return Opened(self.answerer.size(), peak.base_bytes, used, peak.method)
 
-    def time(self, *, question: Asking, max_new_tokens: int) -> Timing:
+    def time(self, *, question: PromptLike, max_new_tokens: int) -> Timing:
         """The time of one answer at batch 1."""
         assert self.answerer is not None
         started = time.perf_counter()

@@ -14,7 +14,7 @@ from transformers import (
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.builders import DenseModel, MoeModel
-from limbeck.models.vision.image_processing import IMAGE_TOKEN
+from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.vision.modeling import LimbeckVisionConfig, LimbeckVisionForCausalLM
 from limbeck.models.vocabulary import Vocabulary
 

@@ -3,7 +3,6 @@
 Training and answering use the same two functions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,10 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from limbeck.contracts.errors import DataError, ImageError
+from limbeck.contracts.errors import ImageError
 
-IMAGE_TOKEN = "<|image|>"
-"""Stands in a prompt where a merged patch of an image goes."""
 MOST_PIXELS = 64_000_000
 """Larger images are refused before they are decoded."""
 GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16L", "I;16B"})
@@ -102,20 +99,6 @@ def _to_eight_bits(image: Image.Image, where: str) -> Image.Image:
         reason="image_mode",
         path=where,
     )
-
-
-def place_image_tokens(turns: Sequence[str], *, num_tokens: int) -> list[str]:
-    """The turns with so many image tokens before the first, which is the user's.
-
-    Raises:
-        DataError: a turn writes the image token itself, where no image would stand.
-    """
-    for turn in turns:
-        if IMAGE_TOKEN in turn:
-            raise DataError(
-                f"{turn[:60]!r} writes {IMAGE_TOKEN!r} itself; give the image beside the question"
-            )
-    return [IMAGE_TOKEN * num_tokens + turns[0], *turns[1:]]
 
 
 def preprocess(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.errors import CheckpointError
 from limbeck.runtimes.bundle import read_bundle
-from limbeck.runtimes.chat import FileChat
+from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.greedy import GreedyAnswerer, Steps
 
 MODEL = "model.onnx"
@@ -26,7 +26,7 @@ def read(folder: Path, *, num_threads: int) -> Answerer:
     Raises:
         CheckpointError: a file is missing or damaged.
     """
-    return GreedyAnswerer(open_steps(folder, num_threads=num_threads), chat=FileChat(folder))
+    return GreedyAnswerer(open_steps(folder, num_threads=num_threads), chat=read_chat(folder))
 
 
 def open_steps(folder: Path, *, num_threads: int) -> "OnnxSteps":

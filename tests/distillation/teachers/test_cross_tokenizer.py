@@ -8,7 +8,6 @@ import torch
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.data.loading.chat_template import prompt_text
 from limbeck.distillation.losses.cross_tokenizer import CrossTokenizer, find_starts
 from limbeck.distillation.teachers.cross_tokenizer import (
     CrossTokenizerTeacher,
@@ -79,7 +78,10 @@ def test_both_sides_write_the_same_text_in_every_span(
 def test_the_teacher_reads_its_own_template(corpus, tokenizer, other, moe_config, records):
     _, teacher = open_both(corpus, tokenizer, other, moe_config, records)
     read, record = teacher.reads[0], records[0]
-    assert other.decode(read.ids) == prompt_text(other, record.question) + record.answer + "</s>"
+    prompt = other.apply_chat_template(
+        [{"role": "user", "content": record.question}], add_generation_prompt=True, tokenize=False
+    )
+    assert other.decode(read.ids) == prompt + record.answer + "</s>"
     assert other.decode(read.ids[read.answer_start :]) == record.answer + "</s>"
 
 

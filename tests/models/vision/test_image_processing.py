@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from limbeck.contracts.errors import DataError, ImageError
+from limbeck.contracts.errors import ImageError
 from limbeck.models.vision import image_processing
 from limbeck.models.vision.image_processing import (
     ImageFormat,
     open_image,
-    place_image_tokens,
     preprocess,
 )
 
@@ -109,9 +108,3 @@ def test_floats_are_no_image():
     with pytest.raises(ImageError) as caught:
         open_image(written(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"))
     assert caught.value.reason == "image_mode"
-
-
-def test_image_tokens_stand_in_the_first_turn():
-    assert place_image_tokens(["a", "b", "c"], num_tokens=2) == ["<|image|><|image|>a", "b", "c"]
-    with pytest.raises(DataError, match="itself"):
-        place_image_tokens(["a <|image|>"], num_tokens=2)

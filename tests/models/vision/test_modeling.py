@@ -6,10 +6,10 @@ from torch.nn import functional
 
 from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.builder import EncoderConfig, VisionModel, add_encoder
-from limbeck.models.vision.image_processing import IMAGE_TOKEN
 from limbeck.models.vision.modeling import Projector, image_format, merge_patches
 from limbeck.sizing import size_model
 from tests.support.token_batch import token_batch

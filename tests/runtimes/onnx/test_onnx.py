@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from limbeck.contracts.errors import CheckpointError, ParityError, UnknownNameError
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.bundle import read_bundle
+from limbeck.runtimes.chat import Chat
 from limbeck.runtimes.onnx import session, writer
 from limbeck.runtimes.onnx.writer import write
 from limbeck.runtimes.parity import compare
@@ -240,7 +241,7 @@ def test_other_content_is_named(tmp_path):
 
 def test_a_tokenizer_that_needs_code_is_refused(tmp_path, monkeypatch):
     make_checkpoint(tmp_path)
-    render = writer.FileChat.render
-    monkeypatch.setattr(writer.FileChat, "render", lambda self, text: [*render(self, text), 1])
+    render = Chat.render
+    monkeypatch.setattr(Chat, "render", lambda self, prompt: [*render(self, prompt), 1])
     with pytest.raises(ParityError, match="render"):
         write(tmp_path, folder=tmp_path / "bundle")
