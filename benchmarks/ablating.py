@@ -36,7 +36,7 @@ BASE = Path("recipes/demo.yaml")
 RUNS = Path("runs")
 TASKS = ("recall", "triage")
 VALIDATION_RATIO = 0.06
-BATCHING = {"batch_records": 21, "accumulation_steps": 3}
+BATCHING = {"per_device_train_batch_size": 21, "gradient_accumulation_steps": 3}
 LR = 0.003
 MAX_NEW_TOKENS = 64
 
@@ -69,7 +69,7 @@ def train(variants: Sequence[Variant], *, seeds: Sequence[int], name: str) -> di
                 "seed": seed,
                 "objective": {"kind": "next_token"},
                 "batching": {**BATCHING, "seed": seed},
-                "training": {"steps": variant.steps, "lr": LR, "seed": seed},
+                "training": {"max_steps": variant.steps, "learning_rate": LR, "seed": seed},
             }
     recipe = Recipe(name, base.path, entries, {})
     return run(recipe, runs=RUNS, report=lambda entry, text: print(f"{entry}: {text}", flush=True))
@@ -82,7 +82,7 @@ def ask(
     questions = read_questions(corpus, max_questions=max_questions).questions
     return answer_all(
         open_answerer=functools.partial(open_answerer, artifact.path, num_threads=1),
-        batches=make_batches([q for q in questions if q.task in tasks], batch_questions=64),
+        batches=make_batches([q for q in questions if q.task in tasks], batch_size=64),
         max_new_tokens=MAX_NEW_TOKENS,
         advance=lambda *_: None,
         state=artifact.path.parent

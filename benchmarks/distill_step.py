@@ -100,7 +100,7 @@ SPREAD = 0.8
 """Standard deviation of the logarithm of a length."""
 MOST_TOKENS = {"question": 200, "answer": 300}
 NUM_RECORDS = 512
-BATCHING = BatchingConfig(batch_records=4, accumulation_steps=4)
+BATCHING = BatchingConfig(per_device_train_batch_size=4, gradient_accumulation_steps=4)
 LR = 1e-4
 BETAS = (0.9, 0.999)
 SIDES = ("live", "signals", "trl", "trl_by_length")
@@ -229,14 +229,14 @@ def train_ours(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float
     assert teacher is not None
     student = load_model(folder / "student")
     config = TrainingConfig(
-        steps=steps,
-        lr=LR,
+        max_steps=steps,
+        learning_rate=LR,
         warmup_steps=0,
-        final_lr_ratio=1.0,
+        min_lr_rate=1.0,
         weight_decay=0.0,
-        beta1=BETAS[0],
-        beta2=BETAS[1],
-        log_interval_steps=1,
+        adam_beta1=BETAS[0],
+        adam_beta2=BETAS[1],
+        logging_steps=1,
         save_interval_seconds=1e9,
         precision="bfloat16" if DEVICE == "cuda" else "float32",
     )
@@ -275,8 +275,8 @@ def train_trl(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float]
         lmbda=0.0,
         beta=0.0,
         max_steps=steps,
-        per_device_train_batch_size=BATCHING.batch_records,
-        gradient_accumulation_steps=BATCHING.accumulation_steps,
+        per_device_train_batch_size=BATCHING.per_device_train_batch_size,
+        gradient_accumulation_steps=BATCHING.gradient_accumulation_steps,
         train_sampling_strategy="sequential",
         learning_rate=LR,
         lr_scheduler_type="constant",

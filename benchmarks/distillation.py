@@ -45,7 +45,7 @@ TUNED = {
         "divergence": {"kind": "jensen_shannon"},
         "matching": [{**MATCHING[0], "weight": 0.03383}],
     },
-    "training": {"lr": 0.001861},
+    "training": {"learning_rate": 0.001861},
 }
 """Fields of `signals` that a search changed: `limbeck tune`, 8 trials of 100 steps, scored by kept
 accuracy on 600 validation records; docs/distillation/tuning.md tells how."""
@@ -56,7 +56,7 @@ def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
     shared = {
         "corpus": str(testbed / "corpus"),
         "batching": BATCHING,
-        "training": {"steps": STEPS, "lr": 0.003},
+        "training": {"max_steps": STEPS, "learning_rate": 0.003},
     }
     soft = {
         **shared,
@@ -66,8 +66,8 @@ def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
         "objective": {"kind": "soft_target", "temperature": 2.0, "weight": 0.7},
     }
     features = {**soft, "objective": {**soft["objective"], "matching": MATCHING}}
-    inherit = {**features, "inherit": str(testbed / "teacher")}
-    experts = {**inherit, "inherit_experts": "most_used"}
+    inherit = {**features, "initialize_from": str(testbed / "teacher")}
+    experts = {**inherit, "initialize_experts": "most_used"}
     signals = {**experts, "teacher": str(recorded())}
     return {
         "alone": {
@@ -77,7 +77,7 @@ def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
             "objective": {"kind": "next_token"},
         },
         "soft": soft,
-        "unselected": {**soft, "teacher_experts": {"draws": 2}},
+        "unselected": {**soft, "router_sampling": {"num_samples": 2}},
         "features": features,
         "inherit": inherit,
         "moe_init": experts,

@@ -95,9 +95,11 @@ class Questions:
         return self.tokens[index]
 
 
-def ours(model: PreTrainedModel, questions: Questions, *, parallel_answers: int) -> Write:
+def ours(model: PreTrainedModel, questions: Questions, *, generation_batch_size: int) -> Write:
     """Limbeck's way."""
-    config = OnPolicy(ratio=1.0, max_new_tokens=MAX_NEW_TOKENS, parallel_answers=parallel_answers)
+    config = OnPolicy(
+        ratio=1.0, max_new_tokens=MAX_NEW_TOKENS, generation_batch_size=generation_batch_size
+    )
     own = config.build(
         model=model,
         batches=questions,
@@ -155,8 +157,8 @@ def run(*, num_turns: int) -> list[dict[str, Any]]:
     """A row for each turn and side."""
     model, questions = make_model(), Questions()
     sides = {
-        "ours": ours(model, questions, parallel_answers=STEP_RECORDS),
-        "one_by_one": ours(model, questions, parallel_answers=1),
+        "ours": ours(model, questions, generation_batch_size=STEP_RECORDS),
+        "one_by_one": ours(model, questions, generation_batch_size=1),
         "trl": trl(model, questions, batch_records=BATCH_RECORDS),
         "trl_whole_step": trl(model, questions, batch_records=STEP_RECORDS),
     }

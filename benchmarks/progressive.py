@@ -28,10 +28,10 @@ SEEDS = (0, 1, 2)
 TASKS = ("recall", "triage", "refusal")
 UNKNOWN = ("不知道",)
 TRIES: dict[str, dict[str, Any]] = {
-    "reinforced_lr_5e-4": {"training": {"lr": 0.0005}},
+    "reinforced_lr_5e-4": {"training": {"learning_rate": 0.0005}},
     "reinforced_group_4": {
-        "objective": {"group": 4, "kl_weight": 0.04},
-        "training": {"lr": 0.0005},
+        "objective": {"group": 4, "beta": 0.04},
+        "training": {"learning_rate": 0.0005},
     },
 }
 """Settings of reinforcement besides the recipe's."""
@@ -61,7 +61,7 @@ def list_entries(seed: int, *, quick: bool) -> dict[str, dict[str, Any]]:
         found[f"{name}-{seed}"] = entry | {
             "model": start if start == "base" else f"{start}-{seed}",
             "batching": entry["batching"] | {"seed": 10 * seed + entry["batching"].get("seed", 0)},
-            "training": entry["training"] | {"steps": steps, "seed": seed},
+            "training": entry["training"] | {"max_steps": steps, "seed": seed},
         }
     return found
 
@@ -137,7 +137,7 @@ def main() -> None:
     whole = load_recipe(RECIPE)
     entries = {name: whole.entries[name] for name in ("corpus", "practice", "base")}
     if options.quick:
-        entries["base"] = entries["base"] | {"training": {"steps": 5}}
+        entries["base"] = entries["base"] | {"training": {"max_steps": 5}}
     asked: dict[tuple[str, int], list[AnsweredQuestion]] = {}
     rows: list[dict[str, Any]] = []
     ratios: dict[str, float] = {}

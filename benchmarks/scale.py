@@ -31,14 +31,14 @@ from limbeck.training.loop import TrainingConfig, fit
 
 MODEL = MoeModel(
     kind="moe",
-    hidden=128,
-    num_layers=6,
-    num_heads=4,
+    hidden_size=128,
+    num_hidden_layers=6,
+    num_attention_heads=4,
     num_key_value_heads=2,
-    head_width=32,
+    head_dim=32,
     num_experts=64,
-    experts_per_token=2,
-    expert_width=128,
+    num_experts_per_tok=2,
+    moe_intermediate_size=128,
     initializer_range=0.08,
 )
 RECORDS, TOKENS, MICRO_BATCHES = 4, 48, 3
@@ -96,10 +96,10 @@ def work(steps: int, checkpointing: Any, folder: Path) -> dict[str, Any]:
         batches=batches,
         objective=objective,
         config=TrainingConfig(
-            steps=steps,
+            max_steps=steps,
             warmup_steps=2,
             save_interval_seconds=1e6,
-            log_interval_steps=1,
+            logging_steps=1,
             gradient_checkpointing=checkpointing,
         ),
         state=folder / "state",

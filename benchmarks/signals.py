@@ -73,7 +73,7 @@ STUDENT = {
 MEDIAN_TOKENS, SPREAD = (40, 60), 0.8
 """Of questions and answers; the standard deviation of the logarithm of a length."""
 MOST_TOKENS = (200, 300)
-BATCHING = BatchingConfig(batch_records=4, accumulation_steps=4)
+BATCHING = BatchingConfig(per_device_train_batch_size=4, gradient_accumulation_steps=4)
 
 
 def draw_logits(name: str, *, kept: int, vocab: int) -> Float[Tensor, "kept vocab"]:
@@ -236,7 +236,9 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
             )
         names = list(sides)
         for step in range(-1, num_steps):
-            chosen = rng.permutation(64)[: BATCHING.batch_records * BATCHING.accumulation_steps]
+            chosen = rng.permutation(64)[
+                : BATCHING.per_device_train_batch_size * BATCHING.gradient_accumulation_steps
+            ]
             parts = part_by_length(chosen, lengths=lengths[chosen], config=BATCHING)
             batches = [make_batch(records, part) for part in parts]
             tokens = int(lengths[chosen].sum())

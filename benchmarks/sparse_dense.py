@@ -30,7 +30,7 @@ SHARED = (
     "num_layers",
     "num_heads",
     "num_key_value_heads",
-    "head_width",
+    "head_dim",
     "initializer_range",
 )
 COLUMNS = ("validation_loss", "recall", "triage", "accuracy")
@@ -40,11 +40,11 @@ def list_variants(steps: int) -> list[Variant]:
     """The mixture, the dense model of its active parameters, and wider ones."""
     base = describe_base()
     # A gated feed-forward channel holds 3 x hidden weights; the gate has experts x hidden.
-    active = base["experts_per_token"] * base["expert_width"] + base["num_experts"] / 3
+    active = base["num_experts_per_tok"] * base["moe_intermediate_size"] + base["num_experts"] / 3
     equal = 4 * round(active / 4)
     shared = {name: base[name] for name in SHARED}
     dense = [
-        Variant(f"dense_{width}", {"kind": "dense", **shared, "feed_forward": width}, steps)
+        Variant(f"dense_{width}", {"kind": "dense", **shared, "intermediate_size": width}, steps)
         for width in (equal, *WIDTHS)
     ]
     return [Variant(SPARSE, base | {"fusion": SPARSE}, steps), *dense]

@@ -59,14 +59,14 @@ def tokenizer(corpus):
 def moe_config() -> MoeModel:
     return MoeModel(
         kind="moe",
-        hidden=16,
-        num_layers=2,
-        num_heads=2,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         num_key_value_heads=1,
-        head_width=8,
+        head_dim=8,
         num_experts=8,
-        experts_per_token=2,
-        expert_width=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
         initializer_range=0.2,
     )
 
@@ -75,12 +75,12 @@ def moe_config() -> MoeModel:
 def dense_config() -> DenseModel:
     return DenseModel(
         kind="dense",
-        hidden=16,
-        num_layers=2,
-        num_heads=2,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         num_key_value_heads=1,
-        head_width=8,
-        feed_forward=32,
+        head_dim=8,
+        intermediate_size=32,
         initializer_range=0.2,
     )
 

@@ -4,15 +4,22 @@ A Config describes; it never holds a model, a device or a tokenizer.
 """
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic_core import core_schema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.synonyms import find_field
 
 SomeConfig = TypeVar("SomeConfig", bound="Config")
 Table = Mapping[str, str]
@@ -23,6 +30,32 @@ class Config(BaseModel):
     """Base of every configuration: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_unknown_keys(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+        """Validates; a key that no field has is answered with the field it probably means."""
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [cls._explain(item) for item in error.errors()]
+            ) from None
+
+    @classmethod
+    def _explain(cls, item: ErrorDetails) -> InitErrorDetails:
+        kind: str | PydanticCustomError = item["type"]
+        if kind == "extra_forbidden" and len(item["loc"]) == 1:
+            fields = tuple(cls.model_fields)
+            near = find_field(str(item["loc"][0]), fields)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(fields)}"
+            message = f"unknown key {item['loc'][0]!r}: {hint}"
+            kind = PydanticCustomError("unknown_key", "{message}", {"message": message})
+        elif kind == "unknown_key":
+            kind = PydanticCustomError("unknown_key", "{message}", item.get("ctx"))
+        return InitErrorDetails(
+            type=kind, loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
+        )
 
     def replace(self: SomeConfig, **changes: Any) -> SomeConfig:
         """A copy with changes, validated again."""

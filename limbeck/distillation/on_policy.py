@@ -60,7 +60,7 @@ class OnPolicy(Config):
     """Draw from the likeliest tokens that hold so much probability."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
     """Longest answer, in tokens; a longer one is judged up to there."""
-    parallel_answers: Annotated[int, Field(gt=0)] = 64
+    generation_batch_size: Annotated[int, Field(gt=0)] = 64
     """Answers written side by side; more of them are faster and hold more memory."""
 
     def check(self, *, objective: str, select: str) -> None:
@@ -213,8 +213,8 @@ class OwnAnswers:
         order = np.argsort([len(question) for question in questions], kind="stable")
         found: dict[int, GeneratedAnswer] = {}
         started = told = time.monotonic()
-        for first in range(0, len(order), self.config.parallel_answers):
-            part = order[first : first + self.config.parallel_answers].tolist()
+        for first in range(0, len(order), self.config.generation_batch_size):
+            part = order[first : first + self.config.generation_batch_size].tolist()
             answers = sample(
                 self.model,
                 [questions[place] for place in part],

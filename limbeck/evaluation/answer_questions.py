@@ -144,15 +144,13 @@ def _read(value: dict[str, Any], *, path: Path, line: int) -> Question:
     return question
 
 
-def make_batches(
-    questions: Sequence[Question], *, batch_questions: int
-) -> list[tuple[Question, ...]]:
+def make_batches(questions: Sequence[Question], *, batch_size: int) -> list[tuple[Question, ...]]:
     """The questions in order, divided where the task or the form changes or a batch is full."""
     batches: list[list[Question]] = []
     for question in questions:
         last = batches[-1] if batches else []
         same = bool(last) and (last[0].task, last[0].form) == (question.task, question.form)
-        if same and len(last) < batch_questions:
+        if same and len(last) < batch_size:
             last.append(question)
         else:
             batches.append([question])

@@ -25,16 +25,17 @@ Multiple4 = Annotated[int, Field(gt=0, multiple_of=4)]
 class Decoder(Config):
     """What the dense and the sparse decoder have in common."""
 
-    hidden: Multiple4
+    hidden_size: Multiple4
     """Width of the residual stream."""
-    num_layers: Positive
-    num_heads: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
     """Query heads."""
     num_key_value_heads: Positive
-    """Key-value heads; each serves num_heads / num_key_value_heads query heads."""
-    head_width: Annotated[int, Field(gt=0, multiple_of=2)]
+    """Key-value heads; each serves num_attention_heads / num_key_value_heads
+    query heads."""
+    head_dim: Annotated[int, Field(gt=0, multiple_of=2)]
     """Width of one attention head."""
-    max_tokens: Positive = 2048
+    max_position_embeddings: Positive = 2048
     """Longest sequence, in tokens."""
     initializer_range: Annotated[float, Field(gt=0)] = 0.02
     """Standard deviation of fresh weights."""
@@ -44,12 +45,12 @@ class Decoder(Config):
     def _shared(self, vocabulary: Vocabulary) -> dict:
         return {
             "vocab_size": len(vocabulary),
-            "hidden_size": self.hidden,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_width,
-            "max_position_embeddings": self.max_tokens,
+            "head_dim": self.head_dim,
+            "max_position_embeddings": self.max_position_embeddings,
             "initializer_range": self.initializer_range,
             "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
             "tie_word_embeddings": True,
@@ -64,20 +65,20 @@ class MoeModel(Decoder):
 
     kind: Literal["moe"]
     num_experts: Positive = 128
-    experts_per_token: Positive = 2
-    expert_width: Multiple4
+    num_experts_per_tok: Positive = 2
+    moe_intermediate_size: Multiple4
     """Feed-forward channels of one expert."""
-    num_shared_experts: Annotated[int, Field(ge=0)] = 0
+    n_shared_experts: Annotated[int, Field(ge=0)] = 0
     """Experts that every token passes, beside those that it picks; none is dropped or balanced."""
-    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    scoring_func: Literal["softmax", "sigmoid"] = "softmax"
     """How the gate's logits become scores; sigmoid scores do not compete with each other."""
-    normalize_gate: Literal["picked", "none"] = "picked"
+    norm_topk_prob: bool = True
     """Whether the picked experts' weights are scaled to sum to one."""
-    routed_scale: Annotated[float, Field(gt=0)] = 1.0
+    routed_scaling_factor: Annotated[float, Field(gt=0)] = 1.0
     """Factor of the picked experts' weights."""
-    num_groups: Positive = 1
+    n_group: Positive = 1
     """Groups that the experts are divided into, as over the machines that hold them."""
-    groups_per_token: Positive = 1
+    topk_group: Positive = 1
     """A token picks its experts from so many groups."""
     fusion: FusionKind = "weighted_sum"
     """How the outputs of a token's experts become one."""
@@ -88,23 +89,22 @@ class MoeModel(Decoder):
 
     @model_validator(mode="after")
     def _check_shapes(self) -> "MoeModel":
-        if self.num_experts % self.num_groups:
+        if self.num_experts % self.n_group:
             raise ValueError(
-                f"num_experts {self.num_experts} cannot be divided into num_groups "
-                f"{self.num_groups}: make it a multiple"
+                f"num_experts {self.num_experts} cannot be divided into n_group "
+                f"{self.n_group}: make it a multiple"
             )
-        reachable = (
-            self.num_experts // self.num_groups * min(self.groups_per_token, self.num_groups)
-        )
-        if self.groups_per_token > self.num_groups or self.experts_per_token > reachable:
+        reachable = self.num_experts // self.n_group * min(self.topk_group, self.n_group)
+        if self.topk_group > self.n_group or self.num_experts_per_tok > reachable:
             raise ValueError(
-                f"a token picks {self.experts_per_token} experts from {self.groups_per_token} of "
-                f"{self.num_groups} groups, which hold {reachable}: raise groups_per_token, at "
-                "most to num_groups, or lower experts_per_token"
+                f"a token picks {self.num_experts_per_tok} experts from {self.topk_group} of "
+                f"{self.n_group} groups, which hold {reachable}: raise topk_group, at "
+                "most to n_group, or lower num_experts_per_tok"
             )
-        if self.fusion != "weighted_sum" and self.hidden % self.fusion_heads:
+        if self.fusion != "weighted_sum" and self.hidden_size % self.fusion_heads:
             raise ValueError(
-                f"hidden {self.hidden} cannot be divided among fusion_heads {self.fusion_heads}"
+                f"hidden_size {self.hidden_size} cannot be divided among fusion_heads "
+                f"{self.fusion_heads}"
             )
         return self
 
@@ -113,14 +113,14 @@ class MoeModel(Decoder):
         return LimbeckMoeConfig(
             **self._shared(vocabulary),
             num_experts=self.num_experts,
-            num_experts_per_tok=self.experts_per_token,
-            moe_intermediate_size=self.expert_width,
-            scoring_func=self.scoring,
-            normalize_gate=self.normalize_gate,
-            routed_scaling_factor=self.routed_scale,
-            n_group=self.num_groups,
-            topk_group=self.groups_per_token,
-            n_shared_experts=self.num_shared_experts,
+            num_experts_per_tok=self.num_experts_per_tok,
+            moe_intermediate_size=self.moe_intermediate_size,
+            scoring_func=self.scoring_func,
+            norm_topk_prob=self.norm_topk_prob,
+            routed_scaling_factor=self.routed_scaling_factor,
+            n_group=self.n_group,
+            topk_group=self.topk_group,
+            n_shared_experts=self.n_shared_experts,
             fusion=self.fusion,
             fusion_heads=self.fusion_heads,
             fusion_rank=self.fusion_rank,
@@ -136,12 +136,12 @@ class DenseModel(Decoder):
     """A dense decoder in a standard architecture (`Qwen3ForCausalLM`)."""
 
     kind: Literal["dense"]
-    feed_forward: Multiple4
+    intermediate_size: Multiple4
     """Feed-forward channels of one layer."""
 
     def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
         """The transformers config, without building anything."""
-        return Qwen3Config(**self._shared(vocabulary), intermediate_size=self.feed_forward)
+        return Qwen3Config(**self._shared(vocabulary), intermediate_size=self.intermediate_size)
 
     def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
         """A model with fresh weights, the same for the same seed."""

@@ -77,8 +77,8 @@ def sample(
         for step in range(max_new_tokens):
             if not bool(rows.logits.isfinite().all()):
                 raise TrainingError(
-                    "the model's logits are not finite, so no answer can be drawn; lower lr or "
-                    "raise warmup_steps"
+                    "the model's logits are not finite, so no answer can be drawn; lower "
+                    "learning_rate or raise warmup_steps"
                 )
             uniform = torch.rand(rows.num_rows, generator=generator, dtype=torch.float64)
             tokens, logs = draw_tokens(
@@ -106,7 +106,7 @@ def check_room(
     """
     if longest_tokens >= max_tokens:
         raise DataError(
-            f"a question fills batching.max_tokens {max_tokens}, so its answer cannot start: "
+            f"a question fills batching.max_length {max_tokens}, so its answer cannot start: "
             "raise it"
         )
     room = model.config.get_text_config().max_position_embeddings

@@ -121,8 +121,8 @@ def explain(recipe: Recipe, keys: tuple[str | int, ...], error: ValidationError)
             faults.extend(explain(recipe, where, inner))
             continue
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key {where[-1]!r}; remove it or check its spelling"
+        if item["type"] == "unknown_key":
+            pass  # names the nearest field already
         elif item["type"] == "missing":
             message = "is required and missing"
         elif not isinstance(item["input"], dict | list):

@@ -147,14 +147,14 @@ def _plan_training(
 ) -> dict[str, Any]:
     settings: Any = entry.config
     batching, cards = settings.batching, resolver.assumed.training
-    step_records = batching.batch_records * batching.accumulation_steps
+    step_records = batching.per_device_train_batch_size * batching.gradient_accumulation_steps
     reads = count_reads(entry)
     step_tokens = step_records * reads * known.record_tokens
     training = settings.training.resolve_steps(tokens_per_step=step_tokens)
-    num_tokens = int(training.steps * step_tokens)
+    num_tokens = int(training.max_steps * step_tokens)
     teachers = resolver.find_live_teachers(entry)
     workload = Workload(
-        records=batching.batch_records * reads,
+        records=batching.per_device_train_batch_size * reads,
         record_tokens=resolver.know(entry).longest_tokens,
         precision=settings.training.precision,
         recomputing=settings.training.gradient_checkpointing,
@@ -206,7 +206,7 @@ def _is_chunked(entry: Entry, models: Sequence[PreTrainedConfig]) -> bool:
     """
     settings: Any = entry.config
     fused = getattr(settings.objective, "fused", "never")
-    drawn = getattr(getattr(settings, "teacher_experts", None), "draws", 0)
+    drawn = getattr(getattr(settings, "router_sampling", None), "num_samples", 0)
     num_teachers = sum(item.field == "teacher" for item in entry.references)
     if fused == "never" or settings.stage == "quantize" or drawn or num_teachers > 1:
         return False

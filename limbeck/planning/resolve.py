@@ -77,7 +77,7 @@ class Resolver:
             self.corpora[name] = known
         if known.measured or batching is None:
             return known
-        return dataclasses.replace(known, longest_tokens=batching.max_tokens)
+        return dataclasses.replace(known, longest_tokens=batching.max_length)
 
     def find(self, entry: Entry) -> Architectures | None:
         """The architectures of an entry; None where it makes no model.
@@ -117,7 +117,7 @@ def count_reads(entry: Entry) -> int:
     """How often one step reads each of its records: samples of a question, answers of a pair."""
     objective: Any = getattr(entry.config, "objective", None)
     draws = getattr(objective, "draws", "records")
-    return {"pairs": 2, "rollouts": getattr(objective, "group", 1)}.get(draws, 1)
+    return {"pairs": 2, "rollouts": getattr(objective, "num_generations", 1)}.get(draws, 1)
 
 
 def _target(entry: Entry, field: str) -> str:

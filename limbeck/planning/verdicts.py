@@ -56,7 +56,7 @@ def _tell_needed(needed: CardsNeeded, size: ModelSize, workload: Workload) -> st
 def judge_serving(fit: ServingFit, serving: Serving) -> str:
     """In which formats a model answers on the cards, or what would let it."""
     usable = byte_count(serving.card.usable_bytes * serving.count)
-    at = f"{serving.batch_records} x {serving.context_tokens} tokens"
+    at = f"{serving.batch_size} x {serving.context_tokens} tokens"
     if fit.fitting:
         best = next(item for item in fit.by_format if item.number_format == fit.fitting[0])
         return (

@@ -31,7 +31,7 @@ class PolicyLoss(NamedTuple):
 
     total: Float[Tensor, ""]
     kl: Float[Tensor, ""]
-    """Weighted as the tokens are, without `kl_weight`."""
+    """Weighted as the tokens are, without `beta`."""
     clipped: Float[Tensor, ""]
     """Weighted tokens whose ratio the clip holds back."""
 
@@ -72,20 +72,20 @@ def group_advantages(
 def weigh_tokens(
     keep: Bool[Tensor, "batch tokens"],
     *,
-    normalize: Literal["token", "answer", "constant"],
+    loss_type: Literal["dapo", "grpo", "dr_grpo"],
     max_new_tokens: int,
 ) -> tuple[Float[Tensor, " kept"], int]:
     """Each kept token's weight, and what the sum over a step is to be divided by.
 
-    `token`: every token counts alike (DAPO, Yu et al. 2025, sec. 3.3, arXiv:2503.14476); `answer`:
-    every answer does, so tokens of long ones weigh less (GRPO); `constant`: divided by the most
+    `dapo`: every token counts alike (DAPO, Yu et al. 2025, sec. 3.3, arXiv:2503.14476); `grpo`:
+    every answer does, so tokens of long ones weigh less (GRPO); `dr_grpo`: divided by the most
     tokens that the answers could have had, so length changes no weight (Dr. GRPO).
     """
     lengths = keep.sum(dim=1)
     weights = torch.ones(int(lengths.sum()), device=keep.device)
-    if normalize == "token":
+    if loss_type == "dapo":
         return weights, len(weights)
-    if normalize == "constant":
+    if loss_type == "dr_grpo":
         return weights, keep.shape[0] * max_new_tokens
     return weights / lengths[keep.nonzero()[:, 0]], keep.shape[0]
 
@@ -95,9 +95,9 @@ def grpo_loss(
     logs: Float[Tensor, " kept"],
     experience: Experience,
     weights: Float[Tensor, " kept"],
-    clip_low: float,
-    clip_high: float,
-    kl_weight: float,
+    epsilon: float,
+    epsilon_high: float,
+    beta: float,
 ) -> PolicyLoss:
     """Weighted sums over tokens of -min(r A, clip(r) A) + b (e^d - d - 1).
 
@@ -106,14 +106,14 @@ def grpo_loss(
     without bias and is never negative (k3, Schulman 2020, http://joschu.net/blog/kl-approx.html).
     """
     ratio = (logs - experience.old_logs).exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    clipped = ratio.clamp(1 - epsilon, 1 + epsilon_high)
     advantages = experience.advantages
     gain = torch.minimum(ratio * advantages, clipped * advantages)
     away = experience.reference_logs - logs
     kl = away.exp() - away - 1
     held = (clipped * advantages < ratio * advantages).float()
     return PolicyLoss(
-        (weights * (kl_weight * kl - gain)).sum(),
+        (weights * (beta * kl - gain)).sum(),
         (weights * kl).sum().detach(),
         (weights * held).sum(),
     )
@@ -132,24 +132,24 @@ class Grpo(Config):
         "brevity": 0.1,
     }
     """Weights by name (`limbeck list rewards`)."""
-    group: Annotated[int, Field(ge=2)] = 8
+    num_generations: Annotated[int, Field(ge=2)] = 8
     """Answers sampled to each question; one alone has nothing to be compared with."""
     temperature: Positive = 1.0
     """Of sampling, and of the probabilities in the loss."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample from the likeliest tokens that hold so much probability."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    max_completion_length: Annotated[int, Field(gt=0)] = 64
     """Longest answer, in tokens; longer ones count as not ended."""
-    updates: Annotated[int, Field(ge=1)] = 1
+    num_iterations: Annotated[int, Field(ge=1)] = 1
     """Optimizer steps on one set of answers; from the second on, the clip holds them back."""
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    clip_high: Positive = 0.28
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    epsilon_high: Positive = 0.28
     """A ratio further than this from one gains nothing more (DAPO's asymmetric clip)."""
-    kl_weight: NonNegative = 0.04
+    beta: NonNegative = 0.04
     """Pull toward the model that training starts from."""
-    scale: Literal["group", "none"] = "group"
+    scale_rewards: Literal["group", "none"] = "group"
     """Whether advantages are divided by their group's standard deviation."""
-    normalize: Literal["token", "answer", "constant"] = "token"
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
     """What counts alike: tokens (DAPO), answers (GRPO), or neither (Dr. GRPO)."""
     balance: Balance = Balance()
     """Read by mixtures of experts; a dense model has nothing to balance."""
@@ -184,15 +184,15 @@ class GrpoObjective(Objective):
         config = self.config
         output = forward(batch)
         weights, count = weigh_tokens(
-            batch.kept, normalize=config.normalize, max_new_tokens=config.max_new_tokens
+            batch.kept, loss_type=config.loss_type, max_new_tokens=config.max_completion_length
         )
         loss = grpo_loss(
             logs=token_logs(output.logits, batch.targets, temperature=config.temperature),
             experience=self.experience(batch),
             weights=weights,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            kl_weight=config.kl_weight,
+            epsilon=config.epsilon,
+            epsilon_high=config.epsilon_high,
+            beta=config.beta,
         )
         parts = {"kl": loss.kl.item(), "clipped": loss.clipped.item()}
         return self.balancer.add_to(

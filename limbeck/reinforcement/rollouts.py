@@ -76,7 +76,7 @@ class Rollouts:
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step: fresh answers, or those of an earlier step again."""
         config = self.config
-        if step % config.updates == 0 or not self.current_rollouts:
+        if step % config.num_iterations == 0 or not self.current_rollouts:
             self._answer(step)
         self.curve.append({"step": float(step), **self.current_rollouts["means"]})
         self._warn()
@@ -88,27 +88,29 @@ class Rollouts:
     def _answer(self, step: int) -> None:
         """Sample, score and remember; the reference reads every answer once."""
         config = self.config
-        prompts = self.prompts(step // config.updates)
+        prompts = self.prompts(step // config.num_iterations)
         generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
         answers = sample(
             self.model,
             [prompt.tokens for prompt in prompts],
-            num_samples=config.group,
+            num_samples=config.num_generations,
             temperature=config.temperature,
             top_p=config.top_p,
-            max_new_tokens=config.max_new_tokens,
+            max_new_tokens=config.max_completion_length,
             end_id=self.speech.end_id,
             generator=generator,
         )
-        asked = [prompt for prompt in prompts for _ in range(config.group)]
+        asked = [prompt for prompt in prompts for _ in range(config.num_generations)]
         scores = [self._score(*pair) for pair in zip(asked, answers, strict=True)]
-        rewards = torch.tensor([score["reward"] for score in scores]).view(-1, config.group)
+        rewards = torch.tensor([score["reward"] for score in scores]).view(
+            -1, config.num_generations
+        )
         rows = [[*pair[0].tokens, *pair[1].tokens] for pair in zip(asked, answers, strict=True)]
         self.current_rollouts = {
             "rows": rows,
             "starts": [len(prompt.tokens) for prompt in asked],
             "logs": [list(answer.logs) for answer in answers],
-            "advantages": group_advantages(rewards, scale=config.scale).flatten().tolist(),
+            "advantages": group_advantages(rewards, scale=config.scale_rewards).flatten().tolist(),
         }
         lengths = torch.tensor([float(len(answer.tokens)) for answer in answers])
         idle = (rewards.amax(dim=1) == rewards.amin(dim=1)).float()

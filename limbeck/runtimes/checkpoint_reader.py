@@ -32,8 +32,8 @@ class Architecture:
     num_layers: int
     num_heads: int
     num_key_value_heads: int
-    head_width: int
-    feed_forward: int
+    head_dim: int
+    intermediate_size: int
     epsilon: float
     max_tokens: int
     is_tied: bool
@@ -85,8 +85,8 @@ def read_architecture(folder: Path) -> Architecture:
         num_layers=config.num_hidden_layers,
         num_heads=heads,
         num_key_value_heads=config.num_key_value_heads,
-        head_width=width,
-        feed_forward=config.intermediate_size,
+        head_dim=width,
+        intermediate_size=config.intermediate_size,
         epsilon=config.rms_norm_eps,
         max_tokens=config.max_position_embeddings,
         is_tied=bool(config.tie_word_embeddings),

@@ -159,7 +159,7 @@ def fit_serving(size: ModelSize, serving: Serving) -> ServingFit:
         serving_memory(
             size,
             stored,
-            batch_records=serving.batch_records,
+            batch_records=serving.batch_size,
             context_tokens=serving.context_tokens,
         )
         for stored in size.formats
@@ -179,7 +179,7 @@ def fit_serving(size: ModelSize, serving: Serving) -> ServingFit:
 
 def _longest_context(size: ModelSize, memory: ServingMemory, serving: Serving, *, room: int) -> int:
     stored = size.formats[-1]
-    empty = serving_memory(size, stored, batch_records=serving.batch_records, context_tokens=0)
+    empty = serving_memory(size, stored, batch_records=serving.batch_size, context_tokens=0)
     left = room - empty.total
     if left <= 0:
         return 0

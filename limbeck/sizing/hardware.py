@@ -108,7 +108,7 @@ class Cards(Config):
 class Serving(Cards):
     """Cards that answer, and how much at a time."""
 
-    batch_records: Annotated[int, Field(gt=0)] = 1
+    batch_size: Annotated[int, Field(gt=0)] = 1
     """Answers decoded side by side."""
     context_tokens: Annotated[int, Field(gt=0)] = 2048
     """Question and answer, kept in the cache; less where the model knows fewer positions."""
@@ -135,7 +135,7 @@ def decode_tokens_per_second(size: ModelSize, stored: FormatSize, serving: Servi
     K/E)^batch) of E when they pick at random. Each answer reads its own cache. Layers on several
     cards work one after the other, so more cards are no faster.
     """
-    batch, card = serving.batch_records, serving.card
+    batch, card = serving.batch_size, serving.card
     picked = 1 - (1 - size.picked_ratio) ** batch
     weights = stored.total_bytes - stored.lookup_bytes - (1 - picked) * stored.expert_bytes
     read = weights + batch * size.kv_cache_bytes * serving.context_tokens

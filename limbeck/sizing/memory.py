@@ -147,7 +147,7 @@ def layer_bytes(shape: Shape, *, precision: Precision) -> int:
         shape.num_layers * shape.hidden * block
         + shape.score_width * SCORE_BYTES[precision]
         + shape.value_width * compute
-        + (shape.feed_forward_width + shape.expert_width) * GATED_COPIES * compute
+        + (shape.feed_forward_width + shape.moe_intermediate_size) * GATED_COPIES * compute
         # Each picked expert's input row and its output.
         + picks * 2 * shape.hidden * compute
         + shape.num_sparse_layers * shape.num_experts * GATE_COPIES * FLOAT_BYTES

@@ -47,7 +47,7 @@ class Shape:
     """Numbers of values and of what attention makes of them."""
     feed_forward_width: int
     """Channels of a gated block that every token passes; another block's by its parameters."""
-    expert_width: int
+    moe_intermediate_size: int
     """Channels of the experts that a token picks."""
     fusion_width: int
     """Numbers that fusions project to, for a token and its picks."""
@@ -188,7 +188,7 @@ def _find_shape(
         score_width=score,
         value_width=value,
         feed_forward_width=round(by_role["matrix"] / (GATED_MATRICES * hidden)),
-        expert_width=round(experts / (GATED_MATRICES * hidden)),
+        moe_intermediate_size=round(experts / (GATED_MATRICES * hidden)),
         fusion_width=round(
             sum(tensor.rows * tensor.products for tensor in tensors if tensor.role == "fusion")
         ),

@@ -66,11 +66,11 @@ class Config(StageConfig):
     """A checkpoint that runs live, or signals recorded once; or several of them."""
     teachers: Teachers = Teachers()
     """How several teachers are one."""
-    inherit: CheckpointRef = ""
+    initialize_from: CheckpointRef = ""
     """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
-    inherit_experts: Literal["none", "most_used"] = "none"
+    initialize_experts: Literal["none", "most_used"] = "none"
     """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
-    teacher_experts: RouterSampling = RouterSampling()
+    router_sampling: RouterSampling = RouterSampling()
     """Whether a live mixture of experts is also asked with experts that its router leaves out."""
     corpus: CorpusRef
     objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
@@ -78,7 +78,7 @@ class Config(StageConfig):
     training: TrainingConfig
     on_policy: OnPolicy = OnPolicy()
     """How often the student's own answers are judged instead of those that the corpus holds."""
-    detectors: Literal["on", "off"] = "on"
+    diagnostics: Literal["on", "off"] = "on"
     """Whether a few records are looked at for signs that little will be learnt."""
     seed: int = 0
     """Of fresh weights."""
@@ -88,15 +88,15 @@ class Config(StageConfig):
         check_teacher(self.objective, ", ".join(self.teacher_names))
         check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
         check_packing(self.objective, self.batching.packing)
-        if self.inherit and isinstance(self.student, str):
+        if self.initialize_from and isinstance(self.student, str):
             raise ValueError(
-                f"inherit: {self.inherit!r} is for a fresh student, yet `student` goes on from "
-                f"{self.student!r}; remove one of the two"
+                f"initialize_from: {self.initialize_from!r} is for a fresh student, yet `student` "
+                f"continues from {self.student!r}; remove one of the two"
             )
-        if self.inherit_experts != "none" and not self.inherit:
+        if self.initialize_experts != "none" and not self.initialize_from:
             raise ValueError(
-                f"inherit_experts: {self.inherit_experts!r} says what to take, not from whom: name "
-                "the teacher's checkpoint in `inherit`"
+                f"initialize_experts: {self.initialize_experts!r} needs a checkpoint to take them "
+                "from: name it in `initialize_from`"
             )
         self.on_policy.check(objective=self.objective.kind, select=self.batching.select)
         self._check_pairs()
@@ -111,8 +111,8 @@ class Config(StageConfig):
             "several teachers and `objective.matching`: layers are matched with those of one": (
                 several and matching
             ),
-            "several teachers and `teacher_experts`: experts are drawn of one": (
-                several and self.teacher_experts.draws
+            "several teachers and `router_sampling`: experts are drawn of one": (
+                several and self.router_sampling.num_samples
             ),
             "`batching.packing` and matched attention or values: these would compare tokens of one "
             "record with those of another; match `what: hidden`": (
@@ -171,16 +171,16 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         shown,
         asked,
         tokenizer_tokens=len(tokenizer),
-        fresh=not isinstance(config.student, str) and not config.inherit,
+        fresh=not isinstance(config.student, str) and not config.initialize_from,
     )
-    warnings = probe.before() if config.detectors == "on" else []
+    warnings = probe.before() if config.diagnostics == "on" else []
     own = None
     if config.on_policy.ratio:
         assert teacher is not None
         own = config.on_policy.build(
             model=student,
             batches=batches,
-            max_tokens=config.batching.max_tokens,
+            max_tokens=config.batching.max_length,
             part=partial(part_by_length, config=config.batching),
             vocab=teacher.vocab,
             end_id=end_token_id(tokenizer),
@@ -201,13 +201,13 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         history = own.mark(history)
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
-    if config.detectors == "on":
+    if config.diagnostics == "on":
         warnings += probe.after() + ([] if own is None else own.warn())
     held_out = partial(held_out_batches, corpus.path, **data)
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
-        "steps": training.steps,
+        "steps": training.max_steps,
         "parameters": sum(item.numel() for item in student.parameters()),
         **({} if own is None else own.measure()),
         **inherited,
@@ -223,19 +223,19 @@ def _ask_more(config: Config, teacher: Any) -> Any:
     Raises:
         CheckpointError: it is no live mixture of experts.
     """
-    draws = config.teacher_experts.draws
+    draws = config.router_sampling.num_samples
     if not draws:
         return teacher
     if not isinstance(teacher, OnlineTeacher):
         raise CheckpointError(
-            f"teacher_experts: draws: {draws} runs the teacher again, which only a single live one "
+            f"router_sampling: draws: {draws} runs the teacher again, which only a single live one "
             "of the corpus's tokenizer can; name one checkpoint in `teacher`, or remove "
-            "teacher_experts"
+            "router_sampling"
         )
     needs = config.objective.needs()
     if needs.highest:
         raise CheckpointError(
-            f"teacher_experts: draws: {draws} mixes distributions at one temperature, and that of "
+            f"router_sampling: draws: {draws} mixes distributions at one temperature, and that of "
             f"the objective goes from {needs.temperature!r} to {needs.highest!r}; give it a number"
         )
     return RouterSamplingTeacher(
@@ -279,9 +279,9 @@ def _inherit(
     batches: Batches,
 ) -> dict[str, Any]:
     """What of the student's parameters it takes over, as metrics: a share, and which experts."""
-    if not config.inherit:
+    if not config.initialize_from:
         return {"inherited_ratio": 0.0}
-    source = work.one("inherit").path
+    source = work.one("initialize_from").path
     if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
         raise CheckpointError(
             f"{source}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
@@ -289,7 +289,7 @@ def _inherit(
         )
     model = load_model(source, dtype="auto")
     ratio = inherit(student, teacher=model)
-    if config.inherit_experts == "none":
+    if config.initialize_experts == "none":
         return {"inherited_ratio": ratio}
     shown = (batch for step in range(EXPERT_USAGE_STEPS) for batch in batches(step))
     taken = merge_experts(student, teacher=model, batches=shown)

@@ -50,7 +50,7 @@ class Config(StageConfig):
     max_questions: Annotated[int, Field(gt=0)] = 400
     """Of each task, drawn by a hash of their ids."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
-    batch_questions: Annotated[int, Field(gt=0)] = 64
+    batch_size: Annotated[int, Field(gt=0)] = 64
     """Questions answered as one batch where only the answers count."""
     num_threads: Annotated[int, Field(gt=0)] = 1
     """CPU threads while answering; the profile has its own."""
@@ -129,7 +129,7 @@ def _answer(
     config: Config, *, models: Sequence[Artifact], found: QuestionSet, state: Path
 ) -> dict[str, list[AnsweredQuestion]]:
     """Every model's answers, by name; each batch survives a kill."""
-    batches = make_batches(found.questions, batch_questions=config.batch_questions)
+    batches = make_batches(found.questions, batch_size=config.batch_size)
     state.mkdir(parents=True, exist_ok=True)
     answers = {}
     total = len(found.questions) * len(models)

@@ -59,7 +59,7 @@ class Config(StageConfig):
     """Longest answer, in the server's tokens; one that is cut off there counts as failed."""
     failed: Literal["leave_out", "keep"] = "leave_out"
     """What becomes of records that got no usable answer: they go, or keep the answer they had."""
-    most_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
     """More failed records of those asked about stop the run, so that it can be mended first."""
 
     @model_validator(mode="after")
@@ -218,14 +218,14 @@ def _check_failures(
     failures: Sequence[tuple[str, CallError]], *, num_asked: int, config: Config, journal: CallLog
 ) -> None:
     """Raises: EndpointError: more records failed than may."""
-    allowed = config.most_failed_ratio * num_asked
+    allowed = config.max_failed_ratio * num_asked
     if len(failures) <= allowed and len(failures) < num_asked:
         return
     id_, error = failures[0]
     raise EndpointError(
         f"{len(failures):,} of {num_asked:,} records got no usable answer, by reason: "
         f"{_count(failures)}; the first is {id_}: {error}. Mend that and run again, or "
-        f"raise most_failed_ratio ({config.most_failed_ratio:g}); what was answered is kept in "
+        f"raise max_failed_ratio ({config.max_failed_ratio:g}); what was answered is kept in "
         f"{journal.path}"
     )
 
@@ -247,11 +247,11 @@ def _describe(labelled: Sequence[Any], config: Config) -> dict[str, Any]:
     labels = [item.labels for item in items if item.labels is not None]
     missed: Counter[str] = sum((Counter(item.missed) for item in labels), Counter())
     told, aligned = sum(item.told for item in labels), sum(item.aligned for item in labels)
-    if aligned < config.write.least_aligned_ratio * told:
+    if aligned < config.write.min_aligned_ratio * told:
         raise DataError(
             f"{aligned:,} of {told:,} places that the server told of are aligned with the corpus's "
             f"tokenizer, candidates without an equal are {dict(missed.most_common(5))}; lower "
-            "write.least_aligned_ratio, or where the model is of another family, write answers "
+            "write.min_aligned_ratio, or where the model is of another family, write answers "
             "instead"
         )
     return {

@@ -106,7 +106,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )
     save_checkpoint(smaller, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
-    return {"loss": history[-1]["loss"], "steps": training.steps, **metrics}
+    return {"loss": history[-1]["loss"], "steps": training.max_steps, **metrics}
 
 
 def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:
@@ -132,12 +132,12 @@ def make_regulariser(
     lrs = [
         cosine_lr(
             step,
-            steps=training.steps,
-            peak_lr=training.lr,
+            steps=training.max_steps,
+            peak_lr=training.learning_rate,
             warmup_steps=training.warmup_steps,
-            final_ratio=training.final_lr_ratio,
+            final_ratio=training.min_lr_rate,
         )
-        for step in range(training.steps)
+        for step in range(training.max_steps)
     ]
     num_zero = {groups: groups.num_groups - kept for groups, kept in num_kept.items()}
     return Regulariser(model, num_zero=num_zero, lrs=lrs, config=config.lasso)

@@ -88,6 +88,6 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     return {
         "loss": history[-1]["loss"],
-        "steps": training.steps,
+        "steps": training.max_steps,
         "parity_logit_difference": difference,
     }

@@ -60,7 +60,7 @@ class Config(StageConfig):
     batching: BatchingConfig = BatchingConfig()
     shard_records: Annotated[int, Field(gt=0)] = 2048
     """Records of one file; a killed run goes on after the last whole file."""
-    batch_records: Annotated[int, Field(gt=0)] = 64
+    batch_size: Annotated[int, Field(gt=0)] = 64
     """Records of one forward pass."""
     seed: int = 0
     """Of drawn tokens."""
@@ -163,8 +163,8 @@ def _record(
     codec, vocab = description.targets, description.vocab
     pieces: dict[int, dict[str, np.ndarray]] = {}
     sums: list[Mapping[str, float]] = []
-    for first in range(0, len(by_length), config.batch_records):
-        members = by_length[first : first + config.batch_records]
+    for first in range(0, len(by_length), config.batch_size):
+        members = by_length[first : first + config.batch_size]
         batch = batches.batch(members).to(device)
         targets = teacher(batch)
         logits = _relative(targets.said, vocab=vocab, members=members)

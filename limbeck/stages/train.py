@@ -107,10 +107,12 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     records = lessons.records
     return {
         "loss": history[-1]["loss"],
-        "steps": training.steps,
+        "steps": training.max_steps,
         "parameters": sum(item.numel() for item in model.parameters()),
-        "passes": training.steps * records.records_per_step / len(records.shown),
-        **report_tokens(config.training.steps, seen_tokens=lessons.count_tokens(training.steps)),
+        "passes": training.max_steps * records.records_per_step / len(records.shown),
+        **report_tokens(
+            config.training.max_steps, seen_tokens=lessons.count_tokens(training.max_steps)
+        ),
         **measure_validation(
             model, held_out_batches(corpus.path, **_reading(config, model, tokenizer))
         ),
@@ -159,7 +161,7 @@ def _learn_rollouts(
     check_room(
         model,
         longest_tokens=int(asked.starts.max()),
-        max_tokens=config.batching.max_tokens,
+        max_tokens=config.batching.max_length,
         max_new_tokens=objective.max_new_tokens,
         field="objective.max_new_tokens",
     )
@@ -178,7 +180,7 @@ def _learn_rollouts(
             for index in asked.order(step).tolist()
         ],
         judge=judge,
-        num_parts=config.batching.accumulation_steps,
+        num_parts=config.batching.gradient_accumulation_steps,
         seed=config.training.seed,
         speech=TokenizerIO(
             lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
@@ -190,7 +192,7 @@ def _learn_rollouts(
         rollouts,
         objective.build(experience=rollouts.experience_of),
         asked,
-        asked.tokens_per_step * objective.group,
+        asked.tokens_per_step * objective.num_generations,
         lambda steps: int(sum(point["rollout_tokens"] for point in rollouts.curve)),
         rollouts,
     )

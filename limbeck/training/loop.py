@@ -48,17 +48,17 @@ from limbeck.training.train_state import Saved, read_state, restore, save_state
 class TrainingConfig(Config):
     """How a model is trained, whatever it learns."""
 
-    steps: StepBudget
+    max_steps: StepBudget
     """Optimizer steps: a number, or a share of a token budget (`budget.py`)."""
-    lr: Annotated[float, Field(gt=0)] = 0.001
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
-    final_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    min_lr_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Learning rate at the end of the cosine, as a share of the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients with a larger norm are scaled down to it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward pass; weights, gates and losses stay float32."""
@@ -68,11 +68,11 @@ class TrainingConfig(Config):
     seed: int = 0
     save_interval_seconds: Annotated[float, Field(ge=0)] = 30.0
     """At most this much work is lost to a kill; 0 saves every step."""
-    log_interval_steps: Annotated[int, Field(gt=0)] = 10
+    logging_steps: Annotated[int, Field(gt=0)] = 10
 
     def resolve_steps(self, *, tokens_per_step: float) -> "TrainingConfig":
-        """The same with `steps` as a number."""
-        return self.replace(steps=count_steps(self.steps, tokens_per_step=tokens_per_step))
+        """The same with `max_steps` as a number."""
+        return self.replace(max_steps=count_steps(self.max_steps, tokens_per_step=tokens_per_step))
 
 
 @runtime_checkable
@@ -181,13 +181,16 @@ class _Run:
         restore(saved, folder=state, loaders=loaders)
         groups = group_parameters([model, objective], weight_decay=config.weight_decay)
         optimizer = torch.optim.AdamW(
-            groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True
+            groups,
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            fused=True,
         )
         self.parameters = [item for group in optimizer.param_groups for item in group["params"]]
         self.groups = optimizer.state_dict()["param_groups"]
         self.judged = ModelWithLoss(model, objective, precision=config.precision)
         if self.sharding == "zero":
-            set_up_engine(accelerator, clip_norm=config.clip_norm)
+            set_up_engine(accelerator, max_grad_norm=config.max_grad_norm)
         prepared, self.optimizer = accelerator.prepare(self.judged, optimizer)
         restore(
             saved,
@@ -200,7 +203,7 @@ class _Run:
             prepared,
             self.optimizer,
             objective=objective,
-            clip_norm=config.clip_norm,
+            max_grad_norm=config.max_grad_norm,
             seed=config.seed,
         )
 
@@ -212,7 +215,7 @@ class _Run:
         after_step: Callable[[int, float], None] | None,
     ) -> History:
         """Train from the state on, to the last step."""
-        config, steps = self.config, self.config.steps
+        config, steps = self.config, self.config.max_steps
         self.model.train()
         saved = time.monotonic()
         with (
@@ -224,9 +227,9 @@ class _Run:
                 lr = cosine_lr(
                     step,
                     steps=steps,
-                    peak_lr=config.lr,
+                    peak_lr=config.learning_rate,
                     warmup_steps=config.warmup_steps,
-                    final_ratio=config.final_lr_ratio,
+                    final_ratio=config.min_lr_rate,
                 )
                 self.objective.before_step(progress=step / steps)  # pyright: ignore[reportCallIssue]
                 point = self.stepper(step, batches(step), lr=lr)
@@ -234,7 +237,7 @@ class _Run:
                     self.objective.after_step(model=self.model)  # pyright: ignore[reportCallIssue]
                     if after_step is not None:
                         after_step(step, lr)
-                if step % config.log_interval_steps == 0 or step == steps - 1:
+                if step % config.logging_steps == 0 or step == steps - 1:
                     self.history.append(point)
                 advance(1, f"loss {point['loss']:.4f}")
                 show_step(step + 1, steps=steps, model=self.model)

@@ -83,14 +83,14 @@ class Stepper(ABC):
         optimizer: Any,
         *,
         objective: nn.Module,
-        clip_norm: float,
+        max_grad_norm: float,
         seed: int,
     ) -> None:
         self.accelerator = accelerator
         self.judged = judged
         self.optimizer = optimizer
         self.objective = objective
-        self.clip_norm = clip_norm
+        self.max_grad_norm = max_grad_norm
         self.seed = seed
         self.random = draws_random(judged)
 
@@ -120,8 +120,8 @@ class Stepper(ABC):
         norm = self._clip(count)
         if not math.isfinite(norm) or not math.isfinite(totals["loss"]):
             raise TrainingError(
-                f"step {step}: loss {totals['loss'] / count!r}, gradient norm {norm!r}; lower lr "
-                f"(now {lr:.3g}) or raise warmup_steps"
+                f"step {step}: loss {totals['loss'] / count!r}, gradient norm {norm!r}; lower "
+                f"learning_rate (now {lr:.3g}) or raise warmup_steps"
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,5 +202,5 @@ class PlainStepper(Stepper):
         grads = [item.grad for item in self.trained if item.grad is not None]
         total = nn.utils.get_total_norm(grads)
         norm = float(total.full_tensor() if isinstance(total, DTensor) else total) * factor
-        torch._foreach_mul_(grads, factor * min(1.0, self.clip_norm / max(norm, 1e-12)))
+        torch._foreach_mul_(grads, factor * min(1.0, self.max_grad_norm / max(norm, 1e-12)))
         return norm

@@ -177,7 +177,7 @@ def ask(
     model: Artifact, questions: tuple[Question, ...], *, tuning: Tuning, state: Path
 ) -> list[AnsweredQuestion]:
     """A model's judged answers; those in `state` are not asked again."""
-    batches = make_batches(questions, batch_questions=BATCH_QUESTIONS)
+    batches = make_batches(questions, batch_size=BATCH_QUESTIONS)
     state.mkdir(parents=True, exist_ok=True)
     with track(f"answer {model.name}", total=len(questions), unit="question") as advance:
         return answer_all(

@@ -29,7 +29,7 @@ SNIPPET = """tune:
   search:
     objective.temperature: {{low: 1.5, high: 3.0}}
     objective.weight: {{low: 0.3, high: 0.95}}
-    training.lr: {{low: 0.0003, high: 0.01, log: true}}
+    training.learning_rate: {{low: 0.0003, high: 0.01, log: true}}
   budget: {{max_mib: 4}}
   trials: 20"""
 DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon", "skew_forward", "skew_reverse")
@@ -188,8 +188,10 @@ def default_search(
     found: dict[str, Range | Choices] = {
         "objective.weight": Range(low=0.3, high=0.95),
         "objective.divergence": Choices(choices=tuple({"kind": name} for name in DIVERGENCES)),
-        "training.lr": Range(
-            low=resolved["training"]["lr"] / 3, high=resolved["training"]["lr"] * 3, log=True
+        "training.learning_rate": Range(
+            low=resolved["training"]["learning_rate"] / 3,
+            high=resolved["training"]["learning_rate"] * 3,
+            log=True,
         ),
     }
     heats = find_temperatures(teachers)

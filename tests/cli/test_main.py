@@ -141,7 +141,7 @@ def test_check_as_json(invoke):
 @pytest.fixture
 def broken(tmp_path):
     value = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
-    value["student"]["training"] = value["student"]["training"] | {"steps": 0}
+    value["student"]["training"] = value["student"]["training"] | {"max_steps": 0}
     value["int8"]["corpus"] = "corpse"
     value["bundle"]["rutime"] = "onnx"
     value["pruned"]["checkpoint"] = "signals"
@@ -150,7 +150,7 @@ def broken(tmp_path):
     return path
 
 
-FAULTS = {"student.training.steps", "int8.corpus", "bundle.rutime", "pruned.checkpoint"}
+FAULTS = {"student.training.max_steps", "int8.corpus", "bundle.rutime", "pruned.checkpoint"}
 
 
 def test_check_tells_every_fault_with_line_and_path(invoke, broken):
@@ -178,8 +178,10 @@ def test_a_recipe_that_is_not_there(invoke, command, tmp_path):
 
 
 def test_overrides_reach_any_field(invoke):
-    text = invoke("check", tiny_recipe.RECIPE, "--set", "student.training.steps=-1", code=1).stderr
-    assert "student.training.steps" in text
+    text = invoke(
+        "check", tiny_recipe.RECIPE, "--set", "student.training.max_steps=-1", code=1
+    ).stderr
+    assert "student.training.max_steps" in text
     assert "found -1" in text
     text = invoke("check", tiny_recipe.RECIPE, "--set", "studnt.seed=1", code=1).stderr
     assert "--set studnt.seed=1: no entry 'studnt'" in text
@@ -197,7 +199,9 @@ def test_run_remakes_what_an_override_changes(invoke, tmp_path):
     names = ("corpus", "pretrained", "teacher")
     runs = tiny_recipe.copy_runs(tmp_path / "runs", entries=names)
     recipe = tiny_recipe.write_part(tmp_path, *names)
-    changed = invoke("run", recipe, "--runs", runs, "--set", "teacher.training.lr=0.001").stderr
+    changed = invoke(
+        "run", recipe, "--runs", runs, "--set", "teacher.training.learning_rate=0.001"
+    ).stderr
     happened = re.findall(r"^(\w+): (reused|done)", changed, flags=re.MULTILINE)
     assert happened == list(zip(names, ("reused", "reused", "done"), strict=True))
     again = tiny_recipe.content_hashes(runs)

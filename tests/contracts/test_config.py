@@ -18,12 +18,12 @@ TABLE = {
 }
 DENSE = {
     "kind": "dense",
-    "hidden": 16,
-    "num_layers": 1,
-    "num_heads": 2,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "head_width": 8,
-    "feed_forward": 32,
+    "head_dim": 8,
+    "intermediate_size": 32,
 }
 
 

@@ -15,7 +15,7 @@ corpus:
 student:
   stage: train
   training:
-    steps: 4
+    max_steps: 4
 """
 
 
@@ -92,16 +92,16 @@ def test_override_of_nested_fields_and_lists(write):
     recipe = load_recipe(
         write(TEXT),
         overrides=[
-            "student.training.steps=9",
-            "student.training.lr=1e-3",
-            "student.model={kind: dense, hidden: 16}",
-            "student.model.hidden=32",
+            "student.training.max_steps=9",
+            "student.training.learning_rate=1e-3",
+            "student.model={kind: dense, hidden_size: 16}",
+            "student.model.hidden_size=32",
             "corpus.sources.1.path=c.csv",
             "corpus.sources.0={kind: parquet, path: d}",
         ],
     )
     assert recipe.entries["student"]["training"]["steps"] == 9
-    assert recipe.entries["student"]["model"] == {"kind": "dense", "hidden": 32}
+    assert recipe.entries["student"]["model"] == {"kind": "dense", "hidden_size": 32}
     assert recipe.entries["corpus"]["sources"] == [
         {"kind": "parquet", "path": "d"},
         {"kind": "csv", "path": "c.csv"},
@@ -114,8 +114,8 @@ def test_a_later_override_wins(write):
 
 
 def test_override_does_not_reach_through_an_alias(write):
-    text = "a: {stage: x, training: &t {steps: 4}}\nb: {stage: y, training: *t}\n"
-    recipe = load_recipe(write(text), overrides=["b.training.steps=9"])
+    text = "a: {stage: x, training: &t {max_steps: 4}}\nb: {stage: y, training: *t}\n"
+    recipe = load_recipe(write(text), overrides=["b.training.max_steps=9"])
     assert recipe.entries["a"]["training"]["steps"] == 4
     assert recipe.entries["b"]["training"]["steps"] == 9
 
@@ -123,10 +123,10 @@ def test_override_does_not_reach_through_an_alias(write):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("student.training.steps", "expected entry.field=value"),
+        ("student.training.max_steps", "expected entry.field=value"),
         ("student=3", "expected entry.field=value"),
         ("student..steps=3", "expected entry.field=value"),
-        ("studnet.training.steps=3", "no entry 'studnet'; entries: corpus, student"),
+        ("studnet.training.max_steps=3", "no entry 'studnet'; entries: corpus, student"),
         ("student.stage.deeper=3", "'student.stage' holds 'train', which has no field 'deeper'"),
         ("corpus.sources.2.path=x", "'corpus.sources' is a list of 2; '2' is no index"),
         ("corpus.sources.first.path=x", "'first' is no index"),

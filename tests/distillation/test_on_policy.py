@@ -96,7 +96,7 @@ def test_batches_hold_the_same_questions_and_the_students_answers(moe):
 
 def test_answers_are_those_of_the_one_generation(dense):
     """Prompt after prompt in the order of length, from one generator."""
-    found = flatten(make_own(dense, parallel_answers=4)(2))
+    found = flatten(make_own(dense, generation_batch_size=4)(2))
     order = sorted(range(4), key=lambda row: len(PROMPTS[row]))
     expected = sample(
         dense,
@@ -217,7 +217,7 @@ def train(model, teacher, *, state, own, steps=6, stop=None, lr=0.01):
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
     ).build(model=model, teacher=OnlineTeacher(teacher, layers=(), vocab=teacher.config.vocab_size))
     config = TrainingConfig(
-        steps=steps, lr=lr, warmup_steps=0, save_interval_seconds=0, log_interval_steps=1
+        max_steps=steps, learning_rate=lr, warmup_steps=0, save_interval_seconds=0, logging_steps=1
     )
     history = fit(
         model,
@@ -256,7 +256,7 @@ def test_no_chance_is_off_to_the_bit(dense_config, moe, tokenizer, tmp_path):
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
     ).build(model=second, teacher=OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size))
-    config = TrainingConfig(steps=6, lr=0.01, warmup_steps=0, log_interval_steps=1)
+    config = TrainingConfig(max_steps=6, learning_rate=0.01, warmup_steps=0, logging_steps=1)
     plain = fit(
         second,
         batches=write,

@@ -105,14 +105,14 @@ def test_a_corpus_without_training_records_is_refused(corpus):
 
 def test_batches_hold_one_task_and_one_form(corpus):
     questions = read_questions(corpus, max_questions=10).questions
-    batches = make_batches(questions, batch_questions=2)
+    batches = make_batches(questions, batch_size=2)
     assert tuple(question for batch in batches for question in batch) == questions
     assert all(len({(item.task, item.form) for item in batch}) == 1 for batch in batches)
 
 
 def answer(corpus, state, opener):
     questions = read_questions(corpus, max_questions=10).questions
-    batches = make_batches(questions, batch_questions=2)
+    batches = make_batches(questions, batch_size=2)
     return answer_all(
         open_answerer=opener, batches=batches, max_new_tokens=64, state=state, advance=ignore
     )

@@ -13,7 +13,7 @@ from limbeck.models.batch import IGNORED
 
 
 def test_the_loss_is_that_of_transformers_over_all_records(moe, corpus, tokenizer):
-    config = BatchingConfig(batch_records=3)
+    config = BatchingConfig(per_device_train_batch_size=3)
     found = measure_validation(moe, held_out_batches(corpus, tokenizer=tokenizer, config=config))
     batches = Batches(corpus, tokenizer=tokenizer, config=config, split="validation")
     total, count = 0.0, 0
@@ -62,7 +62,9 @@ def test_the_order_of_records_changes_no_score_and_batches_pad_little(
         write_jsonl(folder / "records" / "validation.jsonl", [shown[place] for place in order])
         batches = list(
             held_out_batches(
-                folder, tokenizer=tokenizer, config=BatchingConfig(batch_records=3, select="all")
+                folder,
+                tokenizer=tokenizer,
+                config=BatchingConfig(per_device_train_batch_size=3, select="all"),
             )
         )
         found.append(measure_validation(moe, batches))
@@ -72,7 +74,7 @@ def test_the_order_of_records_changes_no_score_and_batches_pad_little(
             folder,
             tokenizer=tokenizer,
             split="validation",
-            config=BatchingConfig(batch_records=3, select="all"),
+            config=BatchingConfig(per_device_train_batch_size=3, select="all"),
         )
         plain = [held.batch(list(range(first, first + 3))) for first in range(0, len(held) - 2, 3)]
         assert padding(batches) < padding(plain)

@@ -75,7 +75,13 @@ def seeing(tmp_path, moe_config):
         config=TokenizerConfig(min_count=1),
         special=(IMAGE_TOKEN,),
     )
-    encoder = EncoderConfig(image_pixels=8, hidden=8, num_layers=1, num_heads=2, feed_forward=16)
+    encoder = EncoderConfig(
+        image_size=8,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
     text = moe_config.build(tokenizer=words, seed=0)
     return add_encoder(text, tokenizer=words, config=encoder, seed=0)
 
@@ -127,7 +133,7 @@ def align(seeing, batch, state, *, stop=None):
         state=state,
         title="test",
         objective=Contrastive(kind="contrastive", bias=0).build(model=seeing, teacher=None),
-        config=TrainingConfig(steps=4, lr=0.01, save_interval_seconds=0.0),
+        config=TrainingConfig(max_steps=4, learning_rate=0.01, save_interval_seconds=0.0),
     )
     return torch.cat([item.flatten() for item in seeing.state_dict().values()])
 

@@ -8,8 +8,8 @@ from limbeck.contracts.recipe import load_recipe
 
 CORPUS = "corpus: {stage: prepare, pack: medical, sources: [{kind: knowledge}]}\n"
 MODEL = (
-    "{kind: dense, hidden: 16, num_layers: 1, num_heads: 2, num_key_value_heads: 1, "
-    "head_width: 8, feed_forward: 32}"
+    "{kind: dense, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, "
+    "num_key_value_heads: 1, head_dim: 8, intermediate_size: 32}"
 )
 TRAIN = f"  stage: train\n  corpus: corpus\n  model: {MODEL}\n  objective: {{kind: next_token}}\n"
 
@@ -30,8 +30,8 @@ def faults(tmp_path, text, *overrides):
 def test_order_follows_references(tmp_path):
     text = (
         "b: {stage: train, corpus: corpus, model: a, objective: {kind: next_token}, "
-        "training: {steps: 1}}\n"
-        f"a:\n{TRAIN}  training: {{steps: 1}}\n{CORPUS}"
+        "training: {max_steps: 1}}\n"
+        f"a:\n{TRAIN}  training: {{max_steps: 1}}\n{CORPUS}"
     )
     entries = pipeline.check(load(tmp_path, text))
     assert list(entries) == ["corpus", "a", "b"]
@@ -44,21 +44,21 @@ def test_order_follows_references(tmp_path):
 def test_every_fault_at_once(tmp_path):
     text = (
         f"{CORPUS}"
-        f"one:\n{TRAIN}  training: {{steps: 0}}\n  sead: 3\n"
-        f"two:\n{TRAIN.replace('corpus: corpus', 'corpus: corpse')}  training: {{steps: 1}}\n"
+        f"one:\n{TRAIN}  training: {{max_steps: 0}}\n  sead: 3\n"
+        f"two:\n{TRAIN.replace('corpus: corpus', 'corpus: corpse')}  training: {{max_steps: 1}}\n"
         "three: {stage: trian}\n"
         "four: {corpus: corpus}\n"
     )
     found = faults(tmp_path, text)
     assert {where: line for where, (line, _) in found.items()} == {
-        "one.training.steps": 7,
+        "one.training.max_steps": 7,
         "one.sead": 8,
         "two.corpus": 11,
         "three.stage": 15,
         "four": 16,
     }
     assert list(found) == sorted(found, key=lambda where: found[where][0])
-    assert found["one.training.steps"][1] == "Input should be greater than 0; found 0"
+    assert found["one.training.max_steps"][1] == "Input should be greater than 0; found 0"
     assert found["one.sead"][1] == "unknown key 'sead'; remove it or check its spelling"
     assert "did you mean 'corpus'? known: corpus, four, one" in found["two.corpus"][1]
 
@@ -70,12 +70,20 @@ def test_every_fault_at_once(tmp_path):
         ("corpus: corpus", "x", "needs a key 'stage', one of prepare, train"),
         ("stage: [train]", "x", "needs a key 'stage'"),
         ("stage: train", "x.corpus", "is required and missing"),
-        (TRAIN + "  training: {steps: four}", "x.training.steps", "found 'four'"),
-        (TRAIN + "  training: {steps: 1, lr: -1}", "x.training.lr", "greater than 0; found -1"),
+        (TRAIN + "  training: {max_steps: four}", "x.training.max_steps", "found 'four'"),
+        (
+            TRAIN + "  training: {max_steps: 1, learning_rate: -1}",
+            "x.training.learning_rate",
+            "greater than 0; found -1",
+        ),
         (TRAIN + "  training: 3", "x.training", "found 3"),
-        (TRAIN + "  training: {steps: 1, stps: 2}", "x.training.stps", "unknown key 'stps'"),
-        (TRAIN.replace("hidden: 16", "hidden: 15"), "x.model.hidden", "multiple of 4; found 15"),
-        (TRAIN.replace("hidden: 16", "hiden: 16"), "x.model.hiden", "unknown key 'hiden'"),
+        (TRAIN + "  training: {max_steps: 1, stps: 2}", "x.training.stps", "unknown key 'stps'"),
+        (
+            TRAIN.replace("hidden_size: 16", "hidden_size: 15"),
+            "x.model.hidden_size",
+            "multiple of 4; found 15",
+        ),
+        (TRAIN.replace("hidden_size: 16", "hiden: 16"), "x.model.hiden", "unknown key 'hiden'"),
         (TRAIN.replace("dense", "dens"), "x.model", "unknown model 'dens': did you mean 'dense'?"),
         (TRAIN.replace("next_token", "soft_target"), "x", "needs a `teacher`"),
         (TRAIN.replace("corpus: corpus", "corpus: x"), "x.corpus", "makes a checkpoint"),
@@ -108,7 +116,7 @@ def test_every_fault_at_once(tmp_path):
 )
 def test_fault(tmp_path, entry, where, message):
     if "training:" not in entry and entry.startswith("  stage: train"):
-        entry += "  training: {steps: 1}"
+        entry += "  training: {max_steps: 1}"
     found = faults(tmp_path, f"{CORPUS}x:\n  {entry.strip()}\n")
     assert where in found, found
     line, text = found[where]
@@ -119,7 +127,7 @@ def test_fault(tmp_path, entry, where, message):
 def test_circle(tmp_path):
     train = (
         "{{stage: train, corpus: corpus, model: {}, objective: {{kind: next_token}}, "
-        "training: {{steps: 1}}}}"
+        "training: {{max_steps: 1}}}}"
     )
     text = f"{CORPUS}a: {train.format('b')}\nb: {train.format('a')}\n"
     assert faults(tmp_path, text) == {"a": (2, "entries feed each other in a circle: ['a', 'b']")}
@@ -132,5 +140,5 @@ def test_override_has_no_line(tmp_path):
 
 
 def test_hub_names_are_left_to_the_run(tmp_path):
-    text = f"{CORPUS}x:\n{TRAIN.replace(MODEL, 'someone/some-model')}  training: {{steps: 1}}\n"
+    text = f"{CORPUS}x:\n{TRAIN.replace(MODEL, 'someone/some-model')}  training: {{max_steps: 1}}\n"
     assert list(pipeline.check(load(tmp_path, text))) == ["corpus", "x"]

@@ -113,8 +113,8 @@ def test_the_references_fusion_is_counted(reference):
     base = next(row for row in planned["rows"] if row["name"] == "base")
     experts = base["expert_parameters"]
     hidden, layers = model["hidden"], model["num_layers"]
-    heads = (2 * model["num_heads"] + 2 * model["num_key_value_heads"]) * model["head_width"]
-    norms = layers * (2 * hidden + 2 * model["head_width"]) + hidden
+    heads = (2 * model["num_heads"] + 2 * model["num_key_value_heads"]) * model["head_dim"]
+    norms = layers * (2 * hidden + 2 * model["head_dim"]) + hidden
     gates = layers * model["num_experts"] * hidden
     attention = layers * hidden * heads
     assert base["parameters"] == (

@@ -32,7 +32,7 @@ def gather(model, groups):
 def test_shrinking_is_the_closed_form_and_minimises_its_objective(
     dense_config, tokenizer, find, concavity
 ):
-    config = dense_config.replace(num_heads=4, num_key_value_heads=4)
+    config = dense_config.replace(num_attention_heads=4, num_key_value_heads=4)
     dense = config.build(tokenizer=tokenizer, seed=0)
     groups = find(dense)[1]
     before = gather(dense, groups)

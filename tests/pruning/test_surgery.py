@@ -97,7 +97,7 @@ def test_parameters_shrink_by_exactly_what_was_cut(name):
 
 
 def test_heads_of_a_mixture_can_be_cut(moe_config, tokenizer):
-    config = moe_config.replace(num_heads=4, num_key_value_heads=2)
+    config = moe_config.replace(num_attention_heads=4, num_key_value_heads=2)
     moe = config.build(tokenizer=tokenizer, seed=0).eval()
     kept = dict.fromkeys(find_heads(moe), (1,))
     smaller = cut(moe, kept=kept)

@@ -22,8 +22,8 @@ from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpo
 
 MIXTURE_RECIPE = tiny_recipe.ROOT / "recipes" / "qwen3-30b-a3b.yaml"
 FEW = (
-    "batching={batch_records: 4, accumulation_steps: 1, max_tokens: 64}",
-    "training={steps: 3, lr: 0.01, warmup_steps: 1}",
+    "batching={per_device_train_batch_size: 4, gradient_accumulation_steps: 1, max_length: 64}",
+    "training={max_steps: 3, learning_rate: 0.01, warmup_steps: 1}",
 )
 SOURCES = (
     "corpus.sources=[{kind: knowledge, max_records: 60, triage_sets: 1, triage_questions: 4, "
@@ -33,7 +33,7 @@ SOURCES = (
 REPORT = (
     "report.max_questions=2",
     "report.max_new_tokens=2",
-    "report.batch_questions=2",
+    "report.batch_size=2",
     "report.profile={questions: 1, rounds: 1, thread_counts: [1]}",
 )
 
@@ -100,7 +100,7 @@ def test_a_published_mixture_teaches_a_published_model(teacher, student, go, che
         f"corpus.tokenizer={checkpoints / teacher}",
         f"signals.teacher={checkpoints / teacher}",
         f"student.student={checkpoints / student}",
-        "signals.batching={max_tokens: 64}",
+        "signals.batching={max_length: 64}",
         *(f"student.{item}" for item in FEW),
         without=() if (teacher, student) == ("qwen3_moe", "qwen3") else ("report",),
     )
@@ -117,8 +117,8 @@ def test_a_published_mixture_teaches_a_published_model(teacher, student, go, che
 @pytest.mark.parametrize("student", ["described", "llama"])
 def test_the_deepseek_recipe(student, go, checkpoints):
     described = (
-        "{kind: dense, hidden: 16, num_layers: 2, num_heads: 2, num_key_value_heads: 1, "
-        "head_width: 16, feed_forward: 16}"
+        "{kind: dense, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, "
+        "num_key_value_heads: 1, head_dim: 16, intermediate_size: 16}"
     )
     teacher = checkpoints / "deepseek_v3"
     artifacts = go(
@@ -127,7 +127,7 @@ def test_the_deepseek_recipe(student, go, checkpoints):
         *REPORT,
         f"corpus.tokenizer={teacher}",
         f"signals.teacher={teacher}",
-        "signals.batching={max_tokens: 64}",
+        "signals.batching={max_length: 64}",
         *(f"student.{item}" for item in FEW),
         f"student.student={described if student == 'described' else checkpoints / student}",
         without=("report",),
@@ -197,7 +197,7 @@ def test_a_teacher_larger_than_the_memory_teaches_the_same(
             f"corpus.tokenizer={checkpoints / name}",
             f"signals.teacher={checkpoints / name}",
             f"student.student={checkpoints / 'qwen3'}",
-            "signals.batching={max_tokens: 64}",
+            "signals.batching={max_length: 64}",
             *(f"student.{item}" for item in FEW),
             f"student.teacher={checkpoints / name}",
             without=("bundle", "report"),

@@ -21,7 +21,7 @@ from limbeck.reinforcement.grpo import (
 )
 
 VOCAB = 30
-CLIP = {"clip_low": 0.2, "clip_high": 0.28}
+CLIP = {"epsilon": 0.2, "epsilon_high": 0.28}
 
 
 def make_batch(rows=4, width=9, start=3, seed=0) -> Batch:
@@ -88,9 +88,7 @@ def test_a_dpo_objective_starts_at_log_two_a_pair(kind, request):
 def test_equal_policies_have_ratio_one_and_no_divergence():
     logs = -torch.rand(20)
     experience = Experience(logs, logs, torch.randn(20))
-    loss = grpo_loss(
-        logs=logs, experience=experience, weights=torch.ones(20), kl_weight=1.0, **CLIP
-    )
+    loss = grpo_loss(logs=logs, experience=experience, weights=torch.ones(20), beta=1.0, **CLIP)
     assert loss.total.item() == pytest.approx(-experience.advantages.sum().item(), rel=1e-5)
     assert loss.kl.item() == pytest.approx(0, abs=1e-6)
     assert loss.clipped.item() == 0
@@ -99,9 +97,7 @@ def test_equal_policies_have_ratio_one_and_no_divergence():
 def test_no_advantage_no_gradient():
     logs = (-torch.rand(20)).requires_grad_()
     old = random_experience(20)._replace(advantages=torch.zeros(20))
-    grpo_loss(
-        logs=logs, experience=old, weights=torch.ones(20), kl_weight=0.0, **CLIP
-    ).total.backward()
+    grpo_loss(logs=logs, experience=old, weights=torch.ones(20), beta=0.0, **CLIP).total.backward()
     assert logs.grad is not None
     assert torch.equal(logs.grad, torch.zeros(20))
 
@@ -110,7 +106,7 @@ def test_no_advantage_no_gradient():
 def test_beyond_the_clip_nothing_more_is_gained(advantage, ratio):
     logs = torch.tensor([math.log(ratio) - 1.0], requires_grad=True)
     experience = Experience(torch.tensor([-1.0]), torch.tensor([-1.0]), torch.tensor([advantage]))
-    loss = grpo_loss(logs=logs, experience=experience, weights=torch.ones(1), kl_weight=0.0, **CLIP)
+    loss = grpo_loss(logs=logs, experience=experience, weights=torch.ones(1), beta=0.0, **CLIP)
     loss.total.backward()
     assert logs.grad is not None and logs.grad.item() == 0
     assert loss.clipped.item() == 1
@@ -122,9 +118,7 @@ def test_the_divergence_estimate_is_that_of_the_distributions():
     reference = torch.randn(8, generator=generator).log_softmax(0)
     exact = (policy.exp() * (policy - reference)).sum().item()
     experience = Experience(policy, reference, torch.zeros(8))
-    loss = grpo_loss(
-        logs=policy, experience=experience, weights=policy.exp(), kl_weight=1.0, **CLIP
-    )
+    loss = grpo_loss(logs=policy, experience=experience, weights=policy.exp(), beta=1.0, **CLIP)
     assert loss.total.item() == pytest.approx(exact, rel=1e-5)
 
 
@@ -137,13 +131,13 @@ def test_advantages_are_within_the_group():
     assert scaled[0].std().item() == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize(("normalize", "count"), [("token", 8), ("answer", 2), ("constant", 20)])
-def test_what_each_normalisation_counts_alike(normalize, count):
+@pytest.mark.parametrize(("loss_type", "count"), [("dapo", 8), ("grpo", 2), ("dr_grpo", 20)])
+def test_what_each_loss_type_counts_alike(loss_type, count):
     keep = torch.tensor([[True, True, False, False, False, False], [True] * 6])
-    weights, found = weigh_tokens(keep, normalize=normalize, max_new_tokens=10)
+    weights, found = weigh_tokens(keep, loss_type=loss_type, max_new_tokens=10)
     assert found == count
     sums = sum_rows(weights, keep=keep)
-    assert sums.tolist() == ([1.0, 1.0] if normalize == "answer" else [2.0, 6.0])
+    assert sums.tolist() == ([1.0, 1.0] if loss_type == "grpo" else [2.0, 6.0])
 
 
 @pytest.mark.parametrize("kind", ["dpo", "grpo"])
@@ -217,10 +211,8 @@ def trl_stub(**fields):
     )
 
 
-@pytest.mark.parametrize(
-    ("normalize", "loss_type"), [("answer", "grpo"), ("token", "dapo"), ("constant", "dr_grpo")]
-)
-def test_grpo_is_trls(normalize, loss_type):
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+def test_grpo_is_trls(loss_type):
     trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed")
     batch = make_batch(rows=6)
     keep, targets = batch.kept, batch.targets
@@ -232,8 +224,8 @@ def test_grpo_is_trls(normalize, loss_type):
     by_row = torch.randn(6, generator=generator)
     advantages = by_row[keep.nonzero()[:, 0]]
     held = Experience(old, logs.detach() + held.reference_logs, advantages)
-    weights, count = weigh_tokens(keep, normalize=normalize, max_new_tokens=12)
-    ours = grpo_loss(logs=logs, experience=held, weights=weights, kl_weight=0.04, **CLIP)
+    weights, count = weigh_tokens(keep, loss_type=loss_type, max_new_tokens=12)
+    ours = grpo_loss(logs=logs, experience=held, weights=weights, beta=0.04, **CLIP)
     (gradient,) = torch.autograd.grad(ours.total / count, logs)
 
     theirs_logs = logs.detach().clone().requires_grad_()
@@ -272,7 +264,7 @@ def test_grpo_is_trls(normalize, loss_type):
     torch.testing.assert_close(gradient, their_gradient, rtol=1e-5, atol=1e-7)
     assert ours.clipped > 0
     kl = stub._metrics["train"]["kl"][0]
-    if normalize == "token":
+    if loss_type == "dapo":
         assert kl == pytest.approx(ours.kl.item() / count, rel=1e-5)
 
 

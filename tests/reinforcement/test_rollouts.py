@@ -119,7 +119,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, tokenizer,
 
         objective = rollouts.config.build(experience=rollouts.experience_of)
         config = TrainingConfig(
-            steps=5, lr=0.01, warmup_steps=0, save_interval_seconds=0, log_interval_steps=1
+            max_steps=5,
+            learning_rate=0.01,
+            warmup_steps=0,
+            save_interval_seconds=0,
+            logging_steps=1,
         )
         history = fit(
             model,
@@ -153,7 +157,7 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
 
     rollouts = make_rollouts(model, judge=judge, group=16)
     rollouts.reference = KeptForward(reference)
-    config = TrainingConfig(steps=30, lr=0.02, warmup_steps=0, log_interval_steps=1)
+    config = TrainingConfig(max_steps=30, learning_rate=0.02, warmup_steps=0, logging_steps=1)
     history = fit(
         model,
         batches=rollouts,

@@ -144,7 +144,7 @@ def test_answering_fits_in_some_formats_or_says_what_would(reference):
 
 def test_a_shorter_context_is_found_to_the_token():
     size = dense(28)
-    serving = Serving(gpu="T4-16GB", batch_records=64, context_tokens=16384)
+    serving = Serving(gpu="T4-16GB", batch_size=64, context_tokens=16384)
     fit = fit_serving(size, serving)
     assert fit.fitting == ()
     for tokens, fits in ((fit.context_tokens, True), (fit.context_tokens + 8, False)):
@@ -158,7 +158,7 @@ def test_decoding_reads_only_the_picked_experts(reference):
     rate = decode_tokens_per_second(reference, stored, one)
     read = 2 * reference.active_parameters
     assert rate == pytest.approx(0.6 * 4.8e12 / read, rel=0.05)
-    crowd = decode_tokens_per_second(reference, stored, one.replace(batch_records=64))
+    crowd = decode_tokens_per_second(reference, stored, one.replace(batch_size=64))
     assert rate < crowd < 64 * rate
 
 

@@ -30,11 +30,11 @@ def config(dense_config, **changes):
             "stage": "distill",
             "student": dense_config.model_dump(),
             "teacher": "teacher",
-            "inherit": "teacher",
+            "initialize_from": "teacher",
             "corpus": "corpus",
             "objective": {"kind": "soft_target"},
-            "batching": {"batch_records": 4, "accumulation_steps": 2},
-            "training": {"steps": 1, "lr": 1e-12, "weight_decay": 0.0},
+            "batching": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+            "training": {"max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0},
         }
         | changes
     )
@@ -80,7 +80,7 @@ def test_detectors_speak_and_change_nothing(work, dense_config):
 
 def test_experts_are_inherited_and_reported(work, moe, dense_config):
     plain = distill.run(config(dense_config), work=work)
-    metrics = distill.run(config(dense_config, inherit_experts="most_used"), work=work)
+    metrics = distill.run(config(dense_config, initialize_experts="most_used"), work=work)
     assert metrics["inherited_ratio"] > plain["inherited_ratio"]
     assert [len(layer) for layer in metrics["experts"]] == [4, 4]
     mlp = load_model(work.folder).model.layers[1].mlp
@@ -111,7 +111,7 @@ def test_layers_are_matched_by_name(work, dense_config, item):
 
 
 def test_unselected_experts_are_asked_and_what_is_missed_is_told(work, dense_config):
-    drawn = distill.run(config(dense_config, teacher_experts={"draws": 2}), work=work)
+    drawn = distill.run(config(dense_config, router_sampling={"num_samples": 2}), work=work)
     told = json.loads((work.folder / "router.json").read_text())
     assert told["kl"] == drawn["missed"]["kl"] > 0
     assert [len(layer) for layer in told["layers"]] == [8, 8]

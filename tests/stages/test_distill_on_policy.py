@@ -33,13 +33,13 @@ def config(dense_config, *, steps=6, **on_policy):
             "teacher": "teacher",
             "corpus": "corpus",
             "objective": {"kind": "soft_target"},
-            "detectors": "off",
-            "batching": {"batch_records": 2, "accumulation_steps": 2},
+            "diagnostics": "off",
+            "batching": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
             "training": {
-                "steps": steps,
-                "lr": 0.01,
+                "max_steps": steps,
+                "learning_rate": 0.01,
                 "warmup_steps": 0,
-                "log_interval_steps": 1,
+                "logging_steps": 1,
                 "save_interval_seconds": 0,
             },
         }

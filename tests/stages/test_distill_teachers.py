@@ -14,7 +14,7 @@ from tests.support.artifacts import make_artifact
 
 HALVES = (("心血管内科", "呼吸内科"), ("消化内科", "皮肤科"))
 NAMES = ("heart", "skin")
-BATCHING = {"batch_records": 8, "accumulation_steps": 1, "select": "all"}
+BATCHING = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "select": "all"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def teachers(tmp_path_factory, corpus, moe_config, tokenizer):
             model,
             batches=Batches(half, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
             objective=NextToken(kind="next_token").build(model=model, teacher=None),
-            config=TrainingConfig(steps=60, lr=0.02),
+            config=TrainingConfig(max_steps=60, learning_rate=0.02),
             state=root / f"{name}-state",
             title=name,
         )
@@ -55,7 +55,7 @@ def distil(artifacts, corpus, dense_config, folder, **changes):
             "corpus": "corpus",
             "batching": BATCHING,
             "objective": {"kind": "soft_target", "temperature": 1.0, "weight": 1.0},
-            "training": {"steps": 70, "lr": 0.02},
+            "training": {"max_steps": 70, "learning_rate": 0.02},
         }
         | changes
     )
@@ -89,7 +89,7 @@ def test_signals_and_a_live_teacher_are_mixed(teachers, corpus, dense_config, to
     inputs = {"teacher": teachers[:1], "corpus": (make_artifact(corpus, "corpus"),)}
     record.run(config, work=Work("signals", tmp_path / "signals", tmp_path / "shards", inputs))
     signals = make_artifact(tmp_path / "signals", "signals")
-    short = {"training": {"steps": 3, "lr": 0.02}}
+    short = {"training": {"max_steps": 3, "learning_rate": 0.02}}
     live = distil(teachers, corpus, dense_config, tmp_path / "live", **short)
     mixed = distil((signals, teachers[1]), corpus, dense_config, tmp_path / "mixed", **short)
     assert mixed["kl"] == pytest.approx(live["kl"], rel=0.05)
@@ -107,7 +107,7 @@ def test_signals_and_a_live_teacher_are_mixed(teachers, corpus, dense_config, to
             },
             "several teachers and `objective.matching`",
         ),
-        ({"teacher_experts": {"draws": 2}}, "several teachers and `teacher_experts`"),
+        ({"router_sampling": {"num_samples": 2}}, "several teachers and `router_sampling`"),
         (
             {
                 "batching": {"packing": "full"},
@@ -139,7 +139,7 @@ def test_what_cannot_work_together_is_refused_before_anything_runs(changes, mess
         "student": dense_config.model_dump(),
         "teacher": NAMES,
         "corpus": "corpus",
-        "training": {"steps": 1},
+        "training": {"max_steps": 1},
         "objective": {"kind": "soft_target"},
     }
     with pytest.raises(ValidationError, match=message):

@@ -15,7 +15,7 @@ from limbeck.training.loop import TrainingConfig, fit
 from tests.support.artifacts import make_artifact
 from tests.support.byte_level_tokenizer import train_byte_level
 
-BATCHING = {"batch_records": 8, "accumulation_steps": 1, "select": "all"}
+BATCHING = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "select": "all"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def teacher(tmp_path_factory, corpus, moe_config):
         model,
         batches=Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
         objective=NextToken(kind="next_token").build(model=model, teacher=None),
-        config=TrainingConfig(steps=90, lr=0.02),
+        config=TrainingConfig(max_steps=90, learning_rate=0.02),
         state=root / "state",
         title="teacher",
     )
@@ -56,7 +56,7 @@ def distil(teacher, corpus, dense_config, folder, **changes):
             "corpus": "corpus",
             "objective": {"kind": "cross_tokenizer"},
             "batching": BATCHING,
-            "training": {"steps": 60, "lr": 0.02},
+            "training": {"max_steps": 60, "learning_rate": 0.02},
         }
         | changes
     )
@@ -84,7 +84,11 @@ def test_text_is_learnt_from_the_teacher_alone(teacher, own_corpus, dense_config
         objective={"kind": "cross_tokenizer", "weight": 1.0},
     )
     start = distil(
-        teacher, own_corpus, dense_config, tmp_path / "b", training={"steps": 1, "lr": 1e-12}
+        teacher,
+        own_corpus,
+        dense_config,
+        tmp_path / "b",
+        training={"max_steps": 1, "learning_rate": 1e-12},
     )
     assert found["ce"] < 0.5 * start["ce"]
     assert found["kl"] < 0.3 * start["kl"]
@@ -101,7 +105,7 @@ def test_sorted_probabilities_are_learnt_beside_the_answers(
         corpus,
         dense_config,
         tmp_path / "b",
-        training={"steps": 1, "lr": 1e-12},
+        training={"max_steps": 1, "learning_rate": 1e-12},
         **changes,
     )
     assert found["kl"] < 0.3 * start["kl"]

@@ -22,7 +22,7 @@ def make_work(folder, checkpoint, **inputs):
 
 @pytest.fixture(params=["float32", "int8"])
 def checkpoint(request, dense_config, tokenizer, tmp_path):
-    dense = dense_config.replace(head_width=16).build(tokenizer=tokenizer, seed=1)
+    dense = dense_config.replace(head_dim=16).build(tokenizer=tokenizer, seed=1)
     model = Int8(kind="int8").convert(dense) if request.param == "int8" else dense
     save_checkpoint(model, tokenizer=tokenizer, folder=tmp_path / "checkpoint")
     return tmp_path / "checkpoint"

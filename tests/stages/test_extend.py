@@ -102,7 +102,7 @@ def test_a_damaged_image_of_the_corpus_is_named(made, tmp_path):
             "teacher": "teacher",
             "corpus": "corpus",
             "objective": {"kind": "soft_target"},
-            "training": {"steps": 1},
+            "training": {"max_steps": 1},
         }
     )
     corpus = make_artifact(tmp_path / "corpus", "corpus")
@@ -197,7 +197,7 @@ def test_a_model_that_sees_becomes_smaller(stage, settings, made, picture, tmp_p
     )
     work.folder.mkdir()
     settings |= {"checkpoint": "seen", "corpus": "corpus", "objective": {"kind": "next_token"}}
-    settings |= {"training": {"steps": 3, "lr": 1e-4}}
+    settings |= {"training": {"max_steps": 3, "learning_rate": 1e-4}}
     stage.run(stage.Config.model_validate(settings), work=work)
     scores = [
         open_answerer(folder, num_threads=1).score(
@@ -216,19 +216,19 @@ def test_a_live_teacher_of_other_images_is_refused(made, tmp_path):
             "corpus": "corpus",
             "student": {
                 "kind": "vision",
-                "encoder": {"image_pixels": 32, "patch_pixels": 8},
+                "encoder": {"image_size": 32, "patch_size": 8},
                 "text": {
                     "kind": "dense",
-                    "hidden": 16,
-                    "num_layers": 2,
-                    "num_heads": 2,
+                    "hidden_size": 16,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 2,
                     "num_key_value_heads": 1,
-                    "head_width": 8,
-                    "feed_forward": 32,
+                    "head_dim": 8,
+                    "intermediate_size": 32,
                 },
             },
             "objective": {"kind": "soft_target"},
-            "training": {"steps": 1},
+            "training": {"max_steps": 1},
         }
     )
     inputs = {

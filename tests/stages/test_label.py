@@ -59,7 +59,7 @@ def go(tmp_path, corpus, monkeypatch):
                 "stage": "label",
                 "corpus": "corpus",
                 "write": write or {"kind": "answers"},
-                "most_failed_ratio": 0.0,
+                "max_failed_ratio": 0.0,
                 "endpoint": {
                     "url": server.url,
                     "model": MODEL,
@@ -232,8 +232,8 @@ def test_unusable_answers_are_counted_and_named(go):
         last = name(NUM - 1)
         with pytest.raises(EndpointError, match=r"5 of 12 records got no usable answer.*cut_off"):
             go(server)
-        folder, metrics = go(server, entry={"most_failed_ratio": 0.5})
-        kept, _ = go(server, entry={"most_failed_ratio": 0.5, "failed": "keep"})
+        folder, metrics = go(server, entry={"max_failed_ratio": 0.5})
+        kept, _ = go(server, entry={"max_failed_ratio": 0.5, "failed": "keep"})
     assert metrics["failed"] == dict.fromkeys((*BAD, "refused"), 1)
     assert metrics["labelled"] + sum(metrics["failed"].values()) == metrics["asked"] == NUM
     assert len(train_records(folder)) == NUM - 5 + 1
@@ -275,15 +275,15 @@ def test_money_ends_before_the_limit_and_nothing_is_paid_twice(go):
 
     entry = {"max_new_tokens": 16}
     with serving(count) as server:
-        with pytest.raises(EndpointError, match=r"of most_cost 250 are spent, .* are left") as told:
-            go(server, entry=entry, most_cost=250)
+        with pytest.raises(EndpointError, match=r"of max_cost 250 are spent, .* are left") as told:
+            go(server, entry=entry, max_cost=250)
         assert 0 < spent <= 250
-        assert f"{spent:.6g} of most_cost" in str(told.value)
+        assert f"{spent:.6g} of max_cost" in str(told.value)
         assert f"{250 - spent:.6g} are left" in str(told.value)
         assert f"{len(server.asked)} of {NUM} records are labelled" in str(told.value)
         first = len(server.asked)
         assert 0 < first < NUM
-        _, metrics = go(server, entry=entry, most_cost=10_000)
+        _, metrics = go(server, entry=entry, max_cost=10_000)
     assert set(server.questions.values()) == {1}
     assert metrics["calls"] == NUM - first
     assert metrics["reused_calls"] == first
@@ -400,7 +400,7 @@ def test_no_log_probabilities_is_a_reason(go):
         ({"endpoint": {"url": "ftp://x", "model": "m"}}, "expected an address"),
         ({"endpoint": {"url": "http://x:port", "model": "m"}}, "ort"),
         ({"endpoint": {"url": "http://me:secret@x/v1", "model": "m"}}, "must hold no key"),
-        ({"endpoint": {"url": "http://x", "model": "m", "most_cost": 1}}, "limits nothing"),
+        ({"endpoint": {"url": "http://x", "model": "m", "max_cost": 1}}, "limits nothing"),
         ({"endpoint": {"url": "http://x", "model": "m", "key_variable": "sk-12 3"}}, "pattern"),
         ({"endpoint": {"url": "http://x", "model": "m", "extra": {"n": 2}}}, "remove them"),
         ({"write": {"kind": "preferences", "samples": 2}}, "3 samples or more"),

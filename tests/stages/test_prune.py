@@ -20,7 +20,7 @@ def make_work(tmp_path, corpus, dense_config, tokenizer):
     def make(name, **changes):
         start = tmp_path / "student"
         if not start.is_dir():
-            config = dense_config.replace(num_heads=4, num_key_value_heads=2, **changes)
+            config = dense_config.replace(num_attention_heads=4, num_key_value_heads=2, **changes)
             model = config.build(tokenizer=tokenizer, seed=1)
             save_checkpoint(model, tokenizer=tokenizer, folder=start)
         folder, state = tmp_path / name / "artifact", tmp_path / name / "state"
@@ -43,8 +43,8 @@ def config(**changes):
             "stage": "prune",
             "checkpoint": "student",
             "corpus": "corpus",
-            "batching": {"batch_records": 4, "accumulation_steps": 1},
-            "training": {"steps": 6, "warmup_steps": 1, "save_interval_seconds": 0},
+            "batching": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1},
+            "training": {"max_steps": 6, "warmup_steps": 1, "save_interval_seconds": 0},
         }
         | changes
     )

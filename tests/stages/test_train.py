@@ -23,8 +23,8 @@ def run(model_config, *, tmp_path, corpus):
             "corpus": "corpus",
             "model": model_config.model_dump(),
             "objective": {"kind": "next_token"},
-            "batching": {"batch_records": 4, "accumulation_steps": 2},
-            "training": {"steps": 2, "lr": 0.001},
+            "batching": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+            "training": {"max_steps": 2, "learning_rate": 0.001},
         }
     )
     inputs = {"corpus": (make_artifact(corpus, "corpus"),)}
@@ -32,14 +32,14 @@ def run(model_config, *, tmp_path, corpus):
     return work, train.run(config, work=work)
 
 
-@pytest.mark.parametrize("changes", [{}, {"experts_per_token": 3, "num_shared_experts": 1}])
+@pytest.mark.parametrize("changes", [{}, {"num_experts_per_tok": 3, "n_shared_experts": 1}])
 def test_the_router_report_counts_every_pick(changes, moe_config, corpus, tokenizer, tmp_path):
     config = moe_config.replace(**changes)
     work, _ = run(config, tmp_path=tmp_path, corpus=corpus)
     found = json.loads((work.folder / "routing.json").read_text())
     picks = [sum(layer) for layer in found["layers"]]
     assert len(set(picks)) == 1
-    assert picks[0] % config.experts_per_token == 0
+    assert picks[0] % config.num_experts_per_tok == 0
     for layer, row in enumerate(found["layers"]):
         parts = [value[layer] for value in found["by_specialty"].values()]
         assert [sum(column) for column in zip(*parts, strict=True)] == row
@@ -68,8 +68,8 @@ def reinforce(objective, *, tmp_path, corpus, start, **changes):
             "corpus": "corpus",
             "model": "start",
             "objective": objective,
-            "batching": {"batch_records": 2, "accumulation_steps": 2},
-            "training": {"steps": 2, "lr": 0.001, "log_interval_steps": 1},
+            "batching": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+            "training": {"max_steps": 2, "learning_rate": 0.001, "logging_steps": 1},
         }
         | changes
     )
@@ -78,7 +78,7 @@ def reinforce(objective, *, tmp_path, corpus, start, **changes):
     return work, train.run(config, work=work)
 
 
-GRPO = {"kind": "grpo", "group": 2, "max_new_tokens": 4}
+GRPO = {"kind": "grpo", "num_generations": 2, "max_completion_length": 4}
 
 
 def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokenizer):
@@ -101,7 +101,7 @@ def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokeniz
         ({"kind": "dpo"}, {}, DataError, "preferences: plausible"),
         (GRPO, {}, DataError, "does not say how the domain answers"),
         (GRPO | {"max_new_tokens": 4000}, {}, DataError, "lower objective.max_new_tokens"),
-        (GRPO, {"batching": {"max_tokens": 4}}, DataError, "fills batching.max_tokens 4"),
+        (GRPO, {"batching": {"max_length": 4}}, DataError, "fills batching.max_length 4"),
     ],
 )
 def test_what_reinforcement_refuses(
@@ -121,7 +121,7 @@ def test_a_fresh_model_has_nothing_to_reinforce(kind, moe_config):
                 "corpus": "c",
                 "model": moe_config.model_dump(),
                 "objective": {"kind": kind},
-                "training": {"steps": 1},
+                "training": {"max_steps": 1},
             }
         )
 
@@ -136,6 +136,6 @@ def test_other_stages_refuse_it(kind, what):
                 "corpus": "c",
                 "scheme": {"kind": "int8"},
                 "objective": {"kind": kind},
-                "training": {"steps": 1},
+                "training": {"max_steps": 1},
             }
         )

@@ -15,7 +15,7 @@ from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
 from limbeck.stages import distill, record
 from tests.support.artifacts import make_artifact
 
-BATCHING = {"batch_records": 4, "accumulation_steps": 2}
+BATCHING = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def make(tmp_path, corpus, moe, tokenizer, dense_config):
                 "corpus": "corpus",
                 "objective": {"kind": "soft_target"},
                 "batching": BATCHING,
-                "training": {"steps": 1, "lr": 0.001},
+                "training": {"max_steps": 1, "learning_rate": 0.001},
             }
             | changes
         )
@@ -75,8 +75,10 @@ def test_a_teacher_that_is_not_finite(make, moe, tokenizer, tmp_path, weight, va
 
 
 def test_a_student_that_is_not_finite_is_not_the_teachers_fault(make):
-    with pytest.raises(TrainingError, match="lower lr") as found:
-        make(training={"steps": 3, "lr": 1e30, "warmup_steps": 0, "weight_decay": 0.0})
+    with pytest.raises(TrainingError, match="lower learning_rate") as found:
+        make(
+            training={"max_steps": 3, "learning_rate": 1e30, "warmup_steps": 0, "weight_decay": 0.0}
+        )
     assert "teacher" not in str(found.value)
 
 

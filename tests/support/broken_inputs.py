@@ -294,7 +294,9 @@ def make_signals(rng: random.Random, folder: Path, pack: Path) -> Case:
     copy, path = broken_entry("signals", folder, rng)
     corpus = read_artifact(tiny_recipe.runs() / "tiny" / "corpus")
     tokenizer = load_tokenizer(tiny_recipe.runs() / "tiny" / "student")
-    batching = BatchingConfig(batch_records=4, accumulation_steps=2, max_tokens=64)
+    batching = BatchingConfig(
+        per_device_train_batch_size=4, gradient_accumulation_steps=2, max_length=64
+    )
     batches = Batches(corpus.path, tokenizer=tokenizer, config=batching)
     objective = SoftTarget.model_validate(
         {"kind": "soft_target", "matching": [{"student_layer": 1, "teacher_layer": 2}]}

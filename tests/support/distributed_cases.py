@@ -31,24 +31,24 @@ STEPS = 6
 MODELS = {
     "moe": MoeModel(
         kind="moe",
-        hidden=16,
-        num_layers=2,
-        num_heads=2,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         num_key_value_heads=1,
-        head_width=8,
+        head_dim=8,
         num_experts=8,
-        experts_per_token=2,
-        expert_width=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
         initializer_range=0.2,
     ),
     "dense": DenseModel(
         kind="dense",
-        hidden=16,
-        num_layers=2,
-        num_heads=2,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         num_key_value_heads=1,
-        head_width=8,
-        feed_forward=32,
+        head_dim=8,
+        intermediate_size=32,
         initializer_range=0.2,
     ),
 }
@@ -101,7 +101,7 @@ def train(
 ) -> dict:
     """The curve and what became of the model; in `blank` runs one micro-batch carries no label."""
     tokenizer = load_tokenizer(folder / "tokenizer")
-    batching = BatchingConfig(batch_records=3, accumulation_steps=4)
+    batching = BatchingConfig(per_device_train_batch_size=3, gradient_accumulation_steps=4)
     batches = Batches(folder, tokenizer=tokenizer, config=batching)
 
     def source(step: int) -> list[Batch]:
@@ -124,11 +124,11 @@ def train(
             model=model, teacher=teacher
         )
     config = TrainingConfig(
-        steps=STEPS,
-        lr=0.01,
+        max_steps=STEPS,
+        learning_rate=0.01,
         warmup_steps=2,
         save_interval_seconds=0,
-        log_interval_steps=1,
+        logging_steps=1,
         **settings,
     )
     history = fit(

@@ -41,12 +41,12 @@ def warm_up() -> None:
     profile.STOP_SECONDS = 0.05
     small = DenseModel(
         kind="dense",
-        hidden=4,
-        num_layers=1,
-        num_heads=1,
+        hidden_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
         num_key_value_heads=1,
-        head_width=2,
-        feed_forward=4,
+        head_dim=2,
+        intermediate_size=4,
     )
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(["a"], folder=Path(folder), config=TokenizerConfig())

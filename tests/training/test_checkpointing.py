@@ -19,7 +19,7 @@ def make_batch(vocab: int) -> Batch:
 def fit_once(model, folder, **settings):
     objective = NextToken(kind="next_token").build(model=model, teacher=None)
     batch = make_batch(model.config.vocab_size)
-    config = TrainingConfig(steps=3, log_interval_steps=1, **settings)
+    config = TrainingConfig(max_steps=3, logging_steps=1, **settings)
     return fit(
         model,
         batches=lambda step: [batch, batch],

@@ -15,8 +15,18 @@ from limbeck.training.lr_schedule import cosine_lr
 
 
 def train(model, corpus, tokenizer, state, *, stop=None, **settings):
-    batching = {"batch_records": 2, "accumulation_steps": 2, "select": "all", "loss_on": "all"}
-    training = {"steps": 6, "lr": 0.01, "save_interval_seconds": 0.0, "log_interval_steps": 1}
+    batching = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "select": "all",
+        "loss_on": "all",
+    }
+    training = {
+        "max_steps": 6,
+        "learning_rate": 0.01,
+        "save_interval_seconds": 0.0,
+        "logging_steps": 1,
+    }
     for name, value in settings.items():
         (batching if name in batching else training)[name] = value
     batches = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**batching))
@@ -44,8 +54,22 @@ def weights(model):
 def test_one_batch_of_eight_equals_eight_of_one(dense_config, corpus, tokenizer, tmp_path):
     whole = dense_config.build(tokenizer=tokenizer, seed=0)
     parts = dense_config.build(tokenizer=tokenizer, seed=0)
-    first = train(whole, corpus, tokenizer, tmp_path / "a", batch_records=8, accumulation_steps=1)
-    second = train(parts, corpus, tokenizer, tmp_path / "b", batch_records=1, accumulation_steps=8)
+    first = train(
+        whole,
+        corpus,
+        tokenizer,
+        tmp_path / "a",
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=1,
+    )
+    second = train(
+        parts,
+        corpus,
+        tokenizer,
+        tmp_path / "b",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=8,
+    )
     for left, right in zip(first, second, strict=True):
         assert left["loss"] == pytest.approx(right["loss"], rel=1e-4)
         assert left["tokens"] == right["tokens"]
@@ -76,18 +100,18 @@ def test_divergence_is_named(dense_config, corpus, tokenizer, tmp_path):
     model = dense_config.build(tokenizer=tokenizer, seed=0)
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="lower lr"):
+    with pytest.raises(TrainingError, match="lower learning_rate"):
         train(model, corpus, tokenizer, tmp_path)
 
 
 def test_training_learns(dense_config, corpus, tokenizer, tmp_path):
     model = dense_config.build(tokenizer=tokenizer, seed=0)
-    history = train(model, corpus, tokenizer, tmp_path, steps=60, batch_records=6)
+    history = train(model, corpus, tokenizer, tmp_path, steps=60, per_device_train_batch_size=6)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
 
 def test_schedule_warms_up_peaks_and_ends():
-    settings = {"steps": 100, "peak_lr": 1.0, "warmup_steps": 10, "final_ratio": 0.1}
+    settings = {"max_steps": 100, "peak_lr": 1.0, "warmup_steps": 10, "final_ratio": 0.1}
     rates = [cosine_lr(step, **settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == pytest.approx(1.0)
@@ -95,7 +119,9 @@ def test_schedule_warms_up_peaks_and_ends():
 
 
 def test_batches_cover_every_record_once_a_pass(corpus, tokenizer):
-    config = BatchingConfig(batch_records=2, accumulation_steps=2, select="all")
+    config = BatchingConfig(
+        per_device_train_batch_size=2, gradient_accumulation_steps=2, select="all"
+    )
     batches = Batches(corpus, tokenizer=tokenizer, config=config)
     rows = [row for step in range(3) for batch in batches(step) for row in batch.rows.tolist()]
     assert sorted(rows) == list(range(12))
@@ -104,7 +130,9 @@ def test_batches_cover_every_record_once_a_pass(corpus, tokenizer):
 
 
 def test_repeats_show_a_source_more_often_and_refuse_unknown_ones(corpus, tokenizer):
-    config = BatchingConfig(batch_records=6, accumulation_steps=4, select="all")
+    config = BatchingConfig(
+        per_device_train_batch_size=6, gradient_accumulation_steps=4, select="all"
+    )
     batches = Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"test": 2}))
     rows = [row for batch in batches(0) for row in batch.rows.tolist()]
     assert sorted(rows) == sorted([*range(12), *range(12)])
@@ -119,7 +147,9 @@ def test_the_number_of_cores_changes_no_bit(moe_config, corpus, tokenizer, tmp_p
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             model = moe_config.build(tokenizer=tokenizer, seed=0)
-            history = train(model, corpus, tokenizer, tmp_path / str(count), batch_records=3)
+            history = train(
+                model, corpus, tokenizer, tmp_path / str(count), per_device_train_batch_size=3
+            )
             assert torch.get_num_threads() == count
             results.append((history, weights(model)))
     finally:
@@ -130,7 +160,9 @@ def test_the_number_of_cores_changes_no_bit(moe_config, corpus, tokenizer, tmp_p
 
 
 def test_micro_batches_on_cores_equal_backward_on_their_sum(moe_config, corpus, tokenizer):
-    config = BatchingConfig(batch_records=3, accumulation_steps=4, select="all", loss_on="all")
+    config = BatchingConfig(
+        per_device_train_batch_size=3, gradient_accumulation_steps=4, select="all", loss_on="all"
+    )
     batches = Batches(corpus, tokenizer=tokenizer, config=config)(0)
     gradients = []
     for parallel in (True, False):

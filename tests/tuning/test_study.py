@@ -23,18 +23,18 @@ from tests.support import artifacts, tiny_recipe
 DEPARTMENTS = {"甲": "内科", "乙": "外科"}
 NAMES = [first + second for first in DEPARTMENTS for second in "子丑寅卯辰巳午未申酉戌亥"]
 MODEL = {
-    "hidden": 16,
-    "num_layers": 2,
-    "num_heads": 2,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "head_width": 8,
+    "head_dim": 8,
     "initializer_range": 0.2,
 }
-BATCHING = {"batch_records": 4, "accumulation_steps": 2, "max_tokens": 32}
+BATCHING = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 32}
 SEARCH = {
     "objective.temperature": {"low": 1.5, "high": 3.0},
     "objective.divergence": {"choices": [{"kind": "forward_kl"}, {"kind": "reverse_kl"}]},
-    "training.lr": {"choices": [0.02, 0.0000001]},
+    "training.learning_rate": {"choices": [0.02, 0.0000001]},
 }
 
 
@@ -66,18 +66,18 @@ def make_recipe(folder, corpus, *, tune, **student):
             "stage": "train",
             "corpus": str(corpus),
             "batching": BATCHING,
-            "model": {"kind": "dense", "feed_forward": 64, **MODEL},
+            "model": {"kind": "dense", "intermediate_size": 64, **MODEL},
             "objective": {"kind": "next_token"},
-            "training": {"steps": 50, "lr": 0.02, "warmup_steps": 2},
+            "training": {"max_steps": 50, "learning_rate": 0.02, "warmup_steps": 2},
         },
         "student": {
             "stage": "distill",
             "teacher": "teacher",
             "corpus": str(corpus),
             "batching": BATCHING,
-            "student": {"kind": "dense", "feed_forward": 32, **MODEL},
+            "student": {"kind": "dense", "intermediate_size": 32, **MODEL},
             "objective": {"kind": "soft_target"},
-            "training": {"steps": 18, "lr": 0.02, "warmup_steps": 2},
+            "training": {"max_steps": 18, "learning_rate": 0.02, "warmup_steps": 2},
         }
         | student,
     }
@@ -122,11 +122,11 @@ def test_a_search_judges_by_kept_accuracy_and_stops_hopeless_trials(space):
     trials = read_trials(tuned(space))
     assert [line["trial"] for line in trials] == ["0", "1", "2", "3"]
     first = trials[0]  # the recipe's own values
-    assert (first["training.lr"], first["objective.temperature"]) == ("0.02", "2.0")
+    assert (first["training.learning_rate"], first["objective.temperature"]) == ("0.02", "2.0")
     assert first["value"] == first["kept_ratio"]
     assert float(first["value"]) > 0.5
     stopped = [line for line in trials if line["state"] == "stopped early"]
-    hopeless = [line for line in trials if line["training.lr"] == "1e-07"]
+    hopeless = [line for line in trials if line["training.learning_rate"] == "1e-07"]
     assert hopeless
     assert all(line in stopped for line in hopeless)
     assert all(re.fullmatch(r"stopped after \d+ of 18 steps", line["reason"]) for line in stopped)
@@ -225,7 +225,11 @@ def test_a_search_without_the_key_is_told_how_to_write_it(space, tmp_path):
             "a list of 0",
             "matching",
         ),
-        ({"search": {"training.lr": {"choices": [1, 1]}}}, "are the same", "training.lr"),
+        (
+            {"search": {"training.learning_rate": {"choices": [1, 1]}}},
+            "are the same",
+            "training.learning_rate",
+        ),
         (
             {"pruner": {"kind": "halve"}},
             "unknown pruner 'halve': did you mean 'halving'?",
@@ -348,7 +352,7 @@ def test_several_teachers_are_searched_at_what_all_can_give(space, tmp_path):
 
 def test_a_labelled_corpus_is_searched_at_its_own_temperature_and_asked_nothing(space, tmp_path):
     found = make_default(tmp_path, space[1], teacher=str(space[1]))
-    assert list(found) == ["objective.weight", "objective.divergence", "training.lr"]
+    assert list(found) == ["objective.weight", "objective.divergence", "training.learning_rate"]
     with pytest.raises(RecipeError, match="a labelled corpus; set `metric: likelihood`"):
         make_default(tmp_path, space[1], teacher=str(space[1]), metric="kept_accuracy")
 
@@ -387,7 +391,7 @@ def test_the_default_space_is_that_of_distillation(space, tmp_path):
         "objective.temperature",
         "objective.divergence",
         "objective.weight",
-        "training.lr",
+        "training.learning_rate",
         "objective.matching",
         "objective.matching.*.weight",
     } <= set(trial)

@@ -26,9 +26,9 @@ MOST_CUTS = 256
 class BatchingConfig(Config):
     """Which records training sees, and how many at a time."""
 
-    batch_records: Annotated[int, Field(gt=0)] = 32
+    per_device_train_batch_size: Annotated[int, Field(gt=0)] = 32
     """Records of one micro-batch, on average."""
-    accumulation_steps: Annotated[int, Field(gt=0)] = 4
+    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 4
     """Micro-batches whose gradients make one optimizer step; records of like length share one."""
     select: Literal["all", "questions", "text", "preferences"] = "questions"
     """Questions with answers, plain text, both, or questions with a rejected answer too."""
@@ -36,7 +36,7 @@ class BatchingConfig(Config):
     """Records with images, without, or both."""
     loss_on: Literal["answer", "all"] = "answer"
     """Tokens that carry a loss; an image's never do."""
-    max_tokens: Annotated[int, Field(gt=1)] = 512
+    max_length: Annotated[int, Field(gt=1)] = 512
     """Longer records are cut at their end."""
     packing: Literal["none", "full"] = "none"
     """`full` lays several records into one row: next to no padding, whatever their lengths.
@@ -118,11 +118,11 @@ class Batches:
                         "remove the record from its source and make the corpus again",
                         path=path,
                     )
-                ids = item.input_ids[: self.config.max_tokens]
+                ids = item.input_ids[: self.config.max_length]
                 if record.images and item.answer_start > len(ids):
                     raise DataError(
                         f"record {record.id}: its images and its question are "
-                        f"{item.answer_start} tokens, max_tokens is {self.config.max_tokens}; "
+                        f"{item.answer_start} tokens, max_tokens is {self.config.max_length}; "
                         "raise it"
                     )
                 flat.append(np.asarray(ids, dtype=np.int32))
@@ -143,7 +143,7 @@ class Batches:
     @property
     def records_per_step(self) -> int:
         """Records that one optimizer step sees."""
-        return self.config.batch_records * self.config.accumulation_steps
+        return self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
 
     @property
     def tokens_per_step(self) -> float:
@@ -167,7 +167,9 @@ class Batches:
         """The micro-batches of a step, cut or packed so that little of them is padding."""
         chosen = self.order(step)
         if self.config.packing == "full":
-            parts = pack_parts(self.lengths(chosen), num_parts=self.config.accumulation_steps)
+            parts = pack_parts(
+                self.lengths(chosen), num_parts=self.config.gradient_accumulation_steps
+            )
             return [self.pack([chosen[row].tolist() for row in rows]) for rows in parts]
         parts = part_by_length(chosen, lengths=self.lengths(chosen), config=self.config)
         return [self.batch(part) for part in parts]
@@ -201,8 +203,10 @@ class Batches:
     def in_turn(self) -> Iterator[Batch]:
         """Every record once, in batches of like length."""
         by_length = np.argsort(self.ends[1:] - self.ends[:-1], kind="stable")
-        for first in range(0, len(self), self.config.batch_records):
-            yield self.batch(by_length[first : first + self.config.batch_records].tolist())
+        for first in range(0, len(self), self.config.per_device_train_batch_size):
+            yield self.batch(
+                by_length[first : first + self.config.per_device_train_batch_size].tolist()
+            )
 
     def pack(self, rows: list[list[int]]) -> Batch:
         """One batch of packed rows, each of the given records."""
@@ -274,8 +278,8 @@ def part_by_length(
     by_length = np.argsort(lengths, kind="stable")
     cuts = cut_by_length(
         lengths[by_length],
-        num_parts=config.accumulation_steps,
-        most_tokens=config.batch_records * int(lengths.max()),
+        num_parts=config.gradient_accumulation_steps,
+        most_tokens=config.per_device_train_batch_size * int(lengths.max()),
     )
     return [part.tolist() for part in np.split(chosen[by_length], cuts)]
 

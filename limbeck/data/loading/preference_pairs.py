@@ -77,7 +77,7 @@ class Pairs:
         return self.better.count_tokens(steps) + self.worse.count_tokens(steps)
 
     def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of a step; `batch_records` counts pairs."""
+        """The micro-batches of a step; `per_device_train_batch_size` counts pairs."""
         chosen = self.better.order(step)
         lengths = np.maximum(self.better.lengths(chosen), self.worse.lengths(chosen))
         parts = part_by_length(chosen, lengths=lengths, config=self.better.config)

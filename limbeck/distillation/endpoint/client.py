@@ -145,10 +145,10 @@ class Endpoint:
         pause = self.config.retry_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
         if failure.wait_seconds is not None:
             pause = failure.wait_seconds
-        if pause > self.config.longest_wait_seconds:
+        if pause > self.config.max_wait_seconds:
             raise EndpointError(
-                f"{place} asks to wait {pause:,.0f} s, longest_wait_seconds is "
-                f"{self.config.longest_wait_seconds:,.0f}; run again later: what was answered is "
+                f"{place} asks to wait {pause:,.0f} s, max_wait_seconds is "
+                f"{self.config.max_wait_seconds:,.0f}; run again later: what was answered is "
                 "kept"
             )
         logger.info("%s: %s; again in %.1f s", self.config.url, failure.message, pause)
@@ -194,7 +194,7 @@ class Endpoint:
 
     async def _await_money(self, bound: float) -> None:
         """Wait while calls that are under way may leave enough for one that may cost `bound`."""
-        most, journal = self.config.most_cost, self.journal
+        most, journal = self.config.max_cost, self.journal
         async with self._settled:
             while True:
                 if self.stopping:
@@ -203,9 +203,9 @@ class Endpoint:
                     return
                 if not journal.reserved:
                     raise EndpointError(
-                        f"{journal.spent:.6g} of most_cost {most:g} are spent, "
+                        f"{journal.spent:.6g} of max_cost {most:g} are spent, "
                         f"{most - journal.spent:.6g} are left, and the next call may cost "
-                        f"{bound:.6g}; raise most_cost and run again: what was answered is kept in "
+                        f"{bound:.6g}; raise max_cost and run again: what was answered is kept in "
                         f"{journal.path} and is not paid for again"
                     )
                 await self._settled.wait()

@@ -53,13 +53,13 @@ class EndpointConfig(Config):
     """Of one call, after no answer, a broken one, or a status that asks to come again."""
     retry_seconds: Annotated[float, Field(ge=0)] = 1.0
     """Wait before the first retry; it doubles, unless the server says how long (Retry-After)."""
-    longest_wait_seconds: Annotated[float, Field(gt=0)] = 300.0
+    max_wait_seconds: Annotated[float, Field(gt=0)] = 300.0
     """A server that asks for a longer wait stops the run."""
     input_price: Annotated[float, Field(ge=0)] = 0.0
     """Of a million tokens, in any currency."""
     output_price: Annotated[float, Field(ge=0)] = 0.0
     """Of a million tokens, in the same currency."""
-    most_cost: Annotated[float, Field(ge=0)] = 0.0
+    max_cost: Annotated[float, Field(ge=0)] = 0.0
     """Of all calls for this entry, earlier runs included, in that currency; 0: no limit."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the longest answer."""
@@ -86,8 +86,8 @@ class EndpointConfig(Config):
 
     @model_validator(mode="after")
     def _check_prices(self) -> "EndpointConfig":
-        if self.most_cost and not (self.input_price or self.output_price):
-            raise ValueError("most_cost limits nothing without input_price and output_price")
+        if self.max_cost and not (self.input_price or self.output_price):
+            raise ValueError("max_cost limits nothing without input_price and output_price")
         return self
 
 

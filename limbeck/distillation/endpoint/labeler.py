@@ -49,7 +49,7 @@ class Logprobs(Config):
     kind: Literal["logprobs"]
     top: Annotated[int, Field(ge=2, le=128)] = 20
     """Tokens at each place; many servers allow 20 at most."""
-    least_aligned_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    min_aligned_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
     """With fewer of the places that the server tells of, its tokenizer is too unlike ours."""
 
 

@@ -39,7 +39,7 @@ def find_experts(model: PreTrainedModel) -> list[nn.Module | None]:
     if not any(item is not None for item in found):
         raise CheckpointError(
             f"{type(model).__name__}: no layer has stacked experts (`mlp.experts.gate_up_proj`), "
-            "so none can become a student's feed-forward layer; leave inherit_experts out"
+            "so none can become a student's feed-forward layer; leave initialize_experts out"
         )
     return found
 
@@ -129,7 +129,7 @@ def find_shared(mlp: nn.Module) -> tuple[Tensor, Tensor] | None:
     if hasattr(mlp, "shared_expert_gate"):
         raise CheckpointError(
             f"{type(mlp).__name__}: a gate weighs its shared expert token by token, which no fixed "
-            "weight stands for; leave inherit_experts out"
+            "weight stands for; leave initialize_experts out"
         )
     gate, up, down = (
         shared.get_parameter(f"{name}.weight").float()
@@ -170,7 +170,7 @@ def merge_experts(
         if gate_up.shape[2] != hidden:
             raise CheckpointError(
                 f"the teacher's experts have hidden {gate_up.shape[2]}, the student {hidden}; give "
-                "the student the teacher's `hidden`, or leave inherit_experts out"
+                "the student the teacher's `hidden`, or leave initialize_experts out"
             )
         filled = 0
         shared = find_shared(layers[layer].get_submodule("mlp"))

@@ -123,7 +123,7 @@ def check_fit(
         ("select", found.batching.select, batching.select),
         ("images", found.batching.images, batching.images),
         ("loss_on", found.batching.loss_on, batching.loss_on),
-        ("max_tokens", found.batching.max_tokens, batching.max_tokens),
+        ("max_length", found.batching.max_length, batching.max_length),
     )
     for what, theirs, ours in pairs:
         if theirs != ours:

@@ -71,7 +71,7 @@ class CrossTokenizerTeacher:
             self.reads += self._read(records[first : first + CHUNK_RECORDS], student, teacher)
 
     def _read(self, records: Sequence[Record], student: Spelling, teacher: Spelling) -> list[Read]:
-        most, answers = self.batching.max_tokens, [record.answer for record in records]
+        most, answers = self.batching.max_length, [record.answer for record in records]
         sides = []
         for side in (student, teacher):
             rendered = render_records(side.tokenizer, records)

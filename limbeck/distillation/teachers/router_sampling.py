@@ -39,7 +39,7 @@ _drawing: ContextVar[torch.Generator | None] = ContextVar("drawing", default=Non
 class RouterSampling(Config):
     """How often a live mixture of experts is asked again, with other experts."""
 
-    draws: Annotated[int, Field(ge=0)] = 0
+    num_samples: Annotated[int, Field(ge=0)] = 0
     """Passes with drawn experts beside the router's own; all count alike. Each costs as much as the
     teacher itself; 0 leaves the teacher as it is."""
 
@@ -68,7 +68,7 @@ def read_gate(said: Any) -> tuple[Tensor, Tensor, Tensor]:
             return logits, weights, picked
     raise CheckpointError(
         f"a router returned {type(said).__name__}, expected logits, weights and picks; leave "
-        "teacher_experts out"
+        "router_sampling out"
     )
 
 
@@ -117,7 +117,7 @@ class RouterSamplingTeacher:
         if not gates:
             raise CheckpointError(
                 f"{type(model).__name__}: has no router (`mlp.gate` beside `mlp.experts`), so no "
-                "experts are left out; remove teacher_experts"
+                "experts are left out; remove router_sampling"
             )
         for _, gate in gates:
             gate.register_forward_hook(_redraw)

@@ -95,7 +95,7 @@ def to_qwen3_moe(model: LimbeckMoeForCausalLM) -> Qwen3MoeForCausalLM:
     theirs = Qwen3MoeForCausalLM(
         Qwen3MoeConfig(
             **_shared(config),
-            norm_topk_prob=config.normalize_gate == "picked",
+            norm_topk_prob=config.norm_topk_prob,
             intermediate_size=config.moe_intermediate_size,
             mlp_only_layers=[],
         )
@@ -122,9 +122,7 @@ def from_qwen3_moe(model: Qwen3MoeForCausalLM) -> LimbeckMoeForCausalLM:
     if config.use_sliding_window:
         raise CheckpointError("attention slides; our mixture attends to everything before a token")
     ours = LimbeckMoeForCausalLM(
-        LimbeckMoeConfig(
-            **_shared(config), normalize_gate="picked" if config.norm_topk_prob else "none"
-        )  # pyright: ignore[reportCallIssue]
+        LimbeckMoeConfig(**_shared(config), norm_topk_prob=config.norm_topk_prob)  # pyright: ignore[reportCallIssue]
     )
     missing, unexpected = ours.load_state_dict(model.state_dict(), strict=False)
     assert not unexpected, unexpected

@@ -46,7 +46,7 @@ class LimbeckMoeConfig(PreTrainedConfig):
     num_experts_per_tok: int = 2
     moe_intermediate_size: int = 48
     scoring_func: str = "softmax"
-    normalize_gate: str = "picked"
+    norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
     n_group: int = 1
     topk_group: int = 1
@@ -82,7 +82,7 @@ def build_feed_forward(config: LimbeckMoeConfig) -> SparseFeedForward:
     rules = GateRules(
         picks=config.num_experts_per_tok,
         scoring=cast(Any, config.scoring_func),
-        normalize=cast(Any, config.normalize_gate),
+        normalize="picked" if config.norm_topk_prob else "none",
         scale=config.routed_scaling_factor,
         num_groups=config.n_group,
         groups_per_token=config.topk_group,

@@ -24,46 +24,47 @@ Positive = Annotated[int, Field(gt=0)]
 class EncoderConfig(Config):
     """An image encoder of transformers' SigLIP blocks, and how its patches become tokens."""
 
-    image_pixels: Positive = 32
+    image_size: Positive = 32
     """Side of the square that every image is resized to."""
-    channels: Literal[1, 3] = 1
+    num_channels: Literal[1, 3] = 1
     """1 reads images as grey, 3 as colour."""
-    patch_pixels: Positive = 4
+    patch_size: Positive = 4
     """Side of one patch."""
-    merge: Positive = 2
+    spatial_merge_size: Positive = 2
     """Patches along either side of the square that becomes one token."""
-    hidden: Positive = 64
+    hidden_size: Positive = 64
     """Width of the encoder."""
-    num_layers: Positive = 4
-    num_heads: Positive = 4
-    feed_forward: Positive = 256
+    num_hidden_layers: Positive = 4
+    num_attention_heads: Positive = 4
+    intermediate_size: Positive = 256
     """Feed-forward channels of one layer."""
 
     @model_validator(mode="after")
     def _check_shapes(self) -> "EncoderConfig":
-        square = self.patch_pixels * self.merge
-        if self.image_pixels % square:
+        square = self.patch_size * self.spatial_merge_size
+        if self.image_size % square:
             raise ValueError(
-                f"image_pixels {self.image_pixels} cannot be divided into squares of "
-                f"{self.merge} x {self.merge} patches of {self.patch_pixels} pixels: make it a "
-                f"multiple of {square}"
+                f"image_size {self.image_size} cannot be divided into squares of "
+                f"{self.spatial_merge_size} x {self.spatial_merge_size} patches of "
+                f"{self.patch_size} pixels: make it a multiple of {square}"
             )
-        if self.hidden % self.num_heads:
+        if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden {self.hidden} cannot be divided among num_heads {self.num_heads}"
+                f"hidden_size {self.hidden_size} cannot be divided among num_attention_heads "
+                f"{self.num_attention_heads}"
             )
         return self
 
     def describe(self, text: PreTrainedConfig, *, image_token_id: int) -> LimbeckVisionConfig:
         """The config of a language model with this encoder."""
         vision = SiglipVisionConfig(
-            hidden_size=self.hidden,
-            intermediate_size=self.feed_forward,
-            num_hidden_layers=self.num_layers,
-            num_attention_heads=self.num_heads,
-            num_channels=self.channels,
-            image_size=self.image_pixels,
-            patch_size=self.patch_pixels,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            num_channels=self.num_channels,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
             vision_use_head=False,
         )
         special: dict[str, Any] = {
@@ -74,7 +75,7 @@ class EncoderConfig(Config):
             text_config=text,
             vision_config=vision,
             image_token_id=image_token_id,
-            merge=self.merge,
+            spatial_merge_size=self.spatial_merge_size,
             tie_word_embeddings=text.tie_word_embeddings,
             **special,
         )

@@ -43,7 +43,7 @@ class LimbeckVisionConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     image_token_id: int = 0
-    merge: int = 2
+    spatial_merge_size: int = 2
     """Patches along either side of the square that becomes one token."""
     image_mean: float = 0.5
     image_std: float = 0.5
@@ -63,7 +63,7 @@ def image_format(config: PreTrainedConfig) -> ImageFormat | None:
     if not isinstance(config, LimbeckVisionConfig):
         return None
     vision: Any = config.vision_config
-    side = vision.image_size // vision.patch_size // config.merge
+    side = vision.image_size // vision.patch_size // config.spatial_merge_size
     return ImageFormat(
         side_pixels=vision.image_size,
         channels=vision.num_channels,
@@ -125,7 +125,7 @@ class LimbeckVisionForCausalLM(PreTrainedModel, GenerationMixin):
         vision: Any = self.config.vision_config
         self.vision = SiglipVisionModel(vision)
         self.projector = Projector(
-            width=vision.hidden_size, merge=self.config.merge, hidden=text.hidden_size
+            width=vision.hidden_size, merge=self.config.spatial_merge_size, hidden=text.hidden_size
         )
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -113,12 +113,12 @@ class _Layers:
                 )
 
     def _cache_shape(self, length: str) -> list[int | str]:
-        return ["batch", self.shape.num_key_value_heads, length, self.shape.head_width]
+        return ["batch", self.shape.num_key_value_heads, length, self.shape.head_dim]
 
     def _attend(self, layer: int, hidden: str) -> str:
         graph, shape = self.graph, self.shape
         module = f"model.layers.{layer}.self_attn"
-        width = shape.head_width
+        width = shape.head_dim
         heads = {"q": shape.num_heads, "k": shape.num_key_value_heads}
         heads["v"] = heads["k"]
         projections = [
@@ -166,7 +166,7 @@ class _Layers:
     def _normalize_heads(self, module: str, x: str, heads: int) -> str:
         if not self.tensors.has(f"{module}.weight"):
             return x
-        graph, width = self.graph, self.shape.head_width
+        graph, width = self.graph, self.shape.head_dim
         gain = graph.constant(module, self._take_gain(module, width))
         split = graph.constant(f"split_{heads}", np.array([0, 0, heads, width], np.int64))
         joined = graph.constant(f"join_{heads}", np.array([0, 0, heads * width], np.int64))
@@ -183,7 +183,7 @@ class _Layers:
         graph, shape = self.graph, self.shape
         halves = [
             self.tensors.take_weights(
-                f"{module}.{part}_proj", out=shape.feed_forward, channels=shape.hidden
+                f"{module}.{part}_proj", out=shape.intermediate_size, channels=shape.hidden
             )
             for part in ("gate", "up")
         ]
@@ -194,7 +194,7 @@ class _Layers:
         # With a factor of 1, QuickGelu is SiLU in one node.
         activated = graph.node("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
         down = self.tensors.take_weights(
-            f"{module}.down_proj", out=shape.hidden, channels=shape.feed_forward
+            f"{module}.down_proj", out=shape.hidden, channels=shape.intermediate_size
         )
         product = graph.node("Mul", activated, up)
         return multiply(graph, product, weights=down, name=f"{module}.down")

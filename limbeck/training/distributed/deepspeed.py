@@ -23,14 +23,14 @@ from limbeck.training.optimizer_step import Stepper, Sums
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def set_up_engine(accelerator: Accelerator, *, clip_norm: float) -> None:
+def set_up_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
     """Tell DeepSpeed what the loop decides: how to clip, and that it gives single micro-batches."""
     plugin: Any = accelerator.state.deepspeed_plugin
     plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "train_batch_size": accelerator.num_processes,
-        "gradient_clipping": clip_norm,
+        "gradient_clipping": max_grad_norm,
     }
 
 

@@ -231,7 +231,9 @@ def batches(corpus):
     tokenizer = load_tokenizer(corpus / "tokenizer")
     token = tokenizer.get_vocab()["<|image|>"]
     image_format = ImageFormat(**{**vars(FORMAT), "token_id": token})
-    config = BatchingConfig(batch_records=4, accumulation_steps=2, loss_on="all")
+    config = BatchingConfig(
+        per_device_train_batch_size=4, gradient_accumulation_steps=2, loss_on="all"
+    )
     return Batches(corpus, tokenizer=tokenizer, config=config, image_format=image_format)
 
 

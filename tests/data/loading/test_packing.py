@@ -36,7 +36,9 @@ from limbeck.stages import distill, record, train
 from limbeck.training.optimizer_step import ModelWithLoss
 from tests.support.artifacts import make_artifact
 
-PACKED = BatchingConfig(batch_records=3, accumulation_steps=2, packing="full", select="all")
+PACKED = BatchingConfig(
+    per_device_train_batch_size=3, gradient_accumulation_steps=2, packing="full", select="all"
+)
 SHAPE = {
     "vocab_size": 64,
     "hidden_size": 16,
@@ -193,7 +195,7 @@ def test_a_step_holds_its_records_once_and_can_be_made_again(batches, corpus, to
     again = Batches(corpus, tokenizer=tokenizer, config=PACKED)
     for step in range(5):
         made = batches(step)
-        assert len(made) <= PACKED.accumulation_steps
+        assert len(made) <= PACKED.gradient_accumulation_steps
         rows = torch.cat([batch.rows for batch in made])
         assert sorted(rows.tolist()) == sorted(batches.order(step).tolist())
         for one, other in zip(made, again(step), strict=True):
@@ -248,7 +250,7 @@ def test_an_objective_that_compares_whole_answers_is_refused():
                 "model": "start",
                 "objective": {"kind": "dpo"},
                 "batching": {"packing": "full", "select": "preferences"},
-                "training": {"steps": 1},
+                "training": {"max_steps": 1},
             }
         )
 
@@ -270,8 +272,12 @@ def test_a_student_is_distilled_from_packed_rows(corpus, tokenizer, moe, dense_c
                 "teacher": "teacher",
                 "corpus": "corpus",
                 "objective": {"kind": "soft_target"},
-                "batching": {"batch_records": 4, "accumulation_steps": 2, "packing": packing},
-                "training": {"steps": 3, "lr": 0.001},
+                "batching": {
+                    "per_device_train_batch_size": 4,
+                    "gradient_accumulation_steps": 2,
+                    "packing": packing,
+                },
+                "training": {"max_steps": 3, "learning_rate": 0.001},
             }
         )
         work = Work(name, tmp_path / name, tmp_path / f"{name}-state", inputs)

@@ -109,7 +109,7 @@ def write_corpus(folder, tokenizer, *, rejected):
 
 def test_pairs_are_the_better_rows_and_then_the_worse(tmp_path, tokenizer):
     corpus = write_corpus(tmp_path / "c", tokenizer, rejected=True)
-    config = BatchingConfig(batch_records=2, accumulation_steps=2)
+    config = BatchingConfig(per_device_train_batch_size=2, gradient_accumulation_steps=2)
     pairs = Pairs(corpus, tokenizer=tokenizer, config=config)
     seen = []
     for batch in pairs(0):
@@ -137,7 +137,9 @@ def test_a_corpus_without_preferences_is_refused(tmp_path, tokenizer):
 
 
 def test_counted_tokens_are_those_of_the_batches(corpus, tokenizer):
-    config = BatchingConfig(batch_records=2, accumulation_steps=2, select="all")
+    config = BatchingConfig(
+        per_device_train_batch_size=2, gradient_accumulation_steps=2, select="all"
+    )
     batches = Batches(corpus, tokenizer=tokenizer, config=config)
     for steps in (1, 3, 7):
         seen = sum(int(batch.tokens.sum()) for step in range(steps) for batch in batches(step))

@@ -26,8 +26,8 @@ SOURCES = (
     "statements_per_fact: 0, recall_questions: 4, choice_questions: 4}}]"
 )
 FEW = (
-    "batching={batch_records: 4, accumulation_steps: 1, max_tokens: 128}",
-    "training={steps: 2, lr: 0.01, warmup_steps: 1}",
+    "batching={per_device_train_batch_size: 4, gradient_accumulation_steps: 1, max_length: 128}",
+    "training={max_steps: 2, learning_rate: 0.01, warmup_steps: 1}",
 )
 TOP = 20
 NUM_TOKENS = 6
@@ -50,7 +50,7 @@ def made(checkpoint, server, tmp_path_factory):
     """The recipe's artifacts, and one more entry's, whose answers have log-probabilities."""
     paths = [f"{name}={checkpoint}" for name in ("corpus.tokenizer", "student.model")]
     ends = [
-        f"{name}.endpoint={{url: '{server.url}', model: teacher-large, most_cost: 9.0, "
+        f"{name}.endpoint={{url: '{server.url}', model: teacher-large, max_cost: 9.0, "
         "input_price: 1.0, output_price: 1.0}"
         for name in ("answers", "pairs")
     ]
@@ -71,8 +71,12 @@ def made(checkpoint, server, tmp_path_factory):
             "teacher": "told",
             "corpus": "told",
             "objective": {"kind": "soft_target", "temperature": 1.0, "weight": 1.0},
-            "batching": {"batch_records": 4, "accumulation_steps": 1, "max_tokens": 128},
-            "training": {"steps": 2, "lr": 0.01, "warmup_steps": 1},
+            "batching": {
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 1,
+                "max_length": 128,
+            },
+            "training": {"max_steps": 2, "learning_rate": 0.01, "warmup_steps": 1},
         }
         yield pipeline.run(recipe, runs=tmp_path_factory.mktemp("runs"))
 
@@ -99,7 +103,7 @@ def test_the_recipe(made, server):
 
 def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     tokenizer = load_tokenizer(checkpoint)
-    config = BatchingConfig(max_tokens=128)
+    config = BatchingConfig(max_length=128)
     told = made["told"].path
     batches = Batches(told, tokenizer=tokenizer, config=config)
     teacher = EndpointTeacher(told, batching=config, needs=Needs(1.0))

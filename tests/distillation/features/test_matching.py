@@ -146,7 +146,9 @@ def test_a_model_is_like_itself_and_another_is_drawn_to_it(item, dense, dense_co
 
 
 def test_head_counts_may_differ(dense, dense_config, tokenizer):
-    other = dense_config.replace(num_heads=4, head_width=4).build(tokenizer=tokenizer, seed=5)
+    other = dense_config.replace(num_attention_heads=4, head_dim=4).build(
+        tokenizer=tokenizer, seed=5
+    )
     config = SoftTarget(
         kind="soft_target", matching=(Matching(what="attention", measure="kl", layers="last"),)
     )

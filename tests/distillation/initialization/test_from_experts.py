@@ -56,19 +56,21 @@ def test_the_layer_is_the_fixed_gate_sum_of_the_taken_experts(moe, dense):
         assert 0 < found["gate_weight_ratios"][layer] <= 1
 
 
-@pytest.mark.parametrize("feed_forward", [32, 4])
+@pytest.mark.parametrize("intermediate_size", [32, 4])
 def test_shared_experts_come_first_at_full_weight(
-    moe_config, dense_config, tokenizer, feed_forward
+    moe_config, dense_config, tokenizer, intermediate_size
 ):
-    shared = moe_config.replace(num_shared_experts=1, routed_scale=1.5)
+    shared = moe_config.replace(n_shared_experts=1, routed_scaling_factor=1.5)
     teacher = shared.build(tokenizer=tokenizer, seed=0).eval()
-    student = dense_config.replace(feed_forward=feed_forward).build(tokenizer=tokenizer, seed=1)
+    student = dense_config.replace(intermediate_size=intermediate_size).build(
+        tokenizer=tokenizer, seed=1
+    )
     found = merge_experts(student, teacher=teacher, batches=batches())
     (use, _), (experts, _) = measure_use(teacher, batches=batches()), find_experts(teacher)
     assert use is not None and experts is not None
     assert use.sum().item() == pytest.approx(1.5, abs=1e-5)
     mlp, own = student.model.layers[0].mlp, teacher.model.layers[0].mlp.shared_expert
-    if feed_forward == 4:
+    if intermediate_size == 4:
         assert found["experts"][0] == []
         kept = [row.tolist() in mlp.gate_proj.weight.tolist() for row in own.gate_proj.weight]
         assert sum(kept) == 4
@@ -98,6 +100,6 @@ def test_of_the_last_expert_the_strongest_channels_are_taken():
 def test_a_dense_teacher_and_another_width_are_refused(moe, dense, dense_config, tokenizer):
     with pytest.raises(CheckpointError, match="no layer has stacked experts"):
         merge_experts(dense, teacher=dense, batches=batches())
-    other = dense_config.replace(hidden=24, head_width=6).build(tokenizer=tokenizer, seed=0)
+    other = dense_config.replace(hidden_size=24, head_dim=6).build(tokenizer=tokenizer, seed=0)
     with pytest.raises(CheckpointError, match="hidden 16, the student 24"):
         merge_experts(other, teacher=moe, batches=batches())

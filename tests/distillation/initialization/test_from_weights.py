@@ -32,8 +32,8 @@ def test_the_same_architecture_becomes_its_teacher(dense_config, tokenizer):
 
 @pytest.mark.parametrize(("num_layers", "taken"), [(1, [5]), (2, [2, 5]), (3, [1, 3, 5])])
 def test_layers_are_spread_over_the_teachers_depth(num_layers, taken, dense_config, tokenizer):
-    teacher = dense_config.replace(num_layers=6).build(tokenizer=tokenizer, seed=1)
-    student = dense_config.replace(num_layers=num_layers).build(tokenizer=tokenizer, seed=2)
+    teacher = dense_config.replace(num_hidden_layers=6).build(tokenizer=tokenizer, seed=1)
+    student = dense_config.replace(num_hidden_layers=num_layers).build(tokenizer=tokenizer, seed=2)
     inherit(student, teacher=teacher)
     for own, source in enumerate(taken):
         weights = [
@@ -44,6 +44,6 @@ def test_layers_are_spread_over_the_teachers_depth(num_layers, taken, dense_conf
 
 
 def test_a_student_that_nothing_fits_is_refused(moe, dense_config, tokenizer):
-    other = dense_config.replace(hidden=24, head_width=6).build(tokenizer=tokenizer, seed=0)
+    other = dense_config.replace(hidden_size=24, head_dim=6).build(tokenizer=tokenizer, seed=0)
     with pytest.raises(CheckpointError, match="hidden 24"):
         inherit(other, teacher=moe)

@@ -24,7 +24,7 @@ from limbeck.models.targets import ImportanceSampled, Needs, TopK
 from limbeck.stages import record
 from tests.distillation.signals.test_signals import as_artifact
 
-BATCHING = BatchingConfig(batch_records=3, accumulation_steps=1)
+BATCHING = BatchingConfig(per_device_train_batch_size=3, gradient_accumulation_steps=1)
 FORMATS = [
     Plain(kind="plain", count=5),
     TopTokens(kind="top", count=5),

@@ -17,7 +17,7 @@ from limbeck.models.targets import FullLogits, Needs, TopK
 from limbeck.stages import record
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
 
-BATCHING = BatchingConfig(batch_records=3, accumulation_steps=1)
+BATCHING = BatchingConfig(per_device_train_batch_size=3, gradient_accumulation_steps=1)
 
 
 def as_artifact(folder, kind) -> Artifact:
@@ -123,7 +123,7 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
     [
         (Needs(3.0), BATCHING, "temperature"),
         (Needs(2.0, (7,)), BATCHING, "layer"),
-        (Needs(2.0), BATCHING.replace(max_tokens=9), "max_tokens"),
+        (Needs(2.0), BATCHING.replace(max_length=9), "max_tokens"),
         (Needs(2.0), BATCHING.replace(loss_on="all"), "loss_on"),
     ],
 )

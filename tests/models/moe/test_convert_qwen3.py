@@ -16,7 +16,7 @@ def logits(model):
         return model(ids).logits
 
 
-@pytest.mark.parametrize("changes", [{}, {"normalize_gate": "none", "experts_per_token": 3}])
+@pytest.mark.parametrize("changes", [{}, {"norm_topk_prob": False, "num_experts_per_tok": 3}])
 def test_there_through_a_stock_folder_and_back(changes, moe_config, tokenizer, tmp_path):
     ours = moe_config.replace(**changes).build(tokenizer=tokenizer, seed=0).eval()
     save_checkpoint(to_qwen3_moe(ours), tokenizer=tokenizer, folder=tmp_path)
@@ -34,10 +34,10 @@ def test_there_through_a_stock_folder_and_back(changes, moe_config, tokenizer, t
     ("changes", "message"),
     [
         ({"fusion": "attention"}, "fusion"),
-        ({"num_shared_experts": 1}, "n_shared_experts"),
-        ({"scoring": "sigmoid"}, "scoring_func"),
-        ({"routed_scale": 2.0}, "routed_scaling_factor"),
-        ({"num_groups": 2, "groups_per_token": 1}, "n_group"),
+        ({"n_shared_experts": 1}, "n_shared_experts"),
+        ({"scoring_func": "sigmoid"}, "scoring_func"),
+        ({"routed_scaling_factor": 2.0}, "routed_scaling_factor"),
+        ({"n_group": 2, "topk_group": 1}, "n_group"),
     ],
 )
 def test_what_has_no_place_is_refused(changes, message, moe_config, tokenizer):

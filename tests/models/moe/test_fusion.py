@@ -101,8 +101,13 @@ def test_an_unknown_fusion_is_named():
     [
         {"fusion": "attention"},
         {"fusion": "full_attention"},
-        {"num_shared_experts": 2},
-        {"scoring": "sigmoid", "num_groups": 4, "groups_per_token": 2, "routed_scale": 2.5},
+        {"n_shared_experts": 2},
+        {
+            "scoring_func": "sigmoid",
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 2.5,
+        },
     ],
 )
 def test_every_form_survives_a_save_generates_and_learns(changes, moe_config, tokenizer, tmp_path):

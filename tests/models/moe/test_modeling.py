@@ -63,9 +63,9 @@ def sparse_layer(picks: int = 2, *, fusion=None, shared_width=0, **rules) -> Spa
         {"picks": 3},
         {"shared_width": 24},
         {"scale": 2.5},
-        {"scoring": "sigmoid"},
-        {"scoring": "sigmoid", "normalize": "none"},
-        {"picks": 2, "num_groups": 4, "groups_per_token": 2},
+        {"scoring_func": "sigmoid"},
+        {"scoring_func": "sigmoid", "normalize": "none"},
+        {"picks": 2, "n_group": 4, "topk_group": 2},
     ],
 )
 def test_layer_equals_the_loop_forward_and_backward(settings):
@@ -244,9 +244,9 @@ def test_sigmoid_scores_are_weighed_unbiased_and_probabilities_sum_to_one():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_groups": 3}, "make it a multiple"),
-        ({"num_groups": 2, "groups_per_token": 3}, "raise groups_per_token"),
-        ({"num_groups": 8, "experts_per_token": 2}, "raise groups_per_token"),
+        ({"n_group": 3}, "make it a multiple"),
+        ({"n_group": 2, "topk_group": 3}, "raise groups_per_token"),
+        ({"n_group": 8, "num_experts_per_tok": 2}, "raise groups_per_token"),
         ({"fusion": "attention", "fusion_heads": 3}, "fusion_heads 3"),
     ],
 )

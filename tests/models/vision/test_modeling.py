@@ -14,7 +14,9 @@ from limbeck.models.vision.modeling import Projector, image_format, merge_patche
 from limbeck.sizing import size_model
 from tests.support.token_batch import token_batch
 
-ENCODER = EncoderConfig(image_pixels=16, hidden=8, num_layers=1, num_heads=2, feed_forward=16)
+ENCODER = EncoderConfig(
+    image_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +196,7 @@ def test_a_fresh_model_needs_a_token_for_images(dense_config, tokenizer):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"image_pixels": 20}, "multiple of 8"), ({"num_heads": 3}, "num_heads")],
+    [({"image_size": 20}, "multiple of 8"), ({"num_attention_heads": 3}, "num_heads")],
 )
 def test_shapes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -134,7 +134,7 @@ def train(model, folder, **more):
         model,
         batches=lambda step: [make_batch(6)],
         objective=objective,
-        config=TrainingConfig(steps=2, save_interval_seconds=0),
+        config=TrainingConfig(max_steps=2, save_interval_seconds=0),
         state=folder,
         title="test",
         **more,
