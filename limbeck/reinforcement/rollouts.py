@@ -171,7 +171,8 @@ class Rollouts:
         if len(self.curve) % IDLE_STEPS == 0 and min(recent) == 1.0:
             logger.warning(
                 "all answers to a question had equal rewards for %d steps, so nothing is learnt: "
-                "raise temperature or group, or ask what the model does not answer right yet",
+                "raise temperature or num_generations, or use questions that the model does not "
+                "answer right yet",
                 IDLE_STEPS,
             )
 

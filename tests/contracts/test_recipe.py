@@ -43,7 +43,7 @@ def test_entries_and_lines(write):
     assert recipe.line("corpus") == 1
     assert recipe.line("corpus", "sources", 0, "path") == 4
     assert recipe.line("corpus", "sources", 1, "path") == 6
-    assert recipe.line("student", "training", "steps") == 10
+    assert recipe.line("student", "training", "max_steps") == 10
 
 
 def test_line_of_an_unknown_key_is_that_of_its_parent(write):
@@ -100,7 +100,7 @@ def test_override_of_nested_fields_and_lists(write):
             "corpus.sources.0={kind: parquet, path: d}",
         ],
     )
-    assert recipe.entries["student"]["training"]["steps"] == 9
+    assert recipe.entries["student"]["training"]["max_steps"] == 9
     assert recipe.entries["student"]["model"] == {"kind": "dense", "hidden_size": 32}
     assert recipe.entries["corpus"]["sources"] == [
         {"kind": "parquet", "path": "d"},
@@ -116,8 +116,8 @@ def test_a_later_override_wins(write):
 def test_override_does_not_reach_through_an_alias(write):
     text = "a: {stage: x, training: &t {max_steps: 4}}\nb: {stage: y, training: *t}\n"
     recipe = load_recipe(write(text), overrides=["b.training.max_steps=9"])
-    assert recipe.entries["a"]["training"]["steps"] == 4
-    assert recipe.entries["b"]["training"]["steps"] == 9
+    assert recipe.entries["a"]["training"]["max_steps"] == 4
+    assert recipe.entries["b"]["training"]["max_steps"] == 9
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_questions_that_were_cut_off_are_left_out_and_counted(dense):
     own = make_own(dense, max_tokens=4)
     assert sorted(flatten(own(0))) == [0, 2]
     assert own.measure()["own_answers_without_room"] == 2
-    with pytest.raises(DataError, match=r"fills batching\.max_tokens 2"):
+    with pytest.raises(DataError, match=r"fills batching\.max_length 2"):
         make_own(dense, max_tokens=2)
 
 

@@ -59,7 +59,7 @@ def test_every_fault_at_once(tmp_path):
     }
     assert list(found) == sorted(found, key=lambda where: found[where][0])
     assert found["one.training.max_steps"][1] == "Input should be greater than 0; found 0"
-    assert found["one.sead"][1] == "unknown key 'sead'; remove it or check its spelling"
+    assert found["one.sead"][1] == "unknown key 'sead': did you mean 'seed'?"
     assert "did you mean 'corpus'? known: corpus, four, one" in found["two.corpus"][1]
 
 

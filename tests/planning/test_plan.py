@@ -107,13 +107,15 @@ def test_the_references_fusion_is_counted(reference):
     recipe = yaml.safe_load(REFERENCE.read_text(encoding="utf-8"))
     model = recipe["base"]["model"]
     fusion = AttentionFusion(
-        hidden=model["hidden"], num_heads=model["fusion_heads"], rank=model["fusion_rank"]
+        hidden=model["hidden_size"], num_heads=model["fusion_heads"], rank=model["fusion_rank"]
     )
-    added = model["num_layers"] * sum(item.numel() for item in fusion.parameters())
+    added = model["num_hidden_layers"] * sum(item.numel() for item in fusion.parameters())
     base = next(row for row in planned["rows"] if row["name"] == "base")
     experts = base["expert_parameters"]
-    hidden, layers = model["hidden"], model["num_layers"]
-    heads = (2 * model["num_heads"] + 2 * model["num_key_value_heads"]) * model["head_dim"]
+    hidden, layers = model["hidden_size"], model["num_hidden_layers"]
+    heads = (2 * model["num_attention_heads"] + 2 * model["num_key_value_heads"]) * model[
+        "head_dim"
+    ]
     norms = layers * (2 * hidden + 2 * model["head_dim"]) + hidden
     gates = layers * model["num_experts"] * hidden
     attention = layers * hidden * heads
@@ -193,7 +195,7 @@ def test_a_model_that_cannot_be_sized(invoke, tmp_path):
     path = tmp_path / "other.yaml"
     value = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
     value["student"] |= {"student": "org/unknown"}
-    value["student"].pop("inherit", None)
+    value["student"].pop("initialize_from", None)
     path.write_text(yaml.safe_dump(value))
     text = invoke(path, code=1).stderr
     assert "CheckpointError" in text

@@ -165,7 +165,7 @@ def test_the_reference_moves_no_balance_counter(moe):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"group": 1}, "greater than or equal to 2"),
+        ({"num_generations": 1}, "greater than or equal to 2"),
         ({"temperature": 0}, "greater than 0"),
         ({"rewards": {"fact": 1.0}}, "did you mean 'facts'"),
         ({"rewards": {"facts": 0}}, "greater than 0"),

@@ -60,7 +60,7 @@ def test_the_reward_is_the_weighted_sum_and_each_lies_between_zero_and_one():
 
 
 def make_rollouts(model, *, judge=None, seed=0, **changes):
-    config = Grpo(kind="grpo", **({"group": 3, "max_new_tokens": 5} | changes))
+    config = Grpo(kind="grpo", **({"num_generations": 3, "max_completion_length": 5} | changes))
     prompts = [RolloutPrompt([5 + n, 6, 7][: 1 + n % 3], "C" * n) for n in range(8)]
     return Rollouts(
         config,
@@ -100,7 +100,7 @@ def test_a_step_is_a_function_of_weights_seed_and_step(moe):
 
 
 def test_answers_serve_as_many_steps_as_asked(moe):
-    rollouts = make_rollouts(moe, updates=2)
+    rollouts = make_rollouts(moe, num_iterations=2)
     rows = [rollouts(step) and rollouts.held["rows"] for step in range(4)]
     assert rows[0] == rows[1] != rows[2] == rows[3]
 
@@ -108,7 +108,7 @@ def test_answers_serve_as_many_steps_as_asked(moe):
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, tokenizer, tmp_path):
     def train(model, state, *, stop=None):
-        rollouts = make_rollouts(model, updates=2)
+        rollouts = make_rollouts(model, num_iterations=2)
         # The start is the reference; here the model itself moves, so keep a copy of it.
         rollouts.reference = KeptForward(moe_config.build(tokenizer=tokenizer, seed=0).eval())
 
@@ -155,7 +155,7 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
     def judge(text, ended, expected):
         return {"reward": text.count("A") / max(1, len(text))}
 
-    rollouts = make_rollouts(model, judge=judge, group=16)
+    rollouts = make_rollouts(model, judge=judge, num_generations=16)
     rollouts.reference = KeptForward(reference)
     config = TrainingConfig(max_steps=30, learning_rate=0.02, warmup_steps=0, logging_steps=1)
     history = fit(
@@ -175,11 +175,11 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
 
 def test_equal_rewards_for_long_are_warned_of(moe, caplog):
     rollouts = make_rollouts(
-        moe, judge=lambda *_: {"reward": 1.0}, max_new_tokens=1, updates=IDLE_STEPS
+        moe, judge=lambda *_: {"reward": 1.0}, max_completion_length=1, num_iterations=IDLE_STEPS
     )
     with caplog.at_level(logging.WARNING):
         for step in range(IDLE_STEPS):
             assert not caplog.records
             rollouts(step)
-    assert "raise temperature or group" in caplog.text
+    assert "raise temperature or num_generations" in caplog.text
     assert set(rollouts.held["advantages"]) == {0.0}

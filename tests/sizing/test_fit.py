@@ -193,7 +193,7 @@ def test_cards_figures_are_of_one_order(gpu):
         ({"inference": {"gpu": "T4-16GB", "context_tokens": -1}}, "greater than 0"),
         ({"size_targets_bytes": {"edge": 0}}, "greater than 0"),
         ({"vocab": 0}, "greater than 0"),
-        ({"trainig": {}}, "Extra inputs"),
+        ({"trainig": {}}, "unknown key"),
     ],
 )
 def test_wrong_assumptions_are_refused(assumed, message):

@@ -106,12 +106,12 @@ def test_divergence_is_named(dense_config, corpus, tokenizer, tmp_path):
 
 def test_training_learns(dense_config, corpus, tokenizer, tmp_path):
     model = dense_config.build(tokenizer=tokenizer, seed=0)
-    history = train(model, corpus, tokenizer, tmp_path, steps=60, per_device_train_batch_size=6)
+    history = train(model, corpus, tokenizer, tmp_path, max_steps=60, per_device_train_batch_size=6)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
 
 def test_schedule_warms_up_peaks_and_ends():
-    settings = {"max_steps": 100, "peak_lr": 1.0, "warmup_steps": 10, "final_ratio": 0.1}
+    settings = {"steps": 100, "peak_lr": 1.0, "warmup_steps": 10, "final_ratio": 0.1}
     rates = [cosine_lr(step, **settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == pytest.approx(1.0)

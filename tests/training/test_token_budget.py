@@ -36,9 +36,9 @@ def test_other_shares_and_what_was_seen():
 
 
 def test_training_settles_on_a_number_and_survives_a_round_trip():
-    config = TrainingConfig.model_validate({"steps": {"tokens": 46000, "phase": "finetune"}})
+    config = TrainingConfig.model_validate({"max_steps": {"tokens": 46000, "phase": "finetune"}})
     assert TrainingConfig.model_validate(config.model_dump()) == config
-    assert config.resolve_steps(tokens_per_step=100.0).steps == 50
+    assert config.resolve_steps(tokens_per_step=100.0).max_steps == 50
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_training_settles_on_a_number_and_survives_a_round_trip():
 )
 def test_bad_steps(steps, message):
     with pytest.raises(ValidationError, match=message):
-        TrainingConfig.model_validate({"steps": steps})
+        TrainingConfig.model_validate({"max_steps": steps})

@@ -122,7 +122,7 @@ class Batches:
                 if record.images and item.answer_start > len(ids):
                     raise DataError(
                         f"record {record.id}: its images and its question are "
-                        f"{item.answer_start} tokens, max_tokens is {self.config.max_length}; "
+                        f"{item.answer_start} tokens, max_length is {self.config.max_length}; "
                         "raise it"
                     )
                 flat.append(np.asarray(ids, dtype=np.int32))

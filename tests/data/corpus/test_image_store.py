@@ -261,7 +261,7 @@ def test_image_tokens_follow_the_user_and_precede_the_question(batches, corpus):
     ("image_format", "config", "message"),
     [
         (None, {}, "cannot see"),
-        (FORMAT, {"max_tokens": 5}, "raise it"),
+        (FORMAT, {"max_length": 5}, "raise it"),
         (FORMAT, {"images": "without"}, "images='without'"),
     ],
 )

@@ -270,7 +270,7 @@ def test_a_killed_recording_goes_on_where_it_was(corpus, model, tokenizer, tmp_p
 def test_damage_is_refused_by_name(drawn, corpus, tokenizer, tmp_path, part):
     copy, opening = reopened(drawn[0], tmp_path, drawn[1])
     raw = bytearray((copy / part).read_bytes())
-    place = raw.index(b'"max_tokens": ') + 14 if part == "signals.json" else len(raw) // 2
+    place = raw.index(b'"max_length": ') + 14 if part == "signals.json" else len(raw) // 2
     raw[place] = ord("9") if raw[place] != ord("9") else ord("8")
     (copy / part).write_bytes(raw)
     batch = Batches(corpus, tokenizer=tokenizer, config=BATCHING).batch([0, 3, 4])

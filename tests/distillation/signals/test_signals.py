@@ -123,7 +123,7 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
     [
         (Needs(3.0), BATCHING, "temperature"),
         (Needs(2.0, (7,)), BATCHING, "layer"),
-        (Needs(2.0), BATCHING.replace(max_length=9), "max_tokens"),
+        (Needs(2.0), BATCHING.replace(max_length=9), "max_length"),
         (Needs(2.0), BATCHING.replace(loss_on="all"), "loss_on"),
     ],
 )

@@ -63,9 +63,9 @@ def sparse_layer(picks: int = 2, *, fusion=None, shared_width=0, **rules) -> Spa
         {"picks": 3},
         {"shared_width": 24},
         {"scale": 2.5},
-        {"scoring_func": "sigmoid"},
-        {"scoring_func": "sigmoid", "normalize": "none"},
-        {"picks": 2, "n_group": 4, "topk_group": 2},
+        {"scoring": "sigmoid"},
+        {"scoring": "sigmoid", "normalize": "none"},
+        {"picks": 2, "num_groups": 4, "groups_per_token": 2},
     ],
 )
 def test_layer_equals_the_loop_forward_and_backward(settings):
@@ -245,8 +245,8 @@ def test_sigmoid_scores_are_weighed_unbiased_and_probabilities_sum_to_one():
     ("changes", "message"),
     [
         ({"n_group": 3}, "make it a multiple"),
-        ({"n_group": 2, "topk_group": 3}, "raise groups_per_token"),
-        ({"n_group": 8, "num_experts_per_tok": 2}, "raise groups_per_token"),
+        ({"n_group": 2, "topk_group": 3}, "raise topk_group"),
+        ({"n_group": 8, "num_experts_per_tok": 2}, "raise topk_group"),
         ({"fusion": "attention", "fusion_heads": 3}, "fusion_heads 3"),
     ],
 )

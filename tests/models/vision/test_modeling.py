@@ -196,7 +196,7 @@ def test_a_fresh_model_needs_a_token_for_images(dense_config, tokenizer):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"image_size": 20}, "multiple of 8"), ({"num_attention_heads": 3}, "num_heads")],
+    [({"image_size": 20}, "multiple of 8"), ({"num_attention_heads": 3}, "num_attention_heads")],
 )
 def test_shapes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
