@@ -20,7 +20,11 @@ def work(tmp_path, corpus, moe, tokenizer):
         (tmp_path / name).mkdir()
     save_checkpoint(moe, tokenizer=tokenizer, folder=tmp_path / "teacher")
     teacher = (make_artifact(tmp_path / "teacher", "checkpoint"),)
-    inputs = {"teacher": teacher, "inherit": teacher, "corpus": (make_artifact(corpus, "corpus"),)}
+    inputs = {
+        "teacher": teacher,
+        "initialize_from": teacher,
+        "corpus": (make_artifact(corpus, "corpus"),),
+    }
     return Work("student", tmp_path / "artifact", tmp_path / "state", inputs)
 
 
@@ -62,7 +66,7 @@ def test_a_checkpoint_cannot_inherit(dense_config):
 def test_another_tokenizers_embeddings_are_refused(work, moe, dense_config, tmp_path):
     folder = tmp_path / "other"
     train_tokenizer(["完全不同的字"] * 3, folder=folder, config=TokenizerConfig(min_count=1))
-    path = work.inputs["inherit"][0].path
+    path = work.inputs["initialize_from"][0].path
     save_checkpoint(moe, tokenizer=load_tokenizer(folder), folder=path)
     with pytest.raises(CheckpointError, match="tokenizer is not the corpus's"):
         distill.run(config(dense_config), work=work)
