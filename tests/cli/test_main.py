@@ -53,7 +53,7 @@ def fresh(*arguments):
         cwd=tiny_recipe.ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
 
 
@@ -340,7 +340,7 @@ def test_a_reader_that_stops_reading_causes_no_noise(student):
         cwd=tiny_recipe.ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     assert done.stderr == ""

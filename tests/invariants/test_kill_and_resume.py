@@ -140,13 +140,10 @@ def test_an_entry_made_alone_is_the_same(tmp_path, name):
 def test_second_run_reuses_everything(tmp_path):
     runs, log = tiny_recipe.copy_runs(tmp_path / "runs"), tmp_path / "log"
     before = {path: path.stat().st_mtime_ns for path in (runs / "tiny").glob("*/*")}
-    started = time.monotonic()
     number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
     assert tiny_recipe.warm().wait(number) == 0, log.read_text()
-    seconds = time.monotonic() - started
     assert finished(log).count(": reused (") == len(tiny_recipe.ENTRIES)
     assert {path: path.stat().st_mtime_ns for path in (runs / "tiny").glob("*/*")} == before
-    assert seconds < float((tiny_recipe.folder() / "seconds").read_text()) / 2
 
 
 def test_two_at_once(tmp_path):

@@ -87,21 +87,21 @@ def test_batches_hold_what_was_sampled(moe):
         logs = logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
         torch.testing.assert_close(known.old_logs, logs, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(known.reference_logs, logs, rtol=1e-4, atol=1e-4)
-    advantages = torch.tensor(rollouts.held["advantages"]).view(2, 3)
+    advantages = torch.tensor(rollouts.current_rollouts["advantages"]).view(2, 3)
     torch.testing.assert_close(advantages.sum(dim=1), torch.zeros(2), atol=1e-5, rtol=0)
     assert rollouts.curve[0]["rollout_tokens"] == sum(int(batch.tokens.sum()) for batch in batches)
 
 
 def test_a_step_is_a_function_of_weights_seed_and_step(moe):
     first, again, other = (make_rollouts(moe, seed=seed) for seed in (0, 0, 1))
-    rows = [item(4) and item.held["rows"] for item in (first, again, other)]
+    rows = [item(4) and item.current_rollouts["rows"] for item in (first, again, other)]
     assert rows[0] == rows[1] != rows[2]
-    assert first(5) and first.held["rows"] != rows[0]
+    assert first(5) and first.current_rollouts["rows"] != rows[0]
 
 
 def test_answers_serve_as_many_steps_as_asked(moe):
     rollouts = make_rollouts(moe, num_iterations=2)
-    rows = [rollouts(step) and rollouts.held["rows"] for step in range(4)]
+    rows = [rollouts(step) and rollouts.current_rollouts["rows"] for step in range(4)]
     assert rows[0] == rows[1] != rows[2] == rows[3]
 
 
@@ -182,4 +182,4 @@ def test_equal_rewards_for_long_are_warned_of(moe, caplog):
             assert not caplog.records
             rollouts(step)
     assert "raise temperature or num_generations" in caplog.text
-    assert set(rollouts.held["advantages"]) == {0.0}
+    assert set(rollouts.current_rollouts["advantages"]) == {0.0}

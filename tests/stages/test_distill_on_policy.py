@@ -115,7 +115,7 @@ def test_answers_need_room(work, dense_config):
         ({"batching": {"select": "text"}}, "set batching.select: questions"),
         ({"on_policy": {"ratio": 1.5}}, "less than or equal to 1"),
         ({"on_policy": {"ratio": 0.5, "temperature": 0}}, "greater than 0"),
-        ({"on_policy": {"ratio": 0.5, "lambda": 1}}, "Extra inputs"),
+        ({"on_policy": {"ratio": 0.5, "lambda": 1}}, "unknown key"),
     ],
 )
 def test_wrong_settings_are_named(changes, message, dense_config):

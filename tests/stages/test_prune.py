@@ -123,7 +123,7 @@ def test_a_cut_that_rounds_to_nothing_is_refused_before_training(make_work):
         ({"criterion": "l2"}, "unknown criterion 'l2'"),
         ({"objective": {"kind": "soft_target"}}, "needs a `teacher`"),
         ({"teacher": "student"}, "asks no teacher"),
-        ({"lambda": 0.1}, "Extra inputs"),
+        ({"lambda": 0.1}, "unknown key"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import yaml
@@ -17,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "tests" / "tiny.yaml"
 ENTRIES = tuple(yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
-LONGEST_RUN_SECONDS = 300
+LONGEST_RUN_SECONDS = 1200
 
 
 @functools.cache
@@ -64,7 +63,7 @@ class Warm:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(60)  # a busy machine takes its time
+        self.process.wait(LONGEST_RUN_SECONDS)
         self.process.stdout.close()
 
 
@@ -79,10 +78,8 @@ def warm() -> Warm:
 def runs() -> Path:
     """The runs folder with the finished tiny recipe; copy it before changing anything."""
     output = folder() / "chain.log"
-    started = time.monotonic()
     code = warm().wait(warm().start("run", RECIPE, "--runs", folder() / "runs", output=output))
     assert code == 0, output.read_text()
-    (folder() / "seconds").write_text(str(time.monotonic() - started))
     return folder() / "runs"
 
 

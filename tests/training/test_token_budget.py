@@ -48,7 +48,7 @@ def test_training_settles_on_a_number_and_survives_a_round_trip():
         ({"tokens": 0, "phase": "finetune"}, "greater than 0"),
         ({"tokens": 10, "phase": "a", "shares": {"a": 0}}, "greater than 0"),
         ({"tokens": 10, "phase": "a", "shares": {}}, "at least 1 item"),
-        ({"tokens": 10, "phase": "pretrain", "share": 3}, "Extra inputs"),
+        ({"tokens": 10, "phase": "pretrain", "share": 3}, "unknown key"),
         (0, "greater than 0"),
         ("many", "valid integer"),
     ],

@@ -184,7 +184,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(space, tmp_path):
     every_step = "student.training.save_interval_seconds=0"
     arguments = ("tune", recipe, "--runs", folder / "runs", "--out", out, "--set", every_step)
     number = tiny_recipe.warm().start(*arguments, output=tmp_path / "log")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + tiny_recipe.LONGEST_RUN_SECONDS
     while not list(out.glob("trials/*/0001/.work/student/state/training.pt")):
         assert time.monotonic() < deadline, (tmp_path / "log").read_text()
         time.sleep(0.01)

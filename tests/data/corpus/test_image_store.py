@@ -243,7 +243,7 @@ def test_batches_hold_the_images_of_their_records(batches, corpus):
     assert batch.images.rows.tolist() == [0, 1, 2]
     for place, row in enumerate(batch.rows.tolist()):
         expected = read_pixels(corpus / train[row].images[0], batches.pixels.image_format)
-        assert torch.equal(batch.pixels[place], torch.from_numpy(expected))
+        assert torch.equal(batch.images.pixels[place], torch.from_numpy(expected))
     marked = batch.input_ids == batches.pixels.image_format.token_id
     assert marked.sum(dim=1).tolist() == [4, 4, 4]
     assert (batch.labels[marked] == IGNORED).all()

@@ -222,7 +222,7 @@ def test_the_form_that_is_compiled_says_the_same(form):
 SCHEDULED = """
 import torch
 from torch._dynamo.utils import counters
-from limbeck.models.targets import Whole
+from limbeck.models.targets import FullLogits
 from limbeck.distillation.losses import chunked
 from limbeck.distillation.losses.divergences import ForwardKl
 
@@ -230,7 +230,7 @@ program = chunked._compiled("aot_eager")
 chunked._compiled = lambda: program
 for step in range(4):
     mix = chunked.Mix(ForwardKl(kind="forward_kl"), 1.0 + step / 4, step / 3, vocab=33)
-    logits, said = torch.randn(5 + step, 33), Whole(torch.randn(5 + step, 33))
+    logits, said = torch.randn(5 + step, 33), FullLogits(torch.randn(5 + step, 33))
     labels = torch.randint(33, (5 + step,))
     found, wanted = logits.clone(), logits.clone()
     one = chunked._judge_compiled(found, said, labels, mix, True)

@@ -42,12 +42,12 @@ def open_both(corpus, tokenizer, other, moe_config, records, **changes):
 
 
 @pytest.mark.parametrize("loss_on", ["answer", "all"])
-@pytest.mark.parametrize("max_tokens", [512, 14])
+@pytest.mark.parametrize("max_length", [512, 14])
 def test_both_sides_write_the_same_text_in_every_span(
-    corpus, tokenizer, other, moe_config, records, loss_on, max_tokens
+    corpus, tokenizer, other, moe_config, records, loss_on, max_length
 ):
     batches, teacher = open_both(
-        corpus, tokenizer, other, moe_config, records, loss_on=loss_on, max_tokens=max_tokens
+        corpus, tokenizer, other, moe_config, records, loss_on=loss_on, max_length=max_length
     )
     rows = [5, 0, 2, 7]
     batch = batches.batch(rows)
@@ -68,7 +68,7 @@ def test_both_sides_write_the_same_text_in_every_span(
     ]
     assert plain[0] == plain[1]
     assert sum(map(len, plain[0])) > 10
-    if max_tokens == 512:
+    if max_length == 512:
         # Each answer ends with a span of its own; of plain text the first span is not predicted.
         assert plain[0].count("") == len(rows)
         told = sum(len(records[row].answer) for row in rows if records[row].question)

@@ -37,7 +37,7 @@ def test_a_browser_draws_every_row_of_the_report(tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
         check=True,
     )
     for shown in ("评估报告", "Evaluation report", "teacher", "bundle", "<svg"):
