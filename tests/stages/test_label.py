@@ -136,7 +136,7 @@ def test_a_key_that_the_server_echoes_is_not_kept(go, tmp_path):
         '{"choices": []}',
         '{"choices": [{"message": "text"}]}',
         "[" * 3000,
-        0.5,
+        6.0,
     ],
     ids=[
         "429",
