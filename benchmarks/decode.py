@@ -17,7 +17,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.quantization.qat import Int8
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.qat import convert
 from limbeck.runtimes import transformers
 from limbeck.runtimes.greedy import Steps
 from limbeck.runtimes.onnx import session
@@ -57,7 +58,7 @@ def make_folders(size: str, folder: Path) -> dict[str, Path]:
     model = Qwen3ForCausalLM(Qwen3Config.from_dict({**SIZES[size], "tie_word_embeddings": True}))
     for number_format in ("float32", "int8"):
         if number_format == "int8":
-            model = Int8(kind="int8").convert(model)
+            model = convert(model, number_format=Int8(kind="int8"))
         checkpoint = made[f"transformers_{number_format}"] = folder / f"{size}-{number_format}"
         bundle = made[f"onnx_{number_format}"] = folder / f"{size}-{number_format}-bundle"
         save_checkpoint(model, tokenizer=tokenizer, folder=checkpoint)

@@ -83,8 +83,15 @@ CRITERIA: Table = {
 }
 """Which channels and heads to prune first."""
 
-FORMATS: Table = {"int8": "limbeck.quantization.qat:Int8"}
-"""Number formats that a model is trained for and stored in."""
+FORMATS: Table = {
+    "float32": "limbeck.quantization.formats.floats:Float32",
+    "bfloat16": "limbeck.quantization.formats.floats:BFloat16",
+    "int8": "limbeck.quantization.formats.int8:Int8",
+    "int4": "limbeck.quantization.formats.sized_only:Int4",
+    "int2": "limbeck.quantization.formats.sized_only:Int2",
+    "ternary": "limbeck.quantization.formats.sized_only:Ternary",
+}
+"""Number formats: each a Format. A QuantizedFormat is what `quantize` trains for and stores."""
 
 RUNTIMES: Table = {
     "transformers": "limbeck.runtimes.transformers",

@@ -133,14 +133,6 @@ def pack_rows(
     )
 
 
-def random_tokens(
-    *, vocab: int, num_prompts: int, num_tokens: int
-) -> Int[Tensor, "prompts tokens"]:
-    """Token sequences to try a model on, the same each time."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocab, (num_prompts, num_tokens), generator=generator)
-
-
 def count_kept(batch: Batch) -> Int[Tensor, " records"]:
     """How many positions of each record are kept, in the order of `rows`."""
     if batch.positions is None:

@@ -23,7 +23,8 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.env.ranks import process_index
 from limbeck.models.chat import ChatTemplate
 from limbeck.models.vision.modeling import LimbeckVisionConfig, write_preprocessor
-from limbeck.quantization.formats.int8 import is_int8, load_int8, save_int8
+from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
+from limbeck.quantization.storage import load_quantized, save_quantized
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,19 @@ def read_config(folder: Path) -> dict:
     return value
 
 
+def read_number_format(folder: Path) -> QuantizedFormat | None:
+    """The format of a checkpoint's codes; None where it holds floats, or another tool's codes.
+
+    Raises:
+        CheckpointError: `config.json` is missing, damaged, or describes no possible format.
+    """
+    config = read_config(folder)
+    try:
+        return find_quantized(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+
+
 def load_model(
     folder: Path, *, dtype: torch.dtype | Literal["auto"] = torch.float32, **placing: Any
 ) -> PreTrainedModel:
@@ -60,9 +74,9 @@ def load_model(
     Raises:
         CheckpointError: files are missing, damaged, or do not fit the config.
     """
-    config = read_config(folder)
-    if is_int8(config):
-        return load_int8(folder)
+    number_format = read_number_format(folder)
+    if number_format is not None:
+        return load_quantized(folder, number_format=number_format)
     try:
         model, info = cast(
             tuple[PreTrainedModel, dict[str, Any]],
@@ -149,8 +163,8 @@ def save_checkpoint(
     """
     if process_index() > 0:
         return
-    if is_int8(model.config.to_dict()):
-        save_int8(model, folder)
+    if find_quantized(model.config.to_dict()) is not None:
+        save_quantized(model, folder)
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -34,7 +34,7 @@ from limbeck.sizing.hardware import (
     training_tokens_per_second,
 )
 from limbeck.sizing.memory import LAYOUTS, TrainingMemory, Workload, training_memory
-from limbeck.sizing.number_formats import what_fits
+from limbeck.sizing.number_formats import fit_budget
 from limbeck.sizing.parameters import ModelSize, size_model
 
 
@@ -109,7 +109,7 @@ def _describe(
 
 
 def _plan_target(size: ModelSize, budget: int) -> dict[str, Any]:
-    fit = what_fits(size.formats, parameters=size.parameters, budget_bytes=budget)
+    fit = fit_budget(size.formats, parameters=size.parameters, budget_bytes=budget)
     return dataclasses.asdict(fit) | {"verdict": tell_target(fit)}
 
 

@@ -4,8 +4,11 @@ from limbeck.evaluation.report.number_format import byte_count, percent
 from limbeck.sizing.fit import CardsNeeded, ServingFit, TrainingFit
 from limbeck.sizing.hardware import GPUS, Cards, Serving
 from limbeck.sizing.memory import Workload, state_bytes
-from limbeck.sizing.number_formats import FORMATS, Fit
+from limbeck.sizing.number_formats import BudgetFit
 from limbeck.sizing.parameters import ModelSize
+
+MOST_PRECISE = "float32"
+"""The format in which nothing is reduced."""
 
 
 def judge_training(
@@ -87,12 +90,12 @@ def judge_serving(fit: ServingFit, serving: Serving) -> str:
     return f"{text}, the card has {usable}; what would fit: {'; '.join(ways)}"
 
 
-def tell_target(fit: Fit) -> str:
+def tell_target(fit: BudgetFit) -> str:
     """What brings a model under a size, and what the size allows per parameter."""
     head = f"{fit.bits_per_parameter:.3g} bits a parameter"
     if fit.kept_ratio == 1:
         reached = f"{fit.number_format} ({byte_count(fit.total_bytes)})"
-        return reached if fit.number_format == FORMATS[0].name else f"{head}: {reached}"
+        return reached if fit.number_format == MOST_PRECISE else f"{head}: {reached}"
     if fit.kept_ratio == 0:
         return (
             f"{head}: no format; the embeddings alone are {byte_count(fit.total_bytes)} in int4: "

@@ -3,17 +3,13 @@
 import copy
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from limbeck.contracts.errors import CheckpointError, ParityError
+from limbeck.contracts.errors import CheckpointError
 from limbeck.models.structure import TensorSlice, view_groups
 from limbeck.pruning.allocation import KeptGroups
-
-TOLERANCE = 1e-5
-"""Largest logit error, relative to the largest logit: sums in another order, in float32."""
 
 
 @torch.no_grad()
@@ -96,22 +92,3 @@ def _describe_cut(config: PreTrainedConfig, *, kept: KeptGroups) -> PreTrainedCo
         config.num_attention_heads = queries // groups_before * count
         config.num_key_value_heads = count
     return whole
-
-
-@torch.no_grad()
-def measure_parity(
-    masked: PreTrainedModel, *, smaller: PreTrainedModel, input_ids: Int[Tensor, "batch tokens"]
-) -> float:
-    """Largest difference of the two models' logits, relative to the largest logit.
-
-    Raises:
-        ParityError: it exceeds the tolerance.
-    """
-    expected, found = (model(input_ids=input_ids).logits.float() for model in (masked, smaller))
-    error = float((expected - found).abs().max() / expected.abs().max().clamp(min=1.0))
-    if not error <= TOLERANCE:
-        raise ParityError(
-            f"the cut {type(masked).__name__} differs from the masked one by {error:.2e} of the "
-            f"largest logit, at most {TOLERANCE:.0e} is allowed; its architecture cannot be cut"
-        )
-    return error

@@ -1,46 +1,92 @@
-"""Fake quantisation: rounding in the forward pass that the backward pass does not see.
+"""Linear layers and embeddings in a number format: stored, and rounding while they train.
 
-The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432): rounding passes its gradient
-on unchanged; scales are constants to it. Steps and rounding are those of the stored integers
-(`limbeck.quantization.formats.int8`), so what training sees is what runs.
-Absmax scales never clip, so no clipped range needs its gradient stopped.
+What they compute is the format's; how they hold parameters and codes is the same for all.
 """
 
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional
 
-from limbeck.quantization.formats.int8 import absmax_scales, round_to_steps
+from limbeck.quantization.formats.base import QuantizedFormat, QuantizedTensor
 
 
-def fake_round(
-    x: Float[Tensor, "*rows channels"], scales: Float[Tensor, "*rows 1"]
-) -> Float[Tensor, "*rows channels"]:
-    """Whole numbers of steps; the gradient is that of x / scales."""
-    steps = x.float() / scales
-    return steps + (round_to_steps(x, scales) - steps).detach()
+class QuantizedLinear(nn.Module):
+    """A linear layer on codes; `weight` may be the same tensor as an embedding's."""
+
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        stored: QuantizedTensor,
+        *,
+        number_format: QuantizedFormat,
+        bias: Float[Tensor, " out"] | None,
+    ) -> None:
+        super().__init__()
+        self.number_format = number_format
+        self.out_features, self.in_features = len(stored.codes), stored.columns
+        self.register_buffer("weight", stored.codes)
+        self.register_buffer("weight_scale", stored.scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows out"]:
+        """The product, in the dtype of the input."""
+        stored = QuantizedTensor(self.weight, self.weight_scale, self.in_features)
+        rows = x.reshape(-1, self.in_features).float()
+        outputs = self.number_format.multiply(rows, weight=stored)
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return outputs.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
-def fake_quantize(x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows channels"]:
-    """Rows rounded to 255 symmetric levels each; the gradient is that of x."""
-    scales = absmax_scales(x)
-    return (fake_round(x, scales) * scales).to(x.dtype)
+class QuantizedEmbedding(nn.Module):
+    """A table of rows of codes, each with its scales."""
+
+    weight: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, stored: QuantizedTensor, *, number_format: QuantizedFormat) -> None:
+        super().__init__()
+        self.number_format = number_format
+        self.num_embeddings, self.embedding_dim = len(stored.codes), stored.columns
+        self.register_buffer("weight", stored.codes)
+        self.register_buffer("weight_scale", stored.scale)
+
+    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
+        """The rows, as float32."""
+        rows = QuantizedTensor(self.weight[ids], self.weight_scale[ids], self.embedding_dim)
+        return self.number_format.dequantize(rows)
 
 
-def fake_quantized_linear(
-    x: Float[Tensor, "*rows channels"],
-    *,
-    weight: Float[Tensor, "out channels"],
-    bias: Float[Tensor, " out"] | None,
-) -> Float[Tensor, "*rows out"]:
-    """What the integer layer computes, with gradients for input, weight and bias.
+class FakeQuantizedLinear(nn.Module):
+    """A linear layer that rounds as its stored form does; it holds the original parameters."""
 
-    The product is taken between whole numbers and scaled afterwards, as the integer layer does:
-    float32 adds up to 1040 such products exactly, so up to that width both agree bit for bit
-    (beyond it they differ by float32 rounding of partial sums above 2 ** 24). Under autocast the
-    product follows autocast's precision: whole numbers up to 127 are exact in bfloat16.
-    """
-    x_scales, weight_scales = absmax_scales(x), absmax_scales(weight)
-    product = functional.linear(fake_round(x, x_scales), fake_round(weight, weight_scales))
-    outputs = product.float() * weight_scales.t() * x_scales
-    return (outputs if bias is None else outputs + bias).to(x.dtype)
+    def __init__(self, linear: nn.Linear, *, number_format: QuantizedFormat) -> None:
+        super().__init__()
+        self.number_format = number_format
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = linear.weight
+        self.bias = linear.bias
+
+    def forward(self, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows out"]:
+        """What the stored layer computes, with gradients for input, weight and bias."""
+        outputs = self.number_format.fake_multiply(x, weight=self.weight)
+        return (outputs if self.bias is None else outputs + self.bias).to(x.dtype)
+
+
+class FakeQuantizedEmbedding(nn.Module):
+    """An embedding that rounds as its stored form does; it holds the original parameter."""
+
+    def __init__(self, embedding: nn.Embedding, *, number_format: QuantizedFormat) -> None:
+        super().__init__()
+        self.number_format = number_format
+        self.num_embeddings = embedding.num_embeddings
+        self.embedding_dim = embedding.embedding_dim
+        self.padding_idx = embedding.padding_idx
+        self.weight = embedding.weight
+
+    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
+        """Rounded rows; a row's scales need no other row, so only those looked up are rounded."""
+        return self.number_format.fake(functional.embedding(ids, self.weight, self.padding_idx))

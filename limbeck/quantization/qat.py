@@ -1,88 +1,53 @@
-"""INT8 quantisation-aware training: preparing a float model, and converting it to integers.
+"""Quantisation-aware training: preparing a float model, and converting it to codes.
 
-Nothing is observed or calibrated: weight scales follow the weights at every step, activation scales
-are computed per token when they are needed.
+Nothing is observed or calibrated: weight scales follow the weights at every step.
 """
 
-from typing import Literal
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
-from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
-from limbeck.quantization.formats.int8 import describe, find_quantized, is_int8, quantize_in_place
-from limbeck.quantization.layers import fake_quantize, fake_quantized_linear
+from limbeck.quantization.formats.base import QuantizedFormat, QuantizedTensor
+from limbeck.quantization.layers import (
+    FakeQuantizedEmbedding,
+    FakeQuantizedLinear,
+    QuantizedEmbedding,
+    QuantizedLinear,
+)
 
 
-class FakeQuantizedLinear(nn.Module):
-    """A linear layer that rounds like its integer form; it holds the original parameters."""
+def prepare_for_qat(model: PreTrainedModel, *, number_format: QuantizedFormat) -> None:
+    """Make a float model round as its stored form will; its parameters and names stay.
 
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight = linear.weight
-        self.bias = linear.bias
-
-    def forward(self, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows out"]:
-        """The product of the rounded input and the rounded weight."""
-        return fake_quantized_linear(x, weight=self.weight, bias=self.bias)
-
-
-class FakeQuantizedEmbedding(nn.Module):
-    """An embedding that rounds like its integer form; it holds the original parameter."""
-
-    def __init__(self, embedding: nn.Embedding) -> None:
-        super().__init__()
-        self.num_embeddings = embedding.num_embeddings
-        self.embedding_dim = embedding.embedding_dim
-        self.padding_idx = embedding.padding_idx
-        self.weight = embedding.weight
-
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
-        """Rounded rows; a row's scale needs no other row, so only those looked up are rounded."""
-        return fake_quantize(functional.embedding(ids, self.weight, self.padding_idx))
+    Raises:
+        CheckpointError: the model is quantised already.
+    """
+    _refuse_quantized(model)
+    for name, module in list(find_replaced(model, described=number_format.describe())):
+        if isinstance(module, nn.Embedding):
+            fake = FakeQuantizedEmbedding(module, number_format=number_format)
+        else:
+            fake = FakeQuantizedLinear(cast(nn.Linear, module), number_format=number_format)
+        model.set_submodule(name, fake)
 
 
-class Int8(Config):
-    """Weights in int8 per output channel, activations in int8 per token (W8A8)."""
+def convert(model: PreTrainedModel, *, number_format: QuantizedFormat) -> PreTrainedModel:
+    """The same model, changed in place to codes; prepared for training or not.
 
-    kind: Literal["int8"]
-    embeddings: Literal["int8", "float32"] = "int8"
-    """The token table and the language head; float32 keeps both, in the compressed-tensors format
-    that stock readers understand, at four times their bytes."""
-
-    def prepare_for_qat(self, model: PreTrainedModel) -> None:
-        """Make a float model round as its INT8 form will; its parameters and names stay.
-
-        Raises:
-            CheckpointError: the model is quantised already.
-        """
-        _refuse_quantized(model)
-        for name, module in list(find_quantized(model, described=self._describe())):
-            if isinstance(module, nn.Embedding):
-                model.set_submodule(name, FakeQuantizedEmbedding(module))
-            elif isinstance(module, nn.Linear):
-                model.set_submodule(name, FakeQuantizedLinear(module))
-
-    def convert(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The same model, changed in place to integers; prepared for training or not.
-
-        Raises:
-            CheckpointError: the model is quantised already.
-        """
-        _refuse_quantized(model)
-        restore_float(model)
-        described = self._describe()
-        quantize_in_place(model, described=described)
-        model.config.quantization_config = described
-        return model.eval()
-
-    def _describe(self) -> dict:
-        ignore = () if self.embeddings == "int8" else ("lm_head",)
-        return describe(embeddings=self.embeddings, ignore=ignore)
+    Raises:
+        CheckpointError: the model is quantised already.
+    """
+    _refuse_quantized(model)
+    restore_float(model)
+    described = number_format.describe()
+    quantize_in_place(model, number_format=number_format, described=described)
+    model.config.quantization_config = described
+    return model.eval()
 
 
 def restore_float(model: nn.Module) -> None:
@@ -100,10 +65,51 @@ def restore_float(model: nn.Module) -> None:
             model.set_submodule(name, linear)
 
 
+def quantize_in_place(
+    model: nn.Module, *, number_format: QuantizedFormat, described: Mapping[str, Any]
+) -> None:
+    """Replace the modules that `described` names by stored ones; tied weights stay one tensor."""
+    done: dict[int, QuantizedTensor] = {}
+    for name, module in list(find_replaced(model, described=described)):
+        weight = cast(Tensor, module.weight)
+        if id(weight) not in done:
+            done[id(weight)] = number_format.quantize(weight.detach())
+        stored = done[id(weight)]
+        if isinstance(module, nn.Embedding):
+            replaced = QuantizedEmbedding(stored, number_format=number_format)
+        else:
+            bias = cast(Tensor | None, module.bias)
+            bias = None if bias is None else bias.detach().float()
+            replaced = QuantizedLinear(stored, number_format=number_format, bias=bias)
+        model.set_submodule(name, replaced)
+
+
+def find_replaced(
+    model: nn.Module, *, described: Mapping[str, Any]
+) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a float model whose weights become codes, by name, embeddings first.
+
+    Everything else (norms, gates, the stacked experts of a mixture) stays in floating point.
+    """
+    ignore = described.get("ignore") or ()
+    modules = list(model.named_modules())
+    if described.get("embeddings", "float32") != "float32":
+        yield from ((name, module) for name, module in modules if isinstance(module, nn.Embedding))
+    for name, module in modules:
+        if isinstance(module, nn.Linear) and not any(_is_named(name, item) for item in ignore):
+            yield name, module
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    return fnmatch.fnmatchcase(name, pattern)
+
+
 def _refuse_quantized(model: PreTrainedModel) -> None:
-    if getattr(model.config, "quantization_config", None) is not None:
-        kind = "int8" if is_int8(model.config.to_dict()) else "quantised"
+    described = model.config.to_dict().get("quantization_config")
+    if described is not None:
         raise CheckpointError(
-            f"the model is {kind} already: its integers cannot be trained; name the floating-point "
-            "checkpoint it was made from"
+            f"the model is quantised already ({described.get('quant_method')}): its codes cannot "
+            "be trained; name the floating-point checkpoint it was made from"
         )

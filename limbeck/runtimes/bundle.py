@@ -6,16 +6,27 @@ Left out: the runtime's own files, which its writer and reader know.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.config import Config
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import CheckpointError, UnknownNameError
+from limbeck.contracts.registry import FORMATS
 
 BUNDLE = "bundle.json"
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
+
+
+def _check_format(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(str(UnknownNameError(name, known=FORMATS, what="format")))
+    return name
+
+
+FormatName = Annotated[str, AfterValidator(_check_format)]
+"""A name of `limbeck list formats`; reading it imports no format, which needs torch."""
 
 
 class Parity(Config):
@@ -40,7 +51,7 @@ class Bundle(Config):
     """The content of `bundle.json`."""
 
     runtime: str
-    format: Literal["float32", "int8"]
+    format: FormatName
     """Of the weight matrices."""
     architecture: str
     opset: Count = 0

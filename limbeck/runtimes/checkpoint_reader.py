@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.quantization.formats.base import QuantizedFormat
 
 ARCHITECTURES = ("qwen3", "qwen2", "llama", "mistral")
 """Decoders of pre-norm attention with rotary positions and a gated SiLU feed-forward."""
@@ -44,11 +44,14 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Weights:
-    """One matrix as stored: floats, or integers with a scale for each row."""
+    """One matrix as stored: floats, or integers with scales."""
 
     rows: Shaped[np.ndarray, "out channels"]
-    scale: Float[np.ndarray, " out"] | None
+    scale: Float[np.ndarray, "out blocks"] | None
+    """One for each block of a row, mostly one for the whole row; None for floats."""
     bias: Float[np.ndarray, " out"] | None
+    bits: int = 32
+    """Of one number."""
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -119,11 +122,11 @@ def _refuse_unsupported(path: Path, config: PreTrainedConfig) -> None:
 class Tensors:
     """The tensors of a checkpoint, each taken once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, number_format: QuantizedFormat | None) -> None:
         self._folder = folder
+        self._format = number_format
         self.num_parameters = 0
         """Of the tensors taken so far; scales are not parameters."""
-        self.holds_integers = False
         self._files: dict[str, Path] = {}
         for path in _weight_files(folder):
             with _opened(path) as file:
@@ -134,7 +137,7 @@ class Tensors:
         return name in self._files
 
     def take(self, name: str, *, shape: Sequence[int]) -> Shaped[np.ndarray, "..."]:
-        """A tensor as int8 or float32.
+        """A tensor as the integers that it holds, or as float32.
 
         Raises:
             CheckpointError: it is missing or has another shape.
@@ -153,9 +156,7 @@ class Tensors:
             )
         if not name.endswith(".weight_scale"):
             self.num_parameters += tensor.numel()
-        is_integer = tensor.dtype == torch.int8
-        self.holds_integers |= is_integer
-        return (tensor if is_integer else tensor.float()).numpy()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
     def finish(self) -> None:
         """Check that nothing is left.
@@ -174,11 +175,14 @@ class Tensors:
         """The matrix of a module, with its scale and its bias where it has them."""
         rows = self.take(f"{module}.weight", shape=[out, channels])
         scale = bias = None
-        if rows.dtype == np.int8:
-            scale = self.take(f"{module}.weight_scale", shape=[out, 1])[:, 0]
+        bits = 32
+        if self._format is not None and rows.dtype != np.float32:
+            bits = int(self._format.bits)
+            blocks = -(-channels // (self._format.block or channels))
+            scale = self.take(f"{module}.weight_scale", shape=[out, blocks])
         if self.has(f"{module}.bias"):
             bias = self.take(f"{module}.bias", shape=[out])
-        return Weights(rows, scale, bias)
+        return Weights(rows, scale, bias, bits)
 
 
 def stack(parts: Sequence[Weights]) -> Weights:
@@ -188,7 +192,7 @@ def stack(parts: Sequence[Weights]) -> Weights:
         CheckpointError: some parts are integers and others are not.
     """
     if len({part.scale is None for part in parts}) > 1:
-        raise CheckpointError("projections of one input must all be int8 or all be float")
+        raise CheckpointError("projections of one input must all be integers or all be floats")
     scales = [part.scale for part in parts if part.scale is not None]
     biases = [
         np.zeros(len(part.rows), np.float32) if part.bias is None else part.bias for part in parts
@@ -197,6 +201,7 @@ def stack(parts: Sequence[Weights]) -> Weights:
         rows=np.concatenate([part.rows for part in parts]),
         scale=np.concatenate(scales) if scales else None,
         bias=np.concatenate(biases) if any(part.bias is not None for part in parts) else None,
+        bits=parts[0].bits,
     )
 
 

@@ -23,6 +23,7 @@ from limbeck.contracts.answerer import (
     geometric_mean,
 )
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.parity import log_softmax
 from limbeck.runtimes.chat import Chat, TextStream
 
 
@@ -150,12 +151,6 @@ class GreedyAnswerer(Answerer):
     def _finish(self, tokens: list[int], logs: list[float]) -> Answer:
         shown = tokens[:-1] if tokens and tokens[-1] in self._chat.end_ids else tokens
         return Answer(self._chat.decode(shown), len(tokens), geometric_mean(logs))
-
-
-def log_softmax(logits: Float[np.ndarray, "*batch vocab"]) -> Float[np.ndarray, "*batch vocab"]:
-    """Log-probabilities."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def take_best(

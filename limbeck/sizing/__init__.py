@@ -1,7 +1,8 @@
 """What a model costs before it exists: parameters, bytes, arithmetic, memory, time.
 
-`counting` reads parameters and arithmetic off a config, `formats` knows number formats, `memory`
-says what training and serving hold, `hardware` what cards offer, `fitting` what fits on them.
+`parameters` and `attention` read sizes and arithmetic off a config, `number_formats` compares them
+with a budget, `memory` computes what training and serving hold, `hardware` describes cards, `fit`
+finds what fits on them.
 """
 
 from limbeck.sizing.parameters import ModelSize, size_model

@@ -1,43 +1,7 @@
-"""Number formats: the bits of a weight with its scales, and which format reaches a budget."""
+"""What a model takes in each number format, and which format reaches a budget of bytes."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class NumberFormat:
-    """How matrices are stored; norms, biases and gates stay float32 in formats below 16 bits."""
-
-    name: str
-    bits: float
-    block: int = 0
-    """Weights of a row that share a scale; 0 is the whole row."""
-    scale_bits: int = 0
-    """0 where nothing is scaled."""
-    embeddings: str = ""
-    """Format of embeddings and language head, where another one is usual."""
-
-    def num_bits(self, *, rows: int, columns: int) -> float:
-        """Bits of a matrix with its scales."""
-        blocks = math.ceil(columns / self.block) if self.block else 1
-        return rows * (columns * self.bits + blocks * self.scale_bits)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of one weight in long rows, with its share of the block's scale."""
-        return self.bits + (self.scale_bits / self.block if self.block else 0.0)
-
-
-FORMATS = (
-    NumberFormat("float32", 32.0),
-    NumberFormat("bfloat16", 16.0),
-    NumberFormat("int8", 8.0, scale_bits=32),
-    NumberFormat("int4", 4.0, block=128, scale_bits=16),
-    NumberFormat("int2", 2.0, block=128, scale_bits=16, embeddings="int4"),
-    NumberFormat("ternary", 1.6, block=256, scale_bits=16, embeddings="int4"),
-)
-"""Most precise first. Ternary packs five digits of base 3 into eight bits."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +20,7 @@ class FormatSize:
 
 
 @dataclass(frozen=True)
-class Fit:
+class BudgetFit:
     """Which number format brings a model under a budget of bytes."""
 
     budget_bytes: int
@@ -71,7 +35,7 @@ class Fit:
     """With what is kept, or with the embeddings alone."""
 
 
-def what_fits(formats: Sequence[FormatSize], *, parameters: int, budget_bytes: int) -> Fit:
+def fit_budget(formats: Sequence[FormatSize], *, parameters: int, budget_bytes: int) -> BudgetFit:
     """How a model reaches a budget of bytes: a number format, and perhaps a smaller share of it.
 
     6 B parameters in 1.8 GB are 2.4 bits each, so 2-bit integers; 3 B in 500 MB are 1.33, less
@@ -82,8 +46,8 @@ def what_fits(formats: Sequence[FormatSize], *, parameters: int, budget_bytes: i
     bits = budget_bytes * 8 / parameters
     for item in formats:
         if item.total_bytes <= budget_bytes:
-            return Fit(budget_bytes, bits, item.name, 1.0, item.total_bytes)
+            return BudgetFit(budget_bytes, bits, item.name, 1.0, item.total_bytes)
     smallest = formats[-1]
     table, body = smallest.embedding_bytes, smallest.total_bytes - smallest.embedding_bytes
     kept = max(0.0, (budget_bytes - table) / body)
-    return Fit(budget_bytes, bits, smallest.name, kept, table + int(kept * body))
+    return BudgetFit(budget_bytes, bits, smallest.name, kept, table + int(kept * body))

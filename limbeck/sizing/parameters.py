@@ -19,8 +19,9 @@ from transformers.initialization import no_init_weights
 import limbeck.models.moe.modeling
 import limbeck.models.vision.modeling  # noqa: F401  (both register architectures with the Auto classes)
 from limbeck.contracts.errors import CheckpointError
+from limbeck.quantization.formats.base import Format, list_formats
 from limbeck.sizing.attention import attention_flops, attention_widths, count_cached
-from limbeck.sizing.number_formats import FORMATS, FormatSize, NumberFormat
+from limbeck.sizing.number_formats import FormatSize
 
 Role = Literal["embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"]
 KV_BYTES = 2
@@ -150,7 +151,7 @@ def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
         training_flops=TRAINING_RATIO * halfway,
         kv_cache_bytes=count_cached(config) * KV_BYTES,
         skipped_ratio=1 - used / sparse if totals["expert"] else 0.0,
-        formats=tuple(_size_format(item, tensors) for item in FORMATS),
+        formats=_size_formats(tensors),
     )
 
 
@@ -279,9 +280,15 @@ def _picked_experts(config: PreTrainedConfig) -> int:
     )
 
 
-def _size_format(chosen: NumberFormat, tensors: list[_Tensor]) -> FormatSize:
-    formats = {item.name: item for item in FORMATS}
-    table = formats[chosen.embeddings or chosen.name]
+def _size_formats(tensors: list[_Tensor]) -> tuple[FormatSize, ...]:
+    formats = list_formats()
+    return tuple(
+        _size_format(item, tensors, table=formats[item.embedding_format])
+        for item in formats.values()
+    )
+
+
+def _size_format(chosen: Format, tensors: list[_Tensor], *, table: Format) -> FormatSize:
     total = embedding = expert = lookup = 0.0
     for tensor in tensors:
         if tensor.role in ("vector", "gate") and chosen.bits < 16:
@@ -294,10 +301,10 @@ def _size_format(chosen: NumberFormat, tensors: list[_Tensor]) -> FormatSize:
         lookup += bits if tensor.role == "embedding" and not tensor.products else 0.0
         expert += bits if tensor.role == "expert" else 0.0
     return FormatSize(
-        chosen.name,
+        chosen.kind,
         _round_up(total),
         _round_up(embedding),
-        table.name,
+        table.kind,
         _round_up(expert),
         _round_up(lookup),
     )

@@ -6,16 +6,16 @@ import torch
 from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.errors import ParityError
+from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.stage import CheckpointRef, StageConfig
-from limbeck.models.batch import random_tokens
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.moe.convert_qwen3 import Architecture, convert
 from limbeck.models.moe.layers import Gate
+from limbeck.models.probe import compare_models, random_tokens
 
 NUM_PROMPTS, PROMPT_TOKENS = 8, 32
-MOST_DIFFERENCE = 1e-4
-"""Of the largest logit; only the order of float32 sums may differ."""
+TOLERANCE = Tolerance(measure="max_logit_difference / max_logit", limit=1e-4)
+"""Only the order of float32 sums may differ."""
 
 
 class Config(StageConfig):
@@ -45,15 +45,17 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         metrics = _drop_balance_bias(model)
     converted = convert(model, architecture=config.architecture)
     save_checkpoint(converted, tokenizer=load_tokenizer(folder), folder=work.folder)
-    difference, largest = compare_logits(model, load_model(work.folder))
-    # Not `difference > ...`: that would let a NaN pass.
-    if not difference <= MOST_DIFFERENCE * largest:
-        raise ParityError(
-            f"the converted model's logits differ by {difference:.3g} where the largest is "
-            f"{largest:.3g}, expected at most {MOST_DIFFERENCE:g} of it; the checkpoint holds "
-            "something that the conversion does not know: use it as it is"
-        )
-    return {"max_logit_difference": difference, "max_logit": largest, **metrics}
+    difference = compare_models(model, load_model(work.folder), input_ids=_probe(model))
+    difference.check(
+        TOLERANCE,
+        fault="the converted model's logits differ",
+        advice="The checkpoint holds something that the conversion does not know: use it as it is",
+    )
+    return {
+        "max_logit_difference": difference.max_logit_difference,
+        "max_logit": difference.max_logit,
+        **metrics,
+    }
 
 
 @torch.no_grad()
@@ -78,12 +80,3 @@ def _drop_balance_bias(model: PreTrainedModel) -> dict[str, float]:
 def _probe(model: PreTrainedModel) -> torch.Tensor:
     vocab = model.config.get_text_config().vocab_size
     return random_tokens(vocab=vocab, num_prompts=NUM_PROMPTS, num_tokens=PROMPT_TOKENS)
-
-
-@torch.no_grad()
-def compare_logits(first: PreTrainedModel, second: PreTrainedModel) -> tuple[float, float]:
-    """The largest difference of two models' logits on random tokens, and the largest logit."""
-    ids = _probe(first)
-    expected = first(input_ids=ids, use_cache=False).logits.float()
-    found = second(input_ids=ids, use_cache=False).logits.float()
-    return (found - expected).abs().max().item(), expected.abs().max().item()

@@ -12,14 +12,14 @@ from pydantic import Field
 from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import ParityError
+from limbeck.contracts.parity import Difference, Tolerance
 from limbeck.contracts.records import read_jsonl
-from limbeck.contracts.registry import RUNTIMES, WRITERS
+from limbeck.contracts.registry import FORMATS, RUNTIMES, WRITERS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.greedy import Steps
-from limbeck.runtimes.parity import NUM_CACHED_STEPS, Difference, compare
+from limbeck.runtimes.parity import NUM_CACHED_STEPS, compare
 from limbeck.runtimes.transformers import open_steps
 
 logger = logging.getLogger(__name__)
@@ -39,14 +39,9 @@ class Config(StageConfig):
     """Format of the bundle."""
     num_prompts: Annotated[int, Field(ge=1)] = 16
     """Prompts that bundle and checkpoint are compared on."""
-    max_float_difference: Annotated[float, Field(ge=0)] = 1e-4
-    """Largest difference of a float bundle's logits, as a share of the largest logit. Both compute
-    in float32 and differ only in the order of sums: 1e-6 is usual, a wrong graph is far above."""
-    max_int8_kl: Annotated[float, Field(ge=0)] = 2e-3
-    """Largest mean KL(checkpoint || bundle) of an int8 bundle, in nats. Integers follow the same
-    scheme, but an activation on the border of two steps may fall to either side, by float32
-    rounding before it; the largest difference of a logit is then a whole step's and says little.
-    Such steps measured 1e-6 to 6e-4 on random models, 9 to 40 times less than INT8 itself costs."""
+    tolerance: Tolerance | Literal["format"] = "format"
+    """How far the bundle may differ from its checkpoint; `format` is what its number format
+    states. Raise it only if the task's accuracy holds."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         vocab = reference.model.config.get_text_config().vocab_size
         prompts = _make_prompts(config.num_prompts, vocab=vocab, max_tokens=bundle.max_tokens)
     found = compare(reference, candidate, prompts=prompts)
-    parity = _judge(found, config=config, bundle=bundle, num_prompts=len(prompts))
+    parity = _check(found, config=config, bundle=bundle, num_prompts=len(prompts))
     write_bundle(work.folder, bundle.replace(parity=parity.model_dump()))
     size = dataclasses.asdict(candidate.size())
     return {"format": bundle.format, "parity": parity.model_dump(), **size}
@@ -96,22 +91,26 @@ def _longest(max_tokens: int) -> int:
     return max(1, min(LONGEST_PROMPT_TOKENS, max_tokens - NUM_CACHED_STEPS))
 
 
-def _judge(found: Difference, *, config: Config, bundle: Bundle, num_prompts: int) -> Parity:
-    if bundle.format == "int8":
-        measure, figure, tolerance = "mean_kl", found.mean_kl, config.max_int8_kl
-    else:
-        measure = "max_logit_difference / max_logit"
-        figure = found.max_logit_difference / max(found.max_logit, 1e-30)
-        tolerance = config.max_float_difference
-    logger.info("parity of %s: %s %.3g (at most %.3g)", bundle.format, measure, figure, tolerance)
-    # Not `figure > tolerance`: that would let a NaN pass.
-    if not figure <= tolerance:
-        raise ParityError(
-            f"the bundle answers differently from its checkpoint: {measure} is {figure:.3g}, "
-            f"expected at most {tolerance:.3g}; arg-max agrees at "
-            f"{found.argmax_agreement_ratio:.4f} of {found.num_positions} positions. Raise the "
-            "tolerance only if the task's accuracy holds"
-        )
+def _check(found: Difference, *, config: Config, bundle: Bundle, num_prompts: int) -> Parity:
+    tolerance = config.tolerance
+    if tolerance == "format":
+        tolerance = resolve(FORMATS, bundle.format, what="format").tolerance
+    measure = tolerance.measure
+    logger.info(
+        "parity of %s: %s %.3g (at most %.3g)",
+        bundle.format,
+        measure,
+        found.figure(measure),
+        tolerance.limit,
+    )
+    found.check(
+        tolerance,
+        fault="the bundle answers differently from its checkpoint",
+        advice="Raise `tolerance` only if the task's accuracy holds",
+    )
     return Parity(
-        num_prompts=num_prompts, measure=measure, tolerance=tolerance, **dataclasses.asdict(found)
+        num_prompts=num_prompts,
+        measure=measure,
+        tolerance=tolerance.limit,
+        **dataclasses.asdict(found),
     )

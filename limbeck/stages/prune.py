@@ -11,11 +11,13 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice, resolve
+from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.registry import CRITERIA, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.probe import compare_models
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision.modeling import image_format
 from limbeck.objectives.base import check_packing, check_teacher
@@ -23,13 +25,15 @@ from limbeck.objectives.next_token import NextToken
 from limbeck.pruning.allocation import KeptGroups, count_kept, pick_kept
 from limbeck.pruning.criteria import CriterionName, score_groups
 from limbeck.pruning.group_lasso import GroupLasso, Regulariser, count_zero
-from limbeck.pruning.surgery import cut, mask, measure_parity
+from limbeck.pruning.surgery import cut, mask
 from limbeck.training.loop import TrainingConfig, fit
 from limbeck.training.lr_schedule import cosine_lr
 
 logger = logging.getLogger(__name__)
 PROBE_RECORDS = 8
 """Training records on which the cut model is compared with the masked one."""
+TOLERANCE = Tolerance(measure="max_logit_difference / max_logit", limit=1e-5)
+"""Between the cut and the masked model: sums in another order, in float32."""
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -159,9 +163,15 @@ def cut_zeros(
     }
     removed = mask(model, kept=kept)
     smaller = cut(model, kept=kept)
+    difference = compare_models(model, smaller, input_ids=input_ids)
+    difference.check(
+        TOLERANCE,
+        fault="the cut model differs from the masked one",
+        advice="Its architecture cannot be cut",
+    )
     metrics: dict[str, Any] = {
         "norm_removed_ratio": removed,
-        "parity_error": measure_parity(model, smaller=smaller, input_ids=input_ids),
+        "parity_error": difference.figure(TOLERANCE.measure),
         "parameters_before": sum(item.numel() for item in model.parameters()),
         "parameters": sum(item.numel() for item in smaller.parameters()),
     }

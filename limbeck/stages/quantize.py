@@ -1,30 +1,32 @@
-"""Checkpoint and corpus, perhaps a teacher, to a checkpoint of integers, trained for it."""
+"""Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
 import json
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import model_validator
 from torch import nn
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice
-from limbeck.contracts.errors import ParityError
+from limbeck.contracts.parity import Tolerance, compare_logits
 from limbeck.contracts.registry import FORMATS, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.probe import compute_logits
 from limbeck.models.vision.modeling import image_format
 from limbeck.objectives.base import check_packing, check_teacher
+from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.quantization.qat import convert, prepare_for_qat
 from limbeck.training.loop import TrainingConfig, fit
 
-PARITY_TOLERANCE = 1e-3
-"""Largest logit difference between the model as trained and its integers: float32 rounding."""
+TOLERANCE = Tolerance(measure="max_logit_difference", limit=1e-3)
+"""Between the model as trained and its codes: float32 rounding."""
 
 
 class Config(StageConfig):
-    """Train a checkpoint while it rounds as its integers will, then convert it."""
+    """Train a checkpoint while it rounds as its number format will, then convert it."""
 
     make: ClassVar[Kind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
@@ -33,7 +35,7 @@ class Config(StageConfig):
     corpus: CorpusRef
     teacher: TeacherRef = ""
     """A checkpoint or its signals, where the objective asks one."""
-    scheme: Annotated[Any, Choice(FORMATS, what="scheme")]
+    scheme: Annotated[QuantizedFormat, Choice(FORMATS, what="scheme")]
     objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
@@ -46,7 +48,7 @@ class Config(StageConfig):
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
-    """Write the integer checkpoint and its training curve.
+    """Write the quantized checkpoint and its training curve.
 
     Raises:
         ParityError: the converted model differs from the one that was trained.
@@ -64,7 +66,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
-    config.scheme.prepare_for_qat(model)
+    prepare_for_qat(model, number_format=config.scheme)
     history = fit(
         model,
         batches=batches,
@@ -75,19 +77,18 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )
     nn.Module.to(model, "cpu")
     probe = batches.batch(list(range(min(8, len(batches))))).input_ids
-    with torch.no_grad():
-        trained = model(probe).logits
-        model = config.scheme.convert(model)
-        difference = (model(probe).logits - trained).abs().max().item()
-    if not difference <= PARITY_TOLERANCE:
-        raise ParityError(
-            f"converted logits differ by {difference:.3g} from the trained ones, at most "
-            f"{PARITY_TOLERANCE} was expected; keep the float checkpoint and report this"
-        )
+    trained = compute_logits(model, input_ids=probe)
+    model = convert(model, number_format=config.scheme)
+    difference = compare_logits([(trained, compute_logits(model, input_ids=probe))])
+    difference.check(
+        TOLERANCE,
+        fault="the converted model's logits differ from those of the trained one",
+        advice="Keep the float checkpoint and report this",
+    )
     save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     return {
         "loss": history[-1]["loss"],
         "steps": training.max_steps,
-        "parity_logit_difference": difference,
+        "parity_logit_difference": difference.max_logit_difference,
     }

@@ -14,9 +14,10 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.distillation.teachers import offloading
 from limbeck.evaluation.profiling import profile
-from limbeck.models.batch import pad_rows, random_tokens
+from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
+from limbeck.models.probe import random_tokens
 from tests.support import tiny_recipe
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
 

@@ -26,10 +26,13 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.moe.fusion import build_fusion
 from limbeck.models.moe.modeling import LimbeckMoeConfig
 from limbeck.models.vocabulary import Vocabulary
-from limbeck.quantization.formats.int8 import describe, quantize_in_place, save_int8
+from limbeck.quantization.formats.base import list_formats
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.qat import convert
+from limbeck.quantization.storage import save_quantized
 from limbeck.sizing import size_model
 from limbeck.sizing.hardware import estimate_training_seconds, measure_speed
-from limbeck.sizing.number_formats import FORMATS, NumberFormat, what_fits
+from limbeck.sizing.number_formats import fit_budget
 
 DENSE = {
     "vocab_size": 96,
@@ -126,21 +129,17 @@ def test_a_window_bounds_attention_and_the_cache_counts_key_value_heads():
 
 def test_int8_bytes_are_those_on_disk(dense, tmp_path):
     size = size_model(dense.config, context_tokens=8)
-    described = describe(embeddings="int8")
-    quantize_in_place(dense, described=described)
-    dense.config.quantization_config = described
-    save_int8(dense, tmp_path)
+    save_quantized(convert(dense, number_format=Int8(kind="int8")), tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
     expected = next(item for item in size.formats if item.name == "int8")
     assert expected.total_bytes == sum(item.nbytes for item in stored.values())
 
 
 def test_scales_of_blocks_are_counted():
-    int4 = next(item for item in FORMATS if item.name == "int4")
-    assert int4.num_bits(rows=3, columns=129) == 3 * (129 * 4 + 2 * 16)
-    assert NumberFormat("int8", 8.0, scale_bits=32).num_bits(rows=3, columns=50) == 3 * (400 + 32)
-    bits = [item.bits_per_weight for item in FORMATS]
-    assert bits == sorted(bits, reverse=True)
+    formats = list_formats()
+    assert formats["int4"].num_bits(rows=3, columns=129) == 3 * (129 * 4 + 2 * 16)
+    assert formats["int8"].num_bits(rows=3, columns=50) == 3 * (400 + 32)
+    assert list(formats) == ["float32", "bfloat16", "int8", "int4", "int2", "ternary"]
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +170,10 @@ def billions():
 
 def test_the_references_size_targets_are_reached_as_its_bits_allow(billions):
     six, three = billions
-    fit = what_fits(six.formats, parameters=six.parameters, budget_bytes=1_800_000_000)
+    fit = fit_budget(six.formats, parameters=six.parameters, budget_bytes=1_800_000_000)
     assert fit.bits_per_parameter == pytest.approx(2.4, rel=0.01)
     assert (fit.number_format, fit.kept_ratio) == ("int2", 1.0)
-    fit = what_fits(three.formats, parameters=three.parameters, budget_bytes=500_000_000)
+    fit = fit_budget(three.formats, parameters=three.parameters, budget_bytes=500_000_000)
     assert fit.bits_per_parameter == pytest.approx(4 / 3, rel=0.01)
     assert fit.number_format == "ternary"
     # Scales, and embeddings in 4 bits, take what plain arithmetic (0.8) forgets.
@@ -187,9 +186,9 @@ def test_the_references_size_targets_are_reached_as_its_bits_allow(billions):
 
 def test_no_format_helps_where_the_embeddings_alone_are_too_large(billions):
     table = billions[1].formats[-1].embedding_bytes
-    fit = what_fits(billions[1].formats, parameters=1, budget_bytes=table - 1)
+    fit = fit_budget(billions[1].formats, parameters=1, budget_bytes=table - 1)
     assert (fit.kept_ratio, fit.total_bytes) == (0.0, table)
-    roomy = what_fits(billions[1].formats, parameters=1, budget_bytes=10**12)
+    roomy = fit_budget(billions[1].formats, parameters=1, budget_bytes=10**12)
     assert (roomy.number_format, roomy.kept_ratio) == ("float32", 1.0)
 
 

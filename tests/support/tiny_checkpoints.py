@@ -15,7 +15,8 @@ from transformers import (
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
-from limbeck.quantization.qat import Int8
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.qat import convert
 
 QUESTIONS = [
     "高血压有哪些症状？",
@@ -99,6 +100,6 @@ def make_checkpoint(folder, kind="qwen3", number_format="float32", embeddings="i
     tokenizer = make_tokenizer(folder.with_name(folder.name + "-tokenizer"))
     model = make_model(kind, tokenizer, **changes)
     if number_format == "int8":
-        model = Int8(kind="int8", embeddings=embeddings).convert(model)
+        model = convert(model, number_format=Int8(kind="int8", embeddings=embeddings))
     save_checkpoint(model, tokenizer=tokenizer, folder=folder)
     return model

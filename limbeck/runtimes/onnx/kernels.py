@@ -1,8 +1,8 @@
 """Embeddings and matrix products as graph nodes, in float32 or on integers.
 
-Integers follow the checkpoint's scheme: a row's absmax / 127 is its step, rounding is to the
-nearest, products are summed in int32 and scaled afterwards. Two ways to the same numbers, with
-figures in docs/decisions/0001-onnx-runtime.md:
+Integers follow the checkpoint's format, of one scale a row: a row's absmax / 127 is its step,
+rounding is to the nearest, products are summed in int32 and scaled afterwards. Two ways to the same
+numbers, with figures in docs/decisions/0001-onnx-runtime.md:
 
 - rows as wide as one quantisation block: `MatMulNBits` does everything in one node;
 - other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations and weights
@@ -36,7 +36,7 @@ def embed(graph: Graph, ids: str, *, weights: Weights, name: str) -> str:
         rows = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
         return graph.node("Mul", rows, graph.node("Gather", scale, ids))
     table = graph.constant(f"{name}.weight", _shift(weights.rows).T)
-    scale = graph.constant(f"{name}.scale", weights.scale)
+    scale = graph.constant(f"{name}.scale", weights.scale[:, 0])
     picked = graph.node("Transpose", graph.node("Gather", table, ids, axis=1), perm=[1, 2, 0])
     shifted = graph.node("Cast", picked, to=TensorProto.FLOAT)
     rows = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
@@ -71,7 +71,7 @@ def _fits_block(weights: Weights) -> bool:
 def _store_blocks(graph: Graph, *, weights: Weights, name: str) -> tuple[str, str]:
     assert weights.scale is not None
     table = graph.constant(f"{name}.weight", _shift(weights.rows)[:, None])
-    return table, graph.constant(f"{name}.scale", weights.scale[:, None])
+    return table, graph.constant(f"{name}.scale", weights.scale)
 
 
 def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
@@ -85,7 +85,7 @@ def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> st
         domain=MICROSOFT,
         K=channels,
         N=out,
-        bits=8,
+        bits=weights.bits,
         block_size=channels,
         accuracy_level=INTEGER_ACTIVATIONS,
     )
@@ -94,7 +94,7 @@ def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> st
 def _multiply_integers(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
     assert weights.scale is not None
     matrix = graph.constant(f"{name}.weight", _shift(weights.rows).T)
-    scale = graph.constant(f"{name}.scale", weights.scale)
+    scale = graph.constant(f"{name}.scale", weights.scale[:, 0])
     zero = graph.constant("zero_point", np.array(ZERO_POINT, np.uint8))
     absmax = graph.node("ReduceMax", graph.node("Abs", x), _axes(graph, -1), keepdims=1)
     # A row of zeros has step 0: whatever its quotients become, the product with the step is 0.

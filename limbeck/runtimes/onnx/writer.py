@@ -4,6 +4,8 @@ from pathlib import Path
 
 import onnx
 
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.checkpoints import read_number_format
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.checkpoint_reader import Tensors, read_architecture
 from limbeck.runtimes.onnx.decoder import build_decoder
@@ -11,6 +13,8 @@ from limbeck.runtimes.onnx.graph import OPSET
 from limbeck.runtimes.onnx.session import MODEL
 from limbeck.runtimes.tokenizer_files import write_tokenizer
 
+FORMATS = ("float32", "int8")
+"""Number formats that a graph can hold; floats of all widths become float32."""
 SINGLE_FILE_BYTES = 1 << 30
 """Larger weights go into a file of their own: one protobuf holds at most 2 GiB."""
 
@@ -22,8 +26,15 @@ def write(checkpoint: Path, *, folder: Path) -> Bundle:
         CheckpointError: the checkpoint is damaged, or its architecture is not supported.
     """
     architecture = read_architecture(checkpoint)
+    number_format = read_number_format(checkpoint)
+    name = "float32" if number_format is None else number_format.kind
+    if name not in FORMATS:
+        raise CheckpointError(
+            f"{checkpoint}: weights in {name!r} cannot be exported to onnx; supported: "
+            f"{', '.join(FORMATS)}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = Tensors(checkpoint)
+    tensors = Tensors(checkpoint, number_format=number_format)
     model = build_decoder(architecture, tensors=tensors)
     tensors.finish()
     is_large = model.ByteSize() > SINGLE_FILE_BYTES
@@ -31,7 +42,7 @@ def write(checkpoint: Path, *, folder: Path) -> Bundle:
     write_tokenizer(checkpoint, folder)
     bundle = Bundle(
         runtime="onnx",
-        format="int8" if tensors.holds_integers else "float32",
+        format=name,
         architecture=architecture.model_type,
         opset=OPSET,
         parameters=tensors.num_parameters,

@@ -8,9 +8,10 @@ import torch
 
 from limbeck.distillation.teachers import offloading
 from limbeck.distillation.teachers.offloading import is_spread, load_frozen, move_unless_offloaded
-from limbeck.models.batch import pad_rows, random_tokens
+from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
+from limbeck.models.probe import random_tokens
 from tests.support.published_checkpoints import TEACHERS, make_checkpoint
 
 

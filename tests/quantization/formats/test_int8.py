@@ -13,22 +13,19 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import CheckpointError
-from limbeck.contracts.registry import FORMATS
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
+from limbeck.quantization.formats.base import find_quantized
 from limbeck.quantization.formats.int8 import (
     LEVELS,
-    Int8Embedding,
-    Int8Linear,
+    Int8,
     absmax_scales,
-    is_int8,
-    load_int8,
     multiply_in_float32,
     multiply_integers,
-    save_int8,
 )
-from limbeck.quantization.layers import fake_quantize, fake_quantized_linear
+from limbeck.quantization.layers import QuantizedEmbedding, QuantizedLinear
+from limbeck.quantization.qat import convert, prepare_for_qat
+from limbeck.quantization.storage import load_quantized, save_quantized
 
 SIZES = {
     "vocab_size": 61,
@@ -72,8 +69,14 @@ def logits(model):
         return model(IDS).logits
 
 
-def scheme(**fields):
-    return resolve(FORMATS, "int8", what="scheme")(kind="int8", **fields)
+INT8 = Int8(kind="int8")
+
+
+def load(folder):
+    config = json.loads((folder / "config.json").read_text())
+    number_format = find_quantized(config)
+    assert number_format is not None
+    return load_quantized(folder, number_format=number_format)
 
 
 @pytest.mark.parametrize("make", [qwen3, llama, moe])
@@ -81,10 +84,10 @@ def scheme(**fields):
 def test_converted_equals_fake_quantized_bit_for_bit(make, embeddings):
     model = make()
     plain = logits(model)
-    int8 = scheme(embeddings=embeddings)
-    int8.prepare_for_qat(model)
+    int8 = Int8(kind="int8", embeddings=embeddings)
+    prepare_for_qat(model, number_format=int8)
     fake = logits(model)
-    converted = logits(int8.convert(model))
+    converted = logits(convert(model, number_format=int8))
     assert torch.equal(fake, converted)
     assert 0 < (fake - plain).abs().max() < 0.2 * plain.abs().max()
 
@@ -92,9 +95,8 @@ def test_converted_equals_fake_quantized_bit_for_bit(make, embeddings):
 def test_wider_than_float32_adds_exactly_stays_within_its_rounding():
     torch.manual_seed(0)
     x, weight = torch.randn(5, 3000), torch.randn(7, 3000)
-    fake = fake_quantized_linear(x, weight=weight, bias=None)
-    scales = absmax_scales(weight)
-    layer = Int8Linear((weight / scales).round().to(torch.int8), scale=scales, bias=None)
+    fake = INT8.fake_multiply(x, weight=weight)
+    layer = QuantizedLinear(INT8.quantize(weight), number_format=INT8, bias=None)
     torch.testing.assert_close(fake, layer(x), rtol=1e-5, atol=1e-5)
 
 
@@ -110,29 +112,29 @@ def test_integer_products_are_exact_on_every_path(terms, multiply):
 @pytest.mark.parametrize("make", [qwen3, llama, moe])
 @pytest.mark.parametrize("embeddings", ["int8", "float32"])
 def test_save_then_load_gives_the_same_logits(make, embeddings, tmp_path):
-    model = scheme(embeddings=embeddings).convert(make())
-    save_int8(model, tmp_path)
-    loaded = load_int8(tmp_path)
+    model = convert(make(), number_format=Int8(kind="int8", embeddings=embeddings))
+    save_quantized(model, tmp_path)
+    loaded = load(tmp_path)
     assert torch.equal(logits(model), logits(loaded))
     assert not loaded.training
-    assert is_int8(json.loads((tmp_path / "config.json").read_text()))
+    assert Int8.matches(json.loads((tmp_path / "config.json").read_text()))
 
 
 def test_tied_integers_are_stored_and_held_once(tmp_path):
-    model = scheme().convert(qwen3())
-    save_int8(model, tmp_path)
+    model = convert(qwen3(), number_format=INT8)
+    save_quantized(model, tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     assert not any(name.startswith("lm_head") for name in tensors)
     assert tensors["model.embed_tokens.weight"].dtype == torch.int8
-    for held in (model, load_int8(tmp_path)):
-        assert isinstance(held.get_input_embeddings(), Int8Embedding)
+    for held in (model, load(tmp_path)):
+        assert isinstance(held.get_input_embeddings(), QuantizedEmbedding)
         assert held.get_input_embeddings().weight is held.get_output_embeddings().weight
 
 
 def test_the_file_holds_about_one_byte_a_parameter(tmp_path):
     model = qwen3(hidden_size=128, intermediate_size=256, vocab_size=512)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    save_int8(scheme().convert(model), tmp_path)
+    save_quantized(convert(model, number_format=INT8), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     num_integers = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype == torch.int8)
     assert num_integers > 0.99 * num_parameters
@@ -142,8 +144,8 @@ def test_the_file_holds_about_one_byte_a_parameter(tmp_path):
 
 def test_stock_transformers_reads_float_embeddings_with_int8_layers(tmp_path):
     pytest.importorskip("compressed_tensors")
-    model = scheme(embeddings="float32").convert(qwen3())
-    save_int8(model, tmp_path)
+    model = convert(qwen3(), number_format=Int8(kind="int8", embeddings="float32"))
+    save_quantized(model, tmp_path)
     stock = AutoModelForCausalLM.from_pretrained(tmp_path)
     layer = model.model.layers[1].mlp.up_proj
     # It unpacks weights at the first call; activations it rounds to a slightly other step.
@@ -157,7 +159,7 @@ def test_preparing_keeps_names_parameters_and_ties():
     model = qwen3()
     before = dict(model.named_parameters())
     keys = list(model.state_dict())
-    scheme().prepare_for_qat(model)
+    prepare_for_qat(model, number_format=INT8)
     assert list(model.state_dict()) == keys
     assert all(before[name] is parameter for name, parameter in model.named_parameters())
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
@@ -165,13 +167,13 @@ def test_preparing_keeps_names_parameters_and_ties():
 
 def test_rounding_passes_gradients_straight_through():
     x = torch.randn(3, 8, requires_grad=True)
-    (fake_quantize(x) * torch.arange(8.0)).sum().backward()
+    (INT8.fake(x) * torch.arange(8.0)).sum().backward()
     torch.testing.assert_close(x.grad, torch.arange(8.0).expand(3, 8))
 
 
 def test_every_parameter_of_a_prepared_model_learns():
     model = qwen3()
-    scheme().prepare_for_qat(model)
+    prepare_for_qat(model, number_format=INT8)
     model(IDS, labels=IDS).loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -180,35 +182,33 @@ def test_every_parameter_of_a_prepared_model_learns():
 def test_gradients_are_those_of_the_rounded_product():
     x = torch.randn(4, 8, requires_grad=True)
     weight = torch.randn(5, 8, requires_grad=True)
-    fake_quantized_linear(x, weight=weight, bias=None).sum().backward()
+    INT8.fake_multiply(x, weight=weight).sum().backward()
     found = x.grad.clone(), weight.grad.clone()
     x.grad = weight.grad = None
-    torch.nn.functional.linear(fake_quantize(x), fake_quantize(weight)).sum().backward()
+    torch.nn.functional.linear(INT8.fake(x), INT8.fake(weight)).sum().backward()
     torch.testing.assert_close(found, (x.grad, weight.grad))
 
 
 def test_rows_of_zeros_stay_zeros():
-    assert torch.equal(fake_quantize(torch.zeros(2, 4)), torch.zeros(2, 4))
-    layer = Int8Linear(
-        torch.zeros(3, 4, dtype=torch.int8), scale=absmax_scales(torch.zeros(3, 4)), bias=None
-    )
+    assert torch.equal(INT8.fake(torch.zeros(2, 4)), torch.zeros(2, 4))
+    layer = QuantizedLinear(INT8.quantize(torch.zeros(3, 4)), number_format=INT8, bias=None)
     assert torch.equal(layer(torch.zeros(2, 4)), torch.zeros(2, 3))
     assert torch.isfinite(layer(torch.randn(2, 4))).all()
 
 
 def test_the_largest_of_each_row_is_kept_exactly_within_half_a_step():
     x = torch.randn(50, 16)
-    error = (fake_quantize(x) - x).abs()
+    error = (INT8.fake(x) - x).abs()
     assert (error <= absmax_scales(x) * 0.5001).all()
-    assert (fake_quantize(x).abs().amax(-1) / absmax_scales(x).squeeze()).allclose(
+    assert (INT8.fake(x).abs().amax(-1) / absmax_scales(x).squeeze()).allclose(
         torch.tensor(float(LEVELS))
     )
 
 
 def test_quantizing_twice_is_refused():
-    model = scheme().convert(qwen3())
+    model = convert(qwen3(), number_format=INT8)
     with pytest.raises(CheckpointError, match="already"):
-        scheme().prepare_for_qat(model)
+        prepare_for_qat(model, number_format=INT8)
 
 
 def damage(folder, change):
@@ -234,25 +234,25 @@ DAMAGES = {
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_wrong_tensors_are_named(kind, tmp_path):
-    save_int8(scheme().convert(qwen3()), tmp_path)
+    save_quantized(convert(qwen3(), number_format=INT8), tmp_path)
     change, message = DAMAGES[kind]
     damage(tmp_path, change)
     with pytest.raises(CheckpointError, match=message):
-        load_int8(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200, 0.5, 0.95])
 def test_truncated_weights_are_named(keep, tmp_path):
-    save_int8(scheme().convert(qwen3()), tmp_path)
+    save_quantized(convert(qwen3(), number_format=INT8), tmp_path)
     path = tmp_path / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        load_int8(tmp_path)
+        load(tmp_path)
 
 
 def test_configs_that_do_not_fit_are_named(tmp_path):
-    save_int8(scheme().convert(qwen3()), tmp_path)
+    save_quantized(convert(qwen3(), number_format=INT8), tmp_path)
     path = tmp_path / "config.json"
     good = json.loads(path.read_text())
     for change, message in [
@@ -265,11 +265,11 @@ def test_configs_that_do_not_fit_are_named(tmp_path):
     ]:
         path.write_text(json.dumps({**good, **change}))
         with pytest.raises(CheckpointError, match=message):
-            load_int8(tmp_path)
+            load(tmp_path)
     good["quantization_config"]["embeddings"] = "int9"
     path.write_text(json.dumps(good))
     with pytest.raises(CheckpointError, match="int9"):
-        load_int8(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -282,4 +282,4 @@ def test_configs_that_do_not_fit_are_named(tmp_path):
     ],
 )
 def test_other_formats_are_not_taken_for_int8(described, expected):
-    assert is_int8({"quantization_config": described}) is expected
+    assert Int8.matches({"quantization_config": described}) is expected

@@ -36,5 +36,5 @@ def test_integer_products_are_exact(channels, num_rows, extreme):
     step = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
     integers = np.rint(x / step)
     expected = (integers.astype(np.int64) @ rows.T.astype(np.int64)) * scale * step
-    found = compute(x, Weights(rows=rows, scale=scale, bias=None))
+    found = compute(x, Weights(rows=rows, scale=scale[:, None], bias=None, bits=8))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())

@@ -1,0 +1,100 @@
+"""How far a copy of a model may differ from it, and how far it does: on next-token logits.
+
+On numpy alone, because a device that only answers has no torch.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import ParityError
+
+Measure = Literal["max_logit_difference", "max_logit_difference / max_logit", "mean_kl"]
+SMALLEST_LOGIT = 1e-30
+"""Keeps the relative difference finite where every logit is zero."""
+
+
+class Tolerance(Config):
+    """The largest difference at which a copy still counts as the same model."""
+
+    measure: Measure
+    """The figure that is limited; `mean_kl` is KL(original || copy) in nats."""
+    limit: Annotated[float, Field(ge=0)]
+    """The largest value of that figure."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Differences of next-token logits, gathered over positions."""
+
+    num_positions: int = 0
+    max_logit_difference: float = 0.0
+    mean_logit_difference: float = 0.0
+    max_logit: float = 0.0
+    """Largest magnitude of a logit of the original."""
+    argmax_agreement_ratio: float = 0.0
+    mean_kl: float = 0.0
+
+    def figure(self, measure: Measure) -> float:
+        """The value of one measure."""
+        if measure == "mean_kl":
+            return self.mean_kl
+        if measure == "max_logit_difference":
+            return self.max_logit_difference
+        return self.max_logit_difference / max(self.max_logit, SMALLEST_LOGIT)
+
+    def check(self, tolerance: Tolerance, *, fault: str, advice: str) -> None:
+        """Accept the difference.
+
+        Raises:
+            ParityError: it exceeds the tolerance, or is not a number.
+        """
+        figure = self.figure(tolerance.measure)
+        # Not `figure > limit`: that would let a NaN pass.
+        if not figure <= tolerance.limit:
+            raise ParityError(
+                f"{fault}: {tolerance.measure} is {figure:.3g}, expected at most "
+                f"{tolerance.limit:.3g}; arg-max agrees at {self.argmax_agreement_ratio:.4f} of "
+                f"{self.num_positions} positions. {advice}"
+            )
+
+
+def log_softmax(logits: Float[np.ndarray, "*batch vocab"]) -> Float[np.ndarray, "*batch vocab"]:
+    """Log-probabilities."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def compare_logits(
+    pairs: Iterable[
+        tuple[Float[np.ndarray, "*positions vocab"], Float[np.ndarray, "*positions vocab"]]
+    ],
+) -> Difference:
+    """The difference over all pairs of an original's logits and its copy's."""
+    num_positions = 0
+    max_difference = max_logit = mean_difference = agreement = total_kl = 0.0
+    for expected, found in pairs:
+        difference = np.abs(expected - found)
+        logs = log_softmax(expected)
+        kl = (np.exp(logs) * (logs - log_softmax(found))).sum(axis=-1)
+        num_positions += kl.size
+        # Not the maximum of two Python floats: a NaN must stay visible.
+        max_difference = float(np.max([max_difference, difference.max()]))
+        max_logit = float(np.max([max_logit, np.abs(expected).max()]))
+        mean_difference += float(difference.mean(axis=-1).sum())
+        agreement += float((expected.argmax(-1) == found.argmax(-1)).sum())
+        total_kl += float(np.maximum(kl, 0.0).sum())
+    count = max(num_positions, 1)
+    return Difference(
+        num_positions=num_positions,
+        max_logit_difference=max_difference,
+        mean_logit_difference=mean_difference / count,
+        max_logit=max_logit,
+        argmax_agreement_ratio=agreement / count,
+        mean_kl=total_kl / count,
+    )

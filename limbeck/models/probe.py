@@ -1,0 +1,33 @@
+"""A few tokens to try models on, and how far their logits there lie apart."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from limbeck.contracts.parity import Difference, compare_logits
+
+
+def random_tokens(
+    *, vocab: int, num_prompts: int, num_tokens: int
+) -> Int[Tensor, "prompts tokens"]:
+    """Token sequences to try a model on, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(vocab, (num_prompts, num_tokens), generator=generator)
+
+
+@torch.no_grad()
+def compute_logits(
+    model: PreTrainedModel, *, input_ids: Int[Tensor, "prompts tokens"]
+) -> Float[np.ndarray, "prompts tokens vocab"]:
+    """The model's logits at every position, in float32."""
+    return model(input_ids=input_ids, use_cache=False).logits.float().cpu().numpy()
+
+
+def compare_models(
+    original: PreTrainedModel, copied: PreTrainedModel, *, input_ids: Int[Tensor, "prompts tokens"]
+) -> Difference:
+    """How far a copy of a model differs from it on some tokens."""
+    expected, found = (compute_logits(item, input_ids=input_ids) for item in (original, copied))
+    return compare_logits([(expected, found)])

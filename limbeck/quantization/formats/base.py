@@ -1,0 +1,160 @@
+"""A number format: the one description that training, storing, loading and sizing read.
+
+`Format` says how many bits a model's weights take and how far a copy in it may differ;
+`QuantizedFormat` adds the arithmetic. Which modules are replaced, and what a folder holds, is the
+same for every format: `limbeck.quantization.qat` and `limbeck.quantization.storage`.
+"""
+
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn import functional
+from typing_extensions import override
+
+from limbeck.contracts.config import Config, resolve
+from limbeck.contracts.parity import Tolerance
+from limbeck.contracts.registry import FORMATS
+
+
+class Format(Config, abc.ABC):
+    """How the matrices of a model are stored; below 16 bits, norms, biases and gates are float32.
+
+    The class attributes describe every model in the format, the fields one model.
+    """
+
+    kind: Any
+    """A name of `limbeck list formats`."""
+    bits: ClassVar[float]
+    """Of one weight, without its share of a scale."""
+    block: ClassVar[int | None] = None
+    """Weights of a row that share a scale; None is the whole row."""
+    scale_bits: ClassVar[int] = 0
+    """Of one scale; 0 where nothing is scaled."""
+    tolerance: ClassVar[Tolerance]
+    """How far a bundle may differ from its checkpoint in this format."""
+
+    @property
+    @abc.abstractmethod
+    def embedding_format(self) -> str:
+        """The format of embeddings and language head: mostly the same."""
+
+    @classmethod
+    @abc.abstractmethod
+    def matches(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a model's `config.json` says that its weights are stored in this format."""
+
+    def num_bits(self, *, rows: int, columns: int) -> float:
+        """Bits of a matrix with its scales."""
+        blocks = math.ceil(columns / self.block) if self.block else 1
+        return float(rows * (columns * self.bits + blocks * self.scale_bits))
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """Rows of a matrix in a format; any rows of it, taken along the leading axes, are another."""
+
+    codes: Shaped[Tensor, "*rows packed"]
+    """Integers, perhaps several in one byte."""
+    scale: Float[Tensor, "*rows blocks"]
+    columns: int
+    """Weights of a row, which packed codes do not show."""
+
+
+class QuantizedFormat(Format, abc.ABC):
+    """A format that models are trained for, and stored in, as codes and scales."""
+
+    @abc.abstractmethod
+    def quantize(self, weight: Float[Tensor, "*rows columns"]) -> QuantizedTensor:
+        """The nearest codes of each row, and its scales."""
+
+    @abc.abstractmethod
+    def dequantize(self, stored: QuantizedTensor) -> Float[Tensor, "*rows columns"]:
+        """The weights that codes and scales stand for, in float32."""
+
+    @abc.abstractmethod
+    def fake(self, weight: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows columns"]:
+        """What the codes would stand for; the gradient is that of the weight itself.
+
+        The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432).
+        """
+
+    @abc.abstractmethod
+    def multiply(
+        self, x: Float[Tensor, "rows columns"], *, weight: QuantizedTensor
+    ) -> Float[Tensor, "rows out"]:
+        """x @ weight.T as a stored model computes it."""
+
+    @abc.abstractmethod
+    def fake_multiply(
+        self, x: Float[Tensor, "*rows columns"], *, weight: Float[Tensor, "out columns"]
+    ) -> Float[Tensor, "*rows out"]:
+        """The same product of unrounded weights, with gradients for both."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The `quantization_config` of a checkpoint in this format.
+
+        Readers of checkpoints look at `quant_method`, at `ignore` (patterns of modules that stay
+        floats), and at `embeddings` ("float32" where embeddings stay floats).
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "QuantizedFormat":
+        """The format that a matching `config.json` describes.
+
+        Raises:
+            CheckpointError: what it says makes no sense.
+        """
+
+
+class WeightOnlyFormat(QuantizedFormat, abc.ABC):
+    """A format whose products are those of the dequantized weights; activations stay floats."""
+
+    @override
+    def fake(self, weight: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows columns"]:
+        rounded = self.dequantize(self.quantize(weight.detach())).to(weight.dtype)
+        # The difference is exactly zero, so that training sees what is stored.
+        return rounded + (weight - weight.detach())
+
+    @override
+    def multiply(
+        self, x: Float[Tensor, "rows columns"], *, weight: QuantizedTensor
+    ) -> Float[Tensor, "rows out"]:
+        return functional.linear(x, self.dequantize(weight))
+
+    @override
+    def fake_multiply(
+        self, x: Float[Tensor, "*rows columns"], *, weight: Float[Tensor, "out columns"]
+    ) -> Float[Tensor, "*rows out"]:
+        return functional.linear(x, self.fake(weight))
+
+
+def list_formats() -> dict[str, Format]:
+    """Every format of the table with its default fields, most precise first."""
+    found = [
+        resolve(FORMATS, name, what="format").model_validate({"kind": name}) for name in FORMATS
+    ]
+    # Of a long row, so that scales of blocks count.
+    found.sort(key=lambda item: -item.num_bits(rows=1, columns=1 << 20))
+    return {item.kind: item for item in found}
+
+
+def find_quantized(config: Mapping[str, Any]) -> QuantizedFormat | None:
+    """The format that a model's `config.json` describes, where it is one of the table.
+
+    Raises:
+        CheckpointError: the description makes no sense.
+    """
+    if not config.get("quantization_config"):
+        return None
+    for name in FORMATS:
+        found = resolve(FORMATS, name, what="format")
+        if issubclass(found, QuantizedFormat) and found.matches(config):
+            return found.from_config(config)
+    return None

@@ -1,0 +1,55 @@
+"""Floating-point formats: weights as they are, without scales."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from limbeck.contracts.parity import Tolerance
+from limbeck.quantization.formats.base import Format
+
+ROUNDING = Tolerance(measure="max_logit_difference / max_logit", limit=1e-4)
+"""Both sides compute in float32 and differ only in the order of sums: 1e-6 is usual, a wrong graph
+is far above."""
+
+
+class Float32(Format):
+    """32-bit floats: what models are trained in."""
+
+    kind: Literal["float32"]
+    bits: ClassVar[float] = 32
+    tolerance: ClassVar[Tolerance] = ROUNDING
+
+    @property
+    @override
+    def embedding_format(self) -> str:
+        return self.kind
+
+    @classmethod
+    @override
+    def matches(cls, config: Mapping[str, Any]) -> bool:
+        return _dtype(config) == "float32"
+
+
+class BFloat16(Format):
+    """16-bit floats of float32's range: what checkpoints are mostly published in."""
+
+    kind: Literal["bfloat16"]
+    bits: ClassVar[float] = 16
+    tolerance: ClassVar[Tolerance] = ROUNDING
+
+    @property
+    @override
+    def embedding_format(self) -> str:
+        return self.kind
+
+    @classmethod
+    @override
+    def matches(cls, config: Mapping[str, Any]) -> bool:
+        return _dtype(config) == "bfloat16"
+
+
+def _dtype(config: Mapping[str, Any]) -> str:
+    if config.get("quantization_config"):
+        return ""
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")

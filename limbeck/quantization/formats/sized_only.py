@@ -1,0 +1,57 @@
+"""Formats that a plan sizes and that nothing here trains or stores: what other runtimes offer.
+
+Their products are those of dequantized weights, so only the order of sums differs.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from limbeck.contracts.parity import Tolerance
+from limbeck.quantization.formats.base import Format
+from limbeck.quantization.formats.floats import ROUNDING
+
+
+class SizedOnly(Format, abc.ABC):
+    """A format without arithmetic; small embeddings are usually kept in int4."""
+
+    tolerance: ClassVar[Tolerance] = ROUNDING
+
+    @property
+    @override
+    def embedding_format(self) -> str:
+        return "int4"
+
+    @classmethod
+    @override
+    def matches(cls, config: Mapping[str, Any]) -> bool:
+        return False
+
+
+class Int4(SizedOnly):
+    """4-bit integers in blocks of 128; sized only."""
+
+    kind: Literal["int4"]
+    bits: ClassVar[float] = 4
+    block: ClassVar[int | None] = 128
+    scale_bits: ClassVar[int] = 16
+
+
+class Int2(SizedOnly):
+    """2-bit integers in blocks of 128, embeddings in int4; sized only."""
+
+    kind: Literal["int2"]
+    bits: ClassVar[float] = 2
+    block: ClassVar[int | None] = 128
+    scale_bits: ClassVar[int] = 16
+
+
+class Ternary(SizedOnly):
+    """Five digits of base 3 in eight bits, blocks of 256, embeddings in int4; sized only."""
+
+    kind: Literal["ternary"]
+    bits: ClassVar[float] = 1.6
+    block: ClassVar[int | None] = 256
+    scale_bits: ClassVar[int] = 16
