@@ -51,6 +51,7 @@ from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.stages import record
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -243,7 +244,7 @@ def train_ours(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float
     history = fit(
         student,
         batches=open_batches(folder),
-        objective=objective.build(model=student, teacher=teacher),
+        objective=objective.build(ObjectiveContext(student, teacher=teacher)),
         config=config,
         state=folder / name,
         title=name,

@@ -26,6 +26,7 @@ from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.models.batch import Batch
 from limbeck.models.builders import MoeModel
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -90,7 +91,7 @@ def work(steps: int, checkpointing: Any, folder: Path) -> dict[str, Any]:
         return [Batch(item, item, torch.arange(RECORDS), whole) for item in ids]
 
     before = psutil.Process().memory_info().rss
-    objective = NextToken(kind="next_token").build(model=model, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(model))
     history = fit(
         model,
         batches=batches,

@@ -50,7 +50,7 @@ from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Needs
-from limbeck.objectives.base import Objective
+from limbeck.objectives.base import Objective, ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 
 LARGE_VOCAB, STUDENT_VOCAB = 151_936, 8_192
@@ -218,7 +218,7 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
         sides = {
             "cross_entropy": Side(
                 copy.deepcopy(student),
-                NextToken(kind="next_token").build(model=student, teacher=None),
+                NextToken(kind="next_token").build(ObjectiveContext(student)),
             )
         }
         for codec in FORMATS[:2]:
@@ -232,7 +232,7 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
             objective = SoftTarget(kind="soft_target", temperature=2.0)
             teacher = OfflineTeacher(folder, needs=objective.needs())
             sides[codec.kind] = Side(
-                copy.deepcopy(student), objective.build(model=student, teacher=teacher)
+                copy.deepcopy(student), objective.build(ObjectiveContext(student, teacher=teacher))
             )
         names = list(sides)
         for step in range(-1, num_steps):

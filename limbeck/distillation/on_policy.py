@@ -24,6 +24,7 @@ from limbeck.env.progress import PLAIN_INTERVAL_SECONDS, print_line
 from limbeck.env.ranks import num_processes
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.generation import GeneratedAnswer, check_room, sample
+from limbeck.objectives.base import ObjectiveConfig
 
 logger = logging.getLogger(__name__)
 LEAST_ENDED_RATIO = 0.5
@@ -63,16 +64,16 @@ class OnPolicy(Config):
     generation_batch_size: Annotated[int, Field(gt=0)] = 64
     """Answers written side by side; more of them are faster and hold more memory."""
 
-    def check(self, *, objective: str, select: str) -> None:
+    def check(self, *, objective: ObjectiveConfig, select: str) -> None:
         """Refuse what a student that answers itself cannot learn from.
 
         Raises:
             ValueError: the objective wants written answers, or some records ask nothing.
         """
-        if self.ratio and objective != "soft_target":
+        if self.ratio and not objective.supports_on_policy:
             raise ValueError(
-                f"on_policy: objective {objective!r} does not learn from answers that the student "
-                "writes itself; use `soft_target`"
+                f"on_policy: objective {objective.kind!r} does not learn from answers that the "
+                "student writes itself; use `soft_target`"
             )
         if self.ratio and select not in ("questions", "preferences"):
             raise ValueError(

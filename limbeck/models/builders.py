@@ -1,6 +1,7 @@
 """Fresh models by description: the mixture-of-experts teacher and the dense student."""
 
-from typing import Annotated, Literal
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -11,6 +12,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.models.moe.fusion import FusionKind
@@ -22,7 +24,22 @@ Multiple4 = Annotated[int, Field(gt=0, multiple_of=4)]
 """Widths of grouped products: rows must start at multiples of 16 bytes."""
 
 
-class Decoder(Config):
+class ModelConfig(Config):
+    """Base of every description of a fresh model."""
+
+    kind: Any
+    """The description's name in the registry."""
+
+    @abstractmethod
+    def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
+        """The transformers config, without building anything."""
+
+    @abstractmethod
+    def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+        """A model with fresh weights, the same for the same seed."""
+
+
+class Decoder(ModelConfig):
     """What the dense and the sparse decoder have in common."""
 
     hidden_size: Multiple4
@@ -108,8 +125,8 @@ class MoeModel(Decoder):
             )
         return self
 
+    @override
     def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
-        """The transformers config, without building anything."""
         return LimbeckMoeConfig(
             **self._shared(vocabulary),
             num_experts=self.num_experts,
@@ -126,8 +143,8 @@ class MoeModel(Decoder):
             fusion_rank=self.fusion_rank,
         )
 
+    @override
     def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-        """A model with fresh weights, the same for the same seed."""
         torch.manual_seed(seed)
         return LimbeckMoeForCausalLM(self.describe(Vocabulary.of(tokenizer)))  # pyright: ignore[reportArgumentType]
 
@@ -139,11 +156,11 @@ class DenseModel(Decoder):
     intermediate_size: Multiple4
     """Feed-forward channels of one layer."""
 
+    @override
     def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
-        """The transformers config, without building anything."""
         return Qwen3Config(**self._shared(vocabulary), intermediate_size=self.intermediate_size)
 
+    @override
     def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-        """A model with fresh weights, the same for the same seed."""
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(self.describe(Vocabulary.of(tokenizer)))  # pyright: ignore[reportArgumentType]

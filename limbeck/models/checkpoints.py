@@ -21,6 +21,7 @@ from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.ranks import process_index
+from limbeck.models.builders import ModelConfig
 from limbeck.models.chat import ChatTemplate
 from limbeck.models.vision.modeling import LimbeckVisionConfig, write_preprocessor
 from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
@@ -173,7 +174,7 @@ def save_checkpoint(
 
 
 def open_start(
-    described: Any, *, work: Work, field: str, seed: int
+    described: str | ModelConfig, *, work: Work, field: str, seed: int
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """What training starts from: the checkpoint that a stage's field names, or a fresh model.
 

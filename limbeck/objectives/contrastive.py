@@ -5,19 +5,18 @@ itself, so several images may share a text.
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
+from limbeck.objectives.base import Forward, Loss, Objective, ObjectiveConfig, ObjectiveContext
 
 SEED = 0
 """Of the fresh map."""
@@ -55,10 +54,8 @@ def distinct_texts(
     return tokens, lengths, torch.tensor(owners, device=labels.device)
 
 
-class Contrastive(Config):
+class Contrastive(ObjectiveConfig):
     """Pairwise sigmoid loss between an image and the answers of its micro-batch."""
-
-    draws: ClassVar[BatchKind] = "records"
 
     kind: Literal["contrastive"]
     trained: Literal["encoder", "all"] = "encoder"
@@ -69,15 +66,14 @@ class Contrastive(Config):
     """Offset at the start; learnt. The paper's is for batches of thousands of different texts; with
     two texts, 0 is even."""
 
-    def needs(self) -> None:
-        """Nothing of a teacher."""
-
-    def build(self, *, model: PreTrainedModel, teacher: None) -> Objective:
+    @override
+    def build(self, context: ObjectiveContext) -> Objective:
         """The objective; freezes what is not to be trained.
 
         Raises:
             CheckpointError: the model has no image encoder.
         """
+        model = context.model
         if not isinstance(model, LimbeckVisionForCausalLM):
             raise CheckpointError(
                 f"objective 'contrastive' aligns an image encoder, {type(model).__name__} has "

@@ -6,11 +6,16 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
+from limbeck.objectives.base import (
+    Forward,
+    Loss,
+    Objective,
+    ObjectiveConfig,
+    ObjectiveContext,
+)
 from limbeck.objectives.load_balancing import Balance, Balancer
 
 
@@ -37,10 +42,10 @@ def token_logs(
     return scaled.gather(1, targets.unsqueeze(1)).squeeze(1) - scaled.logsumexp(dim=-1)
 
 
-class NextToken(Config):
+class NextToken(ObjectiveConfig):
     """Cross-entropy on the tokens that carry a label; sparse models also keep experts balanced."""
 
-    draws: ClassVar[BatchKind] = "records"
+    packs_rows: ClassVar[bool] = True
 
     kind: Literal["next_token"]
     balance: Balance = Balance()
@@ -48,11 +53,8 @@ class NextToken(Config):
     vocab: Annotated[int, Field(ge=0)] = 0
     """Real tokens of a padded vocabulary; logits from this id on are ignored. 0 keeps all."""
 
-    def needs(self) -> None:
-        """Nothing of a teacher."""
-
-    def build(self, *, model: PreTrainedModel, teacher: None) -> Objective:
-        """The objective, ready for the training loop."""
+    @override
+    def build(self, context: ObjectiveContext) -> Objective:
         return NextTokenObjective(self)
 
 

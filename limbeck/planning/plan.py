@@ -10,9 +10,8 @@ from transformers import PreTrainedConfig
 
 from limbeck.distillation.losses.chunked import CHUNK_BYTES
 from limbeck.models.forward import PLAIN_HEADS
-from limbeck.models.targets import LARGE_VOCAB
 from limbeck.pipeline import Entry
-from limbeck.planning.resolve import Architectures, Known, Resolver, count_reads
+from limbeck.planning.resolve import Architectures, Known, Resolver
 from limbeck.planning.verdicts import judge_serving, judge_training, tell_target
 from limbeck.sizing.assumptions import Assumptions
 from limbeck.sizing.fit import (
@@ -148,7 +147,7 @@ def _plan_training(
     settings: Any = entry.config
     batching, cards = settings.batching, resolver.assumed.training
     step_records = batching.per_device_train_batch_size * batching.gradient_accumulation_steps
-    reads = count_reads(entry)
+    reads = settings.objective.sequences_per_record
     step_tokens = step_records * reads * known.record_tokens
     training = settings.training.resolve_steps(tokens_per_step=step_tokens)
     num_tokens = int(training.max_steps * step_tokens)
@@ -158,7 +157,7 @@ def _plan_training(
         record_tokens=resolver.know(entry).longest_tokens,
         precision=settings.training.precision,
         recomputing=settings.training.gradient_checkpointing,
-        objective="distill" if getattr(settings, "teacher", "") else "next_token",
+        objective="distill" if settings.objective.needs() else "next_token",
         frozen_bytes=sum(
             size_model(teacher, context_tokens=1).parameters * _stored_bytes(teacher)
             for teacher in teachers
@@ -205,14 +204,13 @@ def _is_chunked(entry: Entry, models: Sequence[PreTrainedConfig]) -> bool:
     A quantised head makes them all; several teachers are mixed, and drawn experts too, as a whole.
     """
     settings: Any = entry.config
-    fused = getattr(settings.objective, "fused", "never")
     drawn = getattr(getattr(settings, "router_sampling", None), "num_samples", 0)
     num_teachers = sum(item.field == "teacher" for item in entry.references)
-    if fused == "never" or settings.stage == "quantize" or drawn or num_teachers > 1:
+    if settings.stage == "quantize" or drawn or num_teachers > 1:
         return False
     texts = [model.get_text_config() for model in models]
     return all(
-        text.model_type in PLAIN_HEADS and (fused == "always" or text.vocab_size >= LARGE_VOCAB)
+        text.model_type in PLAIN_HEADS and settings.objective.chunks_logits(vocab=text.vocab_size)
         for text in texts
     )
 

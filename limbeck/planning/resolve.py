@@ -9,9 +9,9 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.loading.batches import Batches
+from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vocabulary import Vocabulary
@@ -89,8 +89,8 @@ class Resolver:
             return None
         for field in MODEL_FIELDS:
             start = getattr(entry.config, field, None)
-            if isinstance(start, Config):
-                config = start.describe(self.know(entry).vocabulary)  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(start, ModelConfig):
+                config = start.describe(self.know(entry).vocabulary)
                 return self._keep(entry, Architectures(config, config))
             if isinstance(start, str):
                 config = self.made.get(start) or _read_config(start)
@@ -111,13 +111,6 @@ class Resolver:
             for name in names
             if name in self.made or (Path(name) / "config.json").is_file()
         ]
-
-
-def count_reads(entry: Entry) -> int:
-    """How often one step reads each of its records: samples of a question, answers of a pair."""
-    objective: Any = getattr(entry.config, "objective", None)
-    draws = getattr(objective, "draws", "records")
-    return {"pairs": 2, "rollouts": getattr(objective, "num_generations", 1)}.get(draws, 1)
 
 
 def _target(entry: Entry, field: str) -> str:

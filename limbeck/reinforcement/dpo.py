@@ -10,10 +10,17 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
+from limbeck.objectives.base import (
+    BatchKind,
+    Forward,
+    Loss,
+    Objective,
+    ObjectiveConfig,
+    ObjectiveContext,
+)
 from limbeck.objectives.load_balancing import Balance, Balancer
 from limbeck.objectives.next_token import token_logs
 
@@ -43,10 +50,10 @@ def sum_rows(
     return torch.zeros(keep.shape[0], device=logs.device).index_add(0, rows, logs)
 
 
-class Dpo(Config):
+class Dpo(ObjectiveConfig):
     """Prefer the better of two answers, measured against the model that training starts from."""
 
-    draws: ClassVar[BatchKind] = "pairs"
+    batch_kind: ClassVar[BatchKind] = "pairs"
 
     kind: Literal["dpo"]
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -54,12 +61,15 @@ class Dpo(Config):
     balance: Balance = Balance()
     """Read by mixtures of experts; a dense model has nothing to balance."""
 
-    def needs(self) -> None:
-        """Nothing of a teacher."""
+    @property
+    @override
+    def sequences_per_record(self) -> int:
+        return 2
 
-    def build(self, *, reference: nn.Module) -> Objective:
-        """The objective; `reference` is the frozen start model's forward pass."""
-        return DpoObjective(self, reference=reference)
+    @override
+    def build(self, context: ObjectiveContext) -> Objective:
+        assert context.reference is not None
+        return DpoObjective(self, reference=context.reference)
 
 
 class DpoObjective(Objective):

@@ -5,18 +5,27 @@ advantage (GRPO, Shao et al. 2024, eq. 3, arXiv:2402.03300).
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective
+from limbeck.objectives.base import (
+    BatchKind,
+    Experience,
+    ExperienceBuffer,
+    Forward,
+    Loss,
+    Objective,
+    ObjectiveConfig,
+    ObjectiveContext,
+)
 from limbeck.objectives.load_balancing import Balance, Balancer
 from limbeck.objectives.next_token import token_logs
 
@@ -34,25 +43,6 @@ class PolicyLoss(NamedTuple):
     """Weighted as the tokens are, without `beta`."""
     clipped: Float[Tensor, ""]
     """Weighted tokens whose ratio the clip holds back."""
-
-
-class Experience(NamedTuple):
-    """What is known of the sampled tokens of a batch, in the order of its kept positions."""
-
-    old_logs: Float[Tensor, " kept"]
-    """Log-probability under the policy that sampled the token."""
-    reference_logs: Float[Tensor, " kept"]
-    advantages: Float[Tensor, " kept"]
-    """Of the token's answer."""
-
-
-@runtime_checkable
-class ExperienceBuffer(Protocol):
-    """Where the experience of a batch is kept."""
-
-    def __call__(self, batch: Batch) -> Experience:
-        """What is known of the batch's kept tokens."""
-        ...
 
 
 def group_advantages(
@@ -119,10 +109,10 @@ def grpo_loss(
     )
 
 
-class Grpo(Config):
+class Grpo(ObjectiveConfig):
     """Reinforce the sampled answers that verifiable rewards put above others to one question."""
 
-    draws: ClassVar[BatchKind] = "rollouts"
+    batch_kind: ClassVar[BatchKind] = "rollouts"
 
     kind: Literal["grpo"]
     rewards: Annotated[Mapping[str, Positive], Field(min_length=1)] = {
@@ -162,12 +152,15 @@ class Grpo(Config):
                 raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
         return value
 
-    def needs(self) -> None:
-        """Nothing of a teacher."""
+    @property
+    @override
+    def sequences_per_record(self) -> int:
+        return self.num_generations
 
-    def build(self, *, experience: ExperienceBuffer) -> Objective:
-        """The objective; `experience` knows every batch's samples."""
-        return GrpoObjective(self, experience=experience)
+    @override
+    def build(self, context: ObjectiveContext) -> Objective:
+        assert context.experience is not None
+        return GrpoObjective(self, experience=context.experience)
 
 
 class GrpoObjective(Objective):

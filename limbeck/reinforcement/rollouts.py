@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.generation import GeneratedAnswer, sample
+from limbeck.objectives.base import Experience
 from limbeck.objectives.next_token import token_logs
-from limbeck.reinforcement.grpo import Experience, Grpo, group_advantages
+from limbeck.reinforcement.grpo import Grpo, group_advantages
 
 IDLE_STEPS = 20
 """After so many steps whose groups' rewards are all equal, a warning is due."""

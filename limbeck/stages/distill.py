@@ -28,7 +28,6 @@ from limbeck.data.loading.batches import (
 )
 from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
 from limbeck.distillation.diagnostics.probe import Probe
-from limbeck.distillation.features.layer_mapping import resolve_objective
 from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import inherit
 from limbeck.distillation.on_policy import OnPolicy
@@ -38,11 +37,12 @@ from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.router_sampling import RouterSampling, RouterSamplingTeacher
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
+from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import end_token_id
-from limbeck.objectives.base import check_packing, check_teacher
+from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
 from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -60,7 +60,7 @@ class Config(StageConfig):
     make: ClassVar[Kind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["distill"]
-    student: Annotated[Any, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
+    student: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
     """A fresh model by description, or a checkpoint to heal or to update."""
     teacher: TeacherRef | tuple[TeacherRef, ...]
     """A checkpoint that runs live, or signals recorded once; or several of them."""
@@ -73,7 +73,7 @@ class Config(StageConfig):
     router_sampling: RouterSampling = RouterSampling()
     """Whether a live mixture of experts is also asked with experts that its router leaves out."""
     corpus: CorpusRef
-    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
+    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
     on_policy: OnPolicy = OnPolicy()
@@ -85,9 +85,9 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":
-        check_teacher(self.objective, ", ".join(self.teacher_names))
+        self.objective.check_teacher(", ".join(self.teacher_names))
         check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
-        check_packing(self.objective, self.batching.packing)
+        self.objective.check_packing(self.batching.packing)
         if self.initialize_from and isinstance(self.student, str):
             raise ValueError(
                 f"initialize_from: {self.initialize_from!r} is for a fresh student, yet `student` "
@@ -98,25 +98,25 @@ class Config(StageConfig):
                 f"initialize_experts: {self.initialize_experts!r} needs a checkpoint to take them "
                 "from: name it in `initialize_from`"
             )
-        self.on_policy.check(objective=self.objective.kind, select=self.batching.select)
+        self.on_policy.check(objective=self.objective, select=self.batching.select)
         self._check_pairs()
         return self
 
     def _check_pairs(self) -> None:
         """Refuse settings that are sound alone and cannot work together."""
         several = len(self.teacher_names) > 1
-        matching = getattr(self.objective, "matching", ())
+        matched = self.objective.matched_features
         packed = self.batching.packing != "none"
         wrong = {
             "several teachers and `objective.matching`: layers are matched with those of one": (
-                several and matching
+                several and matched
             ),
             "several teachers and `router_sampling`: experts are drawn of one": (
                 several and self.router_sampling.num_samples
             ),
             "`batching.packing` and matched attention or values: these would compare tokens of one "
             "record with those of another; match `what: hidden`": (
-                packed and any(item.what != "hidden" for item in matching)
+                packed and any(item.kind != "hidden" for item in matched)
             ),
             "`batching.packing` and `teachers.mix: specialty`: each record has its own teacher, "
             "and a packed row has several records": (
@@ -163,7 +163,8 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         DIAGNOSTIC_RECORDS, most_tokens=most_tokens
     )
     shown = batches.draw(DIAGNOSTIC_RECORDS, most_tokens=most_tokens)
-    objective = resolve_objective(config.objective, model=student, teacher=teacher, shown=[shown])
+    context = ObjectiveContext(student, teacher=teacher)
+    objective = config.objective.resolve_layers(context, batches=[shown])
     probe = Probe(
         objective,
         student,
@@ -191,7 +192,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     history = fit(
         student,
         batches=own or batches,
-        objective=objective.build(model=student, teacher=teacher),
+        objective=objective.build(context),
         config=training,
         state=work.state,
         title=work.name,
@@ -233,6 +234,7 @@ def _ask_more(config: Config, teacher: Any) -> Any:
             "router_sampling"
         )
     needs = config.objective.needs()
+    assert needs is not None
     if needs.highest:
         raise CheckpointError(
             f"router_sampling: draws: {draws} mixes distributions at one temperature, and that of "
@@ -262,11 +264,11 @@ def _report_misses(
     return {"missed": {"kl": misses["kl"], "most": find_most_missed(misses)}}
 
 
-def _name_layers(config: Config, objective: Any) -> dict[str, Any]:
+def _name_layers(config: Config, objective: ObjectiveConfig) -> dict[str, Any]:
     """Student and teacher layer of each matched pair, where the recipe left them to a map."""
     if objective == config.objective:
         return {}
-    pairs = [(pair.student_layer, pair.teacher_layer) for pair in objective.matching]
+    pairs = [(pair.student_layer, pair.teacher_layer) for pair in objective.matched_features]
     return {"matched_layers": pairs}
 
 

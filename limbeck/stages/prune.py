@@ -20,7 +20,7 @@ from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoi
 from limbeck.models.probe import compare_models
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives.base import check_packing, check_teacher
+from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.pruning.allocation import KeptGroups, count_kept, pick_kept
 from limbeck.pruning.criteria import CriterionName, score_groups
@@ -57,15 +57,17 @@ class Config(StageConfig):
     criterion: CriterionName = "l1"
     """Scores groups after training; those that training made zero score lowest."""
     lasso: GroupLasso = GroupLasso()
-    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")] = NextToken(kind="next_token")
+    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")] = NextToken(
+        kind="next_token"
+    )
     """What training keeps up while groups shrink."""
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
-        check_teacher(self.objective, self.teacher)
-        check_packing(self.objective, self.batching.packing)
+        self.objective.check_teacher(self.teacher)
+        self.objective.check_packing(self.batching.packing)
         if self.channels_ratio == self.heads_ratio == 0:
             raise ValueError("channels_ratio and heads_ratio are both 0: nothing would be cut")
         return self
@@ -95,7 +97,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     history = fit(
         model,
         batches=batches,
-        objective=config.objective.build(model=model, teacher=teacher),
+        objective=config.objective.build(ObjectiveContext(model, teacher=teacher)),
         config=training,
         state=work.state,
         title=work.name,

@@ -16,7 +16,7 @@ from limbeck.distillation.teachers.online import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.probe import compute_logits
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives.base import check_packing, check_teacher
+from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.qat import convert, prepare_for_qat
 from limbeck.training.loop import TrainingConfig, fit
@@ -36,14 +36,14 @@ class Config(StageConfig):
     teacher: TeacherRef = ""
     """A checkpoint or its signals, where the objective asks one."""
     scheme: Annotated[QuantizedFormat, Choice(FORMATS, what="scheme")]
-    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
+    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
 
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":
-        check_teacher(self.objective, self.teacher)
-        check_packing(self.objective, self.batching.packing)
+        self.objective.check_teacher(self.teacher)
+        self.objective.check_packing(self.batching.packing)
         return self
 
 
@@ -70,7 +70,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     history = fit(
         model,
         batches=batches,
-        objective=config.objective.build(model=model, teacher=teacher),
+        objective=config.objective.build(ObjectiveContext(model, teacher=teacher)),
         config=training,
         state=work.state,
         title=work.name,

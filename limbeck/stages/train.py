@@ -27,12 +27,14 @@ from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
+from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import end_token_id
-from limbeck.objectives.base import BatchKind, check_packing, check_start
+from limbeck.objectives.base import BatchKind, ObjectiveConfig, ObjectiveContext
+from limbeck.reinforcement.grpo import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, Manner, score
 from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.sizing import size_model
@@ -51,9 +53,9 @@ class Config(StageConfig):
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["train"]
     corpus: CorpusRef
-    model: Annotated[Any, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
+    model: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
     """A fresh model by description, or a checkpoint to go on with."""
-    objective: Annotated[Any, Choice(OBJECTIVES, what="objective")]
+    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
     seed: int = 0
@@ -61,8 +63,8 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _check_start(self) -> "Config":
-        check_start(self.objective, self.model)
-        check_packing(self.objective, self.batching.packing)
+        self.objective.check_start(self.model)
+        self.objective.check_packing(self.batching.packing)
         return self
 
 
@@ -85,7 +87,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the trained checkpoint, its training curve, and a mixture's expert load."""
     corpus = work.one("corpus")
     tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
-    lessons = LESSONS[config.objective.draws](config, work, model, tokenizer)
+    lessons = LESSONS[config.objective.batch_kind](config, work, model, tokenizer)
     training = config.training.resolve_steps(tokens_per_step=lessons.tokens_per_step)
     history = fit(
         model,
@@ -134,7 +136,7 @@ def _learn_records(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
     batches = Batches(work.one("corpus").path, **_reading(config, model, tokenizer))
-    objective = config.objective.build(model=model, teacher=None)
+    objective = config.objective.build(ObjectiveContext(model))
     return TrainingSetup(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
 
 
@@ -143,7 +145,7 @@ def _learn_pairs(
 ) -> TrainingSetup:
     pairs = Pairs(work.one("corpus").path, tokenizer=tokenizer, config=config.batching)
     reference = _open_reference(work)
-    objective = config.objective.build(reference=KeptForward(reference))
+    objective = config.objective.build(ObjectiveContext(model, reference=KeptForward(reference)))
     return TrainingSetup(pairs, objective, pairs.better, pairs.tokens_per_step, pairs.count_tokens)
 
 
@@ -153,7 +155,7 @@ def _learn_rollouts(
     """Answers that the model samples; a step asks as many questions as `batching` counts."""
     if PartialState().num_processes > 1:
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
-    corpus, objective = work.one("corpus").path, config.objective
+    corpus, objective = work.one("corpus").path, cast(Grpo, config.objective)
     asked = Batches(corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions"))
     path = corpus / "records" / "train.jsonl"
     records = list(read_records(path))
@@ -162,8 +164,8 @@ def _learn_rollouts(
         model,
         longest_tokens=int(asked.starts.max()),
         max_tokens=config.batching.max_length,
-        max_new_tokens=objective.max_new_tokens,
-        field="objective.max_new_tokens",
+        max_new_tokens=objective.max_completion_length,
+        field="objective.max_completion_length",
     )
     manner = Manner(**read_manner(corpus))
 
@@ -190,7 +192,7 @@ def _learn_rollouts(
     )
     return TrainingSetup(
         rollouts,
-        objective.build(experience=rollouts.experience_of),
+        objective.build(ObjectiveContext(model, experience=rollouts.experience_of)),
         asked,
         asked.tokens_per_step * objective.num_generations,
         lambda steps: int(sum(point["rollout_tokens"] for point in rollouts.curve)),

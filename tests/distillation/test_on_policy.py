@@ -11,6 +11,7 @@ from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.batch import IGNORED, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.generation import sample
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.training.loop import TrainingConfig, fit
 
 PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5], [11, 4], [12, 13, 14, 4]]
@@ -134,7 +135,7 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     metrics = own.measure()
     assert metrics["own_answer_tokens_mean"] == 1 and metrics["own_ended_ratio"] == 1
     teacher = OnlineTeacher(dense, layers=(), vocab=dense.config.vocab_size)
-    objective = SoftTarget(kind="soft_target").build(model=dense, teacher=teacher)
+    objective = SoftTarget(kind="soft_target").build(ObjectiveContext(dense, teacher=teacher))
     assert sum(objective(KeptForward(dense), batch).count for batch in batches) == 4
 
 
@@ -160,7 +161,9 @@ def test_a_launcher_and_images_are_refused(dense, monkeypatch):
 def test_an_own_answer_is_no_label(weight, moe, dense):
     (*_, batch) = make_own(dense)(0)
     teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
-    objective = SoftTarget(kind="soft_target", weight=weight).build(model=dense, teacher=teacher)
+    objective = SoftTarget(kind="soft_target", weight=weight).build(
+        ObjectiveContext(dense, teacher=teacher)
+    )
     loss = objective(KeptForward(dense), batch)
     assert loss.parts == {"kl": loss.sum.item()}
     (written,) = write(0)
@@ -184,7 +187,7 @@ def test_the_loss_on_own_answers_is_trls(beta, temperature, moe, dense):
     teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
     objective = SoftTarget(
         kind="soft_target", weight=0.2, temperature=temperature, divergence=DIVERGENCES[beta]
-    ).build(model=dense, teacher=teacher)
+    ).build(ObjectiveContext(dense, teacher=teacher))
     for batch in make_own(dense)(0):
         loss = objective(KeptForward(dense), batch)
         loss.sum.backward()
@@ -215,7 +218,11 @@ def train(model, teacher, *, state, own, steps=6, stop=None, lr=0.01):
 
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-    ).build(model=model, teacher=OnlineTeacher(teacher, layers=(), vocab=teacher.config.vocab_size))
+    ).build(
+        ObjectiveContext(
+            model, teacher=OnlineTeacher(teacher, layers=(), vocab=teacher.config.vocab_size)
+        )
+    )
     config = TrainingConfig(
         max_steps=steps, learning_rate=lr, warmup_steps=0, save_interval_seconds=0, logging_steps=1
     )
@@ -255,7 +262,9 @@ def test_no_chance_is_off_to_the_bit(dense_config, moe, tokenizer, tmp_path):
     history, weights = train(first, moe, state=tmp_path / "a", own=own)
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-    ).build(model=second, teacher=OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size))
+    ).build(
+        ObjectiveContext(second, teacher=OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size))
+    )
     config = TrainingConfig(max_steps=6, learning_rate=0.01, warmup_steps=0, logging_steps=1)
     plain = fit(
         second,
@@ -278,7 +287,7 @@ def test_training_on_own_answers_lowers_reverse_kl_there(dense_config, moe, toke
         teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
         divergence = SoftTarget(
             kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-        ).build(model=model, teacher=teacher)
+        ).build(ObjectiveContext(model, teacher=teacher))
         total, count = 0.0, 0
         for step in range(100, 105):
             for batch in make_own(model)(step):

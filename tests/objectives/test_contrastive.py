@@ -12,6 +12,7 @@ from limbeck.models.batch import IGNORED, Batch, Images
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.builder import EncoderConfig, add_encoder
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.contrastive import Contrastive, distinct_texts, pairwise_sigmoid_loss
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -96,7 +97,7 @@ def batch(seeing):
 
 
 def test_the_language_model_is_frozen(seeing, batch):
-    objective = Contrastive(kind="contrastive", bias=0).build(model=seeing, teacher=None)
+    objective = Contrastive(kind="contrastive", bias=0).build(ObjectiveContext(seeing))
     loss = objective(KeptForward(seeing), batch)
     assert loss.count == 2
     loss.sum.backward()
@@ -111,14 +112,14 @@ def test_the_language_model_is_frozen(seeing, batch):
 
 
 def test_text_alone_counts_nothing(seeing, batch):
-    objective = Contrastive(kind="contrastive").build(model=seeing, teacher=None)
+    objective = Contrastive(kind="contrastive").build(ObjectiveContext(seeing))
     text = Batch(batch.input_ids, batch.labels, batch.rows, batch.tokens)
     assert objective(KeptForward(seeing), text).count == 0
 
 
 def test_a_model_that_sees_nothing_is_refused(dense):
     with pytest.raises(CheckpointError, match="extend"):
-        Contrastive(kind="contrastive").build(model=dense, teacher=None)
+        Contrastive(kind="contrastive").build(ObjectiveContext(dense))
 
 
 def align(seeing, batch, state, *, stop=None):
@@ -132,7 +133,7 @@ def align(seeing, batch, state, *, stop=None):
         batches=source,
         state=state,
         title="test",
-        objective=Contrastive(kind="contrastive", bias=0).build(model=seeing, teacher=None),
+        objective=Contrastive(kind="contrastive", bias=0).build(ObjectiveContext(seeing)),
         config=TrainingConfig(max_steps=4, learning_rate=0.01, save_interval_seconds=0.0),
     )
     return torch.cat([item.flatten() for item in seeing.state_dict().values()])

@@ -10,6 +10,7 @@ from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import Kept, KeptForward
 from limbeck.models.targets import FullLogits, Targets
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.load_balancing import Balance, Balancer, balance_loss
 from limbeck.objectives.next_token import NextToken
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
@@ -90,7 +91,9 @@ def test_tail_form_has_finite_gradients_when_every_token_is_stored():
 
 
 def soft(model, teacher, batch, **settings):
-    objective = SoftTarget(kind="soft_target", **settings).build(model=model, teacher=teacher)
+    objective = SoftTarget(kind="soft_target", **settings).build(
+        ObjectiveContext(model, teacher=teacher)
+    )
     return objective(KeptForward(model), batch)
 
 
@@ -128,15 +131,15 @@ def test_masked_positions_and_padded_vocabulary_carry_no_loss(dense):
         noisy[:, real:] += 50.0
         return Kept(noisy, output.hidden, output.routing)
 
-    objective = SoftTarget(kind="soft_target").build(model=dense, teacher=teacher)
+    objective = SoftTarget(kind="soft_target").build(ObjectiveContext(dense, teacher=teacher))
     assert objective(louder, batch).sum.item() == before.sum.item()
-    plain = NextToken(kind="next_token", vocab=real).build(model=dense, teacher=None)
+    plain = NextToken(kind="next_token", vocab=real).build(ObjectiveContext(dense))
     assert plain(louder, batch).sum.item() == plain(KeptForward(dense), batch).sum.item()
 
 
 def test_padding_tokens_change_nothing(moe):
     batch = make_batch(vocab=moe.config.vocab_size)
-    objective = NextToken(kind="next_token").build(model=moe, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(moe))
     plain = objective(KeptForward(moe), batch)
     pad = torch.zeros(3, 4, dtype=torch.int64)
     wide = Batch(
@@ -157,7 +160,9 @@ def test_matching_is_zero_for_the_teachers_own_direction_and_reaches_the_project
     batch = make_batch(vocab=dense.config.vocab_size)
     teacher = FixedTeacher(torch.randn(12, dense.config.vocab_size), (state,))
     pairs = (Matching(student_layer=2, teacher_layer=4),)
-    objective = SoftTarget(kind="soft_target", matching=pairs).build(model=dense, teacher=teacher)
+    objective = SoftTarget(kind="soft_target", matching=pairs).build(
+        ObjectiveContext(dense, teacher=teacher)
+    )
     loss = objective(KeptForward(dense), batch)
     loss.sum.backward()
     (projection,) = objective.projections.maps
@@ -183,7 +188,7 @@ def test_collapsed_layers_never_score_as_balanced():
 
 def test_evaluation_leaves_the_counters_alone_and_training_moves_the_bias(moe):
     batch = make_batch(vocab=moe.config.vocab_size)
-    objective = NextToken(kind="next_token").build(model=moe, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(moe))
     with torch.no_grad():
         objective(KeptForward(moe), batch)
     assert not objective.balancer.picks
@@ -196,7 +201,7 @@ def test_evaluation_leaves_the_counters_alone_and_training_moves_the_bias(moe):
 
 
 def test_bias_moves_once_a_step_whatever_the_micro_batches(moe):
-    objective = NextToken(kind="next_token").build(model=moe, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(moe))
     gates = [layer.mlp.gate for layer in moe.model.layers]
     for _ in range(3):
         objective(KeptForward(moe), make_batch(vocab=moe.config.vocab_size))
@@ -211,7 +216,7 @@ def test_bias_moves_once_a_step_whatever_the_micro_batches(moe):
 
 
 def test_a_micro_batch_that_only_keeps_step_is_not_counted(moe):
-    objective = NextToken(kind="next_token").build(model=moe, teacher=None).eval()
+    objective = NextToken(kind="next_token").build(ObjectiveContext(moe)).eval()
     objective(KeptForward(moe), make_batch(vocab=moe.config.vocab_size)).sum.backward()
     assert not objective.balancer.picks
 
@@ -232,5 +237,5 @@ def test_balancer_evens_out_a_skewed_gate(moe):
 def test_loss_at_the_start_is_that_of_guessing(dense_config, tokenizer):
     fresh = dense_config.replace(initializer_range=0.01).build(tokenizer=tokenizer, seed=0)
     batch = make_batch(vocab=fresh.config.vocab_size)
-    loss = NextToken(kind="next_token").build(model=fresh, teacher=None)(KeptForward(fresh), batch)
+    loss = NextToken(kind="next_token").build(ObjectiveContext(fresh))(KeptForward(fresh), batch)
     assert loss.sum.item() / loss.count == pytest.approx(math.log(len(tokenizer)), rel=0.05)

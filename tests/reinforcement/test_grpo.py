@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import token_logs
 from limbeck.reinforcement.dpo import Dpo, dpo_loss, sum_rows
 from limbeck.reinforcement.grpo import (
@@ -77,7 +78,7 @@ def test_dpo_is_log_two_at_the_start_and_falls_with_the_margin():
 @pytest.mark.parametrize("kind", ["dense", "moe"])
 def test_a_dpo_objective_starts_at_log_two_a_pair(kind, request):
     model = request.getfixturevalue(kind)
-    objective = Dpo(kind="dpo").build(reference=KeptForward(model))
+    objective = Dpo(kind="dpo").build(ObjectiveContext(model, reference=KeptForward(model)))
     loss = objective(KeptForward(model), make_batch())
     assert loss.count == 2
     assert loss.parts["dpo"] == pytest.approx(2 * math.log(2), rel=1e-5)
@@ -145,10 +146,10 @@ def test_padding_changes_nothing(kind, moe):
     batch = make_batch()
     keep = batch.kept
     if kind == "dpo":
-        objective = Dpo(kind="dpo").build(reference=KeptForward(moe))
+        objective = Dpo(kind="dpo").build(ObjectiveContext(moe, reference=KeptForward(moe)))
     else:
         held = random_experience(int(keep.sum()))
-        objective = Grpo(kind="grpo").build(experience=lambda batch: held)
+        objective = Grpo(kind="grpo").build(ObjectiveContext(moe, experience=lambda batch: held))
     narrow = objective(KeptForward(moe), batch)
     wide = objective(KeptForward(moe), widen(batch))
     assert wide.count == narrow.count
@@ -156,7 +157,7 @@ def test_padding_changes_nothing(kind, moe):
 
 
 def test_the_reference_moves_no_balance_counter(moe):
-    objective = Dpo(kind="dpo").build(reference=KeptForward(moe))
+    objective = Dpo(kind="dpo").build(ObjectiveContext(moe, reference=KeptForward(moe)))
     batch = make_batch()
     objective(KeptForward(moe), batch)
     assert sum(objective.balancer.picks).sum(dim=1).tolist() == [2 * int(batch.tokens.sum())] * 2

@@ -8,6 +8,7 @@ import torch
 from limbeck.contracts.config import resolve
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.forward import KeptForward
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.reinforcement.grpo import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, Manner, score
 from limbeck.reinforcement.rollouts import IDLE_STEPS, RolloutPrompt, Rollouts, TokenizerIO
@@ -117,7 +118,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, tokenizer,
                 raise KeyboardInterrupt
             return rollouts(step)
 
-        objective = rollouts.config.build(experience=rollouts.experience_of)
+        objective = rollouts.config.build(
+            ObjectiveContext(rollouts.model, experience=rollouts.experience_of)
+        )
         config = TrainingConfig(
             max_steps=5,
             learning_rate=0.01,
@@ -164,7 +167,9 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
         config=config,
         state=tmp_path,
         title="test",
-        objective=rollouts.config.build(experience=rollouts.experience_of),
+        objective=rollouts.config.build(
+            ObjectiveContext(rollouts.model, experience=rollouts.experience_of)
+        ),
         stateful=rollouts,
     )
     rewards = [point["reward_mean"] for point in rollouts.curve]

@@ -11,6 +11,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.moe.kernels import experts_op
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 from limbeck.models.targets import FullLogits
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.sizing import size_model
 from limbeck.sizing.memory import (
@@ -93,7 +94,7 @@ def make_batch(config, *, records, tokens):
 def test_state_is_what_a_training_step_holds(name):
     config = CONFIGS[name]
     model = build(config).train()
-    objective = NextToken(kind="next_token").build(model=model, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(model))
     optimizer = torch.optim.AdamW(model.parameters())
     loss = objective(KeptForward(model), make_batch(config, records=2, tokens=16))
     loss.sum.backward()
@@ -129,7 +130,7 @@ def measure_kept(config, *, records, tokens, precision, recomputing):
             kept[storage.data_ptr()] = storage
         return tensor
 
-    objective = NextToken(kind="next_token").build(model=model, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(model))
     batch = make_batch(config, records=records, tokens=tokens)
     mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
     with mixed, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -7,6 +7,7 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.records import SPLITS, read_records, write_jsonl
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.models.checkpoints import save_checkpoint
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.stages import distill, record
 from limbeck.training.loop import TrainingConfig, fit
@@ -32,7 +33,7 @@ def teachers(tmp_path_factory, corpus, moe_config, tokenizer):
         fit(
             model,
             batches=Batches(half, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
-            objective=NextToken(kind="next_token").build(model=model, teacher=None),
+            objective=NextToken(kind="next_token").build(ObjectiveContext(model)),
             config=TrainingConfig(max_steps=60, learning_rate=0.02),
             state=root / f"{name}-state",
             title=name,

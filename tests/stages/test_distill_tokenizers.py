@@ -9,6 +9,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.models.checkpoints import save_checkpoint
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.stages import distill
 from limbeck.training.loop import TrainingConfig, fit
@@ -29,7 +30,7 @@ def teacher(tmp_path_factory, corpus, moe_config):
     fit(
         model,
         batches=Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
-        objective=NextToken(kind="next_token").build(model=model, teacher=None),
+        objective=NextToken(kind="next_token").build(ObjectiveContext(model)),
         config=TrainingConfig(max_steps=90, learning_rate=0.02),
         state=root / "state",
         title="teacher",

@@ -122,7 +122,7 @@ def test_a_cut_that_rounds_to_nothing_is_refused_before_training(make_work):
         ({"channels_ratio": 0}, "nothing would be cut"),
         ({"criterion": "l2"}, "unknown criterion 'l2'"),
         ({"objective": {"kind": "soft_target"}}, "needs a `teacher`"),
-        ({"teacher": "student"}, "asks no teacher"),
+        ({"teacher": "student"}, "uses no teacher"),
         ({"lambda": 0.1}, "unknown key"),
     ],
 )

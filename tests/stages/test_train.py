@@ -100,7 +100,12 @@ def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokeniz
     [
         ({"kind": "dpo"}, {}, DataError, "preferences: plausible"),
         (GRPO, {}, DataError, "does not say how the domain answers"),
-        (GRPO | {"max_new_tokens": 4000}, {}, DataError, "lower objective.max_new_tokens"),
+        (
+            GRPO | {"max_completion_length": 4000},
+            {},
+            DataError,
+            "lower objective.max_completion_length",
+        ),
         (GRPO, {"batching": {"max_length": 4}}, DataError, "fills batching.max_length 4"),
     ],
 )

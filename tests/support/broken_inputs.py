@@ -29,6 +29,7 @@ from limbeck.evaluation.answer_questions import read_questions
 from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Needs
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.runtimes import open_answerer
 from limbeck.stages import prepare
 from tests.support import tiny_recipe
@@ -308,7 +309,7 @@ def make_signals(rng: random.Random, folder: Path, pack: Path) -> Case:
             [artifact], corpus=corpus, batching=batching, needs=objective.needs()
         )
         student = load_model(tiny_recipe.runs() / "tiny" / "student")
-        loss = objective.build(model=student, teacher=teacher)
+        loss = objective.build(ObjectiveContext(student, teacher=teacher))
         for first in range(0, len(batches), 40):
             batch = batches.batch(list(range(first, min(first + 40, len(batches)))))
             loss(KeptForward(student), batch)

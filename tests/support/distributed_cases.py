@@ -24,6 +24,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.builders import DenseModel, MoeModel
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.targets import FullLogits, Targets
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -116,12 +117,12 @@ def train(
 
     model = MODELS[kind].build(tokenizer=tokenizer, seed=0)
     if kind == "moe":
-        objective = NextToken(kind="next_token").build(model=model, teacher=None)
+        objective = NextToken(kind="next_token").build(ObjectiveContext(model))
     else:
         pairs = (Matching(student_layer=1, teacher_layer=1),)
         teacher = FixedTeacher(model.config.vocab_size)
         objective = SoftTarget(kind="soft_target", matching=pairs).build(
-            model=model, teacher=teacher
+            ObjectiveContext(model, teacher=teacher)
         )
     config = TrainingConfig(
         max_steps=STEPS,

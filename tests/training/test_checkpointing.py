@@ -7,6 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.moe.layers import Gate
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
 
@@ -17,7 +18,7 @@ def make_batch(vocab: int) -> Batch:
 
 
 def fit_once(model, folder, **settings):
-    objective = NextToken(kind="next_token").build(model=model, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(model))
     batch = make_batch(model.config.vocab_size)
     config = TrainingConfig(max_steps=3, logging_steps=1, **settings)
     return fit(
@@ -77,7 +78,7 @@ def test_recomputation_routes_alike_and_counts_once(moe):
             )
         )
     batch = make_batch(moe.config.vocab_size)
-    objective = NextToken(kind="next_token").build(model=moe, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(moe))
     objective(KeptForward(moe), batch).sum.backward()
     for first, second in picked.values():
         assert torch.equal(first, second)

@@ -8,6 +8,7 @@ import torch
 from limbeck.contracts.errors import DataError, TrainingError
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.models.forward import KeptForward
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.training.cpu_microbatches import SummedGradients, draws_random
 from limbeck.training.loop import TrainingConfig, fit
@@ -36,7 +37,7 @@ def train(model, corpus, tokenizer, state, *, stop=None, **settings):
             raise KeyboardInterrupt
         return batches(step)
 
-    objective = NextToken(kind="next_token").build(model=model, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(model))
     return fit(
         model,
         batches=source,
@@ -167,7 +168,7 @@ def test_micro_batches_on_cores_equal_backward_on_their_sum(moe_config, corpus, 
     gradients = []
     for parallel in (True, False):
         model = moe_config.build(tokenizer=tokenizer, seed=0)
-        objective = NextToken(kind="next_token").build(model=model, teacher=None)
+        objective = NextToken(kind="next_token").build(ObjectiveContext(model))
         trained = list(model.parameters())
 
         def judge(batch, objective=objective, model=model):

@@ -8,17 +8,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from limbeck.distillation.diagnostics import checks
-from limbeck.distillation.losses.value_schedules import value_at
 from limbeck.distillation.softening import log_probabilities
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import Teacher
+from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
 
 logger = logging.getLogger(__name__)
 MAX_ANSWER_TOKENS = 16
@@ -29,7 +28,7 @@ MAX_ANSWER_TOKENS = 16
 class Probe:
     """What is looked at, before and after training."""
 
-    config: Any
+    config: ObjectiveConfig
     """Of the objective."""
     student: PreTrainedModel
     teacher: Teacher | None
@@ -84,9 +83,10 @@ class Probe:
         return checks.judge_start(ce, vocab=logits.shape[1], fresh=self.fresh)
 
     def _share(self) -> str | None:
-        weight = value_at(getattr(self.config, "weight", 0.0), progress=0.0)
-        if self.teacher is None or not 0 < weight < 1:
+        term = self.config.teacher_term(progress=0.0)
+        if self.teacher is None or term is None or not 0 < term.weight < 1:
             return None
+        weight = term.weight
         share = checks.teacher_share(
             teacher_norm=weight * self._norm(1.0), label_norm=(1 - weight) * self._norm(0.0)
         )
@@ -94,10 +94,8 @@ class Probe:
 
     def _norm(self, weight: float) -> float:
         """The norm of the student's gradient with one term of the loss alone."""
-        changes: dict[str, Any] = {"weight": weight}
-        if "matching" in type(self.config).model_fields:
-            changes["matching"] = ()
-        objective = self.config.replace(**changes).build(model=self.student, teacher=self.teacher)
+        context = ObjectiveContext(self.student, teacher=self.teacher)
+        objective = self.config.with_teacher_weight(weight).build(context)
         trained = [item for item in self.student.parameters() if item.requires_grad]
         loss = objective(KeptForward(self.student), self._shown()).sum
         found = torch.autograd.grad(loss, trained, allow_unused=True)
@@ -105,18 +103,19 @@ class Probe:
 
     @torch.no_grad()
     def _teacher(self) -> Iterator[str | None]:
-        if self.teacher is None or self._foreign():
+        term, needs = self.config.teacher_term(progress=0.0), self.config.needs()
+        if self.teacher is None or term is None or needs is None or self._foreign():
             return
         batch = self._shown()
         labels = batch.targets
-        vocab, first = self.teacher.vocab, value_at(self.config.temperature, progress=0.0)
+        vocab, first = self.teacher.vocab, term.temperature
         said = self.teacher(batch).said
         soft, plain = (
             log_probabilities(
                 said,
                 vocab=vocab,
                 temperature=temperature,
-                tail_temperature=self.config.needs().temperature,
+                tail_temperature=needs.temperature,
             )
             for temperature in (first, 1.0)
         )

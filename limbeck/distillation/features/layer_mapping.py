@@ -1,7 +1,6 @@
 """Which layers a named map means, once student and teacher are known."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -165,15 +164,3 @@ def ask(matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teache
         )
     if attended:
         enable_attention_capture(model)
-
-
-def resolve_objective(
-    objective: Any, *, model: PreTrainedModel, teacher: Teacher | None, shown: Sequence[Batch]
-) -> Any:
-    """The objective's config with every matched layer by number; itself where it matches none."""
-    matching = getattr(objective, "matching", ())
-    if not matching or teacher is None:
-        return objective
-    return objective.replace(
-        matching=resolve_layers(matching, model=model, teacher=teacher, shown=shown)
-    )

@@ -4,22 +4,29 @@ Both write the same text; what is compared are spans that both tokenizations hav
 L = w D + (1 - w) CE, per kept token of the student.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
+from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import TrainingError
 from limbeck.distillation.losses.divergence_terms import forward_kl_terms
 from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch
 from limbeck.models.targets import FullLogits, Needs, Teacher
-from limbeck.objectives.base import BatchKind, Forward, Loss, Objective, check_targets
+from limbeck.objectives.base import (
+    Forward,
+    Loss,
+    Objective,
+    ObjectiveConfig,
+    ObjectiveContext,
+    TeacherTerm,
+    check_targets,
+)
 from limbeck.objectives.next_token import cross_entropy, token_logs
 
 LEAST_PROBABILITY = 1e-30
@@ -109,10 +116,8 @@ def find_starts(spans: Int[Tensor, " kept"]) -> Int[Tensor, " spans"]:
     return ((spans >= 0) & (spans != before)).nonzero().flatten()
 
 
-class CrossTokenizer(Config):
+class CrossTokenizer(ObjectiveConfig):
     """The distance from a teacher with another tokenizer, mixed with the written answer."""
-
-    draws: ClassVar[BatchKind] = "records"
 
     kind: Literal["cross_tokenizer"]
     method: Literal["uld", "spans"] = "spans"
@@ -122,13 +127,22 @@ class CrossTokenizer(Config):
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the teacher; the rest is cross-entropy with the written answer."""
 
+    @override
     def needs(self) -> Needs:
-        """A teacher that reads the records' text itself."""
         return Needs(self.temperature, form="text")
 
-    def build(self, *, model: PreTrainedModel, teacher: Teacher) -> Objective:
-        """The objective for a student and its teacher."""
-        return CrossTokenizerObjective(self, teacher=teacher)
+    @override
+    def teacher_term(self, *, progress: float) -> TeacherTerm:
+        return TeacherTerm(self.weight, self.temperature)
+
+    @override
+    def with_teacher_weight(self, weight: float) -> "CrossTokenizer":
+        return self.replace(weight=weight)
+
+    @override
+    def build(self, context: ObjectiveContext) -> Objective:
+        assert context.teacher is not None
+        return CrossTokenizerObjective(self, teacher=context.teacher)
 
 
 class CrossTokenizerObjective(Objective):

@@ -4,14 +4,15 @@ L = w T^2 D(teacher, student at T) + (1 - w) CE + m matching, each per kept toke
 2015, arXiv:1503.02531).
 """
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Int
 from pydantic import field_validator
 from torch import Tensor
-from transformers import PreTrainedModel
+from typing_extensions import override
 
-from limbeck.contracts.config import Choice, Config
+from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import CheckpointError, TrainingError
 from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.features.layer_mapping import ask, resolve_layers
@@ -22,6 +23,7 @@ from limbeck.distillation.losses.value_schedules import Schedule, bounds, value_
 from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept, gives_states
 from limbeck.models.targets import (
+    LARGE_VOCAB,
     Form,
     ImportanceSampled,
     Needs,
@@ -30,10 +32,13 @@ from limbeck.models.targets import (
     TopK,
 )
 from limbeck.objectives.base import (
-    BatchKind,
     Forward,
     Loss,
+    MatchedFeature,
     Objective,
+    ObjectiveConfig,
+    ObjectiveContext,
+    TeacherTerm,
     check_targets,
 )
 from limbeck.objectives.next_token import cross_entropy, cut_padding
@@ -41,10 +46,11 @@ from limbeck.objectives.next_token import cross_entropy, cut_padding
 FORMS: dict[str, Form] = {"auto": "auto", "always": "states", "never": "logits"}
 
 
-class SoftTarget(Config):
+class SoftTarget(ObjectiveConfig):
     """The softened divergence from a teacher, mixed with the written answer."""
 
-    draws: ClassVar[BatchKind] = "records"
+    packs_rows: ClassVar[bool] = True
+    supports_on_policy: ClassVar[bool] = True
 
     kind: Literal["soft_target"]
     temperature: float | Schedule = 2.0
@@ -60,8 +66,8 @@ class SoftTarget(Config):
     matching: tuple[Matching, ...] = ()
     """Layers whose inner states are drawn together."""
 
+    @override
     def needs(self) -> Needs:
-        """What the targets must cover."""
         lowest, highest = bounds(self.temperature)
         pairs = [item for item in self.matching if item.layers == "pair" and item.what == "hidden"]
         layers = tuple(pair.teacher_layer for pair in pairs)
@@ -85,7 +91,42 @@ class SoftTarget(Config):
             raise ValueError(f"weight {_show(value)} must stay between 0 and 1: it is a share")
         return value
 
-    def build(self, *, model: PreTrainedModel, teacher: Teacher) -> Objective:
+    @property
+    @override
+    def matched_features(self) -> tuple[MatchedFeature, ...]:
+        return tuple(
+            MatchedFeature(item.what, item.student_layer, item.teacher_layer)
+            for item in self.matching
+        )
+
+    @override
+    def resolve_layers(
+        self, context: ObjectiveContext, *, batches: Sequence[Batch]
+    ) -> "SoftTarget":
+        if not self.matching or context.teacher is None:
+            return self
+        return self.replace(
+            matching=resolve_layers(
+                self.matching, model=context.model, teacher=context.teacher, shown=batches
+            )
+        )
+
+    @override
+    def teacher_term(self, *, progress: float) -> TeacherTerm:
+        return TeacherTerm(
+            value_at(self.weight, progress=progress), value_at(self.temperature, progress=progress)
+        )
+
+    @override
+    def with_teacher_weight(self, weight: float) -> "SoftTarget":
+        return self.replace(weight=weight, matching=())
+
+    @override
+    def chunks_logits(self, *, vocab: int) -> bool:
+        return self.fused == "always" or (self.fused == "auto" and vocab >= LARGE_VOCAB)
+
+    @override
+    def build(self, context: ObjectiveContext) -> Objective:
         """The objective for a student and its teacher.
 
         Raises:
@@ -93,12 +134,11 @@ class SoftTarget(Config):
                 student's head is not one that `fused: always` can read.
             ArtifactError: the teacher has no such layer.
         """
+        model, teacher = context.model, context.teacher
+        assert teacher is not None
         text = model.config.get_text_config()
-        config = self
-        if self.matching:
-            config = self.replace(
-                matching=resolve_layers(self.matching, model=model, teacher=teacher)
-            )
+        config = self.resolve_layers(context, batches=())
+        if config.matching:
             ask(config.matching, model=model, teacher=teacher)
         fused = gives_states(model, form=FORMS[self.fused])
         if self.fused == "always" and not fused:
@@ -139,8 +179,7 @@ class SoftTargetObjective(Objective):
 
     def before_step(self, *, progress: float) -> None:
         """Move temperature and weight along their schedules."""
-        self.temperature = value_at(self.config.temperature, progress=progress)
-        self.weight = value_at(self.config.weight, progress=progress)
+        self.weight, self.temperature = self.config.teacher_term(progress=progress)
 
     def forward(self, forward: Forward, batch: Batch) -> Loss:
         """The mixed loss of one micro-batch.

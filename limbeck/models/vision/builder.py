@@ -10,10 +10,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     SiglipVisionConfig,
 )
+from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.builders import DenseModel, MoeModel
+from limbeck.models.builders import DenseModel, ModelConfig, MoeModel
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.vision.modeling import LimbeckVisionConfig, LimbeckVisionForCausalLM
 from limbeck.models.vocabulary import Vocabulary
@@ -81,20 +82,21 @@ class EncoderConfig(Config):
         )
 
 
-class VisionModel(Config):
+class VisionModel(ModelConfig):
     """A fresh language model with an image encoder (`limbeck_vision`)."""
 
     kind: Literal["vision"]
     text: Annotated[MoeModel | DenseModel, Field(discriminator="kind")]
     encoder: EncoderConfig = EncoderConfig()
 
+    @override
     def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
-        """The transformers config, without building anything."""
         token = vocabulary.image_token_id
         return self.encoder.describe(
             self.text.describe(vocabulary), image_token_id=0 if token is None else token
         )
 
+    @override
     def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
         """A model with fresh weights, the same for the same seed.
 

@@ -31,6 +31,7 @@ from limbeck.models.batch import IGNORED, count_kept
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
 from limbeck.models.targets import Needs
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.stages import distill, record, train
 from limbeck.training.optimizer_step import ModelWithLoss
@@ -109,9 +110,7 @@ def batches(corpus, tokenizer):
 def test_next_token_learns_the_same(name, loss_on, corpus, tokenizer, request):
     config = PACKED.replace(loss_on=loss_on)
     batches = Batches(corpus, tokenizer=tokenizer, config=config)
-    objective = NextToken(kind="next_token").build(
-        model=request.getfixturevalue(name), teacher=None
-    )
+    objective = NextToken(kind="next_token").build(ObjectiveContext(request.getfixturevalue(name)))
     for batch in (*batches(0), batches.pack([[3, 0, 8], [5], [7, 2]])):
         assert_same_training(request.getfixturevalue(name), objective, batches, batch)
 
@@ -146,7 +145,7 @@ def test_soft_targets_teach_the_same_live_and_from_signals(
     )
     assert stored is not None
     for teacher in (OnlineTeacher(moe, layers=(2,), vocab=len(tokenizer)), stored):
-        objective = soft.build(model=dense, teacher=teacher)
+        objective = soft.build(ObjectiveContext(dense, teacher=teacher))
         for batch in (*batches(1), batches.pack([[3, 0, 8], [5], [7, 2]])):
             assert_same_training(dense, objective, batches, batch)
 

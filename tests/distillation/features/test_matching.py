@@ -24,6 +24,7 @@ from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import FullLogits, Targets
+from limbeck.objectives.base import ObjectiveContext
 
 
 def make_batch(rows: int = 3, width: int = 9, start: int = 3) -> Batch:
@@ -130,10 +131,10 @@ def test_a_model_is_like_itself_and_another_is_drawn_to_it(item, dense, dense_co
     config = SoftTarget(kind="soft_target", matching=matching)
     teacher = OnlineTeacher(dense, layers=(), vocab=40)
     batch = make_batch()
-    same = config.build(model=dense, teacher=teacher)(KeptForward(dense), batch)
+    same = config.build(ObjectiveContext(dense, teacher=teacher))(KeptForward(dense), batch)
     assert same.parts["matching"] == pytest.approx(0, abs=2e-3)
     other = dense_config.build(tokenizer=tokenizer, seed=5)
-    loss = config.build(model=other, teacher=teacher)(KeptForward(other), batch)
+    loss = config.build(ObjectiveContext(other, teacher=teacher))(KeptForward(other), batch)
     assert loss.parts["matching"] > 0.05
     before = loss.parts["matching"]
     step = torch.autograd.grad(loss.sum, list(other.parameters()), allow_unused=True)
@@ -141,7 +142,7 @@ def test_a_model_is_like_itself_and_another_is_drawn_to_it(item, dense, dense_co
         for parameter, gradient in zip(other.parameters(), step, strict=True):
             if gradient is not None:
                 parameter -= 1e-3 * gradient
-    after = config.build(model=other, teacher=teacher)(KeptForward(other), batch)
+    after = config.build(ObjectiveContext(other, teacher=teacher))(KeptForward(other), batch)
     assert after.parts["matching"] < before
 
 
@@ -153,7 +154,7 @@ def test_head_counts_may_differ(dense, dense_config, tokenizer):
         kind="soft_target", matching=(Matching(what="attention", measure="kl", layers="last"),)
     )
     teacher = OnlineTeacher(other, layers=(), vocab=40)
-    loss = config.build(model=dense, teacher=teacher)(KeptForward(dense), make_batch())
+    loss = config.build(ObjectiveContext(dense, teacher=teacher))(KeptForward(dense), make_batch())
     assert loss.parts["matching"] > 0
 
 
@@ -164,7 +165,9 @@ def test_padding_changes_nothing(dense, moe):
             Matching(what=what, measure="kl", layers="uniform") for what in ("attention", "values")
         ),
     )
-    objective = config.build(model=dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
+    objective = config.build(
+        ObjectiveContext(dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
+    )
     batch = make_batch()
     wide = Batch(
         torch.nn.functional.pad(batch.input_ids, (0, 4)),
@@ -182,7 +185,9 @@ def test_layers_computed_again_and_threads_side_by_side_change_no_bit(dense, moe
         Matching(what=what, measure="kl", layers="uniform") for what in ("attention", "values")
     )
     config = SoftTarget(kind="soft_target", matching=items)
-    objective = config.build(model=dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
+    objective = config.build(
+        ObjectiveContext(dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
+    )
     dense.train()
 
     def gradients(width):
@@ -233,8 +238,12 @@ def test_what_cannot_be_matched_is_refused_by_name(dense, moe):
             Matching.model_validate(wrong)
     pair = Matching(student_layer=1, teacher_layer=9)
     with pytest.raises(ArtifactError, match=r"teacher layers \[9\], the teacher has 2"):
-        SoftTarget(kind="soft_target", matching=(pair,)).build(model=dense, teacher=live)
+        SoftTarget(kind="soft_target", matching=(pair,)).build(
+            ObjectiveContext(dense, teacher=live)
+        )
     attention = Matching(what="attention", measure="kl", student_layer=1, teacher_layer=1)
     for item, message in ((attention, "one live teacher"), (Matching(layers="last"), "one live")):
         with pytest.raises(CheckpointError, match=message):
-            SoftTarget(kind="soft_target", matching=(item,)).build(model=dense, teacher=Recorded())
+            SoftTarget(kind="soft_target", matching=(item,)).build(
+                ObjectiveContext(dense, teacher=Recorded())
+            )

@@ -10,6 +10,7 @@ from limbeck.models import forward as forward_module
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.targets import FullLogits, HiddenAndHead, Targets, TopK
+from limbeck.objectives.base import ObjectiveContext
 
 
 def make_batch(vocab):
@@ -24,7 +25,7 @@ def teach(dense, moe, **settings):
     config = SoftTarget.model_validate({"kind": "soft_target"} | settings)
     needs, vocab = config.needs(), moe.config.vocab_size
     teacher = OnlineTeacher(moe, layers=needs.layers, vocab=vocab - 2, form=needs.form)
-    objective = config.build(model=dense, teacher=teacher)
+    objective = config.build(ObjectiveContext(dense, teacher=teacher))
     dense.zero_grad()
     loss = objective(KeptForward(dense), make_batch(vocab))
     loss.sum.backward()
@@ -76,11 +77,11 @@ def test_schedules_move_the_loss_and_signals_of_one_temperature_are_refused(dens
     config = SoftTarget.model_validate(
         {"kind": "soft_target", "temperature": {"from": 3, "to": 1}, "weight": {"from": 1, "to": 0}}
     )
-    objective = config.build(model=dense, teacher=teacher)
+    objective = config.build(ObjectiveContext(dense, teacher=teacher))
     for progress, temperature, weight in ((0.0, 3.0, 1.0), (0.5, 2.0, 0.5), (1.0, 1.0, 0.0)):
         objective.before_step(progress=progress)
         fixed = SoftTarget(kind="soft_target", temperature=temperature, weight=weight)
-        wanted = fixed.build(model=dense, teacher=teacher)(KeptForward(dense), batch)
+        wanted = fixed.build(ObjectiveContext(dense, teacher=teacher))(KeptForward(dense), batch)
         assert objective(KeptForward(dense), batch).sum.item() == pytest.approx(wanted.sum.item())
 
     class Stored:
@@ -92,4 +93,4 @@ def test_schedules_move_the_loss_and_signals_of_one_temperature_are_refused(dens
             return Targets(TopK(torch.zeros(kept, 1), ids, torch.zeros(kept)))
 
     with pytest.raises(TrainingError, match="hold for one temperature"):
-        config.build(model=dense, teacher=Stored())(KeptForward(dense), batch)
+        config.build(ObjectiveContext(dense, teacher=Stored()))(KeptForward(dense), batch)

@@ -14,6 +14,7 @@ from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.targets import FullLogits, Needs, TopK
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.stages import record
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
 
@@ -144,4 +145,4 @@ def test_layers_by_name_are_over_what_was_recorded_and_attention_is_refused(made
     attention = Matching(what="attention", measure="kl", layers="last")
     config = SoftTarget(kind="soft_target", matching=(attention,))
     with pytest.raises(ArtifactError, match="no attention and no values"):
-        config.build(model=dense, teacher=teacher)
+        config.build(ObjectiveContext(dense, teacher=teacher))

@@ -14,6 +14,7 @@ from limbeck.distillation.teachers.cross_tokenizer import (
     open_cross_tokenizer_teacher,
 )
 from limbeck.models.forward import KeptForward
+from limbeck.objectives.base import ObjectiveContext
 from tests.support.artifacts import make_artifact
 from tests.support.byte_level_tokenizer import train_byte_level
 
@@ -92,7 +93,7 @@ def test_with_the_students_tokenizer_the_same_model_is_no_distance_away(
     batch = batches.batch([1, 3, 8])
     student = teacher.model.model
     config = CrossTokenizer(kind="cross_tokenizer", weight=1.0)
-    objective = config.build(model=student, teacher=teacher)
+    objective = config.build(ObjectiveContext(student, teacher=teacher))
     assert abs(objective(KeptForward(student), batch).sum.item()) < 1e-4
     changed = moe_config.build(tokenizer=tokenizer, seed=4)
     assert objective(KeptForward(changed), batch).sum.item() > 1

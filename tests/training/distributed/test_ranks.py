@@ -12,6 +12,7 @@ import torch
 
 from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.models.batch import Batch
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.training import loop
 from limbeck.training.distributed.ranks import assign_microbatches_to_rank, open_accelerator
@@ -129,7 +130,7 @@ def test_processes_that_cannot_meet_are_told_so(monkeypatch):
 
 
 def train(model, folder, **more):
-    objective = NextToken(kind="next_token").build(model=model, teacher=None)
+    objective = NextToken(kind="next_token").build(ObjectiveContext(model))
     return fit(
         model,
         batches=lambda step: [make_batch(6)],
