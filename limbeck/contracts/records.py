@@ -96,10 +96,44 @@ class Question:
 
 
 @dataclass(frozen=True)
+class AnswerFormat:
+    """How a domain writes its answers."""
+
+    joiner: str
+    """Stands between the items of a list."""
+    unknown_answer: str
+    """Admits that the answer is not known."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What filters know of the place that records were read from."""
+
+    label: str
+    """As in `Record.source`."""
+    free_text: bool
+    """Whether people wrote the answers freely."""
+    max_records: int
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something was not used: the key that is counted, and its text for people."""
+
+    key: str
+    zh: str
+    en: str
+
+    def in_evaluation_file(self) -> "Reason":
+        """The same reason, where it concerns a question instead of a record."""
+        return Reason(f"evaluation_{self.key}", f"评测：{self.zh}", f"evaluation: {self.en}")
+
+
+@dataclass(frozen=True)
 class Drop:
     """One thing that was read and not used: why, and where it stands."""
 
-    reason: str
+    reason: Reason
     source: str
     place: str
     detail: str = ""

@@ -40,6 +40,16 @@ READERS: Table = {
 }
 """Sources of records: each a ReaderConfig whose `read` yields them."""
 
+FILTERS: Table = {
+    "normalize_light": "limbeck.data.filters.normalization.light:NormalizeLight",
+    "normalize_zh": "limbeck.data.filters.normalization.zh:NormalizeZh",
+    "length": "limbeck.data.filters.length:Length",
+    "in_evaluation": "limbeck.data.filters.in_evaluation:InEvaluation",
+    "duplicates": "limbeck.data.filters.dedup:Duplicates",
+    "quality": "limbeck.data.filters.quality:Quality",
+}
+"""What records pass between the readers and the splits: each a FilterConfig whose `run` does it."""
+
 OBJECTIVES: Table = {
     "next_token": "limbeck.objectives.next_token:NextToken",
     "soft_target": "limbeck.distillation.losses.soft_target:SoftTarget",
@@ -122,6 +132,7 @@ TABLES = {
     "stages": STAGES,
     "models": MODELS,
     "readers": READERS,
+    "filters": FILTERS,
     "objectives": OBJECTIVES,
     "divergences": DIVERGENCES,
     "codecs": CODECS,

@@ -3,10 +3,9 @@
 Every record that does not come out is counted with its reason and place.
 """
 
-import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -16,36 +15,38 @@ from limbeck.contracts.artifacts import Kind, Work, write_atomically
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import UNSCORED, Drop, Note, Question, Record, write_jsonl
-from limbeck.contracts.registry import READERS
+from limbeck.contracts.records import Drop, Note, Question, Record, write_jsonl
+from limbeck.contracts.registry import FILTERS, READERS
 from limbeck.contracts.stage import StageConfig
 from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import FOLDER as IMAGE_FOLDER
 from limbeck.data.corpus.image_store import ImageStore, image_names
 from limbeck.data.corpus.splits import SplitConfig, split
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
-from limbeck.data.filters.dedup import NearConfig
-from limbeck.data.filters.drop_log import Ledger
-from limbeck.data.filters.entities import Lexicon, LexiconFile, guess_specialty, read_names
-from limbeck.data.filters.pairs import (
-    LengthConfig,
-    cap,
-    clean_record,
-    drop_asked,
-    drop_doubtful,
-    drop_duplicates,
-    find_misfit,
-)
-from limbeck.data.filters.quality_classifier import QualityClassifier, ScorerConfig
-from limbeck.data.packs.schema import Pack, load_pack, locate_pack
-from limbeck.data.readers.base import Item, ReaderConfig
+from limbeck.data.filters.base import FilterConfig, FilterContext
+from limbeck.data.filters.dedup import Duplicates
+from limbeck.data.filters.drop_log import DropLog
+from limbeck.data.filters.entities import Lexicon
+from limbeck.data.filters.in_evaluation import InEvaluation
+from limbeck.data.filters.length import Length
+from limbeck.data.filters.limit import Limit
+from limbeck.data.filters.mark_entities import MarkEntities
+from limbeck.data.filters.normalization.zh import NormalizeZh
+from limbeck.data.filters.quality import Quality
+from limbeck.data.packs.load import load_pack, locate_pack
+from limbeck.data.packs.schema import Pack
+from limbeck.data.readers.base import ReaderConfig
+from limbeck.data.readers.lexicon import LexiconFile, read_names
 from limbeck.env.progress import track
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.checkpoints import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-Source = Annotated[ReaderConfig, Choice(READERS, what="source")]
+Reader = Annotated[ReaderConfig, Choice(READERS, what="source")]
+Filter = Annotated[FilterConfig, Choice(FILTERS, what="filter")]
+LAST_FILTERS = (Limit(), MarkEntities())
+"""Follow those of every recipe."""
 
 
 class Config(StageConfig):
@@ -55,12 +56,15 @@ class Config(StageConfig):
 
     pack: str
     """The domain: a pack's name, or the folder of one."""
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    lengths: LengthConfig = LengthConfig()
-    near: NearConfig = NearConfig()
-    least_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """A free-text record stays only above this."""
-    scorer: ScorerConfig = ScorerConfig()
+    sources: Annotated[tuple[Reader, ...], Field(min_length=1)]
+    filters: tuple[Filter, ...] = (
+        NormalizeZh(),
+        Length(),
+        InEvaluation(),
+        Duplicates(),
+        Quality(),
+    )
+    """What records pass, in this order; each filter knows which sources it applies to."""
     lexicon: tuple[LexiconFile, ...] = ()
     """Names to mark besides the pack's own."""
     splits: SplitConfig = SplitConfig()
@@ -86,17 +90,26 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the corpus; the metrics are its counts."""
     pack = load_pack(config.pack)
     lexicon = Lexicon(_collect_names(config, pack=pack))
-    scorer = QualityClassifier(lexicon, pack.specialties_of_name)
-    with Ledger(work.folder / "dropped.jsonl") as ledger:
-        records, questions = _read(config, pack=pack, ledger=ledger, folder=work.folder)
-        records = _filter(records, questions, config=config, scorer=scorer, ledger=ledger)
+    questions: list[Question] = []
+    with DropLog(work.folder / "dropped.jsonl") as log:
+        context = FilterContext(
+            pack=pack,
+            lexicon=lexicon,
+            sources={source.label: source.source for source in config.sources},
+            questions=questions,
+            seed=config.seed,
+            log=log,
+        )
+        stream = _read(config, pack=pack, questions=questions, log=log, folder=work.folder)
+        for step in (*config.filters, *LAST_FILTERS):
+            stream = step.run(stream, context=context)
+        records = list(stream)
         for record in records:
-            ledger.account(record.source).kept += 1
-        ledger.check()
+            log.source(record.source).kept += 1
+        log.check()
     if not records:
-        reasons = dict(ledger.totals().dropped.most_common(5))
+        reasons = dict(log.total_dropped().most_common(5))
         raise DataError(f"no record is left; dropped by reason: {reasons}; see dropped.jsonl")
-    records = list(_mark(records, lexicon=lexicon, specialties=pack.specialties_of_name))
     splits = split(records, config=config.splits, seed=config.seed)
     held_out = [*splits["validation"], *splits["test"]]
     check_leaks(splits["train"], held_out=[*held_out, *questions])
@@ -108,20 +121,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         folder=work.folder / "tokenizer",
         special=(IMAGE_TOKEN,) if (work.folder / IMAGE_FOLDER).is_dir() else (),
     )
-    card = describe(
-        splits,
-        questions=questions,
-        accounts=ledger.accounts,
-        pack=pack,
-        free_text=_free_text(config),
-    )
+    card = describe(splits, questions=questions, log=log, pack=pack, sources=context.sources)
+    card |= {"confidence": {"fitted": False}} | context.card
     card |= {
         "name": work.name,
-        "manner": {
-            "joiner": pack.description.joiner,
-            "unknown_answer": pack.description.unknown_answer,
-        },
-        "confidence": scorer.report,
         "tokenizer": {
             "vocab": num_tokens,
             "trained_here": isinstance(config.tokenizer, TokenizerConfig),
@@ -130,12 +133,8 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     }
     text = json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True)
     write_atomically(work.folder / "card.json", text + "\n")
-    write_atomically(work.folder / "card.html", render_page(card))
+    write_atomically(work.folder / "card.html", render_page(card, reasons=log.reasons))
     return card["counts"]
-
-
-def _free_text(config: Config) -> set[str]:
-    return {source.label for source in config.sources if source.free_text}
 
 
 def _collect_names(config: Config, *, pack: Pack) -> dict[str, str]:
@@ -147,42 +146,29 @@ def _collect_names(config: Config, *, pack: Pack) -> dict[str, str]:
 
 
 def _read(
-    config: Config, *, pack: Pack, ledger: Ledger, folder: Path
-) -> tuple[list[Record], list[Question]]:
-    """What the sources hold; free text is cleaned and measured as it comes."""
-    records: list[Record] = []
-    questions: list[Question] = []
-    shelf = ImageStore(folder)
+    config: Config, *, pack: Pack, questions: list[Question], log: DropLog, folder: Path
+) -> Iterator[Record]:
+    """The records of every source; questions, drops and notes are put where they belong."""
+    images = ImageStore(folder)
     with track("sources", total=len(config.sources), unit="sources") as advance:
         for source in config.sources:
-            account = ledger.account(source.label)
-            account.notes["kind"] = source.kind
-            for read in source.read(pack=pack, seed=config.seed):
-                item = _keep_images(read, shelf=shelf, source=source.label)
+            counts = log.source(source.label)
+            counts.notes["kind"] = source.kind
+            for item in source.read(pack=pack, seed=config.seed):
+                if isinstance(item, Record | Question) and item.images:
+                    item = images.take(item, source=source.label)
                 if isinstance(item, Question):
                     questions.append(item)
-                elif isinstance(item, Note):
-                    _add_note(account.notes, item)
+                    continue
+                if isinstance(item, Note):
+                    _add_note(counts.notes, item)
+                    continue
+                counts.read += 1
+                if isinstance(item, Drop):
+                    log.drop(item)
                 else:
-                    account.read += 1
-                    if isinstance(item, Drop):
-                        ledger.drop(item)
-                        continue
-                    record = clean_record(item) if source.free_text else item
-                    reason = find_misfit(record, config.lengths) if source.free_text else ""
-                    if reason:
-                        ledger.drop_record(record, reason=reason)
-                    else:
-                        records.append(record)
-            advance(1, note=f"{source.label}: {account.read:,} read")
-    return records, questions
-
-
-def _keep_images(item: Item, *, shelf: ImageStore, source: str) -> Item:
-    """The item with its images in the corpus; a drop where one of them cannot be read."""
-    if isinstance(item, Record | Question) and item.images:
-        return shelf.take(item, source=source)
-    return item
+                    yield item
+            advance(1, note=f"{source.label}: {counts.read:,} read")
 
 
 def _add_note(notes: dict[str, Any], note: Note) -> None:
@@ -190,44 +176,6 @@ def _add_note(notes: dict[str, Any], note: Note) -> None:
         notes.setdefault(note.name, {}).update(note.value)
     else:
         notes[note.name] = note.value
-
-
-def _filter(
-    records: Sequence[Record],
-    questions: Sequence[Question],
-    *,
-    config: Config,
-    scorer: QualityClassifier,
-    ledger: Ledger,
-) -> list[Record]:
-    free_text = _free_text(config)
-    free = [record for record in records if record.source in free_text]
-    made = [record for record in records if record.source not in free_text]
-    free = drop_asked(free, questions, ledger=ledger)
-    # Doubtful ones last, so that of two equal records the trusted one is the first.
-    free.sort(key=lambda record: UNSCORED < record.confidence <= config.least_confidence)
-    unique = drop_duplicates([*made, *free], free_text=free_text, config=config.near, ledger=ledger)
-    kept = [record for record in unique if record.source not in free_text]
-    kept += drop_doubtful(
-        [record for record in unique if record.source in free_text],
-        scorer=scorer,
-        config=config.scorer,
-        threshold=config.least_confidence,
-        ledger=ledger,
-        seed=config.seed,
-    )
-    most = {source.label: source.max_records for source in config.sources}
-    return cap(kept, most=most, ledger=ledger, seed=config.seed)
-
-
-def _mark(
-    records: Iterable[Record], *, lexicon: Lexicon, specialties: Mapping[str, tuple[str, ...]]
-) -> Iterator[Record]:
-    """The records with their entities, and a specialty where the entities point to one."""
-    for record in records:
-        entities = lexicon.mark(record)
-        specialty = record.specialty or guess_specialty(entities, specialties)
-        yield dataclasses.replace(record, entities=entities, specialty=specialty)
 
 
 def _write_records(

@@ -12,7 +12,7 @@ from PIL import Image
 from limbeck.contracts.errors import DataError, ImageError
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.corpus.image_store import ImageStore
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.image_archive import Config
 from limbeck.models.vision.image_processing import open_image
 from tests.support.artifacts import draw_discs

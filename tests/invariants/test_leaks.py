@@ -6,7 +6,7 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.leaks import check_leaks, normalise, question_key
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.evaluation.answer_questions import read_questions
 from limbeck.stages import prepare
 from tests.support import tiny_recipe

@@ -22,7 +22,7 @@ from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.teachers.online import open_teacher
 from limbeck.evaluation.answer_questions import read_questions

@@ -22,7 +22,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 
 PADDED_VOCAB = 576
 """More rows than tokens, as published models have."""

@@ -13,8 +13,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import SPLITS, Question, Record
-from limbeck.data.filters.drop_log import Account
+from limbeck.contracts.records import SPLITS, AnswerFormat, Question, Reason, Record, Source
+from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.packs.schema import Pack
 
 TEMPLATE = "card.html.jinja"
@@ -27,57 +27,18 @@ REFERENCE = {
     "pairs": 120_000,
 }
 """The corpus that this one is set beside."""
-REASONS = {
-    "duplicate": "重复",
-    "near_duplicate": "近似重复",
-    "low_confidence": "自带置信度低",
-    "low_score": "评分低",
-    "answer_too_short": "回答过短",
-    "answer_too_long": "回答过长",
-    "question_too_short": "问题过短",
-    "question_too_long": "问题过长",
-    "broken_json": "JSON 损坏",
-    "broken_row": "表格行损坏",
-    "broken_line": "行损坏",
-    "missing_field": "缺少字段",
-    "broken_conversation": "对话损坏",
-    "bad_confidence": "置信度无效",
-    "filtered": "按列筛除",
-    "too_many_answers": "答案过多（标注可疑）",
-    "in_evaluation": "与评测重合",
-    "over_limit": "超出上限",
-    "undecodable": "无法解码",
-    "not_an_object": "不是对象",
-    "wrong_type": "类型错误",
-    "heading": "标题残留",
-    "cut_text": "截断文本",
-    "sentence": "整句",
-    "empty": "空",
-    "tail_is_head": "首尾相同",
-    "duplicate_triple": "重复三元组",
-    "relation_not_asked": "未用关系",
-    "image_missing": "图像缺失",
-    "image_unreadable": "不是图像",
-    "image_damaged": "图像损坏",
-    "image_empty": "图像为空",
-    "image_too_large": "图像过大",
-    "image_mode": "图像格式不支持",
-    "image_outside": "图像在文件夹外",
-    "images_not_read": "未读取图像",
-    "unknown_label": "标签无含义",
-}
 
 
-def read_manner(corpus: Path) -> dict[str, str]:
-    """How a corpus's domain joins items, and says that it does not know.
+def read_answer_format(corpus: Path) -> AnswerFormat:
+    """How a corpus's domain joins items, and answers what it does not know.
 
     Raises:
-        DataError: the corpus has no card that says so.
+        DataError: the corpus has no card that holds it.
     """
     path = corpus / "card.json"
     try:
-        manner = json.loads(path.read_text(encoding="utf-8"))["manner"]
-        return {"joiner": manner["joiner"], "unknown_answer": manner["unknown_answer"]}
+        found = json.loads(path.read_text(encoding="utf-8"))["answer_format"]
+        return AnswerFormat(joiner=found["joiner"], unknown_answer=found["unknown_answer"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"does not say how the domain answers ({error!r}); make the corpus again with "
@@ -90,39 +51,43 @@ def describe(
     splits: Mapping[str, Sequence[Record]],
     *,
     questions: Sequence[Question],
-    accounts: Mapping[str, Account],
+    log: DropLog,
     pack: Pack,
-    free_text: set[str],
+    sources: Mapping[str, Source],
 ) -> dict[str, Any]:
     """The card of a corpus, but for what only its stage knows."""
     records = [record for name in SPLITS for record in splits[name]]
     pairs = [record for record in records if record.question]
-    free = [record for record in pairs if record.source in free_text]
+    free = [record for record in pairs if sources[record.source].free_text]
     specialties = Counter(record.specialty for record in records)
-    dropped: Counter[str] = Counter()
-    for account in accounts.values():
-        dropped += account.dropped
     return {
         "pack": pack.description.name,
         "title": pack.description.title.model_dump(),
+        "disclaimer": pack.description.disclaimer.model_dump(),
+        "answer_format": {
+            "joiner": pack.description.joiner,
+            "unknown_answer": pack.description.unknown_answer,
+        },
+        "tasks": {key: names.model_dump() for key, names in pack.description.tasks.items()},
+        "headline_tasks": list(pack.description.headline_tasks),
         "counts": {
-            "read": sum(account.read for account in accounts.values()),
+            "read": sum(counts.read for counts in log.sources.values()),
             "kept": len(records),
             "pairs": len(pairs),
             "statements": len(records) - len(pairs),
             "free_text": len(free),
-            "dropped": dict(dropped.most_common()),
+            "dropped": dict(log.total_dropped().most_common()),
             "splits": {name: len(splits[name]) for name in SPLITS},
             "questions": dict(Counter(question.task for question in questions)),
         },
         "sources": {
             name: {
-                "read": account.read,
-                "kept": account.kept,
-                "dropped": dict(account.dropped.most_common()),
-                **account.notes,
+                "read": counts.read,
+                "kept": counts.kept,
+                "dropped": dict(counts.dropped.most_common()),
+                **counts.notes,
             }
-            for name, account in accounts.items()
+            for name, counts in log.sources.items()
         },
         "specialties": {
             key: {"zh": item.zh, "en": item.en, "records": specialties[key]}
@@ -163,7 +128,7 @@ def measure(values: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def render_page(card: Mapping[str, Any]) -> str:
+def render_page(card: Mapping[str, Any], *, reasons: Mapping[str, Reason]) -> str:
     """The card as one page that needs nothing else."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -172,7 +137,7 @@ def render_page(card: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(card=card, reasons=REASONS)
+    return environment.get_template(TEMPLATE).render(card=card, reasons=reasons)
 
 
 def _count_entities(records: Sequence[Record]) -> dict[str, Any]:

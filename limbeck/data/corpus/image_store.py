@@ -13,15 +13,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from limbeck.contracts.errors import DataError, ImageError
-from limbeck.contracts.records import Drop, Question, Record
+from limbeck.contracts.errors import ImageError
+from limbeck.contracts.records import Drop, Question, Reason, Record
+from limbeck.data.readers.numpy_archive import read_image_array
 from limbeck.models.vision.image_processing import open_image
 
 FOLDER = "images"
 NAME_CHARS = 32
+REASONS = {
+    reason.key: reason
+    for reason in (
+        Reason("image_missing", "图像缺失", "image missing"),
+        Reason("image_unreadable", "不是图像", "not an image"),
+        Reason("image_damaged", "图像损坏", "image damaged"),
+        Reason("image_empty", "图像为空", "image without pixels"),
+        Reason("image_too_large", "图像过大", "image too large"),
+        Reason("image_mode", "图像格式不支持", "image mode not supported"),
+    )
+}
+"""What an image that cannot be used is counted under, by the key that its error gives."""
 IN_ARRAY = re.compile(r"(?P<path>.*\.npz)#(?P<array>\w+)/(?P<index>\d+)")
 """How a source names an image that is a row of an array."""
-AXES = {3: "images, height, width", 4: "images, height, width, channels"}
 
 
 class ImageStore:
@@ -41,7 +53,7 @@ class ImageStore:
             names = tuple(self._take(reference) for reference in item.images)
         except ImageError as error:
             place = item.place if isinstance(item, Record) else item.id
-            return Drop(error.reason, source, place or item.id, str(error)[:200])
+            return Drop(REASONS[error.reason], source, place or item.id, str(error)[:200])
         return dataclasses.replace(item, images=names, group=f"{'+'.join(names)}")
 
     def _take(self, reference: str) -> str:
@@ -68,52 +80,6 @@ class ImageStore:
             image.save(written, format="PNG")
             path.write_bytes(written.getvalue())
         return name
-
-
-def read_image_array(path: Path, name: str) -> np.ndarray:
-    """The images of a NumPy archive, 8 bits a channel, one a row.
-
-    Raises:
-        DataError: there is no such archive or array, or it holds no images.
-    """
-    found = read_array(path, name)
-    if found.ndim not in AXES or (found.ndim == 4 and found.shape[3] not in (1, 3)):
-        raise DataError(
-            f"array {name!r} has shape {list(found.shape)}, expected {AXES[3]}, or {AXES[4]} with "
-            "1 or 3 channels",
-            path=path,
-        )
-    if found.dtype != np.uint8:
-        raise DataError(f"array {name!r} holds {found.dtype}, expected uint8", path=path)
-    if 0 in found.shape:
-        raise DataError(f"array {name!r} has shape {list(found.shape)}: no pixel", path=path)
-    return found
-
-
-def read_array(path: Path, name: str) -> np.ndarray:
-    """One array of a NumPy archive, without running code that it may hold.
-
-    Raises:
-        DataError: there is no such archive or array, or it is damaged.
-    """
-    if not path.is_file():
-        raise DataError("no such file; check the path in the recipe", path=path)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError("is one array, expected an archive (.npz) of several", path=path)
-            if name not in archive.files:
-                known = ", ".join(archive.files) or "none"
-                raise DataError(f"has no array {name!r}; arrays: {known}", path=path)
-            found = archive[name]
-            if not isinstance(found, np.ndarray):
-                raise DataError(f"holds bytes under {name!r}, expected an array", path=path)
-            return found
-    except DataError:
-        raise
-    except Exception as error:  # numpy raises whatever damaged bytes lead it to
-        message = f"is no NumPy archive that can be read: {str(error)[:200]}"
-        raise DataError(message, path=path) from None
 
 
 def _squeeze(pixels: np.ndarray) -> np.ndarray:

@@ -1,34 +1,73 @@
-"""Finding texts that were read before: exactly, by hash, and nearly, by MinHash.
+"""Duplicates: exact ones by hash, near ones by MinHash.
 
-A candidate that the hash tables bring up counts only if the Jaccard similarity of the two texts'
-character shingles, computed exactly, reaches the threshold. Left out: which text of a pair is
-better; the first one read stays.
+A candidate that the hash tables find counts only if the Jaccard similarity of the two texts'
+character shingles, computed exactly, reaches the threshold.
 """
 
 import hashlib
 import zlib
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 from pydantic import Field
+from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.leaks import normalise
+from limbeck.contracts.records import UNSCORED, Reason, Record, Source
+from limbeck.data.filters.base import FilterConfig, FilterContext
+from limbeck.env.progress import track
+
+DUPLICATE = Reason("duplicate", "重复", "duplicate")
+NEAR_DUPLICATE = Reason("near_duplicate", "近似重复", "near duplicate")
 
 
-class NearConfig(Config):
-    """When two free texts count as the same."""
+class Duplicates(FilterConfig):
+    """The first of equal records, and of nearly equal free texts.
 
-    similarity_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Least Jaccard similarity of the character shingles."""
+    Records made from facts come first, then free text, and last free text that its source does not
+    trust: of two equal records the trusted one stays. About different images the same words are
+    different records.
+    """
+
+    kind: Literal["duplicates"] = "duplicates"
+    min_similarity_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Jaccard similarity of the character shingles from which two free texts are nearly equal."""
     shingle_chars: Annotated[int, Field(ge=1, le=16)] = 4
     num_permutations: Annotated[int, Field(ge=16, le=256)] = 48
     """Hash functions: more find more of the pairs just above the threshold."""
+    trusted_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """A free text whose own confidence is not above this is not trusted."""
+
+    @override
+    def applies_to(self, source: Source) -> bool:
+        return True
+
+    @override
+    def run(self, records: Iterable[Record], *, context: FilterContext) -> Iterator[Record]:
+        def distrust(record: Record) -> int:
+            if not context.sources[record.source].free_text:
+                return 0
+            return 2 if UNSCORED < record.confidence <= self.trusted_confidence else 1
+
+        ordered = sorted(records, key=distrust)
+        exact, near = Exact(), Near(self)
+        with track("near duplicates", total=len(ordered), unit="records") as advance:
+            for record in ordered:
+                texts = (*record.images, *record.history, record.question, record.answer)
+                is_text = context.sources[record.source].free_text and not record.images
+                if first := exact.find(*texts, id=record.id):
+                    context.log.drop_record(record, reason=DUPLICATE, detail=f"of {first}")
+                elif is_text and (first := near.find("".join(texts), id=record.id)):
+                    context.log.drop_record(record, reason=NEAR_DUPLICATE, detail=f"of {first}")
+                else:
+                    yield record
+                advance(1)
 
 
 class Exact:
-    """Remembers the texts it has seen, letters and digits only, by their hash."""
+    """Remembers normalised texts by their hash."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, str] = {}
@@ -43,9 +82,11 @@ class Exact:
 class Near:
     """Remembers free texts, and finds earlier ones that are nearly the same."""
 
-    def __init__(self, config: NearConfig) -> None:
+    def __init__(self, config: Duplicates) -> None:
         self._config = config
-        self._lsh = MinHashLSH(threshold=config.similarity_ratio, num_perm=config.num_permutations)
+        self._lsh = MinHashLSH(
+            threshold=config.min_similarity_ratio, num_perm=config.num_permutations
+        )
         self._blank = MinHash(num_perm=config.num_permutations, hashfunc=int)
         self._shingles: dict[str, np.ndarray] = {}
 
@@ -55,7 +96,7 @@ class Near:
         sketch = self._blank.copy()
         sketch.update_batch(values.tolist())
         for candidate in sorted(map(str, self._lsh.query(sketch))):
-            if jaccard(values, self._shingles[candidate]) >= self._config.similarity_ratio:
+            if jaccard(values, self._shingles[candidate]) >= self._config.min_similarity_ratio:
                 return candidate
         self._lsh.insert(id, sketch, check_duplication=False)
         self._shingles[id] = values

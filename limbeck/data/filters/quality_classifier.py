@@ -12,14 +12,13 @@ asks r > 0.47: an answer falls only when it looks twice as much like a moved one
 The same threshold on the balanced odds would ask r > 9 and drop most good short answers, whose
 words seldom repeat the question's. Where records carry confidences, their own share is p.
 
-Left out: whether the answer is medically right; no feature can see that.
+Whether the answer is right, no feature can see.
 """
 
 import math
 import random
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -34,16 +33,8 @@ from sklearn.preprocessing import StandardScaler
 from limbeck.contracts.config import Config
 from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
+from limbeck.data.packs.schema import Pack
 
-EVASIVE = re.compile(
-    "不清楚|不好说|说不准|不太了解|自己百度|百度一下|问别人|没事的|随便|差不多|无所谓|谁知道|不用管|"
-    "不知道|看情况|应该没|大概吧|可能吧|祝你健康|祝您健康|早日康复"
-)
-SPAM = re.compile(
-    "链接|注册|会员|微信|加我|扣扣|QQ|qq|点击|优惠|包治|祖传|秘方|根治|百分百|100%|热线|电话|咨询|"
-    "预约|专家一对一|免费|限时|特效|广告|采纳|好评|公众号|下单|购买|\\d{7,}"
-)
-ADVICE = re.compile("建议|可能|需要|应该|检查|治疗|考虑|就医|就诊|避免|注意|常见|引起|服用|医生")
 FEATURES = (
     "log_answer_chars",
     "log_question_chars",
@@ -65,14 +56,14 @@ FEATURES = (
 NUM_FOLDS = 5
 
 
-class ScorerConfig(Config):
+class ClassifierConfig(Config):
     """When the scorer is fitted, and how it turns odds into a confidence."""
 
     good_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Share of good answers expected where too few records carry a confidence."""
-    least_examples: Annotated[int, Field(ge=10)] = 40
+    min_examples: Annotated[int, Field(ge=10)] = 40
     """Fewer good examples than this fit nothing: every record then has the expected share."""
-    most_examples: Annotated[int, Field(ge=100)] = 20_000
+    max_examples: Annotated[int, Field(ge=100)] = 20_000
     """Good examples used at most, the first ones."""
 
 
@@ -88,9 +79,12 @@ class Interval:
 class QualityClassifier:
     """Confidences for records, and how well they were told apart when held out."""
 
-    def __init__(self, lexicon: Lexicon, specialties: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, lexicon: Lexicon, *, pack: Pack) -> None:
         self._lexicon = lexicon
-        self._specialties = specialties
+        self._specialties = pack.specialties_of_name
+        self._evasive = pack.description.phrases.pattern("evasive")
+        self._spam = pack.description.phrases.pattern("spam")
+        self._advice = pack.description.phrases.pattern("advice")
         self._rarity: dict[str, float] = {}
         self._unseen = 1.0
         self._model: Pipeline | None = None
@@ -98,17 +92,17 @@ class QualityClassifier:
         self.report: dict[str, Any] = {"fitted": False}
 
     def fit(
-        self, records: Sequence[Record], *, config: ScorerConfig, threshold: float, seed: int
+        self, records: Sequence[Record], *, config: ClassifierConfig, threshold: float, seed: int
     ) -> None:
         """Learn from the records, and judge on held-out groups of them."""
         carrying = [record for record in records if record.confidence != UNSCORED]
         good = [record for record in carrying if record.confidence > threshold]
         bad = [record for record in carrying if record.confidence <= threshold]
-        enough = len(good) >= config.least_examples
+        enough = len(good) >= config.min_examples
         self._prior = len(good) / len(carrying) if enough and bad else config.good_ratio
         if not enough:
             good = [*good, *(record for record in records if record.confidence == UNSCORED)]
-        good = good[: config.most_examples]
+        good = good[: config.max_examples]
         self._prior = min(max(self._prior, 0.5), 0.99)
         self.report = {
             "fitted": False,
@@ -118,7 +112,7 @@ class QualityClassifier:
             "threshold": threshold,
             "good_examples_are": "own confidence" if enough else "records as they stand",
         }
-        if len(good) < config.least_examples:
+        if len(good) < config.min_examples:
             return
         self._count_rarity(records)
         moved = move_answers(good, seed=seed)
@@ -167,9 +161,9 @@ class QualityClassifier:
             float(min(5, len(said_names))),
             float(agree),
             float(bool(left) and bool(right) and not agree),
-            float(min(3, len(EVASIVE.findall(answer)))),
-            float(min(3, len(SPAM.findall(answer)))),
-            float(min(5, len(ADVICE.findall(answer)))),
+            float(min(3, len(self._evasive.findall(answer)))),
+            float(min(3, len(self._spam.findall(answer)))),
+            float(min(5, len(self._advice.findall(answer)))),
             symbols / max(1, len(answer)),
             len(said) / max(1, said.total()),
             float(answer[-1:] in "。！？"),

@@ -1,7 +1,5 @@
-"""Preferences: plausible worse answers, and batches that pair them with the better ones."""
+"""Batches that pair worse answers with better ones."""
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -10,45 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Question, Record
 from limbeck.data.loading.batches import Batches, BatchingConfig, part_by_length
-from limbeck.data.packs.fact_questions import Fact, draw
-from limbeck.data.packs.schema import Pack
 from limbeck.models.batch import IGNORED, Batch
-
-REFUSED_RATIO = 0.25
-"""Share of known facts whose worse answer is to say that one does not know."""
-MOST_TRIES = 50
-
-
-def add_rejected(
-    items: Iterable[Record | Question], *, facts: Sequence[Fact], pack: Pack, seed: int
-) -> Iterator[Record | Question]:
-    """Records that ask one relation get a plausible worse answer; the rest comes as it is.
-
-    What the pack holds is rejected in favour of another subject's items of the same relation, or of
-    a refusal; a refusal that is due, in favour of some subject's items.
-    """
-    joiner, unknown = pack.description.joiner, pack.description.unknown_answer
-    answers: dict[str, list[str]] = {}
-    for fact in facts:
-        answers.setdefault(fact.relation, []).append(joiner.join(fact.items))
-    for record in items:
-        relation = record.group.split("|")[1] if record.group.count("|") == 2 else ""
-        if isinstance(record, Question) or not record.question or relation not in answers:
-            yield record
-            continue
-        chooser = draw(seed, "rejected", record.id)
-        if record.answer != unknown and chooser.random() < REFUSED_RATIO:
-            yield dataclasses.replace(record, rejected=unknown)
-            continue
-        for _ in range(MOST_TRIES):
-            other = chooser.choice(answers[relation])
-            if set(other.split(joiner)).isdisjoint(record.answer.split(joiner)):
-                yield dataclasses.replace(record, rejected=other)
-                break
-        else:
-            yield record
 
 
 class Pairs:

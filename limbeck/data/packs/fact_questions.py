@@ -1,22 +1,21 @@
 """From facts to training records and evaluation questions, by question forms.
 
 Forms kept for evaluation never make a record. Every draw hangs on the seed and on the fact's own
-name, so that adding a fact does not move the others. Left out: where the facts come from.
+name, so that adding a fact does not move the others.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.fields import NonNegativeInt
 from limbeck.contracts.records import Question, Record
 from limbeck.data.packs.schema import Pack
 
 NUM_OPTIONS = 4
-MOST_TRIES = 200
+MAX_TRIES = 200
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,15 @@ class Fact:
 class FactsConfig(Config):
     """How many records and questions facts make."""
 
-    forms_per_fact: Annotated[int, Field(ge=0)] = 6
+    forms_per_fact: NonNegativeInt = 6
     """Training forms of each fact, a fixed random choice of the pack's."""
-    practised_forms: Annotated[int, Field(ge=0)] = 2
-    """Of the forms that `forms_per_fact` leaves out, so many for each fact where
-    `side: practised`."""
-    statements_per_fact: Annotated[int, Field(ge=0)] = 1
+    rl_forms: NonNegativeInt = 2
+    """Of the forms that `forms_per_fact` leaves out, so many for each fact where `split: rl`."""
+    statements_per_fact: NonNegativeInt = 1
     """Plain-text statements of each fact, for pre-training."""
-    recall_questions: Annotated[int, Field(ge=0)] = 400
+    recall_questions: NonNegativeInt = 400
     """Most evaluation questions to answer freely, drawn evenly over specialties and relations."""
-    choice_questions: Annotated[int, Field(ge=0)] = 400
+    choice_questions: NonNegativeInt = 400
     """Most evaluation questions with four options, drawn the same way."""
 
 
@@ -51,7 +49,7 @@ def draw(*parts: object) -> random.Random:
     return random.Random(":".join(map(str, parts)))
 
 
-Side = Literal["taught", "practised"]
+Split = Literal["sft", "rl"]
 
 
 def fact_records(
@@ -61,11 +59,11 @@ def fact_records(
     config: FactsConfig,
     source: str,
     seed: int,
-    side: Side = "taught",
+    split: Split = "sft",
 ) -> Iterator[Record]:
-    """Each fact asked in some of the training forms, and said as plain text.
+    """Each fact asked in some of the training forms, and stated as plain text.
 
-    The practised side asks it in other training forms, and says nothing.
+    The split `rl` asks it in other training forms, and has no statements.
     """
     joiner = pack.description.joiner
     for fact in facts:
@@ -75,28 +73,28 @@ def fact_records(
         chosen = chooser.sample(
             range(len(forms.train)), min(config.forms_per_fact, len(forms.train))
         )
-        if side == "practised":
+        if split == "rl":
             left = sorted(set(range(len(forms.train))) - set(chosen))
-            chosen = chooser.sample(left, min(config.practised_forms, len(left)))
+            chosen = chooser.sample(left, min(config.rl_forms, len(left)))
         for index in sorted(chosen):
             group = f"{fact.subject}|{fact.relation}|{index}"
             yield Record(
                 id=f"{source}:{group}",
-                question=forms.train[index].format(disease=fact.subject),
+                question=forms.train[index].format(subject=fact.subject),
                 answer=answer,
                 group=group,
                 source=source,
                 specialty=fact.specialty,
                 place=fact.place,
             )
-        if side == "practised":
+        if split == "rl":
             continue
-        said = chooser.sample(
+        stated = chooser.sample(
             range(len(forms.statements)), min(config.statements_per_fact, len(forms.statements))
         )
-        for index in sorted(said):
+        for index in sorted(stated):
             group = f"{fact.subject}|{fact.relation}|statement {index}"
-            text = forms.statements[index].format(disease=fact.subject, items=answer)
+            text = forms.statements[index].format(subject=fact.subject, items=answer)
             yield Record(
                 id=f"{source}:{group}",
                 question="",
@@ -174,7 +172,7 @@ def _draw_wrong(
     wrong: list[tuple[str, ...]] = []
     taken = set(right)
     for pool in pools:
-        for items in chooser.sample(pool, min(len(pool), MOST_TRIES)):
+        for items in chooser.sample(pool, min(len(pool), MAX_TRIES)):
             if len(wrong) == NUM_OPTIONS - 1:
                 return wrong
             if taken.isdisjoint(items):
@@ -188,7 +186,7 @@ def _ask(fact: Fact, *, pack: Pack, seed: int) -> tuple[str, str]:
     forms = pack.forms[fact.relation].evaluation
     index = draw(seed, "ask", fact.subject, fact.relation).randrange(len(forms))
     group = f"{fact.subject}|{fact.relation}|evaluation {index}"
-    return forms[index].format(disease=fact.subject), group
+    return forms[index].format(subject=fact.subject), group
 
 
 def _cell(fact: Fact) -> tuple[str, str]:

@@ -1,23 +1,23 @@
-"""A domain pack as the code sees it: facts, relations, question forms, departments, names.
+"""The schema of a domain pack: entity types, relations, question forms, classifications, names.
 
-Everything derives from the pack's files: one fact stands in one place.
+Everything that belongs to one domain stands in its files; nothing here knows a domain.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, model_validator
 
-from limbeck import packs
 from limbeck.contracts.config import Config
-from limbeck.contracts.errors import DataError, UnknownNameError
+from limbeck.contracts.fields import PositiveInt, Text, Texts
 
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+SPECIALTY = "specialty"
+"""The attribute that every subject has: the specialty of its file."""
+RESERVED = frozenset({"name", "english"})
 
 
 class Names(Config):
@@ -33,14 +33,59 @@ class Specialty(Names):
     departments: tuple[Text, ...] = ()
 
 
+class EntityType(Names):
+    """A type of names to be marked in texts."""
+
+    votes: PositiveFloat = 1.0
+    """Weight of such a name where a text's names decide on its specialty."""
+
+
+class Attribute(Config):
+    """One list that a subject may hold."""
+
+    entity: str = ""
+    """The entity type of its items; empty: they are no names."""
+    min_items: Annotated[int, Field(ge=0)] = 1
+
+
 class Relation(Names):
     """One thing that can be asked about a subject."""
 
     answer: Literal["single", "list"]
-    triples: Text
-    """Its name in files of triples."""
-    fields: tuple[Text, ...]
-    """Keys of a disease whose items answer it; none: the pack holds no such facts."""
+    attributes: tuple[Text, ...] = ()
+    """Attributes whose items answer it; none: the pack holds no such facts, only forms."""
+    triples: str = ""
+    """Its name in files of triples; empty: the relation's own."""
+
+
+class Classification(Config):
+    """A task: from some items of an attribute to the specialty of the subject that has them."""
+
+    attribute: Text
+    set_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 3, 4)
+    """How many items a question names."""
+
+
+class Phrases(Config):
+    """Regular expressions for phrases by which the quality of a free answer shows."""
+
+    evasive: tuple[Text, ...] = ()
+    spam: tuple[Text, ...] = ()
+    advice: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_patterns(self) -> "Phrases":
+        for text in (*self.evasive, *self.spam, *self.advice):
+            try:
+                re.compile(text)
+            except re.error as error:
+                raise ValueError(f"{text!r} is no regular expression: {error}") from None
+        return self
+
+    def pattern(self, kind: Literal["evasive", "spam", "advice"]) -> re.Pattern[str]:
+        """One expression for all phrases of a kind; without phrases it matches nothing."""
+        phrases = {"evasive": self.evasive, "spam": self.spam, "advice": self.advice}[kind]
+        return re.compile("|".join(phrases) or r"(?!)")
 
 
 class Unknown(Config):
@@ -51,12 +96,12 @@ class Unknown(Config):
 
 
 class Forms(Config):
-    """How a relation is asked and said."""
+    """How a relation or a classification is asked, and how its facts are stated."""
 
     train: Texts
     evaluation: Texts
     """Never trained on."""
-    statements: Texts
+    statements: tuple[Text, ...] = ()
 
 
 class PackDescription(Config):
@@ -64,35 +109,73 @@ class PackDescription(Config):
 
     name: Text
     title: Names
-    language: Text
+    language: Literal["zh", "en"]
+    """Which of the two names of a specialty its texts use."""
     joiner: Text
     """Stands between the items of a list answer."""
     unknown_answer: Text
+    disclaimer: Names
+    """Printed with every answer of a model of this domain."""
+    subject: Text
+    """The entity type of what facts are about."""
+    entities: Annotated[Mapping[str, EntityType], Field(min_length=1)]
+    attributes: Annotated[Mapping[str, Attribute], Field(min_length=1)]
     specialties: Annotated[Mapping[str, Specialty], Field(min_length=1)]
     relations: Annotated[Mapping[str, Relation], Field(min_length=1)]
-    entities: Mapping[Literal["symptom", "drug"], tuple[Text, ...]]
-    """Entity types to the keys of a disease that hold such names."""
+    classifications: Mapping[str, Classification] = {}
+    """By the task's name in evaluation."""
+    tasks: Mapping[str, Names] = {}
+    """Titles of evaluation tasks, those of other sources too."""
+    headline_tasks: tuple[Text, ...] = ()
+    """Tasks that an evaluation pools into the accuracy; none: all that hold questions."""
     unknown: Unknown = Unknown()
+    phrases: Phrases = Phrases()
+
+    @model_validator(mode="after")
+    def _check_references(self) -> "PackDescription":
+        wanted = [("subject", self.subject, self.entities)]
+        for key, attribute in self.attributes.items():
+            if attribute.entity:
+                wanted.append((f"attribute {key!r}", attribute.entity, self.entities))
+        known = {*self.attributes, SPECIALTY}
+        for key, relation in self.relations.items():
+            wanted += [(f"relation {key!r}", name, known) for name in relation.attributes]
+        for key, task in self.classifications.items():
+            wanted.append((f"classification {key!r}", task.attribute, self.attributes))
+        for what, name, table in wanted:
+            if name not in table:
+                raise ValueError(f"{what} names {name!r}; known: {', '.join(sorted(table))}")
+        if reserved := sorted({SPECIALTY, *RESERVED} & self.attributes.keys()):
+            raise ValueError(f"{reserved[0]!r} cannot be the name of an attribute")
+        return self
+
+    def specialty_name(self, key: str) -> str:
+        """A specialty's name in the language of the pack's texts."""
+        names = self.specialties[key]
+        return names.zh if self.language == "zh" else names.en
 
 
-class Disease(Config):
-    """The facts about one disease."""
+class Subject(Config):
+    """One thing that facts are about; every key besides its names is an attribute."""
 
     name: Text
-    english: Text
-    symptoms: Texts
-    examinations: Texts
-    drugs: tuple[Text, ...]
-    therapies: tuple[Text, ...]
-    causes: Texts
-    precautions: Texts
+    english: str = ""
+    attributes: Mapping[str, tuple[Text, ...]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_attributes(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        names = {key: item for key, item in value.items() if key in RESERVED}
+        return names | {"attributes": {k: v for k, v in value.items() if k not in RESERVED}}
 
 
-class Chapter(Config):
-    """One file of facts: the diseases of one specialty."""
+class FactsFile(Config):
+    """One file of facts: subjects of one specialty."""
 
     specialty: Text
-    diseases: Annotated[tuple[Disease, ...], Field(min_length=1)]
+    subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -102,155 +185,55 @@ class Pack:
     folder: Path
     description: PackDescription
     forms: Mapping[str, Forms]
-    """By relation, and `triage`."""
-    diseases: Mapping[str, Disease]
+    """By relation and by classification."""
+    subjects: Mapping[str, Subject]
     specialty_of: Mapping[str, str]
-    """A disease's name to its specialty's key."""
+    """A subject's name to its specialty's key."""
 
-    def items(self, disease: str, relation: str) -> tuple[str, ...]:
-        """What answers a relation of a disease; nothing when the pack does not say."""
+    def items(self, subject: str, relation: str) -> tuple[str, ...]:
+        """What answers a relation of a subject; nothing where the pack has no such fact."""
         found: list[str] = []
-        for field in self.description.relations[relation].fields:
-            if field == "specialty":
-                found.append(self.description.specialties[self.specialty_of[disease]].zh)
+        for attribute in self.description.relations[relation].attributes:
+            if attribute == SPECIALTY:
+                found.append(self.description.specialty_name(self.specialty_of[subject]))
             else:
-                found += getattr(self.diseases[disease], field)
+                found += self.subjects[subject].attributes.get(attribute, ())
         return tuple(found)
 
     @cached_property
     def names(self) -> Mapping[str, str]:
-        """The entity lexicon: each name to its type; a disease's name stays a disease."""
-        found: dict[str, str] = dict.fromkeys(self.diseases, "disease")
-        for type_, fields in self.description.entities.items():
-            for disease in self.diseases.values():
-                for field in fields:
-                    for name in getattr(disease, field):
-                        found.setdefault(name, type_)
+        """The entity lexicon: each name to its type; a subject's name keeps the subject's type."""
+        found = dict.fromkeys(self.subjects, self.description.subject)
+        for key, attribute in self.description.attributes.items():
+            if attribute.entity:
+                for subject in self.subjects.values():
+                    for name in subject.attributes.get(key, ()):
+                        found.setdefault(name, attribute.entity)
         return found
 
     @cached_property
     def specialties_of_name(self) -> Mapping[str, tuple[str, ...]]:
-        """The specialties whose diseases have this name, symptom or drug."""
+        """The specialties whose subjects have this name or this named item."""
+        named = [key for key, item in self.description.attributes.items() if item.entity]
         found: dict[str, dict[str, None]] = {}
-        for name, disease in self.diseases.items():
-            fields = [field for group in self.description.entities.values() for field in group]
-            for item in (name, *(item for field in fields for item in getattr(disease, field))):
+        for name, subject in self.subjects.items():
+            for item in (name, *(i for key in named for i in subject.attributes.get(key, ()))):
                 found.setdefault(item, {})[self.specialty_of[name]] = None
         return {name: tuple(keys) for name, keys in found.items()}
+
+    def votes(self, entity_type: str) -> float:
+        """The weight of a name of this type; 1 for types that the pack does not know."""
+        known = self.description.entities.get(entity_type)
+        return known.votes if known else 1.0
 
     @cached_property
     def _departments(self) -> Mapping[str, str]:
         return {
             alias: key
             for key, specialty in self.description.specialties.items()
-            for alias in (key, specialty.zh, *specialty.departments)
+            for alias in (key, self.description.specialty_name(key), *specialty.departments)
         }
 
     def find_specialty(self, department: str) -> str:
         """The key of the specialty that a department belongs to, or ''."""
         return self._departments.get(department.strip(), "")
-
-
-def locate_pack(name: str) -> Path:
-    """The folder of a pack that ships with the project, or the folder that the name is.
-
-    Raises:
-        UnknownNameError: there is neither.
-    """
-    if name in packs.names():
-        return packs.folder(name)
-    if (Path(name) / "pack.yaml").is_file():
-        return Path(name)
-    raise UnknownNameError(name, known=packs.names(), what="pack")
-
-
-def load_pack(name: str) -> Pack:
-    """A pack by its name or its folder.
-
-    Raises:
-        UnknownNameError: there is none.
-        DataError: one of its files is missing, is not YAML, or does not fit; with file and place.
-    """
-    folder = locate_pack(name)
-    description = _read(folder / "pack.yaml", PackDescription)
-    path = folder / "questions.yaml"
-    forms = {key: _validate(path, Forms, value, at=key) for key, value in _load(path).items()}
-    for key in (*description.relations, "triage"):
-        if key not in forms:
-            raise DataError(f"has no forms for {key!r}; add them", path=path)
-    diseases: dict[str, Disease] = {}
-    specialty_of: dict[str, str] = {}
-    for path in sorted((folder / "diseases").glob("*.yaml")):
-        chapter = _read(path, Chapter)
-        if chapter.specialty not in description.specialties:
-            known = ", ".join(description.specialties)
-            raise DataError(f"unknown specialty {chapter.specialty!r}; known: {known}", path=path)
-        for disease in chapter.diseases:
-            if disease.name in diseases:
-                raise DataError(f"{disease.name!r} stands in the pack twice", path=path)
-            diseases[disease.name] = disease
-            specialty_of[disease.name] = chapter.specialty
-    if not diseases:
-        raise DataError("holds no facts; expected YAML files", path=folder / "diseases")
-    _check(description, forms, diseases, folder=folder)
-    return Pack(folder, description, forms, diseases, specialty_of)
-
-
-def _check(
-    description: PackDescription,
-    forms: Mapping[str, Forms],
-    diseases: Mapping[str, Disease],
-    *,
-    folder: Path,
-) -> None:
-    for key, relation in description.relations.items():
-        for field in relation.fields:
-            if field != "specialty" and field not in Disease.model_fields:
-                known = ", ".join(Disease.model_fields)
-                message = f"relation {key!r} names the field {field!r}; known: specialty, {known}"
-                raise DataError(message, path=folder / "pack.yaml")
-    for name in (*description.unknown.train, *description.unknown.evaluation):
-        if name in diseases:
-            raise DataError(f"{name!r} is unknown, yet has facts", path=folder / "pack.yaml")
-    for key, form in forms.items():
-        slot = "{symptoms}" if key == "triage" else "{disease}"
-        wrong = [text for text in (*form.train, *form.evaluation) if text.count(slot) != 1]
-        wrong += [text for text in form.statements if slot not in text or "{items}" not in text]
-        wrong += sorted(set(form.train) & set(form.evaluation))
-        if wrong:
-            raise DataError(
-                f"{key}: {wrong[0]!r} has not its slots ({slot}; {{items}} in statements), or is "
-                "for training and for evaluation at once",
-                path=folder / "questions.yaml",
-            )
-
-
-def _read(path: Path, kind: type[Any]) -> Any:
-    return _validate(path, kind, _load(path), at="")
-
-
-def _validate(path: Path, kind: type[Any], value: Any, *, at: str) -> Any:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in ((at,) if at else ()) + fault["loc"]) or "the file"
-        raise DataError(f"{where}: {fault['msg']}", path=path) from None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not UTF-8: {error}", path=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
-        raise DataError(
-            f"is not YAML: {problem}", path=path, line=mark.line + 1 if mark else 0
-        ) from None
-    if not isinstance(value, dict):
-        raise DataError(f"expected a mapping, found {type(value).__name__}", path=path)
-    return value

@@ -1,48 +1,85 @@
-"""What every source shares: its Config, what it yields, and reading text files line by line.
-
-Left out: the kinds of source themselves.
-"""
+"""What every reader shares: its Config, what it yields, and reading text files line by line."""
 
 import abc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field
+from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Drop, Note, Question, Record
+from limbeck.contracts.fields import PositiveInt
+from limbeck.contracts.records import Drop, Note, Question, Reason, Record, Source
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.encoding import detect_encoding
 
 REPLACED = "\ufffd"
-
+SHOWN_CHARS = 120
+UNDECODABLE = Reason("undecodable", "无法解码", "cannot be decoded")
 
 Item = Record | Question | Drop | Note
 
 
-class ReaderConfig(Config):
+class ReaderConfig(Config, abc.ABC):
     """Base of the `Config` of every source."""
 
     free_text: ClassVar[bool] = False
-    """Whether people wrote the answers freely: then they are cleaned, measured and scored."""
+    """Whether people wrote the answers freely: most filters apply to such records only."""
 
     kind: Any
     """The name of the reader's kind, as in the registry."""
     name: str = ""
     """What the data card calls it; empty: after its file."""
-    max_records: Annotated[int, Field(ge=1)] = 1_000_000
+    max_records: PositiveInt = 1_000_000
     """Most records kept; beyond that a fixed random choice of them."""
 
     @property
     @abc.abstractmethod
-    def label(self) -> str:
-        """What the source is called in counts and in records."""
+    def default_name(self) -> str:
+        """What the source is called where the recipe gives no name."""
 
     @abc.abstractmethod
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
-        """Everything the source holds; never an exception for a single bad entry."""
+        """Everything the source holds; never an exception for a single bad entry.
+
+        Raises:
+            DataError: the source is missing, or holds nothing of the kind.
+        """
+
+    @property
+    def label(self) -> str:
+        """What the source is called in counts and in records."""
+        return self.name or self.default_name
+
+    @property
+    def source(self) -> Source:
+        """What filters know of it."""
+        return Source(self.label, self.free_text, self.max_records)
+
+
+class FileReaderConfig(ReaderConfig):
+    """Base of the readers of one file or folder."""
+
+    path: Path
+
+    @property
+    @override
+    def default_name(self) -> str:
+        return self.path.stem
+
+
+def check_file(path: Path) -> Path:
+    """The path of a file that holds something.
+
+    Raises:
+        DataError: the file is missing or empty.
+    """
+    if not path.is_file():
+        raise DataError("no such file; check the path in the recipe", path=path)
+    if not path.stat().st_size:
+        raise DataError("is empty", path=path)
+    return path
 
 
 def read_lines(path: Path) -> tuple[str, Iterator[tuple[int, str]]]:
@@ -51,11 +88,7 @@ def read_lines(path: Path) -> tuple[str, Iterator[tuple[int, str]]]:
     Raises:
         DataError: the file is missing, is no text, or is empty.
     """
-    if not path.is_file():
-        raise DataError("no such file; check the path in the recipe", path=path)
-    if not path.stat().st_size:
-        raise DataError("is empty", path=path)
-    encoding = detect_encoding(path)
+    encoding = detect_encoding(check_file(path))
     return encoding, _lines(path, encoding=encoding)
 
 

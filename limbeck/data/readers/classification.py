@@ -3,31 +3,32 @@
 A training text that the evaluation file also holds is dropped and counted.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Drop, Note, Question, Record
+from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.normalization.zh import clean
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Item, ReaderConfig
+from limbeck.data.readers.base import SHOWN_CHARS, FileReaderConfig, Item
 from limbeck.data.readers.jsonl import json_rows
-from limbeck.data.readers.row_formats import SHOWN_CHARS, Row
+from limbeck.data.readers.row_formats import MISSING_FIELD, Row
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Config(ReaderConfig):
+class Config(FileReaderConfig):
     """Texts with labels, as JSON lines or one JSON array."""
 
     kind: Literal["labelled"] = "labelled"
-    path: Path
-    """For training."""
     evaluation_path: Path
     """Only asked, never trained on."""
     task: Annotated[str, Field(pattern=TASK_NAME.pattern)]
@@ -37,17 +38,8 @@ class Config(ReaderConfig):
     text_column: str = "query"
     label_column: str = "label"
 
-    @property
-    def label(self) -> str:
-        """The name given, or the file's."""
-        return self.name or self.path.stem
-
+    @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
-        """Records of the training file, and questions of the evaluation file.
-
-        Raises:
-            DataError: one of the files holds no labelled text.
-        """
         asked: dict[str, tuple[str, str, str]] = {}
         for item in self._labelled(self.evaluation_path):
             if isinstance(item, tuple):
@@ -55,7 +47,7 @@ class Config(ReaderConfig):
             elif isinstance(item, Note):
                 yield item
             else:
-                yield Drop(f"evaluation_{item.reason}", item.source, item.place, item.detail)
+                yield dataclasses.replace(item, reason=item.reason.in_evaluation_file())
         labels: dict[str, None] = dict.fromkeys(label for _, _, label in asked.values())
         for item in self._labelled(self.path):
             if not isinstance(item, tuple):
@@ -64,11 +56,11 @@ class Config(ReaderConfig):
             place, text, label = item
             labels.setdefault(label)
             if normalise(text) in asked:
-                yield Drop("in_evaluation", self.label, place, text[:SHOWN_CHARS])
+                yield Drop(IN_EVALUATION, self.label, place, text[:SHOWN_CHARS])
                 continue
             yield Record(
                 id=f"{self.label}:{place}",
-                question=self._ask(text),
+                question=self._fill(text),
                 answer=label,
                 group=f"{self.task}|{normalise(text)}",
                 source=self.label,
@@ -78,14 +70,14 @@ class Config(ReaderConfig):
             yield Question(
                 id=f"{self.label}:{place}",
                 task=self.task,
-                question=self._ask(text),
+                question=self._fill(text),
                 answers=(label,),
                 form="single",
                 options=tuple(sorted(labels)),
                 group=f"{self.task}|{key}",
             )
 
-    def _ask(self, text: str) -> str:
+    def _fill(self, text: str) -> str:
         return self.form.replace("{text}", text)
 
     def _labelled(self, path: Path) -> Iterator[tuple[str, str, str] | Drop | Note]:
@@ -101,7 +93,7 @@ class Config(ReaderConfig):
                 yield row.place, clean(text), clean(label)
             else:
                 shown = str(dict(row.values))[:SHOWN_CHARS]
-                yield Drop("missing_field", self.label, row.place, shown)
+                yield Drop(MISSING_FIELD, self.label, row.place, shown)
         if not found:
             names = f"{self.text_column!r} and {self.label_column!r}"
             raise DataError(f"holds no object with the texts {names}", path=path)

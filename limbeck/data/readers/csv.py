@@ -2,47 +2,39 @@
 
 import csv
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Drop, Note
-from limbeck.data.readers.base import REPLACED
+from limbeck.contracts.records import Drop, Note, Reason
+from limbeck.data.readers.base import (
+    REPLACED,
+    SHOWN_CHARS,
+    UNDECODABLE,
+    FileReaderConfig,
+    check_file,
+)
 from limbeck.data.readers.encoding import detect_encoding
-from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, RowReaderConfig
+from limbeck.data.readers.row_formats import Row, RowReaderConfig
 
 SEPARATORS = {".tsv": "\t"}
+BROKEN_ROW = Reason("broken_row", "表格行损坏", "broken row")
 
 
-class Config(RowReaderConfig):
+class Config(FileReaderConfig, RowReaderConfig):
     """Questions and answers in a table."""
 
     kind: Literal["csv"] = "csv"
-    path: Path
     header: tuple[str, ...] = ()
     """Names of the columns when the file's first line does not give them."""
     separator: Annotated[str, Field(pattern=r'^[^"\r\n]?$')] = ""
     """Empty: a tab in `*.tsv` files, a comma elsewhere."""
 
-    @property
-    def label(self) -> str:
-        """The name given, or the file's."""
-        return self.name or self.path.stem
-
-    @property
-    def place(self) -> str:
-        """The path."""
-        return str(self.path)
-
+    @override
     def rows(self) -> Iterator[Row | Drop | Note]:
-        """Every line of the table, and a drop for each that has not the header's columns."""
-        if not self.path.is_file():
-            raise DataError("no such file; check the path in the recipe", path=self.path)
-        if not self.path.stat().st_size:
-            raise DataError("is empty", path=self.path)
-        encoding = detect_encoding(self.path)
+        encoding = detect_encoding(check_file(self.path))
         yield Note("encoding", {self.path.name: encoding})
         separator = self.separator or SEPARATORS.get(self.path.suffix, ",")
         with self.path.open(encoding=encoding, errors="replace", newline="") as file:
@@ -65,9 +57,9 @@ class Config(RowReaderConfig):
                 # A quote left open swallows the lines after it: each of them is lost, and counted.
                 for number in range(before + 1, reader.line_num + 1):
                     place = f"{self.path.name}:{number}"
-                    yield Drop("broken_row", self.label, place, f"{fault}: {shown}")
+                    yield Drop(BROKEN_ROW, self.label, place, f"{fault}: {shown}")
             elif any(REPLACED in field for field in fields):
-                yield Drop("undecodable", self.label, f"{self.path.name}:{before + 1}", shown)
+                yield Drop(UNDECODABLE, self.label, f"{self.path.name}:{before + 1}", shown)
             elif fields:
                 place = f"{self.path.name}:{before + 1}"
                 yield Row(place, dict(zip(header, fields, strict=True)))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
@@ -23,27 +24,19 @@ class Config(RowReaderConfig):
     """Branch, tag or commit; name a commit to make a corpus again exactly."""
 
     @property
-    def label(self) -> str:
-        """The name given, or the data set's."""
-        return self.name or self.dataset.rstrip("/").rsplit("/", 1)[-1]
+    @override
+    def default_name(self) -> str:
+        return self.dataset.rstrip("/").rsplit("/", 1)[-1]
 
-    @property
-    def place(self) -> str:
-        """The data set's name."""
-        return self.dataset
-
+    @override
     def external_paths(self) -> Iterator[Path]:
         """The folder, when the data set is one, and that of images."""
         yield from super().external_paths()
         if Path(self.dataset).is_dir():
             yield Path(self.dataset)
 
+    @override
     def rows(self) -> Iterator[Row | Drop | Note]:
-        """Every row of the split.
-
-        Raises:
-            DataError: there is no such data set, subset or split, or it cannot be fetched.
-        """
         found = self._load()
         for number, values in enumerate(found, start=1):
             yield Row(f"{self.label}:row {number}", dict(values))

@@ -1,34 +1,36 @@
 """Labelled images in NumPy archives as MedMNIST writes them, several questions an image."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from limbeck.contracts.config import Config as BaseConfig
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.fields import NonNegativeInt, PositiveInt, Text, Texts
 from limbeck.contracts.leaks import normalise
-from limbeck.contracts.records import Drop, Note, Question, Record
-from limbeck.data.corpus.image_store import read_array, read_image_array
+from limbeck.contracts.records import Drop, Note, Question, Reason, Record
+from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.packs.fact_questions import draw
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Item, ReaderConfig
+from limbeck.data.readers.base import FileReaderConfig, Item
 from limbeck.data.readers.classification import TASK_NAME
+from limbeck.data.readers.numpy_archive import read_array, read_image_array
 
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+UNKNOWN_LABEL = Reason("unknown_label", "标签无含义", "label without a meaning")
 
 
 class Finding(BaseConfig):
     """What one label means."""
 
-    label: Annotated[int, Field(ge=0)]
+    label: NonNegativeInt
     """As the archive has it."""
     answer: Text
-    forms_per_image: Annotated[int, Field(ge=1)] = 1
+    forms_per_image: PositiveInt = 1
     """Training forms of each such image; more of them for rarer findings even the answers out."""
 
 
@@ -40,11 +42,10 @@ class Forms(BaseConfig):
     """Never trained on; each image of the evaluation is asked about in all of them."""
 
 
-class Config(ReaderConfig):
+class Config(FileReaderConfig):
     """Images with labels in a NumPy archive: `train_images`, `train_labels`, `val_images`, ..."""
 
     kind: Literal["images"] = "images"
-    path: Path
     task: Annotated[str, Field(pattern=TASK_NAME.pattern)] = "finding"
     """What the evaluation calls it."""
     findings: Annotated[tuple[Finding, ...], Field(min_length=2)]
@@ -53,11 +54,6 @@ class Config(ReaderConfig):
     evaluation_split: Literal["val", "test"] = "val"
     """Which arrays are only asked about; `train_*` is trained on."""
     specialty: str = ""
-
-    @property
-    def label(self) -> str:
-        """The name given, or the file's."""
-        return self.name or self.path.stem
 
     @model_validator(mode="after")
     def _check_findings(self) -> "Config":
@@ -70,14 +66,8 @@ class Config(ReaderConfig):
             raise ValueError(f"a form is for training and for evaluation at once: {sorted(both)}")
         return self
 
+    @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
-        """Records of the training images, then questions about the others.
-
-        An image that evaluation asks about is dropped from training, whatever its label.
-
-        Raises:
-            DataError: the archive lacks an array, or its arrays do not fit each other.
-        """
         if self.specialty and self.specialty not in pack.description.specialties:
             known = ", ".join(pack.description.specialties)
             raise DataError(f"specialty {self.specialty!r} is not the pack's; known: {known}")
@@ -95,7 +85,7 @@ class Config(ReaderConfig):
                 yield found
                 continue
             if _digest(images[index]) in held_out:
-                yield Drop("in_evaluation", self.label, place)
+                yield Drop(IN_EVALUATION, self.label, place)
                 continue
             counts[found.answer] += 1
             forms = self.forms.train
@@ -120,7 +110,7 @@ class Config(ReaderConfig):
         options = tuple(finding.answer for finding in self.findings)
         for index, found in enumerate(self._labels(split, count=count)):
             if isinstance(found, Drop):
-                yield Drop(f"evaluation_{found.reason}", found.source, found.place, found.detail)
+                yield dataclasses.replace(found, reason=found.reason.in_evaluation_file())
                 continue
             for form, text in enumerate(self.forms.evaluation):
                 yield Question(
@@ -150,7 +140,7 @@ class Config(ReaderConfig):
             place = f"{self.path.name}:{name}/{index}"
             known = ", ".join(map(str, findings))
             detail = f"label {label}, known: {known}"
-            yield findings.get(label) or Drop("unknown_label", self.label, place, detail)
+            yield findings.get(label) or Drop(UNKNOWN_LABEL, self.label, place, detail)
 
     def _reference(self, split: str, index: int) -> str:
         return f"{self.path}#{split}_images/{index}"

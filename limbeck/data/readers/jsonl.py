@@ -5,31 +5,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from typing_extensions import override
+
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Drop, Note
-from limbeck.data.readers.base import REPLACED, read_lines
-from limbeck.data.readers.row_formats import SHOWN_CHARS, Row, RowReaderConfig
+from limbeck.contracts.records import Drop, Note, Reason
+from limbeck.data.readers.base import (
+    REPLACED,
+    SHOWN_CHARS,
+    UNDECODABLE,
+    FileReaderConfig,
+    read_lines,
+)
+from limbeck.data.readers.row_formats import Row, RowReaderConfig
+
+BROKEN_JSON = Reason("broken_json", "JSON 损坏", "broken JSON")
+NOT_AN_OBJECT = Reason("not_an_object", "不是对象", "not an object")
 
 
-class Config(RowReaderConfig):
+class Config(FileReaderConfig, RowReaderConfig):
     """Questions and answers in JSON."""
 
     kind: Literal["jsonl"] = "jsonl"
     path: Path
     """A file, or a folder whose `*.jsonl` and `*.json` files are all read."""
 
-    @property
-    def label(self) -> str:
-        """The name given, or the file's."""
-        return self.name or self.path.stem
-
-    @property
-    def place(self) -> str:
-        """The path."""
-        return str(self.path)
-
+    @override
     def rows(self) -> Iterator[Row | Drop | Note]:
-        """Every object, file after file."""
         paths = [self.path]
         if self.path.is_dir():
             paths = sorted(p for p in self.path.iterdir() if p.suffix in (".jsonl", ".json"))
@@ -58,17 +59,17 @@ def json_rows(path: Path, *, source: str) -> Iterator[Row | Drop | Note]:
         place = f"{path.name}:{number}"
         shown = line[:SHOWN_CHARS]
         if REPLACED in line:
-            yield Drop("undecodable", source, place, shown)
+            yield Drop(UNDECODABLE, source, place, shown)
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            yield Drop("broken_json", source, place, shown)
+            yield Drop(BROKEN_JSON, source, place, shown)
             continue
         if isinstance(value, dict):
             yield Row(place, value)
         else:
-            yield Drop("not_an_object", source, place, shown)
+            yield Drop(NOT_AN_OBJECT, source, place, shown)
 
 
 def _array_rows(path: Path, *, encoding: str, source: str) -> Iterator[Row | Drop]:
@@ -82,4 +83,4 @@ def _array_rows(path: Path, *, encoding: str, source: str) -> Iterator[Row | Dro
         if isinstance(value, dict):
             yield Row(place, value)
         else:
-            yield Drop("not_an_object", source, place, repr(value)[:SHOWN_CHARS])
+            yield Drop(NOT_AN_OBJECT, source, place, repr(value)[:SHOWN_CHARS])

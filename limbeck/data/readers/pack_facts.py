@@ -1,67 +1,74 @@
-"""The pack's own facts: questions and answers, statements, triage, and what it does not know.
+"""The pack's own facts: questions and answers, statements, classifications, and refusals.
 
-A set of symptoms that evaluation asks about is never trained on, in any phrasing.
+A set of items that a classification question of the evaluation names is never trained on, in any
+phrasing.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
+from typing_extensions import override
 
+from limbeck.contracts.config import Config as BaseConfig
+from limbeck.contracts.fields import NonNegativeInt, PositiveInt, RatioBelowOne
 from limbeck.contracts.records import Note, Question, Record
-from limbeck.data.loading.preference_pairs import add_rejected
 from limbeck.data.packs.fact_questions import (
     Fact,
     FactsConfig,
-    Side,
+    Split,
     choice_questions,
     draw,
     fact_records,
     recall_questions,
 )
+from limbeck.data.packs.rejected_answers import add_rejected
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import Item, ReaderConfig
 
-SET_SIZES = (2, 3, 4)
+
+class ClassificationConfig(BaseConfig):
+    """How many records and questions each classification of the pack makes."""
+
+    train_sets: NonNegativeInt = 8
+    """Sets of items of each subject that are trained on."""
+    forms_per_set: PositiveInt = 1
+    """Training forms of each such set."""
+    questions: NonNegativeInt = 400
+    """Most evaluation questions; their sets are never trained on."""
+    held_out_sets: NonNegativeInt = 2
+    """Sets of items of each subject kept for evaluation."""
 
 
 class Config(ReaderConfig):
     """Facts of the corpus's pack."""
 
     kind: Literal["knowledge"] = "knowledge"
-    side: Side = "taught"
-    """`taught`: the training forms, symptom sets and unknown names that fine-tuning reads;
-    `practised`: others, for reinforcement. Both sides need the same settings and the same seed."""
+    split: Split = "sft"
+    """`sft`: the training forms, sets of items and unknown names that fine-tuning reads; `rl`:
+    others, for reinforcement learning. Both splits need the same settings and the same seed."""
     preferences: Literal["none", "plausible"] = "none"
     """Whether questions also hold a worse answer: another subject's items, or a wrong refusal."""
     facts: FactsConfig = FactsConfig()
-    triage_sets: Annotated[int, Field(ge=0)] = 8
-    """Symptom sets of each disease that are trained on."""
-    triage_forms: Annotated[int, Field(ge=1)] = 1
-    """Training forms of each such set."""
-    triage_questions: Annotated[int, Field(ge=0)] = 400
-    """Most triage questions; their symptom sets are never trained on."""
-    triage_sets_held_out: Annotated[int, Field(ge=0)] = 2
-    """Symptom sets of each disease kept for evaluation."""
-    refusals: Annotated[int, Field(ge=0)] = 6
+    classification: ClassificationConfig = ClassificationConfig()
+    refusals: NonNegativeInt = 6
     """Training questions about each name that the pack knows nothing about."""
-    practised_unknown_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of those names that only the practised side asks about."""
-    refusal_questions: Annotated[int, Field(ge=0)] = 60
+    rl_unknown_ratio: RatioBelowOne = 0.0
+    """Share of those names that only the split `rl` asks about."""
+    refusal_questions: NonNegativeInt = 60
     """Most evaluation questions about other such names."""
 
     @property
-    def label(self) -> str:
-        """The name given, or `knowledge`."""
-        return self.name or "knowledge"
+    @override
+    def default_name(self) -> str:
+        return "knowledge"
 
+    @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
-        """Records, then evaluation questions."""
         facts = list(pack_facts(pack))
         yield Note("facts", len(facts))
-        yield Note("diseases", len(pack.diseases))
+        yield Note("subjects", len(pack.subjects))
         items = self._items(facts, pack=pack, seed=seed)
         if self.preferences == "plausible":
             items = add_rejected(items, facts=facts, pack=pack, seed=seed)
@@ -71,7 +78,7 @@ class Config(ReaderConfig):
         self, facts: Sequence[Fact], *, pack: Pack, seed: int
     ) -> Iterator[Record | Question]:
         yield from fact_records(
-            facts, pack=pack, config=self.facts, source=self.label, seed=seed, side=self.side
+            facts, pack=pack, config=self.facts, source=self.label, seed=seed, split=self.split
         )
         yield from recall_questions(
             facts, pack=pack, count=self.facts.recall_questions, source=self.label, seed=seed
@@ -79,60 +86,67 @@ class Config(ReaderConfig):
         yield from choice_questions(
             facts, pack=pack, count=self.facts.choice_questions, source=self.label, seed=seed
         )
-        yield from self._triage(pack, seed=seed)
+        for task in pack.description.classifications:
+            yield from self._classification(task, pack=pack, seed=seed)
         yield from self._refusals(pack, seed=seed)
 
-    def _triage(self, pack: Pack, *, seed: int) -> Iterator[Record | Question]:
+    def _classification(self, task: str, *, pack: Pack, seed: int) -> Iterator[Record | Question]:
         questions: list[Question] = []
-        forms = pack.forms["triage"]
-        for case in triage_cases(pack, held_out=self.triage_sets_held_out, seed=seed):
-            answer = pack.description.specialties[case.specialty].zh
-            for index, symptoms in enumerate(self._pick_sets(case)):
-                chooser = draw(seed, "triage", case.disease, index)
-                text = pack.description.joiner.join(chooser.sample(symptoms, len(symptoms)))
-                group = triage_group(symptoms)
-                count = min(self.triage_forms, len(forms.train))
+        forms = pack.forms[task]
+        held_out = self.classification.held_out_sets
+        for case in classification_cases(task, pack=pack, held_out=held_out, seed=seed):
+            answer = pack.description.specialty_name(case.specialty)
+            for index, items in enumerate(self._pick_sets(case)):
+                chooser = draw(seed, task, case.subject, index)
+                text = pack.description.joiner.join(chooser.sample(items, len(items)))
+                group = classification_group(task, items)
+                count = min(self.classification.forms_per_set, len(forms.train))
                 for form in sorted(chooser.sample(range(len(forms.train)), count)):
                     yield Record(
                         id=f"{self.label}:{group}:{form}",
                         answer=answer,
                         group=group,
-                        question=forms.train[form].format(symptoms=text),
+                        question=forms.train[form].format(items=text),
                         source=self.label,
                         specialty=case.specialty,
                     )
-            for index, symptoms in enumerate(case.evaluation):
-                chooser = draw(seed, "triage question", case.disease, index)
-                text = pack.description.joiner.join(chooser.sample(symptoms, len(symptoms)))
-                group = triage_group(symptoms)
+            for index, items in enumerate(case.evaluation):
+                chooser = draw(seed, f"{task} question", case.subject, index)
+                text = pack.description.joiner.join(chooser.sample(items, len(items)))
+                group = classification_group(task, items)
                 questions.append(
                     Question(
                         id=f"{self.label}:{group}",
-                        task="triage",
+                        task=task,
                         answers=(answer,),
-                        question=chooser.choice(forms.evaluation).format(symptoms=text),
+                        question=chooser.choice(forms.evaluation).format(items=text),
                         form="single",
                         specialty=case.specialty,
                         group=group,
-                        options=tuple(item.zh for item in pack.description.specialties.values()),
+                        options=tuple(
+                            map(pack.description.specialty_name, pack.description.specialties)
+                        ),
                     )
                 )
-        yield from _evenly_by_specialty(questions, count=self.triage_questions, seed=seed)
+        yield from _take_evenly(
+            questions, count=self.classification.questions, seed=f"{seed}:{task} order"
+        )
 
-    def _pick_sets(self, case: "TriageCase") -> tuple[tuple[str, ...], ...]:
-        if self.side == "taught":
-            return case.train[: self.triage_sets]
-        return case.train[self.triage_sets :][: self.facts.practised_forms]
+    def _pick_sets(self, case: "ClassificationCase") -> tuple[tuple[str, ...], ...]:
+        count = self.classification.train_sets
+        if self.split == "sft":
+            return case.train[:count]
+        return case.train[count:][: self.facts.rl_forms]
 
     def _pick_unknown(self, names: Sequence[str], *, seed: int) -> list[str]:
-        """The names of this side, in their own order."""
-        num_practised = round(len(names) * self.practised_unknown_ratio)
-        practised = set(draw(seed, "practised unknown").sample(list(names), num_practised))
-        return [name for name in names if (name in practised) == (self.side == "practised")]
+        """The names of this split, in their own order."""
+        num_rl = round(len(names) * self.rl_unknown_ratio)
+        only_rl = set(draw(seed, "practised unknown").sample(list(names), num_rl))
+        return [name for name in names if (name in only_rl) == (self.split == "rl")]
 
     def _refusals(self, pack: Pack, *, seed: int) -> Iterator[Record | Question]:
         description = pack.description
-        relations = [key for key, item in description.relations.items() if item.fields]
+        relations = [key for key, item in description.relations.items() if item.attributes]
         for name in self._pick_unknown(description.unknown.train, seed=seed):
             forms = [
                 (key, index) for key in relations for index in range(len(pack.forms[key].train))
@@ -144,7 +158,7 @@ class Config(ReaderConfig):
                     id=f"{self.label}:{group}",
                     answer=description.unknown_answer,
                     group=group,
-                    question=pack.forms[key].train[index].format(disease=name),
+                    question=pack.forms[key].train[index].format(subject=name),
                     source=self.label,
                 )
         asked = [(name, key) for name in description.unknown.evaluation for key in relations]
@@ -158,72 +172,76 @@ class Config(ReaderConfig):
                 task="refusal",
                 form="single",
                 group=group,
-                question=forms[index].format(disease=name),
-                answers=(description.unknown_answer.rstrip("。"),),
+                question=forms[index].format(subject=name),
+                answers=(description.unknown_answer.rstrip("。."),),
             )
 
 
 def pack_facts(pack: Pack) -> Iterator[Fact]:
-    """Every relation of every disease that the pack answers."""
-    for disease, specialty in pack.specialty_of.items():
+    """Every relation of every subject that the pack answers."""
+    for subject, specialty in pack.specialty_of.items():
         for relation in pack.description.relations:
-            if items := pack.items(disease, relation):
-                yield Fact(disease, relation, items, specialty)
+            if items := pack.items(subject, relation):
+                yield Fact(subject, relation, items, specialty)
 
 
 @dataclass(frozen=True)
-class TriageCase:
-    """The symptom sets of one disease that point to its specialty alone."""
+class ClassificationCase:
+    """The sets of items of one subject that point to its specialty alone."""
 
-    disease: str
+    subject: str
     specialty: str
     train: tuple[tuple[str, ...], ...]
     evaluation: tuple[tuple[str, ...], ...]
 
 
-def triage_group(symptoms: Sequence[str]) -> str:
-    """The group of a symptom set, whatever its order and phrasing."""
-    return "triage|" + "|".join(sorted(symptoms))
+def classification_group(task: str, items: Sequence[str]) -> str:
+    """The group of a set of items, whatever its order and phrasing."""
+    return f"{task}|" + "|".join(sorted(items))
 
 
-def triage_cases(pack: Pack, *, held_out: int, seed: int) -> Iterator[TriageCase]:
-    """Each disease's symptom sets, split once and for all; a shared set belongs to the first.
+def classification_cases(
+    task: str, *, pack: Pack, held_out: int, seed: int
+) -> Iterator[ClassificationCase]:
+    """Each subject's sets of items, split once and for all; a shared set belongs to the first.
 
-    A set that a disease of another specialty has too points nowhere and is left out.
+    A set that a subject of another specialty has too points nowhere and is left out.
     """
-    claims: dict[tuple[str, ...], set[str]] = {}
-    for disease in pack.diseases.values():
-        for symptoms in _subsets(disease.symptoms):
-            claims.setdefault(symptoms, set()).add(pack.specialty_of[disease.name])
+    description = pack.description.classifications[task]
+    sets = {
+        name: list(
+            _subsets(subject.attributes.get(description.attribute, ()), description.set_sizes)
+        )
+        for name, subject in pack.subjects.items()
+    }
+    specialties: dict[tuple[str, ...], set[str]] = {}
+    for name in pack.subjects:
+        for items in sets[name]:
+            specialties.setdefault(items, set()).add(pack.specialty_of[name])
     taken: set[tuple[str, ...]] = set()
-    for disease in pack.diseases.values():
-        own = [
-            symptoms
-            for symptoms in _subsets(disease.symptoms)
-            if len(claims[symptoms]) == 1 and symptoms not in taken
-        ]
+    for name in pack.subjects:
+        own = [items for items in sets[name] if len(specialties[items]) == 1 and items not in taken]
         taken.update(own)
-        shuffled = draw(seed, "sets", disease.name).sample(own, len(own))
-        yield TriageCase(
-            disease=disease.name,
-            specialty=pack.specialty_of[disease.name],
+        shuffled = draw(seed, "sets", name).sample(own, len(own))
+        yield ClassificationCase(
+            subject=name,
+            specialty=pack.specialty_of[name],
             evaluation=tuple(shuffled[:held_out]),
             train=tuple(shuffled[held_out:]),
         )
 
 
-def _subsets(symptoms: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for size in SET_SIZES:
-        yield from combinations(sorted(set(symptoms)), size)
+def _subsets(items: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    for size in sizes:
+        yield from combinations(sorted(set(items)), size)
 
 
-def _evenly_by_specialty(
-    questions: Sequence[Question], *, count: int, seed: int
-) -> Iterator[Question]:
+def _take_evenly(questions: Sequence[Question], *, count: int, seed: str) -> Iterator[Question]:
+    """Up to `count` questions, taken in turn from each specialty."""
     cells: dict[str, list[Question]] = {}
     for question in questions:
         cells.setdefault(question.specialty, []).append(question)
-    chooser = draw(seed, "triage order")
+    chooser = draw(seed)
     shuffled = [chooser.sample(cell, len(cell)) for cell in cells.values()]
     made = 0
     for depth in range(max(map(len, shuffled), default=0)):

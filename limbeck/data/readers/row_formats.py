@@ -11,17 +11,28 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.leaks import normalise
-from limbeck.contracts.records import UNSCORED, Drop, Note, Record
+from limbeck.contracts.records import UNSCORED, Drop, Note, Reason, Record
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Item, ReaderConfig
+from limbeck.data.readers.base import SHOWN_CHARS, Item, ReaderConfig
 
 USERS = {"human", "user", "question", "patient"}
 ASSISTANTS = {"gpt", "assistant", "chatgpt", "bing", "bard", "doctor", "model"}
-SHOWN_CHARS = 120
+FILTERED = Reason("filtered", "按列筛除", "filtered by column")
+TOO_MANY_ANSWERS = Reason(
+    "too_many_answers", "答案过多（标注可疑）", "too many answers (labels in doubt)"
+)
+MISSING_FIELD = Reason("missing_field", "缺少字段", "missing field")
+BROKEN_CONVERSATION = Reason("broken_conversation", "对话损坏", "broken conversation")
+WRONG_TYPE = Reason("wrong_type", "类型错误", "wrong type")
+IMAGES_NOT_READ = Reason("images_not_read", "未读取图像", "images not read")
+IMAGE_OUTSIDE = Reason("image_outside", "图像在文件夹外", "image outside the folder")
+BAD_CONFIDENCE = Reason("bad_confidence", "置信度无效", "invalid confidence")
 
 
 class Columns(Config):
@@ -49,20 +60,20 @@ class Row:
 
 
 class RowReaderConfig(ReaderConfig):
-    """Base of the sources that hold one question and answer, or one conversation, a row."""
+    """Base of the readers of one question and answer, or one conversation, a row."""
 
     free_text: ClassVar[bool] = True
 
     columns: Columns = Columns()
     where: Mapping[str, str] = {}
     """Columns and the values they must have; other rows are dropped as `filtered`."""
-    most_answers: Annotated[int, Field(ge=1)] = 1_000_000
+    max_answers: PositiveInt = 1_000_000
     """A question with more answers than this is taken for mislabelled: all of them are dropped."""
     image_folder: str = ""
     """Where the images lie that rows name; without it a row that names one is dropped."""
 
+    @override
     def external_paths(self) -> Iterator[Path]:
-        """The folder of images besides the file."""
         yield from super().external_paths()
         if self.image_folder:
             yield Path(self.image_folder)
@@ -71,13 +82,8 @@ class RowReaderConfig(ReaderConfig):
     def rows(self) -> Iterator[Row | Drop | Note]:
         """The rows as they stand, a drop for each that cannot be read."""
 
-    @property
-    @abc.abstractmethod
-    def place(self) -> str:
-        """Where the source lies, for messages."""
-
+    @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
-        """The records of every row, and a drop for each row without one."""
         records: dict[str, list[Record]] = {}
         first: Drop | None = None
         filtered = False
@@ -90,18 +96,19 @@ class RowReaderConfig(ReaderConfig):
                 if isinstance(item, Record):
                     records.setdefault(item.group, []).append(item)
                     continue
-                filtered = filtered or item.reason == "filtered"
+                filtered = filtered or item.reason == FILTERED
                 first = first or item
                 yield item
         if not records and not filtered:
-            raise DataError(_explain_nothing(first), path=self.place)
+            place = next(self.external_paths(), self.label)
+            raise DataError(_explain_nothing(first), path=place)
         for group in records.values():
             for record in group:
-                if len(group) <= self.most_answers:
+                if len(group) <= self.max_answers:
                     yield record
                 else:
                     yield Drop(
-                        reason="too_many_answers",
+                        reason=TOO_MANY_ANSWERS,
                         source=self.label,
                         place=record.place,
                         detail=f"{len(group)} answers to {record.question[:SHOWN_CHARS]!r}",
@@ -111,7 +118,7 @@ class RowReaderConfig(ReaderConfig):
         wrong = [key for key, value in self.where.items() if str(row.values.get(key)) != value]
         if wrong:
             detail = f"{wrong[0]}={row.values.get(wrong[0])!r}"
-            return [Drop("filtered", self.label, row.place, detail)]
+            return [Drop(FILTERED, self.label, row.place, detail)]
         try:
             turns = _find_turns(row.values, self.columns)
             confidence = _read_confidence(row.values.get(self.columns.confidence))
@@ -145,8 +152,8 @@ class RowReaderConfig(ReaderConfig):
 class ShapeError(Exception):
     """A row that cannot become a record: why. Never leaves this module."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason.key)
         self.reason = reason
         self.detail = detail
 
@@ -155,7 +162,7 @@ def _explain_nothing(first: Drop | None) -> str:
     if first is None:
         return "holds no rows"
     return (
-        f"holds no usable row; the first at {first.place}: {first.reason} ({first.detail}); "
+        f"holds no usable row; the first at {first.place}: {first.reason.key} ({first.detail}); "
         "check the source's kind and its columns"
     )
 
@@ -172,7 +179,7 @@ def _find_turns(values: Mapping[str, Any], columns: Columns) -> list[tuple[str, 
     if not question or not answer:
         missing = columns.answer if question else " or ".join(columns.question)
         found = ", ".join(map(str, values)) or "nothing"
-        raise ShapeError("missing_field", f"nothing in {missing!r}; the row has {found}")
+        raise ShapeError(MISSING_FIELD, f"nothing in {missing!r}; the row has {found}")
     return [(question, answer)]
 
 
@@ -180,39 +187,40 @@ def _alpaca_turns(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     question = " ".join(filter(None, (_text(values, "instruction"), _text(values, "input"))))
     answer = _text(values, "output")
     if not question or not answer:
-        raise ShapeError("missing_field", "an empty 'instruction' or 'output'")
+        raise ShapeError(MISSING_FIELD, "an empty 'instruction' or 'output'")
     history = values.get("history") or []
     if not isinstance(history, list):
-        raise ShapeError("broken_conversation", f"'history' is not a list: {history!r}")
+        raise ShapeError(BROKEN_CONVERSATION, f"'history' is not a list: {history!r}")
     turns = [
         (str(pair[0]), str(pair[1]))
         for pair in history
         if isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
     ]
     if len(turns) != len(history):
-        raise ShapeError("broken_conversation", f"'history' is not pairs: {history!r}")
+        raise ShapeError(BROKEN_CONVERSATION, f"'history' is not pairs: {history!r}")
     return [*turns, (question, answer)]
 
 
 def _chat_turns(messages: Any, *, key: str) -> list[tuple[str, str]]:
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not len(messages):
-        raise ShapeError("broken_conversation", f"{key!r} is not a list of messages")
-    said: list[tuple[str, str]] = []
+        raise ShapeError(BROKEN_CONVERSATION, f"{key!r} is not a list of messages")
+    turns: list[tuple[str, str]] = []
     for message in messages:
         if not isinstance(message, Mapping):
-            raise ShapeError("broken_conversation", f"not a message: {message!r}")
+            raise ShapeError(BROKEN_CONVERSATION, f"not a message: {message!r}")
         role = str(message.get("from", message.get("role", ""))).lower()
         text = message.get("value", message.get("content"))
         if role == "system":
             continue
         if not isinstance(text, str) or not text.strip() or role not in USERS | ASSISTANTS:
-            raise ShapeError("broken_conversation", f"no text or no known speaker: {message!r}")
-        said.append(("user" if role in USERS else "assistant", text))
-    speakers = [speaker for speaker, _ in said]
-    if not said or len(said) % 2 or speakers != ["user", "assistant"] * (len(said) // 2):
-        raise ShapeError("broken_conversation", f"turns do not alternate: {' '.join(speakers)}")
+            raise ShapeError(BROKEN_CONVERSATION, f"no text or no known speaker: {message!r}")
+        turns.append(("user" if role in USERS else "assistant", text))
+    speakers = [speaker for speaker, _ in turns]
+    if not turns or len(turns) % 2 or speakers != ["user", "assistant"] * (len(turns) // 2):
+        raise ShapeError(BROKEN_CONVERSATION, f"turns do not alternate: {' '.join(speakers)}")
     return [
-        (question, answer) for (_, question), (_, answer) in zip(said[::2], said[1::2], strict=True)
+        (question, answer)
+        for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True)
     ]
 
 
@@ -221,7 +229,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ShapeError("wrong_type", f"{name!r} is {type(value).__name__}, expected text")
+        raise ShapeError(WRONG_TYPE, f"{name!r} is {type(value).__name__}, expected text")
     return str(value).strip()
 
 
@@ -231,14 +239,14 @@ def _find_images(value: Any, *, folder: str) -> tuple[str, ...]:
         return ()
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ShapeError("wrong_type", f"images are {value!r}, expected paths")
+        raise ShapeError(WRONG_TYPE, f"images are {value!r}, expected paths")
     if names and not folder:
-        raise ShapeError("images_not_read", f"names {names[0]!r}; set image_folder on the source")
+        raise ShapeError(IMAGES_NOT_READ, f"names {names[0]!r}; set image_folder on the source")
     root = Path(folder).resolve()
     paths = [(root / name).resolve() for name in names]
     outside = [name for name, path in zip(names, paths, strict=True) if root not in path.parents]
     if outside:
-        raise ShapeError("image_outside", f"{outside[0]!r} lies outside {folder}")
+        raise ShapeError(IMAGE_OUTSIDE, f"{outside[0]!r} lies outside {folder}")
     return tuple(map(str, paths))
 
 
@@ -248,8 +256,8 @@ def _read_confidence(value: Any) -> float:
     try:
         number = float(str(value).strip().rstrip("%"))
     except ValueError:
-        raise ShapeError("bad_confidence", f"{value!r} is no number") from None
+        raise ShapeError(BAD_CONFIDENCE, f"{value!r} is no number") from None
     number = number / 100 if 1 < number <= 100 else number
     if isinstance(value, bool) or not 0 <= number <= 1:
-        raise ShapeError("bad_confidence", f"{value!r} lies outside 0 to 1")
+        raise ShapeError(BAD_CONFIDENCE, f"{value!r} lies outside 0 to 1")
     return number

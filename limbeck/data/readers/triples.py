@@ -6,13 +6,14 @@ a cut text, a whole sentence, a fact told twice.
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Drop, Note
+from limbeck.contracts.fields import PositiveInt
+from limbeck.contracts.records import Drop, Note, Reason
 from limbeck.data.filters.normalization.zh import clean
 from limbeck.data.packs.fact_questions import (
     Fact,
@@ -22,42 +23,51 @@ from limbeck.data.packs.fact_questions import (
     fact_records,
     recall_questions,
 )
-from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import REPLACED, Item, ReaderConfig, read_lines
+from limbeck.data.packs.schema import SPECIALTY, Pack
+from limbeck.data.readers.base import (
+    REPLACED,
+    SHOWN_CHARS,
+    UNDECODABLE,
+    FileReaderConfig,
+    Item,
+    read_lines,
+)
 
 NUM_FIELDS = 5
+BROKEN_LINE = Reason("broken_line", "行损坏", "broken line")
+RELATION_NOT_ASKED = Reason("relation_not_asked", "未用关系", "relation not used")
+HEADING = Reason("heading", "标题残留", "heading")
+CUT_TEXT = Reason("cut_text", "截断文本", "cut text")
+EMPTY = Reason("empty", "空", "empty")
+TAIL_IS_HEAD = Reason("tail_is_head", "首尾相同", "tail is head")
+SENTENCE = Reason("sentence", "整句", "whole sentence")
+DUPLICATE_TRIPLE = Reason("duplicate_triple", "重复三元组", "duplicate triple")
 CUT = re.compile(r"(?:…|\.{2,})$")
 HEADING = re.compile(r"[：:]$")
 JOINER = re.compile(r"[、,，;；]")
 BARE = re.compile(r"[\W\d_]*")
 
 
-class Config(ReaderConfig):
-    """A folder with one file of triples a relation."""
+class Config(FileReaderConfig):
+    """A folder of `*.txt` files: one of triples a relation."""
 
     kind: Literal["triples"] = "triples"
-    path: Path
-    """A folder of `*.txt` files."""
-    most_items: Annotated[int, Field(ge=1)] = 5
+    max_items: PositiveInt = 5
     """Items of a list answer; the first ones of the file stay."""
-    most_item_chars: Annotated[int, Field(ge=2)] = 24
+    max_item_chars: Annotated[int, Field(ge=2)] = 24
     """A longer tail is a sentence, not an item."""
     relations: tuple[str, ...] = ()
     """The pack's relations to read; empty: every one that has a file."""
     facts: FactsConfig = FactsConfig()
 
     @property
-    def label(self) -> str:
-        """The name given, or `triples`."""
-        return self.name or "triples"
+    @override
+    def default_name(self) -> str:
+        return "triples"
 
+    @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
-        """Drops of odd lines, then records and questions.
-
-        Raises:
-            DataError: the folder holds no file of triples, or one of another form.
-        """
-        known = {item.triples: key for key, item in pack.description.relations.items()}
+        known = {item.triples or key: key for key, item in pack.description.relations.items()}
         unknown = set(self.relations) - set(known.values())
         if unknown:
             message = f"relations {sorted(unknown)} are not the pack's: {sorted(known.values())}"
@@ -76,7 +86,7 @@ class Config(ReaderConfig):
                     continue
                 num_lines += 1
                 item = self._read_line(line, f"{path.name}:{number}", known=known, tails=tails)
-                found = found or item is None or item.reason != "broken_line"
+                found = found or item is None or item.reason != BROKEN_LINE
                 if item is not None:
                     yield item
             if not found:
@@ -110,42 +120,42 @@ class Config(ReaderConfig):
     ) -> Drop | None:
         """Put one line's tail among its head's; a drop when it is odd."""
 
-        def drop(reason: str) -> Drop:
-            return Drop(reason, self.label, place, line[:120])
+        def drop(reason: Reason) -> Drop:
+            return Drop(reason, self.label, place, line[:SHOWN_CHARS])
 
         if REPLACED in line:
-            return drop("undecodable")
+            return drop(UNDECODABLE)
         fields = line.split(" ", NUM_FIELDS - 1)
         if len(fields) != NUM_FIELDS or not all(fields):
-            return drop("broken_line")
+            return drop(BROKEN_LINE)
         head, relation, tail = clean(fields[1]), known.get(fields[2], ""), fields[4].strip()
         if not relation or (self.relations and relation not in self.relations):
-            return drop("relation_not_asked")
+            return drop(RELATION_NOT_ASKED)
         if HEADING.search(tail):
-            return drop("heading")
+            return drop(HEADING)
         if CUT.search(tail):
-            return drop("cut_text")
+            return drop(CUT_TEXT)
         tail = clean(tail).rstrip("。；，、")
         if not head or not tail or BARE.fullmatch(tail):
-            return drop("empty")
+            return drop(EMPTY)
         if tail == head:
-            return drop("tail_is_head")
-        if len(tail) > self.most_item_chars or "。" in tail:
-            return drop("sentence")
+            return drop(TAIL_IS_HEAD)
+        if len(tail) > self.max_item_chars or "。" in tail:
+            return drop(SENTENCE)
         found = tails.setdefault((head, relation), {})
         if tail in found:
-            return drop("duplicate_triple")
+            return drop(DUPLICATE_TRIPLE)
         found[tail] = place
         return None
 
     def _facts(self, tails: dict[tuple[str, str], dict[str, str]], *, pack: Pack) -> Iterator[Fact]:
         specialties: dict[str, str] = {}
         for (head, relation), items in tails.items():
-            if relation == "specialty":
+            if pack.description.relations[relation].attributes == (SPECIALTY,):
                 keys = [key for item in items if (key := pack.find_specialty(item))]
                 specialties[head] = keys[0] if keys else ""
         for (head, relation), items in tails.items():
-            kept = self._split_items(items)[: self.most_items]
+            kept = self._split_items(items)[: self.max_items]
             place = next(iter(items.values()))
             single = pack.description.relations[relation].answer == "single"
             if single:

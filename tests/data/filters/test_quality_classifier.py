@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from limbeck.data.filters.pairs import clean_record
 
 from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
-from limbeck.data.filters.pairs import clean_record
 from limbeck.data.filters.quality_classifier import (
     FEATURES,
     QualityClassifier,
@@ -11,7 +11,7 @@ from limbeck.data.filters.quality_classifier import (
     auc_interval,
     move_answers,
 )
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.jsonl import Config
 
 

@@ -9,7 +9,7 @@ from limbeck.contracts.records import Question, Record, write_jsonl
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.data.packs.fact_questions import FactsConfig
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.jsonl import Config as Jsonl
 from limbeck.data.readers.pack_facts import Config
 

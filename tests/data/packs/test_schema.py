@@ -3,7 +3,7 @@ import yaml
 
 from limbeck import packs
 from limbeck.contracts.errors import DataError, LimbeckError, UnknownNameError
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 
 
 @pytest.fixture(scope="module")

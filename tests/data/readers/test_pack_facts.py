@@ -2,7 +2,7 @@ import pytest
 
 from limbeck.contracts.leaks import check_leaks, normalise
 from limbeck.contracts.records import Question, Record
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.pack_facts import Config, triage_cases
 
 

@@ -11,7 +11,7 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import UNSCORED, Drop, Note, Question, Record
 from limbeck.contracts.registry import READERS
-from limbeck.data.packs.schema import load_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.encoding import SAMPLE_BYTES, detect_encoding
 
 PLAIN = {"question": "头痛怎么办", "answer": "注意休息", "confidence": 0.95, "department": "心内科"}

@@ -1,14 +1,23 @@
-"""One form for every text: markup, symbols, widths, numerals, units and punctuation.
+"""One form for every Chinese text: markup, symbols, widths, numerals, units and punctuation.
 
 `clean` is a pure function and idempotent: its rules run until they change nothing.
 """
 
+import dataclasses
 import html
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Literal
 
-MOST_PASSES = 8
+from typing_extensions import override
+
+from limbeck.contracts.leaks import normalise
+from limbeck.contracts.records import Record, Source
+from limbeck.data.filters.base import FilterConfig, FilterContext
+
+MAX_PASSES = 8
 CJK = "\u3400-\u4dbf\u4e00-\u9fff"
 KEPT_WIDE = set("，！？：；（）")
 """Full-width punctuation that compatibility normalisation would narrow; Chinese text keeps it."""
@@ -92,9 +101,42 @@ LITRE = re.compile(r"(?<=\d)\s*升(?![高压至到降])")
 SPACE_BEFORE_UNIT = re.compile(r"(?<=\d)\s+(?=(?:℃|%|mmHg|mg|μg|ml|kg|cm|mm|IU|mmol/L))")
 
 
+class NormalizeZh(FilterConfig):
+    """Chinese free text in one form; a record's group is made anew from it.
+
+    Not for code, mathematics or Markdown: their signs and line breaks go.
+    """
+
+    kind: Literal["normalize_zh"] = "normalize_zh"
+
+    @override
+    def applies_to(self, source: Source) -> bool:
+        return source.free_text
+
+    @override
+    def run(self, records: Iterable[Record], *, context: FilterContext) -> Iterator[Record]:
+        for record in records:
+            free_text = self.applies_to(context.sources[record.source])
+            yield clean_record(record) if free_text else record
+
+
+def clean_record(record: Record) -> Record:
+    """The record with every text in its one form, and its group made anew from them."""
+    history = tuple(clean(text) for text in record.history)
+    question = clean(record.question)
+    return dataclasses.replace(
+        record,
+        question=question,
+        answer=clean(record.answer),
+        history=history,
+        rejected=clean(record.rejected) if record.rejected else "",
+        group=record.group if record.images else normalise(history[0] if history else question),
+    )
+
+
 def clean(text: str) -> str:
     """The text in its one form; cleaning it again changes nothing."""
-    for _ in range(MOST_PASSES):
+    for _ in range(MAX_PASSES):
         cleaned = _clean_once(text)
         if cleaned == text:
             break

@@ -1,0 +1,26 @@
+"""Types of configuration fields: pydantic's bounded numbers, and those that it lacks."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+RatioBelowOne = Annotated[float, Field(ge=0, lt=1)]
+PositiveRatio = Annotated[float, Field(gt=0, le=1)]
+InnerRatio = Annotated[float, Field(gt=0, lt=1)]
+"""Neither 0 nor 1."""
+
+__all__ = [
+    "InnerRatio",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
+    "PositiveRatio",
+    "Ratio",
+    "RatioBelowOne",
+    "Text",
+    "Texts",
+]

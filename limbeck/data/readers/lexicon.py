@@ -1,0 +1,31 @@
+"""Files of further names to be marked in texts."""
+
+from pathlib import Path
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.fields import Text
+from limbeck.data.filters.normalization.zh import clean
+from limbeck.data.readers.base import read_lines
+
+
+class LexiconFile(Config):
+    """A list of names: one a line, a frequency after a tab allowed."""
+
+    path: Path
+    type: Text
+    """What the names are: an entity type of the pack, or another word."""
+
+
+def read_names(config: LexiconFile) -> list[str]:
+    """The cleaned names of a lexicon file.
+
+    Raises:
+        DataError: the file is missing, or holds no name.
+    """
+    _, lines = read_lines(config.path)
+    names = [clean(line.split("\t")[0]) for _, line in lines]
+    names = [name for name in names if name]
+    if not names:
+        raise DataError("holds no name; expected one a line", path=config.path)
+    return names
