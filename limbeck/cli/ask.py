@@ -1,6 +1,6 @@
 """Answers at the terminal, piece by piece, with a word of caution when the model is unsure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from limbeck.contracts.answerer import Answerer, as_prompt, geometric_mean
@@ -12,11 +12,17 @@ UNSURE_RATIO = 0.8
 Of the demo's bundle, 5 of 357 right facts lie below, 27 of 43 wrong ones, and 14 of the 22 answers
 that it made up to what its pack holds nothing about.
 """
-MACHINE_MADE = "（机器生成，仅供参考 / machine-made, no substitute for a doctor）"
+GENERAL_DISCLAIMER = {"zh": "机器生成，仅供参考", "en": "machine-made, for reference only"}
+"""Where the model brings none of its domain."""
 
 
 def stream_answer(
-    answerer: Answerer, question: str, *, max_new_tokens: int, images: Sequence[Path] = ()
+    answerer: Answerer,
+    question: str,
+    *,
+    max_new_tokens: int,
+    images: Sequence[Path] = (),
+    disclaimer: Mapping[str, str] = GENERAL_DISCLAIMER,
 ) -> Iterator[str]:
     """Pieces of the answer as they come, then how sure the model was.
 
@@ -25,7 +31,7 @@ def stream_answer(
         ImageError: an image cannot be read.
     """
     if not question.strip():
-        raise DataError('the question is empty; ask something, as "高血压有哪些常见症状？"')
+        raise DataError("the question is empty; ask something")
     prompt = as_prompt(question, images=images)
     logs: list[float] = []
     for piece, log_prob in answerer.stream(prompt, max_new_tokens=max_new_tokens):
@@ -37,4 +43,5 @@ def stream_answer(
             f"\n不确定：我不知道这个答案是否正确（把握 {confidence:.0%}）"
             f" / unsure: I do not know whether this is right ({confidence:.0%})"
         )
-    yield f"\n{MACHINE_MADE}"
+    shown = disclaimer or GENERAL_DISCLAIMER
+    yield f"\n（{shown['zh']} / {shown['en']}）"

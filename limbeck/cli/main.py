@@ -39,6 +39,7 @@ COMMANDS = {
     "table": "limbeck.evaluation.report.terminal",
     "tuning": "limbeck.tuning",
     "runtimes": "limbeck.runtimes",
+    "bundle": "limbeck.runtimes.bundle",
 }
 WIDE_COLUMNS = 130
 PLAN_COLUMNS = 100
@@ -272,7 +273,11 @@ def ask(
         answerer = part("runtimes").open_answerer(model, num_threads=threads)
         asking = part("asking")
         for piece in asking.stream_answer(
-            answerer, question, max_new_tokens=max_new_tokens, images=images
+            answerer,
+            question,
+            max_new_tokens=max_new_tokens,
+            images=images,
+            disclaimer=part("bundle").read_disclaimer(model),
         ):
             typer.echo(piece, nl=False)
         typer.echo()

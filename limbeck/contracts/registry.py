@@ -84,7 +84,7 @@ REWARDS: Table = {
     "refusal": "limbeck.reinforcement.rewards:refusal",
     "brevity": "limbeck.reinforcement.rewards:brevity",
 }
-"""What `grpo` can reward: each a function of an answer and of the domain's manner."""
+"""What `grpo` can reward: each a function of an answer and of the domain's answer format."""
 
 CRITERIA: Table = {
     "l1": "limbeck.pruning.criteria:l1",

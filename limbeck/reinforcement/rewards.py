@@ -7,19 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from limbeck.contracts.config import resolve
+from limbeck.contracts.records import AnswerFormat
 from limbeck.contracts.registry import REWARDS
 
 OTHER_SEPARATORS = ",，;；/\n"
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How a domain answers."""
-
-    joiner: str
-    """Stands between the items of a list."""
-    unknown_answer: str
-    """Said where the domain holds no answer."""
 
 
 @dataclass(frozen=True)
@@ -34,39 +25,45 @@ class AnswerSample:
     """Entity F1 of the text with the expected answer."""
 
 
-def facts(said: AnswerSample, manner: Manner) -> float:
+def facts(said: AnswerSample, answer_format: AnswerFormat) -> float:
     """Entity F1 with what the pack holds."""
     return said.agreement_ratio
 
 
-def form(said: AnswerSample, manner: Manner) -> float:
+def form(said: AnswerSample, answer_format: AnswerFormat) -> float:
     """One for an answer that ends, joins its items as the pack does and repeats none."""
     wrong = [char for char in OTHER_SEPARATORS if char in said.text and char not in said.expected]
-    items = said.text.split(manner.joiner)
+    items = said.text.split(answer_format.joiner)
     repeats = len(set(items)) < len(items)
     return float(said.ended and all(items) and not wrong and not repeats)
 
 
-def refusal(said: AnswerSample, manner: Manner) -> float:
+def refusal(said: AnswerSample, answer_format: AnswerFormat) -> float:
     """One for saying that one does not know where the pack does not, and nowhere else."""
-    return float(says_unknown(said.text, manner) == says_unknown(said.expected, manner))
+    return float(
+        says_unknown(said.text, answer_format) == says_unknown(said.expected, answer_format)
+    )
 
 
-def brevity(said: AnswerSample, manner: Manner) -> float:
+def brevity(said: AnswerSample, answer_format: AnswerFormat) -> float:
     """One up to the expected number of characters, then in inverse proportion; zero for nothing."""
     return min(1.0, len(said.expected) / len(said.text)) if said.text else 0.0
 
 
-def says_unknown(text: str, manner: Manner) -> bool:
+def says_unknown(text: str, answer_format: AnswerFormat) -> bool:
     """Whether a text is the pack's own way to say so, punctuation aside."""
-    return _letters(text) == _letters(manner.unknown_answer)
+    return _letters(text) == _letters(answer_format.unknown_answer)
 
 
 def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text))
 
 
-def score(said: AnswerSample, *, manner: Manner, weights: Mapping[str, float]) -> dict[str, float]:
+def score(
+    said: AnswerSample, *, answer_format: AnswerFormat, weights: Mapping[str, float]
+) -> dict[str, float]:
     """Every weighted reward by its name, unweighted, and `reward`, their weighted sum."""
-    found = {name: resolve(REWARDS, name, what="reward")(said, manner) for name in sorted(weights)}
+    found = {
+        name: resolve(REWARDS, name, what="reward")(said, answer_format) for name in sorted(weights)
+    }
     return {"reward": sum(weights[name] * value for name, value in found.items()), **found}

@@ -3,6 +3,7 @@
 Left out: the runtime's own files, which its writer and reader know.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,8 @@ class Bundle(Config):
     active_parameters: Positive
     max_tokens: Positive
     """Longest sequence, prompt and answer together."""
+    disclaimer: Mapping[str, str] = {}
+    """Printed with every answer, in both languages: what the domain's pack has for it."""
     parity: Parity | Literal["not measured"] = "not measured"
 
 
@@ -76,6 +79,11 @@ def read_bundle(folder: Path) -> Bundle:
         return Bundle.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}); export the checkpoint again") from None
+
+
+def read_disclaimer(folder: Path) -> Mapping[str, str]:
+    """What is printed with a model's answers; nothing for a checkpoint, which holds no domain."""
+    return read_bundle(folder).disclaimer if (folder / BUNDLE).is_file() else {}
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

@@ -15,6 +15,7 @@ from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import SPLITS, read_jsonl, read_records, write_jsonl
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
+from limbeck.data.corpus.data_card import read_domain
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
@@ -45,8 +46,9 @@ class Config(StageConfig):
     corpus: CorpusRef
     teacher: str = ""
     """Which of `models` the ratios are against; empty: the first."""
-    headline_tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("recall", "triage", "choice")
-    """Tasks that are pooled into the accuracy; the others are only shown."""
+    headline_tasks: tuple[str, ...] = ()
+    """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
+    corpus's pack names, or else all that hold questions."""
     max_questions: Annotated[int, Field(gt=0)] = 400
     """Of each task, drawn by a hash of their ids."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
@@ -75,11 +77,13 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
     _check_unique(models)
     found = read_questions(corpus.path, max_questions=config.max_questions)
-    _check_headline(found, config.headline_tasks, folder=corpus.path)
+    domain = read_domain(corpus.path)
+    headline_tasks = config.headline_tasks or domain.headline_tasks or tuple(found.available)
+    _check_headline(found, headline_tasks, folder=corpus.path)
     path = corpus.path / "records" / "train.jsonl"
     num_compared = check_leaks(read_records(path), held_out=found.questions, path=path)
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
-    timed = _timed_questions(found, config.headline_tasks, num_questions=config.profile.questions)
+    timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)
     with profiling(
         openers, questions=timed, config=config.profile, max_new_tokens=config.max_new_tokens
     ) as measure:
@@ -90,15 +94,16 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     rows = make_rows(
         [_measured(artifact, answers=answers, profiles=profiles) for artifact in models],
         teacher=teacher,
-        headline_tasks=config.headline_tasks,
+        headline_tasks=headline_tasks,
         unknown_answers=config.unknown_answers,
         num_threads=config.profile.thread_counts[0],
     )
     report = make_report(
         rows=rows,
         teacher=teacher,
-        headline_tasks=config.headline_tasks,
+        headline_tasks=headline_tasks,
         environment=environment,
+        titles=domain.titles,
         corpus=_describe_corpus(corpus, found) | {"train_records_compared": num_compared},
     )
     _write(work.folder, report=report, answers=answers, artifacts=(corpus, *models))

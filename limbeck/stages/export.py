@@ -16,6 +16,7 @@ from limbeck.contracts.parity import Difference, Tolerance
 from limbeck.contracts.records import read_jsonl
 from limbeck.contracts.registry import FORMATS, RUNTIMES, WRITERS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
+from limbeck.data.corpus.data_card import read_domain
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.greedy import Steps
@@ -63,7 +64,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         prompts = _make_prompts(config.num_prompts, vocab=vocab, max_tokens=bundle.max_tokens)
     found = compare(reference, candidate, prompts=prompts)
     parity = _check(found, config=config, bundle=bundle, num_prompts=len(prompts))
-    write_bundle(work.folder, bundle.replace(parity=parity.model_dump()))
+    disclaimer = read_domain(work.one("corpus").path).disclaimer if "corpus" in work.inputs else {}
+    bundle = bundle.replace(parity=parity.model_dump(), disclaimer=disclaimer)
+    write_bundle(work.folder, bundle)
     size = dataclasses.asdict(candidate.size())
     return {"format": bundle.format, "parity": parity.model_dump(), **size}
 

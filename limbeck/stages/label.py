@@ -19,7 +19,7 @@ from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records, write_jsonl
 from limbeck.contracts.registry import REWARDS
 from limbeck.contracts.stage import CorpusRef, StageConfig
-from limbeck.data.corpus.data_card import read_manner
+from limbeck.data.corpus.data_card import read_answer_format
 from limbeck.distillation.endpoint.call_log import CallLog
 from limbeck.distillation.endpoint.client import CallError, Endpoint
 from limbeck.distillation.endpoint.http import EndpointConfig
@@ -37,7 +37,7 @@ from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.reinforcement.rewards import AnswerSample, Manner, score
+from limbeck.reinforcement.rewards import AnswerSample, score
 
 TRAIN = Path("records") / "train.jsonl"
 SHOWN = 20
@@ -168,14 +168,16 @@ def _choose(write: Answers | Preferences | Logprobs, *, corpus: Path) -> ScoreAn
         return lambda texts, record: agreement_ratios(texts)
     weights = write.better_by
     assert not isinstance(weights, str)
-    manner = Manner(**read_manner(corpus))
+    answer_format = read_answer_format(corpus)
 
     def judge(texts: Sequence[str], record: Record) -> list[float]:
         wanted = record.answer
         said = [
             AnswerSample(text, True, wanted, entity_f1(text, expected=[wanted])) for text in texts
         ]
-        return [score(item, manner=manner, weights=weights)["reward"] for item in said]
+        return [
+            score(item, answer_format=answer_format, weights=weights)["reward"] for item in said
+        ]
 
     return judge
 

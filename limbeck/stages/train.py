@@ -21,7 +21,7 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.records import read_records
 from limbeck.contracts.registry import MODELS, OBJECTIVES
 from limbeck.contracts.stage import CorpusRef, StageConfig, Wants
-from limbeck.data.corpus.data_card import read_manner
+from limbeck.data.corpus.data_card import read_answer_format
 from limbeck.data.loading.batches import Batches, BatchingConfig, held_out_batches
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
@@ -35,7 +35,7 @@ from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import BatchKind, ObjectiveConfig, ObjectiveContext
 from limbeck.reinforcement.grpo import Grpo
-from limbeck.reinforcement.rewards import AnswerSample, Manner, score
+from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.sizing import size_model
 from limbeck.training.distributed.ranks import place
@@ -167,11 +167,11 @@ def _learn_rollouts(
         max_new_tokens=objective.max_completion_length,
         field="objective.max_completion_length",
     )
-    manner = Manner(**read_manner(corpus))
+    answer_format = read_answer_format(corpus)
 
     def judge(text: str, ended: bool, wanted: str) -> dict[str, float]:
         said = AnswerSample(text, ended, wanted, entity_f1(text, expected=[wanted]))
-        return score(said, manner=manner, weights=objective.rewards)
+        return score(said, answer_format=answer_format, weights=objective.rewards)
 
     rollouts = Rollouts(
         objective,

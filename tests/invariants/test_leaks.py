@@ -74,12 +74,12 @@ def test_no_question_stands_in_two_splits(splits):
 def test_forms_of_evaluation_are_never_trained_on(splits, pack):
     """Not about any subject: the phrasing itself is new."""
     subjects = [
-        *pack.diseases,
+        *pack.subjects,
         *pack.description.unknown.train,
         *pack.description.unknown.evaluation,
     ]
     held_out = {
-        normalise(form.format(disease=subject))
+        normalise(form.format(subject=subject))
         for relation, forms in pack.forms.items()
         if relation != "triage"
         for form in forms.evaluation
@@ -91,7 +91,7 @@ def test_forms_of_evaluation_are_never_trained_on(splits, pack):
 
 
 def test_forms_of_triage_are_never_trained_on(splits, pack):
-    forms = [form.partition("{symptoms}") for form in pack.forms["triage"].evaluation]
+    forms = [form.partition("{items}") for form in pack.forms["triage"].evaluation]
     for name in SPLITS:
         for record in splits[name]:
             if record.group.startswith("triage|"):
@@ -111,7 +111,7 @@ def test_at_least_three_forms_of_each_relation_are_held_out(pack):
 def test_no_symptom_set_of_triage_is_trained_on(splits, questions, pack):
     """Whatever the order and the phrasing: found in the text, not only by the group's name."""
     symptoms = sorted(
-        {item for disease in pack.diseases.values() for item in disease.symptoms},
+        {item for disease in pack.subjects.values() for item in disease.attributes["symptoms"]},
         key=len,
         reverse=True,
     )

@@ -25,14 +25,14 @@ found: dict[str, Counter[str]] = {}
 def pack(tmp_path_factory) -> Path:
     """The medical pack with few diseases, so that a corpus takes a moment."""
     folder = tmp_path_factory.mktemp("pack") / "small"
-    (folder / "diseases").mkdir(parents=True)
+    (folder / "facts").mkdir(parents=True)
     for name in ("pack.yaml", "questions.yaml"):
         shutil.copy(MEDICAL / name, folder / name)
     for name in ("cardiology.yaml", "dermatology.yaml"):
-        chapter = yaml.safe_load((MEDICAL / "diseases" / name).read_text(encoding="utf-8"))
-        chapter["diseases"] = chapter["diseases"][:3]
+        chapter = yaml.safe_load((MEDICAL / "facts" / name).read_text(encoding="utf-8"))
+        chapter["subjects"] = chapter["subjects"][:3]
         text = yaml.safe_dump(chapter, allow_unicode=True)
-        (folder / "diseases" / name).write_text(text, encoding="utf-8")
+        (folder / "facts" / name).write_text(text, encoding="utf-8")
     return folder
 
 

@@ -27,8 +27,9 @@ FEW = (
     "training={max_steps: 3, learning_rate: 0.01, warmup_steps: 1}",
 )
 SOURCES = (
-    "corpus.sources=[{kind: knowledge, max_records: 60, triage_sets: 1, triage_questions: 4, "
-    "refusals: 1, refusal_questions: 2, triage_sets_held_out: 1, facts: {forms_per_fact: 1, "
+    "corpus.sources=[{kind: knowledge, max_records: 60, "
+    "classification: {train_sets: 1, questions: 4, held_out_sets: 1}, "
+    "refusals: 1, refusal_questions: 2, facts: {forms_per_fact: 1, "
     "statements_per_fact: 0, recall_questions: 4, choice_questions: 4}}]"
 )
 REPORT = (

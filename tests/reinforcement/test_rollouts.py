@@ -6,21 +6,22 @@ import pytest
 import torch
 
 from limbeck.contracts.config import resolve
+from limbeck.contracts.records import AnswerFormat
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.reinforcement.grpo import Grpo
-from limbeck.reinforcement.rewards import AnswerSample, Manner, score
+from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.reinforcement.rollouts import IDLE_STEPS, RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.training.loop import TrainingConfig, fit
 
-MANNER = Manner("、", "不知道。")
+ANSWER_FORMAT = AnswerFormat("、", "不知道。")
 SPEECH = TokenizerIO(lambda tokens: "".join(chr(64 + token % 26) for token in tokens), 3, 0)
 
 
 def reward(name, text, expected="头晕、心悸", *, ended=True, agreement=0.5):
     said = AnswerSample(text, ended, expected, agreement)
-    return resolve(REWARDS, name, what="reward")(said, MANNER)
+    return resolve(REWARDS, name, what="reward")(said, ANSWER_FORMAT)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,14 @@ def test_an_answer_that_does_not_end_has_no_form():
 def test_the_reward_is_the_weighted_sum_and_each_lies_between_zero_and_one():
     said = AnswerSample("头晕", True, "头晕、心悸", 2 / 3)
     weights = dict(zip(REWARDS, (1.0, 2.0, 3.0, 4.0), strict=True))
-    found = score(said, manner=MANNER, weights=weights)
+    found = score(said, answer_format=ANSWER_FORMAT, weights=weights)
     total = sum(weights[name] * found[name] for name in weights)
     assert found["reward"] == pytest.approx(total)
     assert all(0 <= found[name] <= 1 for name in weights)
-    assert list(score(said, manner=MANNER, weights={"facts": 2.0})) == ["reward", "facts"]
+    assert list(score(said, answer_format=ANSWER_FORMAT, weights={"facts": 2.0})) == [
+        "reward",
+        "facts",
+    ]
 
 
 def make_rollouts(model, *, judge=None, seed=0, **changes):

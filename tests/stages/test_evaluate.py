@@ -68,6 +68,7 @@ def config(**changes):
             "stage": "evaluate",
             "models": ["teacher", "ignorant"],
             "corpus": "corpus",
+            "headline_tasks": ["recall", "triage", "choice"],
             "profile": {"questions": 2, "rounds": 2},
         }
         | changes

@@ -41,8 +41,8 @@ def corpus(tmp_path):
         write_jsonl(folder / "records" / f"{split}.jsonl", [record(f"{split}一")])
     held_out = Question("q", "recall", "谁也不问？", ("不",), "single", group="q")
     write_jsonl(folder / "questions" / "recall.jsonl", [held_out])
-    manner = {"joiner": "、", "unknown_answer": "不知道。"}
-    (folder / "card.json").write_text(json.dumps({"manner": manner}))
+    answer_format = {"joiner": "、", "unknown_answer": "不知道。"}
+    (folder / "card.json").write_text(json.dumps({"answer_format": answer_format}))
     texts = [item.question + item.answer for item in train]
     train_tokenizer(texts, folder=folder / "tokenizer", config=TokenizerConfig(min_count=1))
     return make_artifact(folder, "corpus")

@@ -15,7 +15,11 @@ from limbeck.packs import folder
 from limbeck.stages.prepare import Config, run
 
 CONSULT = folder("medical") / "consult"
-KNOWLEDGE = {"kind": "knowledge", "facts": {"forms_per_fact": 2}, "triage_sets": 2}
+KNOWLEDGE = {
+    "kind": "knowledge",
+    "facts": {"forms_per_fact": 2},
+    "classification": {"train_sets": 2},
+}
 TESTBED = Path(os.environ.get("LIMBECK_TESTBED", Path(__file__).parents[3] / "shared" / "data"))
 
 
@@ -160,8 +164,24 @@ def test_nothing_left_is_an_error_with_the_reasons(tmp_path):
         ({"sources": [{"path": "x"}]}, "kind"),
         ({"sources": [{"kind": "csv", "path": "x", "colums": {}}]}, "colums"),
         ({"sources": [{"kind": "knowledge"}, {"kind": "knowledge"}]}, "two sources are called"),
-        ({"sources": [{"kind": "knowledge"}], "least_confidence": 2}, "least_confidence"),
-        ({"sources": [{"kind": "knowledge"}], "lengths": {"least_answer_chars": 300}}, "above"),
+        (
+            {"sources": [{"kind": "knowledge"}], "filters": [{"kind": "qualty"}]},
+            "did you mean 'quality'",
+        ),
+        (
+            {
+                "sources": [{"kind": "knowledge"}],
+                "filters": [{"kind": "quality", "min_confidence": 2}],
+            },
+            "min_confidence",
+        ),
+        (
+            {
+                "sources": [{"kind": "knowledge"}],
+                "filters": [{"kind": "length", "min_answer_chars": 300}],
+            },
+            "above",
+        ),
         ({"sources": [{"kind": "knowledge"}], "splits": {"test_ratio": 0.9}}, "test_ratio"),
     ],
 )
@@ -215,7 +235,7 @@ def test_the_real_test_bed(tmp_path):
             "name": "cmedqa",
             "where": {"label": "1"},
             "header": ["label", "question", "answer"],
-            "most_answers": 3,
+            "max_answers": 3,
         },
         {
             "kind": "labelled",

@@ -84,8 +84,8 @@ GRPO = {"kind": "grpo", "num_generations": 2, "max_completion_length": 4}
 def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokenizer):
     copy = tmp_path / "corpus"
     shutil.copytree(corpus, copy)
-    manner = {"joiner": "、", "unknown_answer": "不知道。"}
-    (copy / "card.json").write_text(json.dumps({"manner": manner}))
+    answer_format = {"joiner": "、", "unknown_answer": "不知道。"}
+    (copy / "card.json").write_text(json.dumps({"answer_format": answer_format}))
     start = write_start(tmp_path, moe, tokenizer)
     steps = {"steps": {"tokens": 46 * 250, "phase": "reinforce"}, "lr": 0.001}
     work, metrics = reinforce(GRPO, tmp_path=tmp_path, corpus=copy, start=start, training=steps)

@@ -53,8 +53,7 @@ def prepare_from(source: dict, folder: Path, *, pack: Path) -> str:
     knowledge = {
         "kind": "knowledge",
         "facts": facts,
-        "triage_sets": 1,
-        "triage_questions": 2,
+        "classification": {"train_sets": 1, "questions": 2},
         "refusals": 1,
         "refusal_questions": 1,
     }

@@ -14,7 +14,7 @@ TEMPLATE = (
 
 def pack_lines():
     """The built-in knowledge as lines of text, mostly Chinese."""
-    paths = sorted(folder("medical").glob("diseases/*.yaml"))
+    paths = sorted(folder("medical").glob("facts/*.yaml"))
     return [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
 
 

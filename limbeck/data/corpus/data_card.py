@@ -7,6 +7,7 @@ reference corpus.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,33 @@ REFERENCE = {
 """The corpus that this one is set beside."""
 
 
+@dataclass(frozen=True)
+class Domain:
+    """What a corpus's card holds of its pack; empty where a corpus has no card of its own."""
+
+    headline_tasks: tuple[str, ...] = ()
+    titles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of `tasks` and of `specialties`: each name with its title in both languages."""
+    disclaimer: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_domain(corpus: Path) -> Domain:
+    """The domain of a corpus.
+
+    Raises:
+        DataError: the corpus has a card that was not made by this version.
+    """
+    path = corpus / "card.json"
+    card = _read_card(path) if path.is_file() else {}
+    if "pack" not in card:
+        return Domain()
+    try:
+        titles = {"tasks": card["tasks"], "specialties": card["specialties"]}
+        return Domain(tuple(card["headline_tasks"]), titles, card["disclaimer"])
+    except (KeyError, TypeError) as error:
+        raise _stale(path, error) from None
+
+
 def read_answer_format(corpus: Path) -> AnswerFormat:
     """How a corpus's domain joins items, and answers what it does not know.
 
@@ -37,14 +65,25 @@ def read_answer_format(corpus: Path) -> AnswerFormat:
     """
     path = corpus / "card.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["answer_format"]
+        found = _read_card(path)["answer_format"]
         return AnswerFormat(joiner=found["joiner"], unknown_answer=found["unknown_answer"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"does not say how the domain answers ({error!r}); make the corpus again with "
-            "`limbeck run`",
-            path=path,
-        ) from None
+    except (KeyError, TypeError) as error:
+        raise _stale(path, error) from None
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _stale(path, error) from None
+
+
+def _stale(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"does not describe the corpus's domain ({error!r}); make the corpus again with "
+        "`limbeck run`",
+        path=path,
+    )
 
 
 def describe(

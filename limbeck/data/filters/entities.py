@@ -48,7 +48,7 @@ def guess_specialty(entities: Sequence[Entity], *, pack: Pack) -> str:
     How many votes a name has depends on its type, by the pack.
     """
     votes: dict[str, float] = {}
-    for name, type_ in {(entity.text, entity.type) for entity in entities}:
+    for name, type_ in dict.fromkeys((entity.text, entity.type) for entity in entities):
         keys = pack.specialties_of_name.get(name, ())
         for key in keys:
             votes[key] = votes.get(key, 0.0) + pack.votes(type_) / len(keys)

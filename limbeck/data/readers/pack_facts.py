@@ -208,10 +208,9 @@ def classification_cases(
     A set that a subject of another specialty has too points nowhere and is left out.
     """
     description = pack.description.classifications[task]
+    sizes = description.set_sizes
     sets = {
-        name: list(
-            _subsets(subject.attributes.get(description.attribute, ()), description.set_sizes)
-        )
+        name: list(_subsets(subject.attributes.get(description.attribute, ()), sizes))
         for name, subject in pack.subjects.items()
     }
     specialties: dict[tuple[str, ...], set[str]] = {}

@@ -24,9 +24,7 @@ from limbeck.data.readers.base import SHOWN_CHARS, Item, ReaderConfig
 USERS = {"human", "user", "question", "patient"}
 ASSISTANTS = {"gpt", "assistant", "chatgpt", "bing", "bard", "doctor", "model"}
 FILTERED = Reason("filtered", "按列筛除", "filtered by column")
-TOO_MANY_ANSWERS = Reason(
-    "too_many_answers", "答案过多（标注可疑）", "too many answers (labels in doubt)"
-)
+TOO_MANY_ANSWERS = Reason("too_many_answers", "答案过多（标注可疑）", "too many answers")
 MISSING_FIELD = Reason("missing_field", "缺少字段", "missing field")
 BROKEN_CONVERSATION = Reason("broken_conversation", "对话损坏", "broken conversation")
 WRONG_TYPE = Reason("wrong_type", "类型错误", "wrong type")

@@ -43,7 +43,7 @@ TAIL_IS_HEAD = Reason("tail_is_head", "首尾相同", "tail is head")
 SENTENCE = Reason("sentence", "整句", "whole sentence")
 DUPLICATE_TRIPLE = Reason("duplicate_triple", "重复三元组", "duplicate triple")
 CUT = re.compile(r"(?:…|\.{2,})$")
-HEADING = re.compile(r"[：:]$")
+HEADING_END = re.compile(r"[：:]$")
 JOINER = re.compile(r"[、,，;；]")
 BARE = re.compile(r"[\W\d_]*")
 
@@ -131,7 +131,7 @@ class Config(FileReaderConfig):
         head, relation, tail = clean(fields[1]), known.get(fields[2], ""), fields[4].strip()
         if not relation or (self.relations and relation not in self.relations):
             return drop(RELATION_NOT_ASKED)
-        if HEADING.search(tail):
+        if HEADING_END.search(tail):
             return drop(HEADING)
         if CUT.search(tail):
             return drop(CUT_TEXT)

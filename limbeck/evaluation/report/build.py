@@ -23,8 +23,9 @@ def make_report(
     headline_tasks: Sequence[str],
     corpus: Mapping[str, Any],
     environment: Mapping[str, Any],
+    titles: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of `report.json`."""
+    """The content of `report.json`; `titles` names `tasks` and `specialties` for people."""
     return {
         "schema_version": SCHEMA_VERSION,
         "environment": dict(environment),
@@ -32,6 +33,7 @@ def make_report(
         "teacher": teacher,
         "headline_tasks": list(headline_tasks),
         "rows": list(rows),
+        "titles": dict(titles),
         "reference": REFERENCE,
     }
 

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from limbeck import packs
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.report import charts, number_format
 from limbeck.evaluation.report.charts import Bilingual, Point
@@ -36,14 +34,6 @@ REFERENCE_TITLES = {
     "distilled": Bilingual("参考·蒸馏", "ref. distilled"),
     "quantised": Bilingual("参考·量化", "ref. quantised"),
 }
-TASK_TITLES = {
-    "recall": Bilingual("事实问答", "recall"),
-    "choice": Bilingual("四选一", "choice"),
-    "triage": Bilingual("分诊", "triage"),
-    "finding": Bilingual("影像判读", "finding"),
-    "intent": Bilingual("意图", "intent"),
-    "refusal": Bilingual("不知则言", "refusal"),
-}
 
 
 def render_html(
@@ -54,11 +44,11 @@ def render_html(
 ) -> str:
     """The page; `answers` holds every model's, in the order of the rows."""
     rows = report["rows"]
-    titles = _specialty_titles()
+    titles = _titles(report, "specialties")
     teacher_hash = next(row["content_hash"] for row in rows if row["name"] == report["teacher"])
     routing = next((s.routing for s in steps if s.content_hash == teacher_hash and s.routing), {})
     return (
-        _environment(escape_html=True)
+        _environment(report, escape_html=True)
         .get_template("report.html.jinja")
         .render(
             report=report,
@@ -80,11 +70,11 @@ def render_html(
 
 def render_markdown(report: Mapping[str, Any]) -> str:
     """The tables of the report, with headings in both languages."""
-    template = _environment(escape_html=False).get_template("report.md.jinja")
+    template = _environment(report, escape_html=False).get_template("report.md.jinja")
     return template.render(report=report, rows=report["rows"])
 
 
-def _environment(*, escape_html: bool) -> Environment:
+def _environment(report: Mapping[str, Any], *, escape_html: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=escape_html,
@@ -93,20 +83,17 @@ def _environment(*, escape_html: bool) -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        f=number_format, task_titles=TASK_TITLES, reference_titles=REFERENCE_TITLES
+        f=number_format,
+        task_titles=_titles(report, "tasks"),
+        reference_titles=REFERENCE_TITLES,
     )
     return environment
 
 
-def _specialty_titles() -> dict[str, Bilingual]:
-    """Names of the specialties of every pack that ships; others are shown by their key."""
-    found = {}
-    for name in packs.names():
-        path = packs.folder(name) / "pack.yaml"
-        description = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        for key, value in description.get("specialties", {}).items():
-            found[key] = Bilingual(value["zh"], value["en"])
-    return found
+def _titles(report: Mapping[str, Any], kind: str) -> dict[str, Bilingual]:
+    """Titles of tasks or specialties by the corpus's pack; others are shown by their key."""
+    found = report.get("titles", {}).get(kind, {})
+    return {key: Bilingual(value["zh"], value["en"]) for key, value in found.items()}
 
 
 def _plots(report: Mapping[str, Any]) -> list[tuple[Bilingual, Markup]]:

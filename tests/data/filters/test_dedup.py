@@ -1,6 +1,6 @@
 import numpy as np
 
-from limbeck.data.filters.dedup import Exact, Near, NearConfig, jaccard
+from limbeck.data.filters.dedup import Duplicates, Exact, Near, jaccard
 
 TEXT = (
     "高血压患者平时要低盐饮食，规律服药，每天监测血压，避免熬夜和情绪激动，定期到心血管内科复查。"
@@ -15,7 +15,7 @@ def test_exact_ignores_punctuation_and_width():
 
 
 def test_near_finds_small_edits_only():
-    near = Near(NearConfig())
+    near = Near(Duplicates())
     assert near.find(TEXT, id="a") == ""
     assert near.find(TEXT.replace("定期到心血管内科复查", "定期心血管内科复查"), id="b") == "a"
     assert (

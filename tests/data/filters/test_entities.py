@@ -2,7 +2,9 @@ import pytest
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Entity, Record
-from limbeck.data.filters.entities import Lexicon, LexiconFile, guess_specialty, read_names
+from limbeck.data.filters.entities import Lexicon, guess_specialty
+from limbeck.data.packs.load import load_pack
+from limbeck.data.readers.lexicon import LexiconFile, read_names
 
 NAMES = {
     "糖尿病": "disease",
@@ -30,16 +32,22 @@ def test_marks_stand_where_they_say():
     assert list(Lexicon({}).find("头痛")) == []
 
 
-def test_a_disease_counts_more_than_a_symptom_and_a_tie_counts_nothing():
-    specialties = {"高血压": ("cardiology",), "头痛": ("neurology",), "皮疹": ("dermatology",)}
-    disease, pain, rash = (
-        Entity("高血压", "disease", 0, "question"),
-        Entity("头痛", "symptom", 3, "question"),
-        Entity("皮疹", "symptom", 5, "question"),
-    )
-    assert guess_specialty([disease, pain], specialties) == "cardiology"
-    assert guess_specialty([pain, rash], specialties) == ""
-    assert guess_specialty([], specialties) == ""
+def test_votes_are_the_packs_and_a_tie_counts_nothing():
+    pack = load_pack("medical")
+    assert (pack.votes("disease"), pack.votes("symptom"), pack.votes("other")) == (3, 1, 1)
+    home = pack.specialties_of_name
+    disease = next(name for name, key in pack.specialty_of.items() if home[name] == (key,))
+    away = [
+        name
+        for name, type_ in pack.names.items()
+        if type_ == "symptom" and len(home[name]) == 1 and home[name] != home[disease]
+    ]
+    other = next(name for name in away if home[name] != home[away[0]])
+    marks = [Entity(disease, "disease", 0, "question"), Entity(away[0], "symptom", 3, "question")]
+    assert guess_specialty(marks, pack=pack) == home[disease][0]
+    tie = [marks[1], Entity(other, "symptom", 5, "question")]
+    assert guess_specialty(tie, pack=pack) == ""
+    assert guess_specialty([], pack=pack) == ""
 
 
 def test_lexicon_files_are_read_and_empty_ones_refused(tmp_path):

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
-from limbeck.data.filters.pairs import clean_record
 
 from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
+from limbeck.data.filters.normalization.zh import clean_record
 from limbeck.data.filters.quality_classifier import (
     FEATURES,
+    ClassifierConfig,
     QualityClassifier,
-    ScorerConfig,
     auc_interval,
     move_answers,
 )
@@ -28,8 +28,8 @@ def consult(pack):
 
 
 def fit(pack, records, **fields):
-    scorer = QualityClassifier(Lexicon(pack.names), pack.specialties_of_name)
-    scorer.fit(records, config=ScorerConfig(**fields), threshold=0.9, seed=0)
+    scorer = QualityClassifier(Lexicon(pack.names), pack=pack)
+    scorer.fit(records, config=ClassifierConfig(**fields), threshold=0.9, seed=0)
     return scorer
 
 
@@ -68,7 +68,7 @@ def test_moved_answers_come_from_another_question_of_the_same_source():
 
 
 def test_features_have_their_names(pack):
-    scorer = QualityClassifier(Lexicon(pack.names), pack.specialties_of_name)
+    scorer = QualityClassifier(Lexicon(pack.names), pack=pack)
     values = scorer.features("高血压头晕怎么办", "点击链接加微信咨询")
     assert len(values) == len(FEATURES)
     assert dict(zip(FEATURES, values, strict=True))["spam_phrases"] == 3.0

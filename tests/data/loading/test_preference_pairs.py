@@ -1,4 +1,4 @@
-"""The practised side shares no question with the taught one; worse answers are wrong ones."""
+"""The split `rl` shares no question with `sft`; worse answers are wrong ones."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.jsonl import Config as Jsonl
 from limbeck.data.readers.pack_facts import Config
 
-SETTINGS = {"practised_unknown_ratio": 0.35, "facts": FactsConfig(practised_forms=1)}
+SETTINGS = {"rl_unknown_ratio": 0.35, "facts": FactsConfig(rl_forms=1)}
 
 
 @pytest.fixture(scope="module")
@@ -22,54 +22,54 @@ def pack():
 
 
 @pytest.fixture(scope="module")
-def sides(pack):
+def splits(pack):
     found = {}
-    for side in ("taught", "practised"):
-        config = Config(side=side, preferences="plausible", **SETTINGS)
+    for split in ("sft", "rl"):
+        config = Config(split=split, preferences="plausible", **SETTINGS)
         items = list(config.read(pack=pack, seed=0))
-        found[side] = [[i for i in items if isinstance(i, kind)] for kind in (Record, Question)]
+        found[split] = [[i for i in items if isinstance(i, kind)] for kind in (Record, Question)]
     return found
 
 
-def test_the_sides_share_questions_to_ask_and_none_to_learn(sides):
-    (taught, asked), (practised, asked_too) = sides["taught"], sides["practised"]
+def test_the_splits_share_questions_to_ask_and_none_to_learn(splits):
+    (sft, asked), (rl, asked_too) = splits["sft"], splits["rl"]
     assert asked == asked_too
-    check_leaks(practised, held_out=[*(item for item in taught if item.question), *asked])
-    assert practised and all(record.question for record in practised)
+    check_leaks(rl, held_out=[*(item for item in sft if item.question), *asked])
+    assert rl and all(record.question for record in rl)
 
 
-def test_unknown_names_are_divided(pack, sides):
+def test_unknown_names_are_divided(pack, splits):
     unknown = pack.description.unknown
     names = {
-        side: {
+        split: {
             record.group.split("|")[0]
             for record in records
             if record.answer == pack.description.unknown_answer
         }
-        for side, (records, _) in sides.items()
+        for split, (records, _) in splits.items()
     }
-    assert names["taught"] | names["practised"] == set(unknown.train)
-    assert names["taught"].isdisjoint(names["practised"])
-    assert len(names["practised"]) == round(0.35 * len(unknown.train))
+    assert names["sft"] | names["rl"] == set(unknown.train)
+    assert names["sft"].isdisjoint(names["rl"])
+    assert len(names["rl"]) == round(0.35 * len(unknown.train))
 
 
-def test_every_fact_is_practised_in_another_form(pack, sides):
-    facts = {tuple(r.group.split("|")[:2]) for r in sides["taught"][0] if "|" in r.group}
-    for name in pack.diseases:
+def test_every_fact_is_asked_in_another_form(pack, splits):
+    facts = {tuple(r.group.split("|")[:2]) for r in splits["sft"][0] if "|" in r.group}
+    for name in pack.subjects:
         assert (name, "symptoms") in facts
-    practised = [record for record in sides["practised"][0] if record.group.count("|") == 2]
-    forms = {record.group for record in sides["taught"][0]}
-    assert forms.isdisjoint(record.group for record in practised)
+    rl = [record for record in splits["rl"][0] if record.group.count("|") == 2]
+    forms = {record.group for record in splits["sft"][0]}
+    assert forms.isdisjoint(record.group for record in rl)
 
 
-def test_worse_answers_are_plausible_and_wrong(pack, sides):
+def test_worse_answers_are_plausible_and_wrong(pack, splits):
     joiner, unknown = pack.description.joiner, pack.description.unknown_answer
-    pairs = [record for record in sides["practised"][0] if record.rejected]
+    pairs = [record for record in splits["rl"][0] if record.rejected]
     wrong_refusals = [record for record in pairs if record.rejected == unknown]
     assert 0.1 < len(wrong_refusals) / len(pairs) < 0.3
     relations = {
         pack.items(name, relation)
-        for name in pack.diseases
+        for name in pack.subjects
         for relation in pack.description.relations
     }
     for record in pairs:

@@ -15,13 +15,13 @@ def test_the_medical_pack_is_complete(pack):
     assert "medical" in packs.names()
     assert len(pack.description.specialties) == 12
     assert set(pack.specialty_of.values()) == set(pack.description.specialties)
-    assert len(pack.diseases) >= 180
-    english = [disease.english for disease in pack.diseases.values()]
+    assert len(pack.subjects) >= 180
+    english = [disease.english for disease in pack.subjects.values()]
     assert len(set(english)) == len(english)
-    for disease in pack.diseases:
+    for disease in pack.subjects:
         for key, relation in pack.description.relations.items():
             items = pack.items(disease, key)
-            assert bool(items) == bool(relation.fields), (disease, key)
+            assert bool(items) == bool(relation.attributes), (disease, key)
             assert len(set(items)) == len(items), (disease, key)
             assert not any(pack.description.joiner in item or "，" in item for item in items)
 
@@ -53,8 +53,8 @@ def test_departments_lead_to_specialties(pack):
 
 
 def copy_pack(pack, folder):
-    (folder / "diseases").mkdir()
-    for name in ("pack.yaml", "questions.yaml", "diseases/cardiology.yaml"):
+    (folder / "facts").mkdir()
+    for name in ("pack.yaml", "questions.yaml", "facts/cardiology.yaml"):
         (folder / name).write_text(
             (pack.folder / name).read_text(encoding="utf-8"), encoding="utf-8"
         )
@@ -66,18 +66,18 @@ def copy_pack(pack, folder):
     [
         ("pack.yaml", "language: zh", "language: [zh"),
         ("pack.yaml", "language: zh", "lingua: zh"),
-        ("pack.yaml", "fields: [symptoms]", "fields: [symptom]"),
+        ("pack.yaml", "attributes: [symptoms]", "attributes: [symptom]"),
         ("pack.yaml", "    疟疾,", "    高血压,"),
-        ("questions.yaml", "{disease}看哪个科？", "高血压看哪个科？"),
+        ("questions.yaml", "{subject}看哪个科？", "高血压看哪个科？"),
         ("questions.yaml", "triage:", "sorting:"),
-        ("diseases/cardiology.yaml", "specialty: cardiology", "specialty: heart"),
-        ("diseases/cardiology.yaml", "  - name: 冠心病", "  - name: 高血压"),
-        ("diseases/cardiology.yaml", "symptoms: [", "symptoms: [1, "),
+        ("facts/cardiology.yaml", "specialty: cardiology", "specialty: heart"),
+        ("facts/cardiology.yaml", "  - name: 冠心病", "  - name: 高血压"),
+        ("facts/cardiology.yaml", "symptoms: [", "symptoms: [1, "),
     ],
 )
 def test_faults_name_their_file(pack, tmp_path, name, old, new):
     folder = copy_pack(pack, tmp_path)
-    assert load_pack(str(folder)).diseases
+    assert load_pack(str(folder)).subjects
     path = folder / name
     text = path.read_text(encoding="utf-8")
     assert old in text

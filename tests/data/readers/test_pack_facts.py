@@ -3,7 +3,9 @@ import pytest
 from limbeck.contracts.leaks import check_leaks, normalise
 from limbeck.contracts.records import Question, Record
 from limbeck.data.packs.load import load_pack
-from limbeck.data.readers.pack_facts import Config, triage_cases
+from limbeck.data.readers.pack_facts import ClassificationConfig, Config, classification_cases
+
+CONFIG = Config(classification=ClassificationConfig(forms_per_set=2))
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +15,7 @@ def pack():
 
 @pytest.fixture(scope="module")
 def items(pack):
-    return list(Config(triage_forms=2).read(pack=pack, seed=0))
+    return list(CONFIG.read(pack=pack, seed=0))
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,8 @@ def questions(items):
 
 
 def test_it_is_the_same_every_time_and_another_seed_draws_otherwise(pack, items):
-    assert list(Config(triage_forms=2).read(pack=pack, seed=0)) == items
-    assert list(Config(triage_forms=2).read(pack=pack, seed=1)) != items
+    assert list(CONFIG.read(pack=pack, seed=0)) == items
+    assert list(CONFIG.read(pack=pack, seed=1)) != items
 
 
 def test_ids_are_unique(records, questions):
@@ -39,10 +41,10 @@ def test_ids_are_unique(records, questions):
 def test_evaluation_forms_never_train(pack, records):
     asked = {record.question for record in records}
     for key, forms in pack.forms.items():
-        if key == "triage" or not pack.description.relations[key].fields:
+        if key == "triage" or not pack.description.relations[key].attributes:
             continue
         for form in forms.evaluation:
-            assert asked.isdisjoint(form.format(disease=name) for name in pack.diseases)
+            assert asked.isdisjoint(form.format(subject=name) for name in pack.subjects)
 
 
 def test_training_and_questions_share_nothing(records, questions):
@@ -74,14 +76,14 @@ def test_symptom_sets_asked_are_never_trained_on(records, questions):
 
 def test_symptom_sets_point_to_one_specialty(pack):
     home = {}
-    for case in triage_cases(pack, held_out=2, seed=0):
+    for case in classification_cases("triage", pack=pack, held_out=2, seed=0):
         for symptoms in (*case.train, *case.evaluation):
             assert home.setdefault(symptoms, case.specialty) == case.specialty
-            assert set(symptoms) <= set(pack.diseases[case.disease].symptoms)
+            assert set(symptoms) <= set(pack.subjects[case.subject].attributes["symptoms"])
             owners = {
                 pack.specialty_of[name]
-                for name, disease in pack.diseases.items()
-                if set(symptoms) <= set(disease.symptoms)
+                for name, disease in pack.subjects.items()
+                if set(symptoms) <= set(disease.attributes["symptoms"])
             }
             assert owners == {case.specialty}
 
@@ -89,7 +91,7 @@ def test_symptom_sets_point_to_one_specialty(pack):
 def test_answers_are_the_facts(pack, records, questions):
     for record in records:
         name, relation, *_ = record.group.split("|")
-        if name in pack.diseases:
+        if name in pack.subjects:
             answer = pack.description.joiner.join(pack.items(name, relation))
             assert record.answer == answer if record.question else answer in record.answer
     for question in questions:

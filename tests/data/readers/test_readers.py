@@ -104,7 +104,7 @@ def test_broken_lines_are_counted_with_their_place(pack, tmp_path):
         PLAIN | {"confidence": 96},
     )
     records, drops, _, _ = read("jsonl", pack, path=path)
-    assert {(drop.place, drop.reason) for drop in drops} == {
+    assert {(drop.place, drop.reason.key) for drop in drops} == {
         ("a.jsonl:2", "broken_json"),
         ("a.jsonl:3", "not_an_object"),
         ("a.jsonl:5", "missing_field"),
@@ -121,7 +121,7 @@ def test_jsonl_reads_folders_and_arrays(pack, tmp_path):
     write_lines(tmp_path / "a.jsonl", PLAIN)
     (tmp_path / "b.json").write_text("\n" + json.dumps([PLAIN, 3], indent=1, ensure_ascii=False))
     records, drops, _, _ = read("jsonl", pack, path=tmp_path)
-    assert len(records) == 2 and [drop.reason for drop in drops] == ["not_an_object"]
+    assert len(records) == 2 and [drop.reason.key for drop in drops] == ["not_an_object"]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_few_damaged_bytes_cost_a_line_and_not_the_file(pack, tmp_path):
     path.write_bytes(b"\n".join(lines))
     records, drops, notes, _ = read("jsonl", pack, path=path)
     assert notes["encoding"] == {"a.jsonl": "utf-8"} and len(records) == 59
-    assert [(drop.reason, drop.place) for drop in drops] == [("undecodable", "a.jsonl:8")]
+    assert [(drop.reason.key, drop.place) for drop in drops] == [("undecodable", "a.jsonl:8")]
 
 
 def test_csv_maps_filters_and_counts(pack, tmp_path):
@@ -197,10 +197,10 @@ def test_csv_maps_filters_and_counts(pack, tmp_path):
         path=path,
         header=["label", "question", "answer"],
         where={"label": "1"},
-        most_answers=3,
+        max_answers=3,
     )
     assert {(r.question, r.answer) for r in records} == {("头痛", "多休息"), ("胃痛", "少\n吃辣")}
-    reasons = [drop.reason for drop in drops]
+    reasons = [drop.reason.key for drop in drops]
     assert sorted(set(reasons)) == ["broken_row", "filtered", "too_many_answers"]
     assert reasons.count("too_many_answers") == 5
     with pytest.raises(DataError, match="no column 'question'"):
@@ -252,7 +252,7 @@ def test_triples(pack, tmp_path):
     records, drops, notes, questions = read(
         "triples", pack, path=folder, facts={"forms_per_fact": 3, "statements_per_fact": 0}
     )
-    assert [(drop.place, drop.reason) for drop in drops] == [
+    assert [(drop.place, drop.reason.key) for drop in drops] == [
         ("症状.txt:3", "duplicate_triple"),
         ("症状.txt:4", "tail_is_head"),
         ("症状.txt:5", "cut_text"),
@@ -287,7 +287,7 @@ def test_labelled_keeps_training_and_evaluation_apart(pack, tmp_path):
     }
     records, drops, _, questions = read("labelled", pack, **fields, form="意图是什么：{text}")
     assert [(r.question, r.answer) for r in records] == [("意图是什么：什么是流感", "定义")]
-    assert sorted(drop.reason for drop in drops) == ["in_evaluation", "missing_field"]
+    assert sorted(drop.reason.key for drop in drops) == ["in_evaluation", "missing_field"]
     assert questions[0].options == ("定义", "治疗") and questions[0].answers == ("治疗",)
     with pytest.raises(ValidationError, match="form"):
         read("labelled", pack, **fields, form="没有槽位")

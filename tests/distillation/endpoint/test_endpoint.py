@@ -21,8 +21,9 @@ from tests.support.endpoint_server import Speaker, serving
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
 
 SOURCES = (
-    "corpus.sources=[{kind: knowledge, max_records: 16, triage_sets: 0, triage_questions: 0, "
-    "refusals: 1, refusal_questions: 2, triage_sets_held_out: 0, facts: {forms_per_fact: 1, "
+    "corpus.sources=[{kind: knowledge, max_records: 16, "
+    "classification: {train_sets: 0, questions: 0, held_out_sets: 0}, "
+    "refusals: 1, refusal_questions: 2, facts: {forms_per_fact: 1, "
     "statements_per_fact: 0, recall_questions: 4, choice_questions: 4}}]"
 )
 FEW = (
