@@ -45,6 +45,14 @@ def work(tmp_path, monkeypatch):
     record = Record("1", "高血压看哪个科？", "心血管内科", "g", "pack")
     for split, count in (("train", 3), ("validation", 1), ("test", 1)):
         write_jsonl(corpus.path / "records" / f"{split}.jsonl", [record] * count)
+    card = {
+        "pack": "medical",
+        "tasks": {"triage": {"zh": "分诊", "en": "triage"}},
+        "specialties": {"cardiology": {"zh": "心血管内科", "en": "Cardiology"}},
+        "headline_tasks": ["recall", "choice"],
+        "disclaimer": {"zh": "仅供参考", "en": "for reference only"},
+    }
+    (corpus.path / "card.json").write_text(json.dumps(card))
     parent = Parent(name="corpus", path="corpus", kind="corpus", content_hash="hash of corpus")
     teacher = make_artifact(tmp_path / "teacher", "checkpoint", parents={"corpus": (parent,)})
     curve = [{"step": step, "loss": 4.0 / (step + 1), "lr": 0.1} for step in range(5)]
@@ -148,6 +156,18 @@ def test_a_teacher_that_knows_nothing_leaves_what_is_kept_undefined(work):
     assert report["rows"][0]["memory_ratio"] == 2 * 100 / 4000
     assert (work.folder / "report.html").read_text().count("<svg") == 3
     make_table(report)
+
+
+def read_headline(work):
+    evaluate.run(config(headline_tasks=[]), work=work)
+    report = json.loads((work.folder / "report.json").read_text(encoding="utf-8"))
+    return report["headline_tasks"]
+
+
+def test_the_headline_is_the_packs_or_else_every_task(work):
+    assert read_headline(work) == ["recall", "choice"]
+    (work.one("corpus").path / "card.json").unlink()
+    assert read_headline(work) == ["choice", "recall", "refusal", "triage"]
 
 
 def test_a_missing_headline_task_is_named(work):
