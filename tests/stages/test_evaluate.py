@@ -197,7 +197,7 @@ def test_two_models_of_one_name_are_refused(work):
         ({"teacher": "other"}, "'other' is not among"),
         ({"models": []}, "at least 1"),
         ({"models": ["a", "a"]}, "twice"),
-        ({"questions": 3}, "[Ee]xtra"),
+        ({"questions": 3}, "unknown key"),
         ({"profile": {"rounds": 0}}, "greater than 0"),
     ],
 )

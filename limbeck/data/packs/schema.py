@@ -4,7 +4,7 @@ Everything that belongs to one domain stands in its files; nothing here knows a 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,7 +133,8 @@ class PackDescription(Config):
 
     @model_validator(mode="after")
     def _check_references(self) -> "PackDescription":
-        wanted = [("subject", self.subject, self.entities)]
+        wanted: list[tuple[str, str, Collection[str]]] = []
+        wanted.append(("subject", self.subject, self.entities))
         for key, attribute in self.attributes.items():
             if attribute.entity:
                 wanted.append((f"attribute {key!r}", attribute.entity, self.entities))
