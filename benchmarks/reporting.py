@@ -5,7 +5,6 @@ whose two sides were measured in turns within one run, so that a busy neighbour 
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,6 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+
+from limbeck.env.machine import cpu_name, package_versions
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy", "liger_kernel", "triton", "trl")
 
@@ -37,13 +38,13 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 def environment() -> dict[str, Any]:
     """The machine, its load before the benchmark, and the versions in use."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": package_versions(PACKAGES, absent="not installed"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -115,19 +116,3 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _show(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -1,19 +1,13 @@
 """`report.json`: what was measured, on what, with which machine, as plain data."""
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import psutil
-
+from limbeck.env.machine import describe_machine, package_versions
 from limbeck.evaluation.report.published_reference import REFERENCE
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("limbeck", "torch", "transformers", "onnxruntime", "tokenizers", "numpy")
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def make_report(
@@ -40,26 +34,5 @@ def make_report(
 
 def describe_environment() -> dict[str, Any]:
     """The machine and the libraries that the times belong to."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "cpu_count": os.cpu_count() or 0,
-        "memory_bytes": psutil.virtual_memory().total,
-        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
-    }
-
-
-def _cpu_name() -> str:
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    versions = package_versions(LIBRARIES, absent="")
+    return describe_machine() | {"libraries": {name: item for name, item in versions.items() if item}}
