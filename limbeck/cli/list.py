@@ -4,19 +4,20 @@ Left out: running anything.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.tree import Tree
 
-from limbeck.contracts.artifacts import Artifact, Parent, size_bytes
+from limbeck.contracts.artifacts import Artifact, size_bytes
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.lineage import Ancestor
+from limbeck.contracts.pointers import follow, is_pointer
 from limbeck.contracts.registry import TABLES
 from limbeck.packs import describe_packs
-from limbeck.pipeline import LineageEntry
 
 PACKS = "packs"
 
@@ -53,7 +54,7 @@ def draw_names(found: Mapping[str, Mapping[str, str]]) -> Table:
     return table
 
 
-def describe_artifact(artifact: Artifact, lines: Sequence[LineageEntry]) -> dict[str, Any]:
+def describe_artifact(artifact: Artifact, ancestry: Ancestor) -> dict[str, Any]:
     """Manifest, size, and lineage as data."""
     return {
         **artifact.manifest.model_dump(mode="json"),
@@ -62,27 +63,25 @@ def describe_artifact(artifact: Artifact, lines: Sequence[LineageEntry]) -> dict
         "lineage": [
             {
                 "depth": depth,
-                "field": field,
+                "field": item.field,
                 "name": item.name,
-                "content_hash": _hash(item),
-                "present": isinstance(item, Artifact),
-                "sources": dict(item.manifest.sources) if isinstance(item, Artifact) else {},
+                "content_hash": item.content_hash,
+                "present": item.artifact is not None,
+                "sources": dict(item.artifact.manifest.sources) if item.artifact else {},
             }
-            for depth, field, item in lines
+            for depth, item in ancestry.walk()
         ],
     }
 
 
-def _hash(item: Artifact | Parent) -> str:
-    return item.manifest.content_hash if isinstance(item, Artifact) else item.content_hash
-
-
-def draw_artifact(artifact: Artifact, lines: Sequence[LineageEntry]) -> Group:
+def draw_artifact(artifact: Artifact, ancestry: Ancestor) -> Group:
     """Manifest, metrics and lineage, as text to read."""
     manifest = artifact.manifest
     head = Table(box=None, show_header=False)
     head.add_row("artifact", f"{manifest.name} ({manifest.kind}, made by {manifest.stage or '-'})")
     head.add_row("folder", f"{artifact.path}, {size_bytes(artifact.path):,} bytes")
+    if is_pointer(artifact.path):
+        head.add_row("stored in", str(follow(artifact.path)))
     head.add_row("content", manifest.content_hash)
     head.add_row("made in", f"{manifest.seconds:,.1f} s")
     head.add_row("versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
@@ -90,14 +89,13 @@ def draw_artifact(artifact: Artifact, lines: Sequence[LineageEntry]) -> Group:
         head.add_row(name, f"{value:,.6g}" if isinstance(value, float) else str(value))
     tree = Tree("lineage")
     branches = {-1: tree}
-    told: set[str] = set()
-    for depth, field, item in lines:
-        gone = "" if isinstance(item, Artifact) else " [red](folder is gone)[/]"
-        label = f"{field + ': ' if field else ''}[bold]{item.name}[/] {_hash(item)[:12]}{gone}"
-        again = _hash(item) in told
-        told.add(_hash(item))
-        branches[depth] = branches[depth - 1].add(label + (" (as above)" if again else ""))
-        if isinstance(item, Artifact) and not again:
-            for path, digest in item.manifest.sources.items():
+    for depth, item in ancestry.walk():
+        gone = "" if item.artifact else " [red](folder is gone)[/]"
+        again = " (as above)" if item.is_repeated else ""
+        field = f"{item.field}: " if item.field else ""
+        label = f"{field}[bold]{item.name}[/] {item.content_hash[:12]}{gone}{again}"
+        branches[depth] = branches[depth - 1].add(label)
+        if item.artifact and not item.is_repeated:
+            for path, digest in item.artifact.manifest.sources.items():
                 branches[depth].add(f"source {path} {digest[:12]}")
     return Group(head, tree)

@@ -33,6 +33,7 @@ COMMANDS = {
     "pipeline": "limbeck.pipeline",
     "recipe": "limbeck.contracts.recipe",
     "artifacts": "limbeck.contracts.artifacts",
+    "lineage": "limbeck.contracts.lineage",
     "listing": "limbeck.cli.list",
     "planning": "limbeck.planning",
     "asking": "limbeck.cli.ask",
@@ -110,7 +111,7 @@ def run(
                 out = Console() if sys.stdout.isatty() else Console(width=WIDE_COLUMNS)
                 out.print(part("table").make_table(report))
                 out.print(part("table").make_task_table(report))
-                typer.echo(f"report: {artifact.path / 'report.html'}")
+                typer.echo(f"report: {runs / loaded.name / artifact.name / 'report.html'}")
 
 
 @app.command()
@@ -233,12 +234,12 @@ def show(
     """An artifact's manifest, its lineage up to the sources, and its metrics."""
     with report_user_errors():
         found = part("artifacts").read_artifact(artifact)
-        lines = list(part("pipeline").lineage(found))
+        (ancestry,) = part("lineage").trace_lineage([found])
         listing = part("listing")
         if as_json:
-            _print_json(listing.describe_artifact(found, lines))
+            _print_json(listing.describe_artifact(found, ancestry))
         else:
-            Console().print(listing.draw_artifact(found, lines))
+            Console().print(listing.draw_artifact(found, ancestry))
 
 
 @app.command(name="list")

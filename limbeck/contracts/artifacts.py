@@ -7,7 +7,7 @@ differ from run to run, answers do not).
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -16,10 +16,13 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.pointers import follow
 
 Kind = Literal["corpus", "checkpoint", "signals", "bundle", "report"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MANIFEST = "manifest.json"
+HashFile = Callable[[Path], str]
+"""`hash_file`, or what gives the same from a record of earlier hashes."""
 
 
 class Parent(Config):
@@ -59,11 +62,13 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+    entry: str = ""
+    """The recipe entry that names it now, where that is another than the one that made it."""
 
     @property
     def name(self) -> str:
-        """The recipe entry that made it."""
-        return self.manifest.name
+        """The recipe entry that names it, or else the one that made it."""
+        return self.entry or self.manifest.name
 
 
 @dataclass(frozen=True)
@@ -76,16 +81,22 @@ class Work:
     state: Path
     """What a killed run needs to go on; dropped when the stage is done."""
     inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
+    persistent: Path | None = None
+    """The persistent folder, where it is another than the one beside `folder`."""
 
     @property
     def persistent_dir(self) -> Path:
-        """Where lies what outlives a changed recipe, such as answers that were paid for."""
-        return self.folder.parent.with_name(f"{self.name}.lasting")
+        """Survives a changed recipe; holds paid API responses."""
+        return self.persistent or self.folder.parent / "persistent"
 
     def one(self, name: str) -> Artifact:
         """The single artifact that a field names."""
         (artifact,) = self.inputs[name]
         return artifact
+
+    def every(self, name: str) -> tuple[Artifact, ...]:
+        """The artifacts that a field names; none where the recipe leaves it out."""
+        return self.inputs.get(name, ())
 
 
 def hash_text(text: str) -> str:
@@ -105,7 +116,7 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_files(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path, *, hash_file: HashFile = hash_file) -> dict[str, str]:
     """Each file below a folder, by its relative path, with its SHA-256."""
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -115,11 +126,15 @@ def hash_files(folder: Path) -> dict[str, str]:
     return found
 
 
-def hash_path(path: Path) -> str:
+def hash_path(path: Path, *, hash_file: HashFile = hash_file) -> str:
     """Hash of a file, or of every file below a folder."""
     if path.is_dir():
-        return hash_text(json.dumps(hash_files(path), sort_keys=True))
+        return _hash_listing(hash_files(path, hash_file=hash_file))
     return hash_file(path)
+
+
+def _hash_listing(files: Mapping[str, str]) -> str:
+    return hash_text(json.dumps(files, sort_keys=True))
 
 
 def size_bytes(folder: Path) -> int:
@@ -156,30 +171,42 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
 
 
-def read_artifact(folder: Path, *, kinds: tuple[Kind, ...] = KINDS) -> Artifact:
+def is_plain_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a transformers checkpoint that no stage of Limbeck made."""
+    return (folder / "config.json").is_file() and not (folder / MANIFEST).is_file()
+
+
+def plain_checkpoint(folder: Path, *, files: Mapping[str, str], content_hash: str) -> Artifact:
+    """A published checkpoint, with the manifest that its files stand for."""
+    manifest = Manifest(
+        name=folder.name,
+        kind="checkpoint",
+        stage="",
+        key="",
+        parents={},
+        sources={},
+        content_hash=content_hash,
+        files=files,
+        recipe={},
+        versions={},
+        metrics={},
+        seconds=0.0,
+    )
+    return Artifact(folder, manifest)
+
+
+def read_artifact(
+    folder: Path, *, kinds: tuple[Kind, ...] = KINDS, hash_file: HashFile = hash_file
+) -> Artifact:
     """The artifact in a folder; a transformers folder without a manifest counts as a checkpoint.
 
     Raises:
         ArtifactError: the folder is none, or of another kind than asked for.
     """
-    plain = folder / "config.json"
-    if not (folder / MANIFEST).is_file() and plain.is_file() and "checkpoint" in kinds:
-        files = hash_files(folder)
-        manifest = Manifest(
-            name=folder.name,
-            kind="checkpoint",
-            stage="",
-            key="",
-            parents={},
-            sources={},
-            content_hash=hash_text(json.dumps(files, sort_keys=True)),
-            files=files,
-            recipe={},
-            versions={},
-            metrics={},
-            seconds=0.0,
-        )
-        return Artifact(folder, manifest)
+    folder = folder if folder.is_dir() else follow(folder)
+    if "checkpoint" in kinds and is_plain_checkpoint(folder):
+        files = hash_files(folder, hash_file=hash_file)
+        return plain_checkpoint(folder, files=files, content_hash=_hash_listing(files))
     manifest = read_manifest(folder)
     if manifest.kind not in kinds:
         raise ArtifactError(
@@ -188,7 +215,7 @@ def read_artifact(folder: Path, *, kinds: tuple[Kind, ...] = KINDS) -> Artifact:
     return Artifact(folder, manifest)
 
 
-def find_damage(artifact: Artifact) -> list[str]:
+def find_damage(artifact: Artifact, *, hash_file: HashFile = hash_file) -> list[str]:
     """Files whose bytes are no longer those that the manifest records."""
     return [
         name

@@ -32,6 +32,8 @@ class StageConfig(Config):
     make: ClassVar[Kind]
     measured: ClassVar[tuple[str, ...]] = ()
     """Files that hold measurements, so the content hash leaves them out."""
+    shows_name: ClassVar[bool] = False
+    """Whether its files hold the entry's name, which then belongs to the key."""
     processes: ClassVar[Literal["first", "all"]] = "first"
     """Which of the processes that were launched together run the stage."""
 

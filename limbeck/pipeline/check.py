@@ -8,9 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from limbeck.contracts.artifacts import (
-    read_artifact,
-)
+from limbeck.contracts.artifacts import is_plain_checkpoint, read_artifact
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import (
     ArtifactError,
@@ -19,6 +17,7 @@ from limbeck.contracts.errors import (
     RecipeError,
     UnknownNameError,
 )
+from limbeck.contracts.pointers import follow
 from limbeck.contracts.recipe import PLAN, Recipe
 from limbeck.contracts.registry import STAGES
 from limbeck.contracts.stage import Reference, StageConfig, references
@@ -145,6 +144,8 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
         elif reference.target in recipe.entries:
             continue  # its own fault is reported already
         elif is_folder(reference.target):
+            if "checkpoint" in reference.kinds and is_plain_checkpoint(Path(reference.target)):
+                continue
             try:
                 read_artifact(Path(reference.target), kinds=reference.kinds)
             except ArtifactError as error:
@@ -162,7 +163,7 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
 def is_folder(target: str) -> bool:
     """Whether a reference's target is a folder; a text too long for a name is none."""
     path = Path(target)
-    return _exists(path) and path.is_dir()
+    return _exists(path) and follow(path).is_dir()
 
 
 def _names_hub(reference: Reference) -> bool:

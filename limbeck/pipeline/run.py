@@ -1,18 +1,12 @@
-"""Running a checked recipe: each stage in a folder of its own, or reused by hash.
+"""Running a checked recipe: each artifact is made in the store, or reused by its key."""
 
-An entry's key hashes its resolved config with every reference replaced by the content hash of what
-it names, so a change reaches exactly what depends on it. Left out: what a stage does.
-"""
-
-import importlib.metadata
 import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,32 +14,34 @@ import limbeck
 from limbeck.contracts.artifacts import (
     MANIFEST,
     Artifact,
+    HashFile,
     Manifest,
     Parent,
     Work,
-    find_damage,
+    hash_file,
     hash_files,
     hash_path,
     hash_text,
     read_artifact,
     write_atomically,
 )
-from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import (
-    ArtifactError,
-    BusyError,
-)
+from limbeck.contracts.errors import BusyError, Fault, RecipeError
+from limbeck.contracts.pointers import follow, is_pointer
 from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.stage import Reference
+from limbeck.env.machine import package_versions
 from limbeck.env.ranks import process_index
+from limbeck.pipeline.cache_key import hash_key
 from limbeck.pipeline.check import Entry, check, is_folder
-from limbeck.pipeline.distributed import Crew, open_process_group
+from limbeck.pipeline.distributed import RunStage, lead_workers, run_worker
+from limbeck.pipeline.store import STORE, Store, read_if_whole
 
 VERSIONED = ("torch", "transformers", "accelerate", "tokenizers", "onnxruntime", "numpy")
+Report = Callable[[str, str], None]
 
 
 def run(
-    recipe: Recipe, *, runs: Path, report: Callable[[str, str], None] = lambda name, text: None
+    recipe: Recipe, *, runs: Path, report: Report = lambda name, text: None
 ) -> dict[str, Artifact]:
     """Every artifact of the recipe, made now or reused.
 
@@ -56,134 +52,139 @@ def run(
 
     Raises:
         RecipeError: the recipe cannot be run.
-        BusyError: another process runs in the same folder.
+        BusyError: another process runs a recipe of this name.
         LaunchError: the processes cannot work together as they were launched.
     """
     entries = check(recipe)
-    root = runs / recipe.name
-    crew = open_process_group(entries)
+    if Path(recipe.name).parts[0] == STORE:
+        message = f"a recipe cannot be called {STORE}, as the folder of all artifacts is; rename it"
+        raise RecipeError(recipe.path, [Fault("file name", message)])
     if process_index() > 0:
-        crew.follow()
+        run_worker(entries)
         return {}
+    root = runs / recipe.name
     root.mkdir(parents=True, exist_ok=True)
     try:
-        with closing(crew), FileLock(root / ".lock", timeout=0):
-            artifacts: dict[str, Artifact] = {}
-            for entry in entries.values():
-                artifacts[entry.name] = _make_or_reuse(entry, root, artifacts, report, crew)
-            return artifacts
+        with lead_workers() as run_stage, FileLock(root / ".lock", timeout=0):
+            session = _Run(root, Store(runs), {}, report, run_stage)
+            try:
+                for entry in entries.values():
+                    session.made[entry.name] = _make_or_reuse(session, entry)
+            finally:
+                session.store.hashes.save()
+            return session.made
     except Timeout:
         raise BusyError(
             f"{root}: another `limbeck run` is at work there; wait for it, or use --runs"
         ) from None
 
 
-def _make_or_reuse(
-    entry: Entry,
-    root: Path,
-    made: Mapping[str, Artifact],
-    report: Callable[[str, str], None],
-    crew: Crew,
-) -> Artifact:
+@dataclass(frozen=True)
+class _Run:
+    """What all entries of one run share."""
+
+    root: Path
+    """The folder of the recipe's names."""
+    store: Store
+    made: dict[str, Artifact]
+    report: Report
+    run_stage: RunStage
+
+
+@dataclass(frozen=True)
+class _Order:
+    """An entry with everything that its key stands for."""
+
+    entry: Entry
+    inputs: dict[str, tuple[Artifact, ...]]
+    sources: dict[str, str]
+    key: str
+
+
+def _make_or_reuse(session: _Run, entry: Entry) -> Artifact:
+    name, store = session.root / entry.name, session.store
+    store.adopt(name)
+    order = _resolve(session, entry)
+    with store.hold(
+        order.key, on_wait=lambda: session.report(entry.name, "another process makes it; waiting")
+    ):
+        artifact = _find(session, order) or _make(session, order)
+        store.point(name, at=artifact.path)
+        shutil.rmtree(store.work_dir(order.key), ignore_errors=True)
+    return replace(artifact, entry=entry.name)
+
+
+def _resolve(session: _Run, entry: Entry) -> _Order:
+    """Find what an entry reads, and hash it."""
+    hashes = session.store.hashes
     inputs: dict[str, tuple[Artifact, ...]] = {}
     for reference in entry.references:
-        artifact = made.get(reference.target) or open_external(reference)
+        artifact = session.made.get(reference.target)
+        if artifact is None:
+            artifact = open_external(reference, hash_file=hashes.hash_file)
         inputs[reference.field] = (*inputs.get(reference.field, ()), artifact)
-    sources = {str(path): hash_path(path) for path in entry.config.external_paths()}
-    key = _hash_key(entry, inputs, sources)
-    folder = root / entry.name
-    work_dir = root / ".work" / entry.name
-    if (folder / MANIFEST).is_file():
-        known = _read_known(folder)
-        if known is None:
-            report(entry.name, f"damaged ({MANIFEST}), made again")
-        elif known.manifest.key == key:
-            damage = find_damage(known)
-            if not damage:
-                report(entry.name, f"reused ({known.manifest.seconds:,.0f} s saved)")
-                if _works_on(
-                    work_dir, key
-                ):  # what a kill between putting in place and clearing left
-                    shutil.rmtree(work_dir)
-                return known
-            report(entry.name, f"damaged ({', '.join(damage[:3])}), made again")
-    report(entry.name, f"{entry.config.stage} ...")
-    artifact = _make(
-        entry, folder, work_dir=work_dir, inputs=inputs, sources=sources, key=key, crew=crew
-    )
-    report(entry.name, f"done in {artifact.manifest.seconds:,.1f} s")
+    sources = {
+        str(path): hash_path(path, hash_file=hashes.hash_file)
+        for path in entry.config.external_paths()
+    }
+    return _Order(entry, inputs, sources, hash_key(entry, inputs=inputs, sources=sources))
+
+
+def _find(session: _Run, order: _Order) -> Artifact | None:
+    """The whole artifact of the key, if it is made already."""
+    store, name = session.store, order.entry.name
+    folder = store.folder(order.key, stage=order.entry.config.stage)
+    if not folder.exists():
+        return _finish(session, order)
+    damage = store.find_damage(folder)
+    if damage:
+        session.report(name, f"damaged ({', '.join(damage[:3])}), made again")
+        return None
+    artifact = read_artifact(folder)
+    session.report(name, f"reused ({artifact.manifest.seconds:,.0f} s saved)")
     return artifact
 
 
-def _read_known(folder: Path) -> Artifact | None:
-    try:
-        return read_artifact(folder)
-    except ArtifactError:
+def _finish(session: _Run, order: _Order) -> Artifact | None:
+    """The artifact that a kill kept from its place when it was whole already."""
+    folder = session.store.work_dir(order.key) / "artifact"
+    manifest = read_if_whole(folder)
+    if manifest is None or session.store.find_damage(folder):
         return None
+    session.report(order.entry.name, f"reused ({manifest.seconds:,.0f} s saved)")
+    return session.store.put(folder, manifest=manifest)
 
 
-def _works_on(work_dir: Path, key: str) -> bool:
-    """Whether a work folder belongs to the making of this very key."""
-    return (work_dir / "key").is_file() and (work_dir / "key").read_text(errors="replace") == key
-
-
-def open_external(reference: Reference) -> Artifact:
+def open_external(reference: Reference, *, hash_file: HashFile = hash_file) -> Artifact:
     """The artifact outside the recipe that a reference names: a folder, or a model of the hub."""
     path = Path(reference.target)
     if not is_folder(reference.target):
-        fetch = resolve(
-            {"hub": "limbeck.models.hub:fetch_checkpoint"}, "hub", what="source of checkpoints"
-        )
-        path = fetch(reference.target)
-    return read_artifact(path, kinds=reference.kinds)
+        from limbeck.models.hub import fetch_checkpoint
+
+        path = fetch_checkpoint(reference.target)
+    # The name may be switched while this run reads, so what counts is where it points now.
+    artifact = read_artifact(follow(path), kinds=reference.kinds, hash_file=hash_file)
+    return replace(artifact, entry=path.name) if is_pointer(path) else artifact
 
 
-def _hash_key(
-    entry: Entry, inputs: Mapping[str, tuple[Artifact, ...]], sources: Mapping[str, str]
-) -> str:
-    hashes = dict(sources)
-    for field in inputs:
-        targets = [item.target for item in entry.references if item.field == field]
-        for target, artifact in zip(targets, inputs[field], strict=True):
-            hashes[target] = artifact.manifest.content_hash
-
-    def replace(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: replace(item) for name, item in value.items()}
-        if isinstance(value, list):
-            return [replace(item) for item in value]
-        return hashes.get(value, value) if isinstance(value, str) else value
-
-    resolved = entry.config.model_dump(mode="json")
-    names = [item.target for item in entry.references] if entry.config.make == "report" else []
-    return hash_text(
-        json.dumps(
-            [limbeck.__version__, replace(resolved), sorted(sources.values()), names],
-            sort_keys=True,
-        )
-    )
-
-
-def _make(
-    entry: Entry,
-    folder: Path,
-    *,
-    work_dir: Path,
-    inputs: dict[str, tuple[Artifact, ...]],
-    sources: Mapping[str, str],
-    key: str,
-    crew: Crew,
-) -> Artifact:
+def _make(session: _Run, order: _Order) -> Artifact:
     """Run a stage in a folder of its own, then put the whole artifact in place at once."""
-    if not _works_on(work_dir, key):
-        shutil.rmtree(work_dir, ignore_errors=True)
-        work_dir.mkdir(parents=True)
-        write_atomically(work_dir / "key", key)
-    work = Work(entry.name, work_dir / "artifact", work_dir / "state", inputs)
-    work.folder.mkdir(exist_ok=True)
-    work.state.mkdir(exist_ok=True)
+    entry, store = order.entry, session.store
+    session.report(entry.name, f"{entry.config.stage} ...")
+    inputs = [item for items in order.inputs.values() for item in items]
+    name = (session.root / entry.name).relative_to(store.runs).as_posix()
+    work_dir = store.begin(order.key, name=name, inputs=inputs)
+    work = Work(
+        entry.name,
+        work_dir / "artifact",
+        work_dir / "state",
+        order.inputs,
+        session.root / ".persistent" / entry.name,
+    )
+    (work.folder / MANIFEST).unlink(missing_ok=True)
     started = time.monotonic()
-    metrics = crew.run(entry, work)
+    metrics = session.run_stage(entry, work)
+    hashed_at_ns = time.time_ns()
     files = hash_files(work.folder)
     measured = type(entry.config).measured
     content = {path: digest for path, digest in files.items() if path not in measured}
@@ -191,30 +192,32 @@ def _make(
         name=entry.name,
         kind=entry.config.make,
         stage=entry.config.stage,
-        key=key,
+        key=order.key,
         content_hash=hash_text(json.dumps(content, sort_keys=True)),
-        parents={field: tuple(map(_describe_parent, items)) for field, items in inputs.items()},
-        sources=sources,
+        parents={
+            field: tuple(map(_describe_parent, items)) for field, items in order.inputs.items()
+        },
+        sources=order.sources,
         recipe=entry.config.model_dump(mode="json"),
         versions=versions(),
         files=files,
         metrics=metrics,
         seconds=time.monotonic() - started,
     )
-    write_atomically(work.folder / MANIFEST, manifest.model_dump_json(indent=2))
-    if folder.exists():
-        old = work_dir / "replaced"
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    work.folder.rename(folder)
-    shutil.rmtree(work_dir)
-    return Artifact(folder, manifest)
+    # Written beside the artifact first, so that a kill leaves no half manifest among its files.
+    write_atomically(work_dir / MANIFEST, manifest.model_dump_json(indent=2))
+    (work_dir / MANIFEST).replace(work.folder / MANIFEST)
+    artifact = store.put(work.folder, manifest=manifest)
+    for path, digest in files.items():
+        store.hashes.record(artifact.path / path, digest=digest, hashed_at_ns=hashed_at_ns)
+    session.report(entry.name, f"done in {manifest.seconds:,.1f} s")
+    return artifact
 
 
 def _describe_parent(artifact: Artifact) -> Parent:
     manifest = artifact.manifest
     return Parent(
-        name=manifest.name,
+        name=artifact.name,
         path=str(artifact.path),
         kind=manifest.kind,
         content_hash=manifest.content_hash,
@@ -223,10 +226,5 @@ def _describe_parent(artifact: Artifact) -> Parent:
 
 def versions() -> dict[str, str]:
     """Versions of what computes: Limbeck, Python, and the numeric libraries."""
-    found = {"limbeck": limbeck.__version__, "python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    own = {"limbeck": limbeck.__version__, "python": platform.python_version()}
+    return own | package_versions(VERSIONED, absent="absent")

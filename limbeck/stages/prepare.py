@@ -53,6 +53,7 @@ class Config(StageConfig):
     """A corpus."""
 
     make: ClassVar[Kind] = "corpus"
+    shows_name: ClassVar[bool] = True
 
     pack: str
     """The domain: a pack's name, or the folder of one."""

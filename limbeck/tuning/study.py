@@ -255,11 +255,11 @@ class _Runner:
         name = self.space.entry.name
         entry = self._point(self.space.apply(trial.params))
         recipe = dataclasses.replace(
-            self.recipe, name=folder.name, entries={name: entry}, plan={}, tune={}
+            self.recipe, name="trial", entries={name: entry}, plan={}, tune={}
         )
         config = pipeline.check(recipe)[name].config
         with watching(lambda *shown: self._look(trial, config, *shown)):
-            made = pipeline.run(recipe, runs=folder.parent)
+            made = pipeline.run(recipe, runs=folder)
         return self.scorer.measure(made[name], state=folder / "answers")
 
     def _point(self, entry: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def test_killed_at_random_moments(tmp_path):
             runs, tmp_path / "log", rng=random.Random(num_runs), seconds=seconds
         )
         assert tiny_recipe.content_hashes(runs) == expected
-        leftovers = [*runs.rglob("*.partial"), *runs.glob("tiny/.work/*")]
+        leftovers = [*runs.rglob("*.partial"), *runs.glob("store/.work/*")]
         assert not leftovers, leftovers
     assert kills >= LEAST_KILLS
 

@@ -68,9 +68,8 @@ def test_a_killed_phase_ends_with_the_same_bytes(done, tmp_path):
             shutil.copytree(done / "progressive" / entry, runs / "progressive" / entry)
         log.write_text("")
         number = tiny_recipe.warm().start("run", recipe, "--runs", runs, output=log)
-        state = runs / "progressive" / ".work" / "reinforced" / "state" / "training.pt"
         if killed:
-            while not state.exists():
+            while not list(runs.glob("store/.work/*/state/training.pt")):
                 assert tiny_recipe.warm().wait(number, seconds=0.002) is None, log.read_text()
             tiny_recipe.kill(number)
             number = tiny_recipe.warm().start("run", recipe, "--runs", runs, output=log)

@@ -54,7 +54,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
             read_losses(tiny_recipe.runs(), name), rel=1e-5, abs=1e-5
         )
     assert done.stderr.count("corpus: reused") == 1
-    assert not list((runs / "tiny" / ".work").glob("*"))
+    assert not list((runs / "store" / ".work").glob("*"))
     log = tmp_path / "log"
     number = tiny_recipe.warm().start("run", recipe, "--runs", runs, output=log)
     assert tiny_recipe.warm().wait(number) == 0, log.read_text()

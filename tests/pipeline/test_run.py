@@ -11,8 +11,9 @@ import pytest
 from filelock import FileLock
 
 from limbeck import pipeline
-from limbeck.contracts.artifacts import Kind, read_artifact
+from limbeck.contracts.artifacts import Kind, find_damage, read_artifact
 from limbeck.contracts.errors import ArtifactError, BusyError, CheckpointError, TrainingError
+from limbeck.contracts.lineage import trace_lineage
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.registry import STAGES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
@@ -104,14 +105,14 @@ def test_made_then_reused(go, root):
     assert corpus.metrics == {"characters": 2}
     assert list(corpus.sources) == [str(root.parent.parent / "source.txt")]
     assert go() == ALL_REUSED
-    assert sorted(path.name for path in root.iterdir()) == sorted([*ALL_DONE, ".lock", ".work"])
-    assert not list((root / ".work").iterdir())
+    assert sorted(path.name for path in root.iterdir()) == sorted([*ALL_DONE, ".lock"])
+    assert not list((root.parent / "store" / ".work").iterdir())
 
 
 def test_an_override_changes_only_what_depends_on_it(go):
     go()
     assert go("small.times=5") == ALL_REUSED | {"small": "done", "large": "done"}
-    assert go("large.times=5") == ALL_REUSED | {"small": "done", "large": "done"}
+    assert go("large.times=5") == ALL_REUSED | {"large": "done"}
 
 
 def test_a_change_that_changes_no_content_stops_there(go):
@@ -128,12 +129,7 @@ def test_a_changed_source_is_noticed(go, root):
 def test_names_do_not_matter(go):
     go()
     renamed = RECIPE.replace("small", "little")
-    assert go(text=renamed) == {
-        "corpus": "reused",
-        "little": "done",
-        "large": "reused",
-        "other": "reused",
-    }
+    assert go(text=renamed) == dict.fromkeys(("corpus", "little", "large", "other"), "reused")
 
 
 @pytest.mark.parametrize("name", ["config.json", "seconds.txt"])
@@ -169,6 +165,25 @@ def test_measurements_are_not_content(go, root):
     assert before.files["seconds.txt"] != after.files["seconds.txt"]
 
 
+def test_what_is_changed_back_is_reused(go, root):
+    go()
+    first = (root / "small").resolve()
+    go("small.times=5")
+    assert (root / "small").resolve() != first
+    assert go() == ALL_REUSED
+    assert (root / "small").resolve() == first
+
+
+def test_a_name_is_a_relative_link_into_the_store(go, root):
+    go()
+    target = (root / "small").readlink()
+    assert target.parts[:2] == ("..", "store")
+    assert read_artifact(root / "small").manifest.key.startswith(target.name.removeprefix("grow-"))
+    moved = root.parent.with_name("elsewhere")
+    root.parent.rename(moved)
+    assert read_artifact(moved / "chain" / "small").manifest.name == "small"
+
+
 def test_a_failing_stage_leaves_no_artifact(go, root, monkeypatch):
     def fail(config, *, work):
         (work.state / "step").write_text("1")
@@ -179,11 +194,12 @@ def test_a_failing_stage_leaves_no_artifact(go, root, monkeypatch):
         with pytest.raises(TrainingError):
             go()
     assert not (root / "small").exists()
-    assert (root / ".work" / "small" / "state" / "step").is_file()
+    (state,) = (root.parent / "store" / ".work").glob("*/state/step")
+    assert state.is_file()
     assert go() == ALL_DONE | {"corpus": "reused"}
 
 
-def test_state_is_kept_for_the_same_settings_only(go, root, monkeypatch):
+def test_state_belongs_to_the_settings(go, root, monkeypatch):
     seen = []
 
     def look(config, *, work):
@@ -195,15 +211,16 @@ def test_state_is_kept_for_the_same_settings_only(go, root, monkeypatch):
     for override in ("small.times=1", "small.times=1", "small.times=2", "small.times=1"):
         with pytest.raises(TrainingError):
             go(override)
-    assert seen == [False, True, False, False]
+    assert seen == [False, True, False, True]
 
 
-@pytest.mark.parametrize("number", range(1, 5))
-def test_a_kill_while_an_artifact_is_put_in_place(go, root, monkeypatch, number):
-    """Stopped at each renaming and removal in turn, the run still ends well and clean."""
+@pytest.mark.parametrize("state", ["damaged", "changed"])
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_kill_while_an_artifact_is_put_in_place(go, root, monkeypatch, number, state):
+    """Stopped before each renaming and removal in turn, the run still ends well and clean."""
     go()
     before = read_artifact(root / "small").manifest.content_hash
-    calls = []
+    store, calls = root.parent / "store", []
 
     class Killed(BaseException):
         pass
@@ -217,16 +234,23 @@ def test_a_kill_while_an_artifact_is_put_in_place(go, root, monkeypatch, number)
 
         return counted
 
-    (root / "small" / "config.json").write_text("damaged")
+    if state == "damaged":
+        (root / "small" / "config.json").write_text("damaged")
+    change = ("small.times=7",) if state == "changed" else ()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", stop_at(Path.rename))
+        patch.setattr(Path, "replace", stop_at(Path.replace))
         patch.setattr(shutil, "rmtree", stop_at(shutil.rmtree))
         with pytest.raises(Killed):
-            go()
-    go()
-    assert read_artifact(root / "small").manifest.content_hash == before
+            go(*change)
+    for folder in store.glob("[!.]*"):
+        damage = find_damage(read_artifact(folder))
+        assert damage == (["config.json"] if state == "damaged" and damage else [])
+    go(*change)
+    assert go(*change) == ALL_REUSED
     assert go() == ALL_REUSED
-    assert not list((root / ".work").iterdir())
+    assert read_artifact(root / "small").manifest.content_hash == before
+    assert not list((store / ".work").iterdir())
 
 
 def test_two_at_once(go, root):
@@ -239,7 +263,7 @@ def test_two_at_once(go, root):
 def test_an_artifact_from_elsewhere(go, root, tmp_path):
     go()
     kept = tmp_path / "kept"
-    (root / "small").rename(kept)
+    (root / "small").resolve().rename(kept)
     text = RECIPE.replace("small: {stage: grow, corpus: corpus, times: 1}\n", "")
     text = text.replace("start: small", f"start: {kept}")
     assert go(text=text) == {"corpus": "reused", "large": "reused", "other": "reused"}
@@ -257,17 +281,17 @@ def test_a_model_that_the_hub_does_not_give(go):
 def test_lineage(go, root):
     go()
     artifact = read_artifact(root / "large")
-    found = [(depth, field, item.name) for depth, field, item in pipeline.lineage(artifact)]
+    (ancestry,) = trace_lineage([artifact])
+    found = [(depth, item.field, item.name) for depth, item in ancestry.walk()]
     assert found == [
         (0, "", "large"),
         (1, "corpus", "corpus"),
         (1, "start", "small"),
         (2, "corpus", "corpus"),
     ]
-    for path in (root / "small").iterdir():
-        path.unlink()
-    (root / "small").rmdir()
-    gone = [item for _, _, item in pipeline.lineage(artifact)]
-    assert [item.name for item in gone] == ["large", "corpus", "small"]
+    shutil.rmtree((root / "small").resolve())
+    (ancestry,) = trace_lineage([artifact])
+    found = [(item.name, item.artifact is not None) for _, item in ancestry.walk()]
+    assert found == [("large", True), ("corpus", True), ("small", False)]
     with pytest.raises(ArtifactError):
         read_artifact(root / "small")

@@ -81,7 +81,7 @@ def go(tmp_path, corpus, monkeypatch):
         metrics = label.run(config, work=work)
         return work.folder, metrics
 
-    go.calls = tmp_path / "work" / "answers.lasting" / "calls.jsonl"
+    go.calls = tmp_path / "work" / "answers" / "persistent" / "calls.jsonl"
     return go
 
 
@@ -302,7 +302,7 @@ def test_a_killed_run_asks_nothing_twice(corpus, tmp_path):
         path.write_text(yaml.safe_dump({"answers": entry}))
         runs = tmp_path / "runs"
         number = tiny_recipe.warm().start("run", path, "--runs", runs, output=tmp_path / "log")
-        calls = runs / "killed" / ".work" / "answers.lasting" / "calls.jsonl"
+        calls = runs / "killed" / ".persistent" / "answers" / "calls.jsonl"
         deadline = time.monotonic() + tiny_recipe.LONGEST_RUN_SECONDS
         while not calls.is_file() or len(ended(calls)) < 4:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()

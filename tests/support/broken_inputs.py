@@ -19,6 +19,7 @@ from limbeck.cli.list import describe_artifact, draw_artifact
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work, find_damage, read_artifact
 from limbeck.contracts.leaks import check_leaks
+from limbeck.contracts.lineage import trace_lineage
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
@@ -344,9 +345,9 @@ def make_manifest(rng: random.Random, folder: Path, pack: Path) -> Case:
 
     def use() -> str:
         artifact = read_artifact(copy)
-        lines = list(pipeline.lineage(artifact))
-        describe_artifact(artifact, lines)
-        draw_artifact(artifact, lines)
+        (ancestry,) = trace_lineage([artifact])
+        describe_artifact(artifact, ancestry)
+        draw_artifact(artifact, ancestry)
         return "dropped" if find_damage(artifact) else "works"
 
     return {str(copy)}, use

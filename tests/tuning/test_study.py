@@ -149,7 +149,7 @@ def test_the_winning_recipe_runs_unchanged_and_makes_the_winner(space):
     assert "winner: limbeck run" in space[3]
     invoke("run", winning, "--runs", folder / "runs")
     (kept,) = (tuned(space) / "trials").glob("*/*")
-    best = read_artifact(kept / "student").manifest
+    best = read_artifact(kept / "trial" / "student").manifest
     made = read_artifact(folder / "runs" / "winning" / "student").manifest
     assert made.content_hash == best.content_hash
     text = winning.read_text(encoding="utf-8")
@@ -185,7 +185,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(space, tmp_path):
     arguments = ("tune", recipe, "--runs", folder / "runs", "--out", out, "--set", every_step)
     number = tiny_recipe.warm().start(*arguments, output=tmp_path / "log")
     deadline = time.monotonic() + tiny_recipe.LONGEST_RUN_SECONDS
-    while not list(out.glob("trials/*/0001/.work/student/state/training.pt")):
+    while not list(out.glob("trials/*/0001/store/.work/*/state/training.pt")):
         assert time.monotonic() < deadline, (tmp_path / "log").read_text()
         time.sleep(0.01)
     tiny_recipe.kill(number)

@@ -35,4 +35,6 @@ def make_report(
 def describe_environment() -> dict[str, Any]:
     """The machine and the libraries that the times belong to."""
     versions = package_versions(LIBRARIES, absent="")
-    return describe_machine() | {"libraries": {name: item for name, item in versions.items() if item}}
+    return describe_machine() | {
+        "libraries": {name: item for name, item in versions.items() if item}
+    }

@@ -1,16 +1,14 @@
 """The ancestors of the evaluated models, up to the sources, each with its training curve."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.contracts.artifacts import MANIFEST, Artifact, Parent, read_artifact
+from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import ArtifactError
-
-logger = logging.getLogger(__name__)
+from limbeck.contracts.lineage import Ancestor, trace_lineage
 
 
 @dataclass(frozen=True)
@@ -33,52 +31,22 @@ class LineageStep:
 
 def trace(artifacts: Sequence[Artifact]) -> list[LineageStep]:
     """Every artifact that these come from, parents first; one that is gone appears by name."""
-    found: dict[str, LineageStep] = {}
-    for artifact in artifacts:
-        _visit(artifact, found)
-    return list(found.values())
+    return [_describe(item) for root in trace_lineage(artifacts) for item in root.sources_first()]
 
 
-def _visit(artifact: Artifact, found: dict[str, LineageStep]) -> None:
-    manifest = artifact.manifest
-    if manifest.content_hash in found:
-        return
-    parents = [parent for group in manifest.parents.values() for parent in group]
-    for parent in parents:
-        known = _find(parent, near=artifact.path)
-        if known is not None:
-            _visit(known, found)
-        elif parent.content_hash not in found:
-            found[parent.content_hash] = LineageStep(
-                parent.name, parent.kind, "", (), 0.0, parent.content_hash, (), {}, {}
-            )
-    names = tuple(dict.fromkeys(parent.name for parent in parents))
-    found[manifest.content_hash] = LineageStep(
-        artifact.name,
-        manifest.kind,
-        manifest.stage,
-        names,
-        manifest.seconds,
-        manifest.content_hash,
-        _read_history(artifact.path),
-        _read_layers(artifact.path / "routing.json"),
-        _read_layers(artifact.path / "router.json"),
+def _describe(ancestor: Ancestor) -> LineageStep:
+    artifact = ancestor.artifact
+    return LineageStep(
+        ancestor.name,
+        ancestor.kind,
+        artifact.manifest.stage if artifact else "",
+        tuple(dict.fromkeys(parent.name for parent in ancestor.parents)),
+        artifact.manifest.seconds if artifact else 0.0,
+        ancestor.content_hash,
+        _read_history(artifact.path) if artifact else (),
+        _read_layers(artifact.path / "routing.json") if artifact else {},
+        _read_layers(artifact.path / "router.json") if artifact else {},
     )
-
-
-def _find(parent: Parent, *, near: Path) -> Artifact | None:
-    """The parent where its child recorded it, or beside the child, if it is still the same."""
-    for path in (Path(parent.path), near.parent / parent.path, near.parent / parent.name):
-        if not (path / MANIFEST).is_file():
-            continue
-        try:
-            artifact = read_artifact(path)
-        except ArtifactError as error:
-            logger.warning("lineage: %s", error)
-            continue
-        if artifact.manifest.content_hash == parent.content_hash:
-            return artifact
-    return None
 
 
 def _read_history(folder: Path) -> tuple[dict[str, Any], ...]:
