@@ -87,11 +87,11 @@ REWARDS: Table = {
 """What `grpo` can reward: each a function of an answer and of the domain's answer format."""
 
 CRITERIA: Table = {
-    "l1": "limbeck.pruning.criteria:l1",
-    "group_l2": "limbeck.pruning.criteria:group_l2",
-    "norm_product": "limbeck.pruning.criteria:norm_product",
+    "l1": "limbeck.pruning.criteria:L1",
+    "group_l2": "limbeck.pruning.criteria:GroupL2",
+    "norm_product": "limbeck.pruning.criteria:NormProduct",
 }
-"""Which channels and heads to prune first."""
+"""Which channels and heads to prune first: each a Criterion."""
 
 FORMATS: Table = {
     "float32": "limbeck.quantization.formats.floats:Float32",

@@ -1,54 +1,75 @@
-"""Scores of coupled groups from their weights: the lowest go first, and a zero group scores zero.
+"""Scores of coupled groups: the lowest are cut first."""
 
-A score takes one tensor per part (gate rows, up rows, down columns, ...), the group as its first
-axis. Left out: scores from activations or gradients, which need data.
-"""
-
-from collections.abc import Callable, Sequence
-from typing import Annotated
+import abc
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from pydantic import AfterValidator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.registry import CRITERIA
-from limbeck.models.structure import Groups, view_groups
+from limbeck.models.structure import Groups
+from limbeck.pruning.calibration import Calibration, Needs, part_views
 
-CriterionFunction = Callable[[Sequence[Tensor]], Tensor]
+
+class Criterion(abc.ABC):
+    """How much a model would lose without each group; a group of zeros scores zero."""
+
+    needs: ClassVar[Needs] = "weights"
+    """What `calibration` holds; anything but weights costs a few passes over the corpus."""
+
+    @abc.abstractmethod
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        """The score of every group of one layer.
+
+        `parts` are the weights, one tensor per part (gate rows, up rows, down columns, ...).
+        """
 
 
-def l1(parts: Sequence[Float[Tensor, "groups _"]]) -> Float[Tensor, " groups"]:
+class L1(Criterion):
     """Sum of absolute weights, over all parts of a group."""
-    return torch.stack([part.float().abs().sum(dim=1) for part in parts]).sum(dim=0)
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        return torch.stack([part.float().abs().sum(dim=1) for part in parts]).sum(dim=0)
 
 
-def group_l2(parts: Sequence[Float[Tensor, "groups _"]]) -> Float[Tensor, " groups"]:
+class GroupL2(Criterion):
     """Euclidean norm over all parts of a group: the quantity that the group lasso shrinks."""
-    return torch.stack([part.float().square().sum(dim=1) for part in parts]).sum(dim=0).sqrt()
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        return torch.stack([part.float().square().sum(dim=1) for part in parts]).sum(dim=0).sqrt()
 
 
-def norm_product(parts: Sequence[Float[Tensor, "groups _"]]) -> Float[Tensor, " groups"]:
+class NormProduct(Criterion):
     """Product of the parts' norms: unchanged when a factor moves from one part to another."""
-    return torch.stack([part.float().square().sum(dim=1).sqrt() for part in parts]).prod(dim=0)
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        return torch.stack([part.float().square().sum(dim=1).sqrt() for part in parts]).prod(dim=0)
 
 
+@torch.no_grad()
 def score_groups(
-    model: nn.Module, *, groups: Groups, score: CriterionFunction
+    model: nn.Module, *, groups: Groups, criterion: Criterion, calibration: Calibration
 ) -> Float[Tensor, " groups"]:
     """The score of every group of one layer."""
-    with torch.no_grad():
-        return score(
-            [
-                view_groups(
-                    model.get_parameter(part.parameter), part=part, num_groups=groups.num_groups
-                ).flatten(1)
-                for part in groups.parts
-                if not part.parameter.endswith(".bias")
-            ]
-        )
+    weights = part_views(groups, dict(model.named_parameters()))
+    return criterion.score(weights, calibration=calibration)
 
 
 def _check_name(name: str) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, model_validator
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Kind, Work
@@ -23,7 +25,8 @@ from limbeck.models.vision.modeling import image_format
 from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.pruning.allocation import KeptGroups, count_kept, pick_kept
-from limbeck.pruning.criteria import CriterionName, score_groups
+from limbeck.pruning.calibration import calibrate
+from limbeck.pruning.criteria import Criterion, CriterionName, score_groups
 from limbeck.pruning.group_lasso import GroupLasso, Regulariser, count_zero
 from limbeck.pruning.surgery import cut, mask
 from limbeck.training.loop import TrainingConfig, fit
@@ -56,6 +59,8 @@ class Config(StageConfig):
     widths. The metrics say which share was cut."""
     criterion: CriterionName = "l1"
     """Scores groups after training; those that training made zero score lowest."""
+    calibration_batches: Annotated[int, Field(gt=0)] = 8
+    """Batches of the corpus that a criterion on activations or gradients sees; others need none."""
     lasso: GroupLasso = GroupLasso()
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")] = NextToken(
         kind="next_token"
@@ -107,9 +112,18 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )
     model.cpu()
     probe = batches.batch(list(range(min(PROBE_RECORDS, len(batches))))).input_ids
-    smaller, metrics = cut_zeros(
-        model, num_kept=num_kept, criterion=config.criterion, input_ids=probe
+    criterion: Criterion = resolve(CRITERIA, config.criterion, what="criterion")()
+    calibrations = calibrate(
+        model,
+        layers=list(num_kept),
+        batches=(batches(step)[0] for step in range(config.calibration_batches)),
+        needs=criterion.needs,
     )
+    scores = {
+        groups: score_groups(model, groups=groups, criterion=criterion, calibration=calibration)
+        for groups, calibration in calibrations.items()
+    }
+    smaller, metrics = cut_zeros(model, num_kept=num_kept, scores=scores, input_ids=probe)
     save_checkpoint(smaller, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     return {"loss": history[-1]["loss"], "steps": training.max_steps, **metrics}
@@ -153,15 +167,13 @@ def cut_zeros(
     model: PreTrainedModel,
     *,
     num_kept: Mapping[Groups, int],
-    criterion: str,
+    scores: Mapping[Groups, Float[Tensor, " groups"]],
     input_ids: torch.Tensor,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The smaller model, and what the cut took; the given one is masked in place."""
-    score = resolve(CRITERIA, criterion, what="criterion")
     zero = {groups: count_zero(model, groups=groups) for groups in num_kept}
     kept: KeptGroups = {
-        groups: pick_kept(score_groups(model, groups=groups, score=score), num_kept=count)
-        for groups, count in num_kept.items()
+        groups: pick_kept(scores[groups], num_kept=count) for groups, count in num_kept.items()
     }
     removed = mask(model, kept=kept)
     smaller = cut(model, kept=kept)

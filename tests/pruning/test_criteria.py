@@ -1,32 +1,42 @@
 """Scores rank groups; zero groups score zero; unknown names are refused with the nearest one."""
 
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.registry import CRITERIA
+from limbeck.models.batch import pad_rows
+from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_channels, find_heads
-from limbeck.pruning.criteria import CriterionName, group_l2, l1, norm_product, score_groups
+from limbeck.pruning.calibration import Calibration, calibrate
+from limbeck.pruning.criteria import L1, CriterionName, GroupL2, NormProduct, score_groups
+
+NOTHING = Calibration()
 
 
 def test_scores_are_what_their_names_say():
     parts = [torch.tensor([[3.0, -4.0], [0.0, 1.0]]), torch.tensor([[12.0], [2.0]])]
-    torch.testing.assert_close(l1(parts), torch.tensor([19.0, 3.0]))
-    torch.testing.assert_close(group_l2(parts), torch.tensor([13.0, 5.0**0.5]))
-    torch.testing.assert_close(norm_product(parts), torch.tensor([60.0, 2.0]))
+    for criterion, expected in (
+        (L1(), [19, 3]),
+        (GroupL2(), [13, 5**0.5]),
+        (NormProduct(), [60, 2]),
+    ):
+        found = criterion.score(parts, calibration=NOTHING)
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_zero_group_scores_zero_and_others_do_not(name, dense):
-    score = resolve(CRITERIA, name, what="criterion")
+    criterion = resolve(CRITERIA, name, what="criterion")()
     for groups in (find_channels(dense)[0], find_heads(dense)[1]):
         with torch.no_grad():
             for piece in groups.slices(0):
                 dense.get_parameter(piece.parameter).narrow(
                     piece.axis, piece.start, piece.stop - piece.start
                 ).zero_()
-        scores = score_groups(dense, groups=groups, score=score)
+        scores = score_groups(dense, groups=groups, criterion=criterion, calibration=NOTHING)
         assert scores.shape == (groups.num_groups,)
         assert scores[0] == 0
         assert bool((scores[1:] > 0).all())
@@ -35,9 +45,22 @@ def test_a_zero_group_scores_zero_and_others_do_not(name, dense):
 def test_norm_product_ignores_where_the_scale_is():
     parts = [torch.rand(5, 3), torch.rand(5, 3), torch.rand(5, 4)]
     moved = [parts[0], parts[1] * 4, parts[2] / 4]
-    torch.testing.assert_close(norm_product(moved), norm_product(parts))
+    found, expected = (NormProduct().score(item, calibration=NOTHING) for item in (moved, parts))
+    torch.testing.assert_close(found, expected)
 
 
 def test_an_unknown_criterion_names_the_nearest():
     with pytest.raises(ValidationError, match="did you mean 'group_l2'"):
         TypeAdapter(CriterionName).validate_python("group_l1")
+
+
+def test_gradients_are_those_of_the_summed_loss(dense):
+    rows = [np.array([3, 4, 5, 6]), np.array([7, 8])]
+    batch = pad_rows(rows, starts=[0, 0], pad=0, places=[0, 1])
+    layers = find_channels(dense)
+    found = calibrate(dense, layers=layers, batches=[batch, batch], needs="gradients")
+    logits = KeptForward(dense)(batch).logits
+    (2 * torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum")).backward()
+    for groups in layers:
+        down = dense.get_parameter(groups.parts[-1].parameter).grad
+        torch.testing.assert_close(found[groups].gradients[-1], down.T)
