@@ -49,7 +49,7 @@ from limbeck.contracts.records import Record, write_jsonl
 from limbeck.data.corpus.train_tokenizer import ASSISTANT, CHAT_TEMPLATE, END, PAD, USER
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.teachers.online import open_teacher
+from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.stages import record

@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.distillation.losses.divergences import ForwardKl
-from limbeck.models.targets import HiddenAndHead
+from limbeck.distillation.targets import HiddenAndHead
 
 VOCAB = 151_936
 TEMPERATURE, WEIGHT = 2.0, 0.7
@@ -88,7 +88,7 @@ def ours(inputs: Inputs) -> Tensor:
         states=inputs.states,
         head=inputs.head,
         labels=inputs.labels,
-        said=HiddenAndHead(inputs.teacher_states, inputs.teacher_head),
+        output=HiddenAndHead(inputs.teacher_states, inputs.teacher_head),
         mix=Mix(ForwardKl(kind="forward_kl"), TEMPERATURE, WEIGHT, VOCAB),
     )
     return loss.sum / loss.count

@@ -30,10 +30,10 @@ from limbeck.contracts.artifacts import hash_file
 from limbeck.data.loading.batches import BatchingConfig, part_by_length
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.signals.codec import Codec
-from limbeck.distillation.signals.fidelity import add, compare, conclude
+from limbeck.distillation.signals.fidelity import mean_errors, measure_errors
 from limbeck.distillation.signals.importance_sampled import SampledTokens
 from limbeck.distillation.signals.manifest import (
-    DESCRIPTION,
+    SIGNALS_FILE,
     SignalsManifest,
     shard_paths,
     write_signals_manifest,
@@ -41,16 +41,16 @@ from limbeck.distillation.signals.manifest import (
 from limbeck.distillation.signals.shards import (
     COUNTS,
     MARKS,
-    mark_records,
+    record_checksums,
     write_index,
     write_shard,
 )
 from limbeck.distillation.signals.top_k_packed import TopTokens
+from limbeck.distillation.targets import SparseOutput
 from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import Needs
-from limbeck.objectives.base import Objective, ObjectiveContext
+from limbeck.objectives.base import Needs, Objective, ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 
 LARGE_VOCAB, STUDENT_VOCAB = 151_936, 8_192
@@ -142,10 +142,10 @@ def write_signals(
     }
     whole = {name: np.concatenate([array] * times + [last[name]]) for name, array in arrays.items()}
     whole[COUNTS] = batch.kept.sum(dim=1).to(torch.int32).numpy()
-    whole[MARKS] = mark_records(batch)
+    whole[MARKS] = record_checksums(batch)
     (path,) = shard_paths(folder, description)
-    write_shard(path, whole, description_hash=hash_file(folder / DESCRIPTION), sums={})
-    write_index(folder, description)
+    manifest_hash = hash_file(folder / SIGNALS_FILE)
+    write_index(folder, [write_shard(path, whole, manifest_hash=manifest_hash, sums={})])
     return path.stat().st_size / kept
 
 
@@ -156,6 +156,7 @@ def measure_formats(*, kept: int, num_turns: int) -> list[dict[str, Any]]:
     places = list(range(len(records[0])))
     batch = make_batch(records, places)
     parts = [make_batch(records, places[first : first + 16]) for first in range(0, 96, 16)]
+    num_positions = sum(int(part.kept.sum()) for part in parts)
     for sharpness in SHARPNESS:
         logits = draw_logits(sharpness, kept=kept, vocab=LARGE_VOCAB)
         for codec in FORMATS:
@@ -164,14 +165,13 @@ def measure_formats(*, kept: int, num_turns: int) -> list[dict[str, Any]]:
                 folder = Path(text) / "signals"
                 num_bytes = write_signals(folder, codec, batch, logits)
                 teacher = OfflineTeacher(folder, needs=Needs(reference_temperature))
-                said = teacher(batch).said
-                decoded = type(said)(*(part[:kept] for part in said))
-                errors = conclude(
-                    add([compare(decoded, logits, temperature=reference_temperature)])
-                )
+                output = teacher(batch).output
+                assert isinstance(output, SparseOutput)
+                errors = mean_errors(measure_errors(output.rows(slice(kept)), logits))
                 for turn in range(num_turns):
                     started = time.process_time()
-                    found = sum(len(teacher(part).said[0]) for part in parts)
+                    for part in parts:
+                        teacher(part)
                     seconds = time.process_time() - started
                     rows.append(
                         {
@@ -180,7 +180,7 @@ def measure_formats(*, kept: int, num_turns: int) -> list[dict[str, Any]]:
                             "turn": turn,
                             "bytes_per_token": num_bytes,
                             **errors,
-                            "decode_tokens_per_second": found / seconds,
+                            "decode_tokens_per_second": num_positions / seconds,
                         }
                     )
     return rows

@@ -6,7 +6,7 @@ it.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,9 +18,12 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.models.attention_capture import Heads, listen
 from limbeck.models.batch import Batch
 from limbeck.models.moe.layers import Routing
-from limbeck.models.targets import LARGE_VOCAB, Form, HiddenAndHead
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
 
+LogitsForm = Literal["full", "factored", "auto"]
+"""How logits are returned; `auto` is factored from `LARGE_VOCAB` tokens on."""
+LARGE_VOCAB = 32_768
+"""Tokens from which all logits are worth not being held at once."""
 PLAIN_HEADS = frozenset(
     {
         "limbeck_moe",
@@ -38,11 +41,19 @@ PLAIN_HEADS = frozenset(
 """Architectures whose logits are exactly the head's product, with no scaling or capping after."""
 
 
+class FactoredLogits(NamedTuple):
+    """Logits as `hidden_states @ head.T`, not yet multiplied."""
+
+    hidden_states: Float[Tensor, "kept hidden"]
+    """After the final norm."""
+    head: Float[Tensor, "vocab hidden"]
+
+
 class Kept(NamedTuple):
     """A model's outputs at the kept positions."""
 
     logits: Float[Tensor, "kept vocab"]
-    """Of no columns where `projected` is given in their place."""
+    """Of no columns where `factored` is given in their place."""
     hidden: tuple[Float[Tensor, "kept hidden"], ...]
     """After the layers asked for, in that order."""
     routing: tuple[Routing, ...]
@@ -51,14 +62,14 @@ class Kept(NamedTuple):
     """Each image as the mean of its tokens; None for a batch without images."""
     heads: tuple[Heads, ...] = ()
     """Of the layers whose attention was asked for, at all positions."""
-    projected: HiddenAndHead | None = None
-    """States and head, where they were asked for and the architecture has them."""
+    factored: FactoredLogits | None = None
+    """In place of `logits`, where that was asked for and the architecture allows it."""
 
 
-def gives_states(model: PreTrainedModel, *, form: Form) -> bool:
-    """Whether a model is to give its states and its head in place of its logits, and can."""
+def returns_factored_logits(model: PreTrainedModel, *, form: LogitsForm) -> bool:
+    """Whether a model's logits are to be returned factored, and can be."""
     text = model.config.get_text_config()
-    if form in ("logits", "text") or (form == "auto" and text.vocab_size < LARGE_VOCAB):
+    if form == "full" or (form == "auto" and text.vocab_size < LARGE_VOCAB):
         return False
     head = model.get_output_embeddings()
     # A head that is wrapped or quantised computes something else than its weight's product, and
@@ -87,13 +98,13 @@ class KeptForward(nn.Module):
         keep: Bool[Tensor, "batch tokens"] | None = None,
         layers: Sequence[int] = (),
         attention: Sequence[int] = (),
-        form: Form = "logits",
+        form: LogitsForm = "full",
     ) -> Kept:
         """Outputs at the batch's kept positions, or at those of `keep`.
 
         `layers` are those whose hidden states are returned, counted from 1; the last is after the
         final norm. `attention` are layers whose queries, keys and values are returned, of a model
-        for which `enable_attention_capture` was called. `form` asks for states in place of logits.
+        for which `enable_attention_capture` was called. `form` asks for factored logits.
         Right-padded rows need no mask under causality, and in packed ones no record attends to
         another. Images that the tokens hold no place for are only encoded.
 
@@ -125,13 +136,12 @@ class KeptForward(nn.Module):
         body = self.model.get_decoder() if plain else self.model
         with listen([layer - 1 for layer in attention]) as heard:
             output = body(**given, use_cache=False, output_hidden_states=bool(layers))
-        projected = None
-        if plain and gives_states(self.model, form=form):
+        factored = None
+        if plain and returns_factored_logits(self.model, form=form):
             head = cast(nn.Linear, self.model.get_output_embeddings())
-            projected = HiddenAndHead(
-                _pick(output.last_hidden_state, keep), head.weight.to(keep.device)
-            )
-            logits = projected.states.new_empty(len(projected.states), 0)
+            states = _pick(output.last_hidden_state, keep)
+            factored = FactoredLogits(states, head.weight.to(keep.device))
+            logits = states.new_empty(len(states), 0)
         elif plain:
             head = cast(nn.Module, self.model.get_output_embeddings())
             logits = head(_pick(output.last_hidden_state, keep)).to(keep.device)
@@ -141,7 +151,7 @@ class KeptForward(nn.Module):
         routing = getattr(output, "routing", None) or ()
         heads = tuple(cast(Heads, heard[layer - 1]) for layer in attention)
         images = None if seen is None else seen.mean(dim=1)
-        return Kept(logits, hidden, routing, images, heads, projected)
+        return Kept(logits, hidden, routing, images, heads, factored)
 
 
 def _pick(item: Tensor, keep: Bool[Tensor, "batch tokens"]) -> Float[Tensor, "kept width"]:

@@ -3,22 +3,19 @@
 Left out: the training loop, which alone divides sums by counts.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from typing_extensions import TypeVar
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.errors import TrainingError
 from limbeck.models.batch import Batch
-from limbeck.models.forward import Kept
-from limbeck.models.targets import Needs, Targets, Teacher
+from limbeck.models.forward import Kept, LogitsForm
 
 Forward = Callable[..., Kept]
 BatchKind = Literal["records", "pairs", "rollouts"]
@@ -35,6 +32,20 @@ class Loss:
     count: int
     parts: dict[str, float] = field(default_factory=dict)
     """Sums of the single terms, for the training curve."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an objective needs of a teacher."""
+
+    temperature: float
+    """The lowest at which targets are read."""
+    max_temperature: float = 0.0
+    """The highest one of a schedule; 0 where the temperature is constant."""
+    logits_form: LogitsForm = "full"
+    """How a live teacher returns logits, where its architecture allows a choice."""
+    tokenizer: Literal["shared", "own"] = "shared"
+    """Whether the teacher reads the batch's tokens, or the records' text by its own tokenizer."""
 
 
 class Objective(nn.Module):
@@ -70,13 +81,17 @@ class ExperienceBuffer(Protocol):
         ...
 
 
+SomeTeacher = TypeVar("SomeTeacher", default=object)
+"""Whatever the objectives of a package learn from: only these know its type."""
+
+
 @dataclass(frozen=True)
-class ObjectiveContext:
+class ObjectiveContext(Generic[SomeTeacher]):
     """What an objective is built from; a part that its Config does not need may be left out."""
 
     model: PreTrainedModel
     """The model in training."""
-    teacher: Teacher | None = None
+    teacher: SomeTeacher | None = None
     reference: nn.Module | None = None
     """The forward pass of the frozen model that training started from."""
     experience: ExperienceBuffer | None = None
@@ -116,7 +131,7 @@ class ObjectiveConfig(Config, ABC):
     """The objective's name in the registry."""
 
     @abstractmethod
-    def build(self, context: ObjectiveContext) -> Objective:
+    def build(self, context: ObjectiveContext[Any]) -> Objective:
         """The objective, ready for the training loop."""
 
     def needs(self) -> Needs | None:
@@ -134,7 +149,7 @@ class ObjectiveConfig(Config, ABC):
         return ()
 
     def resolve_layers(
-        self, context: ObjectiveContext, *, batches: Sequence[Batch]
+        self, context: ObjectiveContext[Any], *, batches: Sequence[Batch]
     ) -> "ObjectiveConfig":
         """The same with every matched layer by number; `batches` are examples to compare on."""
         return self
@@ -196,27 +211,4 @@ class ObjectiveConfig(Config, ABC):
             raise ValueError(
                 f"objective {self.kind!r} uses no teacher, yet `teacher: {teacher}` is given; "
                 "remove it or use `soft_target`"
-            )
-
-
-def check_targets(total: float, *, targets: Targets, batch: Batch) -> None:
-    """Refuse a teacher whose numbers are no numbers, where they have spoilt a loss.
-
-    A student's own end in the loop's error, which speaks of the learning rate.
-
-    Raises:
-        TrainingError: a tensor of the targets is not finite.
-    """
-    if math.isfinite(total):
-        return
-    tensors = dict(zip(targets.said._fields, targets.said, strict=True))
-    tensors |= {f"hidden {place}": item for place, item in enumerate(targets.hidden, start=1)}
-    for name, tensor in tensors.items():
-        wrong = ~torch.isfinite(tensor)
-        if wrong.any():
-            raise TrainingError(
-                f"the teacher's {name!r} hold {int(wrong.sum())} of {wrong.numel()} values that "
-                f"are not finite, the first {float(tensor[wrong][0])!r}, in the batch of records "
-                f"{batch.rows.tolist()[:8]}: check the teacher's weights and its precision, or "
-                "record its signals again"
             )

@@ -31,15 +31,14 @@ from limbeck.distillation.diagnostics.probe import Probe
 from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import inherit
 from limbeck.distillation.on_policy import OnPolicy
-from limbeck.distillation.teachers.ensemble import Teachers, check_teachers, open_teachers
+from limbeck.distillation.teachers.ensemble import Teachers, check_teachers
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
-from limbeck.distillation.teachers.online import OnlineTeacher
-from limbeck.distillation.teachers.router_sampling import RouterSampling, RouterSamplingTeacher
+from limbeck.distillation.teachers.open import open_teacher
+from limbeck.distillation.teachers.router_sampling import RouterSampling
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
 from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
-from limbeck.models.forward import KeptForward
 from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
@@ -147,17 +146,16 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     }
     batches = Batches(corpus.path, **data)
     inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
-    teacher = open_teachers(
+    teacher = open_teacher(
         work.inputs.get("teacher", ()),
         names=config.teacher_names,
-        config=config.teachers,
+        teachers=config.teachers,
+        router_sampling=config.router_sampling,
         corpus=corpus,
         batching=config.batching,
         needs=config.objective.needs(),
-        sees=image_format(student.config),
+        image_format=image_format(student.config),
     )
-    live = teacher.model if isinstance(teacher, OnlineTeacher) else None
-    teacher = _ask_more(config, teacher)
     most_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
     asked = (open_held_out(corpus.path, **data) or batches).draw(
         DIAGNOSTIC_RECORDS, most_tokens=most_tokens
@@ -200,6 +198,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     )
     if own is not None:
         history = own.mark(history)
+    live_model = None
+    if teacher is not None:
+        teacher.close()
+        live_model = teacher.live_model
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.diagnostics == "on":
@@ -213,41 +215,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **({} if own is None else own.measure()),
         **inherited,
         **_name_layers(config, objective),
-        **_report_misses(student, live, held_out(), vocab=len(tokenizer), work=work),
+        **_report_misses(student, live_model, held_out(), vocab=len(tokenizer), work=work),
         **measure_validation(student, held_out()),
     }
 
 
-def _ask_more(config: Config, teacher: Any) -> Any:
-    """The teacher, asked with drawn experts too where the recipe wants it.
-
-    Raises:
-        CheckpointError: it is no live mixture of experts.
-    """
-    draws = config.router_sampling.num_samples
-    if not draws:
-        return teacher
-    if not isinstance(teacher, OnlineTeacher):
-        raise CheckpointError(
-            f"router_sampling: draws: {draws} runs the teacher again, which only a single live one "
-            "of the corpus's tokenizer can; name one checkpoint in `teacher`, or remove "
-            "router_sampling"
-        )
-    needs = config.objective.needs()
-    assert needs is not None
-    if needs.highest:
-        raise CheckpointError(
-            f"router_sampling: draws: {draws} mixes distributions at one temperature, and that of "
-            f"the objective goes from {needs.temperature!r} to {needs.highest!r}; give it a number"
-        )
-    return RouterSamplingTeacher(
-        teacher, teacher.model.model, draws=draws, temperature=needs.temperature
-    )
-
-
 def _report_misses(
     student: PreTrainedModel,
-    teacher: KeptForward | None,
+    teacher: PreTrainedModel | None,
     batches: Iterator[Batch],
     *,
     vocab: int,
@@ -257,7 +232,7 @@ def _report_misses(
     if teacher is None:
         return {}
     move_unless_offloaded(teacher, student.device)
-    misses = measure_misses(student, teacher.model, batches, vocab=vocab)
+    misses = measure_misses(student, teacher, batches, vocab=vocab)
     if not misses:
         return {}
     (work.folder / "router.json").write_text(json.dumps(misses))

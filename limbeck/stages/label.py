@@ -126,7 +126,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         **_describe(labelled, config),
     }
     if isinstance(config.write, Logprobs):
-        description = LabelsManifest(
+        manifest = LabelsManifest(
             model=config.endpoint.model,
             vocab=table.vocab,
             top=min(config.write.top, table.vocab - 1),
@@ -135,7 +135,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         write_labels(
             work.folder,
             [item.labels if isinstance(item, Labelled) else None for item in labelled],
-            description=description,
+            manifest=manifest,
         )
     _note_on_card(work.folder / "card.json", config)
     return metrics

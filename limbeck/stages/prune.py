@@ -17,7 +17,7 @@ from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.registry import CRITERIA, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.teachers.online import open_teacher
+from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.probe import compare_models
 from limbeck.models.structure import Groups, find_channels, find_heads
@@ -95,7 +95,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         corpus=corpus,
         batching=config.batching,
         needs=config.objective.needs(),
-        sees=sees,
+        image_format=sees,
     )
     batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)

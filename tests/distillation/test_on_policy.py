@@ -134,7 +134,7 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     assert sum(int(batch.kept.sum()) for batch in batches) == 4
     metrics = own.measure()
     assert metrics["own_answer_tokens_mean"] == 1 and metrics["own_ended_ratio"] == 1
-    teacher = OnlineTeacher(dense, layers=(), vocab=dense.config.vocab_size)
+    teacher = OnlineTeacher(dense, vocab=dense.config.vocab_size)
     objective = SoftTarget(kind="soft_target").build(ObjectiveContext(dense, teacher=teacher))
     assert sum(objective(KeptForward(dense), batch).count for batch in batches) == 4
 
@@ -160,7 +160,7 @@ def test_a_launcher_and_images_are_refused(dense, monkeypatch):
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_an_own_answer_is_no_label(weight, moe, dense):
     (*_, batch) = make_own(dense)(0)
-    teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
+    teacher = OnlineTeacher(moe, vocab=moe.config.vocab_size)
     objective = SoftTarget(kind="soft_target", weight=weight).build(
         ObjectiveContext(dense, teacher=teacher)
     )
@@ -184,7 +184,7 @@ def test_the_loss_on_own_answers_is_trls(beta, temperature, moe, dense):
     """TRL's mean is over kept tokens, and it leaves the square of the temperature out."""
     from trl.experimental.gkd import GKDTrainer
 
-    teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
+    teacher = OnlineTeacher(moe, vocab=moe.config.vocab_size)
     objective = SoftTarget(
         kind="soft_target", weight=0.2, temperature=temperature, divergence=DIVERGENCES[beta]
     ).build(ObjectiveContext(dense, teacher=teacher))
@@ -219,9 +219,7 @@ def train(model, teacher, *, state, own, steps=6, stop=None, lr=0.01):
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
     ).build(
-        ObjectiveContext(
-            model, teacher=OnlineTeacher(teacher, layers=(), vocab=teacher.config.vocab_size)
-        )
+        ObjectiveContext(model, teacher=OnlineTeacher(teacher, vocab=teacher.config.vocab_size))
     )
     config = TrainingConfig(
         max_steps=steps, learning_rate=lr, warmup_steps=0, save_interval_seconds=0, logging_steps=1
@@ -262,9 +260,7 @@ def test_no_chance_is_off_to_the_bit(dense_config, moe, tokenizer, tmp_path):
     history, weights = train(first, moe, state=tmp_path / "a", own=own)
     objective = SoftTarget(
         kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
-    ).build(
-        ObjectiveContext(second, teacher=OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size))
-    )
+    ).build(ObjectiveContext(second, teacher=OnlineTeacher(moe, vocab=moe.config.vocab_size)))
     config = TrainingConfig(max_steps=6, learning_rate=0.01, warmup_steps=0, logging_steps=1)
     plain = fit(
         second,
@@ -284,7 +280,7 @@ def test_training_on_own_answers_lowers_reverse_kl_there(dense_config, moe, toke
     own = make_own(model)
 
     def measure():
-        teacher = OnlineTeacher(moe, layers=(), vocab=moe.config.vocab_size)
+        teacher = OnlineTeacher(moe, vocab=moe.config.vocab_size)
         divergence = SoftTarget(
             kind="soft_target", temperature=1.0, divergence={"kind": "reverse_kl"}
         ).build(ObjectiveContext(model, teacher=teacher))

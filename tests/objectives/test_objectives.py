@@ -7,9 +7,10 @@ import torch
 
 from limbeck.distillation.features.matching import Matching, scaled_mse
 from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.targets import FullLogits, Targets
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import Kept, KeptForward
-from limbeck.models.targets import FullLogits, Targets
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.load_balancing import Balance, Balancer, balance_loss
 from limbeck.objectives.next_token import NextToken
@@ -24,12 +25,19 @@ def make_batch(rows: int = 3, width: int = 7, vocab: int = 40, start: int = 3) -
     return Batch(ids, labels, torch.arange(rows), torch.ones_like(ids, dtype=torch.bool))
 
 
-class FixedTeacher:
-    """A teacher that always says the same."""
+class FixedTeacher(Teacher):
+    """A teacher that always returns the same."""
+
+    layers = ()
+    live_model = None
 
     def __init__(self, logits: torch.Tensor, hidden: tuple[torch.Tensor, ...] = ()) -> None:
         self.logits, self.states = logits, hidden
-        self.vocab, self.hidden = logits.shape[-1], hidden[0].shape[-1] if hidden else 0
+        self.vocab = logits.shape[-1]
+        self.hidden_size = hidden[0].shape[-1] if hidden else 0
+
+    def require(self, *, layers=(), attention=()) -> None:
+        pass
 
     def __call__(self, batch: Batch) -> Targets:
         return Targets(FullLogits(self.logits), self.states)

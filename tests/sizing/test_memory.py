@@ -6,11 +6,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.distillation.losses.divergences import ForwardKl
+from limbeck.distillation.targets import FullLogits
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.moe.kernels import experts_op
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
-from limbeck.models.targets import FullLogits
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.sizing import size_model
@@ -188,7 +188,7 @@ def test_a_loss_in_chunks_keeps_two_gradients_and_one_chunk_of_logits():
             head=head,
             labels=torch.arange(24),
             mix=mix,
-            said=FullLogits(torch.randn(24, shape.vocab)),
+            output=FullLogits(torch.randn(24, shape.vocab)),
             chunk_tokens=8,
         )
     chunk = 8 * 4 * shape.vocab

@@ -25,12 +25,11 @@ from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.packs.load import load_pack
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.teachers.online import open_teacher
+from limbeck.distillation.teachers.open import open_teacher
 from limbeck.evaluation.answer_questions import read_questions
 from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import Needs
-from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.base import Needs, ObjectiveContext
 from limbeck.runtimes import open_answerer
 from limbeck.stages import prepare
 from tests.support import tiny_recipe

@@ -6,7 +6,7 @@ import torch
 
 from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
-from limbeck.models.targets import HiddenAndHead
+from limbeck.distillation.targets import HiddenAndHead
 
 COMPILED = ("forward_kl", "reverse_kl", "jensen_shannon")
 
@@ -14,9 +14,9 @@ COMPILED = ("forward_kl", "reverse_kl", "jensen_shannon")
 def check_equal(kind, form, *, compiling):
     for temperature, weight in ((2.0, 0.7), (1.5, 1.0), (1.0, 0.0)):
         mix = Mix(t.make(kind), temperature, weight, vocab=t.VOCAB, compiling=compiling)
-        said = t.targets(form, temperature)
+        output = t.targets(form, temperature)
         theirs, labels = t.inputs()
-        wanted = t.plain(theirs, labels, said, mix)
+        wanted = t.plain(theirs, labels, output, mix)
         wanted.backward()
         ours = [leaf.detach().cuda().requires_grad_() for leaf in theirs]
         found = chunked_loss(
@@ -24,7 +24,7 @@ def check_equal(kind, form, *, compiling):
             head=ours[1],
             bias=ours[2],
             labels=labels.cuda(),
-            said=type(said)(*(part.cuda() for part in said)),
+            output=output.to(torch.device("cuda")),
             mix=mix,
             chunk_tokens=4,
         )
@@ -42,18 +42,18 @@ def check_large(dtype, *, most):
         for leaf in (t.draw(tokens, 256, seed=0), t.draw(vocab, 256, seed=1) / 16)
     )
     teacher = (t.draw(tokens, 512, seed=2), t.draw(vocab, 512, seed=3) / 512**0.5)
-    said = HiddenAndHead(*(part.to("cuda", dtype) for part in teacher))
+    output = HiddenAndHead(*(part.to("cuda", dtype) for part in teacher))
     labels = torch.randint(vocab, (tokens,)).cuda()
     mix = Mix(t.make("forward_kl"), 2.0, 0.7, vocab)
     for _ in range(2):
         states.grad = head.grad = None
         base = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        chunked_loss(states=states, head=head, labels=labels, said=said, mix=mix).sum.backward()
+        chunked_loss(states=states, head=head, labels=labels, output=output, mix=mix).sum.backward()
         peak = torch.cuda.max_memory_allocated() - base
     theirs = [leaf.detach().double().requires_grad_() for leaf in (states, head)]
     logits = theirs[0] @ theirs[1].T
-    p = ((said.states.double() @ said.head.double().T) / 2).log_softmax(dim=-1)
+    p = ((output.hidden_states.double() @ output.head.double().T) / 2).log_softmax(dim=-1)
     q = (logits / 2).log_softmax(dim=-1)
     kl = torch.nn.functional.kl_div(q, p, log_target=True, reduction="sum") * 4
     ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")

@@ -20,10 +20,11 @@ from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.targets import FullLogits, Targets
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
 from limbeck.models.builders import DenseModel, MoeModel
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.targets import FullLogits, Targets
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.training.loop import TrainingConfig, fit
@@ -55,16 +56,19 @@ MODELS = {
 }
 
 
-class FixedTeacher:
-    """Says of every token what depends on nothing but the token."""
+class FixedTeacher(Teacher):
+    """A teacher whose output at a token depends on nothing but the token."""
 
-    hidden = 12
+    hidden_size, layers, live_model = 12, (), None
 
     def __init__(self, vocab: int) -> None:
         self.vocab = vocab
         generator = torch.Generator().manual_seed(0)
         self.logits = torch.randn(vocab, vocab, generator=generator)
-        self.states = torch.randn(vocab, self.hidden, generator=generator)
+        self.states = torch.randn(vocab, self.hidden_size, generator=generator)
+
+    def require(self, *, layers=(), attention=()) -> None:
+        pass
 
     def __call__(self, batch: Batch) -> Targets:
         ids = batch.input_ids[batch.kept]

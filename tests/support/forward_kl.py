@@ -3,8 +3,8 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from limbeck.distillation.losses.divergence_terms import forward_kl_terms, top_terms, whole_terms
-from limbeck.models.targets import TopK
+from limbeck.distillation.losses.divergences import forward_kl_terms
+from limbeck.distillation.targets import FullLogits, TopK
 
 
 def forward_kl(
@@ -14,11 +14,8 @@ def forward_kl(
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Sum over tokens of KL(teacher || student), both softened, times temperature squared."""
-    terms = whole_terms(
-        forward_kl_terms,
-        student_logits=student_logits,
-        teacher_logits=teacher_logits,
-        temperature=temperature,
+    terms = FullLogits(teacher_logits).divergence_terms(
+        forward_kl_terms, student_logits=student_logits, temperature=temperature
     )
     return terms.sum() * temperature**2
 
@@ -35,8 +32,7 @@ def forward_kl_with_tail(
 
     A lower bound of the full divergence, equal to it when the bucket is empty.
     """
-    said = TopK(top_logits, top_ids, tail)
-    terms = top_terms(
-        forward_kl_terms, student_logits=student_logits, said=said, temperature=temperature
+    terms = TopK(top_logits, top_ids, tail, temperature).divergence_terms(
+        forward_kl_terms, student_logits=student_logits, temperature=temperature
     )
     return terms.sum() * temperature**2

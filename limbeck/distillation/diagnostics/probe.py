@@ -13,10 +13,9 @@ import torch
 from transformers import PreTrainedModel
 
 from limbeck.distillation.diagnostics import checks
-from limbeck.distillation.softening import log_probabilities
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import Teacher
 from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class Probe:
     def _foreign(self) -> bool:
         """Whether the teacher speaks of tokens of its own, which no label can be held against."""
         needs = self.config.needs()
-        return needs is not None and needs.form == "text"
+        return needs is not None and needs.tokenizer == "own"
 
     @torch.no_grad()
     def _start(self) -> str | None:
@@ -103,21 +102,15 @@ class Probe:
 
     @torch.no_grad()
     def _teacher(self) -> Iterator[str | None]:
-        term, needs = self.config.teacher_term(progress=0.0), self.config.needs()
-        if self.teacher is None or term is None or needs is None or self._foreign():
+        term = self.config.teacher_term(progress=0.0)
+        if self.teacher is None or term is None or self._foreign():
             return
         batch = self._shown()
         labels = batch.targets
         vocab, first = self.teacher.vocab, term.temperature
-        said = self.teacher(batch).said
+        output = self.teacher(batch).output
         soft, plain = (
-            log_probabilities(
-                said,
-                vocab=vocab,
-                temperature=temperature,
-                tail_temperature=needs.temperature,
-            )
-            for temperature in (first, 1.0)
+            output.log_probs(vocab=vocab, temperature=temperature) for temperature in (first, 1.0)
         )
         if not len(labels):
             return

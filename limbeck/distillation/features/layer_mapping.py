@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import CheckpointError
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.features.similarity import linear_cka
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import FeatureTeacher, Teacher
 
 Pairs = list[tuple[int, int]]
 
@@ -23,15 +23,15 @@ def resolve_layers(
     *,
     model: PreTrainedModel,
     teacher: Teacher,
-    shown: Sequence[Batch] = (),
+    batches: Sequence[Batch] = (),
 ) -> tuple[Matching, ...]:
-    """The same with every layer by number; maps by name are over the layers the teacher can show.
+    """The same with every layer by number; maps by name are over the teacher's available layers.
 
-    `shown` are a few batches that `searched` compares states on.
+    `searched` compares hidden states on `batches`.
 
     Raises:
-        CheckpointError: the student has no such layer, the teacher cannot be asked, or a search
-            has nothing to look at.
+        CheckpointError: the student has no such layer, the teacher has none, or a search has no
+            batches.
     """
     num_layers = model.config.get_text_config().num_hidden_layers
     found: list[Matching] = []
@@ -44,23 +44,18 @@ def resolve_layers(
                 )
             found.append(item)
             continue
-        if not isinstance(teacher, FeatureTeacher):
-            raise CheckpointError(
-                f"`layers: {item.layers}` needs one live teacher or signals that hold hidden "
-                "states; give student_layer and teacher_layer"
-            )
-        known = teacher.known
+        known = teacher.layers
         if not known:
             raise CheckpointError(
-                f"`layers: {item.layers}`: the signals hold no hidden states; record them with "
-                "`layers`"
+                f"`layers: {item.layers}` needs one live teacher, or signals recorded with "
+                "`layers`: this teacher has no hidden states to match"
             )
         if item.layers == "last":
             pairs = [(num_layers, known[-1])]
         elif item.layers == "uniform":
             pairs = spread_evenly(num_layers, known)
         else:
-            pairs = search(model, teacher, shown=shown)
+            pairs = search(model, teacher, batches=batches)
         for ours, theirs in pairs:
             found.append(
                 item.replace(
@@ -82,52 +77,51 @@ def spread_evenly(num_layers: int, known: Sequence[int]) -> Pairs:
 
 
 @torch.no_grad()
-def search(model: PreTrainedModel, teacher: FeatureTeacher, *, shown: Sequence[Batch]) -> Pairs:
+def search(model: PreTrainedModel, teacher: Teacher, *, batches: Sequence[Batch]) -> Pairs:
     """The map in order of depth with the highest summed CKA of hidden states on the batches.
 
     Raises:
         CheckpointError: there are no batches.
     """
-    if not shown:
+    if not batches:
         raise CheckpointError(
             "`layers: searched` compares the layers on records, which only the stage `distill` "
-            "shows; give student_layer and teacher_layer"
+            "has; give student_layer and teacher_layer"
         )
     layers = range(1, model.config.get_text_config().num_hidden_layers + 1)
-    teacher.ask(layers=teacher.known, attended=())
+    teacher.require(layers=teacher.layers)
     ours: list[list[Tensor]] = []
     theirs: list[list[Tensor]] = []
     training = model.training
     model.eval()
-    for batch in shown:
+    for batch in batches:
         batch = batch.to(model.device)
         ours.append(list(KeptForward(model)(batch, layers=layers).hidden))
-        theirs.append(list(teacher(batch).hidden))
+        theirs.append(list(teacher(batch).hidden_states))
     model.train(training)
     students, teachers = (
         [torch.cat(states) for states in zip(*found, strict=True)] for found in (ours, theirs)
     )
-    alike = torch.stack(
+    similarity = torch.stack(
         [
             torch.stack([linear_cka(student=one, teacher=other) for other in teachers])
             for one in students
         ]
     )
-    return [
-        (layer, teacher.known[place]) for layer, place in zip(layers, climb(alike), strict=True)
-    ]
+    path = best_monotone_path(similarity)
+    return [(layer, teacher.layers[place]) for layer, place in zip(layers, path, strict=True)]
 
 
-def climb(alike: Float[Tensor, "layers teacher_layers"]) -> list[int]:
+def best_monotone_path(similarity: Float[Tensor, "layers teacher_layers"]) -> list[int]:
     """A column for each row, rising, with the highest sum: no two rows share one if they fit.
 
     By dynamic programming over rows, exact; of equal sums the earlier columns.
     """
-    rows, columns = alike.shape
+    rows, columns = similarity.shape
     step = 1 if rows <= columns else 0
-    best = alike[0].double().tolist()
+    best = similarity[0].double().tolist()
     came: list[list[int]] = []
-    for row in alike[1:].double().tolist():
+    for row in similarity[1:].double().tolist():
         before: list[int] = []
         values: list[float] = []
         leader = -1
@@ -146,21 +140,16 @@ def climb(alike: Float[Tensor, "layers teacher_layers"]) -> list[int]:
     return path[::-1]
 
 
-def ask(matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teacher) -> None:
-    """Tell teacher and student what of their layers is going to be compared.
+def require_layers(
+    matching: Sequence[Matching], *, model: PreTrainedModel, teacher: Teacher
+) -> None:
+    """Make teacher and student return what is compared of their layers.
 
     Raises:
-        ArtifactError: the teacher has no such layers.
-        CheckpointError: it shows no attention.
+        ArtifactError: the teacher has no such layers, or no attention to return.
     """
-    attended = [pair.teacher_layer for pair in matching if pair.what != "hidden"]
-    if isinstance(teacher, FeatureTeacher):
-        layers = [pair.teacher_layer for pair in matching if pair.what == "hidden"]
-        teacher.ask(layers=layers, attended=attended)
-    elif attended:
-        raise CheckpointError(
-            "attention and values are matched with one live teacher alone; name its checkpoint in "
-            "`teacher`, or match `what: hidden`"
-        )
-    if attended:
+    attention = [pair.teacher_layer for pair in matching if pair.what != "hidden"]
+    layers = [pair.teacher_layer for pair in matching if pair.what == "hidden"]
+    teacher.require(layers=layers, attention=attention)
+    if attention:
         enable_attention_capture(model)

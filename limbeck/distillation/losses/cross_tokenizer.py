@@ -1,6 +1,7 @@
 """Learning from a teacher with another tokenizer.
 
-Both write the same text; what is compared are spans that both tokenizations have (`Aligned`).
+Both write the same text; what is compared are spans that both tokenizations have
+(`TokenAlignment`).
 L = w D + (1 - w) CE, per kept token of the student.
 """
 
@@ -14,18 +15,18 @@ from torch.nn import functional
 from typing_extensions import override
 
 from limbeck.contracts.errors import TrainingError
-from limbeck.distillation.losses.divergence_terms import forward_kl_terms
-from limbeck.models.aligned import Aligned
+from limbeck.distillation.losses.divergences import forward_kl_terms
+from limbeck.distillation.targets import TokenAlignment, check_targets
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
-from limbeck.models.targets import FullLogits, Needs, Teacher
 from limbeck.objectives.base import (
     Forward,
     Loss,
+    Needs,
     Objective,
     ObjectiveConfig,
     ObjectiveContext,
     TeacherTerm,
-    check_targets,
 )
 from limbeck.objectives.next_token import cross_entropy, token_logs
 
@@ -61,7 +62,7 @@ def outcome_kl(
     *,
     student_logits: Float[Tensor, "spans student_vocab"],
     teacher_logits: Float[Tensor, "spans teacher_vocab"],
-    aligned: Aligned,
+    alignment: TokenAlignment,
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Sum over positions of KL(teacher || student) between what both can say next.
@@ -69,10 +70,10 @@ def outcome_kl(
     The outcomes are texts that are a token of both, the end, and one bucket for all else.
     """
     student, teacher = (
-        _gather(logits, outcomes, num_outcomes=aligned.num_outcomes, temperature=temperature)
+        _gather(logits, outcomes, num_outcomes=alignment.num_outcomes, temperature=temperature)
         for logits, outcomes in (
-            (student_logits, aligned.student_outcomes),
-            (teacher_logits, aligned.teacher_outcomes),
+            (student_logits, alignment.student_outcomes),
+            (teacher_logits, alignment.teacher_outcomes),
         )
     )
     return forward_kl_terms(student, teacher).sum()
@@ -129,7 +130,7 @@ class CrossTokenizer(ObjectiveConfig):
 
     @override
     def needs(self) -> Needs:
-        return Needs(self.temperature, form="text")
+        return Needs(self.temperature, tokenizer="own")
 
     @override
     def teacher_term(self, *, progress: float) -> TeacherTerm:
@@ -140,7 +141,7 @@ class CrossTokenizer(ObjectiveConfig):
         return self.replace(weight=weight)
 
     @override
-    def build(self, context: ObjectiveContext) -> Objective:
+    def build(self, context: ObjectiveContext[Teacher]) -> Objective:
         assert context.teacher is not None
         return CrossTokenizerObjective(self, teacher=context.teacher)
 
@@ -158,12 +159,13 @@ class CrossTokenizerObjective(Objective):
         labels = batch.targets
         logits = forward(batch).logits
         targets = self.teacher(batch)
-        if targets.aligned is None or not isinstance(targets.said, FullLogits):
+        teacher_logits = targets.output.full_logits()
+        if targets.alignment is None or teacher_logits is None:
             raise TrainingError(
                 "objective 'cross_tokenizer' got a teacher that does not read the records' text; "
                 "name a checkpoint as `teacher`"
             )
-        limit = len(targets.aligned.student_outcomes)
+        limit = len(targets.alignment.student_outcomes)
         if logits.shape[1] < limit:
             raise TrainingError(
                 f"the student has {logits.shape[1]} rows for {limit} tokens: make it with the "
@@ -172,8 +174,8 @@ class CrossTokenizerObjective(Objective):
         distance = cross_distance(
             student_logits=logits,
             labels=labels,
-            teacher_logits=targets.said.logits,
-            aligned=targets.aligned,
+            teacher_logits=teacher_logits,
+            alignment=targets.alignment,
             config=self.config,
         )
         ce = cross_entropy(logits=logits[:, :limit], targets=labels)
@@ -189,14 +191,14 @@ def cross_distance(
     student_logits: Float[Tensor, "kept student_rows"],
     labels: Int[Tensor, " kept"],
     teacher_logits: Float[Tensor, "teacher_kept teacher_rows"],
-    aligned: Aligned,
+    alignment: TokenAlignment,
     config: CrossTokenizer,
 ) -> Float[Tensor, ""]:
     """Sum over common spans of the distance that the config names, scaled by its temperature."""
     temperature = config.temperature
-    student_logits = student_logits[:, : len(aligned.student_outcomes)]
-    teacher_logits = teacher_logits[:, : len(aligned.teacher_outcomes)]
-    sides = (aligned.student_spans, aligned.teacher_spans)
+    student_logits = student_logits[:, : len(alignment.student_outcomes)]
+    teacher_logits = teacher_logits[:, : len(alignment.teacher_outcomes)]
+    sides = (alignment.student_spans, alignment.teacher_spans)
     student_starts, teacher_starts = map(find_starts, sides)
     at_starts = {
         "student_logits": student_logits[student_starts],
@@ -205,12 +207,12 @@ def cross_distance(
     if config.method == "uld":
         # Absolute differences shrink with T, not with its square.
         return universal_distance(**at_starts, temperature=temperature) * temperature
-    total = outcome_kl(**at_starts, aligned=aligned, temperature=temperature)
+    total = outcome_kl(**at_starts, alignment=alignment, temperature=temperature)
     num_spans = len(student_starts)
     student, teacher = (
         merge(token_logs(logits, tokens, temperature=temperature), spans, num_spans=num_spans)
         for logits, tokens, spans in zip(
-            (student_logits, teacher_logits), (labels, aligned.teacher_tokens), sides, strict=True
+            (student_logits, teacher_logits), (labels, alignment.teacher_tokens), sides, strict=True
         )
     )
     lengths = [torch.bincount(spans[spans >= 0], minlength=num_spans) for spans in sides]

@@ -1,36 +1,84 @@
-"""The divergences that a recipe can name, each with its settings."""
+"""Divergences between a teacher's distribution and its student's, and their settings in a recipe.
 
+Each is written as terms over outcomes, given both log-probabilities; summed over the outcomes they
+are the divergence of one token. Outcomes are the whole vocabulary, or those tokens that a teacher's
+output holds and one bucket for all others.
+"""
+
+import math
 from abc import abstractmethod
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import TrainingError
-from limbeck.distillation.losses.divergence_terms import (
-    Terms,
-    adaptive_terms,
-    forward_kl_terms,
-    jensen_shannon_terms,
-    reverse_kl_terms,
-    sampled_terms,
-    skew_forward_terms,
-    skew_reverse_terms,
-    top_terms,
-    total_variation_terms,
-    whole_terms,
-)
 from limbeck.distillation.losses.top_k_log_probs import Number
-from limbeck.models.targets import (
-    FullLogits,
-    HiddenAndHead,
-    ImportanceSampled,
-    TeacherDistribution,
-    TopK,
-)
+from limbeck.distillation.targets import LogProbs, TeacherOutput, Terms
+
+
+def forward_kl_terms(student: LogProbs, teacher: LogProbs) -> LogProbs:
+    """KL(teacher || student) = sum p log(p / q) (Hinton et al. 2015, arXiv:1503.02531)."""
+    return teacher.exp() * (teacher - student)
+
+
+def reverse_kl_terms(student: LogProbs, teacher: LogProbs) -> LogProbs:
+    """KL(student || teacher) = sum q log(q / p) (MiniLLM, arXiv:2306.08543)."""
+    return student.exp() * (student - teacher)
+
+
+def log_mixture(student: LogProbs, teacher: LogProbs, *, teacher_weight: float) -> LogProbs:
+    """Log of s p + (1 - s) q."""
+    return torch.logaddexp(
+        teacher + math.log(teacher_weight), student + math.log(1.0 - teacher_weight)
+    )
+
+
+def jensen_shannon_terms(student: LogProbs, teacher: LogProbs, *, beta: float) -> LogProbs:
+    """b KL(p || m) + (1 - b) KL(q || m), m = b p + (1 - b) q (GKD, arXiv:2306.13649)."""
+    mixture = log_mixture(student, teacher, teacher_weight=beta)
+    of_teacher, of_student = (forward_kl_terms(mixture, side) for side in (teacher, student))
+    return beta * of_teacher + (1 - beta) * of_student
+
+
+def skew_forward_terms(student: LogProbs, teacher: LogProbs, *, skew: float) -> LogProbs:
+    """KL(p || s p + (1 - s) q) (DistiLLM, arXiv:2402.03898)."""
+    return forward_kl_terms(log_mixture(student, teacher, teacher_weight=skew), teacher)
+
+
+def skew_reverse_terms(student: LogProbs, teacher: LogProbs, *, skew: float) -> LogProbs:
+    """KL(q || (1 - s) p + s q) (DistiLLM, arXiv:2402.03898)."""
+    return forward_kl_terms(log_mixture(student, teacher, teacher_weight=1.0 - skew), student)
+
+
+def total_variation_terms(student: LogProbs, teacher: LogProbs) -> LogProbs:
+    """Half the sum of |p - q| (f-distill, arXiv:2307.15190)."""
+    return 0.5 * (teacher.exp() - student.exp()).abs()
+
+
+def adaptive_terms(student: LogProbs, teacher: LogProbs, *, head_ratio: float) -> LogProbs:
+    """Forward and reverse KL, mixed by token (AKL, arXiv:2404.02657).
+
+    The weight of forward KL is the part of the gap |p - q| that lies on the teacher's likeliest
+    outcomes, as many as hold `head_ratio` of its mass. No gradient flows through the weight.
+    """
+    with torch.no_grad():
+        p = teacher.exp()
+        gaps = (p - student.exp()).abs()
+        ordered, places = p.sort(dim=-1, descending=True)
+        # An outcome is in the head while those before it hold less than the head's mass.
+        head = ordered.cumsum(dim=-1) - ordered < head_ratio
+        on_head = (gaps.gather(1, places) * head).sum(dim=-1, keepdim=True)
+        share = on_head / gaps.sum(dim=-1, keepdim=True).clamp(min=1e-30)
+    return share * forward_kl_terms(student, teacher) + (1 - share) * reverse_kl_terms(
+        student, teacher
+    )
+
 
 Between = Annotated[float, Field(gt=0, lt=1)]
 
@@ -40,8 +88,8 @@ class Divergence(Config):
 
     power: ClassVar[int] = 2
     """Gradients shrink with this power of the temperature, and are multiplied by it."""
-    by_outcome: ClassVar[bool] = True
-    """Each term reads its own outcome alone, so that drawn outcomes estimate their sum."""
+    separable: ClassVar[bool] = True
+    """Each term reads its own outcome alone, so that sampled outcomes estimate their sum."""
 
     @abstractmethod
     def terms(self) -> Terms:
@@ -50,97 +98,87 @@ class Divergence(Config):
     def total(
         self,
         student_logits: Float[Tensor, "kept vocab"],
-        said: TeacherDistribution,
+        output: TeacherOutput,
         *,
         temperature: Number,
     ) -> Float[Tensor, ""]:
         """Sum over tokens at a temperature, scaled so that gradients stay comparable.
 
         Raises:
-            TrainingError: drawn tokens cannot estimate this divergence.
+            TrainingError: sampled tokens cannot estimate this divergence.
         """
-        terms = self.terms()
-        if isinstance(said, HiddenAndHead):
-            said = said.whole()
-        if isinstance(said, FullLogits):
-            found = whole_terms(
-                terms,
-                student_logits=student_logits,
-                teacher_logits=said.logits[:, : student_logits.shape[1]],
-                temperature=temperature,
-            )
-        elif isinstance(said, TopK):
-            found = top_terms(
-                terms, student_logits=student_logits, said=said, temperature=temperature
-            )
-        else:
-            self.check(said)
-            found = sampled_terms(
-                terms, student_logits=student_logits, said=said, temperature=temperature
-            )
+        self.check(output)
+        found = output.divergence_terms(
+            self.terms(), student_logits=student_logits, temperature=temperature
+        )
         return found.sum() * temperature**self.power
 
-    def check(self, said: TeacherDistribution) -> None:
-        """Refuse targets that do not hold what this divergence reads.
+    def check(self, output: TeacherOutput) -> None:
+        """Refuse outputs that do not hold what this divergence reads.
 
         Raises:
-            TrainingError: drawn tokens cannot estimate this divergence.
+            TrainingError: sampled tokens cannot estimate this divergence.
         """
-        if isinstance(said, ImportanceSampled) and not self.by_outcome:
+        if output.is_sample and not self.separable:
             raise TrainingError(
                 "divergence 'adaptive' orders all of the teacher's tokens, and these signals hold "
-                "drawn ones; record top tokens, ask a live teacher, or use another divergence"
+                "drawn ones; record top tokens, use a live teacher, or use another divergence"
             )
 
 
 class ForwardKl(Divergence):
-    """KL(teacher || student): the student covers all that the teacher allows."""
+    """KL(teacher || student): mass-covering."""
 
     kind: Literal["forward_kl"]
 
-    def terms(self) -> Terms:  # noqa: D102
+    @override
+    def terms(self) -> Terms:
         return forward_kl_terms
 
 
 class ReverseKl(Divergence):
-    """KL(student || teacher): the student keeps to what the teacher finds likely."""
+    """KL(student || teacher): mode-seeking."""
 
     kind: Literal["reverse_kl"]
 
-    def terms(self) -> Terms:  # noqa: D102
+    @override
+    def terms(self) -> Terms:
         return reverse_kl_terms
 
 
 class JensenShannon(Divergence):
-    """Both sides against their mix: bounded, between forward and reverse KL."""
+    """Both sides against their mixture: bounded, between forward and reverse KL."""
 
     kind: Literal["jensen_shannon"]
     beta: Between = 0.5
-    """The teacher's share of the mix."""
+    """The teacher's weight in the mixture."""
 
-    def terms(self) -> Terms:  # noqa: D102
+    @override
+    def terms(self) -> Terms:
         return partial(jensen_shannon_terms, beta=self.beta)
 
 
 class SkewForward(Divergence):
-    """KL from the teacher to a mix of both: forward KL with bounded gradients."""
+    """KL from the teacher to a mixture of both: forward KL with bounded gradients."""
 
     kind: Literal["skew_forward"]
     skew: Between = 0.1
-    """The teacher's share of the mix."""
+    """The teacher's weight in the mixture."""
 
-    def terms(self) -> Terms:  # noqa: D102
+    @override
+    def terms(self) -> Terms:
         return partial(skew_forward_terms, skew=self.skew)
 
 
 class SkewReverse(Divergence):
-    """KL from the student to a mix of both: reverse KL with bounded gradients."""
+    """KL from the student to a mixture of both: reverse KL with bounded gradients."""
 
     kind: Literal["skew_reverse"]
     skew: Between = 0.1
-    """The student's share of the mix."""
+    """The student's weight in the mixture."""
 
-    def terms(self) -> Terms:  # noqa: D102
+    @override
+    def terms(self) -> Terms:
         return partial(skew_reverse_terms, skew=self.skew)
 
 
@@ -151,17 +189,19 @@ class TotalVariation(Divergence):
     power: ClassVar[int] = 1
     kind: Literal["total_variation"]
 
-    def terms(self) -> Terms:  # noqa: D102
+    @override
+    def terms(self) -> Terms:
         return total_variation_terms
 
 
 class Adaptive(Divergence):
-    """Forward and reverse KL, mixed for each token by where the student is off."""
+    """Forward and reverse KL, weighted for each token by where the student differs."""
 
-    by_outcome: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
     kind: Literal["adaptive"]
     head_ratio: Between = 0.5
     """Mass of the teacher's likeliest tokens that count as its head."""
 
-    def terms(self) -> Terms:  # noqa: D102
+    @override
+    def terms(self) -> Terms:
         return partial(adaptive_terms, head_ratio=self.head_ratio)

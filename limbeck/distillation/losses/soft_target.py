@@ -15,35 +15,33 @@ from typing_extensions import override
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import CheckpointError, TrainingError
 from limbeck.contracts.registry import DIVERGENCES
-from limbeck.distillation.features.layer_mapping import ask, resolve_layers
+from limbeck.distillation.features.layer_mapping import require_layers, resolve_layers
 from limbeck.distillation.features.matching import Matching, Projections
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.distillation.losses.divergences import Divergence, ForwardKl
 from limbeck.distillation.losses.value_schedules import Schedule, bounds, value_at
+from limbeck.distillation.targets import TeacherOutput, check_targets
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
-from limbeck.models.forward import Kept, gives_states
-from limbeck.models.targets import (
+from limbeck.models.forward import (
     LARGE_VOCAB,
-    Form,
-    ImportanceSampled,
-    Needs,
-    Teacher,
-    TeacherDistribution,
-    TopK,
+    Kept,
+    LogitsForm,
+    returns_factored_logits,
 )
 from limbeck.objectives.base import (
     Forward,
     Loss,
     MatchedFeature,
+    Needs,
     Objective,
     ObjectiveConfig,
     ObjectiveContext,
     TeacherTerm,
-    check_targets,
 )
 from limbeck.objectives.next_token import cross_entropy, cut_padding
 
-FORMS: dict[str, Form] = {"auto": "auto", "always": "states", "never": "logits"}
+FORMS: dict[str, LogitsForm] = {"auto": "auto", "always": "factored", "never": "full"}
 
 
 class SoftTarget(ObjectiveConfig):
@@ -58,21 +56,19 @@ class SoftTarget(ObjectiveConfig):
     divergence: Annotated[Divergence, Choice(DIVERGENCES, what="divergence")] = ForwardKl(
         kind="forward_kl"
     )
-    """How far the student is from what the teacher says."""
+    """The distance of the student's distribution from the teacher's."""
     weight: float | Schedule = 0.7
     """Share of the teacher, 0 to 1; the rest is cross-entropy with the written answer."""
     fused: Literal["auto", "always", "never"] = "auto"
-    """Whether the loss is made in chunks from hidden states; `auto`: for large vocabularies."""
+    """Whether the loss is computed in chunks from hidden states; `auto`: for large vocabularies."""
     matching: tuple[Matching, ...] = ()
-    """Layers whose inner states are drawn together."""
+    """Layers whose hidden states, attention or values are matched with the teacher's."""
 
     @override
     def needs(self) -> Needs:
         lowest, highest = bounds(self.temperature)
-        pairs = [item for item in self.matching if item.layers == "pair" and item.what == "hidden"]
-        layers = tuple(pair.teacher_layer for pair in pairs)
         moving = highest if highest > lowest else 0.0
-        return Needs(lowest, layers, highest=moving, form=FORMS[self.fused])
+        return Needs(lowest, max_temperature=moving, logits_form=FORMS[self.fused])
 
     @field_validator("temperature")
     @classmethod
@@ -101,13 +97,13 @@ class SoftTarget(ObjectiveConfig):
 
     @override
     def resolve_layers(
-        self, context: ObjectiveContext, *, batches: Sequence[Batch]
+        self, context: ObjectiveContext[Teacher], *, batches: Sequence[Batch]
     ) -> "SoftTarget":
         if not self.matching or context.teacher is None:
             return self
         return self.replace(
             matching=resolve_layers(
-                self.matching, model=context.model, teacher=context.teacher, shown=batches
+                self.matching, model=context.model, teacher=context.teacher, batches=batches
             )
         )
 
@@ -126,7 +122,7 @@ class SoftTarget(ObjectiveConfig):
         return self.fused == "always" or (self.fused == "auto" and vocab >= LARGE_VOCAB)
 
     @override
-    def build(self, context: ObjectiveContext) -> Objective:
+    def build(self, context: ObjectiveContext[Teacher]) -> Objective:
         """The objective for a student and its teacher.
 
         Raises:
@@ -139,8 +135,8 @@ class SoftTarget(ObjectiveConfig):
         text = model.config.get_text_config()
         config = self.resolve_layers(context, batches=())
         if config.matching:
-            ask(config.matching, model=model, teacher=teacher)
-        fused = gives_states(model, form=FORMS[self.fused])
+            require_layers(config.matching, model=model, teacher=teacher)
+        fused = returns_factored_logits(model, form=FORMS[self.fused])
         if self.fused == "always" and not fused:
             raise CheckpointError(
                 f"fused: always needs logits that are the head's plain product, and those of "
@@ -151,7 +147,7 @@ class SoftTarget(ObjectiveConfig):
             teacher=teacher,
             vocab=min(teacher.vocab, text.vocab_size),
             hidden=text.hidden_size,
-            form="states" if fused else "logits",
+            logits_form="factored" if fused else "full",
         )
 
 
@@ -163,7 +159,13 @@ class SoftTargetObjective(Objective):
     """Computes `SoftTarget`; holds the projections, which are dropped after training."""
 
     def __init__(
-        self, config: SoftTarget, *, teacher: Teacher, vocab: int, hidden: int, form: Form
+        self,
+        config: SoftTarget,
+        *,
+        teacher: Teacher,
+        vocab: int,
+        hidden: int,
+        logits_form: LogitsForm,
     ) -> None:
         super().__init__()
         self.config = config
@@ -171,11 +173,12 @@ class SoftTargetObjective(Objective):
         self.vocab = vocab
         self.before_step(progress=0.0)
         self.projections = Projections(
-            config.matching, hidden=hidden, teacher_hidden=teacher.hidden
+            config.matching, hidden=hidden, teacher_hidden=teacher.hidden_size
         )
         self.layers = [pair.student_layer for pair in self.projections.states]
         self.attended = [pair.student_layer for pair in self.projections.attended]
-        self.form: Form = form
+        self.logits_form: LogitsForm = logits_form
+        self.has_schedule = config.needs().max_temperature > 0
 
     def before_step(self, *, progress: float) -> None:
         """Move temperature and weight along their schedules."""
@@ -187,46 +190,48 @@ class SoftTargetObjective(Objective):
         Raises:
             TrainingError: the targets hold for one temperature, and it follows a schedule.
         """
-        output = forward(batch, layers=self.layers, attention=self.attended, form=self.form)
+        output = forward(batch, layers=self.layers, attention=self.attended, form=self.logits_form)
         targets = self.teacher(batch)
-        if self.config.needs().highest and isinstance(targets.said, TopK | ImportanceSampled):
+        if self.has_schedule and not targets.output.any_temperature:
             raise TrainingError(
                 "these signals hold for one temperature, and `temperature` follows a schedule; "
-                "give it a number, or ask a live teacher"
+                "give it a number, or use a live teacher"
             )
         # A student's own answer is no label to learn.
         weight = 1.0 if batch.answers_from == "student" else self.weight
-        loss = self._judge(output, batch.targets, targets.said, weight=weight)
+        loss = self._distribution_loss(output, batch.targets, targets.output, weight=weight)
         parts = {"kl": loss.parts["kl"]} if batch.answers_from == "student" else loss.parts
         check_targets(sum(parts.values()), targets=targets, batch=batch)
         if not self.config.matching:
             return Loss(loss.sum, loss.count, parts)
         matching = self.projections(
             output.hidden,
-            targets.hidden,
+            targets.hidden_states,
             student_heads=output.heads,
-            teacher_heads=targets.heads,
+            teacher_heads=targets.attention,
             keep=batch.kept,
         )
         check_targets(matching.item(), targets=targets, batch=batch)
         return Loss(loss.sum + matching, loss.count, parts | {"matching": matching.item()})
 
-    def _judge(
+    def _distribution_loss(
         self,
         output: Kept,
         labels: Int[Tensor, " kept"],
-        said: TeacherDistribution,
+        teacher_output: TeacherOutput,
         *,
         weight: float,
     ) -> Loss:
         """The divergence and the cross-entropy, from logits or from states."""
         divergence, temperature = self.config.divergence, self.temperature
-        if output.projected is not None:
+        if output.factored is not None:
             mix = Mix(divergence, temperature=temperature, weight=weight, vocab=self.vocab)
-            states, head = output.projected
-            return chunked_loss(states=states, head=head, labels=labels, said=said, mix=mix)
+            states, head = output.factored
+            return chunked_loss(
+                states=states, head=head, labels=labels, output=teacher_output, mix=mix
+            )
         logits = cut_padding(output.logits, vocab=self.vocab)
-        kl = divergence.total(logits, said, temperature=temperature)
+        kl = divergence.total(logits, teacher_output, temperature=temperature)
         ce = cross_entropy(logits=logits, targets=labels)
         total = kl if weight == 1 else weight * kl + (1 - weight) * ce
         return Loss(total, labels.numel(), {"kl": kl.item(), "ce": ce.item()})

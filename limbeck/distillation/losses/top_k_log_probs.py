@@ -12,7 +12,7 @@ LOWEST = -80.0
 """Log-mass below which all others count as this much, without a gradient."""
 
 
-def top_logs(
+def top_k_log_probs(
     logits: Float[Tensor, "kept vocab"], ids: Int[Tensor, "kept top"], *, temperature: Number
 ) -> Float[Tensor, "kept outcomes"]:
     """Log-probability of each token named (none twice), then of all others, in float32.
@@ -21,10 +21,10 @@ def top_logs(
     tokens named, backward it is the gradient up to one factor a position. `log_softmax`, a copy
     without those tokens and its `logsumexp` would take three, and keep three such arrays.
     """
-    return _TopLogs.apply(logits, ids, temperature)  # pyright: ignore[reportReturnType]
+    return _TopKLogProbs.apply(logits, ids, temperature)  # pyright: ignore[reportReturnType]
 
 
-class _TopLogs(torch.autograd.Function):
+class _TopKLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         peak = logits.amax(dim=-1, keepdim=True).float()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limbeck.contracts.config import Config
-from limbeck.models.targets import TeacherDistribution
+from limbeck.distillation.targets import SparseOutput
 
 Arrays = Mapping[str, np.ndarray]
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -36,7 +36,7 @@ class Codec(Config):
         """How many of the packed bytes each position has; empty where there are none."""
 
     @abstractmethod
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TeacherDistribution:
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> SparseOutput:
         """The targets at a temperature."""
 
     @abstractmethod

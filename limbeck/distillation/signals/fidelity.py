@@ -1,4 +1,4 @@
-"""How far stored targets are from what the teacher said, as sums over positions.
+"""How far stored targets are from the teacher's distribution, as sums over positions.
 
 The bias is that of the divergence which a student learns from: KL(teacher || student) read from
 what is stored, less that over the whole vocabulary. The student is the teacher at twice the
@@ -13,60 +13,47 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limbeck.models.targets import ImportanceSampled, TeacherDistribution, TopK
+from limbeck.distillation.targets import SparseOutput
 
-MOST_POSITIONS = 64
+MAX_POSITIONS = 64
 """So many positions of a forward pass are compared, evenly spaced."""
 
 
-def compare(
-    said: TeacherDistribution, logits: Float[Tensor, "kept vocab"], *, temperature: float
-) -> dict[str, float]:
+def measure_errors(output: SparseOutput, logits: Float[Tensor, "kept vocab"]) -> dict[str, float]:
     """Sums of errors of decoded targets against the teacher's logits; they add up."""
-    assert isinstance(said, TopK | ImportanceSampled)
-    stride = max(1, len(logits) // MOST_POSITIONS)
+    stride = max(1, len(logits) // MAX_POSITIONS)
     logits = logits[::stride].double().cpu()
-    said = type(said)(*(part[::stride].cpu() for part in said))
+    output = output.rows(slice(None, None, stride)).to(logits.device)
+    temperature = output.temperature
     full = (logits / temperature).log_softmax(dim=-1)
     student = (logits / (2 * temperature)).log_softmax(dim=-1)
     true = (full.exp() * (full - student)).sum(dim=-1)
-    if isinstance(said, TopK):
-        logs = torch.cat([said.logits.double() / temperature, said.tail.double()[:, None]], dim=1)
-        logs = logs.log_softmax(dim=-1)
-        others = student.scatter(1, said.ids, -torch.inf).logsumexp(dim=-1, keepdim=True)
-        outcomes = torch.cat([student.gather(1, said.ids), others.clamp(min=-80.0)], dim=1)
-        found = (logs.exp() * (logs - outcomes)).sum(dim=-1)
-        logs, held = logs[:, :-1], torch.ones_like(said.ids, dtype=torch.bool)
-    else:
-        logs, held = said.logs.double(), said.weights > 0
-        gaps = logs - student.gather(1, said.ids)
-        found = torch.where(held, said.weights.double() * gaps, 0.0).sum(dim=-1)
-    errors = (logs - full.gather(1, said.ids)).abs()[held]
+    held = output.held_tokens()
+    logs, weights, others = held.log_probs, held.weights, student.gather(1, output.ids)
+    errors = (logs - full.gather(1, output.ids)).abs()[held.mask]
+    if held.rest is not None:
+        rest = student.scatter(1, output.ids, -torch.inf).logsumexp(dim=-1, keepdim=True)
+        others = torch.cat([others, rest.clamp(min=-80.0)], dim=1)
+        logs = torch.cat([logs, held.rest[:, None]], dim=1)
+        weights = torch.cat([weights, held.rest[:, None].exp()], dim=1)
+    found = torch.where(weights > 0, weights * (logs - others), 0.0).sum(dim=-1)
     sums = {
         "positions": float(len(logits)),
-        "tokens": float(held.sum()),
+        "tokens": float(held.mask.sum()),
         "error": float(errors.sum()),
         "kl": float(true.sum()),
         "bias": float((found - true).sum()),
         "bias_squares": float((found - true).square().sum()),
     }
-    if isinstance(said, TopK):
-        sums["lost"] = float(_lost(said, full, temperature=temperature))
+    if held.rest is not None:
+        num_others = max(1, full.shape[1] - output.ids.shape[1])
+        even = (held.rest[:, None] - math.log(num_others)).expand_as(full)
+        stored = even.scatter(1, output.ids, held.log_probs)
+        sums["lost"] = float((full.exp() * (full - stored)).sum())
     return sums
 
 
-def _lost(said: TopK, full: Float[Tensor, "kept vocab"], *, temperature: float) -> Tensor:
-    """KL(full || stored), the stored tail spread evenly over all other tokens."""
-    logs = torch.cat([said.logits.double() / temperature, said.tail.double()[:, None]], dim=1)
-    logs = logs.log_softmax(dim=-1)
-    num_others = max(1, full.shape[1] - said.ids.shape[1])
-    stored = (
-        (logs[:, -1:] - math.log(num_others)).expand_as(full).scatter(1, said.ids, logs[:, :-1])
-    )
-    return (full.exp() * (full - stored)).sum()
-
-
-def conclude(sums: Mapping[str, float]) -> dict[str, float]:
+def mean_errors(sums: Mapping[str, float]) -> dict[str, float]:
     """Means over positions and tokens; `kl_bias_error` is a standard error."""
     positions = max(1.0, sums["positions"])
     bias = sums["bias"] / positions
@@ -82,7 +69,7 @@ def conclude(sums: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def add(sums: list[Mapping[str, float]]) -> dict[str, float]:
+def add_errors(sums: list[Mapping[str, float]]) -> dict[str, float]:
     """Sums of several batches or shards as those of all."""
     total: Counter[str] = Counter()
     for item in sums:

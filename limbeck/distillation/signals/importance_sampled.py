@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from pydantic import Field, field_validator
 from torch import Tensor
+from typing_extensions import override
 
 from limbeck.distillation.signals import log_partition
 from limbeck.distillation.signals.bit_packing import num_bits, pack_at, unpack_at
 from limbeck.distillation.signals.codec import PACKED, Arrays, Codec, Layout, quantise, restore
-from limbeck.models.targets import ImportanceSampled
+from limbeck.distillation.targets import ImportanceSampled
 
 
 class SampledTokens(Codec):
@@ -42,7 +43,8 @@ class SampledTokens(Codec):
                 return value
         raise ValueError(f"power is {power}, expected one of {[round(item, 3) for item in known]}")
 
-    def layout(self, vocab: int) -> Layout:  # noqa: D102
+    @override
+    def layout(self, vocab: int) -> Layout:
         return {
             PACKED: ("|u1", ()),
             "drawn": ("|u1", ()),
@@ -50,7 +52,8 @@ class SampledTokens(Codec):
             "rest": ("<u2", (len(log_partition.KNOTS),)),
         }
 
-    def encode(  # noqa: D102
+    @override
+    def encode(
         self, logits: Float[Tensor, "kept vocab"], *, generator: torch.Generator
     ) -> dict[str, np.ndarray]:
         ids = draw(logits * self.power, count=self.count, generator=generator)
@@ -88,10 +91,12 @@ class SampledTokens(Codec):
         starts = (widths.cumsum() - widths) * 8 - (drawn.cumsum() - drawn) * bits
         return np.repeat(starts, drawn) + np.arange(int(drawn.sum())) * bits, widths
 
-    def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
+    @override
+    def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:
         return self._places(arrays["drawn"].astype(np.int64), vocab=vocab)[1]
 
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> ImportanceSampled:  # noqa: D102
+    @override
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> ImportanceSampled:
         drawn = arrays["drawn"].astype(np.int64)
         places, _ = self._places(drawn, vocab=vocab)
         held = np.arange(drawn.max(initial=1)) < drawn[:, None]
@@ -118,12 +123,15 @@ class SampledTokens(Codec):
             torch.from_numpy(ids).long(),
             torch.from_numpy(weights.astype(np.float32)),
             torch.from_numpy(logs.astype(np.float32)),
+            temperature,
         )
 
-    def reference_temperature(self) -> float:  # noqa: D102
+    @override
+    def reference_temperature(self) -> float:
         return 1.0 / self.power
 
-    def refuse(self, temperature: float) -> str:  # noqa: D102
+    @override
+    def refuse(self, temperature: float) -> str:
         return ""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -12,10 +12,10 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.registry import CODECS
 from limbeck.data.loading.batches import BatchingConfig
 from limbeck.distillation.signals.codec import Codec
+from limbeck.distillation.signals.hidden_states import HiddenPrecision
 from limbeck.models.checkpoints import load_tokenizer
 
-HiddenPrecision = Literal["float16", "int8"]
-DESCRIPTION = "signals.json"
+SIGNALS_FILE = "signals.json"
 
 
 class SignalsManifest(Config):
@@ -65,38 +65,38 @@ def read_signals_manifest(folder: Path) -> SignalsManifest:
     """What stored signals are of.
 
     Raises:
-        ArtifactError: the description is missing or damaged.
+        ArtifactError: it is missing or damaged.
     """
-    path = folder / DESCRIPTION
+    path = folder / SIGNALS_FILE
     if not path.is_file():
-        raise ArtifactError(f"{folder}: no {DESCRIPTION}; make it with a `record` entry")
+        raise ArtifactError(f"{folder}: no {SIGNALS_FILE}; make it with a `record` entry")
     try:
         return SignalsManifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged ({error}); record it again") from None
 
 
-def write_signals_manifest(folder: Path, description: SignalsManifest) -> None:
+def write_signals_manifest(folder: Path, manifest: SignalsManifest) -> None:
     """Put `signals.json` where there is none; where a killed run left one, it must be the same.
 
     Raises:
         ArtifactError: the folder holds parts of other signals.
     """
-    path = folder / DESCRIPTION
+    path = folder / SIGNALS_FILE
     if path.is_file():
-        differing = description.differences(read_signals_manifest(folder))
+        differing = manifest.differences(read_signals_manifest(folder))
         if differing:
             raise ArtifactError(
                 f"{folder}: holds parts of signals with another {' and '.join(differing)}; delete "
                 "the folder to record anew, or go on with what they were begun with"
             )
         return
-    write_atomically(path, description.model_dump_json(indent=2))
+    write_atomically(path, manifest.model_dump_json(indent=2))
 
 
-def shard_paths(folder: Path, description: SignalsManifest) -> list[Path]:
+def shard_paths(folder: Path, manifest: SignalsManifest) -> list[Path]:
     """The files that a complete set of signals consists of."""
-    return [folder / f"shard-{index:05d}.safetensors" for index in range(description.num_shards)]
+    return [folder / f"shard-{index:05d}.safetensors" for index in range(manifest.num_shards)]
 
 
 DIFFERS = {

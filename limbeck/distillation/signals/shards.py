@@ -7,7 +7,7 @@ into memory, so a batch reads the pages of its own records only.
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,8 @@ from limbeck.contracts.artifacts import hash_file, write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.signals.codec import PACKED, Arrays, Layout
-from limbeck.distillation.signals.manifest import DESCRIPTION, SignalsManifest, shard_paths
+from limbeck.distillation.signals.hidden_states import hidden_layout
+from limbeck.distillation.signals.manifest import SIGNALS_FILE, SignalsManifest, shard_paths
 from limbeck.models.batch import Batch, find_records
 
 INDEX = "shards.json"
@@ -37,22 +38,22 @@ DTYPES = {
 }
 
 
-class Listed(Config):
+class ShardEntry(Config):
     """One file of a complete set."""
 
     sha256: str
     positions: Annotated[int, Field(ge=0)]
 
 
-class Index(Config):
+class ShardIndex(Config):
     """The checksums of a complete set of signals."""
 
     signals: str
     """Of `signals.json`."""
-    shards: tuple[Listed, ...]
+    shards: tuple[ShardEntry, ...]
 
 
-def mark_records(batch: Batch) -> UInt32[np.ndarray, " records"]:
+def record_checksums(batch: Batch) -> UInt32[np.ndarray, " records"]:
     """A checksum of each record's tokens: equal where teacher and student read the same.
 
     Of a record with images only what carries a loss counts: encoders differ in tokens an image.
@@ -69,44 +70,40 @@ def mark_records(batch: Batch) -> UInt32[np.ndarray, " records"]:
     return np.asarray(marks, dtype=np.uint32)
 
 
-def full_layout(description: SignalsManifest) -> dict[str, tuple[str, tuple[int, ...]]]:
+def full_layout(manifest: SignalsManifest) -> Layout:
     """The arrays of a shard, with its hidden states."""
-    layout = dict(description.targets.layout(description.vocab))
-    for place in range(len(description.layers)):
-        if description.hidden_precision == "int8":
-            layout[f"hidden{place}"] = ("|i1", (description.hidden,))
-            layout[f"hidden{place}_scale"] = ("<f4", ())
-        else:
-            layout[f"hidden{place}"] = ("<f2", (description.hidden,))
-    return layout
+    return {
+        **manifest.targets.layout(manifest.vocab),
+        **hidden_layout(
+            num_layers=len(manifest.layers),
+            hidden=manifest.hidden,
+            precision=manifest.hidden_precision,
+        ),
+    }
 
 
 def write_shard(
-    path: Path, arrays: Arrays, *, description_hash: str, sums: Mapping[str, float]
-) -> None:
-    """Put a shard in place at once: a kill leaves all of it or nothing."""
+    path: Path, arrays: Arrays, *, manifest_hash: str, sums: Mapping[str, float]
+) -> ShardEntry:
+    """Put a shard in place at once: a kill leaves all of it or nothing. Its line of the index."""
     partial = path.with_suffix(".partial")
     ready = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     # One entry only: the library writes several in any order, and equal signals have equal bytes.
-    note = {"signals": description_hash, "sums": dict(sums)}
+    note = {"signals": manifest_hash, "sums": dict(sums)}
     save_file(ready, partial, {NOTE: json.dumps(note, sort_keys=True)})
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
+    return ShardEntry(sha256=hash_file(path), positions=int(arrays[COUNTS].sum()))
 
 
-def write_index(folder: Path, description: SignalsManifest) -> int:
-    """Write the checksums of all shards; returns their positions."""
-    listed = []
-    for index, path in enumerate(shard_paths(folder, description)):
-        shard = Shard(path, description, index=index)
-        listed.append(Listed(sha256=hash_file(path), positions=int(shard.ends[-1])))
-    found = Index(signals=hash_file(folder / DESCRIPTION), shards=tuple(listed))
+def write_index(folder: Path, entries: Sequence[ShardEntry]) -> None:
+    """Write the checksums of all shards."""
+    found = ShardIndex(signals=hash_file(folder / SIGNALS_FILE), shards=tuple(entries))
     write_atomically(folder / INDEX, found.model_dump_json(indent=2))
-    return sum(item.positions for item in listed)
 
 
-def read_index(folder: Path, description: SignalsManifest) -> Index:
+def read_index(folder: Path, manifest: SignalsManifest) -> ShardIndex:
     """The checksums of a complete set.
 
     Raises:
@@ -116,18 +113,18 @@ def read_index(folder: Path, description: SignalsManifest) -> Index:
     if not path.is_file():
         raise ArtifactError(f"{folder}: no {INDEX}, so it is not complete; record it again")
     try:
-        index = Index.model_validate_json(path.read_text(encoding="utf-8"))
+        index = ShardIndex.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged ({error}); record it again") from None
-    if index.signals != hash_file(folder / DESCRIPTION):
+    if index.signals != hash_file(folder / SIGNALS_FILE):
         raise ArtifactError(
-            f"{folder / DESCRIPTION}: is not the one that {INDEX} speaks of; record it again"
+            f"{folder / SIGNALS_FILE}: is not the one that {INDEX} lists; record it again"
         )
-    missing = [item.name for item in shard_paths(folder, description) if not item.is_file()]
-    if missing or len(index.shards) != description.num_shards:
+    missing = [item.name for item in shard_paths(folder, manifest) if not item.is_file()]
+    if missing or len(index.shards) != manifest.num_shards:
         raise ArtifactError(
-            f"{folder}: {INDEX} speaks of {len(index.shards)} shards, signals.json of "
-            f"{description.num_shards}, missing are {missing[:3]}; record them again"
+            f"{folder}: {INDEX} lists {len(index.shards)} shards, signals.json "
+            f"{manifest.num_shards}, missing are {missing[:3]}; record them again"
         )
     return index
 
@@ -136,7 +133,7 @@ class Shard:
     """One file, mapped into memory."""
 
     def __init__(
-        self, path: Path, description: SignalsManifest, *, index: int, sha256: str = ""
+        self, path: Path, manifest: SignalsManifest, *, index: int, sha256: str = ""
     ) -> None:
         """Map a file; where its SHA-256 is given it must have that.
 
@@ -149,13 +146,13 @@ class Shard:
                 f"{path}: damaged: its SHA-256 is not that in {INDEX}; record again"
             )
         self.arrays, self.note = _map(path)
-        counts = self._pop(COUNTS, ("<i4", ()), len(description.records(index)))
+        counts = self._pop(COUNTS, ("<i4", ()), len(manifest.records(index)))
         self.marks = self._pop(MARKS, ("<u4", ()), len(counts))
         if counts.min() < 0:
             raise ArtifactError(f"{path}: damaged: counts below 0; record it again")
         self.ends = _ends(counts)
-        self._check(full_layout(description), int(self.ends[-1]))
-        widths = description.targets.widths(self.arrays, vocab=description.vocab)
+        self._check(full_layout(manifest), int(self.ends[-1]))
+        widths = manifest.targets.widths(self.arrays, vocab=manifest.vocab)
         self.byte_ends = _ends(widths)[self.ends] if len(widths) else self.ends
         if PACKED in self.arrays and len(self.arrays[PACKED]) != self.byte_ends[-1]:
             raise ArtifactError(f"{path}: damaged: packed bytes do not add up; record it again")
@@ -176,6 +173,11 @@ class Shard:
                     "it again"
                 )
 
+    @property
+    def entry(self) -> ShardEntry:
+        """The shard's line of the index."""
+        return ShardEntry(sha256=hash_file(self.path), positions=int(self.ends[-1]))
+
     def piece(self, record: int) -> dict[str, np.ndarray]:
         """The arrays of one record, counted within the shard."""
         span = slice(self.ends[record], self.ends[record + 1])
@@ -190,7 +192,7 @@ def _ends(counts: Int[np.ndarray, " items"]) -> Int[np.ndarray, " ends"]:
 
 
 def _map(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """A safetensors file's arrays, and what its header says besides."""
+    """A safetensors file's arrays, and the note in its header."""
     try:
         raw = np.memmap(path, dtype=np.uint8, mode="r")
         header_bytes = int.from_bytes(raw[:8].tobytes(), "little")

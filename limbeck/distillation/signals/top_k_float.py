@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from limbeck.distillation.signals.codec import Arrays, Codec, Layout
-from limbeck.models.targets import TopK
+from limbeck.distillation.targets import TopK
 
 
 class Plain(Codec):
@@ -24,7 +25,8 @@ class Plain(Codec):
     )
     """Temperatures that students may use."""
 
-    def layout(self, vocab: int) -> Layout:  # noqa: D102
+    @override
+    def layout(self, vocab: int) -> Layout:
         count = min(self.count, vocab)
         return {
             "logits": ("<f2", (count,)),
@@ -32,7 +34,8 @@ class Plain(Codec):
             "tail": ("<f4", (len(self.temperatures),)),
         }
 
-    def encode(  # noqa: D102
+    @override
+    def encode(
         self, logits: Float[Tensor, "kept vocab"], *, generator: torch.Generator
     ) -> dict[str, np.ndarray]:
         values, ids = logits.topk(min(self.count, logits.shape[1]), dim=-1)
@@ -46,21 +49,26 @@ class Plain(Codec):
             "tail": tail.cpu().numpy(),
         }
 
-    def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
+    @override
+    def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:
         return np.zeros(0, dtype=np.int64)
 
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TopK:  # noqa: D102
+    @override
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TopK:
         place = self.temperatures.index(temperature)
         return TopK(
             torch.from_numpy(arrays["logits"]).float(),
             torch.from_numpy(arrays["ids"]).long(),
             torch.from_numpy(np.ascontiguousarray(arrays["tail"][:, place])),
+            temperature,
         )
 
-    def reference_temperature(self) -> float:  # noqa: D102
+    @override
+    def reference_temperature(self) -> float:
         return self.temperatures[0]
 
-    def refuse(self, temperature: float) -> str:  # noqa: D102
+    @override
+    def refuse(self, temperature: float) -> str:
         if temperature in self.temperatures:
             return ""
         return (

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from limbeck.distillation.signals import log_partition
 from limbeck.distillation.signals.bit_packing import num_bits, pack, packed_bytes, unpack
 from limbeck.distillation.signals.codec import Arrays, Codec, Layout, quantise, restore
-from limbeck.models.targets import TopK
+from limbeck.distillation.targets import TopK
 
 
 class TopTokens(Codec):
@@ -27,7 +28,8 @@ class TopTokens(Codec):
     bits: Annotated[int, Field(ge=4, le=12)] = 8
     """Bits of one logit."""
 
-    def layout(self, vocab: int) -> Layout:  # noqa: D102
+    @override
+    def layout(self, vocab: int) -> Layout:
         count = min(self.count, vocab)
         return {
             "ids": ("|u1", (packed_bytes(count, bits=num_bits(vocab)),)),
@@ -36,7 +38,8 @@ class TopTokens(Codec):
             "tail": ("<u2", (len(log_partition.KNOTS),)),
         }
 
-    def encode(  # noqa: D102
+    @override
+    def encode(
         self, logits: Float[Tensor, "kept vocab"], *, generator: torch.Generator
     ) -> dict[str, np.ndarray]:
         vocab = logits.shape[1]
@@ -49,10 +52,12 @@ class TopTokens(Codec):
             "tail": log_partition.measure(logits.scatter(1, ids, -torch.inf)),
         }
 
-    def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:  # noqa: D102
+    @override
+    def widths(self, arrays: Arrays, *, vocab: int) -> Int[np.ndarray, " kept"]:
         return np.zeros(0, dtype=np.int64)
 
-    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TopK:  # noqa: D102
+    @override
+    def decode(self, arrays: Arrays, *, vocab: int, temperature: float) -> TopK:
         count = min(self.count, vocab)
         ids = unpack(arrays["ids"], count=count, bits=num_bits(vocab))
         steps = unpack(arrays["gaps"], count=count, bits=self.bits)
@@ -64,10 +69,13 @@ class TopTokens(Codec):
             torch.from_numpy(np.negative(gaps, out=gaps)),
             torch.from_numpy(ids).long(),
             torch.from_numpy(tail),
+            temperature,
         )
 
-    def reference_temperature(self) -> float:  # noqa: D102
+    @override
+    def reference_temperature(self) -> float:
         return 1.0
 
-    def refuse(self, temperature: float) -> str:  # noqa: D102
+    @override
+    def refuse(self, temperature: float) -> str:
         return ""

@@ -8,23 +8,24 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Record
 from limbeck.data.loading.batches import CHUNK_RECORDS, BatchingConfig, read_selected
 from limbeck.data.loading.chat_template import render_records
+from limbeck.distillation.targets import Targets, TokenAlignment, live_output
+from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
 from limbeck.distillation.tokenizer_alignment import Spelling, align, share_outcomes
-from limbeck.models.aligned import Aligned
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import FullLogits, Targets
 
 
-class Read(NamedTuple):
-    """One record as the teacher reads it, and the spans that both sides have of its answer."""
+class AlignedRecord(NamedTuple):
+    """One record in the teacher's tokens, and the spans that both sides have of its answer."""
 
     ids: Int[np.ndarray, " tokens"]
     answer_start: int
@@ -36,10 +37,10 @@ class Read(NamedTuple):
     num_spans: int
 
 
-class CrossTokenizerTeacher:
+class CrossTokenizerTeacher(OutputTeacher):
     """Runs the teacher on its own rendering of a batch's records.
 
-    Compared is the answer: a question stands in another template on either side.
+    Only answers are compared: teacher and student render a question by different templates.
     """
 
     def __init__(
@@ -54,10 +55,9 @@ class CrossTokenizerTeacher:
         """A teacher of the records that `batching` selects, in their order.
 
         Raises:
-            CheckpointError: a tokenizer cannot say where its tokens stand.
+            CheckpointError: a tokenizer gives no offsets of its tokens.
         """
-        self.model = KeptForward(model.eval().requires_grad_(False))
-        self.hidden = int(model.config.get_text_config().hidden_size)
+        self.forward = KeptForward(model.eval().requires_grad_(False))
         self.vocab = len(tokenizer)
         self.pad = cast(int, tokenizer.pad_token_id)
         self.batching = batching
@@ -66,11 +66,13 @@ class CrossTokenizerTeacher:
         self.num_shared, self.num_outcomes = outcomes.shared, outcomes.num
         self.student_outcomes = torch.tensor(outcomes.student)
         self.teacher_outcomes = torch.tensor(outcomes.teacher)
-        self.reads: list[Read] = []
+        self.reads: list[AlignedRecord] = []
         for first in range(0, len(records), CHUNK_RECORDS):
             self.reads += self._read(records[first : first + CHUNK_RECORDS], student, teacher)
 
-    def _read(self, records: Sequence[Record], student: Spelling, teacher: Spelling) -> list[Read]:
+    def _read(
+        self, records: Sequence[Record], student: Spelling, teacher: Spelling
+    ) -> list[AlignedRecord]:
         most, answers = self.batching.max_length, [record.answer for record in records]
         sides = []
         for side in (student, teacher):
@@ -97,7 +99,7 @@ class CrossTokenizerTeacher:
             labels = np.asarray(ours.input_ids[learnt:most], dtype=np.int32)
             ours_kept = np.concatenate([np.full(len(labels) - len(ours_kept), -1), ours_kept])
             found.append(
-                Read(
+                AlignedRecord(
                     np.asarray(theirs.input_ids[:most], dtype=np.int32),
                     starts[1],
                     labels,
@@ -108,9 +110,10 @@ class CrossTokenizerTeacher:
             )
         return found
 
+    @override
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:
-        """What the teacher says of its own tokens, and how they go with the student's.
+        """The distribution over the teacher's own tokens, and their alignment with the student's.
 
         Raises:
             ArtifactError: the batch does not hold these records one by one.
@@ -131,9 +134,9 @@ class CrossTokenizerTeacher:
             places=batch.rows.tolist(),
         ).to(batch.input_ids.device)
         device = batch.input_ids.device
-        move_unless_offloaded(self.model, device)
-        logits = self.model(theirs).logits
-        aligned = Aligned(
+        move_unless_offloaded(self.forward, device)
+        output = live_output(self.forward(theirs))
+        alignment = TokenAlignment(
             _number([read.student_spans for read in reads], reads=reads, device=device),
             _number([read.teacher_spans for read in reads], reads=reads, device=device),
             theirs.targets,
@@ -141,11 +144,11 @@ class CrossTokenizerTeacher:
             self.teacher_outcomes.to(device),
             self.num_outcomes,
         )
-        return Targets(FullLogits(logits), aligned=aligned)
+        return Targets(output, alignment=alignment)
 
 
 def _number(
-    spans: Sequence[Int[np.ndarray, "..."]], *, reads: Sequence[Read], device: torch.device
+    spans: Sequence[Int[np.ndarray, "..."]], *, reads: Sequence[AlignedRecord], device: torch.device
 ) -> Int[torch.Tensor, " kept"]:
     """The spans of all records, counted on from one to the next."""
     firsts = np.cumsum([0, *(read.num_spans for read in reads)])

@@ -1,4 +1,4 @@
-"""Learning from what a server said: targets for the answers of a labelled corpus."""
+"""A teacher whose log-probabilities a server gave when the corpus was labelled."""
 
 import json
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from typing_extensions import override
 
 from limbeck.contracts.artifacts import hash_file
 from limbeck.contracts.config import Config
@@ -17,8 +18,10 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import BatchingConfig, is_selected
 from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
+from limbeck.distillation.targets import Targets, TopK
+from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.models.batch import Batch, count_kept
-from limbeck.models.targets import Needs, Targets, TopK
+from limbeck.objectives.base import Needs
 
 FOLDER = "labels"
 
@@ -33,9 +36,9 @@ class LabelsManifest(Config):
 
 
 def write_labels(
-    folder: Path, labels: Sequence[Labels | None], *, description: LabelsManifest
+    folder: Path, labels: Sequence[Labels | None], *, manifest: LabelsManifest
 ) -> None:
-    """Write what was said for every training record; None where nobody was asked."""
+    """Write the labels of every training record; None for a record that was not labelled."""
     (folder / FOLDER).mkdir(exist_ok=True)
     held = [item for item in labels if item is not None]
     arrays = {
@@ -45,21 +48,23 @@ def write_labels(
         "tail": np.concatenate([item.tail for item in held]),
     }
     save_file(arrays, folder / FOLDER / "labels.safetensors")
-    text = json.dumps(description.model_dump(), indent=2)
+    text = json.dumps(manifest.model_dump(), indent=2)
     (folder / FOLDER / "labels.json").write_text(text, encoding="utf-8")
 
 
-class EndpointTeacher:
-    """Reads what a server said of each training record; answers that it was not asked for count as
-    said with all the mass, which makes them plain cross-entropy."""
+class EndpointTeacher(OutputTeacher):
+    """Reads a server's log-probabilities of each training record.
+
+    An answer that was not labelled has all the mass on its own tokens: plain cross-entropy.
+    """
 
     def __init__(self, corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
         """Raises: ArtifactError: the labels do not fit the objective, the batches or each other."""
-        description, stored = _read(corpus)
-        if description.tokenizer_hash != hash_file(corpus / "tokenizer" / "tokenizer.json"):
+        manifest, stored = _read(corpus)
+        if manifest.tokenizer_hash != hash_file(corpus / "tokenizer" / "tokenizer.json"):
             raise ArtifactError(f"{corpus}: labels are of another tokenizer; label it again")
         _check(corpus, batching=batching, needs=needs)
-        self.vocab, self.hidden, self.top = description.vocab, 0, description.top
+        self.vocab, self.top = manifest.vocab, manifest.top
         records = list(read_records(corpus / "records" / "train.jsonl"))
         counts = torch.from_numpy(stored.pop("counts")).long()
         if len(counts) != len(records):
@@ -72,6 +77,7 @@ class EndpointTeacher:
         self.spans = torch.stack([ends[:-1], ends[1:]], dim=1)[chosen]
         self.stored = {name: torch.from_numpy(array) for name, array in stored.items()}
 
+    @override
     def __call__(self, batch: Batch) -> Targets:
         """The stored targets of the batch's records, in the order of its kept positions."""
         ids, logs, tail = self._certain(batch.targets.cpu())
@@ -90,7 +96,7 @@ class EndpointTeacher:
                 tail[there] = self.stored["tail"][stored]
             first += num
         device = batch.input_ids.device
-        return Targets(TopK(logs.to(device), ids.to(device), tail.to(device)))
+        return Targets(TopK(logs, ids, tail, temperature=1.0).to(device))
 
     def _certain(self, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """All the mass on the answer's own tokens."""
@@ -103,17 +109,16 @@ class EndpointTeacher:
 
 
 def _check(corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
-    """Refuse what the labels cannot give."""
+    """Refuse an objective or batches that the labels do not fit."""
     for what, found, wanted in (
         ("temperature", needs.temperature, 1),
-        ("highest temperature", needs.highest or 1, 1),
-        ("layers", needs.layers, ()),
+        ("highest temperature", needs.max_temperature or 1, 1),
         ("loss_on", batching.loss_on, "answer"),
     ):
         if found != wanted:
             raise ArtifactError(
-                f"{corpus}: a server's log-probabilities are of answers, at temperature 1 and "
-                f"without hidden states; {what} is {found!r}, set it to {wanted!r}"
+                f"{corpus}: a server's log-probabilities are of answers, at temperature 1; "
+                f"{what} is {found!r}, set it to {wanted!r}"
             )
 
 
@@ -121,17 +126,17 @@ def _read(corpus: Path) -> tuple[LabelsManifest, dict[str, np.ndarray]]:
     folder = corpus / FOLDER
     if not (folder / "labels.json").is_file():
         raise ArtifactError(
-            f"{corpus}: a corpus teaches only with labels of a server's log-probabilities; make it "
-            "with an entry `stage: label` that says `write: {kind: logprobs}`"
+            f"{corpus}: a corpus is a teacher only with labels of a server's log-probabilities; "
+            "make it with an entry `stage: label` with `write: {kind: logprobs}`"
         )
     try:
         text = (folder / "labels.json").read_text(encoding="utf-8")
-        description = LabelsManifest.model_validate_json(text)
+        manifest = LabelsManifest.model_validate_json(text)
         arrays = load_file(folder / "labels.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: damaged ({error}); label it again") from None
     num = int(arrays["counts"].sum()) if "counts" in arrays else -1
-    shapes = {"ids": (num, description.top), "logs": (num, description.top), "tail": (num,)}
+    shapes = {"ids": (num, manifest.top), "logs": (num, manifest.top), "tail": (num,)}
     if any(name not in arrays or arrays[name].shape != shapes[name] for name in shapes):
         raise ArtifactError(f"{folder}: arrays do not fit each other; label it again")
-    return description, arrays
+    return manifest, arrays

@@ -4,7 +4,6 @@ Of every two that soften to p1 and p2 at the objective's temperature, the mix so
 w1 p1 + w2 p2, so learning from it is learning from both (Hinton et al. 2015, arXiv:1503.02531).
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -13,33 +12,23 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import override
 
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import BatchingConfig, read_selected
-from limbeck.distillation.softening import log_probabilities
-from limbeck.distillation.teachers.online import open_teacher
+from limbeck.distillation.targets import FullLogits, LogProbs, Targets, TeacherOutput
+from limbeck.distillation.teachers.base import OutputTeacher, Teacher
 from limbeck.models.batch import Batch, Images
-from limbeck.models.targets import (
-    FullLogits,
-    HiddenAndHead,
-    ImportanceSampled,
-    Needs,
-    Targets,
-    Teacher,
-    TeacherDistribution,
-)
-from limbeck.models.vision.image_processing import ImageFormat
-
-Logs = Float[Tensor, "kept vocab"]
+from limbeck.objectives.base import Needs
 
 
 class Teachers(Config):
     """How several teachers are one."""
 
     mix: Literal["weighted", "specialty", "confidence"] = "weighted"
-    """By fixed weights, one teacher for each record, or by how sure each is of each token."""
+    """By fixed weights, one teacher for each record, or by each one's confidence in each token."""
     weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """One for each teacher, in their order; equal where none is given."""
     by: Literal["specialty", "source"] = "specialty"
@@ -75,7 +64,7 @@ def check_teachers(teachers: Teachers, *, names: Sequence[str], needs: Needs | N
         raise ValueError(f"teacher: {list(names)} names one twice; give it a weight instead")
     if len(names) < 2 and teachers != Teachers():
         raise ValueError(
-            f"`teachers` says how to mix several, `teacher` names {list(names)}: name more, or "
+            f"`teachers` sets how several are mixed, `teacher` names {list(names)}: name more, or "
             "remove `teachers`"
         )
     if teachers.weights and len(teachers.weights) != len(names):
@@ -94,9 +83,8 @@ def check_teachers(teachers: Teachers, *, names: Sequence[str], needs: Needs | N
 
 def _check_needs(needs: Needs, *, mix: str) -> None:
     reasons = {
-        "reads a teacher's own tokens": needs.form == "text",
-        "matches a teacher's layers": bool(needs.layers),
-        "changes its temperature on the way": mix != "specialty" and needs.highest > 0,
+        "reads a teacher's own tokens": needs.tokenizer == "own",
+        "changes its temperature on the way": mix != "specialty" and needs.max_temperature > 0,
     }
     for reason, holds in reasons.items():
         if holds:
@@ -106,29 +94,32 @@ def _check_needs(needs: Needs, *, mix: str) -> None:
             )
 
 
-class MixedTeacher:
-    """Asks every teacher, and mixes what they say of each token."""
+class MixedTeacher(OutputTeacher):
+    """The weighted mean of several teachers' distributions at each token."""
 
     def __init__(
         self, teachers: Sequence[Teacher], *, config: Teachers, temperature: float
     ) -> None:
         """Teachers of one vocabulary."""
         self.teachers = tuple(teachers)
-        self.vocab, self.hidden = teachers[0].vocab, teachers[0].hidden
+        self.vocab = teachers[0].vocab
         self.config = config
         self.temperature = temperature
         self.weights = torch.tensor(config.weights or (1.0,) * len(teachers))
 
+    @override
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:
-        """The whole mix at each kept position.
+        """The full mix at each kept position.
 
         Raises:
-            ArtifactError: a teacher's signals hold drawn tokens.
+            ArtifactError: a teacher's signals hold sampled tokens.
         """
         logs = torch.stack(
             [
-                soften(teacher(batch).said, vocab=self.vocab, temperature=self.temperature)
+                full_log_probs(
+                    teacher(batch).output, vocab=self.vocab, temperature=self.temperature
+                )
                 for teacher in self.teachers
             ]
         )
@@ -138,10 +129,15 @@ class MixedTeacher:
         mixed = mix_logs(logs, weights=weights)
         return Targets(FullLogits(mixed * self.temperature))
 
+    @override
+    def close(self) -> None:
+        for teacher in self.teachers:
+            teacher.close()
+
 
 def mix_logs(
     logs: Float[Tensor, "teachers kept vocab"], *, weights: Float[Tensor, "teachers kept"]
-) -> Logs:
+) -> LogProbs:
     """Log of the mean of probabilities, by weights that need not sum to one."""
     shares = (weights / weights.sum(dim=0)).log()
     return (logs + shares.unsqueeze(2)).logsumexp(dim=0)
@@ -150,7 +146,7 @@ def mix_logs(
 def measure_confidence(
     logs: Float[Tensor, "teachers kept vocab"], *, by: Literal["entropy", "max_probability"]
 ) -> Float[Tensor, "teachers kept"]:
-    """How sure each teacher is of each token, from almost 0 to 1.
+    """Each teacher's confidence in each token, from almost 0 to 1.
 
     By entropy: Kwon et al. 2020 (doi:10.1109/ICASSP40776.2020.9054698).
     """
@@ -161,26 +157,22 @@ def measure_confidence(
     return (1 - entropy / math.log(max(2, logs.shape[2]))).clamp(min=1e-6)
 
 
-def soften(said: TeacherDistribution, *, vocab: int, temperature: float) -> Logs:
+def full_log_probs(output: TeacherOutput, *, vocab: int, temperature: float) -> LogProbs:
     """A teacher's log-probabilities of all tokens at a temperature.
 
-    Of top tokens the mass of all others is spread evenly.
-
     Raises:
-        ArtifactError: these are drawn tokens, which say nothing of all others.
+        ArtifactError: the output is a sample, which tells nothing of the tokens not drawn.
     """
-    if isinstance(said, ImportanceSampled):
+    if output.is_sample:
         raise ArtifactError(
             "signals with drawn tokens cannot be mixed with another teacher's: record top tokens, "
             "or choose teachers by `mix: specialty`"
         )
-    return log_probabilities(
-        said, vocab=vocab, temperature=temperature, tail_temperature=temperature
-    )
+    return output.log_probs(vocab=vocab, temperature=temperature)
 
 
-class SpecialtyTeacher:
-    """Asks of each record the teacher whose field it is, and only that one."""
+class SpecialtyTeacher(OutputTeacher):
+    """For each record the one teacher of its specialty."""
 
     def __init__(
         self, teachers: Sequence[Teacher], *, choices: Sequence[int], temperature: float
@@ -188,11 +180,12 @@ class SpecialtyTeacher:
         """Teachers of one vocabulary, and which one each record of the corpus is for."""
         self.teachers = tuple(teachers)
         self.choices = torch.tensor(choices)
-        self.vocab, self.hidden = teachers[0].vocab, teachers[0].hidden
+        self.vocab = teachers[0].vocab
         self.temperature = temperature
 
+    @override
     def __call__(self, batch: Batch) -> Targets:
-        """What the chosen teachers say, in the order of the batch's kept positions.
+        """The chosen teachers' targets, in the order of the batch's kept positions.
 
         Raises:
             ArtifactError: a row of the batch is not one record.
@@ -203,16 +196,30 @@ class SpecialtyTeacher:
                 "by specialty want one record a row: set batching.packing: none"
             )
         chosen = self.choices[batch.rows.cpu()]
-        # The first record of each kept position's row says whose it is.
+        # The first record of each kept position's row tells whose it is.
         owners = chosen[batch.kept.nonzero()[:, 0].cpu()]
-        said, places = [], []
+        outputs, places = [], []
         for number in chosen.unique().tolist():
             part = take_rows(batch, (chosen == number).nonzero().flatten())
-            found = self.teachers[number](part).said
-            said.append(found.whole() if isinstance(found, HiddenAndHead) else found)
+            outputs.append(self.teachers[number](part).output)
             places.append((owners == number).nonzero().flatten())
         order = torch.cat(places).argsort().to(batch.input_ids.device)
-        return Targets(_join(said, order, vocab=self.vocab, temperature=self.temperature))
+        return Targets(self._cat(outputs).rows(order))
+
+    def _cat(self, outputs: Sequence[TeacherOutput]) -> TeacherOutput:
+        """One after the other: in their own form, or as full logits where forms differ."""
+        joined = outputs[0].cat(outputs[1:])
+        if joined is not None:
+            return joined
+        logs = [
+            full_log_probs(item, vocab=self.vocab, temperature=self.temperature) for item in outputs
+        ]
+        return FullLogits(torch.cat(logs) * self.temperature)
+
+    @override
+    def close(self) -> None:
+        for teacher in self.teachers:
+            teacher.close()
 
 
 def take_rows(batch: Batch, rows: Int[Tensor, " chosen"]) -> Batch:
@@ -228,61 +235,30 @@ def take_rows(batch: Batch, rows: Int[Tensor, " chosen"]) -> Batch:
     )
 
 
-def _join(
-    said: Sequence[TeacherDistribution],
-    order: Int[Tensor, " kept"],
+def combine_teachers(
+    teachers: Mapping[str, Teacher],
     *,
-    vocab: int,
-    temperature: float,
-) -> TeacherDistribution:
-    """What several said one after the other, as one, in another order."""
-    first = said[0]
-    if len(said) == 1 or _alike(said):
-        parts = zip(*said, strict=True)
-        return type(first)(*(torch.cat(part)[order] for part in parts))
-    whole = torch.cat([soften(item, vocab=vocab, temperature=temperature) for item in said])
-    return FullLogits(whole[order] * temperature)
-
-
-def _alike(said: Sequence[TeacherDistribution]) -> bool:
-    """Whether all are rows of one and the same form and width."""
-    kinds = {(type(item), *(part.shape[1:] for part in item)) for item in said}
-    return len(kinds) == 1
-
-
-def open_teachers(
-    artifacts: Sequence[Artifact],
-    *,
-    names: Sequence[str],
     config: Teachers,
     corpus: Artifact,
     batching: BatchingConfig,
-    needs: Needs | None,
-    sees: ImageFormat | None = None,
-) -> Teacher | None:
-    """The one teacher as it is, or several as one; None where the objective asks none.
+    temperature: float,
+) -> MixedTeacher | SpecialtyTeacher:
+    """Several teachers, by name, as one.
 
     Raises:
-        ArtifactError: one does not fit the corpus, their vocabularies differ, or a record has no
-            teacher.
+        ArtifactError: their vocabularies differ, or a record has no teacher.
     """
-    given = {"corpus": corpus, "batching": batching, "sees": sees}
-    if len(artifacts) < 2 or needs is None:
-        return open_teacher(artifacts, needs=needs, **given)
-    needs = dataclasses.replace(needs, form="logits")
-    opened = [open_teacher([artifact], needs=needs, **given) for artifact in artifacts]
-    teachers = [teacher for teacher in opened if teacher is not None]
-    vocabs = {name: teacher.vocab for name, teacher in zip(names, teachers, strict=True)}
+    vocabs = {name: teacher.vocab for name, teacher in teachers.items()}
     if len(set(vocabs.values())) > 1:
         raise ArtifactError(
             f"teachers count tokens differently: {vocabs}; several teachers must share one "
             "tokenizer and vocabulary"
         )
-    temperature = needs.temperature
+    opened = tuple(teachers.values())
     if config.mix == "specialty":
-        choices = _choose(corpus, batching=batching, names=names, config=config)
-        return SpecialtyTeacher(teachers, choices=choices, temperature=temperature)
-    return MixedTeacher(teachers, config=config, temperature=temperature)
+        choices = _choose(corpus, batching=batching, names=tuple(teachers), config=config)
+        return SpecialtyTeacher(opened, choices=choices, temperature=temperature)
+    return MixedTeacher(opened, config=config, temperature=temperature)
 
 
 def _choose(

@@ -1,118 +1,79 @@
-"""The teacher's outputs for a student: computed live, or opened where they were recorded."""
+"""A teacher that runs on every batch."""
 
 from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
+from typing_extensions import override
 
 from limbeck.contracts.artifacts import Artifact, hash_file
 from limbeck.contracts.errors import ArtifactError
-from limbeck.data.loading.batches import BatchingConfig
-from limbeck.distillation.signals.manifest import check_fit
-from limbeck.distillation.teachers.cross_tokenizer import (
-    CrossTokenizerTeacher,
-    open_cross_tokenizer_teacher,
-)
-from limbeck.distillation.teachers.endpoint import EndpointTeacher
-from limbeck.distillation.teachers.offline import OfflineTeacher
+from limbeck.distillation.targets import Targets, live_output
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
 from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.forward import KeptForward
+from limbeck.models.forward import KeptForward, LogitsForm
 from limbeck.models.structure import num_layers
-from limbeck.models.targets import Form, FullLogits, Needs, Targets
-from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vision.modeling import image_format
 
 
-class OnlineTeacher:
+class OnlineTeacher(Teacher):
     """Runs the teacher on every batch."""
 
     def __init__(
-        self, model: PreTrainedModel, *, layers: Sequence[int], vocab: int, form: Form = "logits"
+        self, model: PreTrainedModel, *, vocab: int, logits_form: LogitsForm = "full"
     ) -> None:
-        self.form: Form = form
-        self.model = KeptForward(model.eval().requires_grad_(False))
-        self.layers, self.attended = tuple(layers), ()
-        self.known = tuple(range(1, num_layers(model) + 1))
-        self.hidden = int(model.config.get_text_config().hidden_size)
+        self.live_model: PreTrainedModel | None = model
+        self.logits_form: LogitsForm = logits_form
+        self.forward = KeptForward(model.eval().requires_grad_(False))
+        self.layers = tuple(range(1, num_layers(model) + 1))
+        self.hidden_size = int(model.config.get_text_config().hidden_size)
         self.vocab = vocab
-        self.sees = image_format(model.config)
+        self.image_format = image_format(model.config)
+        """What its images must look like; None for a model of text."""
+        self.required_layers: tuple[int, ...] = ()
+        self.required_attention: tuple[int, ...] = ()
 
-    def ask(self, *, layers: Sequence[int], attended: Sequence[int]) -> None:
-        """From now on give the layers' hidden states, and the others' queries, keys and values.
-
-        Raises:
-            ArtifactError: there are no such layers.
-        """
-        beyond = sorted({*layers, *attended} - set(self.known))
-        if beyond:
+    @override
+    def require(self, *, layers: Sequence[int] = (), attention: Sequence[int] = ()) -> None:
+        missing = sorted({*layers, *attention} - set(self.layers))
+        if missing:
             raise ArtifactError(
-                f"matching wants teacher layers {beyond}, the teacher has {len(self.known)}"
+                f"teacher layers {missing} are required, the teacher has {len(self.layers)}"
             )
-        self.layers, self.attended = tuple(layers), tuple(attended)
-        if attended:
-            enable_attention_capture(self.model.model)
+        self.required_layers, self.required_attention = tuple(layers), tuple(attention)
+        if attention:
+            enable_attention_capture(self.forward.model)
 
+    @override
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Targets:
-        """The whole distribution at each kept position."""
-        move_unless_offloaded(self.model, batch.input_ids.device)
-        output = self.model(batch, layers=self.layers, attention=self.attended, form=self.form)
-        said = output.projected or FullLogits(output.logits)
-        return Targets(said, output.hidden, heads=output.heads)
+        move_unless_offloaded(self.forward, batch.input_ids.device)
+        output = self.forward(
+            batch,
+            layers=self.required_layers,
+            attention=self.required_attention,
+            form=self.logits_form,
+        )
+        return Targets(live_output(output), output.hidden, attention=output.heads)
 
 
-def open_teacher(
-    artifacts: Sequence[Artifact],
-    *,
-    corpus: Artifact,
-    batching: BatchingConfig,
-    needs: Needs | None,
-    sees: ImageFormat | None = None,
-) -> OnlineTeacher | OfflineTeacher | CrossTokenizerTeacher | EndpointTeacher | None:
-    """The teacher in a checkpoint, run live, in recorded signals, or in the labels of a corpus;
-    None where none is needed.
-
-    `needs` are what the objective asks for, `sees` the format of
-    the images that batches hold; recorded signals fit any.
+def open_online_teacher(
+    artifact: Artifact, *, corpus: Artifact, logits_form: LogitsForm = "full"
+) -> OnlineTeacher:
+    """The teacher in a checkpoint.
 
     Raises:
-        ArtifactError: the signals are damaged, or of another corpus, batching, template or
-            tokenizer, or a live teacher reads other images.
+        ArtifactError: its tokenizer is not the corpus's.
     """
-    if needs is None:
-        return None
-    (artifact,) = artifacts
-    if needs.form == "text":
-        return open_cross_tokenizer_teacher(artifact, corpus=corpus, batching=batching)
-    if artifact.manifest.kind == "corpus":
-        if artifact.manifest.content_hash != corpus.manifest.content_hash:
-            raise ArtifactError(
-                f"{artifact.path}: its labels are of its own answers, the stage reads the corpus "
-                f"{corpus.path}; name the labelled corpus in `corpus` too"
-            )
-        return EndpointTeacher(artifact.path, batching=batching, needs=needs)
-    if artifact.manifest.kind == "checkpoint":
-        theirs = artifact.path / "tokenizer.json"
-        if hash_file(theirs) != hash_file(corpus.path / "tokenizer" / "tokenizer.json"):
-            raise ArtifactError(
-                f"{artifact.path}: the teacher's tokenizer differs from the corpus's; prepare the "
-                "corpus with `tokenizer: FOLDER` of the teacher, or learn from "
-                "its text with `objective: {kind: cross_tokenizer}`"
-            )
-        vocab = len(load_tokenizer(artifact.path))
-        live = OnlineTeacher(
-            load_frozen(artifact.path), layers=needs.layers, vocab=vocab, form=needs.form
+    theirs = artifact.path / "tokenizer.json"
+    if hash_file(theirs) != hash_file(corpus.path / "tokenizer" / "tokenizer.json"):
+        raise ArtifactError(
+            f"{artifact.path}: the teacher's tokenizer differs from the corpus's; prepare the "
+            "corpus with `tokenizer: FOLDER` of the teacher, or learn from its text with "
+            "`objective: {kind: cross_tokenizer}`"
         )
-        if sees not in (None, live.sees) and batching.images != "without":
-            raise ArtifactError(
-                f"{artifact.path}: the teacher reads images as {live.sees}, the student as {sees}; "
-                "give both an encoder of the same sizes, record the teacher's signals, or set "
-                "batching.images: without"
-            )
-        return live
-    recorded = OfflineTeacher(artifact.path, needs=needs)
-    check_fit(artifact.path, recorded.description, corpus=corpus, batching=batching)
-    return recorded
+    vocab = len(load_tokenizer(artifact.path))
+    return OnlineTeacher(load_frozen(artifact.path), vocab=vocab, logits_form=logits_form)

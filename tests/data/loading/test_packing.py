@@ -26,12 +26,12 @@ from limbeck.contracts.records import read_records, write_jsonl
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.packing import pack_parts
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
+from limbeck.distillation.teachers.online import OnlineTeacher
+from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import IGNORED, count_kept
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
-from limbeck.models.targets import Needs
-from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.base import Needs, ObjectiveContext
 from limbeck.objectives.next_token import NextToken
 from limbeck.stages import distill, record, train
 from limbeck.training.optimizer_step import ModelWithLoss
@@ -141,10 +141,10 @@ def test_soft_targets_teach_the_same_live_and_from_signals(
         [make_artifact(tmp_path / "signals", "signals")],
         corpus=inputs["corpus"][0],
         batching=PACKED,
-        needs=Needs(2.0, (2,)),
+        needs=Needs(2.0),
     )
     assert stored is not None
-    for teacher in (OnlineTeacher(moe, layers=(2,), vocab=len(tokenizer)), stored):
+    for teacher in (OnlineTeacher(moe, vocab=len(tokenizer)), stored):
         objective = soft.build(ObjectiveContext(dense, teacher=teacher))
         for batch in (*batches(1), batches.pack([[3, 0, 8], [5], [7, 2]])):
             assert_same_training(dense, objective, batches, batch)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from limbeck.distillation.diagnostics import checks
-from limbeck.distillation.softening import log_probabilities
-from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
+from limbeck.distillation.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
 
 
 @pytest.mark.parametrize(
@@ -22,11 +21,8 @@ def test_share(share, weight, word):
 def test_temperature_has_an_effect_where_the_teacher_doubts():
     torch.manual_seed(0)
     for scale, speaks in ((2.0, False), (1e4, True)):
-        said = FullLogits(torch.randn(5, 20) * scale)
-        soft, plain = (
-            log_probabilities(said, vocab=20, temperature=t, tail_temperature=2.0)
-            for t in (2.0, 1.0)
-        )
+        output = FullLogits(torch.randn(5, 20) * scale)
+        soft, plain = (output.log_probs(vocab=20, temperature=t) for t in (2.0, 1.0))
         found = checks.judge_temperature(soft=soft, plain=plain, temperature=2.0)
         assert (found is not None) == speaks
     assert checks.judge_temperature(soft=plain, plain=plain, temperature=1.0)
@@ -35,11 +31,11 @@ def test_temperature_has_an_effect_where_the_teacher_doubts():
 def test_top_tokens_and_even_others_are_the_whole():
     logits = torch.tensor([[3.0, 1.0, -1.0, -1.0, -1.0]])
     tail = (logits[:, 2:] / 2).logsumexp(dim=-1)
-    top = TopK(logits[:, :2], torch.tensor([[0, 1]]), tail)
+    top = TopK(logits[:, :2], torch.tensor([[0, 1]]), tail, temperature=2.0)
     for temperature in (1.0, 2.0):
         one, other = (
-            log_probabilities(said, vocab=5, temperature=temperature, tail_temperature=2.0)
-            for said in (top, FullLogits(logits))
+            output.log_probs(vocab=5, temperature=temperature)
+            for output in (top, FullLogits(logits))
         )
         torch.testing.assert_close(one, other)
 
@@ -91,20 +87,18 @@ def test_states_and_drawn_tokens_are_the_whole():
     ids = torch.cat([torch.arange(12), torch.tensor([5, 0])]).expand(3, -1)
     weights = torch.ones(3, 14)
     weights[:, -1] = 0
-    drawn = ImportanceSampled(ids, weights, logs.gather(1, ids) * weights)
+    drawn = ImportanceSampled(ids, weights, logs.gather(1, ids) * weights, temperature=2.0)
     for temperature in (1.0, 2.0):
         wanted = (logits[:, :10] / temperature).log_softmax(dim=-1)
-        projected = log_probabilities(
-            HiddenAndHead(states, head), vocab=10, temperature=temperature, tail_temperature=2.0
-        )
+        projected = HiddenAndHead(states, head).log_probs(vocab=10, temperature=temperature)
         assert torch.allclose(projected, wanted, atol=1e-5)
-        found = log_probabilities(drawn, vocab=12, temperature=temperature, tail_temperature=2.0)
+        found = drawn.log_probs(vocab=12, temperature=temperature)
         assert torch.allclose(found, (logits / temperature).log_softmax(dim=-1), atol=1e-4)
 
 
 def test_tokens_that_were_not_drawn_share_the_rest():
     logs = torch.tensor([[0.5, 0.3]]).log()
-    said = ImportanceSampled(torch.tensor([[3, 1]]), torch.full((1, 2), 0.5), logs)
-    found = log_probabilities(said, vocab=6, temperature=1.0, tail_temperature=1.0)
+    output = ImportanceSampled(torch.tensor([[3, 1]]), torch.full((1, 2), 0.5), logs, 1.0)
+    found = output.log_probs(vocab=6, temperature=1.0)
     wanted = torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]])
     assert torch.allclose(found.exp(), wanted, atol=1e-6)

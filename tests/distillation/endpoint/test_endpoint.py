@@ -15,7 +15,7 @@ from limbeck.distillation.endpoint.token_alignment import NO_MASS
 from limbeck.distillation.teachers.endpoint import EndpointTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.checkpoints import load_model, load_tokenizer
-from limbeck.models.targets import Needs
+from limbeck.objectives.base import Needs
 from tests.support import tiny_recipe
 from tests.support.endpoint_server import Speaker, serving
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
@@ -108,24 +108,24 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     told = made["told"].path
     batches = Batches(told, tokenizer=tokenizer, config=config)
     teacher = EndpointTeacher(told, batching=config, needs=Needs(1.0))
-    live = OnlineTeacher(load_model(checkpoint), layers=(), vocab=len(tokenizer))
+    live = OnlineTeacher(load_model(checkpoint), vocab=len(tokenizer))
     metrics = made["told"].manifest.metrics
     whole_rows = same = compared = 0
     for row in range(len(batches)):
         batch = batches.batch([row])
-        said, whole = teacher(batch).said, live(batch).said.logits[:, : len(tokenizer)]
+        output, whole = teacher(batch).output, live(batch).output.logits[:, : len(tokenizer)]
         logs = whole.float().log_softmax(-1)
-        assert len(said.logits) == len(logs) == int(batch.kept.sum())
+        assert len(output.logits) == len(logs) == int(batch.kept.sum())
         # Every row is a distribution.
-        mass = said.logits.exp().sum(-1) + said.tail.exp()
+        mass = output.logits.exp().sum(-1) + output.tail.exp()
         torch.testing.assert_close(mass, torch.ones_like(mass), atol=1e-4, rtol=0)
-        assert all(len(set(row)) == TOP for row in said.ids.tolist())
-        assert said.ids.max() < teacher.vocab
-        held = said.logits > NO_MASS / 2
+        assert all(len(set(row)) == TOP for row in output.ids.tolist())
+        assert output.ids.max() < teacher.vocab
+        held = output.logits > NO_MASS / 2
         alone = held.sum(-1) == 1
         compared += int((~alone).sum())
         told_all = int((~alone).sum()) == NUM_TOKENS
-        close = (said.logits - logs.gather(1, said.ids)).abs() < 2e-3
+        close = (output.logits - logs.gather(1, output.ids)).abs() < 2e-3
         close = (close | ~held).all(-1)[~alone]
         same += int(close.sum())
         whole_rows += told_all

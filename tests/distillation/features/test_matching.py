@@ -8,7 +8,11 @@ import torch
 from pydantic import ValidationError
 
 from limbeck.contracts.errors import ArtifactError, CheckpointError
-from limbeck.distillation.features.layer_mapping import climb, resolve_layers, spread_evenly
+from limbeck.distillation.features.layer_mapping import (
+    best_monotone_path,
+    resolve_layers,
+    spread_evenly,
+)
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.features.similarity import (
     average_heads,
@@ -19,11 +23,12 @@ from limbeck.distillation.features.similarity import (
     map_mse,
 )
 from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.targets import FullLogits, Targets
+from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import FullLogits, Targets
 from limbeck.objectives.base import ObjectiveContext
 
 
@@ -78,7 +83,7 @@ def test_maps_of_attention_differ_as_plainly_written():
     torch.testing.assert_close(grouped.exp().sum(-1), torch.ones(5, 2))
 
 
-def test_climb_is_the_best_of_all_rising_maps():
+def test_the_path_is_the_best_of_all_rising_maps():
     generator = torch.Generator().manual_seed(0)
     for rows, columns in ((1, 4), (3, 3), (3, 6), (4, 2)):
         for _ in range(5):
@@ -90,7 +95,7 @@ def test_climb_is_the_best_of_all_rising_maps():
                 if all(b - a >= step for a, b in itertools.pairwise(path))
             ]
             best = max(rising, key=lambda path: float(sum(alike[i, j] for i, j in enumerate(path))))
-            assert climb(alike) == list(best)
+            assert best_monotone_path(alike) == list(best)
 
 
 def test_uniform_spreads_over_the_depth_and_the_last_meet():
@@ -99,7 +104,7 @@ def test_uniform_spreads_over_the_depth_and_the_last_meet():
 
 
 def test_named_maps_become_pairs_and_share_the_weight(moe, dense):
-    teacher = OnlineTeacher(moe, layers=(), vocab=40)
+    teacher = OnlineTeacher(moe, vocab=40)
     items = [Matching(layers=name, weight=3.0) for name in ("last", "uniform")]
     found = resolve_layers(items, model=dense, teacher=teacher)
     assert [(item.student_layer, item.teacher_layer, item.weight) for item in found] == [
@@ -107,12 +112,12 @@ def test_named_maps_become_pairs_and_share_the_weight(moe, dense):
         (1, 1, 1.5),
         (2, 2, 1.5),
     ]
-    itself = OnlineTeacher(dense, layers=(), vocab=40)
+    itself = OnlineTeacher(dense, vocab=40)
     (first, last) = resolve_layers(
-        [Matching(layers="searched")], model=dense, teacher=itself, shown=[make_batch()]
+        [Matching(layers="searched")], model=dense, teacher=itself, batches=[make_batch()]
     )
     assert (first.teacher_layer, last.teacher_layer) == (1, 2)
-    with pytest.raises(CheckpointError, match="only the stage `distill` shows"):
+    with pytest.raises(CheckpointError, match="only the stage `distill` has"):
         resolve_layers([Matching(layers="searched")], model=dense, teacher=teacher)
 
 
@@ -129,7 +134,7 @@ def test_named_maps_become_pairs_and_share_the_weight(moe, dense):
 def test_a_model_is_like_itself_and_another_is_drawn_to_it(item, dense, dense_config, tokenizer):
     matching = (Matching(layers="uniform", **item),)
     config = SoftTarget(kind="soft_target", matching=matching)
-    teacher = OnlineTeacher(dense, layers=(), vocab=40)
+    teacher = OnlineTeacher(dense, vocab=40)
     batch = make_batch()
     same = config.build(ObjectiveContext(dense, teacher=teacher))(KeptForward(dense), batch)
     assert same.parts["matching"] == pytest.approx(0, abs=2e-3)
@@ -153,7 +158,7 @@ def test_head_counts_may_differ(dense, dense_config, tokenizer):
     config = SoftTarget(
         kind="soft_target", matching=(Matching(what="attention", measure="kl", layers="last"),)
     )
-    teacher = OnlineTeacher(other, layers=(), vocab=40)
+    teacher = OnlineTeacher(other, vocab=40)
     loss = config.build(ObjectiveContext(dense, teacher=teacher))(KeptForward(dense), make_batch())
     assert loss.parts["matching"] > 0
 
@@ -165,9 +170,7 @@ def test_padding_changes_nothing(dense, moe):
             Matching(what=what, measure="kl", layers="uniform") for what in ("attention", "values")
         ),
     )
-    objective = config.build(
-        ObjectiveContext(dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
-    )
+    objective = config.build(ObjectiveContext(dense, teacher=OnlineTeacher(moe, vocab=40)))
     batch = make_batch()
     wide = Batch(
         torch.nn.functional.pad(batch.input_ids, (0, 4)),
@@ -185,9 +188,7 @@ def test_layers_computed_again_and_threads_side_by_side_change_no_bit(dense, moe
         Matching(what=what, measure="kl", layers="uniform") for what in ("attention", "values")
     )
     config = SoftTarget(kind="soft_target", matching=items)
-    objective = config.build(
-        ObjectiveContext(dense, teacher=OnlineTeacher(moe, layers=(), vocab=40))
-    )
+    objective = config.build(ObjectiveContext(dense, teacher=OnlineTeacher(moe, vocab=40)))
     dense.train()
 
     def gradients(width):
@@ -216,17 +217,17 @@ def test_a_model_made_ready_can_be_built_again(dense):
     assert "limbeck_capturing" not in dense.config.to_json_string()
 
 
-class Recorded:
-    """A teacher that cannot be asked."""
+class Recorded(OutputTeacher):
+    """A teacher without hidden states."""
 
-    vocab, hidden = 40, 16
+    vocab = 40
 
     def __call__(self, batch: Batch) -> Targets:
         return Targets(FullLogits(torch.zeros(int(batch.kept.sum()), 40)))
 
 
 def test_what_cannot_be_matched_is_refused_by_name(dense, moe):
-    live = OnlineTeacher(moe, layers=(), vocab=40)
+    live = OnlineTeacher(moe, vocab=40)
     for wrong, message in (
         ({"measure": "kl", "layers": "last"}, "measure 'kl' is not for 'hidden'"),
         ({"what": "values", "measure": "cka", "layers": "last"}, "not for 'values'"),
@@ -237,13 +238,13 @@ def test_what_cannot_be_matched_is_refused_by_name(dense, moe):
         with pytest.raises(ValidationError, match=message):
             Matching.model_validate(wrong)
     pair = Matching(student_layer=1, teacher_layer=9)
-    with pytest.raises(ArtifactError, match=r"teacher layers \[9\], the teacher has 2"):
+    with pytest.raises(ArtifactError, match=r"layers \[9\] are required, the teacher has 2"):
         SoftTarget(kind="soft_target", matching=(pair,)).build(
             ObjectiveContext(dense, teacher=live)
         )
     attention = Matching(what="attention", measure="kl", student_layer=1, teacher_layer=1)
     for item, message in ((attention, "one live teacher"), (Matching(layers="last"), "one live")):
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises((ArtifactError, CheckpointError), match=message):
             SoftTarget(kind="soft_target", matching=(item,)).build(
                 ObjectiveContext(dense, teacher=Recorded())
             )

@@ -12,8 +12,8 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.losses import chunked
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
+from limbeck.distillation.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
 from limbeck.models.batch import IGNORED
-from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
 
 TOKENS, ROWS, VOCAB, HIDDEN = 11, 37, 33, 8
 
@@ -36,12 +36,12 @@ def targets(form, temperature):
     if form == "top":
         values, ids = logits.topk(5, dim=-1)
         tail = (logits / temperature).scatter(1, ids, -torch.inf).logsumexp(dim=-1)
-        return TopK(values, ids, tail)
+        return TopK(values, ids, tail, temperature)
     logs = (logits / temperature).log_softmax(dim=-1)
     ids = logs.exp().multinomial(6, replacement=True, generator=torch.Generator().manual_seed(2))
     weights = torch.full((TOKENS, 6), 1 / 6)
     weights[:, 4:] = 0
-    return ImportanceSampled(ids, weights, logs.gather(1, ids))
+    return ImportanceSampled(ids, weights, logs.gather(1, ids), temperature)
 
 
 def inputs():
@@ -52,13 +52,12 @@ def inputs():
     return [leaf.requires_grad_() for leaf in leaves], labels
 
 
-def plain(leaves, labels, said, mix):
+def plain(leaves, labels, output, mix):
     """The same sum by autograd, over logits as a whole."""
     states, head, bias = leaves
     carried = labels != IGNORED
     logits = (states @ head.T + bias)[carried][:, : mix.vocab]
-    rows = [part[carried] if len(part) == len(carried) else part for part in said]
-    kl = mix.divergence.total(logits, type(said)(*rows), temperature=mix.temperature)
+    kl = mix.divergence.total(logits, output.rows(carried), temperature=mix.temperature)
     ce = torch.nn.functional.cross_entropy(logits, labels[carried], reduction="sum")
     return mix.weight * kl + (1 - mix.weight) * ce
 
@@ -75,7 +74,7 @@ def test_value_and_gradients_are_the_plain_ones(kind, form, monkeypatch):
     monkeypatch.setattr(chunked, "TILE_BYTES", 2 * 4 * VOCAB)
     for temperature, weight in ((1.0, 0.7), (2.0, 0.7), (1.5, 1.0), (2.0, 0.0)):
         mix = Mix(make(kind), temperature=temperature, weight=weight, vocab=VOCAB)
-        said = targets(form, temperature)
+        output = targets(form, temperature)
         ours, labels = inputs()
         theirs, _ = inputs()
         found = chunked_loss(
@@ -83,11 +82,11 @@ def test_value_and_gradients_are_the_plain_ones(kind, form, monkeypatch):
             head=ours[1],
             bias=ours[2],
             labels=labels,
-            said=said,
+            output=output,
             mix=mix,
             chunk_tokens=4,
         )
-        wanted = plain(theirs, labels, said, mix)
+        wanted = plain(theirs, labels, output, mix)
         (found.sum * 0.25).backward()
         (wanted * 0.25).backward()
         assert found.count == TOKENS - 2
@@ -98,12 +97,12 @@ def test_value_and_gradients_are_the_plain_ones(kind, form, monkeypatch):
 
 def test_gradients_equal_a_float64_reference():
     mix = Mix(make("forward_kl"), temperature=2.0, weight=0.5, vocab=VOCAB)
-    said, (ours, labels) = targets("projected", 2.0), inputs()
-    chunked_loss(states=ours[0], head=ours[1], labels=labels, said=said, mix=mix).sum.backward()
+    output, (ours, labels) = targets("projected", 2.0), inputs()
+    chunked_loss(states=ours[0], head=ours[1], labels=labels, output=output, mix=mix).sum.backward()
     theirs = [leaf.detach().double().requires_grad_() for leaf in ours[:2]]
     carried = labels != IGNORED
     logits = (theirs[0] @ theirs[1].T)[carried][:, :VOCAB]
-    teacher = (said.states.double() @ said.head.double().T)[carried][:, :VOCAB]
+    teacher = (output.hidden_states.double() @ output.head.double().T)[carried][:, :VOCAB]
     kl = torch.nn.functional.kl_div(
         (logits / 2).log_softmax(dim=-1),
         (teacher / 2).log_softmax(dim=-1),
@@ -125,7 +124,7 @@ def test_how_tokens_are_cut_changes_nothing_and_padding_rows_learn_nothing():
             states=leaves[0],
             head=leaves[1],
             labels=labels,
-            said=targets("projected", 1.5),
+            output=targets("projected", 1.5),
             mix=mix,
             chunk_tokens=chunk,
         )
@@ -141,12 +140,12 @@ def test_how_tokens_are_cut_changes_nothing_and_padding_rows_learn_nothing():
 def test_without_a_gradient_the_value_is_the_same_and_a_frozen_head_gets_none():
     mix = Mix(make("forward_kl"), temperature=2.0, weight=0.7, vocab=VOCAB)
     (states, head, _), labels = inputs()
-    given = {"labels": labels, "said": targets("top", 2.0), "mix": mix}
+    given = {"labels": labels, "output": targets("top", 2.0), "mix": mix}
     learnt = chunked_loss(states=states, head=head.detach(), **given)
     learnt.sum.backward()
     with torch.no_grad():
-        judged = chunked_loss(states=states, head=head, **given)
-    assert judged.sum == learnt.sum
+        unlearnt = chunked_loss(states=states, head=head, **given)
+    assert unlearnt.sum == learnt.sum
     assert states.grad is not None
     assert head.grad is None
 
@@ -158,7 +157,7 @@ def test_no_token_with_a_label_is_a_sum_of_zero():
         states=states,
         head=head,
         labels=torch.full_like(labels, IGNORED),
-        said=targets("projected", 2.0),
+        output=targets("projected", 2.0),
         mix=mix,
     )
     loss.sum.backward()
@@ -170,29 +169,31 @@ def test_a_second_backward_pass_is_refused():
     mix = Mix(make("forward_kl"), temperature=2.0, weight=0.7, vocab=VOCAB)
     (states, head, _), labels = inputs()
     loss = chunked_loss(
-        states=states, head=head, labels=labels, said=targets("projected", 2.0), mix=mix
+        states=states, head=head, labels=labels, output=targets("projected", 2.0), mix=mix
     ).sum
     (2 * loss).backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         (2 * loss).backward()
 
 
-def test_drawn_tokens_are_refused_where_they_say_too_little():
+def test_sampled_tokens_are_refused_where_they_hold_too_little():
     mix = Mix(make("adaptive"), temperature=2.0, weight=0.7, vocab=VOCAB)
     (states, head, _), labels = inputs()
     with pytest.raises(TrainingError, match="adaptive"):
-        chunked_loss(states=states, head=head, labels=labels, said=targets("sampled", 2.0), mix=mix)
+        chunked_loss(
+            states=states, head=head, labels=labels, output=targets("sampled", 2.0), mix=mix
+        )
 
 
 def test_low_precision_states_stay_low_and_come_close():
     mix = Mix(make("forward_kl"), temperature=1.0, weight=0.5, vocab=VOCAB)
     (states, head, _), labels = inputs()
     exact = chunked_loss(
-        states=states, head=head, labels=labels, said=targets("projected", 1.0), mix=mix
+        states=states, head=head, labels=labels, output=targets("projected", 1.0), mix=mix
     )
     low = [leaf.detach().bfloat16().requires_grad_() for leaf in (states, head)]
     found = chunked_loss(
-        states=low[0], head=low[1], labels=labels, said=targets("projected", 1.0), mix=mix
+        states=low[0], head=low[1], labels=labels, output=targets("projected", 1.0), mix=mix
     )
     exact.sum.backward()
     found.sum.backward()
@@ -207,14 +208,14 @@ def test_low_precision_states_stay_low_and_come_close():
 
 
 @pytest.mark.parametrize("form", ["whole", "sampled"])
-def test_the_form_that_is_compiled_says_the_same(form):
+def test_the_form_that_is_compiled_gives_the_same(form):
     mix = Mix(make("jensen_shannon"), temperature=2.0, weight=0.7, vocab=VOCAB)
-    labels, said = inputs()[1].clamp(min=0), targets(form, 2.0)
+    labels, output = inputs()[1].clamp(min=0), targets(form, 2.0)
     found, wanted = (draw(TOKENS, VOCAB, seed=7) for _ in range(2))
     numbers = torch.tensor([mix.temperature, mix.weight])
     agree(
-        chunked._judge_traced(found, said, labels, mix.divergence, *numbers, True),
-        chunked._judge(wanted, said, labels, mix, True),
+        chunked._tile_loss_traced(found, output, labels, mix.divergence, *numbers, True),
+        chunked._tile_loss(wanted, output, labels, mix, True),
     )
     agree(found, wanted)
 
@@ -222,7 +223,7 @@ def test_the_form_that_is_compiled_says_the_same(form):
 SCHEDULED = """
 import torch
 from torch._dynamo.utils import counters
-from limbeck.models.targets import FullLogits
+from limbeck.distillation.targets import FullLogits
 from limbeck.distillation.losses import chunked
 from limbeck.distillation.losses.divergences import ForwardKl
 
@@ -230,11 +231,11 @@ program = chunked._compiled("aot_eager")
 chunked._compiled = lambda: program
 for step in range(4):
     mix = chunked.Mix(ForwardKl(kind="forward_kl"), 1.0 + step / 4, step / 3, vocab=33)
-    logits, said = torch.randn(5 + step, 33), FullLogits(torch.randn(5 + step, 33))
+    logits, output = torch.randn(5 + step, 33), FullLogits(torch.randn(5 + step, 33))
     labels = torch.randint(33, (5 + step,))
     found, wanted = logits.clone(), logits.clone()
-    one = chunked._judge_compiled(found, said, labels, mix, True)
-    other = chunked._judge(wanted, said, labels, mix, True)
+    one = chunked._tile_loss_compiled(found, output, labels, mix, True)
+    other = chunked._tile_loss(wanted, output, labels, mix, True)
     torch.testing.assert_close((one, found), (other, wanted), rtol=1e-4, atol=1e-5)
 assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
 """

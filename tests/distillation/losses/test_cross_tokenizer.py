@@ -14,7 +14,7 @@ from limbeck.distillation.losses.cross_tokenizer import (
     span_kl,
     universal_distance,
 )
-from limbeck.models.aligned import Aligned
+from limbeck.distillation.targets import TokenAlignment
 
 VOCAB, THEIRS = 7, 5
 
@@ -29,7 +29,7 @@ def aligned(**changes):
         "teacher_outcomes": torch.tensor([2, 0, 3, 1, 1]),
         "num_outcomes": 4,
     }
-    return Aligned(**values | changes)
+    return TokenAlignment(**values | changes)
 
 
 def logits(rows, vocab, seed=0):
@@ -84,7 +84,7 @@ def test_spans_equal_a_plain_sum(temperature):
         student_logits=ours,
         labels=labels,
         teacher_logits=theirs,
-        aligned=ties,
+        alignment=ties,
         config=config(temperature=temperature),
     )
     assert found.item() == pytest.approx(total * temperature**2, rel=1e-5)
@@ -106,7 +106,7 @@ def test_a_student_that_is_its_teacher_has_no_distance(method):
         student_logits=ours,
         labels=ties.teacher_tokens,
         teacher_logits=ours.detach(),
-        aligned=ties,
+        alignment=ties,
         config=config(method=method),
     )
     assert abs(found.item()) < 1e-6
@@ -119,7 +119,7 @@ def test_with_one_vocabulary_the_outcomes_are_forward_kl():
     ties = aligned(
         student_outcomes=torch.arange(VOCAB), teacher_outcomes=torch.arange(VOCAB), num_outcomes=8
     )
-    found = outcome_kl(student_logits=ours, teacher_logits=theirs, aligned=ties, temperature=2.0)
+    found = outcome_kl(student_logits=ours, teacher_logits=theirs, alignment=ties, temperature=2.0)
     p, q = ((side.double() / 2).log_softmax(-1) for side in (theirs, ours))
     assert found.item() == pytest.approx((p.exp() * (p - q)).sum().item(), rel=1e-5)
 
@@ -134,7 +134,7 @@ def test_steps_down_the_gradient_lessen_the_distance(method):
             student_logits=ours,
             labels=labels,
             teacher_logits=theirs,
-            aligned=aligned(),
+            alignment=aligned(),
             config=config(method=method),
         )
         seen.append(found.item())

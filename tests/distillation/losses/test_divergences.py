@@ -7,7 +7,7 @@ import torch
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import TrainingError
 from limbeck.contracts.registry import DIVERGENCES
-from limbeck.models.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
+from limbeck.distillation.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
 
 NAMES = sorted(DIVERGENCES)
 # Those whose terms a bucket can only lower: f-divergences.
@@ -25,7 +25,7 @@ def draw(*shape, seed):
 def top_of(logits, *, top, temperature):
     values, ids = logits.topk(top, dim=-1)
     tail = (logits / temperature).scatter(1, ids, -torch.inf).logsumexp(dim=-1)
-    return TopK(values, ids, tail.clamp(min=-1e4))
+    return TopK(values, ids, tail.clamp(min=-1e4), temperature)
 
 
 def kl(p, q):
@@ -91,11 +91,11 @@ def test_top_tokens_never_exceed_the_whole_and_equal_it_without_others(kind):
         student, teacher = draw(6, 32, seed=seed), draw(6, 32, seed=seed + 50)
         whole = divergence.total(student, FullLogits(teacher), temperature=temperature).item()
         for top in (1, 4, 16):
-            said = top_of(teacher, top=top, temperature=temperature)
-            found = divergence.total(student, said, temperature=temperature).item()
+            output = top_of(teacher, top=top, temperature=temperature)
+            found = divergence.total(student, output, temperature=temperature).item()
             assert found <= whole * (1 + 1e-5)
-        said = top_of(teacher, top=32, temperature=temperature)
-        assert divergence.total(student, said, temperature=temperature).item() == pytest.approx(
+        output = top_of(teacher, top=32, temperature=temperature)
+        assert divergence.total(student, output, temperature=temperature).item() == pytest.approx(
             whole, rel=1e-4
         )
 
@@ -114,22 +114,23 @@ def test_drawn_tokens_estimate_the_whole_without_bias(kind):
     weights = logs.exp()[0, ids] / proposal[0, ids] / num_draws
     # One more place that holds nothing must not count, whatever stands there.
     empty = torch.zeros(num_rounds, 1)
-    said = ImportanceSampled(
+    output = ImportanceSampled(
         torch.cat([ids, empty.long()], dim=1),
         torch.cat([weights, empty], dim=1),
         torch.cat([logs[0, ids], empty - torch.inf], dim=1),
+        temperature,
     )
     divergence = make(kind)
     rounds = [
         divergence.total(
             student,
-            ImportanceSampled(*(part[place : place + 1] for part in said)),
+            output.rows(slice(place, place + 1)),
             temperature=temperature,
         ).item()
         for place in range(400)
     ]
     many = student.expand(num_rounds, -1)
-    mean = divergence.total(many, said, temperature=temperature).item() / num_rounds
+    mean = divergence.total(many, output, temperature=temperature).item() / num_rounds
     whole = divergence.total(student, FullLogits(teacher), temperature=temperature).item()
     error = np.std(rounds) / num_rounds**0.5
     assert abs(mean - whole) < 5 * error
@@ -148,6 +149,6 @@ def test_the_adaptive_one_lies_between_both_kls():
 
 def test_the_adaptive_one_refuses_drawn_tokens():
     ids = torch.zeros(1, 3, dtype=torch.int64)
-    said = ImportanceSampled(ids, torch.ones(1, 3), torch.zeros(1, 3))
+    output = ImportanceSampled(ids, torch.ones(1, 3), torch.zeros(1, 3), temperature=1.0)
     with pytest.raises(TrainingError, match="adaptive"):
-        make("adaptive").total(draw(1, 9, seed=0), said, temperature=1.0)
+        make("adaptive").total(draw(1, 9, seed=0), output, temperature=1.0)

@@ -5,11 +5,12 @@ import torch
 
 from limbeck.contracts.errors import CheckpointError, TrainingError
 from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.targets import FullLogits, HiddenAndHead, Targets, TopK
+from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models import forward as forward_module
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.targets import FullLogits, HiddenAndHead, Targets, TopK
 from limbeck.objectives.base import ObjectiveContext
 
 
@@ -24,7 +25,7 @@ def teach(dense, moe, **settings):
     """Loss and gradients of a dense student under a live teacher."""
     config = SoftTarget.model_validate({"kind": "soft_target"} | settings)
     needs, vocab = config.needs(), moe.config.vocab_size
-    teacher = OnlineTeacher(moe, layers=needs.layers, vocab=vocab - 2, form=needs.form)
+    teacher = OnlineTeacher(moe, vocab=vocab - 2, logits_form=needs.logits_form)
     objective = config.build(ObjectiveContext(dense, teacher=teacher))
     dense.zero_grad()
     loss = objective(KeptForward(dense), make_batch(vocab))
@@ -32,7 +33,7 @@ def teach(dense, moe, **settings):
     gradients = {
         name: item.grad.clone() for name, item in dense.named_parameters() if item.grad is not None
     }
-    return loss, gradients, type(teacher(make_batch(vocab)).said)
+    return loss, gradients, type(teacher(make_batch(vocab)).output)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +59,8 @@ def test_fused_equals_plain(dense, moe, settings):
 
 
 def test_auto_is_plain_for_a_small_vocabulary_and_fused_for_a_large_one(dense, moe, monkeypatch):
-    plain, _, said = teach(dense, moe, fused="auto")
-    assert said is FullLogits
+    plain, _, form = teach(dense, moe, fused="auto")
+    assert form is FullLogits
     assert plain.sum == teach(dense, moe, fused="never")[0].sum
     monkeypatch.setattr(forward_module, "LARGE_VOCAB", 10)
     assert teach(dense, moe, fused="auto")[2] is HiddenAndHead
@@ -73,7 +74,7 @@ def test_a_head_that_is_not_a_plain_product_is_refused_by_name(dense, moe):
 
 def test_schedules_move_the_loss_and_signals_of_one_temperature_are_refused(dense, moe):
     vocab = moe.config.vocab_size
-    batch, teacher = make_batch(vocab), OnlineTeacher(moe, layers=(), vocab=vocab)
+    batch, teacher = make_batch(vocab), OnlineTeacher(moe, vocab=vocab)
     config = SoftTarget.model_validate(
         {"kind": "soft_target", "temperature": {"from": 3, "to": 1}, "weight": {"from": 1, "to": 0}}
     )
@@ -84,13 +85,13 @@ def test_schedules_move_the_loss_and_signals_of_one_temperature_are_refused(dens
         wanted = fixed.build(ObjectiveContext(dense, teacher=teacher))(KeptForward(dense), batch)
         assert objective(KeptForward(dense), batch).sum.item() == pytest.approx(wanted.sum.item())
 
-    class Stored:
-        vocab, hidden = moe.config.vocab_size, 16
+    class Stored(OutputTeacher):
+        vocab = moe.config.vocab_size
 
         def __call__(self, batch):
             kept = int((batch.labels[:, 1:] != IGNORED).sum())
             ids = torch.zeros(kept, 1, dtype=torch.int64)
-            return Targets(TopK(torch.zeros(kept, 1), ids, torch.zeros(kept)))
+            return Targets(TopK(torch.zeros(kept, 1), ids, torch.zeros(kept), temperature=1.0))
 
     with pytest.raises(TrainingError, match="hold for one temperature"):
         config.build(ObjectiveContext(dense, teacher=Stored()))(KeptForward(dense), batch)

@@ -37,7 +37,7 @@ def test_a_recipe_reads_schedules_and_a_copy_keeps_them():
         }
     )
     assert config.temperature == Schedule.model_validate({"from": 4.0, "to": 1.0})
-    assert (config.needs().temperature, config.needs().highest) == (1.0, 4.0)
+    assert (config.needs().temperature, config.needs().max_temperature) == (1.0, 4.0)
     assert config.replace(weight=1.0).temperature == config.temperature
     assert SoftTarget.model_validate_json(config.model_dump_json()) == config
 

@@ -14,13 +14,15 @@ from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.signals import bit_packing as packing
 from limbeck.distillation.signals.codec import quantise, restore
-from limbeck.distillation.signals.fidelity import add, compare, conclude
+from limbeck.distillation.signals.fidelity import add_errors, mean_errors, measure_errors
 from limbeck.distillation.signals.importance_sampled import SampledTokens, draw
 from limbeck.distillation.signals.top_k_float import Plain
 from limbeck.distillation.signals.top_k_packed import TopTokens
-from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
+from limbeck.distillation.targets import ImportanceSampled, TopK
+from limbeck.distillation.teachers.online import OnlineTeacher
+from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, save_checkpoint
-from limbeck.models.targets import ImportanceSampled, Needs, TopK
+from limbeck.objectives.base import Needs
 from limbeck.stages import record
 from tests.distillation.signals.test_signals import as_artifact
 
@@ -71,13 +73,13 @@ def test_gaps_come_back_within_half_a_step():
 def test_top_tokens_are_the_teachers_at_any_temperature(temperature):
     logits = some_logits()
     codec = TopTokens(kind="top", count=20)
-    said = codec.decode(encode(codec, logits), vocab=700, temperature=temperature)
+    output = codec.decode(encode(codec, logits), vocab=700, temperature=temperature)
     full = (logits.double() / temperature).log_softmax(dim=-1)
-    assert (said.ids == logits.topk(20).indices).all()
-    stored = torch.cat([said.logits.double() / temperature, said.tail[:, None].double()], dim=1)
+    assert (output.ids == logits.topk(20).indices).all()
+    stored = torch.cat([output.logits.double() / temperature, output.tail[:, None].double()], dim=1)
     logs = stored.log_softmax(dim=-1)
-    assert (logs[:, :-1] - full.gather(1, said.ids)).abs().mean() < 0.02
-    true_tail = full.scatter(1, said.ids, -torch.inf).logsumexp(dim=-1)
+    assert (logs[:, :-1] - full.gather(1, output.ids)).abs().mean() < 0.02
+    true_tail = full.scatter(1, output.ids, -torch.inf).logsumexp(dim=-1)
     assert (logs[:, -1] - true_tail).abs().mean() < 0.05
 
 
@@ -88,26 +90,26 @@ def test_drawn_tokens_estimate_any_sum_without_bias(power, temperature):
     one = some_logits(kept=1, vocab=60) * 0.6
     logits = one.expand(6000, -1)
     codec = SampledTokens(kind="sampled", count=12, power=power)
-    said = codec.decode(encode(codec, logits), vocab=60, temperature=temperature)
+    output = codec.decode(encode(codec, logits), vocab=60, temperature=temperature)
     p = (one.double() / temperature).softmax(dim=-1)[0]
     function = torch.linspace(-1.0, 2.0, 60, dtype=torch.float64).square()
-    found = (said.weights.double() * function[said.ids]).sum(dim=1)
+    found = (output.weights.double() * function[output.ids]).sum(dim=1)
     error = float(found.std()) / math.sqrt(len(found))
     # What quantisation adds besides is below 1 %.
     assert abs(float(found.mean() - (p * function).sum())) < 4 * error + 0.01
     mean = torch.zeros(60, dtype=torch.float64)
-    mean.index_add_(0, said.ids.flatten(), said.weights.double().flatten() / len(found))
+    mean.index_add_(0, output.ids.flatten(), output.weights.double().flatten() / len(found))
     assert (mean - p).abs().sum() < 0.05
-    held = said.weights > 0
-    logs = (one / temperature).log_softmax(dim=-1).expand(6000, -1).gather(1, said.ids)
-    assert (said.logs - logs).abs()[held].mean() < 0.02
+    held = output.weights > 0
+    logs = (one / temperature).log_softmax(dim=-1).expand(6000, -1).gather(1, output.ids)
+    assert (output.logs - logs).abs()[held].mean() < 0.02
 
 
 def test_weights_are_counts_where_tokens_are_drawn_as_the_student_reads_them():
     codec = SampledTokens(kind="sampled", count=16)
-    said = codec.decode(encode(codec, some_logits()), vocab=700, temperature=1.0)
-    assert torch.equal(said.weights.sum(dim=1), torch.ones(40))
-    assert ((said.weights * 16) % 1 == 0).all()
+    output = codec.decode(encode(codec, some_logits()), vocab=700, temperature=1.0)
+    assert torch.equal(output.weights.sum(dim=1), torch.ones(40))
+    assert ((output.weights * 16) % 1 == 0).all()
 
 
 def test_draws_lie_in_slices_of_equal_mass():
@@ -129,16 +131,17 @@ def test_a_part_decodes_as_it_does_within_the_whole(codec):
     for name, (dtype, shape) in codec.layout(700).items():
         assert arrays[name].dtype.str == dtype and arrays[name].shape[1:] == shape
     found = codec.decode(part, vocab=700, temperature=2.0)
-    for ours, theirs in zip(found, whole, strict=True):
+    for name, ours in found.tensors().items():
+        theirs = whole.tensors()[name]
         assert torch.equal(ours, theirs[7:12, : ours.shape[1]] if ours.ndim > 1 else theirs[7:12])
 
 
 def test_nothing_is_left_out_where_all_tokens_are_kept():
     logits = some_logits(vocab=6)
     codec = TopTokens(kind="top", count=99)
-    said = codec.decode(encode(codec, logits), vocab=6, temperature=1.5)
-    assert said.ids.shape == (40, 6) and (said.tail < -1000).all()
-    found = conclude(compare(said, logits, temperature=1.5))
+    output = codec.decode(encode(codec, logits), vocab=6, temperature=1.5)
+    assert output.ids.shape == (40, 6) and (output.tail < -1000).all()
+    found = mean_errors(measure_errors(output, logits))
     assert found["kl_full_stored"] < 1e-3 and abs(found["kl_bias"]) < 1e-3
 
 
@@ -148,8 +151,8 @@ def test_the_budget_of_a_large_vocabulary_is_kept():
     widths = (np.dtype(kind).itemsize * math.prod(shape) for kind, shape in layout.values())
     assert sum(widths) <= 100
     logits = some_logits(kept=3, vocab=151_936)
-    said = codec.decode(encode(codec, logits), vocab=151_936, temperature=1.0)
-    assert conclude(compare(said, logits, temperature=1.0))["mean_abs_error"] <= 0.05
+    output = codec.decode(encode(codec, logits), vocab=151_936, temperature=1.0)
+    assert mean_errors(measure_errors(output, logits))["mean_abs_error"] <= 0.05
 
 
 def test_a_bucket_is_a_bias_and_drawn_tokens_are_none():
@@ -159,9 +162,9 @@ def test_a_bucket_is_a_bias_and_drawn_tokens_are_none():
         sums = []
         for seed in range(20):
             arrays = encode(codec, logits, seed)
-            said = codec.decode(arrays, vocab=300, temperature=1.0)
-            sums.append(compare(said, logits, temperature=1.0))
-        found[codec.kind] = conclude(add(sums))
+            output = codec.decode(arrays, vocab=300, temperature=1.0)
+            sums.append(measure_errors(output, logits))
+        found[codec.kind] = mean_errors(add_errors(sums))
     assert found["top"]["kl_bias"] < -10 * found["top"]["kl_bias_error"]
     assert abs(found["sampled"]["kl_bias"]) < 4 * found["sampled"]["kl_bias_error"] + 1e-3
     assert abs(found["sampled"]["kl_bias"]) < 0.2 * abs(found["top"]["kl_bias"])
@@ -216,7 +219,7 @@ def reopened(folder, root, corpus, *, needs=None, batching=BATCHING):
         [as_artifact(copy, "signals")],
         corpus=corpus,
         batching=batching,
-        needs=needs or Needs(1.0, (2,)),
+        needs=needs or Needs(1.0),
     )
 
 
@@ -224,14 +227,16 @@ def test_drawn_tokens_and_small_hidden_states_line_up(drawn, corpus, model, toke
     folder, artifact, metrics = drawn
     _, opening = reopened(folder, tmp_path, artifact)
     batch = Batches(corpus, tokenizer=tokenizer, config=BATCHING).batch([6, 1, 4])
-    live = OnlineTeacher(model, layers=(2,), vocab=len(tokenizer))(batch)
-    stored = opening()(batch)
-    said = stored.said
-    assert isinstance(said, ImportanceSampled)
-    logs = live.said.logits[:, : len(tokenizer)].log_softmax(dim=-1).gather(1, said.ids)
-    assert (said.logs - logs).abs()[said.weights > 0].max() < 0.1
-    scale = live.hidden[0].abs().amax(dim=1, keepdim=True)
-    assert ((stored.hidden[0] - live.hidden[0]).abs() <= scale / 254 * 1.01).all()
+    live_teacher, stored_teacher = OnlineTeacher(model, vocab=len(tokenizer)), opening()
+    for teacher in (live_teacher, stored_teacher):
+        teacher.require(layers=[2])
+    live, stored = live_teacher(batch), stored_teacher(batch)
+    output = stored.output
+    assert isinstance(output, ImportanceSampled)
+    logs = live.output.logits[:, : len(tokenizer)].log_softmax(dim=-1).gather(1, output.ids)
+    assert (output.logs - logs).abs()[output.weights > 0].max() < 0.1
+    scale = live.hidden_states[0].abs().amax(dim=1, keepdim=True)
+    assert ((stored.hidden_states[0] - live.hidden_states[0]).abs() <= scale / 254 * 1.01).all()
     assert metrics["mean_abs_error"] < 0.05 and "kl_bias" in metrics
 
 
@@ -312,12 +317,12 @@ def test_a_changed_source_is_refused_by_its_name(drawn, corpus, tmp_path, what):
 
 
 def test_a_schedule_of_temperatures_is_refused(drawn, tmp_path):
-    _, opening = reopened(drawn[0], tmp_path, drawn[1], needs=Needs(1.0, highest=2.0))
+    _, opening = reopened(drawn[0], tmp_path, drawn[1], needs=Needs(1.0, max_temperature=2.0))
     with pytest.raises(ArtifactError, match="live teacher"):
         opening()
 
 
-def test_a_teacher_that_says_no_number_is_refused(corpus, model, tokenizer, tmp_path):
+def test_a_teacher_that_is_not_finite_is_refused(corpus, model, tokenizer, tmp_path):
     save_checkpoint(model, tokenizer=tokenizer, folder=tmp_path / "teacher")
     broken = load_model(tmp_path / "teacher")
     with torch.no_grad():
@@ -342,9 +347,7 @@ def test_the_short_form_is_that_of_plain_targets():
 def test_every_format_gives_what_objectives_read():
     logits = some_logits()
     for codec in FORMATS:
-        said = codec.decode(encode(codec, logits), vocab=700, temperature=2.0)
-        assert isinstance(said, ImportanceSampled if codec.kind == "sampled" else TopK)
-        assert (
-            said.ids.dtype == torch.int64
-            and said[0 if codec.kind != "sampled" else 1].isfinite().all()
-        )
+        output = codec.decode(encode(codec, logits), vocab=700, temperature=2.0)
+        assert isinstance(output, ImportanceSampled if codec.kind == "sampled" else TopK)
+        assert output.ids.dtype == torch.int64
+        assert output.tensors()["weights" if codec.kind == "sampled" else "logits"].isfinite().all()

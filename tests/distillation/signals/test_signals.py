@@ -11,10 +11,11 @@ from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.distillation.features.layer_mapping import resolve_layers
 from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.teachers.online import OnlineTeacher, open_teacher
+from limbeck.distillation.targets import FullLogits, TopK
+from limbeck.distillation.teachers.online import OnlineTeacher
+from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.models.targets import FullLogits, Needs, TopK
-from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.base import Needs, ObjectiveContext
 from limbeck.stages import record
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
 
@@ -76,19 +77,21 @@ def batch_of(corpus, tokenizer):
 def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
     teacher, inputs, signals, metrics = made
     batches, batch = batch_of(corpus, tokenizer)
-    live = OnlineTeacher(teacher, layers=(1, 2), vocab=len(tokenizer))(batch)
+    live_teacher = OnlineTeacher(teacher, vocab=len(tokenizer))
     stored = open_teacher(
-        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0, (1, 2))
+        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
     )
     assert stored is not None
-    targets = stored(batch)
-    said = targets.said
-    assert isinstance(said, TopK) and isinstance(live.said, FullLogits)
-    top = live.said.logits.topk(12, dim=-1)
-    assert torch.equal(said.ids, top.indices)
+    for each in (live_teacher, stored):
+        each.require(layers=(1, 2))
+    live, targets = live_teacher(batch), stored(batch)
+    output = targets.output
+    assert isinstance(output, TopK) and isinstance(live.output, FullLogits)
+    top = live.output.logits.topk(12, dim=-1)
+    assert torch.equal(output.ids, top.indices)
     expected = top.values - top.values[:, :1]
-    torch.testing.assert_close(said.logits, expected, atol=5e-3, rtol=5e-3)
-    for ours, theirs in zip(targets.hidden, live.hidden, strict=True):
+    torch.testing.assert_close(output.logits, expected, atol=5e-3, rtol=5e-3)
+    for ours, theirs in zip(targets.hidden_states, live.hidden_states, strict=True):
         torch.testing.assert_close(ours.float(), theirs, atol=5e-3, rtol=5e-3)
     assert metrics["positions"] == sum(
         int((batches.batch([row]).labels[:, 1:] != -100).sum()) for row in range(len(batches))
@@ -98,19 +101,19 @@ def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
 def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, corpus, tokenizer):
     teacher, inputs, signals, _ = made
     _, batch = batch_of(corpus, tokenizer)
-    live = OnlineTeacher(teacher, layers=(), vocab=len(tokenizer))(batch)
+    live = OnlineTeacher(teacher, vocab=len(tokenizer))(batch)
     stored = open_teacher(
         [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
     )
     assert stored is not None
-    said = stored(batch).said
-    assert isinstance(said, TopK) and isinstance(live.said, FullLogits)
-    logits = live.said.logits
+    output = stored(batch).output
+    assert isinstance(output, TopK) and isinstance(live.output, FullLogits)
+    logits = live.output.logits
     same = forward_kl_with_tail(
         student_logits=logits,
-        top_logits=said.logits,
-        top_ids=said.ids,
-        tail=said.tail,
+        top_logits=output.logits,
+        top_ids=output.ids,
+        tail=output.tail,
         temperature=2.0,
     )
     other = forward_kl(
@@ -123,7 +126,6 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
     ("needs", "batching", "message"),
     [
         (Needs(3.0), BATCHING, "temperature"),
-        (Needs(2.0, (7,)), BATCHING, "layer"),
         (Needs(2.0), BATCHING.replace(max_length=9), "max_length"),
         (Needs(2.0), BATCHING.replace(loss_on="all"), "loss_on"),
     ],
@@ -139,7 +141,9 @@ def test_layers_by_name_are_over_what_was_recorded_and_attention_is_refused(made
     teacher = open_teacher(
         [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
     )
-    assert teacher is not None and teacher.known == (1, 2)
+    assert teacher is not None and teacher.layers == (1, 2)
+    with pytest.raises(ArtifactError, match="recorded for layer"):
+        teacher.require(layers=[7])
     (last,) = resolve_layers([Matching(layers="last")], model=dense, teacher=teacher)
     assert (last.student_layer, last.teacher_layer) == (2, 2)
     attention = Matching(what="attention", measure="kl", layers="last")

@@ -52,13 +52,13 @@ def test_both_sides_write_the_same_text_in_every_span(
     )
     rows = [5, 0, 2, 7]
     batch = batches.batch(rows)
-    aligned = teacher(batch).aligned
+    alignment = teacher(batch).alignment
     labels = batch.targets
-    assert len(aligned.student_spans) == len(labels)
+    assert len(alignment.student_spans) == len(labels)
     pieces = []
     for spans, tokens, side in (
-        (aligned.student_spans, labels, tokenizer),
-        (aligned.teacher_spans, aligned.teacher_tokens, other),
+        (alignment.student_spans, labels, tokenizer),
+        (alignment.teacher_spans, alignment.teacher_tokens, other),
     ):
         starts = find_starts(spans)
         assert spans[starts].tolist() == list(range(len(starts)))

@@ -7,21 +7,24 @@ import torch
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.distillation.targets import FullLogits, ImportanceSampled, Targets, TopK
+from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.ensemble import (
     MixedTeacher,
     SpecialtyTeacher,
     Teachers,
     check_teachers,
+    combine_teachers,
+    full_log_probs,
     measure_confidence,
     mix_logs,
-    open_teachers,
-    soften,
     take_rows,
 )
 from limbeck.distillation.teachers.online import OnlineTeacher
+from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch, Images
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.models.targets import FullLogits, ImportanceSampled, Needs, Targets, TopK
+from limbeck.objectives.base import Needs
 from tests.support.artifacts import make_artifact
 from tests.support.forward_kl import forward_kl
 
@@ -33,14 +36,14 @@ def logits(seed, rows=5, vocab=VOCAB):
     return 2 * torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed))
 
 
-class Said:
-    """A teacher that says the same of every batch."""
+class Constant(OutputTeacher):
+    """A teacher that returns the same for every batch."""
 
-    def __init__(self, said, vocab=VOCAB):
-        self.said, self.vocab, self.hidden = said, vocab, 1
+    def __init__(self, output, vocab=VOCAB):
+        self.output, self.vocab = output, vocab
 
     def __call__(self, batch):
-        return Targets(self.said)
+        return Targets(self.output)
 
 
 def batch_of(widths=(4, 6, 3)):
@@ -56,11 +59,11 @@ def test_the_mean_of_softened_probabilities():
     temperature, weights = 2.0, (3.0, 1.0)
     first, second = logits(0), logits(1)
     teacher = MixedTeacher(
-        [Said(FullLogits(first)), Said(FullLogits(second))],
+        [Constant(FullLogits(first)), Constant(FullLogits(second))],
         config=Teachers(weights=weights),
         temperature=temperature,
     )
-    mixed = (teacher(batch_of()).said.logits.double() / temperature).softmax(-1)
+    mixed = (teacher(batch_of()).output.logits.double() / temperature).softmax(-1)
     p, q = ((side.double() / temperature).softmax(-1) for side in (first, second))
     torch.testing.assert_close(mixed, 0.75 * p + 0.25 * q, rtol=1e-5, atol=1e-6)
 
@@ -69,7 +72,7 @@ def test_to_learn_from_the_mix_is_to_learn_from_all():
     student = logits(2).requires_grad_()
     sides = [logits(0), logits(1)]
     teacher = MixedTeacher(
-        [Said(FullLogits(side)) for side in sides], config=Teachers(), temperature=3.0
+        [Constant(FullLogits(side)) for side in sides], config=Teachers(), temperature=3.0
     )
 
     def gradient(teacher_logits):
@@ -78,7 +81,7 @@ def test_to_learn_from_the_mix_is_to_learn_from_all():
 
     each = sum(gradient(side) for side in sides) / 2
     torch.testing.assert_close(
-        gradient(teacher(batch_of()).said.logits), each, atol=1e-5, rtol=1e-4
+        gradient(teacher(batch_of()).output.logits), each, atol=1e-5, rtol=1e-4
     )
 
 
@@ -94,11 +97,11 @@ def test_the_surer_teacher_counts_more(by):
     sure, unsure = torch.zeros(1, VOCAB), torch.zeros(1, VOCAB)
     sure[0, 4] = 20.0
     teacher = MixedTeacher(
-        [Said(FullLogits(unsure)), Said(FullLogits(sure))],
+        [Constant(FullLogits(unsure)), Constant(FullLogits(sure))],
         temperature=1.0,
         config=Teachers(mix="confidence", confidence=by),
     )
-    share = teacher(batch_of()).said.logits.softmax(-1)[0, 4].item()
+    share = teacher(batch_of()).output.logits.softmax(-1)[0, 4].item()
     assert share > (0.99 if by == "entropy" else 0.89)
     twice = torch.stack([logs[0], logs[0]])
     torch.testing.assert_close(mix_logs(twice, weights=found), logs[0])
@@ -108,8 +111,8 @@ def test_top_tokens_are_mixed_as_what_they_stand_for():
     whole = logits(0)
     values, ids = whole.topk(VOCAB - 2, dim=-1)
     rest = whole.scatter(1, ids, -torch.inf)
-    said = TopK(values, ids, (rest / 2.0).logsumexp(-1))
-    p, q = (whole / 2.0).softmax(-1), soften(said, vocab=VOCAB, temperature=2.0).exp()
+    output = TopK(values, ids, (rest / 2.0).logsumexp(-1), temperature=2.0)
+    p, q = (whole / 2.0).softmax(-1), full_log_probs(output, vocab=VOCAB, temperature=2.0).exp()
     torch.testing.assert_close(q.sum(-1), torch.ones(5))
     torch.testing.assert_close(q.gather(1, ids), p.gather(1, ids))
     others = q.scatter(1, ids, 0.0)
@@ -120,7 +123,7 @@ def test_top_tokens_are_mixed_as_what_they_stand_for():
 @pytest.fixture
 def pair(moe_config, tokenizer):
     models = [moe_config.build(tokenizer=tokenizer, seed=seed) for seed in (3, 4)]
-    return [OnlineTeacher(model, layers=(), vocab=len(tokenizer)) for model in models]
+    return [OnlineTeacher(model, vocab=len(tokenizer)) for model in models]
 
 
 def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
@@ -128,8 +131,8 @@ def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
     batch = batches.batch([4, 1, 8, 2])
     choices = [row % 2 for row in range(len(batches))]
     teacher = SpecialtyTeacher(pair, choices=choices, temperature=2.0)
-    found = teacher(batch).said.logits
-    alone = [single(batch).said.logits for single in pair]
+    found = teacher(batch).output.logits
+    alone = [single(batch).output.logits for single in pair]
     owners = torch.tensor([0, 1, 0, 0])[batch.kept.nonzero()[:, 0]]
     expected = torch.where(owners[:, None] == 0, alone[0], alone[1])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -142,14 +145,17 @@ def test_forms_that_differ_are_softened_first():
     whole, top = logits(0, rows=2), logits(1, rows=4)
     values, ids = top.topk(VOCAB - 1, dim=-1)
     tail = (top.scatter(1, ids, -torch.inf) / temperature).logsumexp(-1)
-    teachers = [Said(TopK(values, ids, tail)), Said(FullLogits(whole))]
-    found = SpecialtyTeacher(teachers, choices=[0, 1, 0], temperature=temperature)(batch).said
+    teachers = [Constant(TopK(values, ids, tail, temperature)), Constant(FullLogits(whole))]
+    found = SpecialtyTeacher(teachers, choices=[0, 1, 0], temperature=temperature)(batch).output
     expected = torch.cat([top[:2], whole, top[2:]])
     torch.testing.assert_close(
         (found.logits / temperature).softmax(-1), (expected / temperature).softmax(-1)
     )
-    alike = [Said(TopK(values, ids, tail)), Said(TopK(values[:2], ids[:2], tail[:2]))]
-    found = SpecialtyTeacher(alike, choices=[0, 1, 0], temperature=temperature)(batch).said
+    alike = [
+        Constant(TopK(values, ids, tail, temperature)),
+        Constant(TopK(values[:2], ids[:2], tail[:2], temperature)),
+    ]
+    found = SpecialtyTeacher(alike, choices=[0, 1, 0], temperature=temperature)(batch).output
     assert torch.equal(found.ids, torch.cat([ids[:2], ids[:2], ids[2:]]))
 
 
@@ -177,9 +183,8 @@ def test_rows_keep_their_images():
         ({"weights": (1,)}, ("a", "b"), Needs(1.0), "one for each"),
         ({}, ("a", "a"), Needs(1.0), "names one twice"),
         ({"mix": "specialty", "otherwise": "c"}, ("a", "b"), Needs(1.0), "not among"),
-        ({}, ("a", "b"), Needs(1.0, (2,)), "layers"),
-        ({}, ("a", "b"), Needs(1.0, form="text"), "own tokens"),
-        ({}, ("a", "b"), Needs(1.0, highest=2.0), "temperature"),
+        ({}, ("a", "b"), Needs(1.0, tokenizer="own"), "own tokens"),
+        ({}, ("a", "b"), Needs(1.0, max_temperature=2.0), "temperature"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, names, needs, message):
@@ -210,10 +215,10 @@ def opening(corpus, tokenizer, moe_config, tmp_path):
         artifacts.append(make_artifact(tmp_path / name, "checkpoint"))
 
     def opened(config=None, *, count=2):
-        return open_teachers(
+        return open_teacher(
             artifacts[:count],
             names=("a", "b")[:count],
-            config=config or Teachers(),
+            teachers=config or Teachers(),
             corpus=make_artifact(corpus, "corpus"),
             batching=BATCHING,
             needs=Needs(2.0),
@@ -239,19 +244,24 @@ def test_records_without_a_teacher_and_strange_names_are_refused(opening):
     assert by_source.choices.tolist() == [1] * 12
 
 
-def test_vocabularies_that_differ_are_refused(opening, monkeypatch):
-    vocabs = iter((VOCAB, VOCAB + 1))
-    monkeypatch.setattr(
-        "limbeck.distillation.teachers.ensemble.open_teacher",
-        lambda *_, **__: Said(FullLogits(logits(0)), vocab=next(vocabs)),
-    )
+def test_vocabularies_that_differ_are_refused(corpus):
+    teachers = {
+        name: Constant(FullLogits(logits(0)), vocab=vocab)
+        for name, vocab in (("a", VOCAB), ("b", VOCAB + 1))
+    }
     with pytest.raises(ArtifactError, match="share one tokenizer"):
-        opening()
+        combine_teachers(
+            teachers,
+            config=Teachers(),
+            corpus=make_artifact(corpus, "corpus"),
+            batching=BATCHING,
+            temperature=1.0,
+        )
 
 
 def test_drawn_tokens_are_refused():
     drawn = ImportanceSampled(
-        torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2), torch.zeros(1, 2)
+        torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2), torch.zeros(1, 2), temperature=1.0
     )
     with pytest.raises(ArtifactError, match="record top tokens"):
-        soften(drawn, vocab=VOCAB, temperature=1.0)
+        full_log_probs(drawn, vocab=VOCAB, temperature=1.0)

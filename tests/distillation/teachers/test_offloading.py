@@ -29,11 +29,11 @@ def little_memory(monkeypatch):
     monkeypatch.setattr(offloading, "free_bytes", lambda: 60_000)
 
 
-def ask(model, **asked):
+def run_model(model, **options):
     ids = random_tokens(vocab=500, num_prompts=3, num_tokens=12)
     batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, places=[0, 1, 2])
     with torch.no_grad():
-        return KeptForward(model)(batch, **asked)
+        return KeptForward(model)(batch, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -47,16 +47,16 @@ def test_the_stored_type_is_kept(dtype, dense, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("name", TEACHERS)
-def test_a_teacher_larger_than_the_memory_says_the_same(name, checkpoints, little_memory, caplog):
+def test_a_teacher_larger_than_the_memory_gives_the_same(name, checkpoints, little_memory, caplog):
     spread = load_frozen(checkpoints / name)
     assert "GB of free memory" in caplog.text
     assert is_spread(spread)
     move_unless_offloaded(KeptForward(spread), torch.device("meta"))
-    found = ask(spread, layers=[1, 2], form="states")
+    found = run_model(spread, layers=[1, 2], form="factored")
     # States and head would have to lie on one device.
-    assert found.projected is None
+    assert found.factored is None
     whole = load_model(checkpoints / name, dtype="auto")
-    expected = ask(whole, layers=[1, 2])
+    expected = run_model(whole, layers=[1, 2])
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.hidden, expected.hidden)
 

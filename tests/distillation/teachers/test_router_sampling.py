@@ -5,16 +5,16 @@ import torch
 from transformers import AutoModelForCausalLM, OlmoeConfig
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.distillation.targets import FullLogits
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.router_sampling import (
     RouterSamplingTeacher,
-    _drawn,
-    _redraw,
-    draw_experts,
+    _resample,
+    _use_generator,
     find_gates,
+    sample_experts,
 )
 from limbeck.models.batch import pad_rows
-from limbeck.models.targets import FullLogits
 
 BATCH = pad_rows(
     [torch.tensor(row).numpy() for row in ([5, 6, 7, 8, 9], [10, 11, 12])],
@@ -25,15 +25,15 @@ BATCH = pad_rows(
 
 
 def logits_of(teacher):
-    said = teacher(BATCH).said
-    assert isinstance(said, FullLogits)
-    return said.logits
+    output = teacher(BATCH).output
+    assert isinstance(output, FullLogits)
+    return output.logits
 
 
 def test_draws_follow_the_probabilities_without_replacement():
     generator = torch.Generator().manual_seed(0)
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    drawn = draw_experts(probabilities.log().expand(20_000, 4), picks=2, generator=generator)
+    drawn = sample_experts(probabilities.log().expand(20_000, 4), picks=2, generator=generator)
     assert (drawn[:, 0] != drawn[:, 1]).all()
     found = torch.bincount(drawn[:, 0], minlength=4) / len(drawn)
     # Three standard errors of the largest share.
@@ -58,10 +58,10 @@ def test_drawn_experts_weigh_together_what_the_picked_ones_did(family, moe):
     gates = find_gates(model)
     assert [layer for layer, _ in gates] == [0, 1]
     _, gate = gates[0]
-    handle = gate.register_forward_hook(_redraw)
+    handle = gate.register_forward_hook(_resample)
     x = torch.randn(50, 16)
     own = gate(x)
-    with _drawn(torch.Generator().manual_seed(0)):
+    with _use_generator(torch.Generator().manual_seed(0)):
         drawn = gate(x)
     handle.remove()
     weights, picked = (3, 2) if family == "limbeck_moe" else (1, 2)
@@ -70,13 +70,13 @@ def test_drawn_experts_weigh_together_what_the_picked_ones_did(family, moe):
     assert (drawn[picked].sort(-1).values != own[picked].sort(-1).values).any()
 
 
-def test_it_says_the_mean_of_all_passes_at_the_temperature(moe):
-    live = OnlineTeacher(moe, layers=(), vocab=40)
+def test_the_output_is_the_mean_of_all_passes_at_the_temperature(moe):
+    live = OnlineTeacher(moe, vocab=40)
     own = (logits_of(live)[:, :40] / 2).softmax(-1).double()
-    teacher = RouterSamplingTeacher(live, moe, draws=2, temperature=2.0)
+    teacher = RouterSamplingTeacher(live, moe, num_samples=2, temperature=2.0)
     passes: list[torch.Tensor] = []
-    soften = teacher._soften
-    teacher._soften = lambda said: passes.append(soften(said)) or passes[-1]  # pyright: ignore[reportAttributeAccessIssue]
+    log_probs = teacher._log_probs
+    teacher._log_probs = lambda output: passes.append(log_probs(output)) or passes[-1]  # pyright: ignore[reportAttributeAccessIssue]
     found = (logits_of(teacher) / 2).softmax(-1).double()
     assert len(passes) == 3
     torch.testing.assert_close(passes[0].exp().double(), own, rtol=1e-5, atol=1e-7)
@@ -87,14 +87,22 @@ def test_it_says_the_mean_of_all_passes_at_the_temperature(moe):
 
 
 def test_without_draws_the_router_decides(moe):
-    live = OnlineTeacher(moe, layers=(), vocab=40)
+    live = OnlineTeacher(moe, vocab=40)
     before = logits_of(live)
-    RouterSamplingTeacher(live, moe, draws=1, temperature=1.0)
+    RouterSamplingTeacher(live, moe, num_samples=1, temperature=1.0)
     assert torch.equal(logits_of(live), before)
+
+
+def test_closing_takes_the_hooks_off_the_routers(moe):
+    live = OnlineTeacher(moe, vocab=40)
+    gates = [gate for _, gate in find_gates(moe)]
+    before = [len(gate._forward_hooks) for gate in gates]
+    teacher = RouterSamplingTeacher(live, moe, num_samples=1, temperature=1.0)
+    assert [len(gate._forward_hooks) for gate in gates] == [count + 1 for count in before]
+    teacher.close()
+    assert [len(gate._forward_hooks) for gate in gates] == before
 
 
 def test_a_dense_teacher_is_refused(dense):
     with pytest.raises(CheckpointError, match="has no router"):
-        RouterSamplingTeacher(
-            OnlineTeacher(dense, layers=(), vocab=40), dense, draws=1, temperature=1.0
-        )
+        RouterSamplingTeacher(OnlineTeacher(dense, vocab=40), dense, num_samples=1, temperature=1.0)

@@ -1,0 +1,117 @@
+"""Opens the teacher that a recipe entry names: live, recorded, labelled by a server, or several."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.errors import ArtifactError, CheckpointError
+from limbeck.data.loading.batches import BatchingConfig
+from limbeck.distillation.signals.manifest import check_fit
+from limbeck.distillation.teachers.base import Teacher
+from limbeck.distillation.teachers.cross_tokenizer import open_cross_tokenizer_teacher
+from limbeck.distillation.teachers.endpoint import EndpointTeacher
+from limbeck.distillation.teachers.ensemble import Teachers, combine_teachers
+from limbeck.distillation.teachers.offline import OfflineTeacher
+from limbeck.distillation.teachers.online import open_online_teacher
+from limbeck.distillation.teachers.router_sampling import RouterSampling, RouterSamplingTeacher
+from limbeck.models.vision.image_processing import ImageFormat
+from limbeck.objectives.base import Needs
+
+
+def open_teacher(
+    artifacts: Sequence[Artifact],
+    *,
+    corpus: Artifact,
+    batching: BatchingConfig,
+    needs: Needs | None,
+    image_format: ImageFormat | None = None,
+    names: Sequence[str] = (),
+    teachers: Teachers | None = None,
+    router_sampling: RouterSampling | None = None,
+) -> Teacher | None:
+    """The teacher of an objective, or several as one; None where the objective needs none.
+
+    `image_format` is that of the images in the batches; `names` are the artifacts' in the recipe.
+
+    Raises:
+        ArtifactError: a teacher is damaged, or of another corpus, batching, template, tokenizer or
+            image format, or several do not fit together.
+        CheckpointError: experts are to be sampled, and no single live model has any.
+    """
+    if needs is None:
+        return None
+    if len(artifacts) == 1:
+        teacher = _open_one(
+            artifacts[0],
+            corpus=corpus,
+            batching=batching,
+            needs=needs,
+            image_format=image_format,
+        )
+    else:
+        one = replace(needs, logits_form="full")
+        opened = [
+            _open_one(
+                artifact, corpus=corpus, batching=batching, needs=one, image_format=image_format
+            )
+            for artifact in artifacts
+        ]
+        teacher = combine_teachers(
+            dict(zip(names, opened, strict=True)),
+            config=teachers or Teachers(),
+            corpus=corpus,
+            batching=batching,
+            temperature=needs.temperature,
+        )
+    if router_sampling is None or not router_sampling.num_samples:
+        return teacher
+    return _sample_router(teacher, num_samples=router_sampling.num_samples, needs=needs)
+
+
+def _open_one(
+    artifact: Artifact,
+    *,
+    corpus: Artifact,
+    batching: BatchingConfig,
+    needs: Needs,
+    image_format: ImageFormat | None,
+) -> Teacher:
+    if needs.tokenizer == "own":
+        return open_cross_tokenizer_teacher(artifact, corpus=corpus, batching=batching)
+    if artifact.manifest.kind == "corpus":
+        if artifact.manifest.content_hash != corpus.manifest.content_hash:
+            raise ArtifactError(
+                f"{artifact.path}: its labels are of its own answers, the stage reads the corpus "
+                f"{corpus.path}; name the labelled corpus in `corpus` too"
+            )
+        return EndpointTeacher(artifact.path, batching=batching, needs=needs)
+    if artifact.manifest.kind == "checkpoint":
+        online = open_online_teacher(artifact, corpus=corpus, logits_form=needs.logits_form)
+        if image_format not in (None, online.image_format) and batching.images != "without":
+            raise ArtifactError(
+                f"{artifact.path}: the teacher reads images as {online.image_format}, the student "
+                f"as {image_format}; give both an encoder of the same sizes, record the teacher's "
+                "signals, or set batching.images: without"
+            )
+        return online
+    offline = OfflineTeacher(artifact.path, needs=needs)
+    check_fit(artifact.path, offline.manifest, corpus=corpus, batching=batching)
+    return offline
+
+
+def _sample_router(teacher: Teacher, *, num_samples: int, needs: Needs) -> RouterSamplingTeacher:
+    if teacher.live_model is None:
+        raise CheckpointError(
+            f"router_sampling: {num_samples} samples run the teacher again, which only a single "
+            "live one of the corpus's tokenizer can; name one checkpoint in `teacher`, or remove "
+            "router_sampling"
+        )
+    if needs.max_temperature:
+        raise CheckpointError(
+            f"router_sampling: {num_samples} samples are averaged at one temperature, and that of "
+            f"the objective goes from {needs.temperature!r} to {needs.max_temperature!r}; give it "
+            "a number"
+        )
+    return RouterSamplingTeacher(
+        teacher, teacher.live_model, num_samples=num_samples, temperature=needs.temperature
+    )
