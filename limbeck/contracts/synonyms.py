@@ -55,6 +55,7 @@ SYNONYMS = {
     "detectors": "diagnostics",
     "batch_questions": "batch_size",
     "top": "targets",
+    "temperatures": "targets",
     "least_aligned_ratio": "min_aligned_ratio",
     "most_cost": "max_cost",
     "longest_wait_seconds": "max_wait_seconds",

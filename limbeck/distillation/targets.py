@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ from limbeck.models.attention_capture import Heads
 from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept
 
+SomeOutput = TypeVar("SomeOutput", bound="TeacherOutput")
 LogProbs = Float[Tensor, "kept outcomes"]
 Terms = Callable[[LogProbs, LogProbs], LogProbs]
 """From the student's and the teacher's log-probabilities to what each outcome adds."""
@@ -46,11 +47,11 @@ class TeacherOutput(ABC):
         """Every tensor, by name."""
         return {name: item for name, item in vars(self).items() if torch.is_tensor(item)}
 
-    def to(self, device: torch.device) -> Self:
+    def to(self: SomeOutput, device: torch.device) -> SomeOutput:
         """The same on a device."""
         return self._with({name: item.to(device) for name, item in self.tensors().items()})
 
-    def in_float32(self) -> Self:
+    def in_float32(self: SomeOutput) -> SomeOutput:
         """The same with every floating-point tensor in float32."""
         return self._with(
             {
@@ -59,11 +60,11 @@ class TeacherOutput(ABC):
             }
         )
 
-    def rows(self, index: slice | Tensor) -> Self:
+    def rows(self: SomeOutput, index: slice | Tensor) -> SomeOutput:
         """The distribution at some of the positions."""
         return self._with({name: item[index] for name, item in self.tensors().items()})
 
-    def cat(self, others: Sequence["TeacherOutput"]) -> Self | None:
+    def cat(self: SomeOutput, others: Sequence["TeacherOutput"]) -> SomeOutput | None:
         """This and the others one after the other; None where they differ in form or width."""
         mine = self.tensors()
         theirs = [item.tensors() for item in others]
@@ -105,7 +106,7 @@ class TeacherOutput(ABC):
     ) -> LogProbs:
         """What each outcome that this form tells apart adds to a divergence from the student."""
 
-    def _with(self, tensors: dict[str, Tensor]) -> Self:
+    def _with(self: SomeOutput, tensors: dict[str, Tensor]) -> SomeOutput:
         return replace(self, **tensors)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from limbeck.contracts.errors import Fault, RecipeError
 from limbeck.contracts.recipe import TUNE, Recipe
+from limbeck.distillation.losses.divergences import searched_divergences
 from limbeck.pipeline.check import Entry, check, explain
 from limbeck.tuning.config import Choices, Range, Tuning
 from limbeck.tuning.teachers import find_teachers, find_temperatures, shows_layers
@@ -32,7 +33,6 @@ SNIPPET = """tune:
     training.learning_rate: {{low: 0.0003, high: 0.01, log: true}}
   budget: {{max_mib: 4}}
   trials: 20"""
-DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon", "skew_forward", "skew_reverse")
 PLAIN = ("objective.temperature", "objective.weight")
 """Left out of the default space where the recipe has a schedule."""
 LAYER_MAPS = ([], [{"layers": "last"}], [{"layers": "uniform"}])
@@ -187,7 +187,9 @@ def default_search(
     teachers = find_teachers(entry, entries)
     found: dict[str, Range | Choices] = {
         "objective.weight": Range(low=0.3, high=0.95),
-        "objective.divergence": Choices(choices=tuple({"kind": name} for name in DIVERGENCES)),
+        "objective.divergence": Choices(
+            choices=tuple({"kind": name} for name in searched_divergences())
+        ),
         "training.learning_rate": Range(
             low=resolved["training"]["learning_rate"] / 3,
             high=resolved["training"]["learning_rate"] * 3,

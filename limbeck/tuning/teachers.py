@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.contracts.artifacts import MANIFEST, Kind, read_manifest
+from limbeck.distillation.signals.codec import Codec
 from limbeck.distillation.signals.manifest import read_signals_manifest
-from limbeck.distillation.signals.top_k_float import Plain
 from limbeck.pipeline.check import Entry, is_folder
 from limbeck.tuning.config import Choices, Range
 
@@ -19,7 +19,7 @@ class TeacherFacts:
     """One teacher: an entry of the recipe, a folder, or a model of the hub."""
 
     kind: Kind
-    targets: Any = None
+    targets: Codec | None = None
     """What signals keep of each position."""
 
 
@@ -61,8 +61,9 @@ def find_temperatures(teachers: Sequence[TeacherFacts]) -> Range | Choices | Non
 def _find_recorded(teachers: Sequence[TeacherFacts]) -> Iterator[tuple[float, ...]]:
     """The temperatures of each teacher that has some only, each of them once."""
     for item in teachers:
-        if isinstance(item.targets, Plain):
-            yield tuple(dict.fromkeys(item.targets.temperatures))
+        temperatures = item.targets.known_temperatures() if item.targets else None
+        if temperatures is not None:
+            yield tuple(dict.fromkeys(temperatures))
 
 
 def shows_layers(teachers: Sequence[TeacherFacts]) -> bool:

@@ -54,7 +54,7 @@ def test_a_student_starts_from_its_teacher(work, moe, dense_config):
 
 
 def test_a_fresh_student_inherits_nothing(work, dense_config):
-    metrics = distill.run(config(dense_config, inherit=""), work=work)
+    metrics = distill.run(config(dense_config, initialize_from=""), work=work)
     assert metrics["inherited_ratio"] == 0
 
 
@@ -73,10 +73,10 @@ def test_another_tokenizers_embeddings_are_refused(work, moe, dense_config, tmp_
 
 
 def test_detectors_speak_and_change_nothing(work, dense_config):
-    found = distill.run(config(dense_config, inherit=""), work=work)
+    found = distill.run(config(dense_config, initialize_from=""), work=work)
     told = load_model(work.folder).state_dict()
     assert any("likeliest token is the label" in sentence for sentence in found["warnings"])
-    silent = distill.run(config(dense_config, inherit="", detectors="off"), work=work)
+    silent = distill.run(config(dense_config, initialize_from="", diagnostics="off"), work=work)
     assert silent["warnings"] == []
     for name, value in load_model(work.folder).state_dict().items():
         assert torch.equal(value, told[name])

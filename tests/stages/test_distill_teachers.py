@@ -83,8 +83,7 @@ def test_signals_and_a_live_teacher_are_mixed(teachers, corpus, dense_config, to
         stage="record",
         teacher="heart",
         corpus="corpus",
-        top=8,
-        temperatures=(1.0,),
+        targets={"kind": "plain", "count": 8, "temperatures": (1.0,)},
         batching=BatchingConfig(**BATCHING),
     )
     inputs = {"teacher": teachers[:1], "corpus": (make_artifact(corpus, "corpus"),)}

@@ -325,8 +325,8 @@ def make_default(folder, corpus, *, targets=None, metric="likelihood", **student
     ("targets", "heats"),
     [
         ({"targets": {"kind": "plain", "temperatures": [1.0, 2.0, 4.0]}}, [1.0, 2.0, 4.0]),
-        ({"temperatures": [2.0, 3.0]}, [2.0, 3.0]),
-        ({"temperatures": [2.0]}, None),
+        ({"targets": {"kind": "plain", "temperatures": [2.0, 3.0]}}, [2.0, 3.0]),
+        ({"targets": {"kind": "plain", "temperatures": [2.0]}}, None),
         ({"targets": {"kind": "top"}}, (1.5, 3.0)),
         ({"targets": {"kind": "sampled"}}, (1.5, 3.0)),
     ],
@@ -344,7 +344,7 @@ def test_recorded_signals_are_searched_at_what_they_can_give(space, tmp_path, ta
 
 
 def test_several_teachers_are_searched_at_what_all_can_give(space, tmp_path):
-    targets = {"temperatures": [1.0, 2.0, 4.0]}
+    targets = {"targets": {"kind": "plain", "temperatures": [1.0, 2.0, 4.0]}}
     found = make_default(tmp_path, space[1], targets=targets, teacher=["teacher", "signals"])
     assert not any(path.startswith("objective.matching") for path in found)
     assert list(found["objective.temperature"].choices) == [1.0, 2.0, 4.0]

@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from limbeck.contracts.config import Config
+from limbeck.contracts.config import Config, resolve
 from limbeck.contracts.errors import TrainingError
+from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.losses.top_k_log_probs import Number
 from limbeck.distillation.targets import LogProbs, TeacherOutput, Terms
 
@@ -90,6 +91,9 @@ class Divergence(Config):
     """Gradients shrink with this power of the temperature, and are multiplied by it."""
     separable: ClassVar[bool] = True
     """Each term reads its own outcome alone, so that sampled outcomes estimate their sum."""
+
+    in_default_search: ClassVar[bool] = True
+    """Whether `limbeck tune` tries it where the recipe names no divergences."""
 
     @abstractmethod
     def terms(self) -> Terms:
@@ -187,6 +191,7 @@ class TotalVariation(Divergence):
 
     # Absolute differences shrink with T, not with its square.
     power: ClassVar[int] = 1
+    in_default_search: ClassVar[bool] = False
     kind: Literal["total_variation"]
 
     @override
@@ -198,6 +203,7 @@ class Adaptive(Divergence):
     """Forward and reverse KL, weighted for each token by where the student differs."""
 
     separable: ClassVar[bool] = False
+    in_default_search: ClassVar[bool] = False
     kind: Literal["adaptive"]
     head_ratio: Between = 0.5
     """Mass of the teacher's likeliest tokens that count as its head."""
@@ -205,3 +211,11 @@ class Adaptive(Divergence):
     @override
     def terms(self) -> Terms:
         return partial(adaptive_terms, head_ratio=self.head_ratio)
+
+
+def searched_divergences() -> tuple[str, ...]:
+    """The names of the table that a search tries by default."""
+    found: dict[str, type[Divergence]] = {
+        name: resolve(DIVERGENCES, name, what="divergence") for name in DIVERGENCES
+    }
+    return tuple(name for name, config in found.items() if config.in_default_search)

@@ -44,8 +44,19 @@ class Codec(Config):
         """The temperature at which what is stored is compared with the teacher."""
 
     @abstractmethod
+    def known_temperatures(self) -> tuple[float, ...] | None:
+        """The temperatures at which targets can be read; None for any."""
+
     def refuse(self, temperature: float) -> str:
         """Why targets cannot be read at this temperature; empty where they can."""
+        known = self.known_temperatures()
+        if known is None or temperature in known:
+            return ""
+        return (
+            f"signals were recorded for temperature {list(known)}, the objective wants "
+            f"{temperature!r}; record it too, or record `targets: {{kind: top}}`, which any "
+            "temperature can read"
+        )
 
 
 def quantise(

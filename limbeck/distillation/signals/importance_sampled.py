@@ -131,8 +131,8 @@ class SampledTokens(Codec):
         return 1.0 / self.power
 
     @override
-    def refuse(self, temperature: float) -> str:
-        return ""
+    def known_temperatures(self) -> None:
+        return None
 
 
 def draw(

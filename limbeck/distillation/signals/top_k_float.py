@@ -68,11 +68,5 @@ class Plain(Codec):
         return self.temperatures[0]
 
     @override
-    def refuse(self, temperature: float) -> str:
-        if temperature in self.temperatures:
-            return ""
-        return (
-            f"signals were recorded for temperature {list(self.temperatures)}, the objective wants "
-            f"{temperature!r}; record it too, or record `targets: {{kind: top}}`, which any "
-            "temperature can read"
-        )
+    def known_temperatures(self) -> tuple[float, ...]:
+        return self.temperatures

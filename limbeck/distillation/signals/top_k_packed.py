@@ -77,5 +77,5 @@ class TopTokens(Codec):
         return 1.0
 
     @override
-    def refuse(self, temperature: float) -> str:
-        return ""
+    def known_temperatures(self) -> None:
+        return None

@@ -318,7 +318,7 @@ def test_a_changed_source_is_refused_by_its_name(drawn, corpus, tmp_path, what):
 
 def test_a_schedule_of_temperatures_is_refused(drawn, tmp_path):
     _, opening = reopened(drawn[0], tmp_path, drawn[1], needs=Needs(1.0, max_temperature=2.0))
-    with pytest.raises(ArtifactError, match="live teacher"):
+    with pytest.raises(ArtifactError, match=r"goes from 1\.0 to 2\.0"):
         opening()
 
 
@@ -333,13 +333,14 @@ def test_a_teacher_that_is_not_finite_is_refused(corpus, model, tokenizer, tmp_p
     assert not list((tmp_path / "signals").glob("shard*"))
 
 
-def test_the_short_form_is_that_of_plain_targets():
+def test_old_spellings_of_targets_name_the_new_one():
     base = {"stage": "record", "teacher": "t", "corpus": "c"}
-    short = record.Config.model_validate(base | {"top": 3, "temperatures": [2.0]})
-    assert short.targets == Plain(kind="plain", count=3, temperatures=(2.0,))
-    assert record.Config.model_validate(json.loads(short.model_dump_json())) == short
-    with pytest.raises(ValidationError, match="short for"):
-        record.Config.model_validate(base | {"top": 3, "targets": {"kind": "top"}})
+    config = record.Config.model_validate(base)
+    assert config.targets == Plain(kind="plain", count=16, temperatures=(1.0, 2.0))
+    assert record.Config.model_validate(json.loads(config.model_dump_json())) == config
+    for old in ({"top": 3}, {"temperatures": [2.0]}):
+        with pytest.raises(ValidationError, match="did you mean 'targets'"):
+            record.Config.model_validate(base | old)
     with pytest.raises(ValidationError, match="power"):
         SampledTokens(kind="sampled", power=0.9)
 

@@ -91,7 +91,7 @@ def test_with_the_students_tokenizer_the_same_model_is_no_distance_away(
 ):
     batches, teacher = open_both(corpus, tokenizer, tokenizer, moe_config, records)
     batch = batches.batch([1, 3, 8])
-    student = teacher.model.model
+    student = teacher.forward.model
     config = CrossTokenizer(kind="cross_tokenizer", weight=1.0)
     objective = config.build(ObjectiveContext(student, teacher=teacher))
     assert abs(objective(KeptForward(student), batch).sum.item()) < 1e-4
