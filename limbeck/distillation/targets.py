@@ -22,7 +22,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept
 
 SomeOutput = TypeVar("SomeOutput", bound="TeacherOutput")
-LogProbs = Float[Tensor, "kept outcomes"]
+LogProbs = Float[Tensor, "*kept outcomes"]
 Terms = Callable[[LogProbs, LogProbs], LogProbs]
 """From the student's and the teacher's log-probabilities to what each outcome adds."""
 NO_MASS = -60.0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.vocabulary import end_token_id
@@ -19,18 +20,8 @@ SPACE = "\u2581"
 """How a tokenizer with marked spaces writes one."""
 
 
-def _byte_letters() -> dict[str, int]:
-    """The letters that byte-level tokenizers write bytes with (GPT-2): printable ones as they are.
-
-    The others, in order, become the letters from 256 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): byte for byte in printable}
-    return letters | {chr(256 + place): byte for place, byte in enumerate(others)}
-
-
-BYTE_OF = _byte_letters()
+BYTE_OF = {letter: byte for byte, letter in bytes_to_unicode().items()}
+"""The byte that each letter of a byte-level tokenizer stands for (GPT-2)."""
 
 
 class Encoded(NamedTuple):

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from limbeck.distillation.losses.divergences import forward_kl_terms
 from limbeck.distillation.teachers.router_sampling import find_gates, read_gate
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
@@ -71,7 +72,7 @@ def token_kl(
 ) -> Float[Tensor, " kept"]:
     """KL(teacher || student) of each token, from logits."""
     ours, theirs = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
-    return (theirs.exp() * (theirs - ours)).sum(dim=-1)
+    return forward_kl_terms(ours, theirs).sum(dim=-1)
 
 
 def sum_by_expert(

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limbeck.distillation.losses.divergences import forward_kl_terms
+
 
 def scaled_mse(
     *, student: Float[Tensor, "kept hidden"], teacher: Float[Tensor, "kept hidden"]
@@ -61,8 +63,7 @@ def map_kl(
     teacher_logs: Float[Tensor, "kept heads tokens"],
 ) -> Float[Tensor, ""]:
     """Sum over tokens of the mean over heads of KL(teacher's map || student's map)."""
-    terms = teacher_logs.exp() * (teacher_logs - student_logs)
-    return terms.sum(dim=-1).mean(dim=1).sum()
+    return forward_kl_terms(student_logs, teacher_logs).sum(dim=-1).mean(dim=1).sum()
 
 
 def map_mse(
