@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from limbeck.cli.store import add_commands
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import LaunchError, LimbeckError
 from limbeck.env.interrupts import watch_interrupts
@@ -282,6 +283,9 @@ def ask(
         ):
             typer.echo(piece, nl=False)
         typer.echo()
+
+
+add_commands(app, guard=report_user_errors)
 
 
 @app.callback()

@@ -80,12 +80,31 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{key}.lock")
 
+    def is_held(self, key: str) -> bool:
+        """Whether a process works on a key now."""
+        lock = self.lock(key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def key_of(self, path: Path) -> str:
+        """The key of an artifact, or of half-made work."""
+        manifest = read_if_whole(path)
+        return manifest.key if manifest is not None else path.name
+
     def find_damage(self, folder: Path) -> list[str]:
         """What of an artifact is damaged; files that look untouched since are not read again."""
         manifest = read_if_whole(folder)
         if manifest is None:
             return [MANIFEST]
         return find_damage(Artifact(folder, manifest), hash_file=self.hashes.hash_file)
+
+    def verify(self, artifact: Artifact) -> list[str]:
+        """What of an artifact is damaged; every file is read."""
+        return find_damage(artifact)
 
     def begin(self, key: str, *, name: str, inputs: Sequence[Artifact]) -> Path:
         """The work folder of a key, with what is made there and from what.
@@ -127,6 +146,10 @@ class Store:
         moved = trash / f"{path.name}.{uuid.uuid4().hex[:8]}"
         path.rename(moved)
         shutil.rmtree(moved, ignore_errors=True)
+
+    def empty_trash(self) -> None:
+        """Remove what a kill kept from being removed."""
+        shutil.rmtree(self.root / ".trash", ignore_errors=True)
 
     def point(self, name: Path, *, at: Path) -> None:
         """Switch a name to an artifact. What it pointed at before stays in the store."""
