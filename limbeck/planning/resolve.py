@@ -13,10 +13,12 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.data.loading.batches import Batches
 from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.structure import GroupKind
 from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.pipeline import Entry
 from limbeck.pruning.allocation import count_kept
+from limbeck.pruning.surgery import describe_cut
 from limbeck.sizing.assumptions import Assumptions
 
 ASSUMED_IMAGE = ImageFormat(32, 1, 0.5, 0.5, num_tokens=16, token_id=0)
@@ -134,20 +136,20 @@ def _prune(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
             f"{entry.name}: a model of type {config.model_type!r} has no dense feed-forward width "
             "(intermediate_size) to cut; prune a dense decoder, as a distilled student"
         )
-    heads = values.get("num_key_value_heads") or values["num_attention_heads"]
-    groups = count_kept(heads, ratio=settings.heads_ratio, multiple=1, kind="heads")
-    channels = count_kept(
-        values["intermediate_size"],
-        ratio=settings.channels_ratio,
-        multiple=settings.multiple,
-        kind="channels",
-    )
-    changes = {
-        "intermediate_size": channels,
-        "num_attention_heads": groups * (values["num_attention_heads"] // heads),
-        "num_key_value_heads": groups,
+    num_groups: dict[GroupKind, tuple[int, float, int]] = {
+        "channels": (values["intermediate_size"], settings.channels_ratio, settings.multiple),
+        "heads": (
+            values.get("num_key_value_heads") or values["num_attention_heads"],
+            settings.heads_ratio,
+            1,
+        ),
     }
-    return type(config).from_dict(values | changes)
+    num_kept = {
+        kind: count_kept(number, ratio=ratio, multiple=multiple, kind=kind)
+        for kind, (number, ratio, multiple) in num_groups.items()
+        if ratio
+    }
+    return describe_cut(config, num_kept=num_kept)
 
 
 def _read_config(folder: str) -> PreTrainedConfig:

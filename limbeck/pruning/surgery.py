@@ -1,6 +1,7 @@
 """Masking groups and cutting them out: the cut model is smaller, and answers as the masked one."""
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.structure import TensorSlice, view_groups
+from limbeck.models.structure import GroupKind, TensorSlice, view_groups
 from limbeck.pruning.allocation import KeptGroups
 
 
@@ -40,7 +41,7 @@ def cut(model: PreTrainedModel, *, kept: KeptGroups) -> PreTrainedModel:
         CheckpointError: layers keep different numbers, or the architecture has further parameters
             that depend on the widths.
     """
-    config = _describe_cut(model.config, kept=kept)
+    config = describe_cut(model.config, num_kept=_count_kept(kept))
     with no_init_weights():
         smaller = AutoModelForCausalLM.from_config(
             config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
@@ -70,10 +71,9 @@ def _select(
     return view.movedim(0, part.axis).flatten(part.axis, part.axis + 1)
 
 
-def _describe_cut(config: PreTrainedConfig, *, kept: KeptGroups) -> PreTrainedConfig:
-    """The config of the cut model: one width for all layers of its decoder."""
-    whole = copy.deepcopy(config)
-    config = whole.get_text_config()
+def _count_kept(kept: KeptGroups) -> dict[GroupKind, int]:
+    """How many groups of each kind every layer keeps."""
+    num_kept: dict[GroupKind, int] = {}
     for kind in {groups.kind for groups in kept}:
         counts = {len(indices) for groups, indices in kept.items() if groups.kind == kind}
         if len(counts) > 1:
@@ -81,7 +81,17 @@ def _describe_cut(config: PreTrainedConfig, *, kept: KeptGroups) -> PreTrainedCo
                 f"layers keep {sorted(counts)} {kind}; a transformers config holds one number for "
                 "all layers, so keep equally many in each"
             )
-        (count,) = counts
+        (num_kept[kind],) = counts
+    return num_kept
+
+
+def describe_cut(
+    config: PreTrainedConfig, *, num_kept: Mapping[GroupKind, int]
+) -> PreTrainedConfig:
+    """The config of a model whose every layer keeps so many groups of each kind."""
+    whole = copy.deepcopy(config)
+    config = whole.get_text_config()
+    for kind, count in num_kept.items():
         if kind == "channels":
             config.intermediate_size = count
             continue
