@@ -70,6 +70,15 @@ def num_layers(model: PreTrainedModel) -> int:
     return len(find_layers(model)[1])
 
 
+def match_depth(layer: int, *, num_layers: int, num_sources: int) -> int:
+    """The layer of a deeper model at the same relative depth, both counted from 1.
+
+    Layer i of n meets layer ceil(i m / n) of m, so the last meets the last (evenly spread layers,
+    as in DistilBERT: Sanh et al. 2019, sec. 3, arXiv:1910.01108).
+    """
+    return -(-layer * num_sources // num_layers)
+
+
 def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
     """The feed-forward channels of every dense layer: {gate row, up row, down column}.
 

@@ -19,6 +19,7 @@ from limbeck.models.structure import (
     Slice,
     find_channels,
     find_heads,
+    match_depth,
     num_layers,
     view_groups,
 )
@@ -124,3 +125,14 @@ def test_unknown_parameters_of_a_block_are_refused(dense):
     dense.model.layers[1].mlp.sinks = nn.Parameter(torch.zeros(3))
     with pytest.raises(CheckpointError, match="sinks"):
         find_channels(dense)
+
+
+def test_depths_are_spread_evenly_and_the_last_meet():
+    depths = [match_depth(layer, num_layers=3, num_sources=8) for layer in (1, 2, 3)]
+    assert depths == [3, 6, 8]
+    assert [match_depth(layer, num_layers=4, num_sources=4) for layer in range(1, 5)] == [
+        1,
+        2,
+        3,
+        4,
+    ]

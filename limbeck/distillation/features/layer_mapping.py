@@ -14,6 +14,7 @@ from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
+from limbeck.models.structure import match_depth
 
 Pairs = list[tuple[int, int]]
 
@@ -71,7 +72,7 @@ def resolve_layers(
 def spread_evenly(num_layers: int, known: Sequence[int]) -> Pairs:
     """Student layer i of n with teacher layer ceil(i m / n) of m, so that the last meet."""
     return [
-        (layer, known[-(-layer * len(known) // num_layers) - 1])
+        (layer, known[match_depth(layer, num_layers=num_layers, num_sources=len(known)) - 1])
         for layer in range(1, num_layers + 1)
     ]
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.structure import find_layers
+from limbeck.models.structure import find_layers, match_depth
 
 Channels = tuple[Int[Tensor, " channels"], Int[Tensor, " channels"], Float[Tensor, " channels"]]
 STACKED = ("gate_up_proj", "down_proj")
@@ -159,7 +159,8 @@ def merge_experts(
     held: list[float] = []
     copied = 0
     for index, block in enumerate(own_layers):
-        layer = -(-(index + 1) * len(sources) // len(own_layers)) - 1
+        depth = match_depth(index + 1, num_layers=len(own_layers), num_sources=len(sources))
+        layer = depth - 1
         experts, use = sources[layer], uses[layer]
         mlp: Any = block.mlp
         if experts is None or use is None or not hasattr(mlp, "gate_proj"):

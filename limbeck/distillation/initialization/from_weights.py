@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.structure import find_layers
+from limbeck.models.structure import find_layers, match_depth
 
 
 @torch.no_grad()
@@ -30,8 +30,8 @@ def inherit(student: PreTrainedModel, *, teacher: PreTrainedModel) -> float:
         source = name
         if name.startswith(f"{own_prefix}."):
             index, rest = name.removeprefix(f"{own_prefix}.").split(".", 1)
-            ours = -(-(int(index) + 1) * len(layers) // len(own_layers))
-            source = f"{prefix}.{ours - 1}.{rest}"
+            depth = match_depth(int(index) + 1, num_layers=len(own_layers), num_sources=len(layers))
+            source = f"{prefix}.{depth - 1}.{rest}"
         found = sources.get(source)
         if found is not None and found.shape == parameter.shape:
             parameter.copy_(found)
