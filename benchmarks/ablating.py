@@ -28,9 +28,9 @@ from limbeck.evaluation.answer_questions import (
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.next_token import NextToken, NextTokenObjective
-from limbeck.pipeline import run
+from limbeck.pipeline.run import run
 from limbeck.runtimes import open_answerer
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 
 BASE = Path("recipes/demo.yaml")
 RUNS = Path("runs")

@@ -117,7 +117,7 @@ def train(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
 
     Seconds of a core, as other work beside it stretches those of the clock.
     """
-    from limbeck.pipeline import run  # noqa: PLC0415  (in a process of its own)
+    from limbeck.pipeline.run import run  # noqa: PLC0415  (in a process of its own)
 
     recipe = Recipe(f"distillation/{name}", RECIPE, dict(entries), {})
     made = run(recipe, runs=RUNS, report=lambda entry, text: print(entry, text, flush=True))[name]

@@ -9,7 +9,7 @@ from reporting import environment, parse_options, report
 
 from limbeck.models.builders import MoeModel
 from limbeck.models.vocabulary import Vocabulary
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 
 STEPS = 400
 COLUMNS = ("validation_loss", "recall", "triage", "accuracy")

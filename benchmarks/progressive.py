@@ -20,7 +20,7 @@ from reporting import environment, parse_options, report
 from limbeck.contracts.recipe import load_recipe
 from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.metrics import exact_match
-from limbeck.pipeline import run
+from limbeck.pipeline.run import run
 
 RECIPE = Path("recipes/progressive.yaml")
 RUNS = Path("runs")

@@ -2,7 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from limbeck.cli.console import report_user_errors
 from limbeck.contracts.answerer import Answerer, as_prompt, geometric_mean
 from limbeck.contracts.errors import DataError
 
@@ -14,6 +18,32 @@ that it made up to what its pack holds nothing about.
 """
 GENERAL_DISCLAIMER = {"zh": "机器生成，仅供参考", "en": "machine-made, for reference only"}
 """Where the model brings none of its domain."""
+
+
+def ask(
+    model: Annotated[Path, typer.Argument(help="A checkpoint or bundle, as runs/demo/int8.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    images: Annotated[
+        list[Path], typer.Option("--image", help="An image that the question is about.")
+    ] = [],  # noqa: B006
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 200,
+) -> None:
+    """Ask a model; the answer streams, and an unsure model says so."""
+    with report_user_errors():
+        from limbeck.runtimes import open_answerer
+        from limbeck.runtimes.bundle import read_disclaimer
+
+        answerer = open_answerer(model, num_threads=threads)
+        for piece in stream_answer(
+            answerer,
+            question,
+            max_new_tokens=max_new_tokens,
+            images=images,
+            disclaimer=read_disclaimer(model),
+        ):
+            typer.echo(piece, nl=False)
+        typer.echo()
 
 
 def stream_answer(

@@ -1,25 +1,41 @@
-"""What can be named in a recipe, and what an artifact is: as data, and as text to read.
+"""`limbeck list`: what a recipe can name, each with the first line of its documentation.
 
-Left out: running anything.
+The lines are read from the source files: importing everything that can be named takes seconds.
 """
 
+import ast
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
-from rich.console import Group
+import typer
+from rich.console import Console
 from rich.table import Table
-from rich.tree import Tree
 
-from limbeck.contracts.artifacts import Artifact, size_bytes
+import limbeck
+from limbeck.cli.console import AsJson, print_json, report_user_errors
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import UnknownNameError
-from limbeck.contracts.lineage import Ancestor
-from limbeck.contracts.pointers import follow, is_pointer
 from limbeck.contracts.registry import TABLES
 from limbeck.packs import describe_packs
 
 PACKS = "packs"
+
+
+def list_command(
+    what: Annotated[
+        str, typer.Argument(help="objectives, criteria, runtimes, sources, tasks, packs, ...")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """What recipes can name: stages, objectives, criteria, runtimes, sources, tasks, packs."""
+    with report_user_errors():
+        found = list_names(what)
+        if as_json:
+            print_json(found)
+        else:
+            Console().print(draw_names(found))
 
 
 def list_names(what: str) -> dict[str, dict[str, str]]:
@@ -37,12 +53,28 @@ def list_names(what: str) -> dict[str, dict[str, str]]:
 def _describe(name: str) -> dict[str, str]:
     if name == PACKS:
         return describe_packs()
-    table = TABLES[name]
-    return {key: _first_line(resolve(table, key, what=name)) for key in table}
+    return {key: first_line(target) for key, target in TABLES[name].items()}
 
 
-def _first_line(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").split("\n", 1)[0]
+def first_line(target: str) -> str:
+    """The first line of the docstring of `package.module:Object`."""
+    module, _, name = target.partition(":")
+    package, *rest = module.split(".")
+    if package != limbeck.__name__:  # an extension's: its source may lie anywhere
+        found = resolve({target: target}, target, what="object")
+        return (inspect.getdoc(found) or "").split("\n", 1)[0]
+    path = Path(*limbeck.__path__, *rest)
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    if not name:
+        return _summary(tree)
+    defined = (ast.ClassDef, ast.FunctionDef)
+    nodes = [node for node in tree.body if isinstance(node, defined) and node.name == name]
+    return _summary(nodes[0]) if nodes else ""
+
+
+def _summary(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
+    return (ast.get_docstring(node) or "").split("\n", 1)[0]
 
 
 def draw_names(found: Mapping[str, Mapping[str, str]]) -> Table:
@@ -52,50 +84,3 @@ def draw_names(found: Mapping[str, Mapping[str, str]]) -> Table:
         for name, text in names.items():
             table.add_row(what, name, text)
     return table
-
-
-def describe_artifact(artifact: Artifact, ancestry: Ancestor) -> dict[str, Any]:
-    """Manifest, size, and lineage as data."""
-    return {
-        **artifact.manifest.model_dump(mode="json"),
-        "path": str(artifact.path),
-        "size_bytes": size_bytes(artifact.path),
-        "lineage": [
-            {
-                "depth": depth,
-                "field": item.field,
-                "name": item.name,
-                "content_hash": item.content_hash,
-                "present": item.artifact is not None,
-                "sources": dict(item.artifact.manifest.sources) if item.artifact else {},
-            }
-            for depth, item in ancestry.walk()
-        ],
-    }
-
-
-def draw_artifact(artifact: Artifact, ancestry: Ancestor) -> Group:
-    """Manifest, metrics and lineage, as text to read."""
-    manifest = artifact.manifest
-    head = Table(box=None, show_header=False)
-    head.add_row("artifact", f"{manifest.name} ({manifest.kind}, made by {manifest.stage or '-'})")
-    head.add_row("folder", f"{artifact.path}, {size_bytes(artifact.path):,} bytes")
-    if is_pointer(artifact.path):
-        head.add_row("stored in", str(follow(artifact.path)))
-    head.add_row("content", manifest.content_hash)
-    head.add_row("made in", f"{manifest.seconds:,.1f} s")
-    head.add_row("versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
-    for name, value in manifest.metrics.items():
-        head.add_row(name, f"{value:,.6g}" if isinstance(value, float) else str(value))
-    tree = Tree("lineage")
-    branches = {-1: tree}
-    for depth, item in ancestry.walk():
-        gone = "" if item.artifact else " [red](folder is gone)[/]"
-        again = " (as above)" if item.is_repeated else ""
-        field = f"{item.field}: " if item.field else ""
-        label = f"{field}[bold]{item.name}[/] {item.content_hash[:12]}{gone}{again}"
-        branches[depth] = branches[depth - 1].add(label)
-        if item.artifact and not item.is_repeated:
-            for path, digest in item.artifact.manifest.sources.items():
-                branches[depth].add(f"source {path} {digest[:12]}")
-    return Group(head, tree)

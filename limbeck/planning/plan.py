@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 
 from limbeck.distillation.losses.chunked import CHUNK_BYTES
 from limbeck.models.forward import PLAIN_HEADS
-from limbeck.pipeline import Entry
+from limbeck.pipeline.check import Entry
 from limbeck.planning.resolve import Architectures, Known, Resolver
 from limbeck.planning.verdicts import judge_serving, judge_training, tell_target
 from limbeck.sizing.assumptions import Assumptions

@@ -16,7 +16,7 @@ from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.structure import GroupKind
 from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vocabulary import Vocabulary
-from limbeck.pipeline import Entry
+from limbeck.pipeline.check import Entry
 from limbeck.pruning.allocation import count_kept
 from limbeck.pruning.surgery import describe_cut
 from limbeck.sizing.assumptions import Assumptions

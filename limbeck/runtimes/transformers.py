@@ -19,7 +19,7 @@ from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import as_token_ids, end_token_id
 from limbeck.runtimes.chat import Chat, TextCodec, no_template
 from limbeck.runtimes.greedy import GreedyAnswerer, Steps
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 
 UNLIMITED_TOKENS = 1 << 30
 NOTHING: dict[str, Tensor] = {}

@@ -4,7 +4,3 @@
 with a budget, `memory` computes what training and serving hold, `hardware` describes cards, `fit`
 finds what fits on them.
 """
-
-from limbeck.sizing.parameters import ModelSize, size_model
-
-__all__ = ["ModelSize", "size_model"]

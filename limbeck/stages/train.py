@@ -37,7 +37,7 @@ from limbeck.objectives.base import BatchKind, ObjectiveConfig, ObjectiveContext
 from limbeck.reinforcement.grpo import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import TrainingConfig, fit
 from limbeck.training.token_budget import report_tokens

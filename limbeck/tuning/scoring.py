@@ -29,7 +29,7 @@ from limbeck.evaluation.validation_questions import read_held_out
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.vision.modeling import image_format
 from limbeck.runtimes import open_answerer
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 from limbeck.tuning.config import Tuning
 
 BATCH_QUESTIONS = 64

@@ -21,12 +21,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 import limbeck
-from limbeck import pipeline
 from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError, TuningError
 from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.watching import watching
 from limbeck.env.ranks import num_processes
+from limbeck.pipeline.check import Entry
+from limbeck.pipeline.check import check as check_recipe
+from limbeck.pipeline.run import open_external
+from limbeck.pipeline.run import run as run_recipe
 from limbeck.tuning.config import Tuning
 from limbeck.tuning.scoring import Number, TrialScorer, make_scorer
 from limbeck.tuning.space import Space, make_space, read_tuning
@@ -90,7 +93,7 @@ def search(
     """
     if num_processes() > 1:
         raise LaunchError("`limbeck tune` runs its trials one by one; start it without a launcher")
-    entries = pipeline.check(recipe)
+    entries = check_recipe(recipe)
     tuning = read_tuning(recipe)
     space = make_space(recipe, tuning, entries)
     made = _make_needed(recipe, space, entries, runs=runs, tell=tell)
@@ -104,7 +107,7 @@ def search(
 
 
 def _make_needed(
-    recipe: Recipe, space: Space, entries: Mapping[str, pipeline.Entry], *, runs: Path, tell: Tell
+    recipe: Recipe, space: Space, entries: Mapping[str, Entry], *, runs: Path, tell: Tell
 ) -> dict[str, Artifact]:
     """Every artifact that a trial reads, made now or reused."""
     wanted, queue = set(), list(space.needed)
@@ -116,7 +119,7 @@ def _make_needed(
     if not wanted:
         return {}
     part = {name: entry for name, entry in recipe.entries.items() if name in wanted}
-    return pipeline.run(dataclasses.replace(recipe, entries=part), runs=runs, report=tell)
+    return run_recipe(dataclasses.replace(recipe, entries=part), runs=runs, report=tell)
 
 
 class _Runner:
@@ -147,7 +150,7 @@ class _Runner:
         for item in self.space.entry.references:
             if item.field not in found:
                 made = self.made.get(item.target)
-                found[item.field] = made or pipeline.open_external(item)
+                found[item.field] = made or open_external(item)
         return found
 
     def _key(self) -> str:
@@ -257,9 +260,9 @@ class _Runner:
         recipe = dataclasses.replace(
             self.recipe, name="trial", entries={name: entry}, plan={}, tune={}
         )
-        config = pipeline.check(recipe)[name].config
+        config = check_recipe(recipe)[name].config
         with watching(lambda *shown: self._look(trial, config, *shown)):
-            made = pipeline.run(recipe, runs=folder)
+            made = run_recipe(recipe, runs=folder)
         return self.scorer.measure(made[name], state=folder / "answers")
 
     def _point(self, entry: dict[str, Any]) -> dict[str, Any]:

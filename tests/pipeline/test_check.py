@@ -2,9 +2,9 @@
 
 import pytest
 
-from limbeck import pipeline
 from limbeck.contracts.errors import RecipeError
 from limbeck.contracts.recipe import load_recipe
+from limbeck.pipeline.check import check as check_recipe
 
 CORPUS = "corpus: {stage: prepare, pack: medical, sources: [{kind: knowledge}]}\n"
 MODEL = (
@@ -22,7 +22,7 @@ def load(tmp_path, text, *overrides):
 
 def faults(tmp_path, text, *overrides):
     with pytest.raises(RecipeError) as caught:
-        pipeline.check(load(tmp_path, text, *overrides))
+        check_recipe(load(tmp_path, text, *overrides))
     assert str(caught.value).startswith(str(tmp_path / "recipe.yaml"))
     return {fault.where: (fault.line, fault.message) for fault in caught.value.faults}
 
@@ -33,7 +33,7 @@ def test_order_follows_references(tmp_path):
         "training: {max_steps: 1}}\n"
         f"a:\n{TRAIN}  training: {{max_steps: 1}}\n{CORPUS}"
     )
-    entries = pipeline.check(load(tmp_path, text))
+    entries = check_recipe(load(tmp_path, text))
     assert list(entries) == ["corpus", "a", "b"]
     assert [(item.field, item.target) for item in entries["b"].references] == [
         ("corpus", "corpus"),
@@ -141,4 +141,4 @@ def test_override_has_no_line(tmp_path):
 
 def test_hub_names_are_left_to_the_run(tmp_path):
     text = f"{CORPUS}x:\n{TRAIN.replace(MODEL, 'someone/some-model')}  training: {{max_steps: 1}}\n"
-    assert list(pipeline.check(load(tmp_path, text))) == ["corpus", "x"]
+    assert list(check_recipe(load(tmp_path, text))) == ["corpus", "x"]

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import pytest
 from filelock import FileLock
 
-from limbeck import pipeline
 from limbeck.contracts.artifacts import Kind, find_damage, read_artifact
 from limbeck.contracts.errors import ArtifactError, BusyError, CheckpointError, TrainingError
 from limbeck.contracts.lineage import trace_lineage
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.registry import STAGES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
+from limbeck.pipeline.run import run as run_recipe
 
 RECIPE = """\
 corpus: {stage: write, path: PATH}
@@ -76,7 +76,7 @@ def go(tmp_path, monkeypatch):
             happened[name] = told.split()[0].rstrip(",")
 
         recipe = load_recipe(path, overrides=overrides)
-        made = pipeline.run(recipe, runs=tmp_path / "runs", report=report)
+        made = run_recipe(recipe, runs=tmp_path / "runs", report=report)
         assert list(made) == list(happened)
         return happened
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from limbeck import pipeline
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.distillation.teachers import offloading
@@ -18,6 +17,7 @@ from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
 from limbeck.models.probe import random_tokens
+from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
 
@@ -62,7 +62,7 @@ def go(tmp_path, monkeypatch):
         recipe = load_recipe(path, overrides=overrides)
         for name in without:
             del recipe.entries[name]
-        return pipeline.run(recipe, runs=tmp_path / "runs")
+        return run_recipe(recipe, runs=tmp_path / "runs")
 
     return go
 

@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 from transformers import Qwen3Config, Qwen3MoeConfig
 
-from limbeck.sizing import size_model
 from limbeck.sizing.assumptions import Assumptions
 from limbeck.sizing.fit import (
     count_cards,
@@ -23,6 +22,7 @@ from limbeck.sizing.hardware import (
     training_tokens_per_second,
 )
 from limbeck.sizing.memory import Workload, training_memory
+from limbeck.sizing.parameters import size_model
 
 TWO = Cards(gpu="A100-40GB", count=2)
 WORK = Workload(16, 512, "bfloat16", "none")

@@ -13,7 +13,6 @@ from limbeck.models.moe.kernels import experts_op
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import NextToken
-from limbeck.sizing import size_model
 from limbeck.sizing.memory import (
     LAYOUTS,
     LOGIT_COPIES,
@@ -23,6 +22,7 @@ from limbeck.sizing.memory import (
     state_bytes,
     training_memory,
 )
+from limbeck.sizing.parameters import size_model
 
 SHAPE = {
     "vocab_size": 96,

@@ -30,9 +30,9 @@ from limbeck.quantization.formats.base import list_formats
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 from limbeck.quantization.storage import save_quantized
-from limbeck.sizing import size_model
 from limbeck.sizing.hardware import estimate_training_seconds, measure_speed
 from limbeck.sizing.number_formats import fit_budget
+from limbeck.sizing.parameters import size_model
 
 DENSE = {
     "vocab_size": 96,

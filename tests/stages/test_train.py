@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import DataError
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 from limbeck.stages import quantize, train
 from tests.support.artifacts import make_artifact
 

@@ -14,8 +14,7 @@ import pyarrow
 import yaml
 from pyarrow import parquet
 
-from limbeck import pipeline
-from limbeck.cli.list import describe_artifact, draw_artifact
+from limbeck.cli.show import describe_artifact, draw_artifact
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work, find_damage, read_artifact
 from limbeck.contracts.leaks import check_leaks
@@ -30,6 +29,7 @@ from limbeck.evaluation.answer_questions import read_questions
 from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import Needs, ObjectiveContext
+from limbeck.pipeline.check import check as check_recipe
 from limbeck.runtimes import open_answerer
 from limbeck.stages import prepare
 from tests.support import tiny_recipe
@@ -224,7 +224,7 @@ def make_recipe(rng: random.Random, folder: Path, pack: Path) -> Case:
         overrides = [f"{key}.{rng.choice(words)}={rng.choice(words)}"]
 
     def use() -> str:
-        pipeline.check(load_recipe(path, overrides=overrides))
+        check_recipe(load_recipe(path, overrides=overrides))
         return "works"
 
     return {str(path)}, use

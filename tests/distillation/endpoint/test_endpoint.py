@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 
-from limbeck import pipeline
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.recipe import Recipe, load_recipe
 from limbeck.contracts.records import read_records
@@ -16,6 +15,7 @@ from limbeck.distillation.teachers.endpoint import EndpointTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.objectives.base import Needs
+from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe
 from tests.support.endpoint_server import Speaker, serving
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
@@ -79,11 +79,11 @@ def made(checkpoint, server, tmp_path_factory):
             },
             "training": {"max_steps": 2, "learning_rate": 0.01, "warmup_steps": 1},
         }
-        yield pipeline.run(recipe, runs=tmp_path_factory.mktemp("runs"))
+        yield run_recipe(recipe, runs=tmp_path_factory.mktemp("runs"))
 
 
 def run_alone(entry, folder):
-    return pipeline.run(Recipe("alone", folder / "alone.yaml", {"entry": entry}, {}), runs=folder)
+    return run_recipe(Recipe("alone", folder / "alone.yaml", {"entry": entry}, {}), runs=folder)
 
 
 def records(artifact):

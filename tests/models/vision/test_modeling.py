@@ -11,7 +11,7 @@ from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.builder import EncoderConfig, VisionModel, add_encoder
 from limbeck.models.vision.modeling import Projector, image_format, merge_patches
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 from tests.support.token_batch import token_batch
 
 ENCODER = EncoderConfig(

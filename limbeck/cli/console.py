@@ -1,0 +1,65 @@
+"""What every command shares: its options, its errors as one message, JSON and wide tables."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from limbeck.contracts.errors import LaunchError, LimbeckError
+from limbeck.env.interrupts import watch_interrupts
+from limbeck.env.ranks import process_index
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe: YAML, one entry per artifact.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="ENTRY.FIELD=VALUE", help="Change any field of any entry."),
+]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+
+
+@contextmanager
+def report_user_errors() -> Iterator[None]:
+    """Turn what a user can cause into one message and an exit code."""
+    watch_interrupts()
+    try:
+        yield
+    except LimbeckError as error:
+        if process_index() > 0 and not isinstance(error, LaunchError):
+            raise typer.Exit(1) from None  # the first process has met it too, and tells it
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]{type(error).__name__}[/] ", end="", highlight=False
+        )
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        Console(stderr=True, quiet=process_index() > 0).print(
+            "\nstopped; the same command goes on from here", markup=False
+        )
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON, Chinese as it is."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def open_screen(columns: int) -> Console:
+    """The terminal, or text of that many columns: a file or a pipe has no width of its own."""
+    return Console() if sys.stdout.isatty() else Console(width=columns)
+
+
+def show_event(name: str, text: str) -> None:
+    """One line of what happens to an entry, beside the output."""
+    console = Console(stderr=True)
+    console.print(f"[bold]{name}[/]: ", end="", highlight=False)
+    console.print(text, highlight=False, markup=False)

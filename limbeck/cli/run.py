@@ -1,0 +1,163 @@
+"""The commands on a recipe: run, check, plan and tune.
+
+Each imports what it needs when it is called, so that `--help` and the other commands load no torch.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from limbeck.cli.console import (
+    AsJson,
+    Overrides,
+    RecipePath,
+    Runs,
+    open_screen,
+    print_json,
+    report_user_errors,
+    show_event,
+)
+from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.recipe import load_recipe
+
+WIDE_COLUMNS = 130
+PLAN_COLUMNS = 100
+
+
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+) -> None:
+    """Make every artifact of a recipe, or reuse what is made already.
+
+    Stop it at any time; the same command goes on from the last saved step.
+    """
+    with report_user_errors():
+        from limbeck.evaluation.report import terminal
+        from limbeck.pipeline.run import run as run_recipe
+
+        loaded = load_recipe(recipe, overrides=overrides)
+        made = run_recipe(loaded, runs=runs, report=show_event)
+        for artifact in made.values():
+            if artifact.manifest.kind == "report":
+                report = json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))
+                screen = open_screen(WIDE_COLUMNS)
+                screen.print(terminal.make_table(report))
+                screen.print(terminal.make_task_table(report))
+                typer.echo(f"report: {runs / loaded.name / artifact.name / 'report.html'}")
+
+
+def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Check types, bounds, unknown keys and wiring; every fault at once, with its place."""
+    with report_user_errors():
+        from limbeck.pipeline.check import check as check_recipe
+
+        try:
+            loaded = load_recipe(recipe, overrides=overrides)
+            entries = check_recipe(loaded)
+            if loaded.tune:
+                from limbeck import tuning
+
+                tuning.make_space(loaded, tuning.read_tuning(loaded), entries)
+        except LimbeckError as error:
+            if not as_json:
+                raise
+            print_json(
+                {
+                    "recipe": str(recipe),
+                    "faults": [
+                        {"where": fault.where, "line": fault.line, "message": fault.message}
+                        for fault in getattr(error, "faults", ())
+                    ],
+                }
+            )
+            raise typer.Exit(1) from None
+        order = [
+            {
+                "name": entry.name,
+                "stage": entry.config.stage,
+                "makes": entry.config.make,
+                "from": [item.target for item in entry.references],
+            }
+            for entry in entries.values()
+        ]
+        if as_json:
+            print_json({"recipe": str(recipe), "faults": [], "entries": order})
+            return
+        for item in order:
+            source = f" from {', '.join(item['from'])}" if item["from"] else ""
+            typer.echo(f"{item['name']}: {item['stage']} makes a {item['makes']}{source}")
+        typer.echo(f"{recipe}: no faults")
+
+
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """What every model will cost, before any training: size, memory, time, and what it fits on.
+
+    The cards are those of the recipe's key `plan`, by default two A100 of 40 GB to train and a T4
+    of 16 GB to answer: --set plan.training.gpu=H100-80GB.
+    """
+    with report_user_errors():
+        from limbeck import planning
+        from limbeck.pipeline.check import check as check_recipe
+
+        loaded = load_recipe(recipe, overrides=overrides)
+        entries = check_recipe(loaded)
+        planned = planning.plan(entries, root=runs / loaded.name, assumed=loaded.plan)
+        if as_json:
+            print_json(planned)
+        else:
+            open_screen(PLAN_COLUMNS).print(planning.draw(planned))
+
+
+def tune(
+    recipe: RecipePath,
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    out: Annotated[
+        str, typer.Option(help="Folder of study and report; by default tune in the recipe's run.")
+    ] = "",
+    trials: Annotated[
+        int, typer.Option(min=0, help="Trials in all, those done before counted; 0: tune.trials.")
+    ] = 0,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds after which no trial starts; 0: no limit.")
+    ] = 0.0,
+) -> None:
+    """Search a distillation's settings; leaves a report and the winning recipe, which runs.
+
+    The recipe's key `tune` says what is searched:
+
+        tune: {stage: student, trials: 20, budget: {max_mib: 4}}
+
+    searches temperature, divergence, weights, layer map and learning rate of the distill entry
+    `student`; `search: {objective.temperature: {low: 1.5, high: 3.0}}` names paths instead. A trial
+    trains the entry and is judged on validation records, never on test questions; hopeless ones
+    stop early. Stop it at any time; the same command goes on with the same study.
+    """
+    with report_user_errors():
+        from limbeck import tuning
+
+        loaded = load_recipe(recipe, overrides=overrides)
+        folder = Path(out) if out else runs / loaded.name / "tune"
+        found = tuning.search(
+            loaded,
+            runs=runs,
+            folder=folder,
+            trials=trials,
+            timeout_seconds=timeout,
+            tell=show_event,
+        )
+        winning = tuning.write_report(found)
+        open_screen(WIDE_COLUMNS).print(tuning.make_table(found))
+        typer.echo(f"report: {folder / 'report.html'}")
+        tuning.check_outcome(found)
+        if winning is not None:
+            typer.echo(f"winner: limbeck run {winning}")
