@@ -2,12 +2,14 @@
 #
 #   make demo                   set-up, then the whole chain on the built-in data
 #   make test                   set-up, then every check and test
+#   make test WORKERS=1         tests in one process
 #   make demo TORCH=cuda        the CUDA build of torch (the choice where nvidia-smi works)
 #   make demo PYTHON=python3.12 another interpreter (3.11 or newer)
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= recipes/demo.yaml
+WORKERS ?= 2
 TORCH_VERSION := 2.13.0
 TORCH ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -25,7 +27,7 @@ demo: $(VENV)/.ready
 	$(BIN)/limbeck run $(RECIPE)
 
 test: checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 checks: $(VENV)/.ready
 	$(BIN)/ruff format --check --quiet .
@@ -39,12 +41,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  { echo "limbeck needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH),cuda)
-	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)
+	$(BIN)/pip install -qq torch==$(TORCH_VERSION)
 else
-	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)+cpu 2>/dev/null || \
-	  $(BIN)/pip install --quiet --index-url $(CPU_INDEX) torch==$(TORCH_VERSION)+cpu
+	$(BIN)/pip install -qq torch==$(TORCH_VERSION)+cpu 2>/dev/null || \
+	  $(BIN)/pip install -qq --index-url $(CPU_INDEX) torch==$(TORCH_VERSION)+cpu
 endif
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:

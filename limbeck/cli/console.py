@@ -15,6 +15,24 @@ from limbeck.contracts.errors import LaunchError, LimbeckError
 from limbeck.env.interrupts import watch_interrupts
 from limbeck.env.ranks import process_index
 
+EXTRAS = {
+    "torch": "train",
+    "transformers": "train",
+    "accelerate": "train",
+    "safetensors": "train",
+    "onnx": "train",
+    "httpx2": "train",
+    "datasets": "data",
+    "pyarrow": "data",
+    "PIL": "data",
+    "charset_normalizer": "data",
+    "datasketch": "data",
+    "ahocorasick": "data",
+    "sklearn": "data",
+    "optuna": "tune",
+}
+"""Packages to the extra of `pip install limbeck[...]` that brings them."""
+
 RecipePath = Annotated[Path, typer.Argument(help="A recipe: YAML, one entry per artifact.")]
 Overrides = Annotated[
     list[str],
@@ -37,6 +55,16 @@ def report_user_errors() -> Iterator[None]:
             f"[bold red]{type(error).__name__}[/] ", end="", highlight=False
         )
         Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        raise typer.Exit(1) from None
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        Console(stderr=True, soft_wrap=True).print(
+            f"this command needs {error.name}; install it with: pip install 'limbeck[{extra}]'",
+            markup=False,
+            highlight=False,
+        )
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         Console(stderr=True, quiet=process_index() > 0).print(

@@ -61,6 +61,33 @@ def test_importing_loads_nothing_heavy():
     assert fresh("-c", code).stdout.strip() == "[]"
 
 
+def test_a_missing_extra_is_named(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
+    done = subprocess.run(
+        [sys.executable, "-m", "limbeck.cli", "check", tiny_recipe.RECIPE],
+        cwd=tiny_recipe.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(tiny_recipe.ROOT)])},
+    )
+    assert done.returncode == 1
+    assert "pip install 'limbeck[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["list", "show"])
+def test_light_commands_load_no_torch(name):
+    arguments = ["show", str(tiny_recipe.runs() / "tiny" / "int8")] if name == "show" else ["list"]
+    code = (
+        "import sys; from limbeck.cli.main import app\n"
+        f"try: app({arguments!r})\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {LAZY[:-1]} if name in sys.modules])"
+    )
+    assert fresh("-c", code).stdout.strip().endswith("[]")
+
+
 def test_help_of_a_real_process_is_quick_and_names_every_command():
     done = fresh("-m", "limbeck.cli", "--help")
     assert done.returncode == 0, done.stderr
