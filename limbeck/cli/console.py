@@ -24,7 +24,7 @@ EXTRAS = {
     "httpx2": "train",
     "datasets": "data",
     "pyarrow": "data",
-    "PIL": "data",
+    "PIL": "train",
     "charset_normalizer": "data",
     "datasketch": "data",
     "ahocorasick": "data",

@@ -15,7 +15,7 @@ from limbeck.models.checkpoints import load_model, read_number_format, save_chec
 from limbeck.models.probe import compare_models
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.onnx.writer import write
-from limbeck.sizing import size_model
+from limbeck.sizing.parameters import size_model
 from limbeck.stages import quantize
 from tests.support.artifacts import make_artifact
 
