@@ -144,7 +144,7 @@ def _prune(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
             1,
         ),
     }
-    num_kept = {
+    num_kept: dict[GroupKind, int] = {
         kind: count_kept(number, ratio=ratio, multiple=multiple, kind=kind)
         for kind, (number, ratio, multiple) in num_groups.items()
         if ratio

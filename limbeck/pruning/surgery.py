@@ -74,7 +74,8 @@ def _select(
 def _count_kept(kept: KeptGroups) -> dict[GroupKind, int]:
     """How many groups of each kind every layer keeps."""
     num_kept: dict[GroupKind, int] = {}
-    for kind in {groups.kind for groups in kept}:
+    kinds: set[GroupKind] = {groups.kind for groups in kept}
+    for kind in kinds:
         counts = {len(indices) for groups, indices in kept.items() if groups.kind == kind}
         if len(counts) > 1:
             raise CheckpointError(
