@@ -134,6 +134,7 @@ def add_encoder(
     torch.manual_seed(seed)
     if token >= rows:
         text.resize_token_embeddings(token + 1, mean_resizing=False)
+    text.config._name_or_path = ""  # a path of this machine would change the artifact's hash
     described = config.describe(text.config, image_token_id=token)
     # Empty first: a second language model would be thrown away, and may not fit.
     with torch.device("meta"):
