@@ -267,8 +267,8 @@ def train_trl(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float]
         if name == "trl_by_length":
             chosen = chosen[np.argsort(batches.lengths(chosen), kind="stable")]
         for index in chosen.tolist():
-            ids = batches.flat[batches.ends[index] : batches.ends[index + 1]].tolist()
-            start = int(batches.starts[index])
+            ids = batches.tokens(index).tolist()
+            start = int(batches.answer_starts[index])
             mask = [0] * start + [1] * (len(ids) - start)
             rows.append({"input_ids": ids, "completion_mask": mask, "prompt": ""})
     config = GKDConfig(

@@ -80,8 +80,9 @@ class Questions:
             generator.integers(2, VOCAB, int(np.clip(length, 4, 200))).tolist()
             for length in lengths
         ]
-        self.images: list[tuple[str, ...]] = []
-        self.starts = np.asarray([len(tokens) for tokens in self.tokens])
+        self.has_images = False
+        self.record_ids = np.arange(NUM_QUESTIONS)
+        self.answer_starts = np.asarray([len(tokens) for tokens in self.tokens])
 
     def __call__(self, step: int) -> list[Batch]:
         raise NotImplementedError("every step is the student's own")
@@ -90,9 +91,9 @@ class Questions:
         """The questions of a step."""
         return (step * STEP_RECORDS + np.arange(STEP_RECORDS)) % NUM_QUESTIONS
 
-    def prompt(self, index: int) -> list[int]:
+    def prompt(self, record_id: int) -> list[int]:
         """One of them."""
-        return self.tokens[index]
+        return self.tokens[record_id]
 
 
 def ours(model: PreTrainedModel, questions: Questions, *, generation_batch_size: int) -> Write:

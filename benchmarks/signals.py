@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.contracts.artifacts import hash_file
-from limbeck.data.loading.batches import BatchingConfig, part_by_length
+from limbeck.data.loading.batches import BatchingConfig, split_by_length
 from limbeck.distillation.losses.soft_target import SoftTarget
 from limbeck.distillation.signals.codec import Codec
 from limbeck.distillation.signals.fidelity import mean_errors, measure_errors
@@ -107,7 +107,7 @@ def make_batch(records: tuple[list[np.ndarray], list[int]], places: list[int]) -
         [rows[place] for place in places],
         starts=[starts[place] for place in places],
         pad=0,
-        places=places,
+        record_ids=places,
     )
 
 
@@ -122,8 +122,8 @@ def write_signals(
         hidden_precision="float16",
         vocab=vocab,
         hidden=1,
-        num_records=len(batch.rows),
-        shard_records=len(batch.rows),
+        num_records=len(batch.record_ids),
+        shard_records=len(batch.record_ids),
         batching=BATCHING,
         corpus_hash="",
         tokenizer_hash="",
@@ -131,7 +131,7 @@ def write_signals(
         teacher_hash="",
     )
     folder.mkdir()
-    write_signals_manifest(folder, description)
+    write_signals_manifest(folder, description, record_ids=batch.record_ids.numpy())
     arrays = codec.encode(logits, generator=torch.Generator().manual_seed(0))
     kept = int(batch.kept.sum())
     times, rest = divmod(kept, len(logits))
@@ -239,7 +239,7 @@ def measure_steps(*, num_steps: int) -> list[dict[str, Any]]:
             chosen = rng.permutation(64)[
                 : BATCHING.per_device_train_batch_size * BATCHING.gradient_accumulation_steps
             ]
-            parts = part_by_length(chosen, lengths=lengths[chosen], config=BATCHING)
+            parts = split_by_length(chosen, lengths=lengths[chosen], config=BATCHING)
             batches = [make_batch(records, part) for part in parts]
             tokens = int(lengths[chosen].sum())
             for name in names[step % len(names) :] + names[: step % len(names)]:

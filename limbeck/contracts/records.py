@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from limbeck.contracts.errors import DataError
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 """Training data, data that guides choices, and data that only measures."""
 UNSCORED = -1.0
 """The confidence of a record whose source gives none."""

@@ -40,14 +40,16 @@ SplitByLength = Callable[..., list[list[int]]]
 class OrderedQuestions(Protocol):
     """Records, by step: their written answers as micro-batches, and their questions."""
 
-    starts: Rows
-    """Tokens of each record's question."""
+    record_ids: Rows
+    """The records that are asked."""
+    answer_starts: Rows
+    """Tokens of each record's question, by record id."""
 
     @property
-    def images(self) -> Sequence[Sequence[Any]]: ...  # noqa: D102
+    def has_images(self) -> bool: ...  # noqa: D102
     def __call__(self, step: int) -> list[Batch]: ...  # noqa: D102
     def order(self, step: int) -> Rows: ...  # noqa: D102
-    def prompt(self, index: int) -> list[int]: ...  # noqa: D102
+    def prompt(self, record_id: int) -> list[int]: ...  # noqa: D102
 
 
 class OnPolicy(Config):
@@ -115,12 +117,13 @@ class OnPolicy(Config):
         """
         if num_processes() > 1:
             raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
-        if any(batches.images):
+        if batches.has_images:
             raise DataError(
                 "on_policy: some selected records have images, and answers are drawn from text "
                 "alone; set batching.images: without"
             )
-        fitting = batches.starts[batches.starts < max_tokens]
+        starts = batches.answer_starts[batches.record_ids]
+        fitting = starts[starts < max_tokens]
         check_room(
             model,
             longest_tokens=int(fitting.max()) if len(fitting) else max_tokens,
@@ -161,7 +164,7 @@ class OwnAnswers:
         self.model = model
         self.batches = batches
         self.part = part
-        self.has_room = batches.starts < max_tokens
+        self.has_room = batches.answer_starts < max_tokens
         """Of each record; a question that was cut off leaves no place for an answer."""
         self.vocab = min(vocab, model.config.get_text_config().vocab_size)
         self.end_id, self.pad_id = end_id, pad_id
@@ -203,7 +206,7 @@ class OwnAnswers:
                 [rows[place] for place in places],
                 starts=[len(questions[place]) for place in places],
                 pad=self.pad_id,
-                places=[records[place] for place in places],
+                record_ids=[records[place] for place in places],
             )
             found.append(dataclasses.replace(batch, answers_from="student"))
         return found
@@ -251,7 +254,7 @@ class OwnAnswers:
             "own_answer_tokens_mean": tokens / answers,
             "own_ended_ratio": ended / answers,
             "generated_tokens_per_second": tokens / max(self.seconds, 1e-9),
-            "own_answers_without_room": int((~self.has_room).sum()),
+            "own_answers_without_room": int((~self.has_room[self.batches.record_ids]).sum()),
         }
 
     def warn(self) -> list[str]:

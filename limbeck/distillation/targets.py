@@ -348,7 +348,7 @@ def check_targets(total: float, *, targets: Targets, batch: Batch) -> None:
         if wrong.any():
             raise TrainingError(
                 f"the teacher's {name!r} hold {int(wrong.sum())} of {wrong.numel()} values that "
-                f"are not finite, the first {float(tensor[wrong][0])!r}, in the batch of records "
-                f"{batch.rows.tolist()[:8]}: check the teacher's weights and its precision, or "
-                "record its signals again"
+                f"are not finite, the first {float(tensor[wrong][0])!r}, in the batch of "
+                f"records {batch.record_ids.tolist()[:8]}: check the teacher's weights and its "
+                "precision, or record its signals again"
             )

@@ -31,8 +31,9 @@ class Batch:
 
     input_ids: Int[Tensor, "batch tokens"]
     labels: Int[Tensor, "batch tokens"]
-    rows: Int[Tensor, " records"]
-    """Which training records these are: one for each row, or several where rows are packed."""
+    record_ids: Int[Tensor, " records"]
+    """Of each record, its line in the split's file, counted from 0: one for each row, or several
+    where rows are packed. Of sampled answers, their number in the step."""
     tokens: Bool[Tensor, "batch tokens"]
     """False where padded."""
     images: Images | None = None
@@ -61,7 +62,7 @@ class Batch:
         return Batch(
             self.input_ids.to(device),
             self.labels.to(device),
-            self.rows.to(device),
+            self.record_ids.to(device),
             self.tokens.to(device),
             None if self.images is None else self.images.to(device),
             answers_from=self.answers_from,
@@ -74,9 +75,9 @@ def pad_rows(
     *,
     starts: Sequence[int],
     pad: int,
-    places: Sequence[int],
+    record_ids: Sequence[int],
 ) -> Batch:
-    """Sequences as one batch, each learnt from its start on; `places` name their records."""
+    """Sequences as one right-padded batch, each learnt from its start on."""
     width = max(map(len, rows))
     ids = np.full((len(rows), width), pad, dtype=np.int64)
     labels = np.full((len(rows), width), IGNORED, dtype=np.int64)
@@ -88,7 +89,7 @@ def pad_rows(
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(labels),
-        torch.tensor(places, dtype=torch.int64),
+        torch.tensor(record_ids, dtype=torch.int64),
         torch.from_numpy(tokens),
     )
 
@@ -98,23 +99,24 @@ def pack_rows(
     *,
     starts: Sequence[int],
     pad: int,
-    places: Sequence[Sequence[int]],
+    record_ids: Sequence[Sequence[int]],
 ) -> Batch:
-    """Several sequences a row, one after the other; `places` name the records of each row.
+    """Several sequences a row, one after the other.
 
-    `rows` and `starts` are the records' in that order. Positions restart at each record, which is
-    how models see where attention ends; the first token of a record follows nothing that tells
-    it, so it carries no loss. Padding goes on after the last record, whom it cannot reach back.
+    `record_ids` are those of each row; `rows` and `starts` are the records' in that order.
+    Positions restart at each record, which is how models see where attention ends. The first token
+    of a record follows nothing that could predict it, so it carries no loss. Padding continues the
+    positions of the last record, which attends to none of it.
     """
     lengths = [len(row) for row in rows]
-    ends = np.cumsum([len(members) for members in places])[:-1]
+    ends = np.cumsum([len(members) for members in record_ids])[:-1]
     widths = [int(part.sum()) for part in np.split(np.asarray(lengths), ends)]
-    shape = (len(places), max(widths))
+    shape = (len(record_ids), max(widths))
     ids = np.full(shape, pad, dtype=np.int64)
     labels = np.full(shape, IGNORED, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
     given = iter(zip(rows, starts, strict=True))
-    for line, members in enumerate(places):
+    for line, members in enumerate(record_ids):
         first = 0
         for _ in members:
             row, start = next(given)
@@ -127,29 +129,29 @@ def pack_rows(
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(labels),
-        torch.tensor([place for members in places for place in members], dtype=torch.int64),
+        torch.tensor([record for members in record_ids for record in members], dtype=torch.int64),
         torch.from_numpy(tokens),
         positions=torch.from_numpy(positions),
     )
 
 
 def count_kept(batch: Batch) -> Int[Tensor, " records"]:
-    """How many positions of each record are kept, in the order of `rows`."""
+    """How many positions of each record are kept, in the order of `record_ids`."""
     if batch.positions is None:
         return batch.kept.sum(dim=1)
     owners = (batch.positions == 0).reshape(-1).cumsum(dim=0) - 1
-    return torch.bincount(owners[batch.kept.reshape(-1)], minlength=len(batch.rows))
+    return torch.bincount(owners[batch.kept.reshape(-1)], minlength=len(batch.record_ids))
 
 
 def find_records(batch: Batch) -> list[tuple[int, slice]]:
-    """Row and tokens of each record, in the order of `rows`."""
+    """Row and tokens of each record, in the order of `record_ids`."""
     if batch.positions is None:
         return [(row, slice(None)) for row in range(len(batch.input_ids))]
     found = []
-    for row, places in enumerate(batch.positions.cpu()):
-        starts = (places == 0).nonzero().flatten().tolist()
+    for row, positions in enumerate(batch.positions.cpu()):
+        starts = (positions == 0).nonzero().flatten().tolist()
         found += [
             (row, slice(start, end))
-            for start, end in zip(starts, [*starts[1:], len(places)], strict=True)
+            for start, end in zip(starts, [*starts[1:], len(positions)], strict=True)
         ]
     return found

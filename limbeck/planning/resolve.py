@@ -71,7 +71,7 @@ class Resolver:
                 known = Known(
                     Vocabulary.of(tokenizer),
                     batches.num_tokens / len(batches),
-                    int((batches.ends[1:] - batches.ends[:-1]).max()),
+                    int(batches.lengths(batches.record_ids).max()),
                     measured=True,
                 )
             else:

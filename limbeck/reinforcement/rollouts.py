@@ -149,13 +149,13 @@ class Rollouts:
             [np.asarray(self.current_rollouts["rows"][index]) for index in indices],
             starts=[self.current_rollouts["starts"][index] for index in indices],
             pad=self.speech.pad_id,
-            places=indices,
+            record_ids=indices,
         )
 
     def experience_of(self, batch: Batch) -> Experience:
         """What is known of the batch's kept tokens."""
-        rows = batch.rows.tolist()
-        current_rollouts, device = self.current_rollouts, batch.rows.device
+        rows = batch.record_ids.tolist()
+        current_rollouts, device = self.current_rollouts, batch.record_ids.device
 
         def join(name: str) -> Tensor:
             flat = [value for row in rows for value in current_rollouts[name][row]]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,9 +22,9 @@ from limbeck.contracts.stage import (
 from limbeck.data.loading.batches import (
     Batches,
     BatchingConfig,
-    held_out_batches,
-    open_held_out,
-    part_by_length,
+    open_validation,
+    split_by_length,
+    validation_batches,
 )
 from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
 from limbeck.distillation.diagnostics.probe import Probe
@@ -156,11 +156,11 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         needs=config.objective.needs(),
         image_format=image_format(student.config),
     )
-    most_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
-    asked = (open_held_out(corpus.path, **data) or batches).draw(
-        DIAGNOSTIC_RECORDS, most_tokens=most_tokens
+    max_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
+    asked = (open_validation(corpus.path, **data) or batches).take(
+        DIAGNOSTIC_RECORDS, max_tokens=max_tokens
     )
-    shown = batches.draw(DIAGNOSTIC_RECORDS, most_tokens=most_tokens)
+    shown = batches.take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
     context = ObjectiveContext(student, teacher=teacher)
     objective = config.objective.resolve_layers(context, batches=[shown])
     probe = Probe(
@@ -180,10 +180,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             model=student,
             batches=batches,
             max_tokens=config.batching.max_length,
-            part=partial(part_by_length, config=config.batching),
+            part=partial(split_by_length, config=config.batching),
             vocab=teacher.vocab,
             end_id=end_token_id(tokenizer),
-            pad_id=cast(int, batches.pad),
+            pad_id=batches.pad,
             seed=config.training.seed,
         )
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
@@ -206,7 +206,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.diagnostics == "on":
         warnings += probe.after() + ([] if own is None else own.warn())
-    held_out = partial(held_out_batches, corpus.path, **data)
+    held_out = partial(validation_batches, corpus.path, **data)
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},

@@ -111,7 +111,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         ),
     )
     model.cpu()
-    probe = batches.batch(list(range(min(PROBE_RECORDS, len(batches))))).input_ids
+    probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids
     criterion: Criterion = resolve(CRITERIA, config.criterion, what="criterion")()
     calibrations = calibrate(
         model,

@@ -76,7 +76,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         title=work.name,
     )
     nn.Module.to(model, "cpu")
-    probe = batches.batch(list(range(min(8, len(batches))))).input_ids
+    probe = batches.batch(batches.record_ids[:8].tolist()).input_ids
     trained = compute_logits(model, input_ids=probe)
     model = convert(model, number_format=config.scheme)
     difference = compare_logits([(trained, compute_logits(model, input_ids=probe))])

@@ -80,20 +80,20 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         teacher_hash=teacher_artifact.manifest.content_hash,
         **fingerprints(corpus),
     )
-    write_signals_manifest(work.folder, manifest)
+    write_signals_manifest(work.folder, manifest, record_ids=batches.record_ids)
     manifest_hash = hash_file(work.folder / SIGNALS_FILE)
     device = Accelerator().device
     entries, sums, num_bytes = [], [], 0
     with track(work.name, total=len(batches), unit="record") as advance:
         for index, path in enumerate(shard_paths(work.folder, manifest)):
-            rows = manifest.records(index)
+            record_ids = batches.record_ids[manifest.records(index)].tolist()
             shard = _find_shard(path, manifest, index=index, manifest_hash=manifest_hash)
             if shard is not None:
                 entries.append(shard.entry)
                 sums.append(shard.note["sums"])
             else:
                 arrays, errors = encode_shard(
-                    rows,
+                    record_ids,
                     teacher=teacher,
                     batches=batches,
                     manifest=manifest,
@@ -104,7 +104,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
                 entries.append(write_shard(path, arrays, manifest_hash=manifest_hash, sums=errors))
                 sums.append(errors)
             num_bytes += path.stat().st_size
-            advance(len(rows))
+            advance(len(record_ids))
     write_index(work.folder, entries)
     num_positions = sum(entry.positions for entry in entries)
     return {

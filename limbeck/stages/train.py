@@ -18,11 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.errors import TrainingError
-from limbeck.contracts.records import read_records
 from limbeck.contracts.registry import MODELS, OBJECTIVES
 from limbeck.contracts.stage import CorpusRef, StageConfig, Wants
 from limbeck.data.corpus.data_card import read_answer_format
-from limbeck.data.loading.batches import Batches, BatchingConfig, held_out_batches
+from limbeck.data.loading.batches import Batches, BatchingConfig, read_selected, validation_batches
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.evaluation.validation_loss import measure_validation
@@ -111,12 +110,12 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "loss": history[-1]["loss"],
         "steps": training.max_steps,
         "parameters": sum(item.numel() for item in model.parameters()),
-        "passes": training.max_steps * records.records_per_step / len(records.shown),
+        "passes": training.max_steps * records.records_per_step / len(records.epoch),
         **report_tokens(
             config.training.max_steps, seen_tokens=lessons.count_tokens(training.max_steps)
         ),
         **measure_validation(
-            model, held_out_batches(corpus.path, **_reading(config, model, tokenizer))
+            model, validation_batches(corpus.path, **_reading(config, model, tokenizer))
         ),
     }
 
@@ -157,12 +156,10 @@ def _learn_rollouts(
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
     corpus, objective = work.one("corpus").path, cast(Grpo, config.objective)
     asked = Batches(corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions"))
-    path = corpus / "records" / "train.jsonl"
-    records = list(read_records(path))
-    expected = [records[row].answer for row in asked.rows]
+    records = read_selected(corpus, asked.config)
     check_room(
         model,
-        longest_tokens=int(asked.starts.max()),
+        longest_tokens=int(asked.answer_starts[asked.record_ids].max()),
         max_tokens=config.batching.max_length,
         max_new_tokens=objective.max_completion_length,
         field="objective.max_completion_length",
@@ -178,8 +175,8 @@ def _learn_rollouts(
         model=place(model),
         reference=_open_reference(work),
         prompts=lambda step: [
-            RolloutPrompt(asked.prompt(index), expected[index])
-            for index in asked.order(step).tolist()
+            RolloutPrompt(asked.prompt(record_id), records[record_id].answer)
+            for record_id in asked.order(step).tolist()
         ],
         judge=judge,
         num_parts=config.batching.gradient_accumulation_steps,
@@ -187,7 +184,7 @@ def _learn_rollouts(
         speech=TokenizerIO(
             lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
             end_id=end_token_id(tokenizer),
-            pad_id=cast(int, asked.pad),
+            pad_id=asked.pad,
         ),
     )
     return TrainingSetup(
@@ -222,11 +219,11 @@ def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, Any]:
     """
     forward = KeptForward(model.eval())
     count = min(ROUTED_RECORDS, len(batches))
-    chosen = [index * len(batches) // count for index in range(count)]
+    chosen = [int(batches.record_ids[index * len(batches) // count]) for index in range(count)]
     by_specialty: dict[str, torch.Tensor] = {}
     entropy, num_tokens = torch.zeros(()), 0
-    for name in sorted({batches.specialties[index] for index in chosen}):
-        members = [index for index in chosen if batches.specialties[index] == name]
+    for name in sorted(set(map(batches.specialty, chosen))):
+        members = [index for index in chosen if batches.specialty(index) == name]
         for first in range(0, len(members), 64):
             batch = batches.batch(members[first : first + 64]).to(model.device)
             routing = forward(batch).routing

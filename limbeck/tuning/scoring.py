@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Artifact, read_artifact
 from limbeck.contracts.errors import ArtifactError, DataError, TuningError
 from limbeck.contracts.records import Question
-from limbeck.data.loading.batches import held_out_batches
+from limbeck.data.loading.batches import validation_batches
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
@@ -55,7 +55,7 @@ class TrialScorer:
         start = inputs.get("student")
         folder = start.path if start is not None else self.corpus / "tokenizer"
         trained = model.training
-        batches = held_out_batches(
+        batches = validation_batches(
             self.corpus,
             tokenizer=load_tokenizer(folder),
             config=config.batching,

@@ -21,12 +21,15 @@ WRITTEN = [[8, 9, 3], [10, 3], [5, 5, 5, 3], [6, 3]]
 class Written:
     """Four records, all of them in every step."""
 
-    starts = np.asarray([len(prompt) for prompt in PROMPTS])
-    images = ((),) * 4
+    record_ids = np.arange(4)
+    answer_starts = np.asarray([len(prompt) for prompt in PROMPTS])
+    has_images = False
 
     def __call__(self, step):
         rows = [np.asarray(PROMPTS[row] + WRITTEN[row]) for row in range(4)]
-        return [pad_rows(rows, starts=self.starts.tolist(), pad=0, places=list(range(4)))]
+        return [
+            pad_rows(rows, starts=self.answer_starts.tolist(), pad=0, record_ids=list(range(4)))
+        ]
 
     def order(self, step):
         return np.arange(4)
@@ -61,7 +64,7 @@ def flatten(batches):
         row: (ids[mask].tolist(), labels[mask].tolist())
         for batch in batches
         for row, ids, labels, mask in zip(
-            batch.rows.tolist(), batch.input_ids, batch.labels, batch.tokens, strict=True
+            batch.record_ids.tolist(), batch.input_ids, batch.labels, batch.tokens, strict=True
         )
     }
 
@@ -149,7 +152,7 @@ def test_answers_that_do_not_end_are_told(dense, capsys, monkeypatch):
 
 
 def test_a_launcher_and_images_are_refused(dense, monkeypatch):
-    monkeypatch.setattr(write, "images", ((), ("scan.png",), (), ()), raising=False)
+    monkeypatch.setattr(write, "has_images", True, raising=False)
     with pytest.raises(DataError, match=r"set batching\.images: without"):
         make_own(dense)
     monkeypatch.setenv("WORLD_SIZE", "2")

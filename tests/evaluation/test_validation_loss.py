@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from limbeck.contracts.records import read_records, write_jsonl
-from limbeck.data.loading.batches import Batches, BatchingConfig, held_out_batches
+from limbeck.data.loading.batches import Batches, BatchingConfig, validation_batches
 from limbeck.evaluation.validation_loss import measure_validation, ratio_of_sums
 from limbeck.models.batch import IGNORED
 
 
 def test_the_loss_is_that_of_transformers_over_all_records(moe, corpus, tokenizer):
     config = BatchingConfig(per_device_train_batch_size=3)
-    found = measure_validation(moe, held_out_batches(corpus, tokenizer=tokenizer, config=config))
+    found = measure_validation(moe, validation_batches(corpus, tokenizer=tokenizer, config=config))
     batches = Batches(corpus, tokenizer=tokenizer, config=config, split="validation")
     total, count = 0.0, 0
-    for index in range(len(batches)):
-        batch = batches.batch([index])
+    for record_id in batches.record_ids.tolist():
+        batch = batches.batch([record_id])
         tokens = int((batch.labels[:, 1:] != IGNORED).sum())
         with torch.no_grad():
             total += moe(input_ids=batch.input_ids, labels=batch.labels).loss.item() * tokens
@@ -32,7 +32,7 @@ def test_the_loss_is_that_of_transformers_over_all_records(moe, corpus, tokenize
 def test_a_corpus_without_held_out_records_has_no_loss(moe, corpus, tokenizer, tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "validation.jsonl").touch()
-    batches = held_out_batches(tmp_path, tokenizer=tokenizer, config=BatchingConfig())
+    batches = validation_batches(tmp_path, tokenizer=tokenizer, config=BatchingConfig())
     assert measure_validation(moe, batches) == {}
 
 
@@ -61,7 +61,7 @@ def test_the_order_of_records_changes_no_score_and_batches_pad_little(
         order = generator.permutation(len(shown)).tolist()
         write_jsonl(folder / "records" / "validation.jsonl", [shown[place] for place in order])
         batches = list(
-            held_out_batches(
+            validation_batches(
                 folder,
                 tokenizer=tokenizer,
                 config=BatchingConfig(per_device_train_batch_size=3, select="all"),

@@ -34,7 +34,7 @@ def test_the_page_shows_the_code():
 
 def test_scores_are_weights_times_the_activations_that_they_meet(dense):
     rows = [np.array([3, 4, 5, 6]), np.array([7, 8])]
-    padded = pad_rows(rows, starts=[0, 0], pad=0, places=[0, 1])
+    padded = pad_rows(rows, starts=[0, 0], pad=0, record_ids=[0, 1])
     heard = []
     down = dense.model.layers[0].mlp.down_proj
     handle = down.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))

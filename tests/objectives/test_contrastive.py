@@ -113,7 +113,7 @@ def test_the_language_model_is_frozen(seeing, batch):
 
 def test_text_alone_counts_nothing(seeing, batch):
     objective = Contrastive(kind="contrastive").build(ObjectiveContext(seeing))
-    text = Batch(batch.input_ids, batch.labels, batch.rows, batch.tokens)
+    text = Batch(batch.input_ids, batch.labels, batch.record_ids, batch.tokens)
     assert objective(KeptForward(seeing), text).count == 0
 
 

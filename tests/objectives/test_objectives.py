@@ -128,7 +128,7 @@ def test_masked_positions_and_padded_vocabulary_carry_no_loss(dense):
     batch = make_batch(vocab=dense.config.vocab_size)
     real = dense.config.vocab_size - 5
     labels = batch.labels.clamp(max=real - 1)
-    batch = Batch(batch.input_ids, labels, batch.rows, batch.tokens)
+    batch = Batch(batch.input_ids, labels, batch.record_ids, batch.tokens)
     logits = torch.randn(12, real)
     teacher = FixedTeacher(logits)
     before = soft(dense, teacher, batch)
@@ -153,7 +153,7 @@ def test_padding_tokens_change_nothing(moe):
     wide = Batch(
         torch.cat([batch.input_ids, pad], 1),
         torch.cat([batch.labels, pad + IGNORED], 1),
-        batch.rows,
+        batch.record_ids,
         torch.cat([batch.tokens, pad.bool()], 1),
     )
     padded = objective(KeptForward(moe), wide)

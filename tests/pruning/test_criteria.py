@@ -56,7 +56,7 @@ def test_an_unknown_criterion_names_the_nearest():
 
 def test_gradients_are_those_of_the_summed_loss(dense):
     rows = [np.array([3, 4, 5, 6]), np.array([7, 8])]
-    batch = pad_rows(rows, starts=[0, 0], pad=0, places=[0, 1])
+    batch = pad_rows(rows, starts=[0, 0], pad=0, record_ids=[0, 1])
     layers = find_channels(dense)
     found = calibrate(dense, layers=layers, batches=[batch, batch], needs="gradients")
     logits = KeptForward(dense)(batch).logits

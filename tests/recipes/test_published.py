@@ -72,7 +72,7 @@ def test_kept_positions_hold_the_logits_of_the_whole_model(name, checkpoints):
     model = load_model(checkpoints / name)
     assert model.config.model_type in PLAIN_HEADS
     ids = random_tokens(vocab=500, num_prompts=3, num_tokens=12)
-    batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, places=[0, 1, 2])
+    batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, record_ids=[0, 1, 2])
     keep = batch.kept
     with torch.no_grad():
         whole = model(ids, output_hidden_states=True, use_cache=False)

@@ -41,7 +41,7 @@ def widen(batch: Batch) -> Batch:
     return Batch(
         pad(batch.input_ids, (0, 5)),
         pad(batch.labels, (0, 5), value=IGNORED),
-        batch.rows,
+        batch.record_ids,
         pad(batch.tokens, (0, 5)),
     )
 

@@ -82,7 +82,7 @@ def make_rollouts(model, *, judge=None, seed=0, **changes):
 def test_batches_hold_what_was_sampled(moe):
     rollouts = make_rollouts(moe)
     batches = rollouts(0)
-    assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(6))
+    assert sorted(row for batch in batches for row in batch.record_ids.tolist()) == list(range(6))
     for batch in batches:
         targets = batch.targets
         known = rollouts.experience_of(batch)

@@ -116,7 +116,7 @@ def train(
         if blank:
             first = found[0]
             empty = torch.full_like(first.labels, -100)
-            found[0] = Batch(first.input_ids, empty, first.rows, first.tokens)
+            found[0] = Batch(first.input_ids, empty, first.record_ids, first.tokens)
         return found
 
     model = MODELS[kind].build(tokenizer=tokenizer, seed=0)

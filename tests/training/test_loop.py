@@ -124,9 +124,13 @@ def test_batches_cover_every_record_once_a_pass(corpus, tokenizer):
         per_device_train_batch_size=2, gradient_accumulation_steps=2, select="all"
     )
     batches = Batches(corpus, tokenizer=tokenizer, config=config)
-    rows = [row for step in range(3) for batch in batches(step) for row in batch.rows.tolist()]
+    rows = [
+        row for step in range(3) for batch in batches(step) for row in batch.record_ids.tolist()
+    ]
     assert sorted(rows) == list(range(12))
-    again = [row for step in range(3) for batch in batches(step) for row in batch.rows.tolist()]
+    again = [
+        row for step in range(3) for batch in batches(step) for row in batch.record_ids.tolist()
+    ]
     assert rows == again
 
 
@@ -135,7 +139,7 @@ def test_repeats_show_a_source_more_often_and_refuse_unknown_ones(corpus, tokeni
         per_device_train_batch_size=6, gradient_accumulation_steps=4, select="all"
     )
     batches = Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"test": 2}))
-    rows = [row for batch in batches(0) for row in batch.rows.tolist()]
+    rows = [row for batch in batches(0) for row in batch.record_ids.tolist()]
     assert sorted(rows) == sorted([*range(12), *range(12)])
     with pytest.raises(DataError, match="nowhere"):
         Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"nowhere": 2}))

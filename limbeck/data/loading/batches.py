@@ -1,7 +1,7 @@
 """Batches of a corpus, by step: any step's batches can be made again, so a killed run goes on."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -12,15 +12,16 @@ from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Record, read_records
-from limbeck.data.loading.chat_template import render_records
+from limbeck.contracts.records import Record, Split, read_records
 from limbeck.data.loading.image_loader import Pixels
 from limbeck.data.loading.packing import pack_parts
+from limbeck.data.loading.tokenized import AnswerField, RecordFlags, tokenize_split
 from limbeck.models.batch import IGNORED, Batch, pack_rows, pad_rows
 from limbeck.models.vision.image_processing import ImageFormat
 
-CHUNK_RECORDS = 4096
-MOST_CUTS = 256
+MAX_SPLIT_POINTS = 256
+
+RecordIds = Int[np.ndarray, " records"]
 
 
 class BatchingConfig(Config):
@@ -46,9 +47,24 @@ class BatchingConfig(Config):
     seed: int = 0
     """Order of the records."""
 
+    def select_records(self, flags: RecordFlags) -> RecordIds:
+        """The records that such batches hold, ascending."""
+        chosen = {
+            "all": np.ones_like(flags.has_question),
+            "questions": flags.has_question,
+            "text": ~flags.has_question,
+            "preferences": flags.has_question & flags.has_rejected,
+        }[self.select]
+        if self.images != "all":
+            chosen = chosen & (flags.has_images == (self.images == "with"))
+        return chosen.nonzero()[0]
+
 
 class Batches:
-    """The micro-batches of every optimizer step over one split of a corpus."""
+    """The micro-batches of every optimizer step over one split of a corpus.
+
+    A record's id is its line in the split's file, counted from 0.
+    """
 
     def __init__(
         self,
@@ -56,89 +72,96 @@ class Batches:
         *,
         tokenizer: PreTrainedTokenizerBase,
         config: BatchingConfig,
-        split: Literal["train", "validation", "test"] = "train",
+        split: Split = "train",
         image_format: ImageFormat | None = None,
-        answers: Literal["answer", "rejected"] = "answer",
+        answers: AnswerField = "answer",
     ) -> None:
-        """Batches of records with their answers, or with those that preferences reject."""
+        """Batches of records with their answers, or with those that preferences reject.
+
+        Raises:
+            DataError: no record is selected, or one cannot be learnt.
+        """
         self.config = config
-        self.pad = tokenizer.pad_token_id
+        self.pad = cast(int, tokenizer.pad_token_id)
         self.pixels = Pixels(corpus, image_format=image_format)
-        path = corpus / "records" / f"{split}.jsonl"
-        records = list(read_records(path))
-        self.rows = [row for row, record in enumerate(records) if is_selected(record, config)]
-        if not self.rows:
+        self.path = corpus / "records" / f"{split}.jsonl"
+        self.split = tokenize_split(
+            self.path, tokenizer=tokenizer, image_format=image_format, answers=answers
+        )
+        self.record_ids = config.select_records(self.split.flags)
+        """Those that are selected, ascending."""
+        self._check()
+        self.epoch: RecordIds = np.repeat(self.record_ids, self._count_repeats())
+        """Those of one pass, each as often as it is shown."""
+        self._lengths = np.minimum(self.split.lengths, config.max_length)
+        self.answer_starts = np.minimum(self.split.answer_starts, self._lengths)
+        """Tokens of each record of the split before its answer."""
+
+    def _check(self) -> None:
+        """Refuse records that no batch could hold, and a selection that is empty."""
+        chosen, split, config = self.record_ids, self.split, self.config
+        if not len(chosen):
             raise DataError(
                 f"no record is selected by select={config.select!r}, images={config.images!r}; "
                 "prepare more data or select others",
-                path=path,
+                path=self.path,
             )
-        self.specialties = [records[row].specialty for row in self.rows]
-        self.shown = self._repeat([records[row].source for row in self.rows], path)
-        self.images = [records[row].images for row in self.rows]
-        if config.packing != "none" and any(self.images):
+        num_with_images = int(split.flags.has_images[chosen].sum())
+        if num_with_images and config.packing != "none":
             raise DataError(
-                f"packing={config.packing!r} lays text into rows, {sum(map(bool, self.images))} of "
+                f"packing={config.packing!r} lays text into rows, {num_with_images} of "
                 "the selected records have images; set packing: none, or images: without",
-                path=path,
+                path=self.path,
             )
-        if image_format is None and any(self.images):
+        if num_with_images and self.pixels.image_format is None:
             raise DataError(
-                f"{sum(map(bool, self.images))} of the selected records have images, which the "
+                f"{num_with_images} of the selected records have images, which the "
                 "model cannot see; give it an encoder with an `extend` entry, or set "
                 "batching.images: without",
-                path=path,
+                path=self.path,
             )
-        shown = [records[row] for row in self.rows]
-        if answers == "rejected":
-            shown = [dataclasses.replace(record, answer=record.rejected) for record in shown]
-        self._read(shown, tokenizer, path)
-
-    def _repeat(self, sources: list[str], path: Path) -> np.ndarray:
-        """Every record as often as one pass shows it."""
-        unknown = set(self.config.repeats) - set(sources)
-        if unknown:
+        for index in chosen[~split.has_answer[chosen]][:1].tolist():
             raise DataError(
-                f"repeats names sources {sorted(unknown)}, the selected records come from "
-                f"{sorted(set(sources))}",
-                path=path,
+                f"record {self._name(index)}: its answer is empty, so there is nothing to learn; "
+                "remove the record from its source and make the corpus again",
+                path=self.path,
             )
-        times = [self.config.repeats.get(source, 1) for source in sources]
-        return np.repeat(np.arange(len(sources)), times)
+        without_answer = split.flags.has_images & (split.answer_starts > config.max_length)
+        for index in chosen[without_answer[chosen]][:1].tolist():
+            raise DataError(
+                f"record {self._name(index)}: its images and its question are "
+                f"{split.answer_starts[index]} tokens, max_length is {config.max_length}; raise it"
+            )
 
-    def _read(self, records: list[Record], tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-        flat, ends, starts = [], [0], []
-        for first in range(0, len(records), CHUNK_RECORDS):
-            chunk = records[first : first + CHUNK_RECORDS]
-            found = render_records(tokenizer, chunk, image_format=self.pixels.image_format)
-            for item, record in zip(found, chunk, strict=True):
-                if not record.answer.strip():
-                    raise DataError(
-                        f"record {record.id}: its answer is empty, so there is nothing to learn; "
-                        "remove the record from its source and make the corpus again",
-                        path=path,
-                    )
-                ids = item.input_ids[: self.config.max_length]
-                if record.images and item.answer_start > len(ids):
-                    raise DataError(
-                        f"record {record.id}: its images and its question are "
-                        f"{item.answer_start} tokens, max_length is {self.config.max_length}; "
-                        "raise it"
-                    )
-                flat.append(np.asarray(ids, dtype=np.int32))
-                ends.append(ends[-1] + len(ids))
-                starts.append(min(item.answer_start, len(ids)))
-        self.flat = np.concatenate(flat)
-        self.ends = np.asarray(ends, dtype=np.int64)
-        self.starts = np.asarray(starts, dtype=np.int64)
+    def _name(self, record_id: int) -> str:
+        return next(
+            record.id for line, record in enumerate(read_records(self.path)) if line == record_id
+        )
+
+    def _count_repeats(self) -> Int[np.ndarray, " records"]:
+        """How often one pass shows each of the selected records."""
+        sources = self.split.sources[self.record_ids]
+        known = {self.split.source_names[place] for place in np.unique(sources)}
+        if unknown := sorted(set(self.config.repeats) - known):
+            raise DataError(
+                f"repeats names sources {unknown}, the selected records come from {sorted(known)}",
+                path=self.path,
+            )
+        times = [self.config.repeats.get(name, 1) for name in self.split.source_names]
+        return np.asarray(times)[sources]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.record_ids)
 
     @property
     def num_tokens(self) -> int:
         """Tokens of one pass over the records."""
-        return int(self.ends[-1])
+        return int(self._lengths[self.record_ids].sum())
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a selected record has images."""
+        return bool(self.split.flags.has_images[self.record_ids].any())
 
     @property
     def records_per_step(self) -> int:
@@ -148,94 +171,101 @@ class Batches:
     @property
     def tokens_per_step(self) -> float:
         """Tokens that one optimizer step sees, in the mean."""
-        lengths = self.ends[1:] - self.ends[:-1]
-        return float(lengths[self.shown].mean()) * self.records_per_step
+        return float(self._lengths[self.epoch].mean()) * self.records_per_step
 
     def count_tokens(self, steps: int) -> int:
         """Tokens that so many optimizer steps see, padding not counted."""
-        lengths = self.ends[1:] - self.ends[:-1]
-        passes, rest = divmod(steps * self.records_per_step, len(self.shown))
-        last = np.random.default_rng((self.config.seed, passes)).permutation(self.shown)[:rest]
-        return passes * int(lengths[self.shown].sum()) + int(lengths[last].sum())
+        passes, rest = divmod(steps * self.records_per_step, len(self.epoch))
+        last = np.random.default_rng((self.config.seed, passes)).permutation(self.epoch)[:rest]
+        return passes * int(self._lengths[self.epoch].sum()) + int(self._lengths[last].sum())
 
-    def prompt(self, index: int) -> list[int]:
+    def specialty(self, record_id: int) -> str:
+        """The specialty of a record."""
+        return self.split.specialty_names[self.split.specialties[record_id]]
+
+    def lengths(self, record_ids: RecordIds) -> Int[np.ndarray, " records"]:
+        """Tokens of each of the given records."""
+        return self._lengths[record_ids]
+
+    def tokens(self, record_id: int) -> Int[np.ndarray, " tokens"]:
+        """The tokens of a record, at most `max_length`."""
+        return self.split[record_id][: self.config.max_length]
+
+    def prompt(self, record_id: int) -> list[int]:
         """The tokens of a record's question, up to where its answer starts."""
-        first = int(self.ends[index])
-        return self.flat[first : first + int(self.starts[index])].tolist()
+        return self.split[record_id][: self.answer_starts[record_id]].tolist()
 
     def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, cut or packed so that little of them is padding."""
+        """The micro-batches of a step, split or packed so that little of them is padding."""
         chosen = self.order(step)
         if self.config.packing == "full":
             parts = pack_parts(
                 self.lengths(chosen), num_parts=self.config.gradient_accumulation_steps
             )
             return [self.pack([chosen[row].tolist() for row in rows]) for rows in parts]
-        parts = part_by_length(chosen, lengths=self.lengths(chosen), config=self.config)
+        parts = split_by_length(chosen, lengths=self.lengths(chosen), config=self.config)
         return [self.batch(part) for part in parts]
 
-    def lengths(self, chosen: Int[np.ndarray, " records"]) -> Int[np.ndarray, " records"]:
-        """Tokens of each of the given records."""
-        return self.ends[chosen + 1] - self.ends[chosen]
-
-    def order(self, step: int) -> np.ndarray:
+    def order(self, step: int) -> RecordIds:
         """Records of a step: passes over all that is shown, each in an order of its own."""
         first = step * self.records_per_step
         wanted, found = self.records_per_step, []
         while wanted:
-            epoch, start = divmod(first, len(self.shown))
+            epoch, start = divmod(first, len(self.epoch))
             generator = np.random.default_rng((self.config.seed, epoch))
-            part = generator.permutation(self.shown)[start : start + wanted]
+            part = generator.permutation(self.epoch)[start : start + wanted]
             found.append(part)
             first, wanted = first + len(part), wanted - len(part)
         return np.concatenate(found)
 
-    def draw(self, most: int, *, most_tokens: int) -> Batch:
+    def take(self, max_records: int, *, max_tokens: int) -> Batch:
         """At most so many records and tokens, the first that training sees, each once, one a row.
 
         One record at least.
         """
-        first = np.random.default_rng((self.config.seed, 0)).permutation(self.shown)
-        chosen = np.asarray(list(dict.fromkeys(first.tolist()))[:most])
-        totals = (self.ends[chosen + 1] - self.ends[chosen]).cumsum()
-        return self.batch(chosen[: max(1, int((totals <= most_tokens).sum()))].tolist())
+        first = np.random.default_rng((self.config.seed, 0)).permutation(self.epoch)
+        chosen = np.asarray(list(dict.fromkeys(first.tolist()))[:max_records])
+        totals = self.lengths(chosen).cumsum()
+        return self.batch(chosen[: max(1, int((totals <= max_tokens).sum()))].tolist())
 
-    def in_turn(self) -> Iterator[Batch]:
-        """Every record once, in batches of like length."""
-        by_length = np.argsort(self.ends[1:] - self.ends[:-1], kind="stable")
+    def each_once(self) -> Iterator[Batch]:
+        """Every selected record once, in batches of like length."""
+        by_length = self.record_ids[np.argsort(self.lengths(self.record_ids), kind="stable")]
         for first in range(0, len(self), self.config.per_device_train_batch_size):
             yield self.batch(
                 by_length[first : first + self.config.per_device_train_batch_size].tolist()
             )
 
-    def pack(self, rows: list[list[int]]) -> Batch:
+    def pack(self, rows: Sequence[Sequence[int]]) -> Batch:
         """One batch of packed rows, each of the given records."""
-        members = [index for row in rows for index in row]
-        on_answer = self.config.loss_on == "answer"
+        members = [record_id for row in rows for record_id in row]
         return pack_rows(
-            [self.flat[self.ends[index] : self.ends[index + 1]] for index in members],
-            starts=[int(self.starts[index]) if on_answer else 0 for index in members],
-            pad=cast(int, self.pad),
-            places=rows,
+            list(map(self.tokens, members)),
+            starts=list(map(self._loss_start, members)),
+            pad=self.pad,
+            record_ids=rows,
         )
 
-    def batch(self, indices: list[int]) -> Batch:
-        """One batch of the given records; `rows` are these indices."""
-        on_answer = self.config.loss_on == "answer"
+    def batch(self, record_ids: Sequence[int]) -> Batch:
+        """One batch of the given records, one a row."""
         batch = pad_rows(
-            [self.flat[self.ends[index] : self.ends[index + 1]] for index in indices],
-            starts=[int(self.starts[index]) if on_answer else 0 for index in indices],
-            pad=cast(int, self.pad),
-            places=indices,
+            list(map(self.tokens, record_ids)),
+            starts=list(map(self._loss_start, record_ids)),
+            pad=self.pad,
+            record_ids=record_ids,
         )
         if self.pixels.image_format is None:
             return batch
         batch.labels[batch.input_ids == self.pixels.image_format.token_id] = IGNORED
-        images = self.pixels.gather([self.images[index] for index in indices])
+        images = self.pixels.gather([self.split.images.get(index, ()) for index in record_ids])
         return dataclasses.replace(batch, images=images)
 
+    def _loss_start(self, record_id: int) -> int:
+        """The first token of a record that carries a loss."""
+        return int(self.answer_starts[record_id]) if self.config.loss_on == "answer" else 0
 
-def held_out_batches(
+
+def validation_batches(
     corpus: Path,
     *,
     tokenizer: PreTrainedTokenizerBase,
@@ -243,12 +273,12 @@ def held_out_batches(
     image_format: ImageFormat | None = None,
 ) -> Iterator[Batch]:
     """The validation records that the config selects, each once; nothing where there is none."""
-    held_out = open_held_out(corpus, tokenizer=tokenizer, config=config, image_format=image_format)
-    if held_out is not None:
-        yield from held_out.in_turn()
+    found = open_validation(corpus, tokenizer=tokenizer, config=config, image_format=image_format)
+    if found is not None:
+        yield from found.each_once()
 
 
-def open_held_out(
+def open_validation(
     corpus: Path,
     *,
     tokenizer: PreTrainedTokenizerBase,
@@ -256,8 +286,7 @@ def open_held_out(
     image_format: ImageFormat | None = None,
 ) -> Batches | None:
     """Batches of the validation records that the config selects; None where there is none."""
-    records = read_records(corpus / "records" / "validation.jsonl")
-    if not any(is_selected(record, config) for record in records):
+    if not read_selected(corpus, config, split="validation"):
         return None
     return Batches(
         corpus,
@@ -268,38 +297,44 @@ def open_held_out(
     )
 
 
-def part_by_length(
-    chosen: Int[np.ndarray, " records"],
-    *,
-    lengths: Int[np.ndarray, " records"],
-    config: BatchingConfig,
+def read_selected(
+    corpus: Path, config: BatchingConfig, *, split: Split = "train"
+) -> dict[int, Record]:
+    """The records that the config selects, by their ids."""
+    records = list(read_records(corpus / "records" / f"{split}.jsonl"))
+    chosen = config.select_records(RecordFlags.of(records))
+    return {index: records[index] for index in chosen.tolist()}
+
+
+def split_by_length(
+    record_ids: RecordIds, *, lengths: Int[np.ndarray, " records"], config: BatchingConfig
 ) -> list[list[int]]:
-    """The records of a step's micro-batches, of like length in each."""
+    """The records of each of a step's micro-batches, of like length in each."""
     by_length = np.argsort(lengths, kind="stable")
-    cuts = cut_by_length(
+    points = find_split_points(
         lengths[by_length],
         num_parts=config.gradient_accumulation_steps,
-        most_tokens=config.per_device_train_batch_size * int(lengths.max()),
+        max_padded_tokens=config.per_device_train_batch_size * int(lengths.max()),
     )
-    return [part.tolist() for part in np.split(chosen[by_length], cuts)]
+    return [part.tolist() for part in np.split(record_ids[by_length], points)]
 
 
-def cut_by_length(
-    lengths: Int[np.ndarray, " records"], *, num_parts: int, most_tokens: int
+def find_split_points(
+    lengths: Int[np.ndarray, " records"], *, num_parts: int, max_padded_tokens: int
 ) -> list[int]:
-    """Where to cut ascending lengths into parts so that the padded tokens are fewest.
+    """Where to split ascending lengths into parts so that the padded tokens are fewest.
 
     One long record among many short ones then gets a part of its own instead of widening all. No
-    part holds more than `most_tokens`, padding included, so memory stays that of even parts. By
-    dynamic programming over at most `MOST_CUTS` places to cut.
+    part holds more than `max_padded_tokens`, so memory stays that of even parts. By dynamic
+    programming over at most `MAX_SPLIT_POINTS` places to split at.
     """
     count = len(lengths)
     even = np.linspace(0, count, min(num_parts, count) + 1)
-    places = np.linspace(0, count, min(count, MOST_CUTS) + 1)
+    places = np.linspace(0, count, min(count, MAX_SPLIT_POINTS) + 1)
     places = np.unique(np.concatenate([places, even]).astype(np.int64))
     widths = np.concatenate([[0], lengths[places[1:] - 1]])
     padded = (places[None, :] - places[:, None]) * widths[None, :]
-    allowed = (padded > 0) & (padded <= most_tokens)
+    allowed = (padded > 0) & (padded <= max_padded_tokens)
     cost = np.where(allowed, padded, np.inf)
     best = np.where(places == 0, 0.0, np.inf)
     starts = []
@@ -307,25 +342,8 @@ def cut_by_length(
         total = best[:, None] + cost
         starts.append(total.argmin(axis=0))
         best = total.min(axis=0)
-    end, cuts = len(places) - 1, []
+    end, points = len(places) - 1, []
     for start in reversed(starts):
         end = int(start[end])
-        cuts.append(int(places[end]))
-    return sorted(cuts)[1:]
-
-
-def is_selected(record: Record, config: BatchingConfig) -> bool:
-    """Whether training on such batches sees the record."""
-    if config.images != "all" and bool(record.images) != (config.images == "with"):
-        return False
-    if config.select == "all":
-        return True
-    if config.select == "preferences":
-        return bool(record.question) and bool(record.rejected)
-    return bool(record.question) == (config.select == "questions")
-
-
-def read_selected(corpus: Path, config: BatchingConfig) -> list[Record]:
-    """The training records that the config selects, in the order that a batch's `rows` count."""
-    records = read_records(corpus / "records" / "train.jsonl")
-    return [record for record in records if is_selected(record, config)]
+        points.append(int(places[end]))
+    return sorted(points)[1:]

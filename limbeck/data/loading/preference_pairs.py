@@ -1,14 +1,13 @@
 """Batches that pair worse answers with better ones."""
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import DataError
-from limbeck.data.loading.batches import Batches, BatchingConfig, part_by_length
+from limbeck.data.loading.batches import Batches, BatchingConfig, split_by_length
 from limbeck.models.batch import IGNORED, Batch
 
 
@@ -41,7 +40,7 @@ class Pairs:
         """The micro-batches of a step; `per_device_train_batch_size` counts pairs."""
         chosen = self.better.order(step)
         lengths = np.maximum(self.better.lengths(chosen), self.worse.lengths(chosen))
-        parts = part_by_length(chosen, lengths=lengths, config=self.better.config)
+        parts = split_by_length(chosen, lengths=lengths, config=self.better.config)
         return [self._join(part) for part in parts]
 
     def _join(self, indices: list[int]) -> Batch:
@@ -53,8 +52,8 @@ class Pairs:
             return torch.nn.functional.pad(values, space, value=fill)
 
         return Batch(
-            torch.cat([widen(side.input_ids, fill=cast(int, self.better.pad)) for side in sides]),
+            torch.cat([widen(side.input_ids, fill=self.better.pad) for side in sides]),
             torch.cat([widen(side.labels, fill=IGNORED) for side in sides]),
-            torch.cat([side.rows for side in sides]),
+            torch.cat([side.record_ids for side in sides]),
             torch.cat([widen(side.tokens, fill=False) for side in sides]),
         )

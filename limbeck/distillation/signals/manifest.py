@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+from jaxtyping import Int
 from pydantic import Field
 
 from limbeck.contracts.artifacts import Artifact, hash_file, hash_text, write_atomically
@@ -16,6 +18,7 @@ from limbeck.distillation.signals.hidden_states import HiddenPrecision
 from limbeck.models.checkpoints import load_tokenizer
 
 SIGNALS_FILE = "signals.json"
+RECORD_IDS_FILE = "record_ids.npy"
 
 
 class SignalsManifest(Config):
@@ -40,7 +43,7 @@ class SignalsManifest(Config):
         return -(-self.num_records // self.shard_records)
 
     def records(self, shard: int) -> range:
-        """The records of a file."""
+        """The places of a file's records among all."""
         first = shard * self.shard_records
         return range(first, min(first + self.shard_records, self.num_records))
 
@@ -76,8 +79,12 @@ def read_signals_manifest(folder: Path) -> SignalsManifest:
         raise ArtifactError(f"{path}: damaged ({error}); record it again") from None
 
 
-def write_signals_manifest(folder: Path, manifest: SignalsManifest) -> None:
-    """Put `signals.json` where there is none; where a killed run left one, it must be the same.
+def write_signals_manifest(
+    folder: Path, manifest: SignalsManifest, *, record_ids: Int[np.ndarray, " records"]
+) -> None:
+    """Put `signals.json` and the ids of its records where there are none.
+
+    Where a killed run left a `signals.json`, it must be the same.
 
     Raises:
         ArtifactError: the folder holds parts of other signals.
@@ -90,8 +97,27 @@ def write_signals_manifest(folder: Path, manifest: SignalsManifest) -> None:
                 f"{folder}: holds parts of signals with another {' and '.join(differing)}; delete "
                 "the folder to record anew, or go on with what they were begun with"
             )
-        return
+    np.save(folder / RECORD_IDS_FILE, record_ids.astype("<i8"))
     write_atomically(path, manifest.model_dump_json(indent=2))
+
+
+def read_record_ids(folder: Path, manifest: SignalsManifest) -> Int[np.ndarray, " records"]:
+    """The records that signals hold, ascending, in the order of the shards.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    path = folder / RECORD_IDS_FILE
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); record it again") from None
+    if found.dtype.str != "<i8" or found.shape != (manifest.num_records,):
+        raise ArtifactError(
+            f"{path}: damaged: holds {found.dtype.str} {list(found.shape)}, expected <i8 "
+            f"[{manifest.num_records}]; record it again"
+        )
+    return found
 
 
 def shard_paths(folder: Path, manifest: SignalsManifest) -> list[Path]:
@@ -103,14 +129,15 @@ DIFFERS = {
     "tokenizer": "the corpus's tokenizer has changed since; record them again from this corpus",
     "template": "the corpus's chat template has changed since; record them again from this corpus",
     "corpus": "its records are others now; record them again from this corpus",
-    "select": "give both stages the same `batching`, or record them again",
+    "loss_on": "give both stages the same, or record them again",
+    "max_length": "give both stages the same, or record them again",
 }
 
 
 def check_fit(
     folder: Path, found: SignalsManifest, *, corpus: Artifact, batching: BatchingConfig
 ) -> None:
-    """Refuse signals of another corpus, tokenizer or template, or of other batching.
+    """Refuse signals of another corpus, tokenizer or template, or of otherwise cut records.
 
     Raises:
         ArtifactError: names what differs.
@@ -120,8 +147,6 @@ def check_fit(
         ("tokenizer", found.tokenizer_hash, wanted["tokenizer_hash"]),
         ("template", found.template_hash, wanted["template_hash"]),
         ("corpus", found.corpus_hash, wanted["corpus_hash"]),
-        ("select", found.batching.select, batching.select),
-        ("images", found.batching.images, batching.images),
         ("loss_on", found.batching.loss_on, batching.loss_on),
         ("max_length", found.batching.max_length, batching.max_length),
     )
@@ -129,5 +154,5 @@ def check_fit(
         if theirs != ours:
             raise ArtifactError(
                 f"{folder}: signals were recorded with {what} {theirs!r}, this stage uses "
-                f"{ours!r}; {DIFFERS.get(what, DIFFERS['select'])}"
+                f"{ours!r}; {DIFFERS[what]}"
             )

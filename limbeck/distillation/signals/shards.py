@@ -21,7 +21,12 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.signals.codec import PACKED, Arrays, Layout
 from limbeck.distillation.signals.hidden_states import hidden_layout
-from limbeck.distillation.signals.manifest import SIGNALS_FILE, SignalsManifest, shard_paths
+from limbeck.distillation.signals.manifest import (
+    RECORD_IDS_FILE,
+    SIGNALS_FILE,
+    SignalsManifest,
+    shard_paths,
+)
 from limbeck.models.batch import Batch, find_records
 
 INDEX = "shards.json"
@@ -50,6 +55,8 @@ class ShardIndex(Config):
 
     signals: str
     """Of `signals.json`."""
+    record_ids: str
+    """Of `record_ids.npy`."""
     shards: tuple[ShardEntry, ...]
 
 
@@ -99,7 +106,11 @@ def write_shard(
 
 def write_index(folder: Path, entries: Sequence[ShardEntry]) -> None:
     """Write the checksums of all shards."""
-    found = ShardIndex(signals=hash_file(folder / SIGNALS_FILE), shards=tuple(entries))
+    found = ShardIndex(
+        signals=hash_file(folder / SIGNALS_FILE),
+        record_ids=hash_file(folder / RECORD_IDS_FILE),
+        shards=tuple(entries),
+    )
     write_atomically(folder / INDEX, found.model_dump_json(indent=2))
 
 
@@ -116,10 +127,11 @@ def read_index(folder: Path, manifest: SignalsManifest) -> ShardIndex:
         index = ShardIndex.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged ({error}); record it again") from None
-    if index.signals != hash_file(folder / SIGNALS_FILE):
-        raise ArtifactError(
-            f"{folder / SIGNALS_FILE}: is not the one that {INDEX} lists; record it again"
-        )
+    for name, expected in ((SIGNALS_FILE, index.signals), (RECORD_IDS_FILE, index.record_ids)):
+        if hash_file(folder / name) != expected:
+            raise ArtifactError(
+                f"{folder / name}: is not the one that {INDEX} lists; record it again"
+            )
     missing = [item.name for item in shard_paths(folder, manifest) if not item.is_file()]
     if missing or len(index.shards) != manifest.num_shards:
         raise ArtifactError(

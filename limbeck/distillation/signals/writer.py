@@ -19,7 +19,7 @@ from limbeck.distillation.teachers.base import Teacher
 
 
 def encode_shard(
-    rows: range,
+    record_ids: Sequence[int],
     *,
     teacher: Teacher,
     batches: Batches,
@@ -33,7 +33,7 @@ def encode_shard(
     Raises:
         CheckpointError: the teacher's logits are not finite.
     """
-    by_length = sorted(rows, key=lambda row: int(batches.ends[row + 1] - batches.ends[row]))
+    by_length = sorted(record_ids, key=lambda record_id: len(batches.tokens(record_id)))
     codec, vocab = manifest.targets, manifest.vocab
     pieces: dict[int, dict[str, np.ndarray]] = {}
     sums: list[Mapping[str, float]] = []
@@ -50,17 +50,19 @@ def encode_shard(
         counts = batch.kept.sum(dim=1).cpu().numpy()
         ends = np.concatenate([[0], counts.cumsum()])
         byte_ends = np.concatenate([[0], widths.cumsum()])[ends] if len(widths) else ends
-        for place, (row, mark) in enumerate(zip(members, record_checksums(batch), strict=True)):
-            pieces[row] = {
+        for place, (record_id, mark) in enumerate(
+            zip(members, record_checksums(batch), strict=True)
+        ):
+            pieces[record_id] = {
                 name: array[byte_ends[place] : byte_ends[place + 1]]
                 if name == PACKED
                 else array[ends[place] : ends[place + 1]]
                 for name, array in arrays.items()
             }
-            pieces[row][COUNTS] = np.asarray([counts[place]], dtype=np.int32)
-            pieces[row][MARKS] = np.asarray([mark], dtype=np.uint32)
-    names = list(pieces[rows[0]])
-    shard = {name: np.concatenate([pieces[row][name] for row in rows]) for name in names}
+            pieces[record_id][COUNTS] = np.asarray([counts[place]], dtype=np.int32)
+            pieces[record_id][MARKS] = np.asarray([mark], dtype=np.uint32)
+    names = list(pieces[record_ids[0]])
+    shard = {name: np.concatenate([pieces[item][name] for item in record_ids]) for name in names}
     return shard, add_errors(sums)
 
 

@@ -1,7 +1,7 @@
 """A live teacher that reads the same records with a tokenizer and a chat template of its own."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import islice, pairwise
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -13,8 +13,9 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Record
-from limbeck.data.loading.batches import CHUNK_RECORDS, BatchingConfig, read_selected
+from limbeck.data.loading.batches import BatchingConfig, read_selected
 from limbeck.data.loading.chat_template import render_records
+from limbeck.data.loading.tokenized import CHUNK_RECORDS
 from limbeck.distillation.targets import Targets, TokenAlignment, live_output
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
@@ -49,10 +50,10 @@ class CrossTokenizerTeacher(OutputTeacher):
         *,
         tokenizer: PreTrainedTokenizerBase,
         student_tokenizer: PreTrainedTokenizerBase,
-        records: Sequence[Record],
+        records: Mapping[int, Record],
         batching: BatchingConfig,
     ) -> None:
-        """A teacher of the records that `batching` selects, in their order.
+        """A teacher of the given records, by id.
 
         Raises:
             CheckpointError: a tokenizer gives no offsets of its tokens.
@@ -66,9 +67,11 @@ class CrossTokenizerTeacher(OutputTeacher):
         self.num_shared, self.num_outcomes = outcomes.shared, outcomes.num
         self.student_outcomes = torch.tensor(outcomes.student)
         self.teacher_outcomes = torch.tensor(outcomes.teacher)
-        self.reads: list[AlignedRecord] = []
+        self.reads: dict[int, AlignedRecord] = {}
         for first in range(0, len(records), CHUNK_RECORDS):
-            self.reads += self._read(records[first : first + CHUNK_RECORDS], student, teacher)
+            chunk = dict(islice(records.items(), first, first + CHUNK_RECORDS))
+            found = self._read(list(chunk.values()), student, teacher)
+            self.reads |= zip(chunk, found, strict=True)
 
     def _read(
         self, records: Sequence[Record], student: Spelling, teacher: Spelling
@@ -116,9 +119,15 @@ class CrossTokenizerTeacher(OutputTeacher):
         """The distribution over the teacher's own tokens, and their alignment with the student's.
 
         Raises:
-            ArtifactError: the batch does not hold these records one by one.
+            ArtifactError: the batch holds other records, or not whole ones.
         """
-        reads = [self.reads[row] for row in batch.rows.tolist()]
+        record_ids = batch.record_ids.tolist()
+        if unknown := [record_id for record_id in record_ids if record_id not in self.reads]:
+            raise ArtifactError(
+                f"a batch holds record {unknown[0]} (lines of the training split from 0), which "
+                "was not read for the teacher; give both the same batching.select"
+            )
+        reads = [self.reads[record_id] for record_id in record_ids]
         expected = np.concatenate([read.labels for read in reads])
         labels = batch.targets
         if not np.array_equal(labels.cpu().numpy(), expected):
@@ -131,7 +140,7 @@ class CrossTokenizerTeacher(OutputTeacher):
             [read.ids for read in reads],
             starts=[read.answer_start for read in reads],
             pad=self.pad,
-            places=batch.rows.tolist(),
+            record_ids=record_ids,
         ).to(batch.input_ids.device)
         device = batch.input_ids.device
         move_unless_offloaded(self.forward, device)
@@ -173,7 +182,7 @@ def open_cross_tokenizer_teacher(
             "text; name the teacher's checkpoint"
         )
     records = read_selected(corpus.path, batching)
-    if any(record.images for record in records):
+    if any(record.images for record in records.values()):
         raise ArtifactError(
             f"{corpus.path}: selected records have images, and a teacher with another tokenizer "
             "reads text alone; set batching.images: without"

@@ -16,7 +16,7 @@ from limbeck.contracts.artifacts import hash_file
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
-from limbeck.data.loading.batches import BatchingConfig, is_selected
+from limbeck.data.loading.batches import BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
 from limbeck.distillation.targets import Targets, TopK
 from limbeck.distillation.teachers.base import OutputTeacher
@@ -65,16 +65,15 @@ class EndpointTeacher(OutputTeacher):
             raise ArtifactError(f"{corpus}: labels are of another tokenizer; label it again")
         _check(corpus, batching=batching, needs=needs)
         self.vocab, self.top = manifest.vocab, manifest.top
-        records = list(read_records(corpus / "records" / "train.jsonl"))
+        num_records = sum(1 for _ in read_records(corpus / "records" / "train.jsonl"))
         counts = torch.from_numpy(stored.pop("counts")).long()
-        if len(counts) != len(records):
+        if len(counts) != num_records:
             raise ArtifactError(
-                f"{corpus}: labels are of {len(counts)} records, there are {len(records)}; label "
+                f"{corpus}: labels are of {len(counts)} records, there are {num_records}; label "
                 "it again"
             )
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        chosen = [row for row, item in enumerate(records) if is_selected(item, batching)]
-        self.spans = torch.stack([ends[:-1], ends[1:]], dim=1)[chosen]
+        self.spans = torch.stack([ends[:-1], ends[1:]], dim=1)
         self.stored = {name: torch.from_numpy(array) for name, array in stored.items()}
 
     @override
@@ -82,8 +81,10 @@ class EndpointTeacher(OutputTeacher):
         """The stored targets of the batch's records, in the order of its kept positions."""
         ids, logs, tail = self._certain(batch.targets.cpu())
         first = 0
-        for row, num in zip(batch.rows.tolist(), count_kept(batch).tolist(), strict=True):
-            start, end = self.spans[row].tolist()
+        for record_id, num in zip(
+            batch.record_ids.tolist(), count_kept(batch).tolist(), strict=True
+        ):
+            start, end = self.spans[record_id].tolist()
             if end > start:
                 if num > end - start:
                     raise ArtifactError(

@@ -175,11 +175,11 @@ class SpecialtyTeacher(OutputTeacher):
     """For each record the one teacher of its specialty."""
 
     def __init__(
-        self, teachers: Sequence[Teacher], *, choices: Sequence[int], temperature: float
+        self, teachers: Sequence[Teacher], *, choices: Mapping[int, int], temperature: float
     ) -> None:
-        """Teachers of one vocabulary, and which one each record of the corpus is for."""
+        """Teachers of one vocabulary, and the place of each record's, by record id."""
         self.teachers = tuple(teachers)
-        self.choices = torch.tensor(choices)
+        self.choices = dict(choices)
         self.vocab = teachers[0].vocab
         self.temperature = temperature
 
@@ -188,14 +188,20 @@ class SpecialtyTeacher(OutputTeacher):
         """The chosen teachers' targets, in the order of the batch's kept positions.
 
         Raises:
-            ArtifactError: a row of the batch is not one record.
+            ArtifactError: a row of the batch is not one record, or a record has no teacher.
         """
-        if len(batch.rows) != len(batch.input_ids):
+        if len(batch.record_ids) != len(batch.input_ids):
             raise ArtifactError(
-                f"a batch has {len(batch.input_ids)} rows of {len(batch.rows)} records; teachers "
-                "by specialty want one record a row: set batching.packing: none"
+                f"a batch has {len(batch.input_ids)} rows of {len(batch.record_ids)} records; "
+                "teachers by specialty want one record a row: set batching.packing: none"
             )
-        chosen = self.choices[batch.rows.cpu()]
+        record_ids = batch.record_ids.tolist()
+        if unknown := [record_id for record_id in record_ids if record_id not in self.choices]:
+            raise ArtifactError(
+                f"record {unknown[0]} (lines of the training split from 0) has no teacher: it was "
+                "not selected when the teachers were opened; give both the same batching.select"
+            )
+        chosen = torch.tensor([self.choices[record_id] for record_id in record_ids])
         # The first record of each kept position's row tells whose it is.
         owners = chosen[batch.kept.nonzero()[:, 0].cpu()]
         outputs, places = [], []
@@ -231,7 +237,11 @@ def take_rows(batch: Batch, rows: Int[Tensor, " chosen"]) -> Batch:
         renumbered = torch.searchsorted(rows, images.rows[held])
         images = Images(images.pixels[held], renumbered) if held.any() else None
     return Batch(
-        batch.input_ids[rows], batch.labels[rows], batch.rows[rows], batch.tokens[rows], images
+        batch.input_ids[rows],
+        batch.labels[rows],
+        batch.record_ids[rows],
+        batch.tokens[rows],
+        images,
     )
 
 
@@ -263,10 +273,13 @@ def combine_teachers(
 
 def _choose(
     corpus: Artifact, *, batching: BatchingConfig, names: Sequence[str], config: Teachers
-) -> list[int]:
-    """The place of each selected record's teacher."""
-    values = [getattr(record, config.by) for record in read_selected(corpus.path, batching)]
-    known = {value: config.specialties.get(value, config.otherwise) for value in set(values)}
+) -> dict[int, int]:
+    """The place of each selected record's teacher, by record id."""
+    selected = read_selected(corpus.path, batching)
+    values = {index: getattr(record, config.by) for index, record in selected.items()}
+    known = {
+        value: config.specialties.get(value, config.otherwise) for value in set(values.values())
+    }
     if lacking := sorted(value for value, name in known.items() if not name):
         raise ArtifactError(
             f"{corpus.path}: records of {config.by} {lacking} have no teacher: name one for each "
@@ -277,4 +290,4 @@ def _choose(
             f"teachers.specialties names {strange}, the selected records have {config.by} "
             f"{sorted(known)}; correct the name, or remove it"
         )
-    return [list(names).index(known[value]) for value in values]
+    return {index: list(names).index(known[value]) for index, value in values.items()}

@@ -5,12 +5,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 from typing_extensions import override
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.signals.codec import Arrays
 from limbeck.distillation.signals.hidden_states import read_hidden
-from limbeck.distillation.signals.manifest import read_signals_manifest, shard_paths
+from limbeck.distillation.signals.manifest import (
+    read_record_ids,
+    read_signals_manifest,
+    shard_paths,
+)
 from limbeck.distillation.signals.shards import Shard, read_index, record_checksums
 from limbeck.distillation.targets import Targets
 from limbeck.distillation.teachers.base import Teacher
@@ -49,6 +54,7 @@ class OfflineTeacher(Teacher):
         self.layers = tuple(sorted(self.manifest.layers))
         self.required_places: tuple[int, ...] = ()
         self.index = read_index(folder, self.manifest)
+        self.record_ids = read_record_ids(folder, self.manifest)
         self.paths = shard_paths(folder, self.manifest)
         self.open = lru_cache(maxsize=OPEN_SHARDS)(self._open)
         self.checked: set[int] = set()
@@ -82,7 +88,7 @@ class OfflineTeacher(Teacher):
         """The stored targets of the batch's records, in the order of its kept positions.
 
         Raises:
-            ArtifactError: a file is damaged, or the batch's tokens are not those recorded.
+            ArtifactError: a file is damaged, a record was not recorded, or has other tokens.
         """
         arrays = self._gather(batch)
         device = batch.input_ids.device
@@ -94,17 +100,33 @@ class OfflineTeacher(Teacher):
         hidden = tuple(read_hidden(arrays, place).to(device) for place in self.required_places)
         return Targets(output.to(device), hidden)
 
+    def _find_records(self, record_ids: Int[np.ndarray, " records"]) -> list[int]:
+        """The place of each record among those that the signals hold."""
+        places = np.searchsorted(self.record_ids, record_ids)
+        found = self.record_ids[np.minimum(places, len(self.record_ids) - 1)] == record_ids
+        if not found.all():
+            missing = record_ids[~found].tolist()
+            raise ArtifactError(
+                f"{self.folder}: holds no signals of record {missing[0]} (lines of the training "
+                f"split from 0); a batch wants {len(missing)} such records: give both stages the "
+                "same batching.select and batching.images, or record them again"
+            )
+        return places.tolist()
+
     def _gather(self, batch: Batch) -> dict[str, np.ndarray]:
         marks = record_checksums(batch)
         pieces: list[Arrays] = []
-        for mark, row in zip(marks, batch.rows.tolist(), strict=True):
-            shard = self.open(row // self.manifest.shard_records)
-            place = row % self.manifest.shard_records
+        record_ids = batch.record_ids.cpu().numpy()
+        for mark, record_id, place in zip(
+            marks, record_ids, self._find_records(record_ids), strict=True
+        ):
+            shard = self.open(place // self.manifest.shard_records)
+            place = place % self.manifest.shard_records
             if shard.marks[place] != mark:
                 raise ArtifactError(
-                    f"{self.folder}: record {row} has other tokens than the teacher read; the "
-                    "student's tokenizer, chat template or batching differs: use the teacher's, "
-                    "or record again"
+                    f"{self.folder}: record {record_id} has other tokens than the teacher read; "
+                    "the student's tokenizer, chat template or batching differs: use the "
+                    "teacher's, or record again"
                 )
             pieces.append(shard.piece(place))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -137,7 +137,8 @@ class RouterSamplingTeacher(Teacher):
         targets = self.teacher(batch)
         generator = torch.Generator()
         # Of the batch alone: neither a resumed run nor another number of threads draws others.
-        generator.manual_seed((SEED + int(batch.input_ids.sum()) * 31 + len(batch.rows)) % 2**31)
+        number = SEED + int(batch.input_ids.sum()) * 31 + len(batch.record_ids)
+        generator.manual_seed(number % 2**31)
         total = self._log_probs(targets.output)
         for _ in range(self.num_samples):
             with _use_generator(generator):

@@ -241,7 +241,7 @@ def test_batches_hold_the_images_of_their_records(batches, corpus):
     train = records(corpus)["train"]
     batch = batches.batch([5, 0, 2])
     assert batch.images.rows.tolist() == [0, 1, 2]
-    for place, row in enumerate(batch.rows.tolist()):
+    for place, row in enumerate(batch.record_ids.tolist()):
         expected = read_pixels(corpus / train[row].images[0], batches.pixels.image_format)
         assert torch.equal(batch.images.pixels[place], torch.from_numpy(expected))
     marked = batch.input_ids == batches.pixels.image_format.token_id

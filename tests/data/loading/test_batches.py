@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from limbeck.data.loading.batches import Batches, BatchingConfig, cut_by_length
+from limbeck.data.loading.batches import Batches, BatchingConfig, find_split_points
 
 
 def padded(lengths, cuts):
@@ -18,7 +18,7 @@ def test_no_other_cut_pads_less(num_parts):
     for _ in range(20):
         lengths = np.sort(generator.integers(1, 60, size=9))
         most = 9 * int(lengths[-1])
-        cuts = cut_by_length(lengths, num_parts=num_parts, most_tokens=most)
+        cuts = find_split_points(lengths, num_parts=num_parts, max_padded_tokens=most)
         assert len(cuts) == num_parts - 1
         others = itertools.combinations(range(1, 9), num_parts - 1)
         assert padded(lengths, cuts) == min(padded(lengths, list(other)) for other in others)
@@ -29,7 +29,7 @@ def test_parts_stay_within_the_memory_of_even_parts_and_lose_nothing():
     for size in (4, 64, 700):
         lengths = np.sort(generator.geometric(0.05, size=size))
         most = -(-size // 4) * int(lengths[-1])
-        cuts = cut_by_length(lengths, num_parts=4, most_tokens=most)
+        cuts = find_split_points(lengths, num_parts=4, max_padded_tokens=most)
         parts = np.split(lengths, cuts)
         assert len(parts) == 4
         assert all(len(part) and len(part) * part[-1] <= most for part in parts)
@@ -39,24 +39,24 @@ def test_parts_stay_within_the_memory_of_even_parts_and_lose_nothing():
 
 def test_one_long_record_gets_a_part_of_its_own():
     lengths = np.array([20] * 63 + [90])
-    assert cut_by_length(lengths, num_parts=2, most_tokens=32 * 90) == [63]
+    assert find_split_points(lengths, num_parts=2, max_padded_tokens=32 * 90) == [63]
 
 
 def test_fewer_records_than_parts():
-    assert cut_by_length(np.array([3, 5]), num_parts=4, most_tokens=5) == [1]
+    assert find_split_points(np.array([3, 5]), num_parts=4, max_padded_tokens=5) == [1]
 
 
 def test_records_of_one_length_are_cut_evenly_whatever_their_number():
     lengths = np.full(768, 50)
-    cuts = cut_by_length(lengths, num_parts=3, most_tokens=256 * 50)
+    cuts = find_split_points(lengths, num_parts=3, max_padded_tokens=256 * 50)
     assert cuts == [256, 512]
 
 
 def test_what_is_looked_at_fits_a_number_of_tokens(corpus, tokenizer):
     batches = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig())
-    many = batches.draw(8, most_tokens=10**9)
-    assert len(many.rows) == 8
+    many = batches.take(8, max_tokens=10**9)
+    assert len(many.record_ids) == 8
     lengths = many.tokens.sum(dim=1).cumsum(dim=0)
-    few = batches.draw(8, most_tokens=int(lengths[4]))
-    assert few.rows.tolist() == many.rows[:5].tolist()
-    assert batches.draw(8, most_tokens=0).rows.tolist() == many.rows[:1].tolist()
+    few = batches.take(8, max_tokens=int(lengths[4]))
+    assert few.record_ids.tolist() == many.record_ids[:5].tolist()
+    assert batches.take(8, max_tokens=0).record_ids.tolist() == many.record_ids[:1].tolist()

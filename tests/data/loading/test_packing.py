@@ -80,7 +80,7 @@ MODELS = [
 
 def unpack(batches, batch):
     """The same records, one a row."""
-    return batches.batch(batch.rows.tolist())
+    return batches.batch(batch.record_ids.tolist())
 
 
 def judge(model, objective, batch):
@@ -155,7 +155,7 @@ def test_a_changed_record_moves_no_other(config, batches):
     torch.manual_seed(0)
     forward = KeptForward(AutoModelForCausalLM.from_config(config).eval())
     batch = batches.pack([[0, 4, 2], [7, 1]])
-    lengths = [int(batches.lengths(np.array([index]))[0]) for index in batch.rows.tolist()]
+    lengths = [int(batches.lengths(np.array([index]))[0]) for index in batch.record_ids.tolist()]
     batch = dataclasses.replace(batch, input_ids=batch.input_ids % 64)
     other = batch.input_ids.clone()
     middle = slice(lengths[0], lengths[0] + lengths[1])
@@ -170,7 +170,7 @@ def test_a_changed_record_moves_no_other(config, batches):
     torch.testing.assert_close(before[~changed], after[~changed], rtol=0, atol=1e-6)
     # And each is what it is alone in a row.
     first = 0
-    for row, length in zip(batch.rows.tolist(), lengths, strict=True):
+    for row, length in zip(batch.record_ids.tolist(), lengths, strict=True):
         single = batches.batch([row])
         single = dataclasses.replace(single, input_ids=single.input_ids % 64)
         alone = forward(single, keep=single.tokens).logits
@@ -195,11 +195,11 @@ def test_a_step_holds_its_records_once_and_can_be_made_again(batches, corpus, to
     for step in range(5):
         made = batches(step)
         assert len(made) <= PACKED.gradient_accumulation_steps
-        rows = torch.cat([batch.rows for batch in made])
+        rows = torch.cat([batch.record_ids for batch in made])
         assert sorted(rows.tolist()) == sorted(batches.order(step).tolist())
         for one, other in zip(made, again(step), strict=True):
             assert torch.equal(one.input_ids, other.input_ids)
-            assert torch.equal(one.rows, other.rows)
+            assert torch.equal(one.record_ids, other.record_ids)
             assert one.positions is not None and other.positions is not None
             assert torch.equal(one.positions, other.positions)
 
@@ -213,7 +213,9 @@ def test_no_loss_crosses_from_a_record_to_the_next(corpus, tokenizer):
         assert (batch.labels[~batch.tokens] == IGNORED).all()
         counted = int(batch.kept.sum())
         assert torch.equal(count_kept(batch), count_kept(unpack(batches, batch)))
-        assert counted == int(batches.lengths(batch.rows.numpy()).sum()) - len(batch.rows)
+        assert counted == int(batches.lengths(batch.record_ids.numpy()).sum()) - len(
+            batch.record_ids
+        )
 
 
 def test_rows_hold_every_record_once_and_pad_little():

@@ -113,14 +113,14 @@ def test_pairs_are_the_better_rows_and_then_the_worse(tmp_path, tokenizer):
     pairs = Pairs(corpus, tokenizer=tokenizer, config=config)
     seen = []
     for batch in pairs(0):
-        half = len(batch.rows) // 2
-        assert batch.rows[:half].tolist() == batch.rows[half:].tolist()
+        half = len(batch.record_ids) // 2
+        assert batch.record_ids[:half].tolist() == batch.record_ids[half:].tolist()
         for better, worse in zip(batch.input_ids[:half], batch.input_ids[half:], strict=True):
             texts = [tokenizer.decode(row, skip_special_tokens=True) for row in (better, worse)]
             assert texts[0].startswith("高血压看什么科？心血管内科、头晕")
             assert texts[1] == "高血压看什么科？皮肤科"
         assert torch_equal_tokens(batch)
-        seen += batch.rows[:half].tolist()
+        seen += batch.record_ids[:half].tolist()
     assert len(seen) == 4
     assert pairs.count_tokens(3) == pytest.approx(3 * pairs.tokens_per_step, rel=0.2)
 

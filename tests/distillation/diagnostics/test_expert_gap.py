@@ -8,7 +8,7 @@ from limbeck.models.batch import pad_rows
 from limbeck.models.forward import KeptForward
 
 BATCHES = [
-    pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0, places=[0])
+    pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0, record_ids=[0])
     for row in ([5, 6, 7, 8, 9], [10, 11, 12])
 ]
 

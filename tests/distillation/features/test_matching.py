@@ -175,7 +175,7 @@ def test_padding_changes_nothing(dense, moe):
     wide = Batch(
         torch.nn.functional.pad(batch.input_ids, (0, 4)),
         torch.nn.functional.pad(batch.labels, (0, 4), value=IGNORED),
-        batch.rows,
+        batch.record_ids,
         torch.nn.functional.pad(batch.tokens, (0, 4)),
     )
     assert int(wide.kept.sum()) == int(batch.kept.sum())

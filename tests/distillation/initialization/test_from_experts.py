@@ -1,5 +1,6 @@
 """A student made of experts: their weighted sum, exactly; the most used ones, as counted."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,10 +15,8 @@ from limbeck.models.batch import pad_rows
 
 
 def batches():
-    rows = [[5, 6, 7, 8, 9], [10, 11, 12]]
-    return [
-        pad_rows([torch.tensor(row).numpy() for row in rows], starts=[1, 1], pad=0, places=[0, 1])
-    ]
+    rows = [np.array([5, 6, 7, 8, 9]), np.array([10, 11, 12])]
+    return [pad_rows(rows, starts=[1, 1], pad=0, record_ids=[0, 1])]
 
 
 def expert_output(experts, index, x):
@@ -32,7 +31,7 @@ def test_use_is_the_mean_gate_weight_and_padding_is_not_counted(moe):
         assert use is not None and use.sum().item() == pytest.approx(1.0, abs=1e-5)
     alone = [
         measure_use(
-            moe, batches=[pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0, places=[0])]
+            moe, batches=[pad_rows([torch.tensor(row).numpy()], starts=[1], pad=0, record_ids=[0])]
         )[0]
         for row in ([5, 6, 7, 8, 9], [10, 11, 12])
     ]

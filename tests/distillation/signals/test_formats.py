@@ -271,7 +271,9 @@ def test_a_killed_recording_goes_on_where_it_was(corpus, model, tokenizer, tmp_p
         make(killed, corpus, model, tokenizer, targets={"kind": "top"})
 
 
-@pytest.mark.parametrize("part", ["shard-00001.safetensors", "signals.json", "shards.json"])
+@pytest.mark.parametrize(
+    "part", ["shard-00001.safetensors", "signals.json", "record_ids.npy", "shards.json"]
+)
 def test_damage_is_refused_by_name(drawn, corpus, tokenizer, tmp_path, part):
     copy, opening = reopened(drawn[0], tmp_path, drawn[1])
     raw = bytearray((copy / part).read_bytes())

@@ -93,8 +93,24 @@ def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
     for ours, theirs in zip(targets.hidden_states, live.hidden_states, strict=True):
         torch.testing.assert_close(ours.float(), theirs, atol=5e-3, rtol=5e-3)
     assert metrics["positions"] == sum(
-        int((batches.batch([row]).labels[:, 1:] != -100).sum()) for row in range(len(batches))
+        int(batches.batch([record_id]).kept.sum()) for record_id in batches.record_ids.tolist()
     )
+
+
+def test_signals_and_student_meet_by_record_id(made, corpus, tokenizer):
+    _, inputs, signals, _ = made
+    everything = BATCHING.replace(select="all")
+    batches = Batches(corpus, tokenizer=tokenizer, config=everything)
+    questions = Batches(corpus, tokenizer=tokenizer, config=BATCHING).record_ids
+    texts = sorted({*batches.record_ids.tolist()} - {*questions.tolist()})
+    assert texts
+    given = {"corpus": inputs["corpus"][0], "needs": Needs(2.0)}
+    stored = open_teacher([signals], batching=everything, **given)
+    batch = batches.batch(questions[-2:].tolist())
+    alone = open_teacher([signals], batching=BATCHING, **given)(batch)
+    assert torch.equal(stored(batch).said.ids, alone.said.ids)
+    with pytest.raises(ArtifactError, match=rf"no signals of record {texts[0]} "):
+        stored(batches.batch([int(questions[0]), texts[0]]))
 
 
 def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, corpus, tokenizer):

@@ -36,7 +36,7 @@ def open_both(corpus, tokenizer, other, moe_config, records, **changes):
         moe_config.build(tokenizer=other, seed=0),
         tokenizer=other,
         student_tokenizer=tokenizer,
-        records=records,
+        records=dict(enumerate(records)),
         batching=batching,
     )
     return batches, teacher
@@ -105,12 +105,14 @@ def test_what_cannot_be_read_is_refused(
     batches, teacher = open_both(corpus, tokenizer, other, moe_config, records)
     batch = batches.batch([1, 3])
     with pytest.raises(ArtifactError, match="other ones than"):
-        teacher(dataclasses.replace(batch, rows=torch.tensor([1, 4])))
+        teacher(dataclasses.replace(batch, record_ids=torch.tensor([1, 4])))
+    with pytest.raises(ArtifactError, match="holds record 99"):
+        teacher(dataclasses.replace(batch, record_ids=torch.tensor([1, 99])))
     signals = make_artifact(tmp_path / "signals", "signals")
     text = BatchingConfig()
     with pytest.raises(ArtifactError, match="name the teacher's checkpoint"):
         open_cross_tokenizer_teacher(signals, corpus=make_artifact(corpus, "corpus"), batching=text)
-    seen = [dataclasses.replace(records[0], images=("a.png",))]
+    seen = {0: dataclasses.replace(records[0], images=("a.png",))}
     monkeypatch.setattr(
         "limbeck.distillation.teachers.cross_tokenizer.read_selected", lambda *_: seen
     )

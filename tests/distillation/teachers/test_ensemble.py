@@ -129,7 +129,7 @@ def pair(moe_config, tokenizer):
 def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
     batches = Batches(corpus, tokenizer=tokenizer, config=BATCHING)
     batch = batches.batch([4, 1, 8, 2])
-    choices = [row % 2 for row in range(len(batches))]
+    choices = {record_id: record_id % 2 for record_id in batches.record_ids.tolist()}
     teacher = SpecialtyTeacher(pair, choices=choices, temperature=2.0)
     found = teacher(batch).output.logits
     alone = [single(batch).output.logits for single in pair]
@@ -137,6 +137,8 @@ def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
     expected = torch.where(owners[:, None] == 0, alone[0], alone[1])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(alone[0], alone[1], atol=0.1)
+    with pytest.raises(ArtifactError, match=r"record 2 .* has no teacher"):
+        SpecialtyTeacher(pair, choices={1: 0, 4: 0, 8: 1}, temperature=2.0)(batch)
 
 
 def test_forms_that_differ_are_softened_first():
@@ -146,7 +148,8 @@ def test_forms_that_differ_are_softened_first():
     values, ids = top.topk(VOCAB - 1, dim=-1)
     tail = (top.scatter(1, ids, -torch.inf) / temperature).logsumexp(-1)
     teachers = [Constant(TopK(values, ids, tail, temperature)), Constant(FullLogits(whole))]
-    found = SpecialtyTeacher(teachers, choices=[0, 1, 0], temperature=temperature)(batch).output
+    turns = {0: 0, 1: 1, 2: 0}
+    found = SpecialtyTeacher(teachers, choices=turns, temperature=temperature)(batch).output
     expected = torch.cat([top[:2], whole, top[2:]])
     torch.testing.assert_close(
         (found.logits / temperature).softmax(-1), (expected / temperature).softmax(-1)
@@ -155,7 +158,7 @@ def test_forms_that_differ_are_softened_first():
         Constant(TopK(values, ids, tail, temperature)),
         Constant(TopK(values[:2], ids[:2], tail[:2], temperature)),
     ]
-    found = SpecialtyTeacher(alike, choices=[0, 1, 0], temperature=temperature)(batch).output
+    found = SpecialtyTeacher(alike, choices=turns, temperature=temperature)(batch).output
     assert torch.equal(found.ids, torch.cat([ids[:2], ids[:2], ids[2:]]))
 
 
@@ -165,7 +168,7 @@ def test_rows_keep_their_images():
     seen = Batch(
         batch.input_ids,
         batch.labels,
-        batch.rows,
+        batch.record_ids,
         batch.tokens,
         Images(pixels, torch.tensor([0, 2, 2])),
     )
@@ -239,9 +242,9 @@ def test_records_without_a_teacher_and_strange_names_are_refused(opening):
     with pytest.raises(ArtifactError, match="心血管科"):
         opening(Teachers(mix="specialty", specialties={"心血管科": "a"}, otherwise="b"))
     teacher = opening(Teachers(mix="specialty", specialties=named, otherwise="b"))
-    assert teacher.choices.tolist() == [0] * 3 + [1] * 9
+    assert list(teacher.choices.values()) == [0] * 3 + [1] * 9
     by_source = opening(Teachers(mix="specialty", by="source", specialties={"test": "b"}))
-    assert by_source.choices.tolist() == [1] * 12
+    assert list(by_source.choices.values()) == [1] * 12
 
 
 def test_vocabularies_that_differ_are_refused(corpus):

@@ -31,7 +31,7 @@ def little_memory(monkeypatch):
 
 def run_model(model, **options):
     ids = random_tokens(vocab=500, num_prompts=3, num_tokens=12)
-    batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, places=[0, 1, 2])
+    batch = pad_rows(list(ids.numpy()), starts=[4, 1, 9], pad=0, record_ids=[0, 1, 2])
     with torch.no_grad():
         return KeptForward(model)(batch, **options)
 

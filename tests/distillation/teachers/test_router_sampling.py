@@ -20,7 +20,7 @@ BATCH = pad_rows(
     [torch.tensor(row).numpy() for row in ([5, 6, 7, 8, 9], [10, 11, 12])],
     starts=[1, 1],
     pad=0,
-    places=[0, 1],
+    record_ids=[0, 1],
 )
 
 
