@@ -111,8 +111,8 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     live = OnlineTeacher(load_model(checkpoint), vocab=len(tokenizer))
     metrics = made["told"].manifest.metrics
     whole_rows = same = compared = 0
-    for row in range(len(batches)):
-        batch = batches.batch([row])
+    for record_id in batches.record_ids.tolist():
+        batch = batches.batch([record_id])
         output, whole = teacher(batch).output, live(batch).output.logits[:, : len(tokenizer)]
         logs = whole.float().log_softmax(-1)
         assert len(output.logits) == len(logs) == int(batch.kept.sum())

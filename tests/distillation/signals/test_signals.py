@@ -108,7 +108,7 @@ def test_signals_and_student_meet_by_record_id(made, corpus, tokenizer):
     stored = open_teacher([signals], batching=everything, **given)
     batch = batches.batch(questions[-2:].tolist())
     alone = open_teacher([signals], batching=BATCHING, **given)(batch)
-    assert torch.equal(stored(batch).said.ids, alone.said.ids)
+    assert torch.equal(stored(batch).output.ids, alone.output.ids)
     with pytest.raises(ArtifactError, match=rf"no signals of record {texts[0]} "):
         stored(batches.batch([int(questions[0]), texts[0]]))
 
