@@ -34,8 +34,9 @@ RENAMED = {
     "diseases": "subjects",
 }
 """Keys of stored JSON, old to new."""
-ADDED = {"disclaimer", "headline_tasks", "tasks"}
-"""Keys that are new: the texts of a domain's pack."""
+ADDED = {"disclaimer", "headline_tasks", "tasks", "record_ids"}
+"""Keys that are new: the texts of a domain's pack, and the records that signals cover."""
+ADDED_FILES = {"record_ids.npy"}
 DERIVED = {"corpus_hash", "teacher_hash", "signals", "sha256", "_name_or_path"}
 """Hashes of files with renamed keys, and the folder that a model was read from."""
 SAME_VALUES = {"picked": True, "none": False}
@@ -61,7 +62,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
         if artifact.parent.name == "store":
             continue
         for path in sorted(artifact.rglob("*")):
-            if path.is_file() and path.name not in MEASURED:
+            if path.is_file() and path.name not in MEASURED | ADDED_FILES:
                 name = path.relative_to(folder).as_posix()
                 found[name] = _fingerprint(path)
     return found
