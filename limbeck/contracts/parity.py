@@ -5,14 +5,14 @@ On numpy alone, because a device that only answers has no torch.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ParityError
+from limbeck.contracts.fields import NonNegativeFloat
 
 Measure = Literal["max_logit_difference", "max_logit_difference / max_logit", "mean_kl"]
 SMALLEST_LOGIT = 1e-30
@@ -24,7 +24,7 @@ class Tolerance(Config):
 
     measure: Measure
     """The figure that is limited; `mean_kl` is KL(original || copy) in nats."""
-    limit: Annotated[float, Field(ge=0)]
+    limit: NonNegativeFloat
     """The largest value of that figure."""
 
 

@@ -15,11 +15,11 @@ from transformers import (
 from typing_extensions import override
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from limbeck.models.moe.fusion import FusionKind
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 from limbeck.models.vocabulary import Vocabulary
 
-Positive = Annotated[int, Field(gt=0)]
 Multiple4 = Annotated[int, Field(gt=0, multiple_of=4)]
 """Widths of grouped products: rows must start at multiples of 16 bytes."""
 
@@ -44,19 +44,19 @@ class Decoder(ModelConfig):
 
     hidden_size: Multiple4
     """Width of the residual stream."""
-    num_hidden_layers: Positive
-    num_attention_heads: Positive
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
     """Query heads."""
-    num_key_value_heads: Positive
+    num_key_value_heads: PositiveInt
     """Key-value heads; each serves num_attention_heads / num_key_value_heads
     query heads."""
     head_dim: Annotated[int, Field(gt=0, multiple_of=2)]
     """Width of one attention head."""
-    max_position_embeddings: Positive = 2048
+    max_position_embeddings: PositiveInt = 2048
     """Longest sequence, in tokens."""
-    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    initializer_range: PositiveFloat = 0.02
     """Standard deviation of fresh weights."""
-    rope_theta: Annotated[float, Field(gt=0)] = 10000.0
+    rope_theta: PositiveFloat = 10000.0
     """Base wavelength of the rotary embedding, in tokens."""
 
     def _shared(self, vocabulary: Vocabulary) -> dict:
@@ -81,27 +81,27 @@ class MoeModel(Decoder):
     """A mixture-of-experts decoder (`limbeck_moe`)."""
 
     kind: Literal["moe"]
-    num_experts: Positive = 128
-    num_experts_per_tok: Positive = 2
+    num_experts: PositiveInt = 128
+    num_experts_per_tok: PositiveInt = 2
     moe_intermediate_size: Multiple4
     """Feed-forward channels of one expert."""
-    n_shared_experts: Annotated[int, Field(ge=0)] = 0
+    n_shared_experts: NonNegativeInt = 0
     """Experts that every token passes, beside those that it picks; none is dropped or balanced."""
     scoring_func: Literal["softmax", "sigmoid"] = "softmax"
     """How the gate's logits become scores; sigmoid scores do not compete with each other."""
     norm_topk_prob: bool = True
     """Whether the picked experts' weights are scaled to sum to one."""
-    routed_scaling_factor: Annotated[float, Field(gt=0)] = 1.0
+    routed_scaling_factor: PositiveFloat = 1.0
     """Factor of the picked experts' weights."""
-    n_group: Positive = 1
+    n_group: PositiveInt = 1
     """Groups that the experts are divided into, as over the machines that hold them."""
-    topk_group: Positive = 1
+    topk_group: PositiveInt = 1
     """A token picks its experts from so many groups."""
     fusion: FusionKind = "weighted_sum"
     """How the outputs of a token's experts become one."""
-    fusion_heads: Positive = 4
+    fusion_heads: PositiveInt = 4
     """Heads of either attention."""
-    fusion_rank: Positive = 16
+    fusion_rank: PositiveInt = 16
     """Channels of a head's scores in low-rank `attention`."""
 
     @model_validator(mode="after")

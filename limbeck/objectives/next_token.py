@@ -1,13 +1,13 @@
 """Next-token likelihood: cross-entropy with the written answer."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from limbeck.contracts.fields import NonNegativeInt
 from limbeck.models.batch import Batch
 from limbeck.objectives.base import (
     Forward,
@@ -50,7 +50,7 @@ class NextToken(ObjectiveConfig):
     kind: Literal["next_token"]
     balance: Balance = Balance()
     """Read by mixtures of experts; a dense model has nothing to balance."""
-    vocab: Annotated[int, Field(ge=0)] = 0
+    vocab: NonNegativeInt = 0
     """Real tokens of a padded vocabulary; logits from this id on are ignored. 0 keeps all."""
 
     @override

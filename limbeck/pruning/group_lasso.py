@@ -9,24 +9,23 @@ group's root mean square, |v| / sqrt(p), it subtracts lr lambda and stops at zer
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.fields import NonNegativeFloat, PositiveRatio
 from limbeck.models.structure import Groups, view_groups
 
 
 class GroupLasso(Config):
     """How groups are brought to zero; lambda itself follows from the share to cut."""
 
-    reach_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    reach_ratio: PositiveRatio = 0.5
     """Share of the steps after which exactly the wanted groups are zero; the remaining steps
     train the others without pressure."""
-    concavity: Annotated[float, Field(ge=0)] = 8.0
+    concavity: NonNegativeFloat = 8.0
     """0 is the plain group lasso, which presses on all groups alike; it suits training from
     scratch. A trained model's groups are nearly equal (a tenth apart), so it takes the others down
     as well: 20 % of the channels of a 1 M student in 80 steps moved its validation loss from 0.99

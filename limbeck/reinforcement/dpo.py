@@ -3,15 +3,15 @@
 Direct preference optimisation (Rafailov et al. 2023, eq. 7, arXiv:2305.18290).
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from limbeck.contracts.fields import PositiveFloat
 from limbeck.models.batch import Batch
 from limbeck.objectives.base import (
     BatchKind,
@@ -56,7 +56,7 @@ class Dpo(ObjectiveConfig):
     batch_kind: ClassVar[BatchKind] = "pairs"
 
     kind: Literal["dpo"]
-    beta: Annotated[float, Field(gt=0)] = 0.1
+    beta: PositiveFloat = 0.1
     """How strongly the start model holds: the larger, the less the answers move."""
     balance: Balance = Balance()
     """Read by mixtures of experts; a dense model has nothing to balance."""

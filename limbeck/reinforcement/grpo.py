@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.fields import (
+    InnerRatio,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    PositiveRatio,
+)
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.batch import Batch
 from limbeck.objectives.base import (
@@ -31,8 +38,6 @@ from limbeck.objectives.next_token import token_logs
 
 STD_FLOOR = 1e-4
 """Added to a group's standard deviation, as TRL does."""
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 class PolicyLoss(NamedTuple):
@@ -115,7 +120,7 @@ class Grpo(ObjectiveConfig):
     batch_kind: ClassVar[BatchKind] = "rollouts"
 
     kind: Literal["grpo"]
-    rewards: Annotated[Mapping[str, Positive], Field(min_length=1)] = {
+    rewards: Annotated[Mapping[str, PositiveFloat], Field(min_length=1)] = {
         "facts": 1.0,
         "refusal": 1.0,
         "form": 0.1,
@@ -124,18 +129,18 @@ class Grpo(ObjectiveConfig):
     """Weights by name (`limbeck list rewards`)."""
     num_generations: Annotated[int, Field(ge=2)] = 8
     """Answers sampled to each question; one alone has nothing to be compared with."""
-    temperature: Positive = 1.0
+    temperature: PositiveFloat = 1.0
     """Of sampling, and of the probabilities in the loss."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: PositiveRatio = 1.0
     """Sample from the likeliest tokens that hold so much probability."""
-    max_completion_length: Annotated[int, Field(gt=0)] = 64
+    max_completion_length: PositiveInt = 64
     """Longest answer, in tokens; longer ones count as not ended."""
-    num_iterations: Annotated[int, Field(ge=1)] = 1
+    num_iterations: PositiveInt = 1
     """Optimizer steps on one set of answers; from the second on, the clip holds them back."""
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    epsilon_high: Positive = 0.28
+    epsilon: InnerRatio = 0.2
+    epsilon_high: PositiveFloat = 0.28
     """A ratio further than this from one gains nothing more (DAPO's asymmetric clip)."""
-    beta: NonNegative = 0.04
+    beta: NonNegativeFloat = 0.04
     """Pull toward the model that training starts from."""
     scale_rewards: Literal["group", "none"] = "group"
     """Whether advantages are divided by their group's standard deviation."""

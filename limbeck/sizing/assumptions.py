@@ -4,11 +4,9 @@ A recipe states it under the key `plan`; nothing but a plan reads it.
 """
 
 from collections.abc import Mapping
-from typing import Annotated
-
-from pydantic import Field
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.fields import PositiveFloat, PositiveInt
 from limbeck.sizing.hardware import Cards, Serving
 
 
@@ -19,12 +17,12 @@ class Assumptions(Config):
     """Cards that train."""
     inference: Serving = Serving(gpu="T4-16GB")
     """Cards that answer."""
-    size_targets_bytes: Mapping[str, Annotated[int, Field(gt=0)]] = {
+    size_targets_bytes: Mapping[str, PositiveInt] = {
         "edge": 1_800_000_000,
         "mobile": 500_000_000,
     }
     """Most bytes of a deployed model, by the name of its tier."""
-    vocab: Annotated[int, Field(gt=0)] = 2000
+    vocab: PositiveInt = 2000
     """Tokens of a corpus that is not made yet."""
-    record_tokens: Annotated[float, Field(gt=0)] = 40.0
+    record_tokens: PositiveFloat = 40.0
     """Tokens of a record, padding included, of a corpus that is not made yet."""

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.fields import PositiveInt
 from limbeck.sizing.number_formats import FormatSize
 from limbeck.sizing.parameters import ModelSize
 
@@ -94,7 +95,7 @@ class Cards(Config):
 
     gpu: Annotated[str, AfterValidator(_known)]
     """One of the cards whose figures are known."""
-    count: Annotated[int, Field(gt=0)] = 1
+    count: PositiveInt = 1
 
     def __str__(self) -> str:
         return f"{self.count} x {self.gpu}"
@@ -108,9 +109,9 @@ class Cards(Config):
 class Serving(Cards):
     """Cards that answer, and how much at a time."""
 
-    batch_size: Annotated[int, Field(gt=0)] = 1
+    batch_size: PositiveInt = 1
     """Answers decoded side by side."""
-    context_tokens: Annotated[int, Field(gt=0)] = 2048
+    context_tokens: PositiveInt = 2048
     """Question and answer, kept in the cache; less where the model knows fewer positions."""
 
 

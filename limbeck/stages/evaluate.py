@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.artifacts import Artifact, Kind, Work, size_bytes
 from limbeck.contracts.errors import ArtifactError, DataError
+from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import SPLITS, read_jsonl, read_records, write_jsonl
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
@@ -49,12 +50,12 @@ class Config(StageConfig):
     headline_tasks: tuple[str, ...] = ()
     """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
     corpus's pack names, or else all that hold questions."""
-    max_questions: Annotated[int, Field(gt=0)] = 400
+    max_questions: PositiveInt = 400
     """Of each task, drawn by a hash of their ids."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 64
-    batch_size: Annotated[int, Field(gt=0)] = 64
+    max_new_tokens: PositiveInt = 64
+    batch_size: PositiveInt = 64
     """Questions answered as one batch where only the answers count."""
-    num_threads: Annotated[int, Field(gt=0)] = 1
+    num_threads: PositiveInt = 1
     """CPU threads while answering; the profile has its own."""
     unknown_answers: tuple[str, ...] = ("不知道", "I do not know", "I don't know")
     """Answers that say that the model does not know."""

@@ -11,20 +11,20 @@ from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.fields import PositiveFloat, PositiveInt
 
-Positive = Annotated[float, Field(gt=0)]
 SHARES = {"pretrain": 40.0, "finetune": 5.0, "reinforce": 1.0}
-NUMBER = TypeAdapter(Annotated[int, Field(gt=0)])
+NUMBER = TypeAdapter(PositiveInt)
 
 
 class TokenShare(Config):
     """As many steps as read one phase's share of a budget."""
 
-    tokens: Annotated[int, Field(gt=0)]
+    tokens: PositiveInt
     """The budget of all phases together, in tokens, padding not counted."""
     phase: str
     """Whose share this is: a key of `shares`."""
-    shares: Annotated[Mapping[str, Positive], Field(min_length=1)] = SHARES
+    shares: Annotated[Mapping[str, PositiveFloat], Field(min_length=1)] = SHARES
     """Parts of the budget by phase; only their proportions matter."""
 
     @model_validator(mode="after")

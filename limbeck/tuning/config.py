@@ -9,6 +9,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from pydantic import BeforeValidator, Field, model_validator
 
 from limbeck.contracts.config import Choice, Config
+from limbeck.contracts.fields import PositiveFloat, PositiveInt
 from limbeck.contracts.registry import PRUNERS
 
 
@@ -49,10 +50,10 @@ Axis = Annotated[Any, BeforeValidator(_read_axis)]
 class Budget(Config):
     """What a student may cost; one that costs more never wins."""
 
-    max_parameters: Annotated[float, Field(gt=0)] = math.inf
-    max_mib: Annotated[float, Field(gt=0)] = math.inf
+    max_parameters: PositiveFloat = math.inf
+    max_mib: PositiveFloat = math.inf
     """Weights as stored, in MiB (2^20 bytes)."""
-    max_latency_ms: Annotated[float, Field(gt=0)] = math.inf
+    max_latency_ms: PositiveFloat = math.inf
     """Median time of one answer on one thread; measured only where it is bounded."""
 
 
@@ -94,7 +95,7 @@ class Median(Pruner):
     """A trial below the median of the trials before it, at the same rung, stops."""
 
     kind: Literal["median"]
-    startup_trials: Annotated[int, Field(ge=1)] = 4
+    startup_trials: PositiveInt = 4
     """So many trials are never stopped."""
     num_rungs: Annotated[int, Field(ge=1, le=20)] = 3
     """Evenly over the training."""
@@ -130,9 +131,9 @@ class Tuning(Config):
     """Paths below the entry to `{low, high, log}` or `{choices}`; `*` is every item of a list.
     Empty: the default space."""
     budget: Budget = Budget()
-    trials: Annotated[int, Field(gt=0)] = 20
+    trials: PositiveInt = 20
     seed: int = 0
     pruner: Annotated[Pruner, Choice(PRUNERS, what="pruner")] = Median(kind="median")
-    max_questions: Annotated[int, Field(gt=0)] = 200
+    max_questions: PositiveInt = 200
     """Validation records that are asked, drawn by a hash of their ids."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    max_new_tokens: PositiveInt = 64

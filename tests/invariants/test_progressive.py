@@ -59,7 +59,7 @@ def test_a_killed_phase_ends_with_the_same_bytes(done, tmp_path):
     """More steps than the budget gives, so that there is time to be killed in."""
     whole = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     part = {name: whole[name] for name in ("corpus", "practice", "base", "tuned", "reinforced")}
-    part["reinforced"]["training"]["steps"] = 12
+    part["reinforced"]["training"]["max_steps"] = 12
     recipe, log = tmp_path / "progressive.yaml", tmp_path / "log"
     recipe.write_text(yaml.safe_dump(part, allow_unicode=True))
     hashes = []

@@ -14,6 +14,7 @@ from datasketch import MinHash, MinHashLSH
 from pydantic import Field
 from typing_extensions import override
 
+from limbeck.contracts.fields import PositiveRatio, RatioBelowOne
 from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import UNSCORED, Reason, Record, Source
 from limbeck.data.filters.base import FilterConfig, FilterContext
@@ -32,12 +33,12 @@ class Duplicates(FilterConfig):
     """
 
     kind: Literal["duplicates"] = "duplicates"
-    min_similarity_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    min_similarity_ratio: PositiveRatio = 0.8
     """Jaccard similarity of the character shingles from which two free texts are nearly equal."""
     shingle_chars: Annotated[int, Field(ge=1, le=16)] = 4
     num_permutations: Annotated[int, Field(ge=16, le=256)] = 48
     """Hash functions: more find more of the pairs just above the threshold."""
-    trusted_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    trusted_confidence: RatioBelowOne = 0.9
     """A free text whose own confidence is not above this is not trusted."""
 
     @override

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from typing_extensions import override
 
+from limbeck.contracts.fields import RatioBelowOne
 from limbeck.contracts.records import UNSCORED, Reason, Record, Source
 from limbeck.data.filters.base import FilterConfig, FilterContext
 from limbeck.data.filters.quality_classifier import ClassifierConfig, QualityClassifier
@@ -24,7 +24,7 @@ class Quality(FilterConfig):
     """
 
     kind: Literal["quality"] = "quality"
-    min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    min_confidence: RatioBelowOne = 0.9
     """A record stays only above this."""
     classifier: ClassifierConfig = ClassifierConfig()
 

@@ -31,6 +31,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.fields import InnerRatio
 from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.packs.schema import Pack
@@ -59,7 +60,7 @@ NUM_FOLDS = 5
 class ClassifierConfig(Config):
     """When the scorer is fitted, and how it turns odds into a confidence."""
 
-    good_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    good_ratio: InnerRatio = 0.95
     """Share of good answers expected where too few records carry a confidence."""
     min_examples: Annotated[int, Field(ge=10)] = 40
     """Fewer good examples than this fit nothing: every record then has the expected share."""

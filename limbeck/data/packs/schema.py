@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.fields import PositiveInt, Text, Texts
+from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Text, Texts
 
 SPECIALTY = "specialty"
 """The attribute that every subject has: the specialty of its file."""
@@ -45,7 +45,7 @@ class Attribute(Config):
 
     entity: str = ""
     """The entity type of its items; empty: they are no names."""
-    min_items: Annotated[int, Field(ge=0)] = 1
+    min_items: NonNegativeInt = 1
 
 
 class Relation(Names):

@@ -15,6 +15,13 @@ from pydantic import Field, field_validator, model_validator
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import EndpointError
+from limbeck.contracts.fields import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Text,
+)
 
 TAKEN = frozenset(
     {
@@ -39,27 +46,27 @@ class EndpointConfig(Config):
 
     url: str
     """Up to the version, as `http://localhost:8000/v1`."""
-    model: Annotated[str, Field(min_length=1)]
+    model: Text
     """Its name there."""
     served_as: str = ""
     """The name that its responses give, where that does not begin with `model`."""
     key_variable: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
     """The environment variable that holds the API key, never the key itself; empty: none."""
-    max_concurrent: Annotated[int, Field(gt=0)] = 8
+    max_concurrent: PositiveInt = 8
     """Records that are asked about at the same time."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    timeout_seconds: PositiveFloat = 120.0
     """Of one call, until the whole answer is there."""
-    max_retries: Annotated[int, Field(ge=0)] = 5
+    max_retries: NonNegativeInt = 5
     """Of one call, after no answer, a broken one, or a status that asks to come again."""
-    retry_seconds: Annotated[float, Field(ge=0)] = 1.0
+    retry_seconds: NonNegativeFloat = 1.0
     """Wait before the first retry; it doubles, unless the server says how long (Retry-After)."""
-    max_wait_seconds: Annotated[float, Field(gt=0)] = 300.0
+    max_wait_seconds: PositiveFloat = 300.0
     """A server that asks for a longer wait stops the run."""
-    input_price: Annotated[float, Field(ge=0)] = 0.0
+    input_price: NonNegativeFloat = 0.0
     """Of a million tokens, in any currency."""
-    output_price: Annotated[float, Field(ge=0)] = 0.0
+    output_price: NonNegativeFloat = 0.0
     """Of a million tokens, in the same currency."""
-    max_cost: Annotated[float, Field(ge=0)] = 0.0
+    max_cost: NonNegativeFloat = 0.0
     """Of all calls for this entry, earlier runs included, in that currency; 0: no limit."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the longest answer."""

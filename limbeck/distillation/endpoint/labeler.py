@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import EndpointError
+from limbeck.contracts.fields import NonNegativeFloat, PositiveFloat, PositiveRatio
 from limbeck.contracts.records import Record
 from limbeck.distillation.endpoint.client import CallError, Endpoint, Request
 from limbeck.distillation.endpoint.responses import read_answer, read_logprobs
@@ -24,7 +25,7 @@ class Answers(Config):
     """The server's answer in place of the record's own."""
 
     kind: Literal["answers"]
-    temperature: Annotated[float, Field(ge=0)] = 0.0
+    temperature: NonNegativeFloat = 0.0
 
 
 class Preferences(Config):
@@ -32,8 +33,8 @@ class Preferences(Config):
 
     kind: Literal["preferences"]
     samples: Annotated[int, Field(ge=2)] = 4
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    better_by: Literal["agreement"] | Mapping[str, Annotated[float, Field(gt=0)]] = "agreement"
+    temperature: PositiveFloat = 1.0
+    better_by: Literal["agreement"] | Mapping[str, PositiveFloat] = "agreement"
     """Agreement with the other samples, or weights of rewards by name (`limbeck list rewards`)."""
 
     @model_validator(mode="after")
@@ -49,7 +50,7 @@ class Logprobs(Config):
     kind: Literal["logprobs"]
     top: Annotated[int, Field(ge=2, le=128)] = 20
     """Tokens at each place; many servers allow 20 at most."""
-    min_aligned_ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    min_aligned_ratio: PositiveRatio = 0.8
     """With fewer of the places that the server tells of, its tokenizer is too unlike ours."""
 
 

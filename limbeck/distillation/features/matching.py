@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from limbeck.distillation.features.similarity import (
     average_heads,
     cka_distance,
@@ -37,13 +38,13 @@ class Matching(Config):
     layers: Literal["pair", "last", "uniform", "searched"] = "pair"
     """Two layers by number, the last ones, each student layer with one at its own relative depth,
     or each with the likest one by CKA before training, in order."""
-    student_layer: Annotated[int, Field(ge=0)] = 0
+    student_layer: NonNegativeInt = 0
     """0 where `layers` names a map."""
-    teacher_layer: Annotated[int, Field(ge=0)] = 0
+    teacher_layer: NonNegativeInt = 0
     """0 where `layers` names a map."""
-    relation_heads: Annotated[int, Field(gt=0)] = 1
+    relation_heads: PositiveInt = 1
     """Of `what: values`: all values of a token side by side are divided into so many."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: PositiveFloat = 1.0
     """A named map's pairs share it evenly."""
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.fields import PositiveRatio
 
 
 class Schedule(Config):
@@ -19,7 +20,7 @@ class Schedule(Config):
     """At the end of the move."""
     shape: Literal["linear", "cosine"] = "linear"
     """Straight, or half a cosine: slow at both ends."""
-    over: Annotated[float, Field(gt=0, le=1)] = 1.0
+    over: PositiveRatio = 1.0
     """Share of training that the move takes."""
 
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.fields import PositiveFloat, PositiveInt
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import percentile
 from limbeck.evaluation.profiling.worker import Opened, Timing, serve
@@ -32,13 +33,13 @@ logger = logging.getLogger(__name__)
 class ProfileConfig(Config):
     """How much is timed."""
 
-    questions: Annotated[int, Field(gt=0)] = 8
+    questions: PositiveInt = 8
     """Different questions, each answered once to warm up before it is timed."""
-    rounds: Annotated[int, Field(gt=0)] = 3
+    rounds: PositiveInt = 3
     """Times that every model answers every question, at each number of threads."""
-    budget_seconds: Annotated[float, Field(gt=0)] = 30.0
+    budget_seconds: PositiveFloat = 30.0
     """After so long no further round starts, at each number of threads; one is always taken."""
-    thread_counts: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1, 2)
+    thread_counts: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2)
     """CPU threads; the first is the one of `latency_seconds` and of the speed ratios."""
 
 

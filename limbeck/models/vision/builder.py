@@ -14,30 +14,29 @@ from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.fields import PositiveInt
 from limbeck.models.builders import DenseModel, ModelConfig, MoeModel
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.vision.modeling import LimbeckVisionConfig, LimbeckVisionForCausalLM
 from limbeck.models.vocabulary import Vocabulary
 
-Positive = Annotated[int, Field(gt=0)]
-
 
 class EncoderConfig(Config):
     """An image encoder of transformers' SigLIP blocks, and how its patches become tokens."""
 
-    image_size: Positive = 32
+    image_size: PositiveInt = 32
     """Side of the square that every image is resized to."""
     num_channels: Literal[1, 3] = 1
     """1 reads images as grey, 3 as colour."""
-    patch_size: Positive = 4
+    patch_size: PositiveInt = 4
     """Side of one patch."""
-    spatial_merge_size: Positive = 2
+    spatial_merge_size: PositiveInt = 2
     """Patches along either side of the square that becomes one token."""
-    hidden_size: Positive = 64
+    hidden_size: PositiveInt = 64
     """Width of the encoder."""
-    num_hidden_layers: Positive = 4
-    num_attention_heads: Positive = 4
-    intermediate_size: Positive = 256
+    num_hidden_layers: PositiveInt = 4
+    num_attention_heads: PositiveInt = 4
+    intermediate_size: PositiveInt = 256
     """Feed-forward channels of one layer."""
 
     @model_validator(mode="after")
