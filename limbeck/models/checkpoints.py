@@ -137,7 +137,10 @@ def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
 def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Render a question, so that a damaged template shows here and not in the middle of a run."""
     try:
-        tokenizer(chat_template_of(tokenizer).render(alternate(["?"])))
+        text = chat_template_of(tokenizer).render(alternate(["?"]))
+        if "?" not in text:
+            raise ValueError(f"the question is missing from what the template renders: {text!r}")
+        tokenizer(text)
     except Exception as error:  # a template and a tokenizer's settings can hold anything
         raise CheckpointError(
             f"{folder}: the tokenizer or its chat template cannot render a question: "

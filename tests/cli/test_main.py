@@ -18,7 +18,18 @@ from limbeck.cli.main import app
 from limbeck.contracts.answerer import Answerer, Size
 from tests.support import artifacts, tiny_recipe
 
-PUBLIC_COMMANDS = ["ask", "check", "list", "plan", "run", "show", "tune"]
+PUBLIC_COMMANDS = [
+    "ask",
+    "check",
+    "history",
+    "list",
+    "plan",
+    "promote",
+    "rollback",
+    "run",
+    "show",
+    "tune",
+]
 FOLDER = tiny_recipe.ROOT / "recipes"
 # `accelerate` holds files for the launcher, not recipes.
 RECIPES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("tests/*.yaml")])
@@ -306,7 +317,7 @@ def test_ask(invoke, student, name):
     text = invoke("ask", student.parent / name, "高血压看什么科？", "--max-new-tokens", 3).stdout
     assert "不确定" in text
     assert "unsure" in text
-    assert ask.MACHINE_MADE in text
+    assert "（机器生成，仅供参考 / machine-made, no substitute for a doctor）" in text
 
 
 @pytest.mark.parametrize("question", ["", "  "])
@@ -347,7 +358,7 @@ class Sure(Answerer):
 def test_answers_come_piece_by_piece():
     pieces = ask.stream_answer(Sure(["头晕", "、心悸"], 0.9), "症状？", max_new_tokens=9)
     assert next(pieces) == "头晕"
-    assert list(pieces) == ["、心悸", f"\n{ask.MACHINE_MADE}"]
+    assert list(pieces) == ["、心悸", "\n（机器生成，仅供参考 / machine-made, for reference only）"]
 
 
 @pytest.mark.parametrize("answerer", [Sure(["也许"], 0.2), Sure([], 1.0), Sure(["x"], 0.0)])

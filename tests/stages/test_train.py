@@ -87,7 +87,10 @@ def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokeniz
     answer_format = {"joiner": "、", "unknown_answer": "不知道。"}
     (copy / "card.json").write_text(json.dumps({"answer_format": answer_format}))
     start = write_start(tmp_path, moe, tokenizer)
-    steps = {"steps": {"tokens": 46 * 250, "phase": "reinforce"}, "lr": 0.001}
+    steps = {
+        "max_steps": {"tokens": 46 * 250, "phase": "reinforce"},
+        "learning_rate": 0.001,
+    }
     work, metrics = reinforce(GRPO, tmp_path=tmp_path, corpus=copy, start=start, training=steps)
     history = json.loads((work.folder / "history.json").read_text())
     assert {"reward_mean", "facts_mean", "refusal_mean", "kl", "routing"} <= set(history[0])
@@ -99,7 +102,7 @@ def test_reinforcement_reports_rewards_and_tokens(tmp_path, corpus, moe, tokeniz
     ("objective", "changes", "error", "message"),
     [
         ({"kind": "dpo"}, {}, DataError, "preferences: plausible"),
-        (GRPO, {}, DataError, "does not say how the domain answers"),
+        (GRPO, {}, DataError, "does not describe the corpus's domain"),
         (
             GRPO | {"max_completion_length": 4000},
             {},
