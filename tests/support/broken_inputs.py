@@ -310,7 +310,7 @@ def make_signals(rng: random.Random, folder: Path, pack: Path) -> Case:
         student = load_model(tiny_recipe.runs() / "tiny" / "student")
         loss = objective.build(ObjectiveContext(student, teacher=teacher))
         for first in range(0, len(batches), 40):
-            batch = batches.batch(list(range(first, min(first + 40, len(batches)))))
+            batch = batches.batch(batches.record_ids[first : first + 40].tolist())
             loss(KeptForward(student), batch)
         return "works"
 
