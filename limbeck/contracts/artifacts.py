@@ -71,6 +71,17 @@ class Artifact:
         return self.entry or self.manifest.name
 
 
+OnStep = Callable[[int, int, Any], None]
+"""`on_step(done, steps, model)`, called after `done` of `steps`.
+
+It may read the model, not change it; what it raises ends the training.
+"""
+
+
+def ignore_step(done: int, steps: int, model: Any) -> None:
+    """Does nothing after a training step."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What a running stage is given: its inputs, and where to write."""
@@ -83,6 +94,8 @@ class Work:
     inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
     persistent: Path | None = None
     """The persistent folder, where it is another than the one beside `folder`."""
+    on_step: OnStep = ignore_step
+    """Called by a stage that trains, after each optimizer step."""
 
     @property
     def persistent_dir(self) -> Path:

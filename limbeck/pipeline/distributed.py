@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from limbeck.contracts.artifacts import Work
+from limbeck.contracts.artifacts import Work, ignore_step
 from limbeck.contracts.errors import LaunchError
 from limbeck.env.ranks import num_processes, process_index
 from limbeck.pipeline.check import Entry
@@ -44,7 +44,7 @@ def lead_workers() -> Iterator[RunStage]:
         nonlocal in_stage
         if entry.config.processes == "first":
             return run_alone(entry, work)
-        ranks.broadcast_from_rank0(accelerator, (entry.name, work))
+        ranks.broadcast_from_rank0(accelerator, (entry.name, replace(work, on_step=ignore_step)))
         in_stage = True
         metrics = run_alone(entry, work)
         accelerator.wait_for_everyone()

@@ -16,12 +16,14 @@ from limbeck.contracts.artifacts import (
     Artifact,
     HashFile,
     Manifest,
+    OnStep,
     Parent,
     Work,
     hash_file,
     hash_files,
     hash_path,
     hash_text,
+    ignore_step,
     read_artifact,
     write_atomically,
 )
@@ -41,11 +43,15 @@ Report = Callable[[str, str], None]
 
 
 def run(
-    recipe: Recipe, *, runs: Path, report: Report = lambda name, text: None
+    recipe: Recipe,
+    *,
+    runs: Path,
+    report: Report = lambda name, text: None,
+    on_step: OnStep = ignore_step,
 ) -> dict[str, Artifact]:
     """Every artifact of the recipe, made now or reused.
 
-    `report(name, text)` hears what happens to each entry.
+    `report(name, text)` hears what happens to each entry, `on_step` every step of training here.
 
     Of several processes that a launcher has started, the first one runs the recipe and the others
     join it where a stage trains; theirs is an empty result.
@@ -66,7 +72,7 @@ def run(
     root.mkdir(parents=True, exist_ok=True)
     try:
         with lead_workers() as run_stage, FileLock(root / ".lock", timeout=0):
-            session = _Run(root, Store(runs), {}, report, run_stage)
+            session = _Run(root, Store(runs), {}, report, run_stage, on_step)
             try:
                 for entry in entries.values():
                     session.made[entry.name] = _make_or_reuse(session, entry)
@@ -89,6 +95,7 @@ class _Run:
     made: dict[str, Artifact]
     report: Report
     run_stage: RunStage
+    on_step: OnStep
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,7 @@ def _make(session: _Run, order: _Order) -> Artifact:
         work_dir / "state",
         order.inputs,
         session.root / ".persistent" / entry.name,
+        on_step=session.on_step,
     )
     (work.folder / MANIFEST).unlink(missing_ok=True)
     started = time.monotonic()

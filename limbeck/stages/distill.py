@@ -194,6 +194,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         config=training,
         state=work.state,
         title=work.name,
+        on_step=work.on_step,
         stateful=own,
     )
     if own is not None:

@@ -106,6 +106,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         config=training,
         state=work.state,
         title=work.name,
+        on_step=work.on_step,
         after_step=make_regulariser(
             model, num_kept=num_kept, config=config.replace(training=training)
         ),

@@ -74,6 +74,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         config=training,
         state=work.state,
         title=work.name,
+        on_step=work.on_step,
     )
     nn.Module.to(model, "cpu")
     probe = batches.batch(batches.record_ids[:8].tolist()).input_ids

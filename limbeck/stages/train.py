@@ -95,6 +95,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         config=training,
         state=work.state,
         title=work.name,
+        on_step=work.on_step,
         stateful=lessons.rollouts,
     )
     save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)

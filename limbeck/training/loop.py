@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel
 
+from limbeck.contracts.artifacts import OnStep, ignore_step
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import LaunchError, TrainingError
-from limbeck.contracts.watching import show_step
 from limbeck.env.progress import track
 from limbeck.models.batch import Batch
 from limbeck.training.distributed.deepspeed import (
@@ -96,12 +96,14 @@ def fit(
     title: str,
     after_step: Callable[[int, float], None] | None = None,
     stateful: Stateful | None = None,
+    on_step: OnStep = ignore_step,
 ) -> History:
     """The training curve, the same on every process; the model is trained in place.
 
     `batches(step)` gives the micro-batches of a step, the same on every process, which takes its
     share; `objective(forward, batch)` a loss with sum, count and parts. `after_step(step, lr)` runs
-    without gradients after each optimizer step; `stateful` is saved and restored with the model.
+    without gradients after each optimizer step, `on_step` once the step is in the history;
+    `stateful` is saved and restored with the model.
     Where processes divide the model among them, the first one gets it back whole, the others as
     it was.
 
@@ -117,7 +119,7 @@ def fit(
     trained = model if sharding == "none" else copy.deepcopy(model)
     with _checkpointed(trained, config.gradient_checkpointing):
         run = _Run(accelerator, trained, objective, config=config, state=state, extra=stateful)
-        history = run.loop(batches, title=title, after_step=after_step)
+        history = run.loop(batches, title=title, after_step=after_step, on_step=on_step)
         run.give_back(model)
     return history
 
@@ -213,6 +215,7 @@ class _Run:
         *,
         title: str,
         after_step: Callable[[int, float], None] | None,
+        on_step: OnStep,
     ) -> History:
         """Train from the state on, to the last step."""
         config, steps = self.config, self.config.max_steps
@@ -240,7 +243,7 @@ class _Run:
                 if step % config.logging_steps == 0 or step == steps - 1:
                     self.history.append(point)
                 advance(1, f"loss {point['loss']:.4f}")
-                show_step(step + 1, steps=steps, model=self.model)
+                on_step(step + 1, steps, self.model)
                 due = time.monotonic() - saved >= config.save_interval_seconds
                 if step < steps - 1 and broadcast_from_rank0(self.accelerator, due):
                     self._save(step + 1)

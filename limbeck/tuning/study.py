@@ -24,7 +24,6 @@ import limbeck
 from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError, TuningError
 from limbeck.contracts.recipe import Recipe
-from limbeck.contracts.watching import watching
 from limbeck.env.ranks import num_processes
 from limbeck.pipeline.check import Entry
 from limbeck.pipeline.check import check as check_recipe
@@ -261,8 +260,11 @@ class _Runner:
             self.recipe, name="trial", entries={name: entry}, plan={}, tune={}
         )
         config = check_recipe(recipe)[name].config
-        with watching(lambda *shown: self._look(trial, config, *shown)):
-            made = run_recipe(recipe, runs=folder)
+        made = run_recipe(
+            recipe,
+            runs=folder,
+            on_step=lambda *step: self._on_step(trial, config, *step),
+        )
         return self.scorer.measure(made[name], state=folder / "answers")
 
     def _point(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -277,7 +279,7 @@ class _Runner:
         fields = {item.field for item in self.space.entry.references} | {"student"}
         return {key: point(value) if key in fields else value for key, value in entry.items()}
 
-    def _look(self, trial: Trial, config: Any, done: int, steps: int, model: Any) -> None:
+    def _on_step(self, trial: Trial, config: Any, done: int, steps: int, model: Any) -> None:
         """After a step: note the likelihood at a rung, and stop what is too large or hopeless."""
         if self.sized != trial.number:
             self.sized = trial.number

@@ -105,6 +105,32 @@ def test_divergence_is_named(dense_config, corpus, tokenizer, tmp_path):
         train(model, corpus, tokenizer, tmp_path)
 
 
+def test_every_step_is_reported_with_the_model_and_may_end_training(
+    dense_config, corpus, tokenizer, tmp_path
+):
+    model = dense_config.build(tokenizer=tokenizer, seed=0)
+    seen = []
+
+    def on_step(done, steps, found):
+        assert found is model
+        seen.append((done, steps))
+        if done == 2:
+            raise KeyboardInterrupt
+
+    batching = BatchingConfig(per_device_train_batch_size=2, select="all", loss_on="all")
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            model,
+            batches=Batches(corpus, tokenizer=tokenizer, config=batching),
+            objective=NextToken(kind="next_token").build(ObjectiveContext(model)),
+            config=TrainingConfig(max_steps=6),
+            state=tmp_path,
+            title="test",
+            on_step=on_step,
+        )
+    assert seen == [(1, 6), (2, 6)]
+
+
 def test_training_learns(dense_config, corpus, tokenizer, tmp_path):
     model = dense_config.build(tokenizer=tokenizer, seed=0)
     history = train(model, corpus, tokenizer, tmp_path, max_steps=60, per_device_train_batch_size=6)
