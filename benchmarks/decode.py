@@ -19,10 +19,8 @@ from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
-from limbeck.runtimes import transformers
-from limbeck.runtimes.greedy import Steps
-from limbeck.runtimes.onnx import session
-from limbeck.runtimes.onnx.writer import write
+from limbeck.runtimes import open_runtime
+from limbeck.runtimes.base import LoadedModel
 
 SIZES: dict[str, dict[str, int]] = {
     "1M": {
@@ -62,26 +60,27 @@ def make_folders(size: str, folder: Path) -> dict[str, Path]:
         checkpoint = made[f"transformers_{number_format}"] = folder / f"{size}-{number_format}"
         bundle = made[f"onnx_{number_format}"] = folder / f"{size}-{number_format}-bundle"
         save_checkpoint(model, tokenizer=tokenizer, folder=checkpoint)
-        write(checkpoint, folder=bundle)
+        open_runtime("onnx").write(checkpoint, bundle)
     return made
 
 
-def open_model(name: str, folder: Path, *, num_threads: int) -> Steps:
+def open_model(name: str, folder: Path, *, num_threads: int) -> LoadedModel:
     """The model of this name with so many threads."""
-    runtime = session if name.startswith("onnx") else transformers
-    return runtime.open_steps(folder, num_threads=num_threads)
+    runtime = open_runtime(name.partition("_")[0])
+    return runtime.open_model(folder, num_threads=num_threads)
 
 
-def measure(steps: Steps, *, vocab: int, num_tokens: int) -> dict[str, float]:
+def measure(model: LoadedModel, *, vocab: int, num_tokens: int) -> dict[str, float]:
     """Milliseconds for a prompt, and the median of those for each token after it."""
     prompt = np.random.default_rng(0).integers(0, vocab, PROMPT_TOKENS).tolist()
     started = time.perf_counter()
-    logits, state = steps.start([prompt])
+    session = model.open_session(num_slots=1)
+    logits = session.admit([prompt]).logits
     first = time.perf_counter() - started
     times = []
     for _ in range(num_tokens):
         started = time.perf_counter()
-        logits = steps.advance(logits.argmax(axis=-1), state)
+        logits = session.step(logits.argmax(axis=-1).tolist())
         times.append(time.perf_counter() - started)
     token = statistics.median(times)
     return {"prompt_ms": first * 1e3, "token_ms": token * 1e3, "tokens_per_second": 1 / token}

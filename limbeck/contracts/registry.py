@@ -104,13 +104,10 @@ FORMATS: Table = {
 """Number formats: each a Format. A QuantizedFormat is what `quantize` trains for and stores."""
 
 RUNTIMES: Table = {
-    "transformers": "limbeck.runtimes.transformers",
-    "onnx": "limbeck.runtimes.onnx.session",
+    "transformers": "limbeck.runtimes.transformers:TransformersRuntime",
+    "onnx": "limbeck.runtimes.onnx.runtime:OnnxRuntime",
 }
-"""Modules with `read(folder, *, num_threads) -> Answerer` and `open_steps`, its model alone."""
-
-WRITERS: Table = {"onnx": "limbeck.runtimes.onnx.writer:write"}
-"""Writers of bundles: `write(checkpoint, *, folder) -> Bundle`."""
+"""What bundles are written for and answer in: each a Runtime."""
 
 TASKS: Table = {
     "recall": "limbeck.evaluation.tasks:recall",

@@ -1,17 +1,19 @@
-"""Answers drawn at random from a model, many at once, with a KV cache and their log-probabilities.
+"""Answers sampled from a model, many at once, with their log-probabilities.
 
-Every draw hangs on one generator, row by row, so it is the same whatever rows have ended.
+One generator draws a number for every row at every step, so an answer does not depend on which
+other rows have ended.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import DataError, TrainingError
+from limbeck.models.torch_session import TorchSession
 
 
 @dataclass(frozen=True)
@@ -72,28 +74,55 @@ def sample(
     training = model.training
     model.eval()
     try:
-        rows = _Rows(model, prompts, num_samples=num_samples, max_new_tokens=max_new_tokens)
-        last = vocab or None
+        num_rows = len(prompts) * num_samples
+        session = TorchSession(model, num_slots=num_rows)
+        answers = [_OpenAnswer() for _ in range(num_rows)]
+        logits = session.admit(prompts, num_copies=num_samples).logits
         for step in range(max_new_tokens):
-            if not bool(rows.logits.isfinite().all()):
+            if not bool(logits.isfinite().all()):
                 raise TrainingError(
                     "the model's logits are not finite, so no answer can be drawn; lower "
                     "learning_rate or raise warmup_steps"
                 )
-            uniform = torch.rand(rows.num_rows, generator=generator, dtype=torch.float64)
-            tokens, logs = draw_tokens(
-                rows.logits[:, :last],
-                uniform=uniform[rows.index].to(rows.logits.device),
+            uniform = torch.rand(num_rows, generator=generator, dtype=torch.float64)
+            drawn, logs = draw_tokens(
+                logits[:, : vocab or None],
+                uniform=uniform[list(session.slots)].to(logits.device),
                 temperature=temperature,
                 top_p=top_p,
             )
-            if not rows.take(step, tokens, logs, ended=tokens == end_id):
+            tokens = dict(zip(session.slots, drawn.tolist(), strict=True))
+            for slot, log in zip(session.slots, logs.tolist(), strict=True):
+                answers[slot].append(tokens[slot], log, end_id=end_id)
+            ended = [slot for slot in session.slots if answers[slot].ended]
+            if len(ended) == len(tokens) or step == max_new_tokens - 1:
                 break
-            if step < max_new_tokens - 1:
-                rows.advance(tokens)
-        return rows.collect(end_id)
+            # Rows leave together, once they are half of all: evicting copies the cache. When they
+            # leave decides how sums are rounded, so another rule would change training's numbers.
+            if 2 * len(ended) >= len(tokens):
+                session.evict(ended)
+            logits = session.step([tokens[slot] for slot in session.slots])
+        return [answer.freeze() for answer in answers]
     finally:
         model.train(training)
+
+
+@dataclass
+class _OpenAnswer:
+    """An answer being drawn; a row that ended draws on until it is evicted."""
+
+    tokens: list[int] = field(default_factory=list)
+    logs: list[float] = field(default_factory=list)
+    ended: bool = False
+
+    def append(self, token: int, log: float, *, end_id: int) -> None:
+        if not self.ended:
+            self.tokens.append(token)
+            self.logs.append(log)
+            self.ended = token == end_id
+
+    def freeze(self) -> GeneratedAnswer:
+        return GeneratedAnswer(tuple(self.tokens), tuple(self.logs), self.ended)
 
 
 def check_room(
@@ -115,75 +144,3 @@ def check_room(
             f"a prompt of {longest_tokens} tokens and {field} {max_new_tokens} exceed the model's "
             f"{room}: lower {field}"
         )
-
-
-class _Rows:
-    """The answers being written: their tokens so far, and the cache of those still open."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        *,
-        num_samples: int,
-        max_new_tokens: int,
-    ) -> None:
-        width = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):  # padded on the left: answers start side by side
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        self.model = model
-        self.cache = DynamicCache(config=model.config)
-        self.mask = mask.to(model.device)
-        places = (self.mask.cumsum(dim=1) - 1).clamp_min(0)
-        self.logits = self._compute(ids.to(model.device), places)
-        if num_samples > 1:  # a prompt is read once, whatever the number of its answers
-            self.cache.batch_repeat_interleave(num_samples)
-            self.mask = self.mask.repeat_interleave(num_samples, dim=0)
-            self.logits = self.logits.repeat_interleave(num_samples, dim=0)
-        self.num_rows = len(prompts) * num_samples
-        self.index = torch.arange(self.num_rows)
-        self.open: Bool[Tensor, " rows"] = torch.ones(self.num_rows, dtype=torch.bool)
-        self.tokens = torch.full((self.num_rows, max_new_tokens), -1)
-        self.logs = torch.zeros(self.num_rows, max_new_tokens)
-
-    def take(self, step: int, tokens: Tensor, logs: Tensor, *, ended: Tensor) -> bool:
-        """Note the open rows' tokens; whether any row stays open."""
-        writing = self.index[self.open]
-        self.tokens[writing, step] = tokens.cpu()[self.open]
-        self.logs[writing, step] = logs.cpu()[self.open]
-        self.open = self.open & ~ended.cpu()
-        return bool(self.open.any())
-
-    def advance(self, tokens: Tensor) -> None:
-        """Logits after one more token; rows that ended are dropped once they are half."""
-        if 2 * int(self.open.sum()) <= len(self.open):
-            kept = self.open.nonzero().squeeze(1)
-            self.index, self.open = self.index[kept], self.open[kept]
-            kept = kept.to(self.mask.device)
-            self.cache.batch_select_indices(kept)
-            self.mask, tokens = self.mask[kept], tokens[kept]
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        self.logits = self._compute(tokens.unsqueeze(1), self.mask.sum(dim=1, keepdim=True) - 1)
-
-    def _compute(self, ids: Tensor, places: Tensor) -> Tensor:
-        output = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=places,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1].float()
-
-    def collect(self, end_id: int) -> list[GeneratedAnswer]:
-        """Every answer."""
-        found = []
-        for tokens, logs in zip(self.tokens.tolist(), self.logs.tolist(), strict=True):
-            length = tokens.index(-1) if -1 in tokens else len(tokens)
-            said = tuple(tokens[:length])
-            found.append(GeneratedAnswer(said, tuple(logs[:length]), said[-1] == end_id))
-        return found

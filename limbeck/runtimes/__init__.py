@@ -1,16 +1,29 @@
-"""What answers questions from a folder: a checkpoint in transformers, or a bundle in its runtime.
+"""Runtimes: what writes a checkpoint as a bundle, and answers with it.
 
 Importing this, or reading an onnx bundle, loads neither torch nor transformers: a device that only
 answers does not need them.
 """
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import CheckpointError, UnknownNameError
 from limbeck.contracts.registry import RUNTIMES
+from limbeck.runtimes.base import Runtime
 from limbeck.runtimes.bundle import BUNDLE, read_bundle
+
+
+def open_runtime(name: str) -> Runtime:
+    """The runtime of this name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    return resolve(RUNTIMES, name, what="runtime")()
 
 
 def open_answerer(folder: Path, *, num_threads: int) -> Answerer:
@@ -30,4 +43,14 @@ def open_answerer(folder: Path, *, num_threads: int) -> Answerer:
         raise CheckpointError(
             f"{folder}: has neither {BUNDLE} nor config.json; name a bundle or a checkpoint"
         )
-    return resolve(RUNTIMES, runtime, what="runtime").read(folder, num_threads=num_threads)
+    return open_runtime(runtime).read(folder, num_threads=num_threads)
+
+
+def _check_name(name: str) -> str:
+    if name not in RUNTIMES:
+        raise ValueError(str(UnknownNameError(name, known=RUNTIMES, what="runtime")))
+    return name
+
+
+RuntimeName = Annotated[str, AfterValidator(_check_name)]
+"""A name of `limbeck list runtimes`."""

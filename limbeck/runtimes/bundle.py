@@ -15,7 +15,6 @@ from limbeck.contracts.errors import CheckpointError, UnknownNameError
 from limbeck.contracts.registry import FORMATS
 
 BUNDLE = "bundle.json"
-Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 
@@ -55,8 +54,9 @@ class Bundle(Config):
     format: FormatName
     """Of the weight matrices."""
     architecture: str
-    opset: Count = 0
-    """Version of the graph's operators; 0 where the format has no graph."""
+    """The checkpoint's `model_type`."""
+    runtime_settings: Mapping[str, int | float | str] = Field(default_factory=dict)
+    """What only the runtime knows the meaning of, such as the version of a graph's operators."""
     parameters: Positive
     active_parameters: Positive
     max_tokens: Positive

@@ -1,4 +1,7 @@
-"""What the graph writer needs of a checkpoint: its architecture and, strictly, its tensors."""
+"""What a writer of bundles needs of a checkpoint: its architecture and, strictly, its tensors.
+
+Left out: whole models, which transformers loads.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,28 +16,27 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.checkpoints import read_number_format
 from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.runtimes.base import Runtime
 
-ARCHITECTURES = ("qwen3", "qwen2", "llama", "mistral")
-"""Decoders of pre-norm attention with rotary positions and a gated SiLU feed-forward."""
-HEAD_MULTIPLE = 16
 ROTARY_TYPES = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose wavelengths do not depend on the length of the input."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes that a decoder graph is written from."""
+    """A decoder of pre-norm attention, rotary positions and a gated SiLU feed-forward."""
 
     model_type: str
-    vocab: int
-    hidden: int
+    vocab_size: int
+    hidden_size: int
     num_layers: int
     num_heads: int
     num_key_value_heads: int
     head_dim: int
     intermediate_size: int
-    epsilon: float
+    rms_norm_eps: float
     max_tokens: int
     is_tied: bool
     frequencies: Float[np.ndarray, " half"]
@@ -54,11 +56,17 @@ class Weights:
     """Of one number."""
 
 
-def read_architecture(folder: Path) -> Architecture:
+def format_name(folder: Path) -> str:
+    """The number format of a checkpoint's weights; floats of all widths are exported as float32."""
+    found = read_number_format(folder)
+    return "float32" if found is None else found.kind
+
+
+def read_architecture(folder: Path, *, runtime: Runtime) -> Architecture:
     """The architecture that `config.json` describes.
 
     Raises:
-        CheckpointError: it is damaged, or no graph can be written for it.
+        CheckpointError: it is damaged, or the runtime computes none such.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -67,30 +75,25 @@ def read_architecture(folder: Path) -> Architecture:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever an architecture's own code meets in a wrong config
         raise CheckpointError(f"{path}: cannot be read: {str(error)[:400]}") from error
-    _refuse_unsupported(path, config)
+    _check_supported(path, config, runtime=runtime)
     heads = config.num_attention_heads
     rotary = LlamaRotaryEmbedding(cast(Any, config))
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    if width % HEAD_MULTIPLE:
-        raise CheckpointError(
-            f"{path}: attention heads are {width} wide; onnxruntime's attention takes multiples of "
-            f"{HEAD_MULTIPLE}"
-        )
     if 2 * len(rotary.inv_freq) != width:
         raise CheckpointError(
             f"{path}: rotates {2 * len(rotary.inv_freq)} of {width} channels of a head; "
-            "the graph writer rotates all of them"
+            "writers of bundles rotate all of them"
         )
     return Architecture(
         model_type=config.model_type,
-        vocab=config.vocab_size,
-        hidden=config.hidden_size,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
         num_layers=config.num_hidden_layers,
         num_heads=heads,
         num_key_value_heads=config.num_key_value_heads,
         head_dim=width,
         intermediate_size=config.intermediate_size,
-        epsilon=config.rms_norm_eps,
+        rms_norm_eps=config.rms_norm_eps,
         max_tokens=config.max_position_embeddings,
         is_tied=bool(config.tie_word_embeddings),
         frequencies=rotary.inv_freq.float().numpy(),
@@ -98,12 +101,19 @@ def read_architecture(folder: Path) -> Architecture:
     )
 
 
-def _refuse_unsupported(path: Path, config: PreTrainedConfig) -> None:
-    kind = config.model_type
-    if kind not in ARCHITECTURES:
+def _check_supported(path: Path, config: PreTrainedConfig, *, runtime: Runtime) -> None:
+    known = runtime.architectures
+    if known != "any" and config.model_type not in known:
         raise CheckpointError(
-            f"{path}: architecture {kind!r} cannot be exported to onnx; supported: "
-            f"{', '.join(ARCHITECTURES)} (distil a mixture of experts into a dense student first)"
+            f"{path}: architecture {config.model_type!r} cannot be exported to "
+            f"{runtime.name}; supported: {', '.join(sorted(known))} (distil a mixture of experts "
+            "into a dense student first)"
+        )
+    stored = format_name(path.parent)
+    if stored not in runtime.formats:
+        raise CheckpointError(
+            f"{path}: weights of format {stored!r} cannot be exported to {runtime.name}; "
+            f"supported: {', '.join(sorted(runtime.formats))}"
         )
     rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     window = getattr(config, "sliding_window", None)
@@ -116,7 +126,7 @@ def _refuse_unsupported(path: Path, config: PreTrainedConfig) -> None:
         found, expected = f"activation {config.hidden_act!r}", "'silu'"
     else:
         return
-    raise CheckpointError(f"{path}: {found} cannot be exported to onnx; supported: {expected}")
+    raise CheckpointError(f"{path}: {found} cannot be exported; supported: {expected}")
 
 
 class Tensors:

@@ -1,17 +1,19 @@
 """Greedy answering over any model that computes next-token logits.
 
-A runtime supplies `Steps`; `GreedyAnswerer` is the only loop. It takes the most probable token at
-each step, which is what `generate(do_sample=False)` does where the generation config sets no
-penalties; penalties are left out, because they change what a model was measured to say.
+The most probable token is taken at each step, which is what `generate(do_sample=False)` does where
+the generation config sets no penalties; penalties are left out, because they change what a model
+was measured to answer.
 """
 
-import abc
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import final
 
 import numpy as np
 from jaxtyping import Float, Int
+from typing_extensions import override
 
 from limbeck.contracts.answerer import (
     Answer,
@@ -24,139 +26,156 @@ from limbeck.contracts.answerer import (
 )
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.parity import log_softmax
+from limbeck.models.session import Session
+from limbeck.runtimes.base import LoadedModel
 from limbeck.runtimes.chat import Chat, TextStream
 
-
-class Steps(abc.ABC):
-    """A loaded model, one step of a batch at a time."""
-
-    max_tokens: int
-    """Longest sequence the model reads."""
-
-    @abc.abstractmethod
-    def start(
-        self, prompts: Sequence[Sequence[int]], images: Sequence[Path] = ()
-    ) -> tuple[Float[np.ndarray, "batch vocab"], Any]:
-        """Logits after each prompt, and the state that `advance` goes on from.
-
-        `images` are those of all prompts, in reading order.
-        """
-
-    @abc.abstractmethod
-    def advance(
-        self, tokens: Int[np.ndarray, " batch"], state: Any
-    ) -> Float[np.ndarray, "batch vocab"]:
-        """Logits after one more token of each row; changes the state."""
-
-    @abc.abstractmethod
-    def compute(
-        self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
-    ) -> list[Float[np.ndarray, "kept vocab"]]:
-        """Logits at every position of each row from `start` on, without a cache."""
-
-    @abc.abstractmethod
-    def size(self) -> Size:
-        """Counts and bytes of the loaded model."""
-
-    @abc.abstractmethod
-    def num_threads(self) -> int:
-        """CPU threads in use."""
+NUM_SLOTS = 64
+"""Prompts decoded at once; more wait until one of them has ended."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """A prompt as tokens, and how many may follow."""
+
+    tokens: Sequence[int]
+    max_new_tokens: int
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class GeneratedToken:
+    """One more token of an answer."""
+
+    request: int
+    """The index of the request that it answers."""
+    token: int
+    log_prob: float
+    is_last: bool
+
+
+def decode_greedily(
+    session: Session[np.ndarray], requests: Sequence[Request], *, end_ids: Collection[int]
+) -> Iterator[GeneratedToken]:
+    """The tokens of every answer, each as soon as it is known.
+
+    A row that ends leaves its slot at once, and the next request that waits takes it.
+    """
+    waiting = deque(index for index, item in enumerate(requests) if item.max_new_tokens > 0)
+    request_of: dict[int, int] = {}
+    latest: dict[int, int] = {}
+    num_left = [item.max_new_tokens for item in requests]
+    while waiting or session.slots:
+        if waiting and session.num_free:
+            joining = [waiting.popleft() for _ in range(min(len(waiting), session.num_free))]
+            admitted = session.admit(
+                [requests[index].tokens for index in joining],
+                images=[image for index in joining for image in requests[index].images],
+            )
+            slots, logits = admitted.slots, admitted.logits
+            request_of |= dict(zip(slots, joining, strict=True))
+        else:
+            slots = session.slots
+            logits = session.step([latest[slot] for slot in slots])
+        ended = []
+        for slot, token, log_prob in zip(slots, *most_probable(logits), strict=True):
+            latest[slot] = int(token)
+            num_left[request_of[slot]] -= 1
+            is_last = latest[slot] in end_ids or not num_left[request_of[slot]]
+            if is_last:
+                ended.append(slot)
+            yield GeneratedToken(request_of[slot], latest[slot], float(log_prob), is_last)
+        session.evict(ended)
+
+
+@final
 class GreedyAnswerer(Answerer):
     """Answers by taking the most probable token until the model ends its answer."""
 
-    def __init__(self, steps: Steps, *, chat: Chat) -> None:
-        self._steps = steps
+    def __init__(self, model: LoadedModel, *, chat: Chat, num_slots: int = NUM_SLOTS) -> None:
+        self._model = model
         self._chat = chat
+        self._num_slots = num_slots
 
+    @override
     def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
-        """One answer for each prompt, computed as a batch."""
-        if not prompts:
-            return []
-        given = [as_prompt(prompt) for prompt in prompts]
-        images = [image for prompt in given for image in prompt.images]
-        rows = [self._render(prompt) for prompt in given]
-        room = self._steps.max_tokens - max(map(len, rows))
-        tokens: list[list[int]] = [[] for _ in rows]
-        logs: list[list[float]] = [[] for _ in rows]
-        open_rows = set(range(len(rows)))
-        logits, state = self._steps.start(rows, images)
-        for step in range(num_steps := min(max_new_tokens, room)):
-            best, best_logs = take_best(logits)
-            for row in sorted(open_rows):
-                tokens[row].append(int(best[row]))
-                logs[row].append(float(best_logs[row]))
-                if best[row] in self._chat.end_ids:
-                    open_rows.remove(row)
-            if not open_rows or step == num_steps - 1:
-                break
-            logits = self._steps.advance(best, state)
-        return [self._finish(*row) for row in zip(tokens, logs, strict=True)]
+        tokens: list[list[int]] = [[] for _ in prompts]
+        logs: list[list[float]] = [[] for _ in prompts]
+        for item in self._decode(prompts, max_new_tokens=max_new_tokens):
+            tokens[item.request].append(item.token)
+            logs[item.request].append(item.log_prob)
+        return [
+            Answer(self._chat.decode(self._shown(row)), len(row), geometric_mean(row_logs))
+            for row, row_logs in zip(tokens, logs, strict=True)
+        ]
 
+    @override
     def stream(self, prompt: PromptLike, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
-        """Pieces of one answer as they come; tokens that show nothing yet give ''.
+        """Tokens that show nothing yet give ''.
 
-        Joined they are the text of `answer`, except where a model says bytes that are no text.
+        Joined the pieces are the text of `answer`, except where a model generates bytes that are
+        no text.
         """
-        given = as_prompt(prompt)
-        ids = self._render(given)
-        num_steps = min(max_new_tokens, self._steps.max_tokens - len(ids))
         text = TextStream(self._chat)
-        logits, state = self._steps.start([ids], given.images)
-        for step in range(num_steps):
-            best, logs = take_best(logits)
-            is_last = step == num_steps - 1 or int(best[0]) in self._chat.end_ids
-            piece = "" if int(best[0]) in self._chat.end_ids else text.push(int(best[0]))
-            yield piece + (text.finish() if is_last else ""), float(logs[0])
-            if is_last:
-                return
-            logits = self._steps.advance(best, state)
+        for item in self._decode([prompt], max_new_tokens=max_new_tokens):
+            piece = "".join(text.push(token) for token in self._shown([item.token]))
+            yield piece + (text.finish() if item.is_last else ""), item.log_prob
 
+    @override
     def score(self, prompt: PromptLike, options: Sequence[str]) -> list[float]:
-        """Mean log-probability per token of each option as the answer, its end included."""
+        """The end of the answer counts as a token of it."""
         if not options:
             return []
         given = as_prompt(prompt)
-        ids = self._render(given)
-        end = self._chat.end_ids[0]
-        answers = [[*self._chat.encode(option), end] for option in options]
-        rows = [self._check([*ids, *answer[:-1]]) for answer in answers]
+        tokens = self._render(given)
+        answers = [[*self._chat.encode(option), self._chat.end_ids[0]] for option in options]
+        rows = [self._check_length([*tokens, *answer[:-1]]) for answer in answers]
         images = given.images * len(rows)
-        logits = self._steps.compute(rows, start=len(ids) - 1, images=images)
+        logits = self._model.compute_logits(rows, start=len(tokens) - 1, images=images)
         return [
             float(log_softmax(row)[np.arange(len(answer)), answer].mean())
             for row, answer in zip(logits, answers, strict=True)
         ]
 
+    @override
     def size(self) -> Size:
-        """Counts and bytes of the loaded model."""
-        return self._steps.size()
+        return self._model.size()
 
+    @override
     def num_threads(self) -> int:
-        """CPU threads in use."""
-        return self._steps.num_threads()
+        return self._model.num_threads()
+
+    def _decode(
+        self, prompts: Sequence[PromptLike], *, max_new_tokens: int
+    ) -> Iterator[GeneratedToken]:
+        requests = []
+        for prompt in map(as_prompt, prompts):
+            tokens = self._render(prompt)
+            room = self._model.max_tokens - len(tokens)
+            requests.append(Request(tokens, min(max_new_tokens, room), prompt.images))
+        session = self._model.open_session(num_slots=self._num_slots)
+        return decode_greedily(session, requests, end_ids=self._chat.end_ids)
 
     def _render(self, prompt: Prompt) -> list[int]:
-        return self._check(self._chat.render(prompt))
+        return self._check_length(self._chat.render(prompt))
 
-    def _check(self, ids: list[int]) -> list[int]:
-        if not 0 < len(ids) < self._steps.max_tokens:
+    def _check_length(self, ids: list[int]) -> list[int]:
+        if not 0 < len(ids) < self._model.max_tokens:
             raise DataError(
-                f"a prompt of {len(ids)} tokens: expected 1 to {self._steps.max_tokens - 1}, so "
+                f"a prompt of {len(ids)} tokens: expected 1 to {self._model.max_tokens - 1}, so "
                 "that the model can read it and answer; shorten the question"
             )
         return ids
 
-    def _finish(self, tokens: list[int], logs: list[float]) -> Answer:
-        shown = tokens[:-1] if tokens and tokens[-1] in self._chat.end_ids else tokens
-        return Answer(self._chat.decode(shown), len(tokens), geometric_mean(logs))
+    def _shown(self, tokens: list[int]) -> list[int]:
+        """The tokens of an answer without the one that ends it."""
+        return tokens[:-1] if tokens and tokens[-1] in self._chat.end_ids else tokens
 
 
-def take_best(
-    logits: Float[np.ndarray, "batch vocab"],
-) -> tuple[Int[np.ndarray, " batch"], Float[np.ndarray, " batch"]]:
+def most_probable(
+    logits: Float[np.ndarray, "rows vocab"],
+) -> tuple[Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """The most probable token of each row (the first of equals), and its log-probability."""
-    best = logits.argmax(axis=-1)
-    top = logits[np.arange(len(logits)), best]
-    return best, -np.log(np.exp(logits - top[:, None]).sum(axis=-1))
+    tokens = logits.argmax(axis=-1)
+    largest = logits[np.arange(len(logits)), tokens]
+    return tokens, -np.log(np.exp(logits - largest[:, None]).sum(axis=-1))

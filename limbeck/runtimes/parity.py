@@ -9,37 +9,38 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from limbeck.contracts.parity import Difference, compare_logits
-from limbeck.runtimes.greedy import Steps
+from limbeck.runtimes.base import LoadedModel
 
 BATCH = 4
 NUM_CACHED_STEPS = 8
 
 
-def compare(reference: Steps, candidate: Steps, *, prompts: Sequence[Sequence[int]]) -> Difference:
+def compare(
+    reference: LoadedModel, candidate: LoadedModel, *, prompts: Sequence[Sequence[int]]
+) -> Difference:
     """The candidate's distance from the reference over all positions of the prompts and after."""
+    models = (reference, candidate)
     batches = (prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH))
     return compare_logits(
-        pair
-        for rows in batches
-        for pair in (*_whole(reference, candidate, rows), *_stepwise(reference, candidate, rows))
+        pair for rows in batches for pair in (*_whole(models, rows), *_stepwise(models, rows))
     )
 
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def _whole(reference: Steps, candidate: Steps, rows: Sequence[Sequence[int]]) -> Iterator[Pair]:
-    yield from zip(reference.compute(rows, start=0), candidate.compute(rows, start=0), strict=True)
+def _whole(models: Sequence[LoadedModel], rows: Sequence[Sequence[int]]) -> Iterator[Pair]:
+    reference, candidate = (model.compute_logits(rows, start=0) for model in models)
+    yield from zip(reference, candidate, strict=True)
 
 
-def _stepwise(reference: Steps, candidate: Steps, rows: Sequence[Sequence[int]]) -> Iterator[Pair]:
+def _stepwise(models: Sequence[LoadedModel], rows: Sequence[Sequence[int]]) -> Iterator[Pair]:
     """Both continue with the reference's choices, so one disagreement does not hide the rest."""
-    limit = min(reference.max_tokens, candidate.max_tokens) - max(map(len, rows))
-    expected, left = reference.start(rows)
-    found, right = candidate.start(rows)
-    yield expected, found
+    limit = min(model.max_tokens for model in models) - max(map(len, rows))
+    sessions = [model.open_session(num_slots=len(rows)) for model in models]
+    reference, candidate = (session.admit(rows).logits for session in sessions)
+    yield reference, candidate
     for _ in range(min(NUM_CACHED_STEPS, limit)):
-        tokens = expected.argmax(axis=-1)
-        expected = reference.advance(tokens, left)
-        found = candidate.advance(tokens, right)
-        yield expected, found
+        tokens = reference.argmax(axis=-1).tolist()
+        reference, candidate = (session.step(tokens) for session in sessions)
+        yield reference, candidate

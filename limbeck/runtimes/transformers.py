@@ -1,46 +1,71 @@
-"""Answering with a transformers checkpoint, in torch on the CPU."""
+"""The transformers runtime: a checkpoint answers as it is, in torch."""
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, final
+from typing import ClassVar, Literal, cast, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer, Size
+from limbeck.contracts.artifacts import MANIFEST
 from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
-from limbeck.models.vision.image_processing import read_pixels
+from limbeck.models.session import Session
+from limbeck.models.torch_session import TorchSession, image_inputs
 from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import as_token_ids, end_token_id
+from limbeck.runtimes.base import LoadedModel, Runtime
+from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.chat import Chat, TextCodec, no_template
-from limbeck.runtimes.greedy import GreedyAnswerer, Steps
+from limbeck.runtimes.checkpoint_reader import format_name
+from limbeck.runtimes.greedy import GreedyAnswerer
 from limbeck.sizing.parameters import size_model
 
 UNLIMITED_TOKENS = 1 << 30
-NOTHING: dict[str, Tensor] = {}
 
 
-def read(folder: Path, *, num_threads: int) -> Answerer:
-    """The checkpoint in a folder, ready to answer.
+@final
+class TransformersRuntime(Runtime):
+    """PyTorch and transformers; a bundle is the checkpoint with a `bundle.json`."""
 
-    Raises:
-        CheckpointError: it cannot be loaded, or says not how it is spoken to.
-    """
-    steps = open_steps(folder, num_threads=num_threads)
-    return GreedyAnswerer(steps, chat=open_chat(folder, model=steps.model))
+    name: ClassVar[str] = "transformers"
+    formats: ClassVar[frozenset[str]] = frozenset({"float32", "int8"})
+    architectures: ClassVar[frozenset[str] | Literal["any"]] = "any"
 
+    @override
+    def write(self, checkpoint: Path, folder: Path) -> Bundle:
+        model = self.open_model(checkpoint, num_threads=1)
+        open_chat(checkpoint, model=model.model)
+        shutil.copytree(
+            checkpoint, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)
+        )
+        size = model.size()
+        bundle = Bundle(
+            runtime=self.name,
+            format=format_name(checkpoint),
+            architecture=model.model.config.model_type,
+            parameters=size.parameters,
+            active_parameters=size.active_parameters,
+            max_tokens=model.max_tokens,
+        )
+        write_bundle(folder, bundle)
+        return bundle
 
-def open_steps(folder: Path, *, num_threads: int) -> "TorchSteps":
-    """The checkpoint in a folder, without its tokenizer."""
-    model = load_model(folder)
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    weight_bytes = sum(path.stat().st_size for path in files)
-    return TorchSteps(model, weight_bytes=weight_bytes, num_threads=num_threads)
+    @override
+    def open_model(self, folder: Path, *, num_threads: int) -> "TorchModel":
+        files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+        weight_bytes = sum(path.stat().st_size for path in files)
+        return TorchModel(load_model(folder), weight_bytes=weight_bytes, num_threads=num_threads)
+
+    @override
+    def read(self, folder: Path, *, num_threads: int) -> Answerer:
+        model = self.open_model(folder, num_threads=num_threads)
+        return GreedyAnswerer(model, chat=open_chat(folder, model=model.model))
 
 
 @final
@@ -82,102 +107,79 @@ def open_chat(folder: Path, *, model: PreTrainedModel) -> Chat:
     )
 
 
-@dataclass
-class _State:
-    cache: DynamicCache
-    mask: Tensor | None
-    """Nothing for prompts of one length: the mask would cost time and change nothing."""
-
-
-class TorchSteps(Steps):
-    """A transformers model with its KV cache; uneven prompts are padded on the left."""
+@final
+class TorchModel(LoadedModel):
+    """A transformers model."""
 
     def __init__(self, model: PreTrainedModel, *, weight_bytes: int, num_threads: int) -> None:
         self.model = model
         text = model.config.get_text_config()
+        # Configs without positions, as of some recurrent models, lack the field.
         self.max_tokens = getattr(text, "max_position_embeddings", UNLIMITED_TOKENS)
-        self._image_format = image_format(model.config)
         self._weight_bytes = weight_bytes
         self._num_threads = num_threads
 
-    @torch.inference_mode()
-    def start(
-        self, prompts: Sequence[Sequence[int]], images: Sequence[Path] = ()
-    ) -> tuple[Float[np.ndarray, "batch vocab"], "_State"]:
-        """Logits after each prompt, and the state that `advance` goes on from."""
+    @override
+    def open_session(self, *, num_slots: int) -> Session[np.ndarray]:
         torch.set_num_threads(self._num_threads)
-        longest = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[row, longest - len(prompt) :] = 1
-        state = _State(DynamicCache(config=self.model.config), None if mask.all() else mask)
-        return self._step(ids, state, self.see(images)), state
+        return NumpySession(TorchSession(self.model, num_slots=num_slots))
 
+    @override
     @torch.inference_mode()
-    def advance(
-        self, tokens: Int[np.ndarray, " batch"], state: "_State"
-    ) -> Float[np.ndarray, "batch vocab"]:
-        """Logits after one more token of each row; changes the state."""
-        if state.mask is not None:
-            state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
-        return self._step(torch.from_numpy(tokens).unsqueeze(1), state)
-
-    def see(self, images: Sequence[Path]) -> dict[str, Tensor]:
-        """What the model is given besides tokens: nothing without images."""
-        if not images:
-            return {}
-        assert self._image_format is not None
-        pixels = {image: read_pixels(image, self._image_format) for image in dict.fromkeys(images)}
-        return {
-            "pixel_values": torch.from_numpy(np.stack([pixels[image] for image in images])).to(
-                self.model.device
-            )
-        }
-
-    def _step(self, ids: Tensor, state: "_State", seen: dict[str, Tensor] = NOTHING) -> np.ndarray:
-        positions = {}
-        if state.mask is not None:
-            places = (state.mask.cumsum(dim=1) - 1).clamp_min(0)
-            positions = {
-                "attention_mask": state.mask,
-                "position_ids": places[:, -ids.shape[1] :],
-            }
-        output = self.model(
-            input_ids=ids,
-            past_key_values=state.cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **positions,
-            **seen,
-        )
-        return output.logits[:, -1].float().numpy()
-
-    @torch.inference_mode()
-    def compute(
+    def compute_logits(
         self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
     ) -> list[Float[np.ndarray, "kept vocab"]]:
-        """Logits at every position of each row from `start` on; causality hides the padding."""
+        """Causality hides the padding, which is on the right."""
         torch.set_num_threads(self._num_threads)
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         for row, tokens in enumerate(rows):
             ids[row, : len(tokens)] = torch.tensor(tokens)
-        keep = ids.shape[1] - start
         output = self.model(
             input_ids=ids.to(self.model.device),
             use_cache=False,
-            logits_to_keep=keep,
-            **self.see(images),
+            logits_to_keep=ids.shape[1] - start,
+            **image_inputs(self.model, images),
         )
         logits = output.logits.float().cpu()
         return [logits[row, : len(tokens) - start].numpy() for row, tokens in enumerate(rows)]
 
+    @override
     def size(self) -> Size:
         """Counts of the model as its config describes it, bytes of its weight files."""
         counted = size_model(self.model.config, context_tokens=1)
         return Size(counted.parameters, counted.active_parameters, self._weight_bytes)
 
+    @override
     def num_threads(self) -> int:
-        """CPU threads in use."""
         return self._num_threads
+
+
+@final
+class NumpySession(Session[np.ndarray]):
+    """A torch session whose logits come as numpy arrays."""
+
+    def __init__(self, session: TorchSession) -> None:
+        super().__init__(num_slots=session.num_slots)
+        self._session = session
+
+    @override
+    @torch.inference_mode()
+    def _prefill(
+        self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path], num_copies: int
+    ) -> Float[np.ndarray, "rows vocab"]:
+        return _to_numpy(self._session.admit(prompts, images=images, num_copies=num_copies).logits)
+
+    @override
+    @torch.inference_mode()
+    def _decode(self, tokens: Sequence[int]) -> Float[np.ndarray, "rows vocab"]:
+        return _to_numpy(self._session.step(tokens))
+
+    @override
+    @torch.inference_mode()
+    def _keep_rows(self, rows: Sequence[int]) -> None:
+        slots = self._session.slots
+        self._session.evict(set(slots) - {slots[row] for row in rows})
+
+
+def _to_numpy(logits: Float[Tensor, "rows vocab"]) -> Float[np.ndarray, "rows vocab"]:
+    return logits.cpu().numpy()

@@ -14,14 +14,14 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.parity import Difference, Tolerance
 from limbeck.contracts.records import read_jsonl
-from limbeck.contracts.registry import FORMATS, RUNTIMES, WRITERS
+from limbeck.contracts.registry import FORMATS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.data.corpus.data_card import read_domain
+from limbeck.runtimes import RuntimeName, open_runtime
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
-from limbeck.runtimes.greedy import Steps
 from limbeck.runtimes.parity import NUM_CACHED_STEPS, compare
-from limbeck.runtimes.transformers import open_steps
+from limbeck.runtimes.transformers import TransformersRuntime
 
 logger = logging.getLogger(__name__)
 RECORDS = Path("records") / "validation.jsonl"
@@ -36,8 +36,8 @@ class Config(StageConfig):
     checkpoint: CheckpointRef
     corpus: CorpusRef = ""
     """Where the compared prompts come from; without it they are random tokens."""
-    runtime: Literal["onnx"] = "onnx"
-    """Format of the bundle."""
+    runtime: RuntimeName = "onnx"
+    """What the bundle is written for and answers in."""
     num_prompts: Annotated[int, Field(ge=1)] = 16
     """Prompts that bundle and checkpoint are compared on."""
     tolerance: Tolerance | Literal["format"] = "format"
@@ -52,12 +52,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         ParityError: the bundle's predictions lie too far from the checkpoint's.
     """
     checkpoint = work.one("checkpoint").path
-    bundle: Bundle = resolve(WRITERS, config.runtime, what="runtime")(
-        checkpoint, folder=work.folder
-    )
-    reference = open_steps(checkpoint, num_threads=1)
-    runtime = resolve(RUNTIMES, config.runtime, what="runtime")
-    candidate: Steps = runtime.open_steps(work.folder, num_threads=1)
+    runtime = open_runtime(config.runtime)
+    bundle = runtime.write(checkpoint, work.folder)
+    reference = TransformersRuntime().open_model(checkpoint, num_threads=1)
+    candidate = runtime.open_model(work.folder, num_threads=1)
     prompts = _read_prompts(config, work=work, max_tokens=bundle.max_tokens)
     if not prompts:
         vocab = reference.model.config.get_text_config().vocab_size

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -12,7 +11,7 @@ from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.chat import TextStream, read_chat
-from limbeck.runtimes.transformers import open_chat, open_steps
+from limbeck.runtimes.transformers import TransformersRuntime, open_chat
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint, make_tokenizer
 
 FORMATS = ["float32", "int8"]
@@ -46,11 +45,10 @@ def test_stops_where_generate_stops(tmp_path):
     (endless,) = open_answerer(tmp_path, num_threads=1).answer(["药"], max_new_tokens=9)
     assert endless.num_tokens == 9
     chat = read_chat(tmp_path)
-    steps = open_steps(tmp_path, num_threads=1)
-    logits, state = steps.start([chat.render(as_prompt("药"))])
-    tokens = [int(logits.argmax())]
+    session = TransformersRuntime().open_model(tmp_path, num_threads=1).open_session(num_slots=1)
+    tokens = [int(session.admit([chat.render(as_prompt("药"))]).logits.argmax())]
     while len(tokens) < 9:
-        tokens.append(int(steps.advance(np.array(tokens[-1:]), state).argmax()))
+        tokens.append(int(session.step(tokens[-1:]).argmax()))
     end = tokens[-1]
     path = tmp_path / "generation_config.json"
     config = json.loads(path.read_text())

@@ -246,5 +246,5 @@ def test_text_questions_may_not_hide_image_tokens(made, picture):
 
 
 def test_reading_a_bundle_loads_no_image_library():
-    code = "import sys, limbeck.runtimes.onnx.session; sys.exit('PIL' in sys.modules)"
+    code = "import sys, limbeck.runtimes.onnx.runtime; sys.exit('PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tiny_recipe.ROOT).returncode == 0

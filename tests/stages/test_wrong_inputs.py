@@ -136,9 +136,9 @@ def test_held_out_questions_tell_a_student_that_says_one_thing(make, corpus, tmp
     write_jsonl(other / "records" / "validation.jsonl", many)
     asked = []
 
-    def answer(model, prompt):
-        asked.append(tuple(prompt))
-        return (7, 7)
+    def answer(model, prompts):
+        asked.extend(map(tuple, prompts))
+        return [(7, 7) for _ in prompts]
 
     monkeypatch.setattr("limbeck.distillation.diagnostics.probe._answer", answer)
     found = make(read=other)["warnings"]

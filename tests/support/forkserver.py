@@ -22,7 +22,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import torch
 
 from limbeck.cli.main import app
-from limbeck.contracts.registry import RUNTIMES, STAGES, WRITERS
+from limbeck.contracts.registry import RUNTIMES, STAGES
 from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
 from limbeck.evaluation.profiling import profile
 from limbeck.models.builders import DenseModel
@@ -31,7 +31,7 @@ from limbeck.models.checkpoints import load_model, save_checkpoint
 
 def warm_up() -> None:
     torch.set_num_threads(1)
-    for target in (*STAGES.values(), *RUNTIMES.values(), *WRITERS.values()):
+    for target in (*STAGES.values(), *RUNTIMES.values()):
         importlib.import_module(target.partition(":")[0])
     # A fresh interpreter for each measured model takes seconds; its figures are not hashed.
     profile.multiprocessing = SimpleNamespace(

@@ -16,7 +16,11 @@ from limbeck.distillation.diagnostics import checks
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
+from limbeck.models.torch_session import TorchSession
+from limbeck.models.vocabulary import as_token_ids
 from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
+from limbeck.runtimes.greedy import Request, decode_greedily
+from limbeck.runtimes.transformers import NumpySession
 
 logger = logging.getLogger(__name__)
 MAX_ANSWER_TOKENS = 16
@@ -49,7 +53,7 @@ class Probe:
         """Everything that is amiss after the last step, also logged."""
         with _judging(self.student):
             prompts, written = _split(self.asked)
-            answers = [_answer(self.student, prompt) for prompt in prompts]
+            answers = _answer(self.student, prompts)
             found = [self._share(), checks.judge_majority(answers, labels=written)]
         return _tell(found, when="after training")
 
@@ -132,22 +136,17 @@ def _split(batch: Batch) -> tuple[list[list[int]], list[tuple[int, ...]]]:
     return prompts, written
 
 
-@torch.no_grad()
-def _answer(model: PreTrainedModel, prompt: Sequence[int]) -> tuple[int, ...]:
-    """The likeliest tokens, one by one, up to the end or to the most that are compared."""
-    end_id = model.config.get_text_config().eos_token_id
-    ends = end_id if isinstance(end_id, list) else [end_id]
-    ids = torch.tensor([list(prompt)], device=model.device)
-    said: list[int] = []
-    cache = None
-    while len(said) < MAX_ANSWER_TOKENS:
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True)
-        cache, token = output.past_key_values, int(output.logits[0, -1].argmax())
-        said.append(token)
-        if token in ends:
-            break
-        ids = torch.tensor([[token]], device=model.device)
-    return tuple(said)
+def _answer(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The most probable tokens after each prompt, up to the end or to the most compared."""
+    if not prompts:
+        return []
+    answers: list[list[int]] = [[] for _ in prompts]
+    session = NumpySession(TorchSession(model, num_slots=len(prompts)))
+    requests = [Request(prompt, MAX_ANSWER_TOKENS) for prompt in prompts]
+    end_ids = as_token_ids(model.config.get_text_config().eos_token_id)
+    for item in decode_greedily(session, requests, end_ids=end_ids):
+        answers[item.request].append(item.token)
+    return [tuple(answer) for answer in answers]
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def build_decoder(architecture: Architecture, *, tensors: Tensors) -> onnx.Model
     kept = graph.input("kept", TensorProto.INT64, ["kept"])
     _add_rotary(graph, architecture)
     table = tensors.take_weights(
-        "model.embed_tokens", out=architecture.vocab, channels=architecture.hidden
+        "model.embed_tokens", out=architecture.vocab_size, channels=architecture.hidden_size
     )
     layers = _Layers(graph, architecture, tensors)
     residual = embed(graph, ids, weights=table, name=TABLE)
@@ -33,15 +33,17 @@ def build_decoder(architecture: Architecture, *, tensors: Tensors) -> onnx.Model
     for layer in range(architecture.num_layers):
         residual, delta = layers.add(layer, residual=residual, delta=delta)
     hidden, _ = layers.normalize("model.norm", residual=residual, delta=delta)
-    shape = graph.constant("rows_shape", np.array([-1, architecture.hidden], np.int64))
+    shape = graph.constant("rows_shape", np.array([-1, architecture.hidden_size], np.int64))
     rows = graph.node("Gather", graph.node("Reshape", hidden, shape), kept)
     if architecture.is_tied:
         logits = multiply_by_table(graph, rows, weights=table, name=TABLE)
     else:
-        head = tensors.take_weights("lm_head", out=architecture.vocab, channels=architecture.hidden)
+        head = tensors.take_weights(
+            "lm_head", out=architecture.vocab_size, channels=architecture.hidden_size
+        )
         logits = multiply(graph, rows, weights=head, name="lm_head")
     graph.nodes("Identity", logits, outputs=["logits"])
-    graph.output("logits", TensorProto.FLOAT, ["kept", architecture.vocab])
+    graph.output("logits", TensorProto.FLOAT, ["kept", architecture.vocab_size])
     layers.declare_cache()
     return graph.build(name="decoder")
 
@@ -85,8 +87,8 @@ class _Layers:
 
     def normalize(self, module: str, *, residual: str, delta: str) -> tuple[str, str]:
         """The normed sum of both, and the sum; an empty delta adds nothing."""
-        gain = self.graph.constant(module, self._take_gain(module, self.shape.hidden))
-        epsilon = self.shape.epsilon
+        gain = self.graph.constant(module, self._take_gain(module, self.shape.hidden_size))
+        epsilon = self.shape.rms_norm_eps
         if not delta:
             normed = self.graph.node(
                 "SimplifiedLayerNormalization", residual, gain, axis=-1, epsilon=epsilon
@@ -123,7 +125,7 @@ class _Layers:
         heads["v"] = heads["k"]
         projections = [
             self.tensors.take_weights(
-                f"{module}.{part}_proj", out=num * width, channels=shape.hidden
+                f"{module}.{part}_proj", out=num * width, channels=shape.hidden_size
             )
             for part, num in heads.items()
         ]
@@ -159,7 +161,7 @@ class _Layers:
             do_rotary=1,
         )
         out = self.tensors.take_weights(
-            f"{module}.o_proj", out=shape.hidden, channels=shape.num_heads * width
+            f"{module}.o_proj", out=shape.hidden_size, channels=shape.num_heads * width
         )
         return multiply(graph, attended, weights=out, name=f"{module}.o")
 
@@ -175,7 +177,7 @@ class _Layers:
             graph.node("Reshape", x, split),
             gain,
             axis=-1,
-            epsilon=self.shape.epsilon,
+            epsilon=self.shape.rms_norm_eps,
         )
         return graph.node("Reshape", normed, joined)
 
@@ -183,7 +185,7 @@ class _Layers:
         graph, shape = self.graph, self.shape
         halves = [
             self.tensors.take_weights(
-                f"{module}.{part}_proj", out=shape.intermediate_size, channels=shape.hidden
+                f"{module}.{part}_proj", out=shape.intermediate_size, channels=shape.hidden_size
             )
             for part in ("gate", "up")
         ]
@@ -194,7 +196,7 @@ class _Layers:
         # With a factor of 1, QuickGelu is SiLU in one node.
         activated = graph.node("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
         down = self.tensors.take_weights(
-            f"{module}.down_proj", out=shape.hidden, channels=shape.intermediate_size
+            f"{module}.down_proj", out=shape.hidden_size, channels=shape.intermediate_size
         )
         product = graph.node("Mul", activated, up)
         return multiply(graph, product, weights=down, name=f"{module}.down")

@@ -7,44 +7,41 @@ import onnx
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import read_number_format
 from limbeck.runtimes.bundle import Bundle, write_bundle
-from limbeck.runtimes.checkpoint_reader import Tensors, read_architecture
+from limbeck.runtimes.checkpoint_reader import Tensors, format_name, read_architecture
 from limbeck.runtimes.onnx.decoder import build_decoder
 from limbeck.runtimes.onnx.graph import OPSET
-from limbeck.runtimes.onnx.session import MODEL
+from limbeck.runtimes.onnx.runtime import MODEL, OnnxRuntime
 from limbeck.runtimes.tokenizer_files import write_tokenizer
 
-FORMATS = ("float32", "int8")
-"""Number formats that a graph can hold; floats of all widths become float32."""
+HEAD_MULTIPLE = 16
 SINGLE_FILE_BYTES = 1 << 30
 """Larger weights go into a file of their own: one protobuf holds at most 2 GiB."""
 
 
-def write(checkpoint: Path, *, folder: Path) -> Bundle:
+def write(checkpoint: Path, folder: Path) -> Bundle:
     """Write the bundle of a checkpoint into a folder; what `bundle.json` says.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or its architecture is not supported.
     """
-    architecture = read_architecture(checkpoint)
-    number_format = read_number_format(checkpoint)
-    name = "float32" if number_format is None else number_format.kind
-    if name not in FORMATS:
+    architecture = read_architecture(checkpoint, runtime=OnnxRuntime())
+    if architecture.head_dim % HEAD_MULTIPLE:
         raise CheckpointError(
-            f"{checkpoint}: weights in {name!r} cannot be exported to onnx; supported: "
-            f"{', '.join(FORMATS)}"
+            f"{checkpoint}: attention heads are {architecture.head_dim} wide; onnxruntime's "
+            f"attention takes multiples of {HEAD_MULTIPLE}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = Tensors(checkpoint, number_format=number_format)
+    tensors = Tensors(checkpoint, number_format=read_number_format(checkpoint))
     model = build_decoder(architecture, tensors=tensors)
     tensors.finish()
     is_large = model.ByteSize() > SINGLE_FILE_BYTES
     onnx.save_model(model, folder / MODEL, save_as_external_data=is_large, location=f"{MODEL}.data")
     write_tokenizer(checkpoint, folder)
     bundle = Bundle(
-        runtime="onnx",
-        format=name,
+        runtime=OnnxRuntime.name,
+        format=format_name(checkpoint),
         architecture=architecture.model_type,
-        opset=OPSET,
+        runtime_settings={"opset": OPSET},
         parameters=tensors.num_parameters,
         active_parameters=tensors.num_parameters,
         max_tokens=architecture.max_tokens,

@@ -13,10 +13,10 @@ from limbeck.contracts.errors import CheckpointError, ParityError, UnknownNameEr
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.bundle import read_bundle
 from limbeck.runtimes.chat import Chat
-from limbeck.runtimes.onnx import session, writer
-from limbeck.runtimes.onnx.writer import write
+from limbeck.runtimes.onnx import writer
+from limbeck.runtimes.onnx.runtime import OnnxRuntime
 from limbeck.runtimes.parity import compare
-from limbeck.runtimes.transformers import open_steps
+from limbeck.runtimes.transformers import TransformersRuntime
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
 
 KINDS = ["qwen3", "qwen3-untied", "qwen2", "llama", "mistral"]
@@ -25,7 +25,7 @@ FORMATS = ["float32", "int8"]
 
 def make_bundle(folder, kind="qwen3", number_format="float32", **changes):
     make_checkpoint(folder / "checkpoint", kind, number_format, **changes)
-    write(folder / "checkpoint", folder=folder / "bundle")
+    OnnxRuntime().write(folder / "checkpoint", folder / "bundle")
     return folder / "checkpoint", folder / "bundle"
 
 
@@ -38,8 +38,8 @@ def random_prompts(num, vocab):
 @pytest.mark.parametrize("kind", KINDS)
 def test_predicts_as_its_checkpoint(kind, number_format, tmp_path):
     checkpoint, bundle = make_bundle(tmp_path, kind, number_format)
-    reference = open_steps(checkpoint, num_threads=1)
-    candidate = session.open_steps(bundle, num_threads=1)
+    reference = TransformersRuntime().open_model(checkpoint, num_threads=1)
+    candidate = OnnxRuntime().open_model(bundle, num_threads=1)
     prompts = random_prompts(10, reference.model.config.vocab_size)
     found = compare(reference, candidate, prompts=prompts)
     assert found.num_positions > 150
@@ -57,8 +57,8 @@ def test_predicts_as_its_checkpoint(kind, number_format, tmp_path):
 def test_float_embeddings_beside_integers_stay_float(kind, tmp_path):
     checkpoint, bundle = make_bundle(tmp_path, kind, "int8", embeddings="float32")
     found = compare(
-        open_steps(checkpoint, num_threads=1),
-        session.open_steps(bundle, num_threads=1),
+        TransformersRuntime().open_model(checkpoint, num_threads=1),
+        OnnxRuntime().open_model(bundle, num_threads=1),
         prompts=[[1, 2, 3, 4], [5]],
     )
     assert found.mean_kl < 1e-3
@@ -107,8 +107,12 @@ def test_a_row_of_zeros_multiplies_to_zero(tmp_path):
     tensors = load_file(path)
     tensors["model.embed_tokens.weight"][:] = 0
     save_file(tensors, path, metadata={"format": "pt"})
-    write(tmp_path / "checkpoint", folder=tmp_path / "bundle")
-    (logits,) = session.open_steps(tmp_path / "bundle", num_threads=1).compute([[1, 2]], start=0)
+    OnnxRuntime().write(tmp_path / "checkpoint", tmp_path / "bundle")
+    (logits,) = (
+        OnnxRuntime()
+        .open_model(tmp_path / "bundle", num_threads=1)
+        .compute_logits([[1, 2]], start=0)
+    )
     assert np.array_equal(logits, np.zeros_like(logits))
 
 
@@ -140,7 +144,7 @@ def test_the_bundle_stands_alone(tmp_path):
 
 def test_writing_twice_gives_the_same_bytes(tmp_path):
     checkpoint, bundle = make_bundle(tmp_path, "llama", "int8")
-    write(checkpoint, folder=tmp_path / "again")
+    OnnxRuntime().write(checkpoint, tmp_path / "again")
     for path in bundle.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
@@ -149,8 +153,8 @@ def test_large_weights_go_into_their_own_file(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "SINGLE_FILE_BYTES", 10_000)
     checkpoint, bundle = make_bundle(tmp_path)
     assert (bundle / "model.onnx").stat().st_size < 60_000
-    reference = open_steps(checkpoint, num_threads=1)
-    candidate = session.open_steps(bundle, num_threads=1)
+    reference = TransformersRuntime().open_model(checkpoint, num_threads=1)
+    candidate = OnnxRuntime().open_model(bundle, num_threads=1)
     found = compare(reference, candidate, prompts=[[1, 2, 3]])
     assert found.max_logit_difference < 1e-4 * found.max_logit
     assert candidate.size().weight_bytes > 4 * candidate.size().parameters
@@ -158,7 +162,7 @@ def test_large_weights_go_into_their_own_file(tmp_path, monkeypatch):
 
 UNSUPPORTED = {
     "heads": ({"head_dim": 8}, "multiples of 16"),
-    "architecture": ({"model_type": "gpt2"}, "supported: qwen3, qwen2, llama, mistral"),
+    "architecture": ({"model_type": "gpt2"}, "supported: llama, mistral, qwen2, qwen3"),
     "window": ({"sliding_window": 16, "use_sliding_window": True}, "sliding window"),
     "activation": ({"hidden_act": "gelu"}, "'gelu'"),
     "rotary": (
@@ -178,13 +182,13 @@ def test_what_cannot_be_written_is_named(name, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CheckpointError, match=message):
-        write(tmp_path, folder=tmp_path / "bundle")
+        OnnxRuntime().write(tmp_path, tmp_path / "bundle")
 
 
 def test_a_mixture_is_told_what_to_do(tmp_path):
     make_checkpoint(tmp_path, "moe")
     with pytest.raises(CheckpointError, match=r"limbeck_moe.*distil"):
-        write(tmp_path, folder=tmp_path / "bundle")
+        OnnxRuntime().write(tmp_path, tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -194,7 +198,7 @@ def test_truncated_checkpoints_are_named(name, share, tmp_path):
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(CheckpointError, match=str(tmp_path)):
-        write(tmp_path, folder=tmp_path / "bundle")
+        OnnxRuntime().write(tmp_path, tmp_path / "bundle")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
@@ -236,7 +240,7 @@ def test_other_content_is_named(tmp_path):
         bundle / "model.onnx",
     )
     with pytest.raises(CheckpointError, match="export"):
-        session.open_steps(bundle, num_threads=1)
+        OnnxRuntime().open_model(bundle, num_threads=1)
 
 
 def test_a_tokenizer_that_needs_code_is_refused(tmp_path, monkeypatch):
@@ -244,4 +248,4 @@ def test_a_tokenizer_that_needs_code_is_refused(tmp_path, monkeypatch):
     render = Chat.render
     monkeypatch.setattr(Chat, "render", lambda self, prompt: [*render(self, prompt), 1])
     with pytest.raises(ParityError, match="render"):
-        write(tmp_path, folder=tmp_path / "bundle")
+        OnnxRuntime().write(tmp_path, tmp_path / "bundle")

@@ -1,0 +1,79 @@
+"""What a runtime is: it writes a checkpoint as a bundle, and reads the bundle to answer with it."""
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from limbeck.contracts.answerer import Answerer, Size
+from limbeck.models.session import Session
+from limbeck.runtimes.bundle import Bundle
+
+
+class LoadedModel(abc.ABC):
+    """A model without its tokenizer: tokens in, logits out."""
+
+    max_tokens: int
+    """Longest sequence that the model reads."""
+
+    @abc.abstractmethod
+    def open_session(self, *, num_slots: int) -> Session[np.ndarray]:
+        """A session for decoding so many rows at once."""
+
+    @abc.abstractmethod
+    def compute_logits(
+        self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
+    ) -> list[Float[np.ndarray, "kept vocab"]]:
+        """Logits at every position of each row from `start` on, without a cache."""
+
+    @abc.abstractmethod
+    def size(self) -> Size:
+        """Counts and bytes of the loaded model."""
+
+    @abc.abstractmethod
+    def num_threads(self) -> int:
+        """CPU threads in use."""
+
+
+class Runtime(abc.ABC):
+    """A way to run models.
+
+    What writing needs and answering does not (torch, transformers, a graph library) is imported
+    inside `write`, because a device that only answers does not have it.
+    """
+
+    name: ClassVar[str]
+    """Its key in the table of runtimes, by which a bundle names it."""
+    formats: ClassVar[frozenset[str]]
+    """Number formats of the weights that it computes with."""
+    architectures: ClassVar[frozenset[str] | Literal["any"]]
+    """Values of `model_type` that it computes."""
+
+    @abc.abstractmethod
+    def write(self, checkpoint: Path, folder: Path) -> Bundle:
+        """Writes a checkpoint's bundle into a folder; the content of its `bundle.json`.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or is not of the runtime's architectures
+                and formats.
+            ParityError: the tokenizer's files alone do not render as transformers does.
+        """
+
+    @abc.abstractmethod
+    def open_model(self, folder: Path, *, num_threads: int) -> LoadedModel:
+        """The model in a bundle's folder, without its tokenizer.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+
+    @abc.abstractmethod
+    def read(self, folder: Path, *, num_threads: int) -> Answerer:
+        """The bundle in a folder, ready to answer.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """

@@ -1,0 +1,228 @@
+"""The ONNX runtime: a bundle answers with onnxruntime, numpy and the tokenizer's own files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, cast, final
+
+import numpy as np
+import onnxruntime
+from jaxtyping import Float, Int
+from typing_extensions import override
+
+from limbeck.contracts.answerer import Answerer, Size
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.session import Session
+from limbeck.runtimes.base import LoadedModel, Runtime
+from limbeck.runtimes.bundle import Bundle, read_bundle
+from limbeck.runtimes.chat import read_chat
+from limbeck.runtimes.greedy import GreedyAnswerer
+
+MODEL = "model.onnx"
+FATAL = 4
+"""Log level: onnxruntime also raises what it would log."""
+
+Cache = Float[np.ndarray, "rows heads _ head_dim"]
+"""Keys or values of one layer."""
+
+
+@final
+class OnnxRuntime(Runtime):
+    """ONNX Runtime on a CPU; a bundle is one decoder graph with the tokenizer's files."""
+
+    name: ClassVar[str] = "onnx"
+    formats: ClassVar[frozenset[str]] = frozenset({"float32", "int8"})
+    architectures: ClassVar[frozenset[str] | Literal["any"]] = frozenset(
+        {"qwen3", "qwen2", "llama", "mistral"}
+    )
+
+    @override
+    def write(self, checkpoint: Path, folder: Path) -> Bundle:
+        from limbeck.runtimes.onnx.writer import write  # noqa: PLC0415  (torch and onnx)
+
+        return write(checkpoint, folder)
+
+    @override
+    def open_model(self, folder: Path, *, num_threads: int) -> "OnnxModel":
+        bundle = read_bundle(folder)
+        path = folder / MODEL
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: no {MODEL}; export the checkpoint again")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
+        try:
+            graph = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            raise CheckpointError(
+                f"{path}: damaged graph ({str(error)[:300]}); export the checkpoint again"
+            ) from error
+        files = path.parent.glob(f"{MODEL}*")
+        size = Size(
+            parameters=bundle.parameters,
+            active_parameters=bundle.active_parameters,
+            weight_bytes=sum(file.stat().st_size for file in files),
+        )
+        return OnnxModel(graph, size=size, max_tokens=bundle.max_tokens, num_threads=num_threads)
+
+    @override
+    def read(self, folder: Path, *, num_threads: int) -> Answerer:
+        model = self.open_model(folder, num_threads=num_threads)
+        return GreedyAnswerer(model, chat=read_chat(folder))
+
+
+@final
+class OnnxModel(LoadedModel):
+    """A decoder graph."""
+
+    def __init__(
+        self,
+        graph: onnxruntime.InferenceSession,
+        *,
+        size: Size,
+        max_tokens: int,
+        num_threads: int,
+    ) -> None:
+        self.max_tokens = max_tokens
+        self._graph = DecoderGraph(graph)
+        self._size = size
+        self._num_threads = num_threads
+
+    @override
+    def open_session(self, *, num_slots: int) -> Session[np.ndarray]:
+        return OnnxSession(self._graph, num_slots=num_slots)
+
+    @override
+    def compute_logits(
+        self, rows: Sequence[Sequence[int]], *, start: int, images: Sequence[Path] = ()
+    ) -> list[Float[np.ndarray, "kept vocab"]]:
+        assert not images
+        ids, lengths = _pad_right(rows)
+        places = [
+            row * ids.shape[1] + np.arange(start, length) for row, length in enumerate(lengths)
+        ]
+        logits, _ = self._graph.run(ids, lengths=lengths, kept=np.concatenate(places))
+        return np.split(logits, np.cumsum([len(place) for place in places])[:-1])
+
+    @override
+    def size(self) -> Size:
+        """Counts of the checkpoint, bytes of the graph file."""
+        return self._size
+
+    @override
+    def num_threads(self) -> int:
+        return self._num_threads
+
+
+@final
+class DecoderGraph:
+    """The graph's inputs and outputs.
+
+    Raises:
+        CheckpointError: it is no decoder that `decoder.py` wrote.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        caches = [item for item in session.get_inputs() if item.name.startswith("past.")]
+        self._past = [item.name for item in caches]
+        self._present = [name.replace("past", "present") for name in self._past]
+        expected = {"input_ids", "last_positions", "total_tokens", "kept", *self._past}
+        found = {item.name for item in session.get_inputs()}
+        outputs = {item.name for item in session.get_outputs()}
+        if not caches or found != expected or outputs != {"logits", *self._present}:
+            raise CheckpointError(
+                f"the graph has inputs {sorted(found)[:6]} and is no decoder of Limbeck; export "
+                "the checkpoint again"
+            )
+        _, self._heads, _, self._head_dim = caches[0].shape
+
+    def run(
+        self,
+        ids: Int[np.ndarray, "rows tokens"],
+        *,
+        lengths: Int[np.ndarray, " rows"],
+        kept: Int[np.ndarray, " kept"],
+        past: list[Cache] | None = None,
+    ) -> tuple[Float[np.ndarray, "kept vocab"], list[Cache]]:
+        """Logits at the kept places of the flattened tokens, and the longer cache.
+
+        Rows are padded on the right; `lengths` are theirs, those of earlier tokens included.
+        """
+        if past is None:
+            past = [np.zeros((len(ids), self._heads, 0, self._head_dim), np.float32)] * len(
+                self._past
+            )
+        feeds = {
+            "input_ids": ids,
+            "last_positions": (lengths - 1).astype(np.int32),
+            "total_tokens": np.array(lengths.max(), np.int32),
+            "kept": kept,
+            **dict(zip(self._past, past, strict=True)),
+        }
+        outputs = self._session.run(["logits", *self._present], feeds)
+        logits, *present = cast(list[np.ndarray], outputs)
+        return logits, present
+
+
+@final
+class OnnxSession(Session[np.ndarray]):
+    """Decodes with a graph; the cache is as wide as its longest row."""
+
+    def __init__(self, graph: DecoderGraph, *, num_slots: int) -> None:
+        super().__init__(num_slots=num_slots)
+        self._graph = graph
+        self._cache: list[Cache] = []
+        self._lengths = np.zeros(0, np.int64)
+
+    @override
+    def _prefill(
+        self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path], num_copies: int
+    ) -> Float[np.ndarray, "rows vocab"]:
+        assert not images, "no graph has an image encoder, so its chat renders no images"
+        ids, lengths = _pad_right(prompts)
+        kept = np.arange(len(prompts)) * ids.shape[1] + lengths - 1
+        logits, cache = self._graph.run(ids, lengths=lengths, kept=kept)
+        if num_copies > 1:
+            logits, lengths = (np.repeat(item, num_copies, axis=0) for item in (logits, lengths))
+            cache = [np.repeat(item, num_copies, axis=0) for item in cache]
+        self._lengths = np.concatenate([self._lengths, lengths])
+        width = int(self._lengths.max())
+        self._cache = [
+            np.concatenate([_widen(item, width=width) for item in items])
+            for items in (zip(self._cache, cache, strict=True) if self._cache else zip(cache))
+        ]
+        return logits
+
+    @override
+    def _decode(self, tokens: Sequence[int]) -> Float[np.ndarray, "rows vocab"]:
+        self._lengths = self._lengths + 1
+        logits, self._cache = self._graph.run(
+            np.array(tokens, np.int64)[:, None],
+            lengths=self._lengths,
+            kept=np.arange(len(tokens)),
+            past=self._cache,
+        )
+        return logits
+
+    @override
+    def _keep_rows(self, rows: Sequence[int]) -> None:
+        self._lengths = self._lengths[list(rows)]
+        width = int(self._lengths.max(initial=0))
+        self._cache = [item[list(rows), :, :width] for item in self._cache] if rows else []
+
+
+def _pad_right(
+    rows: Sequence[Sequence[int]],
+) -> tuple[Int[np.ndarray, "rows width"], Int[np.ndarray, " rows"]]:
+    """Rows padded to one length, and their lengths."""
+    lengths = np.array([len(row) for row in rows])
+    ids = np.zeros((len(rows), lengths.max()), np.int64)
+    for row, tokens in zip(ids, rows, strict=True):
+        row[: len(tokens)] = tokens
+    return ids, lengths
+
+
+def _widen(cache: Cache, *, width: int) -> Cache:
+    """A cache with so many places, empty ones on the right."""
+    return np.pad(cache, ((0, 0), (0, 0), (0, width - cache.shape[2]), (0, 0)))
