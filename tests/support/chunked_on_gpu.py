@@ -1,12 +1,12 @@
 """What `chunked_loss` gives on a GPU, against autograd; run by test_chunked.py in a process of its
 own, for the checks of shapes that the tests add cannot be traced by a compiler."""
 
-import test_chunked as t
 import torch
 
 from limbeck.contracts.registry import DIVERGENCES
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.distillation.targets import HiddenAndHead
+from tests.distillation.losses import test_chunked as t
 
 COMPILED = ("forward_kl", "reverse_kl", "jensen_shannon")
 

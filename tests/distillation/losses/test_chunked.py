@@ -250,6 +250,10 @@ def test_a_schedule_compiles_once():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_plain_loss_an_exact_gradient_and_a_small_peak():
-    program = Path(__file__).parents[2] / "support" / "chunked_on_gpu.py"
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.chunked_on_gpu"],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
