@@ -73,6 +73,10 @@ class LimbeckMoeConfig(PreTrainedConfig):
 class MoeOutput(CausalLMOutputWithPast):
     """What the model returns: transformers' fields and the routing of every layer."""
 
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     last_hidden_state: Tensor | None = None
     routing: tuple[Routing, ...] | None = None
 
