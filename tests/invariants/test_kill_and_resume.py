@@ -45,7 +45,8 @@ def run_with_kills(runs, log, *, rng, seconds):
             if code is not None:
                 assert code == 0, log.read_text()
                 return kills
-            tiny_recipe.kill(number)
+            if not tiny_recipe.kill(number):
+                return kills
             kills += 1
             finished(log)
     code = tiny_recipe.warm().wait(

@@ -90,10 +90,12 @@ def copy_runs(target: Path, *, entries: tuple[str, ...] = ENTRIES) -> Path:
     return target
 
 
-def kill(number: int) -> None:
-    """End a process of `Warm` and all that it started, at once."""
+def kill(number: int) -> bool:
+    """End a process of `Warm` and all that it started, at once; False if it had just finished."""
     os.killpg(number, signal.SIGKILL)
-    assert warm().wait(number) == -signal.SIGKILL
+    code = warm().wait(number)
+    assert code in (-signal.SIGKILL, 0)
+    return code != 0
 
 
 def write_part(folder: Path, *entries: str) -> Path:
