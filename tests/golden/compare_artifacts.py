@@ -37,6 +37,8 @@ RENAMED = {
 ADDED = {"disclaimer", "headline_tasks", "tasks", "record_ids"}
 """Keys that are new: the texts of a domain's pack, and the records that signals cover."""
 ADDED_FILES = {"record_ids.npy"}
+NESTED = "runtime_settings"
+"""Where a bundle keeps what only its runtime reads; once beside the other keys."""
 DERIVED = {"corpus_hash", "teacher_hash", "signals", "sha256", "_name_or_path"}
 """Hashes of files with renamed keys, and the folder that a model was read from."""
 SAME_VALUES = {"picked": True, "none": False}
@@ -80,7 +82,8 @@ def _fingerprint(path: Path) -> str:
 
 def _rename(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if key not in ADDED | DERIVED}
+        value = value | value.get(NESTED, {})
+        kept = {k: item for k, item in value.items() if k not in ADDED | DERIVED | {NESTED}}
         return {RENAMED.get(key, key): _value(key, item) for key, item in kept.items()}
     return [_rename(item) for item in value] if isinstance(value, list) else value
 
