@@ -110,13 +110,13 @@ RUNTIMES: Table = {
 """What bundles are written for and answer in: each a Runtime."""
 
 TASKS: Table = {
-    "recall": "limbeck.evaluation.tasks:recall",
-    "choice": "limbeck.evaluation.tasks:choice",
-    "triage": "limbeck.evaluation.tasks:triage",
-    "finding": "limbeck.evaluation.tasks:finding",
-    "intent": "limbeck.evaluation.tasks:intent",
+    "recall": "limbeck.evaluation.tasks:Recall",
+    "choice": "limbeck.evaluation.tasks:Choice",
+    "triage": "limbeck.evaluation.tasks:Triage",
+    "finding": "limbeck.evaluation.tasks:Finding",
+    "intent": "limbeck.evaluation.tasks:Intent",
 }
-"""How the answers to a kind of question are scored."""
+"""How the answers to a kind of question are scored: each a Task."""
 
 PRUNERS: Table = {
     "halving": "limbeck.tuning.config:Halving",

@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from limbeck.contracts.answerer import Answerer
-from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.records import Question, read_jsonl
-from limbeck.contracts.registry import TASKS
 from limbeck.env.progress import Advance
 from limbeck.evaluation.metrics import Share, clustered_interval
-from limbeck.evaluation.tasks import Response, ask, by_form
+from limbeck.evaluation.tasks import Response, ask, score_response
 
 DIGITS = 6
 """Probabilities are kept to so many decimals."""
@@ -136,7 +134,7 @@ def _read(value: dict[str, Any], *, path: Path, line: int) -> Question:
         message = f"task {question.task!r} in the file of {path.stem!r}; make the corpus again"
         raise DataError(message, path=path, line=line)
     if not question.answers or question.form not in ("single", "list", "choice"):
-        message = f"form {question.form!r} with answers {question.answers!r} cannot be judged"
+        message = f"form {question.form!r} with answers {question.answers!r} cannot be scored"
         raise DataError(message, path=path, line=line)
     if question.form == "choice" and not set(question.answers) <= set(question.options):
         message = f"the right answer {question.answers!r} is not among {question.options!r}"
@@ -165,7 +163,7 @@ def answer_all(
     state: Path,
     advance: Advance,
 ) -> list[AnsweredQuestion]:
-    """Every question answered and judged; batches that `state` holds are not asked again.
+    """Every question answered and scored; batches that `state` holds are not answered again.
 
     `state` is a file that grows by one line a batch. Batches never change with a kill, so neither
     do the answers. The model is opened only when a batch is left.
@@ -181,22 +179,20 @@ def answer_all(
             _append(file, batch)
         for batch in batches[len(done) :]:
             responses = ask(answerer, batch, max_new_tokens=max_new_tokens)
-            judged = [
-                judge(question, response)
+            scored = [
+                record_answer(question, response)
                 for question, response in zip(batch, responses, strict=True)
             ]
-            _append(file, judged)
-            results += judged
+            _append(file, scored)
+            results += scored
             right = sum(item.correct for item in results)
-            advance(len(judged), f"{right}/{len(results)} right")
+            advance(len(scored), f"{right}/{len(results)} right")
     return results
 
 
-def judge(question: Question, response: Response) -> AnsweredQuestion:
-    """A response with its verdict, by the question's task or else by its form."""
-    named = question.task in TASKS
-    task = resolve(TASKS, question.task, what="task") if named else by_form
-    verdict = task(question, response)
+def record_answer(question: Question, response: Response) -> AnsweredQuestion:
+    """A question with the response to it and the verdict on that."""
+    verdict = score_response(question, response)
     return AnsweredQuestion(
         question.id,
         question.task,

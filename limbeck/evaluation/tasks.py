@@ -1,15 +1,21 @@
 """Evaluation tasks: how a model is asked a question, and when its answer counts as right.
 
-A task is a function of a question and the model's response; its docstring is what `limbeck list
-tasks` prints. A task of another name is judged by the form of its questions (`by_form`).
+A task is one class and one line of `TASKS`; the first line of its docstring is what `limbeck list
+tasks` prints. The form of a question decides where no task has its name (`score_by_form`).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, final
+
+from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer, PromptLike, as_prompt
+from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Question
+from limbeck.contracts.registry import TASKS
 from limbeck.evaluation.metrics import entity_f1, exact_match
 
 LIST_F1 = 0.8
@@ -36,47 +42,106 @@ class Verdict:
     """Entity F1 for a list; 1 or 0 otherwise."""
 
 
-def recall(question: Question, response: Response) -> Verdict:
+class Task(ABC):
+    """How the answers to one kind of question are scored."""
+
+    form: ClassVar[str | None] = None
+    """The only form that its questions may have; None for any."""
+
+    def score(self, question: Question, response: Response) -> Verdict:
+        """The verdict on one response.
+
+        Raises:
+            DataError: the question has another form than the task's.
+        """
+        if self.form is not None and question.form != self.form:
+            raise DataError(
+                f"question {question.id!r}: task {question.task!r} holds a question of form "
+                f"{question.form!r}, expected {self.form!r}; give it to a task of another name"
+            )
+        return self._score(question, response)
+
+    @abstractmethod
+    def _score(self, question: Question, response: Response) -> Verdict:
+        """The verdict on the response to a question of the right form."""
+
+
+@final
+class Recall(Task):
     """Generated facts under unseen phrasings: single exact, lists from entity F1 0.8."""
-    return by_form(question, response)
+
+    @override
+    def _score(self, question: Question, response: Response) -> Verdict:
+        return score_by_form(question, response)
 
 
-def choice(question: Question, response: Response) -> Verdict:
+@final
+class Choice(Task):
     """One of four options, the one of highest mean log-probability per token."""
-    return _by_expected_form(question, response, form="choice")
+
+    form = "choice"
+
+    @override
+    def _score(self, question: Question, response: Response) -> Verdict:
+        return score_exactly(question, response)
 
 
-def triage(question: Question, response: Response) -> Verdict:
+@final
+class Triage(Task):
     """The right specialty for a set of symptoms never trained on, generated exactly."""
-    return _by_expected_form(question, response, form="single")
+
+    form = "single"
+
+    @override
+    def _score(self, question: Question, response: Response) -> Verdict:
+        return score_exactly(question, response)
 
 
-def intent(question: Question, response: Response) -> Verdict:
-    """What a query asks for: the right label, generated exactly."""
-    return _by_expected_form(question, response, form="single")
-
-
-def finding(question: Question, response: Response) -> Verdict:
+@final
+class Finding(Task):
     """What an image shows, generated exactly; the options' scores give the area under the ROC."""
-    return _by_expected_form(question, response, form="single")
+
+    form = "single"
+
+    @override
+    def _score(self, question: Question, response: Response) -> Verdict:
+        return score_exactly(question, response)
 
 
-def by_form(question: Question, response: Response) -> Verdict:
-    """Judge any task: lists by entity F1, everything else exactly."""
-    if question.form == "list":
-        f1 = entity_f1(response.text, expected=question.answers)
-        return Verdict(f1 >= LIST_F1, f1)
+@final
+class Intent(Task):
+    """What a query asks for: the right label, generated exactly."""
+
+    form = "single"
+
+    @override
+    def _score(self, question: Question, response: Response) -> Verdict:
+        return score_exactly(question, response)
+
+
+def score_response(question: Question, response: Response) -> Verdict:
+    """The verdict of the question's task; of its form where no task of the table has its name."""
+    if question.task not in TASKS:
+        return score_by_form(question, response)
+    task: type[Task] = resolve(TASKS, question.task, what="task")
+    return task().score(question, response)
+
+
+def score_by_form(question: Question, response: Response) -> Verdict:
+    """Lists by entity F1, everything else exactly."""
+    return (score_list if question.form == "list" else score_exactly)(question, response)
+
+
+def score_list(question: Question, response: Response) -> Verdict:
+    """Right from entity F1 0.8 upwards; agrees by that F1."""
+    f1 = entity_f1(response.text, expected=question.answers)
+    return Verdict(f1 >= LIST_F1, f1)
+
+
+def score_exactly(question: Question, response: Response) -> Verdict:
+    """Right where the text equals one of the answers, punctuation and spaces aside."""
     correct = exact_match(response.text, expected=question.answers)
     return Verdict(correct, float(correct))
-
-
-def _by_expected_form(question: Question, response: Response, *, form: str) -> Verdict:
-    if question.form != form:
-        raise DataError(
-            f"question {question.id!r}: task {question.task!r} holds a question of form "
-            f"{question.form!r}, expected {form!r}; give it to a task of another name"
-        )
-    return by_form(question, response)
 
 
 def ask(

@@ -68,7 +68,7 @@ def test_a_corpus_without_questions_is_refused(tmp_path):
         ("[]", "JSON object"),
         ('{"id": "a"}', "not a question"),
         (write(task="other"), "task 'other'"),
-        (write(answers=[]), "cannot be judged"),
+        (write(answers=[]), "cannot be scored"),
         (write(form="essay"), "'essay'"),
         (write(form="choice", options=["y"]), "not among"),
     ],
