@@ -21,6 +21,10 @@ from limbeck.contracts.pointers import follow
 Kind = Literal["corpus", "checkpoint", "signals", "bundle", "report"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MANIFEST = "manifest.json"
+CACHE = ".cache"
+"""Folder beside artifacts, of `<cache>/<key>/`: what can be made again from one of them."""
+MADE_FROM = "made_from.json"
+"""In such a `<key>/`: the name of the artifact's folder."""
 HashFile = Callable[[Path], str]
 """`hash_file`, or what gives the same from a record of earlier hashes."""
 

@@ -6,13 +6,14 @@ everything that these were made from.
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import Timeout
 
-from limbeck.contracts.artifacts import MANIFEST, Artifact, size_bytes
+from limbeck.contracts.artifacts import CACHE, MADE_FROM, MANIFEST, Artifact, size_bytes
 from limbeck.pipeline.model_registry import ModelRegistry, roles
 from limbeck.pipeline.store import Store
 
@@ -90,10 +91,36 @@ def collect(store: Store, *, keep_days: float, dry_run: bool = False) -> Collect
             if _remove(store, work, dry_run=dry_run):
                 half_made.append(work.name)
                 freed += size
+        freed += _drop_orphans(store, removed={item.folder for item in removed}, dry_run=dry_run)
     if not dry_run:
         store.empty_trash()
         store.hashes.drop_missing()
     return Collected(tuple(removed), tuple(half_made), freed, len(listed) - len(removed))
+
+
+def _drop_orphans(store: Store, *, removed: set[str], dry_run: bool) -> int:
+    """Remove cached data of artifacts that are gone, or would be; returns its bytes.
+
+    A process that still reads it keeps what it opened, or makes the data again.
+    """
+    freed = 0
+    for made_from in sorted(store.root.glob(f"{CACHE}/*/*/{MADE_FROM}")):
+        name = _read_name(made_from)
+        if name in removed or not (store.root / name / MANIFEST).is_file():
+            with suppress(OSError):  # made again just now, or mapped, which Windows refuses
+                size = size_bytes(made_from.parent)
+                if not dry_run:
+                    store.discard(made_from.parent)
+                freed += size
+    return freed
+
+
+def _read_name(path: Path) -> str:
+    """The name in a file; empty where it is damaged, so that its folder counts as orphaned."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return ""
 
 
 def _remove(store: Store, path: Path, *, dry_run: bool) -> bool:

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.contracts.artifacts import Manifest, Parent, hash_files, hash_text, read_artifact
+from limbeck.contracts.artifacts import (
+    CACHE,
+    MADE_FROM,
+    Manifest,
+    Parent,
+    hash_files,
+    hash_text,
+    read_artifact,
+)
 from limbeck.contracts.errors import ArtifactError, UnknownNameError
 from limbeck.contracts.pointers import HEADER, follow, is_pointer, point
 from limbeck.pipeline.file_hashes import FileHashes
@@ -271,3 +279,24 @@ def test_a_switch_is_never_halved(tmp_path):
     point(name, at=second)
     assert name.readlink() == Path("second")
     assert not list(tmp_path.glob(".name.*"))
+
+
+def test_gc_drops_cached_data_of_artifacts_that_are_gone(store):
+    kept = put(store, "kept", name="demo/kept")
+    gone = put(store, "gone")
+    entries = []
+    for number, name in enumerate((kept.path.name, gone.path.name, "long-gone")):
+        entry = store.root / CACHE / "tokens" / str(number)
+        entry.mkdir(parents=True)
+        (entry / MADE_FROM).write_text(json.dumps(name))
+        entries.append(entry)
+    assert [item.folder for item in list_store(store, keep_days=0.0)] == sorted(
+        (kept.path.name, gone.path.name)
+    )
+    collect(store, keep_days=1.0, dry_run=True)
+    assert all(entry.is_dir() for entry in entries)
+    collect(store, keep_days=1.0)
+    assert [entry.is_dir() for entry in entries] == [True, True, False]
+    would = collect(store, keep_days=0.0, dry_run=True).freed_bytes
+    assert collect(store, keep_days=0.0).freed_bytes == would
+    assert [entry.is_dir() for entry in entries] == [True, False, False]

@@ -15,7 +15,8 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record, Split, read_records
 from limbeck.data.loading.image_loader import Pixels
 from limbeck.data.loading.packing import pack_parts
-from limbeck.data.loading.tokenized import AnswerField, RecordFlags, tokenize_split
+from limbeck.data.loading.token_cache import TokenCache
+from limbeck.data.loading.tokenized import AnswerField, RecordFlags
 from limbeck.models.batch import IGNORED, Batch, pack_rows, pad_rows
 from limbeck.models.vision.image_processing import ImageFormat
 
@@ -85,7 +86,7 @@ class Batches:
         self.pad = cast(int, tokenizer.pad_token_id)
         self.pixels = Pixels(corpus, image_format=image_format)
         self.path = corpus / "records" / f"{split}.jsonl"
-        self.split = tokenize_split(
+        self.split = TokenCache(corpus).load(
             self.path, tokenizer=tokenizer, image_format=image_format, answers=answers
         )
         self.record_ids = config.select_records(self.split.flags)
