@@ -91,32 +91,43 @@ def collect(store: Store, *, keep_days: float, dry_run: bool = False) -> Collect
             if _remove(store, work, dry_run=dry_run):
                 half_made.append(work.name)
                 freed += size
-        freed += _drop_orphans(store, removed={item.folder for item in removed}, dry_run=dry_run)
+        freed += _drop_cached(
+            store,
+            gone={item.folder for item in removed},
+            in_use=_inputs_of_work(store, keep_days=keep_days),
+            oldest_seconds=oldest,
+            dry_run=dry_run,
+        )
     if not dry_run:
         store.empty_trash()
         store.hashes.drop_missing()
     return Collected(tuple(removed), tuple(half_made), freed, len(listed) - len(removed))
 
 
-def _drop_orphans(store: Store, *, removed: set[str], dry_run: bool) -> int:
-    """Remove cached data of artifacts that are gone, or would be; returns its bytes.
+def _drop_cached(
+    store: Store, *, gone: set[str], in_use: set[str], oldest_seconds: float, dry_run: bool
+) -> int:
+    """Remove data made from artifacts that are gone, or that nothing has read for so long.
 
-    A process that still reads it keeps what it opened, or makes the data again.
+    Returns its bytes. A process that reads it keeps what it opened, or makes the data again; what
+    running work may read stays, since a network file system takes the pages of a removed file.
     """
-    freed = 0
-    for made_from in sorted(store.root.glob(f"{CACHE}/*/*/{MADE_FROM}")):
-        name = _read_name(made_from)
-        if name in removed or not (store.root / name / MANIFEST).is_file():
-            with suppress(OSError):  # made again just now, or mapped, which Windows refuses
-                size = size_bytes(made_from.parent)
+    freed, now = 0, time.time()
+    for folder in sorted(store.root.glob(f"{CACHE}/*/*/")):
+        name = _read_name(folder / MADE_FROM)
+        with suppress(OSError):  # made again just now, or mapped, which Windows refuses
+            is_gone = name in gone or not (store.root / name / MANIFEST).is_file()
+            is_idle = now - folder.stat().st_mtime >= oldest_seconds and name not in in_use
+            if is_gone or is_idle:
+                size = size_bytes(folder)
                 if not dry_run:
-                    store.discard(made_from.parent)
+                    store.discard(folder)
                 freed += size
     return freed
 
 
 def _read_name(path: Path) -> str:
-    """The name in a file; empty where it is damaged, so that its folder counts as orphaned."""
+    """The name in a file; empty where it is missing or damaged, so its artifact counts as gone."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):

@@ -281,22 +281,40 @@ def test_a_switch_is_never_halved(tmp_path):
     assert not list(tmp_path.glob(".name.*"))
 
 
+def put_cached(store, key, *, made_from):
+    entry = store.root / CACHE / "tokens" / key
+    entry.mkdir(parents=True)
+    if made_from:
+        (entry / MADE_FROM).write_text(json.dumps(made_from))
+    return entry
+
+
 def test_gc_drops_cached_data_of_artifacts_that_are_gone(store):
     kept = put(store, "kept", name="demo/kept")
     gone = put(store, "gone")
-    entries = []
-    for number, name in enumerate((kept.path.name, gone.path.name, "long-gone")):
-        entry = store.root / CACHE / "tokens" / str(number)
-        entry.mkdir(parents=True)
-        (entry / MADE_FROM).write_text(json.dumps(name))
-        entries.append(entry)
+    sources = (kept.path.name, gone.path.name, "long-gone", "")
+    entries = [put_cached(store, str(i), made_from=name) for i, name in enumerate(sources)]
     assert [item.folder for item in list_store(store, keep_days=0.0)] == sorted(
         (kept.path.name, gone.path.name)
     )
     collect(store, keep_days=1.0, dry_run=True)
     assert all(entry.is_dir() for entry in entries)
     collect(store, keep_days=1.0)
-    assert [entry.is_dir() for entry in entries] == [True, True, False]
-    would = collect(store, keep_days=0.0, dry_run=True).freed_bytes
-    assert collect(store, keep_days=0.0).freed_bytes == would
-    assert [entry.is_dir() for entry in entries] == [True, False, False]
+    assert [entry.is_dir() for entry in entries] == [True, True, False, False]
+    os.utime(gone.path, (0, 0))
+    would = collect(store, keep_days=1.0, dry_run=True).freed_bytes
+    assert collect(store, keep_days=1.0).freed_bytes == would
+    assert [entry.is_dir() for entry in entries] == [True, False, False, False]
+
+
+def test_gc_drops_cached_data_that_nothing_has_read_for_long(store):
+    corpus, busy = put(store, "corpus", name="demo/corpus"), put(store, "busy", name="demo/busy")
+    store.begin(hash_text("training"), name="training", inputs=[busy])
+    old, fresh, mapped = (
+        put_cached(store, key, made_from=item.path.name)
+        for key, item in (("old", corpus), ("fresh", corpus), ("mapped", busy))
+    )
+    for entry in (old, mapped):
+        os.utime(entry, (0, 0))
+    collect(store, keep_days=1.0)
+    assert [entry.is_dir() for entry in (old, fresh, mapped)] == [False, True, True]

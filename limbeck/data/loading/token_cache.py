@@ -6,6 +6,7 @@ of all that its tokens depend on. `max_length` is no part of it: batches cut whe
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import limbeck
 from limbeck.contracts.artifacts import CACHE, MADE_FROM, hash_file, hash_text
+from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.tokenized import (
     AnswerField,
     RecordFlags,
@@ -38,6 +40,8 @@ UNREPEATABLE = ("strftime_now", "random")
 """Names in a chat template whose text can differ from one rendering to the next."""
 FLAGS = ("has_question", "has_rejected", "has_images")
 ARRAYS = ("tokens", "offsets", "answer_starts", "has_answer", "sources", "specialties")
+WAIT_SECONDS = 1800
+"""How long another process may hold an entry; after that, the file is tokenised here as well."""
 INDEX = "index.json"
 """Names and images of an entry, and the SHA-256 of its arrays."""
 
@@ -72,7 +76,12 @@ class TokenCache:
                 path, tokenizer=tokenizer, image_format=image_format, answers=answers
             )
 
-        key = hash_inputs(path, tokenizer=tokenizer, image_format=image_format, answers=answers)
+        def hash_now() -> str | None:
+            return hash_inputs(
+                path, tokenizer=tokenizer, image_format=image_format, answers=answers
+            )
+
+        key = hash_now()
         if key is None:
             return tokenize()
         entry = self.folder / key
@@ -83,17 +92,18 @@ class TokenCache:
             found = _read(entry) if is_held else None
             if found is None:
                 found = tokenize()
-                if is_held:
+                # A file that changed meanwhile would be kept under the hash of its old content.
+                if is_held and key == hash_now():
                     self._write(found, entry=entry)
         return found
 
     @contextmanager
     def _hold(self, key: str) -> Iterator[bool]:
-        """Hold an entry; False where locks cannot be made, so nothing may be written."""
+        """Hold an entry; False where that cannot be, so nothing may be written."""
         lock = FileLock(self.folder / f"{key}.lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            lock.acquire(timeout=WAIT_SECONDS)
         except (OSError, NotImplementedError):
             yield False
             return
@@ -122,7 +132,7 @@ class TokenCache:
             }
             (growing / INDEX).write_text(json.dumps(index), encoding="utf-8")
             growing.rename(entry)
-        except OSError:
+        except (OSError, ArtifactError):
             shutil.rmtree(growing, ignore_errors=True)
 
 
@@ -167,6 +177,8 @@ def _read(entry: Path) -> TokenizedSplit | None:
         if any(hash_file(path) != index["files"][name] for name, path in files.items()):
             return None
         arrays = {name: np.asarray(np.load(path, mmap_mode="r")) for name, path in files.items()}
+        with suppress(OSError):
+            os.utime(entry)  # removal goes by the last use
         return TokenizedSplit(
             **{name: arrays[name] for name in ARRAYS},
             flags=RecordFlags(**{name: arrays[name] for name in FLAGS}),

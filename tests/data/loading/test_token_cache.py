@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import fields
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from limbeck.contracts.artifacts import CACHE, hash_path
 from limbeck.contracts.records import Record, read_records, write_jsonl
@@ -254,17 +256,48 @@ def test_two_processes_at_once_tokenise_once(copy, split, tokenizer, tmp_path):
     log = tmp_path / "log"
     command = [sys.executable, "-c", LOAD, str(copy), str(log)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    try:
+    with ExitStack() as stack:
+        processes = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(2)]
+        for process in processes:
+            stack.callback(process.kill)
         for process in processes:
             assert process.stdout.readline() == "ready\n"
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
-        found = [json.loads(process.communicate()[0]) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+        found = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
     expected = tokenize_split(split, tokenizer=tokenizer).tokens.tolist()
     assert found == [expected, expected]
     assert log.read_text() == "tokenised\n"
+
+
+def test_no_endless_wait_for_a_process_that_stands_still(copy, split, tokenizer, monkeypatch):
+    monkeypatch.setattr(token_cache, "WAIT_SECONDS", 0.1)
+    key = hash_inputs(split, tokenizer=tokenizer, image_format=None, answers="answer")
+    cache = TokenCache(copy)
+    cache.folder.mkdir(parents=True)
+    with FileLock(cache.folder / f"{key}.lock"):
+        found = cache.load(split, tokenizer=tokenizer)
+    assert_equal(found, tokenize_split(split, tokenizer=tokenizer))
+    assert entries(copy) == []
+
+
+def test_a_split_that_changes_meanwhile_is_not_kept(copy, split, tokenizer, monkeypatch):
+    records = list(read_records(split))
+
+    def tokenize(path, **options):
+        write_jsonl(path, records[1:])
+        return tokenize_split(path, **options)
+
+    monkeypatch.setattr(token_cache, "tokenize_split", tokenize)
+    found = TokenCache(copy).load(split, tokenizer=tokenizer)
+    assert len(found.answer_starts) == len(records) - 1
+    assert entries(copy) == []
+
+
+def test_a_removed_entry_that_is_mapped_can_still_be_read(copy, split, tokenizer):
+    expected = tokenize_split(split, tokenizer=tokenizer)
+    for _ in range(2):
+        found = TokenCache(copy).load(split, tokenizer=tokenizer)
+    shutil.rmtree(*entries(copy))
+    assert_equal(found, expected)
