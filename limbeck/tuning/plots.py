@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from limbeck.evaluation.report.charts import Bilingual, text
+from limbeck.evaluation.report.charts import Bilingual, svg, text
 
 Number = int | float
 WIDTH, HEIGHT = 1040, 380
@@ -88,7 +88,8 @@ def parallel(
         for share, words in scale.ticks():
             label = Bilingual(words, words)
             parts.append(text(label, x=x + 5, y=_down(share) + 4, style="tick"))
-    return _svg(WIDTH, HEIGHT, parts, title="parallel coordinates of the trials")
+    title = "parallel coordinates of the trials"
+    return svg(parts, width=WIDTH, height=HEIGHT, title=title)
 
 
 def bars(shares: Mapping[str, float]) -> str:
@@ -107,15 +108,9 @@ def bars(shares: Mapping[str, float]) -> str:
         )
         value = f"{share:.0%}"
         parts.append(text(Bilingual(value, value), x=LABELS + width + 8, y=y + 19, style="tick"))
-    return _svg(BAR_WIDTH, ROW * len(shares), parts, title="importance of each setting")
+    title = "importance of each setting"
+    return svg(parts, width=BAR_WIDTH, height=ROW * len(shares), title=title)
 
 
 def _down(share: float) -> float:
     return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
-
-
-def _svg(width: int, height: int, parts: Sequence[str], *, title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">'
-        f"{''.join(parts)}</svg>"
-    )

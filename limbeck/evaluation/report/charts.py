@@ -5,7 +5,7 @@ label in two languages is two `<text>` elements of which the page shows one.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -109,6 +109,15 @@ def text(label: Bilingual, *, x: Number, y: Number, anchor: str = "start", style
     )
 
 
+def svg(parts: Iterable[str], *, width: Number, height: Number, title: str, style: str = "") -> str:
+    """The drawing that the parts make, scaled to the page; `title` is what a screen reader says."""
+    css_class = f'class="{style}" ' if style else ""
+    return (
+        f'<svg {css_class}viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    )
+
+
 def _frame(body: str, *, x: Axis, y: Axis, title: str) -> str:
     """Axes, grid and titles around what is drawn between them."""
     parts = []
@@ -123,10 +132,7 @@ def _frame(body: str, *, x: Axis, y: Axis, title: str) -> str:
     parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(text(x.title, x=middle, y=HEIGHT - 10, anchor="middle", style="title"))
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}{body}</svg>"
-    )
+    return svg([*parts, body], width=WIDTH, height=HEIGHT, title=title)
 
 
 def _plain(words: str, *, x: Number, y: Number, anchor: str) -> str:
@@ -235,7 +241,4 @@ def strips(rows: Mapping[str, Sequence[Number]], *, labels: Mapping[str, Bilingu
                 f"<title>{place}: {value / mean:.2f}x</title></rect>"
             )
     total = len(rows) * (height + 4)
-    return (
-        f'<svg class="strips" viewBox="0 0 {width} {total}" role="img" '
-        f'aria-label="load of experts">{"".join(parts)}</svg>'
-    )
+    return svg(parts, width=width, height=total, title="load of experts", style="strips")

@@ -8,7 +8,7 @@ import pytest
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.evaluation.report import number_format
-from limbeck.evaluation.report.charts import Bilingual, Point, fit_axis, lines, scatter, strips
+from limbeck.evaluation.report.charts import Bilingual, Point, fit_axis, lines, scatter, strips, svg
 from limbeck.evaluation.report.lineage import _read_history, _read_layers
 
 TITLE = Bilingual("步 <1>", "step <1>")
@@ -42,8 +42,21 @@ def test_charts_are_well_formed_and_escape_names():
         lines({"loss": [(0.0, 2.0), (9.0, 1.0)]}, x=axis([0.0, 9.0]), y=axis([1.0, 2.0])),
         strips({"0": [1, 0, 3], "<": [0, 0, 0]}, labels={"0": TITLE}),
     ]
-    for svg in svgs:
-        xml.etree.ElementTree.fromstring(svg)
+    for drawing in svgs:
+        xml.etree.ElementTree.fromstring(drawing)
+
+
+def test_a_drawing_escapes_its_title_and_keeps_its_style():
+    root = xml.etree.ElementTree.fromstring(
+        svg(["<path/>"], width=3, height=2, title='a<"b', style="strips")
+    )
+    assert root.attrib == {
+        "class": "strips",
+        "viewBox": "0 0 3 2",
+        "role": "img",
+        "aria-label": 'a<"b',
+    }
+    assert len(root) == 1
 
 
 def test_damaged_curves_and_loads_are_named(tmp_path):
