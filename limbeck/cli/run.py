@@ -153,7 +153,7 @@ def tune(
             folder=folder,
             trials=trials,
             timeout_seconds=timeout,
-            tell=show_event,
+            report=show_event,
         )
         winning = tuning.write_report(found)
         open_screen(WIDE_COLUMNS).print(tuning.make_table(found))

@@ -12,7 +12,11 @@ from limbeck.distillation.losses.chunked import CHUNK_BYTES
 from limbeck.models.forward import PLAIN_HEADS
 from limbeck.pipeline.check import Entry
 from limbeck.planning.resolve import Architectures, Known, Resolver
-from limbeck.planning.verdicts import judge_serving, judge_training, tell_target
+from limbeck.planning.verdicts import (
+    describe_serving_fit,
+    describe_size_target,
+    describe_training_fit,
+)
 from limbeck.sizing.assumptions import Assumptions
 from limbeck.sizing.fit import (
     CardsNeeded,
@@ -109,7 +113,7 @@ def _describe(
 
 def _plan_target(size: ModelSize, budget: int) -> dict[str, Any]:
     fit = fit_budget(size.formats, parameters=size.parameters, budget_bytes=budget)
-    return dataclasses.asdict(fit) | {"verdict": tell_target(fit)}
+    return dataclasses.asdict(fit) | {"verdict": describe_size_target(fit)}
 
 
 def _plan_serving(size: ModelSize, assumed: Assumptions) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _plan_serving(size: ModelSize, assumed: Assumptions) -> dict[str, Any]:
         "fits_with_kept_ratio": fit.kept_ratio,
         "experts_in_ram": fit.offloaded,
         "cards_needed": fit.count,
-        "verdict": judge_serving(fit, serving),
+        "verdict": describe_serving_fit(fit, serving),
     }
 
 
@@ -187,7 +191,9 @@ def _plan_training(
             "fit": _describe_fit(fit, size, cards, num_tokens) if fit else None,
             "needed": _describe_needed(needed, size, workload, num_tokens),
             "larger": _describe_needed(larger, size, workload, num_tokens),
-            "verdict": judge_training(size, workload, cards, fit=fit, needed=needed, larger=larger),
+            "verdict": describe_training_fit(
+                size, workload, cards, fit=fit, needed=needed, larger=larger
+            ),
         },
     }
 

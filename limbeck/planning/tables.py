@@ -23,11 +23,11 @@ def draw(planned: Mapping[str, Any]) -> Group:
     if models:
         parts += ["", _draw_formats(models)]
     if trained:
-        parts += ["", _draw_training(trained, planned), "", *_tell(trained, "training")]
+        parts += ["", _draw_training(trained, planned), "", *_verdict_lines(trained, "training")]
     if models:
-        parts += ["", _draw_serving(models, planned), "", *_tell(models, "inference")]
-        parts += ["", *_tell_targets(models, planned)]
-    return Group(*parts, "", *_tell_assumptions(planned))
+        parts += ["", _draw_serving(models, planned), "", *_verdict_lines(models, "inference")]
+        parts += ["", *_size_target_lines(models, planned)]
+    return Group(*parts, "", *_assumption_lines(planned))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -85,7 +85,7 @@ def _draw_formats(models: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _add_rows(table: Table, cells: Mapping[str, Sequence[str]]) -> None:
-    """Entries that say the same share a row."""
+    """Entries with equal cells share a row."""
     names: dict[tuple[str, ...], list[str]] = {}
     for name, row in cells.items():
         names.setdefault(tuple(row), []).append(name)
@@ -131,27 +131,29 @@ def _draw_serving(models: Sequence[Mapping[str, Any]], planned: Mapping[str, Any
     _add_rows(
         table,
         {
-            row["name"]: [_tell_serving(row["inference"]["by_format"][name]) for name in names]
+            row["name"]: [_serving_cell(row["inference"]["by_format"][name]) for name in names]
             for row in models
         },
     )
     return table
 
 
-def _tell_serving(found: Mapping[str, Any]) -> str:
+def _serving_cell(found: Mapping[str, Any]) -> str:
     star = "" if found["fits"] else "*"
     return f"{byte_count(found['total'])}{star}\n{counted(found['tokens_per_second'])}/s"
 
 
-def _tell(rows: Sequence[Mapping[str, Any]], what: str) -> list[Text]:
-    """One sentence a row; rows that say the same share one."""
+def _verdict_lines(rows: Sequence[Mapping[str, Any]], what: str) -> list[Text]:
+    """One sentence a row; rows with the same sentence share one."""
     by_verdict: dict[str, list[str]] = {}
     for row in rows:
         by_verdict.setdefault(row[what]["verdict"], []).append(row["name"])
     return [_sentence(", ".join(names), text) for text, names in by_verdict.items()]
 
 
-def _tell_targets(models: Sequence[Mapping[str, Any]], planned: Mapping[str, Any]) -> list[Text]:
+def _size_target_lines(
+    models: Sequence[Mapping[str, Any]], planned: Mapping[str, Any]
+) -> list[Text]:
     lines = []
     for target, budget in planned["assumed"]["size_targets_bytes"].items():
         lines.append(Text(f"体积目标 size target {target}, {byte_count(budget)}", style="bold"))
@@ -171,7 +173,7 @@ def _sentence(name: str, text: str) -> Text:
     return line.append(f"{mark} " if mark else "", style="not bold").append(text, style="not bold")
 
 
-def _tell_assumptions(planned: Mapping[str, Any]) -> list[Text]:
+def _assumption_lines(planned: Mapping[str, Any]) -> list[Text]:
     speed = planned["speed"]
     notes = [
         f"time here: {span(planned['seconds'])} of training in all at "

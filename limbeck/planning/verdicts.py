@@ -1,4 +1,4 @@
-"""What a plan says in plain words: it fits, or what would make it fit."""
+"""Verdicts of a plan in plain words: it fits, or what would make it fit."""
 
 from limbeck.evaluation.report.number_format import byte_count, percent
 from limbeck.sizing.fit import CardsNeeded, ServingFit, TrainingFit
@@ -11,7 +11,7 @@ MOST_PRECISE = "float32"
 """The format in which nothing is reduced."""
 
 
-def judge_training(
+def describe_training_fit(
     size: ModelSize,
     workload: Workload,
     cards: Cards,
@@ -34,13 +34,13 @@ def judge_training(
         f"does not fit {cards}: weights, gradients and optimizer alone are "
         f"{byte_count(state.total)}, the cards have {there}"
     )
-    ways = [_tell_needed(item, size, workload) for item in (needed, larger) if item is not None]
+    ways = [_describe_needed(item, size, workload) for item in (needed, larger) if item is not None]
     if not ways:
         ways = [f"one layer without its experts is more than a {cards.gpu} holds"]
     return f"{text}; {'; or '.join(ways)}"
 
 
-def _tell_needed(needed: CardsNeeded, size: ModelSize, workload: Workload) -> str:
+def _describe_needed(needed: CardsNeeded, size: ModelSize, workload: Workload) -> str:
     held = f"{byte_count(needed.memory.total)} of {byte_count(GPUS[needed.gpu].usable_bytes)} each"
     cards = (
         f"fits {needed.count:,} x {needed.gpu} with ZeRO-3, gradient checkpointing, one record a"
@@ -56,7 +56,7 @@ def _tell_needed(needed: CardsNeeded, size: ModelSize, workload: Workload) -> st
     return text
 
 
-def judge_serving(fit: ServingFit, serving: Serving) -> str:
+def describe_serving_fit(fit: ServingFit, serving: Serving) -> str:
     """In which formats a model answers on the cards, or what would let it."""
     usable = byte_count(serving.card.usable_bytes * serving.count)
     at = f"{serving.batch_size} x {serving.context_tokens} tokens"
@@ -90,7 +90,7 @@ def judge_serving(fit: ServingFit, serving: Serving) -> str:
     return f"{text}, the card has {usable}; what would fit: {'; '.join(ways)}"
 
 
-def tell_target(fit: BudgetFit) -> str:
+def describe_size_target(fit: BudgetFit) -> str:
     """What brings a model under a size, and what the size allows per parameter."""
     head = f"{fit.bits_per_parameter:.3g} bits a parameter"
     if fit.kept_ratio == 1:

@@ -196,9 +196,9 @@ def default_search(
             log=True,
         ),
     }
-    heats = find_temperatures(teachers)
-    if heats is not None:
-        found["objective.temperature"] = heats
+    temperatures = find_temperatures(teachers)
+    if temperatures is not None:
+        found["objective.temperature"] = temperatures
     layered = False
     if shows_layers(teachers):
         own = next(_find(resolved, ("objective", "matching")), [])

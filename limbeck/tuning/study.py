@@ -36,7 +36,7 @@ from limbeck.tuning.space import Space, make_space, read_tuning
 DATABASE = "study.db"
 STARTUP_TRIALS = 8
 """So many trials are drawn at random before the others are drawn near the good ones."""
-Tell = Callable[[str, str], None]
+Report = Callable[[str, str], None]
 
 
 class PrunedError(Exception):
@@ -81,7 +81,7 @@ def search(
     folder: Path,
     trials: int = 0,
     timeout_seconds: float = 0.0,
-    tell: Tell = lambda name, text: None,
+    report: Report = lambda name, text: None,
 ) -> Search:
     """Run a recipe's search to its number of trials; 0 leaves that number to the recipe.
 
@@ -95,18 +95,18 @@ def search(
     entries = check_recipe(recipe)
     tuning = read_tuning(recipe)
     space = make_space(recipe, tuning, entries)
-    made = _make_needed(recipe, space, entries, runs=runs, tell=tell)
+    made = _make_needed(recipe, space, entries, runs=runs, report=report)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            runner = _Runner(recipe, tuning, space, made, folder, tell)
+            runner = _Runner(recipe, tuning, space, made, folder, report)
             return runner.run(trials or tuning.trials, timeout_seconds=timeout_seconds)
     except Timeout:
         raise BusyError(f"{folder}: another `limbeck tune` is at work there; wait for it") from None
 
 
 def _make_needed(
-    recipe: Recipe, space: Space, entries: Mapping[str, Entry], *, runs: Path, tell: Tell
+    recipe: Recipe, space: Space, entries: Mapping[str, Entry], *, runs: Path, report: Report
 ) -> dict[str, Artifact]:
     """Every artifact that a trial reads, made now or reused."""
     wanted, queue = set(), list(space.needed)
@@ -118,7 +118,7 @@ def _make_needed(
     if not wanted:
         return {}
     part = {name: entry for name, entry in recipe.entries.items() if name in wanted}
-    return run_recipe(dataclasses.replace(recipe, entries=part), runs=runs, report=tell)
+    return run_recipe(dataclasses.replace(recipe, entries=part), runs=runs, report=report)
 
 
 class _Runner:
@@ -131,10 +131,10 @@ class _Runner:
         space: Space,
         made: Mapping[str, Artifact],
         folder: Path,
-        tell: Tell,
+        report: Report,
     ) -> None:
         self.recipe, self.tuning, self.space, self.made = recipe, tuning, space, made
-        self.folder, self.tell = folder, tell
+        self.folder, self.report = folder, report
         self.config = space.entry.config
         self.inputs = self._inputs()
         self.scorer: TrialScorer = make_scorer(tuning, inputs=self.inputs, state=folder / "answers")
@@ -181,12 +181,12 @@ class _Runner:
             )
             others = len(optuna.get_all_study_names(storage)) - 1
             if others and not study.trials:
-                self.tell("tune", "a new study: the recipe has changed since the last one")
+                self.report("tune", "a new study: the recipe has changed since the last one")
             if not study.trials:
                 study.enqueue_trial(self.space.own())
             while (index := len(_counted(study))) < num_trials:
                 if timeout_seconds and time.monotonic() - started > timeout_seconds:
-                    self.tell("tune", f"time is over after {index} of {num_trials} trials")
+                    self.report("tune", f"time is over after {index} of {num_trials} trials")
                     break
                 self._run_one(study, index=index, num_trials=num_trials)
             found = Search(
@@ -215,23 +215,23 @@ class _Runner:
         except PrunedError as error:
             trial.set_user_attr("reason", str(error))
             study.tell(trial, state=TrialState.PRUNED)
-            said = str(error)
+            outcome = str(error)
         except (LimbeckError, torch.OutOfMemoryError, MemoryError) as error:
             trial.set_user_attr("reason", f"{type(error).__name__}: {error}"[:2000])
             study.tell(trial, state=TrialState.FAIL)
-            said = f"failed: {trial.user_attrs['reason']}"
+            outcome = f"failed: {trial.user_attrs['reason']}"
         else:
             self._note_excess(trial, measured)
             trial.set_user_attr("measured", measured)
             study.tell(trial, measured["value"])
-            said = f"{describe(measured['value'], self.tuning)}"
+            outcome = f"{describe(measured['value'], self.tuning)}"
             if any(excess > 0 for excess in trial.constraints.values()):
-                said += ", over the budget"
+                outcome += ", over the budget"
         best = find_best(tuple(study.get_trials(deepcopy=False)))
         self._clear(best)
         lead = f"; best {describe(best.value, self.tuning)} (trial {best.number})" if best else ""
         seconds = time.monotonic() - started
-        self.tell(f"trial {index + 1}/{num_trials}", f"{said} in {seconds:,.1f} s{lead}")
+        self.report(f"trial {index + 1}/{num_trials}", f"{outcome} in {seconds:,.1f} s{lead}")
 
     def _begin(self, study: Study, *, index: int) -> Trial | None:
         """The trial that was cut off, or a new one; None where a cut left too little of it."""
@@ -241,7 +241,7 @@ class _Runner:
         if not cut:
             return study.ask(fixed_distributions=self.space.distributions)
         if set(cut[0].params) == set(self.space.distributions):
-            self.tell(f"trial {index + 1}", "was cut off and goes on")
+            self.report(f"trial {index + 1}", "was cut off and goes on")
             return Trial(study, cut[0]._trial_id)
         study.tell(cut[0].number, state=TrialState.FAIL)
         if cut[0].number == 0:

@@ -1,4 +1,4 @@
-"""What the teachers of a tuned entry can give, told before anything runs."""
+"""What the teachers of a tuned entry can give, known before anything runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from limbeck.distillation.signals.manifest import read_signals_manifest
 from limbeck.pipeline.check import Entry, is_folder
 from limbeck.tuning.config import Choices, Range
 
-HEATS = Range(low=1.5, high=3.0)
+TEMPERATURES = Range(low=1.5, high=3.0)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def find_temperatures(teachers: Sequence[TeacherFacts]) -> Range | Choices | Non
         return None
     recorded = list(_find_recorded(teachers))
     if not recorded:
-        return HEATS
-    heats = [heat for heat in recorded[0] if all(heat in others for others in recorded)]
-    return Choices(choices=tuple(heats)) if len(heats) > 1 else None
+        return TEMPERATURES
+    shared = [item for item in recorded[0] if all(item in others for others in recorded)]
+    return Choices(choices=tuple(shared)) if len(shared) > 1 else None
 
 
 def _find_recorded(teachers: Sequence[TeacherFacts]) -> Iterator[tuple[float, ...]]:

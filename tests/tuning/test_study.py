@@ -322,7 +322,7 @@ def make_default(folder, corpus, *, targets=None, metric="likelihood", **student
 
 
 @pytest.mark.parametrize(
-    ("targets", "heats"),
+    ("targets", "temperatures"),
     [
         ({"targets": {"kind": "plain", "temperatures": [1.0, 2.0, 4.0]}}, [1.0, 2.0, 4.0]),
         ({"targets": {"kind": "plain", "temperatures": [2.0, 3.0]}}, [2.0, 3.0]),
@@ -331,14 +331,16 @@ def make_default(folder, corpus, *, targets=None, metric="likelihood", **student
         ({"targets": {"kind": "sampled"}}, (1.5, 3.0)),
     ],
 )
-def test_recorded_signals_are_searched_at_what_they_can_give(space, tmp_path, targets, heats):
+def test_recorded_signals_are_searched_at_what_they_can_give(
+    space, tmp_path, targets, temperatures
+):
     found = make_default(tmp_path, space[1], targets=targets, teacher="signals")
     assert "objective.matching" not in found
     axis = found.get("objective.temperature")
-    if isinstance(heats, list):
-        assert list(axis.choices) == heats
-    elif heats:
-        assert (axis.low, axis.high) == heats
+    if isinstance(temperatures, list):
+        assert list(axis.choices) == temperatures
+    elif temperatures:
+        assert (axis.low, axis.high) == temperatures
     else:
         assert axis is None
 
