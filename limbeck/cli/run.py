@@ -21,6 +21,7 @@ from limbeck.cli.console import (
 )
 from limbeck.contracts.errors import LimbeckError
 from limbeck.contracts.recipe import load_recipe
+from limbeck.contracts.serialization import to_json
 
 WIDE_COLUMNS = 130
 PLAN_COLUMNS = 100
@@ -112,7 +113,7 @@ def plan(
         entries = check_recipe(loaded)
         planned = planning.plan(entries, root=runs / loaded.name, assumed=loaded.plan)
         if as_json:
-            print_json(planned)
+            print_json(to_json(planned))
         else:
             open_screen(PLAN_COLUMNS).print(planning.draw(planned))
 

@@ -5,26 +5,68 @@ Where a corpus exists its tokenizer and lengths are used; otherwise they are ass
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.distillation.teachers.router_sampling import RouterSampling
 from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.structure import GroupKind
+from limbeck.models.vision.builder import EncoderConfig
 from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vocabulary import Vocabulary
+from limbeck.objectives.base import ObjectiveConfig
 from limbeck.pipeline.check import Entry
 from limbeck.pruning.allocation import count_kept
 from limbeck.pruning.surgery import describe_cut
 from limbeck.sizing.assumptions import Assumptions
+from limbeck.training.loop import TrainingConfig
 
 ASSUMED_IMAGE = ImageFormat(32, 1, 0.5, 0.5, num_tokens=16, token_id=0)
 """For the lengths of records with images, which no encoder reads here."""
 MODEL_FIELDS = ("model", "student", "checkpoint")
 """Fields of a stage that say which model it starts from."""
+
+
+@runtime_checkable
+class ReadsBatches(Protocol):
+    """Settings of a stage that reads a corpus in batches."""
+
+    batching: BatchingConfig
+
+
+@runtime_checkable
+class TrainsModel(ReadsBatches, Protocol):
+    """Settings of a stage that trains a model."""
+
+    training: TrainingConfig
+    objective: ObjectiveConfig
+
+
+@runtime_checkable
+class SamplesExperts(Protocol):
+    """Settings of a stage whose live teacher may answer with sampled experts."""
+
+    router_sampling: RouterSampling
+
+
+@runtime_checkable
+class PrunesGroups(Protocol):
+    """Settings of a stage that cuts a model."""
+
+    channels_ratio: float
+    heads_ratio: float
+    multiple: int
+
+
+@runtime_checkable
+class AddsEncoder(Protocol):
+    """Settings of a stage that makes a model see."""
+
+    encoder: EncoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +101,7 @@ class Resolver:
     def know(self, entry: Entry) -> Known:
         """The corpus of an entry: measured when it is made already, assumed otherwise."""
         name = _target(entry, "corpus")
-        batching = getattr(entry.config, "batching", None)
+        batching = entry.config.batching if isinstance(entry.config, ReadsBatches) else None
         known = self.corpora.get(name)
         if known is None:
             folder = self.root / name if (self.root / name).is_dir() else Path(name)
@@ -90,7 +132,7 @@ class Resolver:
         if entry.config.make not in ("checkpoint", "bundle"):
             return None
         for field in MODEL_FIELDS:
-            start = getattr(entry.config, field, None)
+            start = dict(entry.config).get(field)
             if isinstance(start, ModelConfig):
                 config = start.describe(self.know(entry).vocabulary)
                 return self._keep(entry, Architectures(config, config))
@@ -105,7 +147,7 @@ class Resolver:
 
     def find_live_teachers(self, entry: Entry) -> list[PreTrainedConfig]:
         """The models that run beside the trained one; none where there are only signals."""
-        if not hasattr(entry.config, "training"):
+        if not isinstance(entry.config, TrainsModel):
             return []
         names = [item.target for item in entry.references if item.field == "teacher"]
         return [
@@ -121,19 +163,19 @@ def _target(entry: Entry, field: str) -> str:
 
 def _change(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
     """What an entry makes of the model that it starts from."""
-    settings: Any = entry.config
-    if settings.stage == "extend":
-        return settings.encoder.describe(config, image_token_id=0)
-    return _prune(entry, config) if settings.stage == "prune" else config
+    if isinstance(entry.config, AddsEncoder):
+        return entry.config.encoder.describe(config, image_token_id=0)
+    if isinstance(entry.config, PrunesGroups):
+        return _prune(config, entry.config, name=entry.name)
+    return config
 
 
-def _prune(entry: Entry, config: PreTrainedConfig) -> PreTrainedConfig:
+def _prune(config: PreTrainedConfig, settings: PrunesGroups, *, name: str) -> PreTrainedConfig:
     """The architecture after pruning: narrower blocks, fewer heads."""
-    settings: Any = entry.config
     values = config.to_dict()
     if "intermediate_size" not in values or "text_config" in values:
         raise CheckpointError(
-            f"{entry.name}: a model of type {config.model_type!r} has no dense feed-forward width "
+            f"{name}: a model of type {config.model_type!r} has no dense feed-forward width "
             "(intermediate_size) to cut; prune a dense decoder, as a distilled student"
         )
     num_groups: dict[GroupKind, tuple[int, float, int]] = {

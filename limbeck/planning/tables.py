@@ -1,32 +1,34 @@
 """A plan as tables that fit a terminal of 100 columns."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from limbeck.evaluation.report.number_format import MISSING, Number, byte_count, counted
-from limbeck.sizing.memory import LAYOUTS
+from limbeck.planning.rows import FormatServing, ModelCost, Plan, Row, TrainingOnCards
+from limbeck.sizing.hardware import Cards, Serving
+from limbeck.sizing.memory import LAYOUTS, LayoutName
 
-SHOWN_LAYOUTS = ("ddp", "zero0", "zero1", "zero2", "zero3", "fsdp2")
+SHOWN_LAYOUTS: tuple[LayoutName, ...] = ("ddp", "zero0", "zero1", "zero2", "zero3", "fsdp2")
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 31_557_600
 
 
-def draw(planned: Mapping[str, Any]) -> Group:
+def draw(planned: Plan) -> Group:
     """The plan as tables to read."""
-    rows: Sequence[Mapping[str, Any]] = planned["rows"]
-    models = [row for row in rows if "bytes" in row]
-    trained = [row for row in rows if "training" in row]
-    parts: list[RenderableType] = [_draw_entries(rows)]
+    models = {row.name: row.model for row in planned.rows if row.model}
+    trained = {row.name: row.trained.training for row in planned.rows if row.trained}
+    parts: list[RenderableType] = [_draw_entries(planned.rows)]
     if models:
         parts += ["", _draw_formats(models)]
     if trained:
-        parts += ["", _draw_training(trained, planned), "", *_verdict_lines(trained, "training")]
+        parts += ["", _draw_training(trained, planned.assumed.training), ""]
+        parts += _verdict_lines({name: item.verdict for name, item in trained.items()})
     if models:
-        parts += ["", _draw_serving(models, planned), "", *_verdict_lines(models, "inference")]
-        parts += ["", *_size_target_lines(models, planned)]
+        parts += ["", _draw_serving(models, planned.assumed.inference), ""]
+        parts += _verdict_lines({name: item.inference.verdict for name, item in models.items()})
+        parts += ["", *_size_target_lines(models, planned.assumed.size_targets_bytes)]
     return Group(*parts, "", *_assumption_lines(planned))
 
 
@@ -44,7 +46,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _draw_entries(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _draw_entries(rows: Sequence[Row]) -> Table:
     table = _table(
         "规模 size",
         "条目 entry",
@@ -56,30 +58,27 @@ def _draw_entries(rows: Sequence[Mapping[str, Any]]) -> Table:
         "本机用时 time here",
     )
     for row in rows:
-        if "parameters" not in row:
-            table.add_row(row["name"], row["stage"], *[MISSING] * 5)
-            continue
-        trains = "seconds" in row
+        model, trained = row.model, row.trained
         table.add_row(
-            row["name"],
-            row["stage"],
-            counted(row["parameters"]),
-            counted(row["active_parameters"]),
-            counted(row["forward_flops_per_token"]),
-            counted(row["training_tokens"]) if trains else MISSING,
-            span(row["seconds"]) if trains else MISSING,
+            row.name,
+            row.stage,
+            counted(model.parameters) if model else MISSING,
+            counted(model.active_parameters) if model else MISSING,
+            counted(model.forward_flops_per_token) if model else MISSING,
+            counted(trained.training_tokens) if trained else MISSING,
+            span(trained.seconds) if trained else MISSING,
         )
     return table
 
 
-def _draw_formats(models: Sequence[Mapping[str, Any]]) -> Table:
-    names = list(models[0]["bytes"])
+def _draw_formats(models: Mapping[str, ModelCost]) -> Table:
+    names = list(next(iter(models.values())).bytes)
     table = _table(
         "权重 weights by number format, scales and embeddings counted", "条目 entry", *names
     )
     _add_rows(
         table,
-        {row["name"]: [byte_count(row["bytes"][name]) for name in names] for row in models},
+        {entry: [byte_count(item.bytes[name]) for name in names] for entry, item in models.items()},
     )
     return table
 
@@ -93,75 +92,65 @@ def _add_rows(table: Table, cells: Mapping[str, Sequence[str]]) -> None:
         table.add_row("\n".join(sharing), *row)
 
 
-def _draw_training(rows: Sequence[Mapping[str, Any]], planned: Mapping[str, Any]) -> Table:
-    cards = planned["assumed"]["training"]
+def _draw_training(trained: Mapping[str, TrainingOnCards], cards: Cards) -> Table:
     table = _table(
-        f"训练显存 memory of training on each of {cards['count']} x {cards['gpu']}, as the recipe "
-        "says",
+        f"训练显存 memory of training on each of {cards}, as the recipe says",
         "条目 entry",
         *(LAYOUTS[layout].title for layout in SHOWN_LAYOUTS),
         "激活 activations",
         "词元/秒 tokens/s",
         "用时 time",
     )
-    for row in rows:
-        training = row["training"]
-        by_layout = training["by_layout"]
-        way = training["fit"] or training["needed"] or training["larger"] or {}
-        rate = way.get("tokens_per_second")
+    for name, item in trained.items():
+        rate = item.way.tokens_per_second if item.way else None
+        seconds = item.way.seconds if item.way else None
         table.add_row(
-            row["name"],
-            *(byte_count(by_layout[layout]["total"]) for layout in SHOWN_LAYOUTS),
-            byte_count(by_layout["ddp"]["activations"]),
+            name,
+            *(byte_count(item.by_layout[layout].total) for layout in SHOWN_LAYOUTS),
+            byte_count(item.by_layout["ddp"].memory.activations),
             counted(rate) if rate else MISSING,
-            span(way["seconds"]) if rate else MISSING,
+            span(seconds) if seconds else MISSING,
         )
     return table
 
 
-def _draw_serving(models: Sequence[Mapping[str, Any]], planned: Mapping[str, Any]) -> Table:
-    serving = planned["assumed"]["inference"]
-    names = list(models[0]["inference"]["by_format"])
+def _draw_serving(models: Mapping[str, ModelCost], serving: Serving) -> Table:
+    names = list(next(iter(models.values())).inference.by_format)
     table = _table(
-        f"推理 answering on {serving['count']} x {serving['gpu']}: memory, and new tokens/s "
-        "(* does not fit)",
+        f"推理 answering on {serving}: memory, and new tokens/s (* does not fit)",
         "条目 entry",
         *names,
     )
     _add_rows(
         table,
         {
-            row["name"]: [_serving_cell(row["inference"]["by_format"][name]) for name in names]
-            for row in models
+            entry: [_serving_cell(item.inference.by_format[name]) for name in names]
+            for entry, item in models.items()
         },
     )
     return table
 
 
-def _serving_cell(found: Mapping[str, Any]) -> str:
-    star = "" if found["fits"] else "*"
-    return f"{byte_count(found['total'])}{star}\n{counted(found['tokens_per_second'])}/s"
+def _serving_cell(found: FormatServing) -> str:
+    star = "" if found.fits else "*"
+    return f"{byte_count(found.total)}{star}\n{counted(found.tokens_per_second)}/s"
 
 
-def _verdict_lines(rows: Sequence[Mapping[str, Any]], what: str) -> list[Text]:
-    """One sentence a row; rows with the same sentence share one."""
+def _verdict_lines(verdicts: Mapping[str, str]) -> list[Text]:
+    """One sentence an entry; entries with the same sentence share one."""
     by_verdict: dict[str, list[str]] = {}
-    for row in rows:
-        by_verdict.setdefault(row[what]["verdict"], []).append(row["name"])
+    for name, verdict in verdicts.items():
+        by_verdict.setdefault(verdict, []).append(name)
     return [_sentence(", ".join(names), text) for text, names in by_verdict.items()]
 
 
-def _size_target_lines(
-    models: Sequence[Mapping[str, Any]], planned: Mapping[str, Any]
-) -> list[Text]:
+def _size_target_lines(models: Mapping[str, ModelCost], targets: Mapping[str, int]) -> list[Text]:
     lines = []
-    for target, budget in planned["assumed"]["size_targets_bytes"].items():
+    for target, budget in targets.items():
         lines.append(Text(f"体积目标 size target {target}, {byte_count(budget)}", style="bold"))
-        by_verdict: dict[str, list[str]] = {}
-        for row in models:
-            verdict = row["size_targets"][target]["verdict"]
-            by_verdict.setdefault(verdict, []).append(row["name"])
-        lines += [_sentence(", ".join(names), text) for text, names in by_verdict.items()]
+        lines += _verdict_lines(
+            {name: item.size_targets[target].verdict for name, item in models.items()}
+        )
     return lines
 
 
@@ -173,17 +162,17 @@ def _sentence(name: str, text: str) -> Text:
     return line.append(f"{mark} " if mark else "", style="not bold").append(text, style="not bold")
 
 
-def _assumption_lines(planned: Mapping[str, Any]) -> list[Text]:
-    speed = planned["speed"]
+def _assumption_lines(planned: Plan) -> list[Text]:
+    speed = planned.speed
     notes = [
-        f"time here: {span(planned['seconds'])} of training in all at "
-        f"{speed['flops_per_second'] / 1e9:,.0f} GFLOP/s measured now ({speed['device']}, "
-        f"{speed['num_threads']} threads)"
+        f"time here: {span(planned.seconds)} of training in all at "
+        f"{speed.flops_per_second / 1e9:,.0f} GFLOP/s measured now ({speed.device}, "
+        f"{speed.num_threads} threads)"
     ]
-    for name, item in planned["corpora"].items():
-        how = "assumed, for the corpus is not made yet" if item["assumed"] else "measured"
+    for name, item in planned.corpora.items():
+        how = "assumed, for the corpus is not made yet" if item.assumed else "measured"
         notes.append(
-            f"{name}: {item['vocab']:,} tokens in the vocabulary, {item['record_tokens']:.1f} a "
+            f"{name}: {item.vocab:,} tokens in the vocabulary, {item.record_tokens:.1f} a "
             f"record ({how})"
         )
     notes.append(
