@@ -16,6 +16,7 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.pointers import follow
 
 Kind = Literal["corpus", "checkpoint", "signals", "bundle", "report"]
@@ -51,12 +52,12 @@ class Manifest(Config):
     """Field of the recipe entry to the artifacts it names."""
     sources: Mapping[str, str]
     """External files and folders to the hashes of their content."""
-    recipe: Mapping[str, Any]
+    recipe: JsonMapping
     """The resolved recipe entry."""
     versions: Mapping[str, str]
     files: Mapping[str, str]
     """Every file to its SHA-256, those with measurements too: damage shows, whatever it hits."""
-    metrics: Mapping[str, Any]
+    metrics: JsonMapping
     seconds: Annotated[float, Field(ge=0)]
 
 

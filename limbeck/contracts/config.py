@@ -33,7 +33,7 @@ class Config(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _name_unknown_keys(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
+    def _name_unknown_keys(cls, value: object, handler: Callable[[object], Any]) -> Any:
         """Validates; a key that no field has is answered with the field it probably means."""
         try:
             return handler(value)
@@ -57,7 +57,7 @@ class Config(BaseModel):
             type=kind, loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
         )
 
-    def replace(self: SomeConfig, **changes: Any) -> SomeConfig:
+    def replace(self: SomeConfig, **changes: object) -> SomeConfig:
         """A copy with changes, validated again."""
         return type(self).model_validate(self.model_dump() | changes)
 
@@ -67,7 +67,7 @@ class Config(BaseModel):
             yield from _paths(getattr(self, name))
 
 
-def _paths(value: Any) -> Iterator[Path]:
+def _paths(value: object) -> Iterator[Path]:
     if isinstance(value, Path):
         yield value
     elif isinstance(value, Config):
@@ -101,7 +101,7 @@ class Choice:
     what: str
     """Names the table in messages."""
 
-    def build(self, value: Any) -> Config:
+    def build(self, value: object) -> object:
         """The Config that a mapping describes; a Config stays as it is.
 
         Raises:
@@ -121,7 +121,7 @@ class Choice:
         return config.model_validate(value)
 
     def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
+        self, source: object, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         """Builds, then checks that the result is of the field's type; dumps every field of it."""
         schema = core_schema.any_schema()
@@ -134,6 +134,6 @@ class Choice:
 class NameOr(Choice):
     """A field that names an artifact, or describes something of a table: `str | Base`."""
 
-    def build(self, value: Any) -> Any:
+    def build(self, value: object) -> object:
         """The name as it is, or the Config that a mapping describes."""
         return value if isinstance(value, str) else super().build(value)

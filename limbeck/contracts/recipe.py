@@ -7,14 +7,14 @@ make nothing.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from limbeck.contracts.errors import Fault, RecipeError
+from limbeck.contracts.json_data import Json, JsonObject
 
 PLAN = "plan"
 TUNE = "tune"
@@ -28,11 +28,11 @@ class Recipe:
 
     name: str
     path: Path
-    entries: dict[str, dict[str, Any]]
+    entries: dict[str, JsonObject]
     lines: dict[tuple[str, ...], int]
-    plan: dict[str, Any] = field(default_factory=dict)
+    plan: JsonObject = field(default_factory=dict)
     """Cards, sizes and data that a plan assumes."""
-    tune: dict[str, Any] = field(default_factory=dict)
+    tune: JsonObject = field(default_factory=dict)
     """What is searched for, and by which measure."""
 
     def line(self, *keys: str | int) -> int:
@@ -83,7 +83,10 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _collect_lines(
-    node: Any, keys: tuple[str, ...], lines: dict[tuple[str, ...], int], above: tuple[Any, ...] = ()
+    node: yaml.Node,
+    keys: tuple[str, ...],
+    lines: dict[tuple[str, ...], int],
+    above: tuple[yaml.Node, ...] = (),
 ) -> Iterator[Fault]:
     """Note every key's line; YAML itself lets a later key of the same name win without a word."""
     if any(node is item for item in above):
@@ -103,7 +106,7 @@ def _collect_lines(
             yield from _collect_lines(value, (*keys, str(index)), lines, (*above, node))
 
 
-def _unshare(data: Any) -> Any:
+def _unshare(data: Json) -> Json:
     """A copy in which an alias is a copy too, so that an override changes one entry only."""
     if isinstance(data, dict):
         return {key: _unshare(item) for key, item in data.items()}
@@ -112,7 +115,7 @@ def _unshare(data: Any) -> Any:
     return data
 
 
-def _misshapen(data: dict[Any, Any], lines: dict[tuple[str, ...], int]) -> list[Fault]:
+def _misshapen(data: Mapping[object, object], lines: dict[tuple[str, ...], int]) -> list[Fault]:
     faults = []
     for name, entry in data.items():
         line = lines.get((str(name),), 0)
@@ -126,7 +129,7 @@ def _misshapen(data: dict[Any, Any], lines: dict[tuple[str, ...], int]) -> list[
     return faults
 
 
-def _apply(data: dict[str, Any], overrides: Sequence[str]) -> list[Fault]:
+def _apply(data: JsonObject, overrides: Sequence[str]) -> list[Fault]:
     faults = []
     for override in overrides:
         dotted, equals, text = override.partition("=")
@@ -151,7 +154,7 @@ def _apply(data: dict[str, Any], overrides: Sequence[str]) -> list[Fault]:
     return faults
 
 
-def _put(data: Any, keys: Sequence[str], value: Any) -> str:
+def _put(data: Json, keys: Sequence[str], value: Json) -> str:
     """Set a value deep in the data; a message when the path does not lead anywhere."""
     for index, key in enumerate(keys):
         last = index == len(keys) - 1
@@ -172,7 +175,9 @@ def _put(data: Any, keys: Sequence[str], value: Any) -> str:
     return ""
 
 
-def _unset(data: Any, lines: dict[tuple[str, ...], int], keys: tuple[str, ...] = ()) -> list[Fault]:
+def _unset(
+    data: Json, lines: dict[tuple[str, ...], int], keys: tuple[str, ...] = ()
+) -> list[Fault]:
     if isinstance(data, dict):
         return [
             fault for key, item in data.items() for fault in _unset(item, lines, (*keys, str(key)))
@@ -192,7 +197,7 @@ def _unset(data: Any, lines: dict[tuple[str, ...], int], keys: tuple[str, ...] =
     ]
 
 
-def _expand(data: Any) -> Any:
+def _expand(data: Json) -> Json:
     if isinstance(data, dict):
         return {key: _expand(item) for key, item in data.items()}
     if isinstance(data, list):

@@ -5,9 +5,10 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.json_data import JsonObject
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -49,7 +50,7 @@ class Record:
     """A worse answer, where preferences are to be learnt."""
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Record":
+    def from_json(cls, value: JsonObject) -> "Record":
         """The record that `dataclasses.asdict` wrote.
 
         Raises:
@@ -82,7 +83,7 @@ class Question:
     """What the question is about: files in the corpus's folder."""
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Question":
+    def from_json(cls, value: JsonObject) -> "Question":
         """The question that `dataclasses.asdict` wrote.
 
         Raises:
@@ -145,20 +146,20 @@ class Note:
     """Something about a source that the data card shows, such as its encoding."""
 
     name: str
-    value: Any
+    value: object
 
 
 RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place", "rejected")
 QUESTION_TEXTS = ("id", "task", "question", "form", "specialty", "group")
 
 
-def _expect_texts(value: dict[str, Any], *names: str) -> None:
+def _expect_texts(value: JsonObject, *names: str) -> None:
     for name in names:
         if not isinstance(value.get(name, ""), str):
             raise TypeError(f"{name!r} is {value[name]!r}, expected text")
 
 
-def _read_texts(value: dict[str, Any], name: str) -> tuple[str, ...]:
+def _read_texts(value: JsonObject, name: str) -> tuple[str, ...]:
     found = value.get(name, ())
     if not isinstance(found, list | tuple) or not all(isinstance(item, str) for item in found):
         raise TypeError(f"{name!r} is {found!r}, expected a list of texts")
@@ -180,18 +181,19 @@ def read_records(path: Path) -> Iterator[Record]:
             ) from None
 
 
-def write_jsonl(path: Path, items: Iterable[Any]) -> int:
+def write_jsonl(path: Path, items: Iterable[object]) -> int:
     """The number of dataclass items or mappings written, one JSON object a line."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for item in items:
-            value = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # pyright: ignore[reportArgumentType]
-            file.write(json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n")
+            if dataclasses.is_dataclass(item) and not isinstance(item, type):
+                item = dataclasses.asdict(item)
+            file.write(json.dumps(item, ensure_ascii=False, sort_keys=True) + "\n")
             count += 1
     return count
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path) -> Iterator[JsonObject]:
     """The objects of a file that `write_jsonl` wrote.
 
     Raises:

@@ -63,7 +63,7 @@ def references(config: StageConfig) -> Iterator[Reference]:
                 yield Reference(field, target, wants.kinds)
 
 
-def _find_wants(hint: Any) -> Wants | None:
+def _find_wants(hint: object) -> Wants | None:
     for item in getattr(hint, "__metadata__", ()):
         if isinstance(item, Wants):
             return item

@@ -1,7 +1,8 @@
-"""What a layer's attention saw: queries, keys and values of chosen layers, from any decoder.
+"""Captures queries, keys and values of chosen layers, from any decoder.
 
-A model that is made ready attends with `scaled_dot_product_attention` as before, and hands over
-what it is given while somebody listens, so that no family needs code of its own.
+With capture enabled a model still attends by `scaled_dot_product_attention`; inside
+`capture_attention` the inputs of chosen layers are kept too, so that no family needs code of its
+own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,8 @@ from transformers.masking_utils import sdpa_mask
 from limbeck.contracts.errors import CheckpointError
 
 NAME = "limbeck_capturing"
-UNSEEN = -1e9
-"""Score of a place that is not seen: no weight after a softmax, and still finite."""
+MASKED_SCORE = -1e9
+"""Score of a masked position: no weight after a softmax, and still finite."""
 
 
 class Heads(NamedTuple):
@@ -34,11 +35,11 @@ class Heads(NamedTuple):
     scaling: float
 
 
-# One for each thread: micro-batches may be judged side by side.
-_listening: ContextVar[dict[int, Heads | None] | None] = ContextVar("listening", default=None)
+# One for each thread: micro-batches may run side by side.
+_captured: ContextVar[dict[int, Heads | None] | None] = ContextVar("captured", default=None)
 
 
-def _attend(
+def _sdpa_and_capture(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -46,40 +47,40 @@ def _attend(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention, overheard."""
-    heard, layer = _listening.get(), getattr(module, "layer_idx", None)
-    if heard is not None and layer in heard:
+    """Scaled dot-product attention; keeps the inputs of layers that are captured."""
+    captured, layer = _captured.get(), getattr(module, "layer_idx", None)
+    if captured is not None and layer in captured:
         scaling = options.get("scaling") or query.shape[-1] ** -0.5
-        heard[layer] = Heads(query, key, value, attention_mask, scaling)
+        captured[layer] = Heads(query, key, value, attention_mask, scaling)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
-AttentionInterface.register(NAME, _attend)
+AttentionInterface.register(NAME, _sdpa_and_capture)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def enable_attention_capture(model: PreTrainedModel) -> None:
-    """Let a model's attention be overheard; what it computes stays the same.
+    """Switch a model to attention that can be captured; what it computes stays the same.
 
     Raises:
-        CheckpointError: its attention is written in a way that cannot be.
+        CheckpointError: its attention implementation cannot be replaced.
     """
     model.set_attn_implementation(NAME)
     if model.config.get_text_config()._attn_implementation != NAME:
         raise CheckpointError(
-            f"{type(model).__name__}: its attention cannot be overheard; match `what: hidden` only"
+            f"{type(model).__name__}: its attention cannot be captured; match `what: hidden` only"
         )
 
 
 @contextmanager
-def listen(layers: Sequence[int]) -> Iterator[dict[int, Heads | None]]:
-    """What the layers, counted from 0, hand over in this block and thread."""
-    heard: dict[int, Heads | None] = dict.fromkeys(layers)
-    token = _listening.set(heard if heard else None)
+def capture_attention(layers: Sequence[int]) -> Iterator[dict[int, Heads | None]]:
+    """The attention inputs of the layers, counted from 0, computed in this block and thread."""
+    captured: dict[int, Heads | None] = dict.fromkeys(layers)
+    token = _captured.set(captured if captured else None)
     try:
-        yield heard
+        yield captured
     finally:
-        _listening.reset(token)
+        _captured.reset(token)
 
 
 def attention_logs(
@@ -87,7 +88,7 @@ def attention_logs(
 ) -> Float[Tensor, "kept heads tokens"]:
     """Log attention probabilities of each kept query, computed again from queries and keys.
 
-    Padding follows the text, so a kept query sees none of it. float32.
+    Padding follows the text, so a kept query attends to none of it. float32.
     """
     shared = heads.queries.shape[1] // heads.keys.shape[1]
     keys = heads.keys.repeat_interleave(shared, dim=1)
@@ -97,7 +98,7 @@ def attention_logs(
 def relation_logs(
     heads: Heads, *, keep: Bool[Tensor, "batch tokens"], relation_heads: int
 ) -> Float[Tensor, "kept relation_heads tokens"]:
-    """Log softmax(V V^T / sqrt(d)) of each kept token over the tokens it sees.
+    """Log softmax(V V^T / sqrt(d)) of each kept token over the tokens it attends to.
 
     All heads' values side by side, divided anew into `relation_heads` (MiniLMv2, Wang et al. 2020,
     arXiv:2012.15828). float32.
@@ -122,11 +123,11 @@ def _log_softmax(
     with torch.autocast(rows.device.type, enabled=False):
         scores = rows.float() @ columns.float().transpose(2, 3) * scaling
     scores = scores.transpose(1, 2)[keep]
-    seen = heads.mask
-    if seen is None:
-        seen = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=rows.device).tril()
-        seen = seen.expand(len(keep), 1, -1, -1)
-    elif seen.dtype != torch.bool:
-        seen = seen == 0
-    seen = seen.expand(len(keep), -1, -1, -1).transpose(1, 2)[keep]
-    return scores.masked_fill(~seen, UNSEEN).log_softmax(dim=-1)
+    visible = heads.mask
+    if visible is None:
+        visible = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=rows.device).tril()
+        visible = visible.expand(len(keep), 1, -1, -1)
+    elif visible.dtype != torch.bool:
+        visible = visible == 0
+    visible = visible.expand(len(keep), -1, -1, -1).transpose(1, 2)[keep]
+    return scores.masked_fill(~visible, MASKED_SCORE).log_softmax(dim=-1)

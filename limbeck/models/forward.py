@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import TrainingError
-from limbeck.models.attention_capture import Heads, listen
+from limbeck.models.attention_capture import Heads, capture_attention
 from limbeck.models.batch import Batch
 from limbeck.models.moe.layers import Routing
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
@@ -55,15 +55,15 @@ class Kept(NamedTuple):
     logits: Float[Tensor, "kept vocab"]
     """Of no columns where `factored` is given in their place."""
     hidden: tuple[Float[Tensor, "kept hidden"], ...]
-    """After the layers asked for, in that order."""
+    """After the requested layers, in that order."""
     routing: tuple[Routing, ...]
     """Of every token of the batch; empty for a dense model."""
     images: Float[Tensor, "images hidden"] | None = None
     """Each image as the mean of its tokens; None for a batch without images."""
     heads: tuple[Heads, ...] = ()
-    """Of the layers whose attention was asked for, at all positions."""
+    """Of the layers whose attention was requested, at all positions."""
     factored: FactoredLogits | None = None
-    """In place of `logits`, where that was asked for and the architecture allows it."""
+    """In place of `logits`, where that was requested and the architecture allows it."""
 
 
 def returns_factored_logits(model: PreTrainedModel, *, form: LogitsForm) -> bool:
@@ -104,7 +104,7 @@ class KeptForward(nn.Module):
 
         `layers` are those whose hidden states are returned, counted from 1; the last is after the
         final norm. `attention` are layers whose queries, keys and values are returned, of a model
-        for which `enable_attention_capture` was called. `form` asks for factored logits.
+        for which `enable_attention_capture` was called. `form` requests factored logits.
         Right-padded rows need no mask under causality, and in packed ones no record attends to
         another. Images that the tokens hold no place for are only encoded.
 
@@ -113,12 +113,12 @@ class KeptForward(nn.Module):
         """
         keep = batch.kept if keep is None else keep
         given: dict[str, Tensor] = {"input_ids": batch.input_ids}
-        seen = None
+        image_states = None
         if batch.images is not None:
             model = cast(LimbeckVisionForCausalLM, self.model)
-            seen = model.encode_images(batch.images.pixels)
+            image_states = model.encode_images(batch.images.pixels)
             if (batch.input_ids == model.config.image_token_id).any():
-                given = {"inputs_embeds": model.place_images(batch.input_ids, seen)}
+                given = {"inputs_embeds": model.place_images(batch.input_ids, image_states)}
         architecture = self.model.config.get_text_config().model_type
         plain = architecture in PLAIN_HEADS
         if batch.positions is not None:
@@ -134,7 +134,7 @@ class KeptForward(nn.Module):
                 )
             given["position_ids"] = batch.positions
         body = self.model.get_decoder() if plain else self.model
-        with listen([layer - 1 for layer in attention]) as heard:
+        with capture_attention([layer - 1 for layer in attention]) as captured:
             output = body(**given, use_cache=False, output_hidden_states=bool(layers))
         factored = None
         if plain and returns_factored_logits(self.model, form=form):
@@ -149,8 +149,8 @@ class KeptForward(nn.Module):
             logits = _pick(output.logits, keep)
         hidden = tuple(_pick(output.hidden_states[layer], keep) for layer in layers)
         routing = getattr(output, "routing", None) or ()
-        heads = tuple(cast(Heads, heard[layer - 1]) for layer in attention)
-        images = None if seen is None else seen.mean(dim=1)
+        heads = tuple(cast(Heads, captured[layer - 1]) for layer in attention)
+        images = None if image_states is None else image_states.mean(dim=1)
         return Kept(logits, hidden, routing, images, heads, factored)
 
 

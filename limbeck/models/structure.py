@@ -88,8 +88,8 @@ def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
     prefix, layers = find_layers(model)
     found = []
     for layer, block in enumerate(layers):
-        mlp = getattr(block, "mlp", None)
-        if isinstance(mlp, nn.Module) and set(FEED_FORWARD) & set(dict(mlp.named_children())):
+        mlp = find_submodule(block, "mlp")
+        if mlp is not None and set(FEED_FORWARD) & set(dict(mlp.named_children())):
             where = f"{prefix}.{layer}.mlp"
             _expect_linears(mlp, names=FEED_FORWARD, extra=(), where=where)
             width = mlp.get_submodule("gate_proj").get_parameter("weight").shape[0]
@@ -133,8 +133,8 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
     found = []
     for layer, block in enumerate(layers):
         where = f"{prefix}.{layer}.self_attn"
-        attention = getattr(block, "self_attn", None)
-        if not isinstance(attention, nn.Module):
+        attention = find_submodule(block, "self_attn")
+        if attention is None:
             raise CheckpointError(
                 f"{type(model).__name__}: layer {layer} has no `self_attn`; heads can be cut in "
                 "decoders built like Llama and Qwen3"
@@ -154,9 +154,25 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
     return tuple(found)
 
 
+def find_submodule(module: nn.Module, path: str) -> nn.Module | None:
+    """The submodule at a dotted path; None where there is none."""
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def find_parameter(module: nn.Module, path: str) -> nn.Parameter | None:
+    """The parameter at a dotted path; None where there is none."""
+    try:
+        return module.get_parameter(path)
+    except AttributeError:
+        return None
+
+
 def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The decoder's blocks and their dotted name."""
-    layers = getattr(model.get_decoder(), "layers", None)
+    layers = find_submodule(model.get_decoder(), "layers")
     for name, module in model.named_modules():
         if module is layers and isinstance(module, nn.ModuleList):
             return name, module
@@ -171,7 +187,7 @@ def _expect_linears(
 ) -> None:
     """Refuse whatever a cut would not understand, before anything is trained."""
     for name in names:
-        linear = getattr(module, name, None)
+        linear = find_submodule(module, name)
         if type(linear) is not nn.Linear:
             raise CheckpointError(
                 f"{where}.{name}: expected a float linear layer, found {type(linear).__name__}; "
@@ -198,8 +214,7 @@ def _expect_head_shapes(
             "is grouped-query attention as in Llama and Qwen3"
         )
     for name in HEAD_NORMS:
-        norm = getattr(attention, name, None)
-        weight = getattr(norm, "weight", None)
+        weight = find_parameter(attention, f"{name}.weight")
         if weight is not None and weight.numel() != width:
             raise CheckpointError(
                 f"{where}.{name}: normalises {weight.numel()} values, a head has {width}; cutting "
@@ -210,5 +225,5 @@ def _expect_head_shapes(
 def _rows(module: nn.Module, name: str, *, where: str, width: int) -> Iterator[TensorSlice]:
     """A linear layer's output rows, and the entries of its bias."""
     yield TensorSlice(f"{where}.{name}.weight", 0, width)
-    if getattr(module.get_submodule(name), "bias", None) is not None:
+    if find_parameter(module, f"{name}.bias") is not None:
         yield TensorSlice(f"{where}.{name}.bias", 0, width)

@@ -68,7 +68,11 @@ def run_worker(entries: Mapping[str, Entry]) -> None:
     from limbeck.training.distributed import ranks
 
     accelerator = ranks.open_accelerator()
-    while (message := ranks.broadcast_from_rank0(accelerator, None)) is not None:
+
+    def receive(message: tuple[str, Work] | None = None) -> tuple[str, Work] | None:
+        return ranks.broadcast_from_rank0(accelerator, message)
+
+    while (message := receive()) is not None:
         name, work = message
         _check_visible(work)
         with tempfile.TemporaryDirectory(prefix="limbeck-") as folder:

@@ -5,13 +5,14 @@ Nothing is observed or calibrated: weight scales follow the weights at every ste
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.json_data import JsonMapping
 from limbeck.quantization.formats.base import QuantizedFormat, QuantizedTensor
 from limbeck.quantization.layers import (
     FakeQuantizedEmbedding,
@@ -66,7 +67,7 @@ def restore_float(model: nn.Module) -> None:
 
 
 def quantize_in_place(
-    model: nn.Module, *, number_format: QuantizedFormat, described: Mapping[str, Any]
+    model: nn.Module, *, number_format: QuantizedFormat, described: JsonMapping
 ) -> None:
     """Replace the modules that `described` names by stored ones; tied weights stay one tensor."""
     done: dict[int, QuantizedTensor] = {}
@@ -84,9 +85,7 @@ def quantize_in_place(
         model.set_submodule(name, replaced)
 
 
-def find_replaced(
-    model: nn.Module, *, described: Mapping[str, Any]
-) -> Iterator[tuple[str, nn.Module]]:
+def find_replaced(model: nn.Module, *, described: JsonMapping) -> Iterator[tuple[str, nn.Module]]:
     """The modules of a float model whose weights become codes, by name, embeddings first.
 
     Everything else (norms, gates, the stacked experts of a mixture) stays in floating point.

@@ -7,13 +7,14 @@ import abc
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from tokenizers import Tokenizer
 from typing_extensions import override
 
 from limbeck.contracts.answerer import Prompt
 from limbeck.contracts.errors import CheckpointError, DataError
+from limbeck.contracts.json_data import JsonObject
 from limbeck.models.chat import ChatTemplate, place_image_tokens
 
 UNFINISHED = "\ufffd"
@@ -122,7 +123,7 @@ def no_template(folder: Path) -> CheckpointError:
     )
 
 
-def _read_template(folder: Path, settings: dict[str, Any]) -> str:
+def _read_template(folder: Path, settings: JsonObject) -> str:
     path = folder / "chat_template.jinja"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
     text = text or settings.get("chat_template")
@@ -172,7 +173,7 @@ class TextStream:
         return text[len(shown) :]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonObject:
     if not path.is_file():
         raise CheckpointError(f"{path.parent}: no {path.name}; copy the tokenizer files too")
     try:

@@ -59,7 +59,7 @@ KEEP = torch.zeros(2, 7, dtype=torch.bool)
 KEEP[0, 2:6] = KEEP[1, 1:3] = True
 
 
-def overheard(model):
+def captured(model):
     enable_attention_capture(model)
     return KeptForward(model)(token_batch(IDS), keep=KEEP, attention=(2, 1)).heads
 
@@ -72,7 +72,7 @@ def test_it_is_eager_attention_and_the_logits_stay(config):
         before = model(IDS).logits
         model.set_attn_implementation("eager")
         eager = model(IDS, output_attentions=True).attentions
-        heads = overheard(model)
+        heads = captured(model)
         assert torch.equal(model(IDS).logits, before)
     for place, layer in enumerate((1, 0)):
         found = attention_logs(heads[place], keep=KEEP).exp()
@@ -80,7 +80,7 @@ def test_it_is_eager_attention_and_the_logits_stay(config):
 
 
 def test_teachers_of_the_projects_own_are_heard_too(moe):
-    heads = overheard(moe)
+    heads = captured(moe)
     moe.set_attn_implementation("sdpa")
     assert KeptForward(moe)(token_batch(IDS), keep=KEEP).heads == ()
     assert heads[0].queries.shape == (2, 2, 7, 8) and heads[0].values.shape == (2, 1, 7, 8)
@@ -89,7 +89,7 @@ def test_teachers_of_the_projects_own_are_heard_too(moe):
 @pytest.mark.parametrize("relation_heads", [1, 2, 4])
 def test_relations_are_a_plain_loop_over_tokens(relation_heads):
     torch.manual_seed(0)
-    heads = overheard(AutoModelForCausalLM.from_config(FAMILIES[0]).eval())[0]
+    heads = captured(AutoModelForCausalLM.from_config(FAMILIES[0]).eval())[0]
     found = relation_logs(heads, keep=KEEP, relation_heads=relation_heads).exp()
     values = heads.values.double().transpose(1, 2).reshape(2, 7, relation_heads, -1)
     expected = torch.zeros_like(found, dtype=torch.float64)

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import SPLITS, AnswerFormat, Question, Reason, Record, Source
 from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.packs.schema import Pack
@@ -35,7 +35,7 @@ class Domain:
     """What a corpus's card holds of its pack; empty where a corpus has no card of its own."""
 
     headline_tasks: tuple[str, ...] = ()
-    titles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    titles: Mapping[str, JsonMapping] = field(default_factory=dict)
     """Of `tasks` and of `specialties`: each name with its title in both languages."""
     disclaimer: Mapping[str, str] = field(default_factory=dict)
 
@@ -71,7 +71,7 @@ def read_answer_format(corpus: Path) -> AnswerFormat:
         raise _stale(path, error) from None
 
 
-def _read_card(path: Path) -> dict[str, Any]:
+def _read_card(path: Path) -> JsonObject:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -93,7 +93,7 @@ def describe(
     log: DropLog,
     pack: Pack,
     sources: Mapping[str, Source],
-) -> dict[str, Any]:
+) -> JsonObject:
     """The card of a corpus, but for what only its stage knows."""
     records = [record for name in SPLITS for record in splits[name]]
     pairs = [record for record in records if record.question]
@@ -147,7 +147,7 @@ def describe(
     }
 
 
-def measure(values: Sequence[int]) -> dict[str, Any]:
+def measure(values: Sequence[int]) -> JsonObject:
     """Mean, least, most and a histogram of equal bins up to the 99th percentile."""
     if not values:
         return {"count": 0, "mean": 0.0, "least": 0, "most": 0, "bin_chars": 1, "bins": []}
@@ -167,7 +167,7 @@ def measure(values: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def render_page(card: Mapping[str, Any], *, reasons: Mapping[str, Reason]) -> str:
+def render_page(card: JsonMapping, *, reasons: Mapping[str, Reason]) -> str:
     """The card as one page that needs nothing else."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -179,7 +179,7 @@ def render_page(card: Mapping[str, Any], *, reasons: Mapping[str, Reason]) -> st
     return environment.get_template(TEMPLATE).render(card=card, reasons=reasons)
 
 
-def _count_entities(records: Sequence[Record]) -> dict[str, Any]:
+def _count_entities(records: Sequence[Record]) -> JsonObject:
     mentions: dict[str, Counter[str]] = {}
     for record in records:
         for entity in record.entities:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limbeck.contracts.config import Config
+from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Question, Record, Source
 from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.filters.entities import Lexicon
@@ -27,7 +28,7 @@ class FilterContext:
     """What evaluation asks; complete once every source is read."""
     seed: int
     log: DropLog
-    card: dict[str, Any] = field(default_factory=dict)
+    card: JsonObject = field(default_factory=dict)
     """What filters tell the data card, by the card's keys."""
 
 

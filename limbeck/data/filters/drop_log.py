@@ -7,8 +7,8 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Drop, Reason, Record
 
 SHOWN_CHARS = 80
@@ -21,7 +21,7 @@ class SourceCounts:
     read: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: JsonObject = field(default_factory=dict)
 
 
 class DropLog:

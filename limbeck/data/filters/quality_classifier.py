@@ -20,7 +20,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -32,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import InnerRatio
+from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.packs.schema import Pack
@@ -90,7 +91,7 @@ class QualityClassifier:
         self._unseen = 1.0
         self._model: Pipeline | None = None
         self._prior = 0.5
-        self.report: dict[str, Any] = {"fitted": False}
+        self.report: JsonObject = {"fitted": False}
 
     def fit(
         self, records: Sequence[Record], *, config: ClassifierConfig, threshold: float, seed: int

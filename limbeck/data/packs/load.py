@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from limbeck import packs
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError, UnknownNameError
+from limbeck.contracts.json_data import JsonObject
 from limbeck.data.packs.schema import FactsFile, Forms, Pack, PackDescription, Subject
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
@@ -102,7 +103,7 @@ def _read(path: Path, kind: type[SomeConfig]) -> SomeConfig:
     return _validate(path, kind, _load(path), at="")
 
 
-def _validate(path: Path, kind: type[SomeConfig], value: Any, *, at: str) -> SomeConfig:
+def _validate(path: Path, kind: type[SomeConfig], value: object, *, at: str) -> SomeConfig:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -111,7 +112,7 @@ def _validate(path: Path, kind: type[SomeConfig], value: Any, *, at: str) -> Som
         raise DataError(f"{where}: {fault['msg']}", path=path) from None
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> JsonObject:
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except OSError as error:

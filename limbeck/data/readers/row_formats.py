@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from typing_extensions import override
@@ -16,6 +16,7 @@ from typing_extensions import override
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import PositiveInt
+from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import UNSCORED, Drop, Note, Reason, Record
 from limbeck.data.packs.schema import Pack
@@ -54,7 +55,7 @@ class Row:
     """One row of a file: its place, and its values by column."""
 
     place: str
-    values: Mapping[str, Any]
+    values: JsonMapping
 
 
 class RowReaderConfig(ReaderConfig):
@@ -165,7 +166,7 @@ def _explain_nothing(first: Drop | None) -> str:
     )
 
 
-def _find_turns(values: Mapping[str, Any], columns: Columns) -> list[tuple[str, str]]:
+def _find_turns(values: JsonMapping, columns: Columns) -> list[tuple[str, str]]:
     """The questions and answers of a row, in whichever shape it is."""
     for key in ("conversations", "messages"):
         if key in values:
@@ -181,7 +182,7 @@ def _find_turns(values: Mapping[str, Any], columns: Columns) -> list[tuple[str, 
     return [(question, answer)]
 
 
-def _alpaca_turns(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _alpaca_turns(values: JsonMapping) -> list[tuple[str, str]]:
     question = " ".join(filter(None, (_text(values, "instruction"), _text(values, "input"))))
     answer = _text(values, "output")
     if not question or not answer:
@@ -199,7 +200,7 @@ def _alpaca_turns(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*turns, (question, answer)]
 
 
-def _chat_turns(messages: Any, *, key: str) -> list[tuple[str, str]]:
+def _chat_turns(messages: object, *, key: str) -> list[tuple[str, str]]:
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not len(messages):
         raise ShapeError(BROKEN_CONVERSATION, f"{key!r} is not a list of messages")
     turns: list[tuple[str, str]] = []
@@ -222,7 +223,7 @@ def _chat_turns(messages: Any, *, key: str) -> list[tuple[str, str]]:
     ]
 
 
-def _text(values: Mapping[str, Any], name: str) -> str:
+def _text(values: JsonMapping, name: str) -> str:
     value = values.get(name)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -231,7 +232,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     return str(value).strip()
 
 
-def _find_images(value: Any, *, folder: str) -> tuple[str, ...]:
+def _find_images(value: object, *, folder: str) -> tuple[str, ...]:
     """The paths of a row's images, none of them outside the folder."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return ()
@@ -248,7 +249,7 @@ def _find_images(value: Any, *, folder: str) -> tuple[str, ...]:
     return tuple(map(str, paths))
 
 
-def _read_confidence(value: Any) -> float:
+def _read_confidence(value: object) -> float:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return UNSCORED
     try:

@@ -1,6 +1,6 @@
 """Signs that a student will learn little, each as a pure function of measured figures.
 
-Each returns a sentence that says what was found, what was expected and what to do, or nothing.
+Each returns a warning with what was found, what was expected and what to do, or nothing.
 """
 
 import math
@@ -10,33 +10,34 @@ from collections.abc import Hashable, Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
-LEAST_SHARE, MOST_SHARE = 0.05, 0.99
+MIN_TEACHER_SHARE, MAX_TEACHER_SHARE = 0.05, 0.99
 """Of the gradient, from the teacher, where it is mixed with the written answers."""
-LEAST_SHIFT = 0.01
+MIN_TOTAL_VARIATION = 0.01
 """Total variation between a teacher at T and at 1."""
-LEAST_AGREEMENT, MOST_CE_RATIO = 0.1, 0.5
+MIN_TOP1_AGREEMENT, MAX_CE_RATIO = 0.1, 0.5
 """Labels that are the teacher's likeliest token; its cross-entropy as a share of ln V."""
-FRESH_TOLERANCE, MOST_START_RATIO = 0.15, 0.8
+INITIAL_LOSS_TOLERANCE, MAX_INITIAL_LOSS_RATIO = 0.15, 0.8
 """How far a fresh loss may lie from ln V, and what a checkpoint's may reach, as shares of ln V."""
-LEAST_ANSWERS, LEAST_MAJORITY, MAJORITY_EXCESS = 20, 0.5, 0.2
-"""When a commonest answer counts as copied: seen so often, and so much oftener than written."""
-MOST_PADDED_RATIO = 0.05
+MIN_ANSWERS, MIN_MAJORITY, MAJORITY_EXCESS = 20, 0.5, 0.2
+"""When the answers count as collapsed: one is so frequent, and so much more than in the data."""
+MAX_PADDED_RATIO = 0.05
 
 
-def teacher_share(*, teacher_norm: float, label_norm: float) -> float:
+def teacher_gradient_share(*, teacher_norm: float, label_norm: float) -> float:
     """The teacher's part of two gradient norms; 0 where both are zero."""
     total = teacher_norm + label_norm
     return teacher_norm / total if total else 0.0
 
 
-def judge_share(share: float, *, weight: float) -> str | None:
-    """What to do where one term drowns the other although both are asked for."""
-    if not 0 < weight < 1 or LEAST_SHARE <= share <= MOST_SHARE:
+def check_teacher_share(share: float, *, weight: float) -> str | None:
+    """A warning where one term drowns the other although the weight mixes both."""
+    if not 0 < weight < 1 or MIN_TEACHER_SHARE <= share <= MAX_TEACHER_SHARE:
         return None
-    if share < LEAST_SHARE:
+    if share < MIN_TEACHER_SHARE:
         return (
             f"the teacher gives {share:.1%} of the gradient at weight {weight:g}, expected at "
-            f"least {LEAST_SHARE:.0%}: raise `weight`, or see that teacher and student differ"
+            f"least {MIN_TEACHER_SHARE:.0%}: raise `weight`, or check that teacher and student "
+            "differ"
         )
     return (
         f"the teacher gives {share:.1%} of the gradient at weight {weight:g}, so written answers "
@@ -44,23 +45,23 @@ def judge_share(share: float, *, weight: float) -> str | None:
     )
 
 
-def judge_temperature(
+def check_temperature(
     *, soft: Float[Tensor, "kept vocab"], plain: Float[Tensor, "kept vocab"], temperature: float
 ) -> str | None:
-    """What to do where the teacher's log-probabilities at T and at 1 are nearly the same."""
+    """A warning where the teacher's log-probabilities at T and at 1 are nearly the same."""
     if temperature == 1:
         return "temperature is 1, which softens nothing: try 2.0, or keep 1 if that is meant"
     shift = float((soft.exp() - plain.exp()).abs().sum(dim=-1).mean()) / 2
-    if shift >= LEAST_SHIFT:
+    if shift >= MIN_TOTAL_VARIATION:
         return None
     return (
         f"temperature {temperature:g} moves {shift:.2%} of the teacher's probability, expected at "
-        f"least {LEAST_SHIFT:.0%}: the teacher is certain of one token (or of none); raise "
+        f"least {MIN_TOTAL_VARIATION:.0%}: the teacher is certain of one token (or of none); raise "
         "`temperature`, or save time with `next_token` on its answers"
     )
 
 
-def agreement(
+def top1_agreement(
     logs: Float[Tensor, "kept vocab"], *, labels: Int[Tensor, " kept"]
 ) -> tuple[float, float]:
     """The share of labels that are the likeliest token, and their mean cross-entropy in nats."""
@@ -68,10 +69,10 @@ def agreement(
     return float(right), -float(logs.gather(1, labels.unsqueeze(1)).mean())
 
 
-def judge_agreement(*, agreed: float, ce: float, vocab: int) -> str | None:
-    """What to do where the teacher does not expect the written answers."""
-    limit = MOST_CE_RATIO * math.log(vocab)
-    if agreed >= LEAST_AGREEMENT and ce <= limit:
+def check_agreement(*, agreed: float, ce: float, vocab: int) -> str | None:
+    """A warning where the teacher does not predict the written answers."""
+    limit = MAX_CE_RATIO * math.log(vocab)
+    if agreed >= MIN_TOP1_AGREEMENT and ce <= limit:
         return None
     return (
         f"the teacher's likeliest token is the label at {agreed:.1%} of positions and its "
@@ -80,15 +81,15 @@ def judge_agreement(*, agreed: float, ce: float, vocab: int) -> str | None:
     )
 
 
-def judge_start(ce: float, *, vocab: int, fresh: bool) -> str | None:
-    """What to do where a student's first cross-entropy is not what its start promises."""
+def check_initial_loss(ce: float, *, vocab: int, fresh: bool) -> str | None:
+    """A warning where a student's first cross-entropy does not fit how it was initialised."""
     guessing = math.log(vocab)
-    if fresh and abs(ce - guessing) > FRESH_TOLERANCE * guessing:
+    if fresh and abs(ce - guessing) > INITIAL_LOSS_TOLERANCE * guessing:
         return (
             f"a fresh student's first cross-entropy is {ce:.2f}, expected about ln V = "
             f"{guessing:.2f}: lower `initializer_range`, or check that labels stand one token on"
         )
-    if not fresh and ce > MOST_START_RATIO * guessing:
+    if not fresh and ce > MAX_INITIAL_LOSS_RATIO * guessing:
         return (
             f"the student's first cross-entropy is {ce:.2f}, hardly below guessing "
             f"({guessing:.2f}), although it starts from a checkpoint: check its tokenizer and chat "
@@ -97,10 +98,10 @@ def judge_start(ce: float, *, vocab: int, fresh: bool) -> str | None:
     return None
 
 
-def judge_vocabulary(
+def check_vocab_sizes(
     *, student_rows: int, teacher_tokens: int, tokenizer_tokens: int
 ) -> str | None:
-    """What to do where student, teacher and tokenizer count tokens differently."""
+    """A warning where student, teacher and tokenizer count tokens differently."""
     if student_rows < tokenizer_tokens:
         return (
             f"the student has {student_rows} rows for {tokenizer_tokens} tokens: make it with the "
@@ -108,12 +109,12 @@ def judge_vocabulary(
         )
     if teacher_tokens != tokenizer_tokens:
         return (
-            f"the teacher knows {teacher_tokens} tokens, the tokenizer {tokenizer_tokens}: "
+            f"the teacher has {teacher_tokens} tokens, the tokenizer {tokenizer_tokens}: "
             "only the first ones they share are learnt; prepare the corpus with the teacher's "
             "tokenizer"
         )
     padded = student_rows - tokenizer_tokens
-    if padded > MOST_PADDED_RATIO * student_rows:
+    if padded > MAX_PADDED_RATIO * student_rows:
         return (
             f"{padded} of the student's {student_rows} rows stand for no token and only cost "
             "memory: shrink its vocabulary"
@@ -121,16 +122,16 @@ def judge_vocabulary(
     return None
 
 
-def judge_majority(answers: Sequence[Hashable], *, labels: Sequence[Hashable]) -> str | None:
-    """What to do where a student gives one answer to all questions."""
-    if len(answers) < LEAST_ANSWERS or not labels:
+def check_answer_collapse(answers: Sequence[Hashable], *, labels: Sequence[Hashable]) -> str | None:
+    """A warning where a student gives one answer to most questions."""
+    if len(answers) < MIN_ANSWERS or not labels:
         return None
-    said = Counter(answers).most_common(1)[0][1] / len(answers)
+    given = Counter(answers).most_common(1)[0][1] / len(answers)
     written = Counter(labels).most_common(1)[0][1] / len(labels)
-    if said < LEAST_MAJORITY or said < written + MAJORITY_EXCESS:
+    if given < MIN_MAJORITY or given < written + MAJORITY_EXCESS:
         return None
     return (
-        f"the student gives one answer to {said:.0%} of {len(answers)} questions, the commonest "
+        f"the student gives one answer to {given:.0%} of {len(answers)} questions, the commonest "
         f"written answer has {written:.0%}: train longer, balance the answers with "
         "`batching.repeats`, or raise `weight`"
     )

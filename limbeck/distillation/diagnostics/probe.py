@@ -1,4 +1,4 @@
-"""Measures a student and its teacher on a few records, for the signs of `checks.py`.
+"""Measures a student and its teacher on a few records, for the warnings of `checks.py`.
 
 Nothing is changed: no gradient is left behind, and training draws its random numbers anew at each
 step.
@@ -29,7 +29,7 @@ MAX_ANSWER_TOKENS = 16
 
 @dataclass(frozen=True)
 class Probe:
-    """What is looked at, before and after training."""
+    """The student, its teacher and the examples that are measured before and after training."""
 
     config: ObjectiveConfig
     """Of the objective."""
@@ -37,79 +37,88 @@ class Probe:
     teacher: Teacher | None
     batch: Batch
     """Of training records."""
-    asked: Batch
-    """Whose questions are asked after training: held-out ones where there are some."""
+    questions: Batch
+    """Whose questions are answered after training: held-out ones where there are some."""
     tokenizer_tokens: int
     fresh: bool
-    """Whether the student's weights mean nothing yet."""
+    """Whether the student's weights are random."""
 
     def before(self) -> list[str]:
-        """Everything that is amiss before the first step, also logged."""
-        with _judging(self.student):
-            found = [self._vocabulary(), self._start(), self._share(), *self._teacher()]
-        return _tell(found, when="before training")
+        """The warnings before the first step, also logged."""
+        with _eval_mode(self.student):
+            found = [
+                self._check_vocab_sizes(),
+                self._check_initial_loss(),
+                self._check_teacher_share(),
+                *self._check_teacher(),
+            ]
+        return _log_warnings(found, when="before training")
 
     def after(self) -> list[str]:
-        """Everything that is amiss after the last step, also logged."""
-        with _judging(self.student):
-            prompts, written = _split(self.asked)
+        """The warnings after the last step, also logged."""
+        with _eval_mode(self.student):
+            prompts, written = _split(self.questions)
             answers = _answer(self.student, prompts)
-            found = [self._share(), checks.judge_majority(answers, labels=written)]
-        return _tell(found, when="after training")
+            found = [
+                self._check_teacher_share(),
+                checks.check_answer_collapse(answers, labels=written),
+            ]
+        return _log_warnings(found, when="after training")
 
-    def _shown(self) -> Batch:
-        """The records, where the student is: training may have moved it to a GPU."""
+    def _batch_on_device(self) -> Batch:
+        """The training records on the student's device, which training may have changed."""
         return self.batch.to(self.student.device)
 
-    def _vocabulary(self) -> str | None:
-        if self.teacher is None or self._foreign():
+    def _check_vocab_sizes(self) -> str | None:
+        if self.teacher is None or self._has_own_tokenizer():
             return None
-        return checks.judge_vocabulary(
+        return checks.check_vocab_sizes(
             student_rows=self.student.config.get_text_config().vocab_size,
             teacher_tokens=self.teacher.vocab,
             tokenizer_tokens=self.tokenizer_tokens,
         )
 
-    def _foreign(self) -> bool:
-        """Whether the teacher speaks of tokens of its own, which no label can be held against."""
+    def _has_own_tokenizer(self) -> bool:
+        """Whether the teacher has its own tokens, which cannot be compared with the labels."""
         needs = self.config.needs()
         return needs is not None and needs.tokenizer == "own"
 
     @torch.no_grad()
-    def _start(self) -> str | None:
-        batch = self._shown()
+    def _check_initial_loss(self) -> str | None:
+        batch = self._batch_on_device()
         labels = batch.targets
         if not len(labels):
             return None
         logits = KeptForward(self.student)(batch).logits
-        _, ce = checks.agreement(logits.float().log_softmax(dim=-1), labels=labels)
-        return checks.judge_start(ce, vocab=logits.shape[1], fresh=self.fresh)
+        _, ce = checks.top1_agreement(logits.float().log_softmax(dim=-1), labels=labels)
+        return checks.check_initial_loss(ce, vocab=logits.shape[1], fresh=self.fresh)
 
-    def _share(self) -> str | None:
+    def _check_teacher_share(self) -> str | None:
         term = self.config.teacher_term(progress=0.0)
         if self.teacher is None or term is None or not 0 < term.weight < 1:
             return None
         weight = term.weight
-        share = checks.teacher_share(
-            teacher_norm=weight * self._norm(1.0), label_norm=(1 - weight) * self._norm(0.0)
+        share = checks.teacher_gradient_share(
+            teacher_norm=weight * self._gradient_norm(1.0),
+            label_norm=(1 - weight) * self._gradient_norm(0.0),
         )
-        return checks.judge_share(share, weight=weight)
+        return checks.check_teacher_share(share, weight=weight)
 
-    def _norm(self, weight: float) -> float:
+    def _gradient_norm(self, weight: float) -> float:
         """The norm of the student's gradient with one term of the loss alone."""
         context = ObjectiveContext(self.student, teacher=self.teacher)
         objective = self.config.with_teacher_weight(weight).build(context)
         trained = [item for item in self.student.parameters() if item.requires_grad]
-        loss = objective(KeptForward(self.student), self._shown()).sum
+        loss = objective(KeptForward(self.student), self._batch_on_device()).sum
         found = torch.autograd.grad(loss, trained, allow_unused=True)
         return float(torch.nn.utils.get_total_norm([item for item in found if item is not None]))
 
     @torch.no_grad()
-    def _teacher(self) -> Iterator[str | None]:
+    def _check_teacher(self) -> Iterator[str | None]:
         term = self.config.teacher_term(progress=0.0)
-        if self.teacher is None or term is None or self._foreign():
+        if self.teacher is None or term is None or self._has_own_tokenizer():
             return
-        batch = self._shown()
+        batch = self._batch_on_device()
         labels = batch.targets
         vocab, first = self.teacher.vocab, term.temperature
         output = self.teacher(batch).output
@@ -118,9 +127,9 @@ class Probe:
         )
         if not len(labels):
             return
-        yield checks.judge_temperature(soft=soft, plain=plain, temperature=first)
-        agreed, ce = checks.agreement(plain, labels=labels)
-        yield checks.judge_agreement(agreed=agreed, ce=ce, vocab=vocab)
+        yield checks.check_temperature(soft=soft, plain=plain, temperature=first)
+        agreed, ce = checks.top1_agreement(plain, labels=labels)
+        yield checks.check_agreement(agreed=agreed, ce=ce, vocab=vocab)
 
 
 def _split(batch: Batch) -> tuple[list[list[int]], list[tuple[int, ...]]]:
@@ -150,7 +159,7 @@ def _answer(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[tu
 
 
 @contextmanager
-def _judging(model: PreTrainedModel) -> Iterator[None]:
+def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
@@ -159,8 +168,8 @@ def _judging(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-def _tell(found: Sequence[str | None], *, when: str) -> list[str]:
-    told = [f"{when}: {sentence}" for sentence in found if sentence is not None]
-    for sentence in told:
+def _log_warnings(found: Sequence[str | None], *, when: str) -> list[str]:
+    warnings = [f"{when}: {sentence}" for sentence in found if sentence is not None]
+    for sentence in warnings:
         logger.warning(sentence)
-    return told
+    return warnings

@@ -3,13 +3,13 @@
 Gated experts side by side are one wider gated layer: rows of gate and up concatenated, columns of
 down concatenated and scaled by each expert's weight, give exactly the experts' weighted sum
 (arXiv:2605.28207). Shared experts, which every token passes, come first, at full weight. Left
-out: attention, embeddings and norms (`inheriting.py`).
+out: attention, embeddings and norms (`from_weights.py`).
 """
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -19,10 +19,21 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.structure import find_layers, match_depth
+from limbeck.models.structure import find_layers, find_submodule, match_depth
 
 Channels = tuple[Int[Tensor, " channels"], Int[Tensor, " channels"], Float[Tensor, " channels"]]
-STACKED = ("gate_up_proj", "down_proj")
+STACKED = {"gate_up_proj", "down_proj"}
+
+
+class MergedExperts(TypedDict):
+    """What a student's feed-forward layers were made of."""
+
+    experts: list[list[int]]
+    """The experts of each layer."""
+    gate_weight_ratios: list[float]
+    """Their share of the gate's weight in each layer."""
+    copied_ratio: float
+    """Share of the student's parameters."""
 
 
 def find_experts(model: PreTrainedModel) -> list[nn.Module | None]:
@@ -33,9 +44,9 @@ def find_experts(model: PreTrainedModel) -> list[nn.Module | None]:
     """
     found: list[nn.Module | None] = []
     for block in find_layers(model)[1]:
-        experts = getattr(getattr(block, "mlp", None), "experts", None)
-        stacked = experts is not None and all(hasattr(experts, name) for name in STACKED)
-        found.append(experts if stacked else None)
+        experts = find_submodule(block, "mlp.experts")
+        names = {} if experts is None else dict(experts.named_parameters(recurse=False))
+        found.append(experts if names.keys() >= STACKED else None)
     if not any(item is not None for item in found):
         raise CheckpointError(
             f"{type(model).__name__}: no layer has stacked experts (`mlp.experts.gate_up_proj`), "
@@ -57,7 +68,7 @@ def measure_use(
     mask = torch.ones(0, dtype=torch.bool)
     num_tokens = 0
 
-    def note(layer: int, _: nn.Module, given: Sequence[Any]) -> None:
+    def add_use(layer: int, _: nn.Module, given: Sequence[Tensor]) -> None:
         picked, weights = given[1], given[2] if len(given) > 2 else None
         if weights is None:  # a fusion of its own weighs them: count them alike
             weights = torch.full(picked.shape, 1.0 / picked.shape[1])
@@ -69,7 +80,7 @@ def measure_use(
         for index, experts in enumerate(layers):
             if experts is None:
                 continue
-            hook = experts.register_forward_pre_hook(partial(note, index))
+            hook = experts.register_forward_pre_hook(partial(add_use, index))
             stack.callback(hook.remove)
         forward = KeptForward(model.eval())
         for batch in batches:
@@ -91,7 +102,7 @@ def pick_channels(
 
     Weights are the experts' use, scaled so that those taken add up to what the gate gives a token
     on average. Of the last expert, where the width does not divide, the channels of the largest
-    norms are taken. Fewer than asked for where the experts hold no more.
+    norms are taken. Fewer than `num_channels` where the experts hold no more.
     """
     width = down.shape[2]
     order = use.argsort(descending=True, stable=True)[: -(-num_channels // width)]
@@ -123,10 +134,10 @@ def find_shared(mlp: nn.Module) -> tuple[Tensor, Tensor] | None:
     Raises:
         CheckpointError: a gate of their own weighs them.
     """
-    shared = getattr(mlp, "shared_expert", None) or getattr(mlp, "shared_experts", None)
+    shared = find_submodule(mlp, "shared_expert") or find_submodule(mlp, "shared_experts")
     if shared is None:
         return None
-    if hasattr(mlp, "shared_expert_gate"):
+    if find_submodule(mlp, "shared_expert_gate") is not None:
         raise CheckpointError(
             f"{type(mlp).__name__}: a gate weighs its shared expert token by token, which no fixed "
             "weight stands for; leave initialize_experts out"
@@ -141,11 +152,11 @@ def find_shared(mlp: nn.Module) -> tuple[Tensor, Tensor] | None:
 @torch.no_grad()
 def merge_experts(
     student: PreTrainedModel, *, teacher: PreTrainedModel, batches: Iterable[Batch]
-) -> dict[str, Any]:
+) -> MergedExperts:
     """Fill the student's feed-forward layers from the teacher's most used experts, in place.
 
-    Student layer i of n takes layer ceil(i m / n) of m, as `inherit` does. What comes back says
-    which experts each layer took, and what share of the gate's weight they hold.
+    Student layer i of n gets layer ceil(i m / n) of m, as in `inherit`. Returns the
+    experts of each layer, and their share of the gate's weight.
 
     Raises:
         CheckpointError: widths, layouts or activations do not fit.
@@ -162,16 +173,21 @@ def merge_experts(
         depth = match_depth(index + 1, num_layers=len(own_layers), num_sources=len(sources))
         layer = depth - 1
         experts, use = sources[layer], uses[layer]
-        mlp: Any = block.mlp
-        if experts is None or use is None or not hasattr(mlp, "gate_proj"):
+        mlp = find_submodule(block, "mlp")
+        if (
+            experts is None
+            or use is None
+            or mlp is None
+            or find_submodule(mlp, "gate_proj") is None
+        ):
             continue
         gate_up = experts.get_parameter("gate_up_proj").float()
         down = experts.get_parameter("down_proj").float()
-        num_channels, hidden = mlp.gate_proj.weight.shape
+        num_channels, hidden = mlp.get_parameter("gate_proj.weight").shape
         if gate_up.shape[2] != hidden:
             raise CheckpointError(
                 f"the teacher's experts have hidden {gate_up.shape[2]}, the student {hidden}; give "
-                "the student the teacher's `hidden`, or leave initialize_experts out"
+                "the student the teacher's `hidden_size`, or leave initialize_experts out"
             )
         filled = 0
         shared = find_shared(layers[layer].get_submodule("mlp"))
@@ -202,8 +218,8 @@ def merge_experts(
     }
 
 
-def _write(mlp: Any, place: slice, *, gate: Tensor, up: Tensor, down: Tensor) -> None:
+def _write(mlp: nn.Module, place: slice, *, gate: Tensor, up: Tensor, down: Tensor) -> None:
     """Put channels, one a row, into a gated layer."""
-    mlp.gate_proj.weight[place] = gate
-    mlp.up_proj.weight[place] = up
-    mlp.down_proj.weight[:, place] = down.T
+    mlp.get_parameter("gate_proj.weight")[place] = gate
+    mlp.get_parameter("up_proj.weight")[place] = up
+    mlp.get_parameter("down_proj.weight")[:, place] = down.T

@@ -7,7 +7,6 @@ same for every format: `limbeck.quantization.qat` and `limbeck.quantization.stor
 
 import abc
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from limbeck.contracts.config import Config, resolve
+from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.registry import FORMATS
 
@@ -45,7 +45,7 @@ class Format(Config, abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def matches(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: JsonMapping) -> bool:
         """Whether a model's `config.json` says that its weights are stored in this format."""
 
     def num_bits(self, *, rows: int, columns: int) -> float:
@@ -96,7 +96,7 @@ class QuantizedFormat(Format, abc.ABC):
         """The same product of unrounded weights, with gradients for both."""
 
     @abc.abstractmethod
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """The `quantization_config` of a checkpoint in this format.
 
         Readers of checkpoints look at `quant_method`, at `ignore` (patterns of modules that stay
@@ -105,7 +105,7 @@ class QuantizedFormat(Format, abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "QuantizedFormat":
+    def from_config(cls, config: JsonMapping) -> "QuantizedFormat":
         """The format that a matching `config.json` describes.
 
         Raises:
@@ -145,7 +145,7 @@ def list_formats() -> dict[str, Format]:
     return {item.kind: item for item in found}
 
 
-def find_quantized(config: Mapping[str, Any]) -> QuantizedFormat | None:
+def find_quantized(config: JsonMapping) -> QuantizedFormat | None:
     """The format that a model's `config.json` describes, where it is one of the table.
 
     Raises:

@@ -1,10 +1,10 @@
 """Floating-point formats: weights as they are, without scales."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from typing_extensions import override
 
+from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.parity import Tolerance
 from limbeck.quantization.formats.base import Format
 
@@ -27,7 +27,7 @@ class Float32(Format):
 
     @classmethod
     @override
-    def matches(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: JsonMapping) -> bool:
         return _dtype(config) == "float32"
 
 
@@ -45,11 +45,11 @@ class BFloat16(Format):
 
     @classmethod
     @override
-    def matches(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: JsonMapping) -> bool:
         return _dtype(config) == "bfloat16"
 
 
-def _dtype(config: Mapping[str, Any]) -> str:
+def _dtype(config: JsonMapping) -> str:
     if config.get("quantization_config"):
         return ""
     return str(config.get("dtype") or config.get("torch_dtype") or "float32")

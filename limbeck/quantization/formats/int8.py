@@ -9,8 +9,7 @@ transformers reads. With int8 embeddings it calls itself `limbeck-int8`, because
 readers leave embeddings alone and would look up integers as if they were weights.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +19,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.parity import Tolerance
 from limbeck.quantization.formats.base import QuantizedFormat, QuantizedTensor
 
@@ -91,7 +91,7 @@ class Int8(QuantizedFormat):
         return product.float() * scales.t() * x_scales
 
     @override
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         axis = {"num_bits": 8, "type": "int", "symmetric": True}
         group = {
             "targets": ["Linear"],
@@ -101,7 +101,7 @@ class Int8(QuantizedFormat):
             "format": "int-quantized",
         }
         is_stock = self.embeddings == "float32"
-        described: dict[str, Any] = {
+        described: JsonObject = {
             "quant_method": STOCK_METHOD if is_stock else METHOD,
             "format": "int-quantized",
             "quantization_status": "compressed",
@@ -112,7 +112,7 @@ class Int8(QuantizedFormat):
 
     @classmethod
     @override
-    def matches(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: JsonMapping) -> bool:
         """Whether the weights are these integers, in compressed-tensors folders of others too."""
         described = config.get("quantization_config") or {}
         if described.get("quant_method") == METHOD:
@@ -127,7 +127,7 @@ class Int8(QuantizedFormat):
 
     @classmethod
     @override
-    def from_config(cls, config: Mapping[str, Any]) -> "QuantizedFormat":
+    def from_config(cls, config: JsonMapping) -> "QuantizedFormat":
         described = config["quantization_config"]
         if described["quant_method"] == STOCK_METHOD:
             return cls(kind="int8", embeddings="float32")
@@ -139,7 +139,7 @@ class Int8(QuantizedFormat):
         return cls(kind="int8")
 
 
-def _is_same_scheme(group: Mapping[str, Any]) -> bool:
+def _is_same_scheme(group: JsonMapping) -> bool:
     weights = group.get("weights") or {}
     inputs = group.get("input_activations") or {}
     return (

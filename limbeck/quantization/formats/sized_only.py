@@ -4,11 +4,11 @@ Their products are those of dequantized weights, so only the order of sums diffe
 """
 
 import abc
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from typing_extensions import override
 
+from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.parity import Tolerance
 from limbeck.quantization.formats.base import Format
 from limbeck.quantization.formats.floats import ROUNDING
@@ -26,7 +26,7 @@ class SizedOnly(Format, abc.ABC):
 
     @classmethod
     @override
-    def matches(cls, config: Mapping[str, Any]) -> bool:
+    def matches(cls, config: JsonMapping) -> bool:
         return False
 
 

@@ -1,6 +1,6 @@
-"""The processes that train together: how they meet, how micro-batches are dealt to them.
+"""The processes that train together: their accelerator, and which micro-batches each computes.
 
-A launcher (`accelerate launch`) starts them and says how they share the work: each with a whole
+A launcher (`accelerate launch`) starts them and sets how they share the work: each with a whole
 model (DDP), or each with a part of it (DeepSpeed ZeRO, FSDP2).
 """
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -16,6 +16,7 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
+    KwargsHandler,
     broadcast_object_list,
     gather_object,
 )
@@ -27,28 +28,29 @@ from limbeck.contracts.errors import LaunchError
 from limbeck.env.ranks import num_processes
 from limbeck.models.batch import Batch
 
+Value = TypeVar("Value")
 Sharding = Literal["none", "zero", "fsdp2"]
 """Whether every process holds the whole model, and if not, who divides it."""
-LONGEST_WAIT = timedelta(days=7)
-"""A process may wait so long for the first one, which prepares data and reports alone. One that
-dies ends them all sooner: the launcher sees to it."""
+PROCESS_GROUP_TIMEOUT = timedelta(days=7)
+"""How long a process waits for the first one, which prepares data and reports alone. If a process
+dies, the launcher ends the others at once."""
 
 
 def open_accelerator() -> Accelerator:
     """The accelerator of this process; under a launcher, all processes have to call it.
 
-    Weights stay float32 whatever the launcher's file says: `training.precision` decides.
+    Weights stay float32 whatever the launcher's file sets: `training.precision` decides.
 
     Raises:
         LaunchError: the processes cannot work together as they were launched.
     """
-    handlers: list[Any] = [
-        # A batch may leave parameters unused, such as those that see images.
+    handlers: list[KwargsHandler] = [
+        # A batch may leave parameters unused, such as those of the image encoder.
         DistributedDataParallelKwargs(find_unused_parameters=True)
     ]
     if "LOCAL_RANK" in os.environ:
         backend = None if torch.accelerator.is_available() else "gloo"
-        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=LONGEST_WAIT))
+        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=PROCESS_GROUP_TIMEOUT))
     try:
         accelerator = Accelerator(mixed_precision="no", kwargs_handlers=handlers)
     except ImportError as error:
@@ -87,10 +89,10 @@ def find_sharding(accelerator: Accelerator) -> Sharding:
         return "zero"
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:
-            raise LaunchError("the launcher's file asks FSDP1; set fsdp_version: 2 in it")
+            raise LaunchError("the launcher's file sets FSDP1; set fsdp_version: 2 in it")
         return "fsdp2"
     if accelerator.distributed_type == DistributedType.MEGATRON_LM:
-        raise LaunchError("Megatron-LM was asked for; use a file of recipes/accelerate")
+        raise LaunchError("Megatron-LM is not supported; use a file of recipes/accelerate")
     return "none"
 
 
@@ -111,7 +113,7 @@ def assign_microbatches_to_rank(
 ) -> list[RankMicrobatch]:
     """A process's micro-batches, as many as every other's: collectives inside a pass need that.
 
-    Where they do not divide evenly, the last in line compute the smallest once more for nothing.
+    Where they do not divide evenly, the last ranks compute the smallest once more as padding.
     """
     if not batches:
         return []
@@ -125,12 +127,12 @@ def assign_microbatches_to_rank(
     ]
 
 
-def gather(accelerator: Accelerator, value: Any) -> list[Any]:
+def gather(accelerator: Accelerator, value: Value) -> list[Value]:
     """The value of every process, in their order, on each of them."""
     return gather_object([value]) if accelerator.num_processes > 1 else [value]
 
 
-def broadcast_from_rank0(accelerator: Accelerator, value: Any) -> Any:
+def broadcast_from_rank0(accelerator: Accelerator, value: Value) -> Value:
     """The first process's value, on each of them."""
     if accelerator.num_processes == 1:
         return value

@@ -14,7 +14,7 @@ from limbeck.distillation.targets import FullLogits, HiddenAndHead, ImportanceSa
     [(0.01, 0.5, "raise"), (0.995, 0.5, "lower"), (0.5, 0.5, None), (1.0, 1.0, None)],
 )
 def test_share(share, weight, word):
-    found = checks.judge_share(share, weight=weight)
+    found = checks.check_teacher_share(share, weight=weight)
     assert found is None if word is None else word in found
 
 
@@ -23,9 +23,9 @@ def test_temperature_has_an_effect_where_the_teacher_doubts():
     for scale, speaks in ((2.0, False), (1e4, True)):
         output = FullLogits(torch.randn(5, 20) * scale)
         soft, plain = (output.log_probs(vocab=20, temperature=t) for t in (2.0, 1.0))
-        found = checks.judge_temperature(soft=soft, plain=plain, temperature=2.0)
+        found = checks.check_temperature(soft=soft, plain=plain, temperature=2.0)
         assert (found is not None) == speaks
-    assert checks.judge_temperature(soft=plain, plain=plain, temperature=1.0)
+    assert checks.check_temperature(soft=plain, plain=plain, temperature=1.0)
 
 
 def test_top_tokens_and_even_others_are_the_whole():
@@ -43,8 +43,8 @@ def test_top_tokens_and_even_others_are_the_whole():
 def test_a_teacher_that_expects_other_words_shows():
     logs = (torch.eye(50) * 12).log_softmax(dim=-1)
     for labels, speaks in ((torch.arange(50), False), (torch.arange(50).roll(1), True)):
-        agreed, ce = checks.agreement(logs, labels=labels)
-        assert (checks.judge_agreement(agreed=agreed, ce=ce, vocab=50) is not None) == speaks
+        agreed, ce = checks.top1_agreement(logs, labels=labels)
+        assert (checks.check_agreement(agreed=agreed, ce=ce, vocab=50) is not None) == speaks
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,18 @@ def test_a_teacher_that_expects_other_words_shows():
     [(1.0, True, False), (1.5, True, True), (0.3, False, False), (0.95, False, True)],
 )
 def test_first_loss(ratio, fresh, speaks):
-    found = checks.judge_start(ratio * math.log(100), vocab=100, fresh=fresh)
+    found = checks.check_initial_loss(ratio * math.log(100), vocab=100, fresh=fresh)
     assert (found is not None) == speaks
 
 
 @pytest.mark.parametrize(
     ("rows", "teacher", "word"),
-    [(90, 100, "rows for"), (100, 99, "teacher knows"), (200, 100, "shrink"), (101, 100, None)],
+    [(90, 100, "rows for"), (100, 99, "teacher has"), (200, 100, "shrink"), (101, 100, None)],
 )
 def test_vocabulary(rows, teacher, word):
-    found = checks.judge_vocabulary(student_rows=rows, teacher_tokens=teacher, tokenizer_tokens=100)
+    found = checks.check_vocab_sizes(
+        student_rows=rows, teacher_tokens=teacher, tokenizer_tokens=100
+    )
     assert found is None if word is None else word in found
 
 
@@ -75,7 +77,7 @@ def test_vocabulary(rows, teacher, word):
     ],
 )
 def test_majority(answers, labels, speaks):
-    assert (checks.judge_majority(answers, labels=labels) is not None) == speaks
+    assert (checks.check_answer_collapse(answers, labels=labels) is not None) == speaks
 
 
 def test_states_and_drawn_tokens_are_the_whole():
