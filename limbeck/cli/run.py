@@ -3,7 +3,6 @@
 Each imports what it needs when it is called, so that `--help` and the other commands load no torch.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -38,13 +37,14 @@ def run(
     """
     with report_user_errors():
         from limbeck.evaluation.report import terminal
+        from limbeck.evaluation.report.build import read_report
         from limbeck.pipeline.run import run as run_recipe
 
         loaded = load_recipe(recipe, overrides=overrides)
         made = run_recipe(loaded, runs=runs, report=show_event)
         for artifact in made.values():
             if artifact.manifest.kind == "report":
-                report = json.loads((artifact.path / "report.json").read_text(encoding="utf-8"))
+                report = read_report(artifact.path / "report.json")
                 screen = open_screen(WIDE_COLUMNS)
                 screen.print(terminal.make_table(report))
                 screen.print(terminal.make_task_table(report))

@@ -4,12 +4,23 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Python, operating system, processor and memory."""
+
+    python: str
+    system: str
+    cpu: str
+    cpu_count: int
+    memory_bytes: int
 
 
 def package_versions(names: Iterable[str], *, absent: str) -> dict[str, str]:
@@ -33,12 +44,12 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_machine() -> dict[str, Any]:
-    """Python, operating system, processor and memory."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "cpu_count": os.cpu_count() or 0,
-        "memory_bytes": psutil.virtual_memory().total,
-    }
+def describe_machine() -> Machine:
+    """The machine that this process runs on."""
+    return Machine(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=cpu_name(),
+        cpu_count=os.cpu_count() or 0,
+        memory_bytes=psutil.virtual_memory().total,
+    )

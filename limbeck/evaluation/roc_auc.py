@@ -3,17 +3,27 @@
 Accuracy hangs on where the model draws the line; the area does not.
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
-from limbeck.evaluation.metrics import Interval
+from limbeck.evaluation.metrics import Interval, Share
 
 NUM_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Findings:
+    """How well a model tells the findings of one task apart."""
+
+    auc: Interval
+    images: int
+    questions: int
+    by_finding: Mapping[str, Share]
+    """Of the questions about each finding, the share answered right."""
 
 
 def area_under_roc(
@@ -76,8 +86,8 @@ def _mean_area(scores: np.ndarray, right: np.ndarray) -> float:
     )
 
 
-def measure_findings(asked: Sequence[AnsweredQuestion]) -> dict[str, dict[str, Any]]:
-    """For each task about images: the area, the images, and each finding's share answered right.
+def measure_findings(asked: Sequence[AnsweredQuestion]) -> dict[str, Findings]:
+    """The findings of each task about images.
 
     Tasks where a finding is never right have no area and are left out.
     """
@@ -89,18 +99,14 @@ def measure_findings(asked: Sequence[AnsweredQuestion]) -> dict[str, dict[str, A
             continue
         right = np.array([item.options.index(item.expected[0]) for item in items])
         groups = [item.cluster for item in items]
-        area = mean_area(
-            np.array([item.option_scores for item in items]), right=right, groups=groups
-        )
-        found[task] = {
-            "auc": dataclasses.asdict(area),
-            "images": len(set(groups)),
-            "questions": len(items),
-            "by_finding": {
-                option: dataclasses.asdict(
-                    count_correct([item for item in items if item.expected[0] == option])
-                )
+        scores = np.array([item.option_scores for item in items])
+        found[task] = Findings(
+            auc=mean_area(scores, right=right, groups=groups),
+            images=len(set(groups)),
+            questions=len(items),
+            by_finding={
+                option: count_correct([item for item in items if item.expected[0] == option])
                 for option in items[0].options
             },
-        }
+        )
     return found

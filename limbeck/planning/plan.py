@@ -36,6 +36,7 @@ from limbeck.planning.verdicts import (
     describe_training_fit,
 )
 from limbeck.sizing.assumptions import Assumptions
+from limbeck.sizing.attention import find_number
 from limbeck.sizing.fit import (
     CardsNeeded,
     TrainingFit,
@@ -90,7 +91,7 @@ def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
     if found is None:
         return Row(entry.name, entry.config.stage, None, None)
     known = resolver.know(entry)
-    longest = getattr(found.made.get_text_config(), "max_position_embeddings", None) or 2**31
+    longest = find_number(found.made.get_text_config(), "max_position_embeddings") or 2**31
     context = min(resolver.assumed.inference.context_tokens, longest)
     size = size_model(found.made, context_tokens=context)
     trained = None

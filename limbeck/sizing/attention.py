@@ -8,6 +8,15 @@ from collections.abc import Iterator
 from transformers import PreTrainedConfig
 
 
+def find_number(config: PreTrainedConfig, *names: str) -> int:
+    """The first of these fields of a transformers config that holds a number above 0; 0 if none.
+
+    Architectures differ in their fields, so a missing one is no fault.
+    """
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), 0)
+
+
 def attention_flops(config: PreTrainedConfig, *, attended: float) -> float:
     """Scores and weighted sums of one token that attends to so many, over all layers."""
     total = 0.0
@@ -36,15 +45,15 @@ def attention_widths(config: PreTrainedConfig) -> tuple[int, int]:
 
 def _num_key_value_heads(config: PreTrainedConfig) -> int:
     text = config.get_text_config()
-    return getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return find_number(text, "num_key_value_heads") or text.num_attention_heads
 
 
 def _attention_layers(config: PreTrainedConfig) -> Iterator[int]:
     """The window of each layer that attends, 0 for an unlimited one."""
     text = config.get_text_config()
-    if not getattr(text, "num_attention_heads", None):
+    if not find_number(text, "num_attention_heads"):
         return
-    window = getattr(text, "sliding_window", None) or 0
+    window = find_number(text, "sliding_window")
     kinds = getattr(text, "layer_types", None)
     if kinds is None:
         yield from (window for _ in range(text.num_hidden_layers))
@@ -59,8 +68,8 @@ def _attention_layers(config: PreTrainedConfig) -> Iterator[int]:
 def _head_widths(config: PreTrainedConfig) -> tuple[int, int]:
     """Numbers in one query or key, and in one value."""
     text = config.get_text_config()
-    rotary = getattr(text, "qk_rope_head_dim", None)
-    if rotary and getattr(text, "qk_nope_head_dim", None):
+    rotary = find_number(text, "qk_rope_head_dim")
+    if rotary and find_number(text, "qk_nope_head_dim"):
         return text.qk_nope_head_dim + rotary, text.v_head_dim
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    width = find_number(text, "head_dim") or text.hidden_size // text.num_attention_heads
     return width, width

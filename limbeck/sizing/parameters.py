@@ -20,7 +20,7 @@ import limbeck.models.moe.modeling
 import limbeck.models.vision.modeling  # noqa: F401  (both register architectures with the Auto classes)
 from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import Format, list_formats
-from limbeck.sizing.attention import attention_flops, attention_widths, count_cached
+from limbeck.sizing.attention import attention_flops, attention_widths, count_cached, find_number
 from limbeck.sizing.number_formats import FormatSize
 
 Role = Literal["embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"]
@@ -32,6 +32,10 @@ GATED_MATRICES = 3
 """Of a gated feed-forward block, each hidden x width."""
 LAYER = re.compile(r".*?\.\d+(?=\.)")
 """The part of a parameter's name that it shares with its layer."""
+NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What architectures call the number of routed experts."""
+PICKED_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
+"""What they call the number that a token uses."""
 
 
 @dataclass(frozen=True)
@@ -258,10 +262,9 @@ def _find_role(name: str, parameter: nn.Parameter, *, config: PreTrainedConfig) 
 
 
 def _num_experts(config: PreTrainedConfig) -> int:
-    text = config.get_text_config()
-    for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
-        if getattr(text, name, None):
-            return int(getattr(text, name))
+    found = find_number(config.get_text_config(), *NUM_EXPERTS)
+    if found:
+        return found
     raise CheckpointError(
         f"a config of type {config.model_type!r} has experts, but not how many (num_experts)"
     )
@@ -269,11 +272,9 @@ def _num_experts(config: PreTrainedConfig) -> int:
 
 def _picked_experts(config: PreTrainedConfig) -> int:
     """Routed experts that one token uses."""
-    text = config.get_text_config()
-    for name in ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk"):
-        picked = getattr(text, name, None)
-        if isinstance(picked, int):
-            return picked
+    found = find_number(config.get_text_config(), *PICKED_EXPERTS)
+    if found:
+        return found
     raise CheckpointError(
         f"a config of type {config.model_type!r} has experts, but not how many a token picks "
         "(num_experts_per_tok)"

@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import SPLITS, read_jsonl, read_records, write_jsonl
+from limbeck.contracts.serialization import to_json
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 from limbeck.data.corpus.data_card import read_domain
 from limbeck.env.progress import track
@@ -26,14 +27,17 @@ from limbeck.evaluation.answer_questions import (
     read_questions,
 )
 from limbeck.evaluation.profiling.profile import Profile, ProfileConfig, load_average, profiling
-from limbeck.evaluation.report.build import describe_environment, make_report
+from limbeck.evaluation.report.build import (
+    CorpusSummary,
+    Report,
+    TaskCount,
+    describe_environment,
+)
 from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
 from limbeck.evaluation.report.rows import Measured, make_rows
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.runtimes import open_answerer
-
-METRICS = ("accuracy", "kept_ratio", "speedup_ratio", "memory_ratio")
 
 
 class Config(StageConfig):
@@ -72,7 +76,7 @@ class Config(StageConfig):
         return self
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     """Write answers, report and page; give back each row's accuracy and ratios."""
     models, corpus = work.inputs["models"], work.one("corpus")
     teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
@@ -89,9 +93,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         openers, questions=timed, config=config.profile, max_new_tokens=config.max_new_tokens
     ) as measure:
         answers = _answer(config, models=models, found=found, state=work.state)
-        environment = describe_environment() | {"load_average_before": load_average()}
+        load_before = load_average()
         profiles = measure()
-    environment["load_average_after"] = load_average()
+    environment = describe_environment(load_before=load_before, load_after=load_average())
     rows = make_rows(
         [_measured(artifact, answers=answers, profiles=profiles) for artifact in models],
         teacher=teacher,
@@ -99,16 +103,24 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         unknown_answers=config.unknown_answers,
         num_threads=config.profile.thread_counts[0],
     )
-    report = make_report(
-        rows=rows,
+    report = Report(
+        environment=environment,
+        corpus=_describe_corpus(corpus, found, num_compared=num_compared),
         teacher=teacher,
         headline_tasks=headline_tasks,
-        environment=environment,
+        rows=rows,
         titles=domain.titles,
-        corpus=_describe_corpus(corpus, found) | {"train_records_compared": num_compared},
     )
     _write(work.folder, report=report, answers=answers, artifacts=(corpus, *models))
-    return {row["name"]: {name: row[name] for name in METRICS} for row in rows}
+    return {
+        row.name: {
+            "accuracy": row.accuracy,
+            "kept_ratio": row.kept_ratio,
+            "speedup_ratio": row.speedup_ratio,
+            "memory_ratio": row.memory_ratio,
+        }
+        for row in rows
+    }
 
 
 def _check_unique(models: Sequence[Artifact]) -> None:
@@ -189,35 +201,33 @@ def _measured(
     )
 
 
-def _describe_corpus(corpus: Artifact, found: QuestionSet) -> dict[str, Any]:
+def _describe_corpus(corpus: Artifact, found: QuestionSet, *, num_compared: int) -> CorpusSummary:
     """Name, sizes of the splits, and how many questions of each task were asked."""
     records = corpus.path / "records"
     asked = [question.task for question in found.questions]
-    return {
-        "name": corpus.name,
-        "content_hash": corpus.manifest.content_hash,
-        "splits": {
-            split: sum(1 for _ in read_jsonl(records / f"{split}.jsonl")) for split in SPLITS
+    return CorpusSummary(
+        name=corpus.name,
+        content_hash=corpus.manifest.content_hash,
+        splits={split: sum(1 for _ in read_jsonl(records / f"{split}.jsonl")) for split in SPLITS},
+        split="questions (evaluation only; groups never trained on)",
+        tasks={
+            task: TaskCount(asked.count(task), count) for task, count in found.available.items()
         },
-        "split": "questions (evaluation only; groups never trained on)",
-        "tasks": {
-            task: {"asked": asked.count(task), "available": count}
-            for task, count in found.available.items()
-        },
-    }
+        train_records_compared=num_compared,
+    )
 
 
 def _write(
     folder: Path,
     *,
-    report: Mapping[str, Any],
+    report: Report,
     answers: Mapping[str, Sequence[AnsweredQuestion]],
     artifacts: Sequence[Artifact],
 ) -> None:
     (folder / "answers").mkdir(parents=True, exist_ok=True)
     for name, asked in answers.items():
         write_jsonl(folder / "answers" / f"{name}.jsonl", map(dataclasses.asdict, asked))
-    text = json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(to_json(report), ensure_ascii=False, indent=2, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
     page = render_html(report, answers=answers, steps=trace(artifacts))

@@ -217,7 +217,7 @@ def measure_latency(
     with profiling(
         {student.name: {1: opener}}, questions=asked, config=PROFILE, max_new_tokens=max_new_tokens
     ) as measure:
-        return 1000 * measure()[student.name].latency(1)["p50"]
+        return 1000 * measure()[student.name].latency(1).p50
 
 
 @contextmanager

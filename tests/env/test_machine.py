@@ -24,6 +24,6 @@ def test_cpu_name_from_the_system_and_without_it(tmp_path, monkeypatch):
 
 def test_describe_machine():
     found = machine.describe_machine()
-    assert list(found) == ["python", "system", "cpu", "cpu_count", "memory_bytes"]
-    assert found["cpu_count"] == os.cpu_count()
-    assert found["memory_bytes"] > 2**28
+    assert list(vars(found)) == ["python", "system", "cpu", "cpu_count", "memory_bytes"]
+    assert found.cpu_count == os.cpu_count()
+    assert found.memory_bytes > 2**28

@@ -88,10 +88,10 @@ def test_findings_of_a_model():
         asked(2, right="肺炎", answer="肺炎", scores=(-2.0, -0.1)),
     ]
     found = measure_findings(items)["finding"]
-    assert found["auc"]["value"] == 1.0
-    assert found["images"] == 3
-    assert found["by_finding"]["正常"]["value"] == 0.5
-    assert found["by_finding"]["肺炎"]["count"] == 1
+    assert found.auc.value == 1.0
+    assert found.images == 3
+    assert found.by_finding["正常"].value == 0.5
+    assert found.by_finding["肺炎"].count == 1
 
 
 def test_without_both_findings_there_is_no_area():

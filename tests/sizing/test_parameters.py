@@ -15,6 +15,7 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MixtralConfig,
+    PreTrainedConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
@@ -30,6 +31,7 @@ from limbeck.quantization.formats.base import list_formats
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 from limbeck.quantization.storage import save_quantized
+from limbeck.sizing.attention import find_number
 from limbeck.sizing.hardware import estimate_training_seconds, measure_speed
 from limbeck.sizing.number_formats import fit_budget
 from limbeck.sizing.parameters import size_model
@@ -333,3 +335,9 @@ def test_a_fusion_multiplies_as_often_as_torch_counts(fusion):
     scores = 2 * 5 * 3 * (4 * 2 if fusion == "attention" else 32)
     counted = (counter.get_total_flops() - scores) / 5
     assert fused.forward_flops - plain.forward_flops == 2 * counted
+
+
+def test_the_first_field_that_holds_a_number_counts():
+    config = PreTrainedConfig(few=None, none=0, many=[3], picked=2, other=5)
+    assert find_number(config, "few", "none", "many", "absent", "picked", "other") == 2
+    assert find_number(config, "few", "absent") == 0

@@ -12,6 +12,7 @@ from rich.console import Console
 from limbeck.contracts.artifacts import Parent, Work, hash_files
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.records import Record, write_jsonl
+from limbeck.evaluation.report.build import read_report
 from limbeck.evaluation.report.terminal import make_table, make_task_table
 from limbeck.stages import evaluate
 from tests.support import fake_answerer
@@ -104,7 +105,7 @@ def test_report(work, monkeypatch):
     assert metrics["teacher"]["accuracy"] == teacher["accuracy"]
     check_page((work.folder / "report.html").read_text())
     check_markdown((work.folder / "report.md").read_text())
-    check_table(report)
+    check_table(read_report(work.folder / "report.json"))
     check_resume(work, monkeypatch)
 
 
@@ -155,7 +156,7 @@ def test_a_teacher_that_knows_nothing_leaves_what_is_kept_undefined(work):
     assert [row["kept_ratio"] for row in report["rows"]] == [None, None]
     assert report["rows"][0]["memory_ratio"] == 2 * 100 / 4000
     assert (work.folder / "report.html").read_text().count("<svg") == 3
-    make_table(report)
+    make_table(read_report(work.folder / "report.json"))
 
 
 def read_headline(work):

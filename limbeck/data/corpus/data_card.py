@@ -35,7 +35,7 @@ class Domain:
     """What a corpus's card holds of its pack; empty where a corpus has no card of its own."""
 
     headline_tasks: tuple[str, ...] = ()
-    titles: Mapping[str, JsonMapping] = field(default_factory=dict)
+    titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
     """Of `tasks` and of `specialties`: each name with its title in both languages."""
     disclaimer: Mapping[str, str] = field(default_factory=dict)
 

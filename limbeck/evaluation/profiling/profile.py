@@ -44,6 +44,17 @@ class ProfileConfig(Config):
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Seconds an answer (median and 95th percentile), and tokens a second."""
+
+    p50: float
+    p95: float
+    tokens_per_second: float
+    tokens_per_answer: float
+    answers: int
+
+
+@dataclass(frozen=True)
 class Profile:
     """One model's size, memory and answer times."""
 
@@ -51,17 +62,18 @@ class Profile:
     timings: Mapping[int, tuple[Timing, ...]]
     """Number of threads to every answer timed, in the same order for every model."""
 
-    def latency(self, num_threads: int) -> dict[str, float | int]:
-        """Seconds an answer (median and 95th percentile), and tokens a second."""
+    def latency(self, num_threads: int) -> Latency:
+        """How long answers took with so many threads."""
         timings = self.timings[num_threads]
         seconds = [timing.seconds for timing in timings]
-        return {
-            "p50": percentile(seconds, 0.5),
-            "p95": percentile(seconds, 0.95),
-            "tokens_per_second": sum(timing.num_tokens for timing in timings) / sum(seconds),
-            "tokens_per_answer": sum(timing.num_tokens for timing in timings) / len(timings),
-            "answers": len(timings),
-        }
+        num_tokens = sum(timing.num_tokens for timing in timings)
+        return Latency(
+            p50=percentile(seconds, 0.5),
+            p95=percentile(seconds, 0.95),
+            tokens_per_second=num_tokens / sum(seconds),
+            tokens_per_answer=num_tokens / len(timings),
+            answers=len(timings),
+        )
 
 
 Openers = Mapping[int, Callable[[], Answerer]]
@@ -257,6 +269,6 @@ def _spawn(name: str) -> Iterator[_Process]:
             process.process.join()
 
 
-def load_average() -> list[float]:
+def load_average() -> tuple[float, ...]:
     """Processes wanting a CPU over 1, 5 and 15 minutes: whether the machine had neighbours."""
-    return [round(value, 2) for value in os.getloadavg()]
+    return tuple(round(value, 2) for value in os.getloadavg())

@@ -1,40 +1,92 @@
-"""`report.json`: what was measured, on what, with which machine, as plain data."""
+"""`report.json`: what was measured, on what, with which machine."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from limbeck.contracts.errors import ArtifactError
 from limbeck.env.machine import describe_machine, package_versions
-from limbeck.evaluation.report.published_reference import REFERENCE
+from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
+from limbeck.evaluation.report.rows import Row
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("limbeck", "torch", "transformers", "onnxruntime", "tokenizers", "numpy")
 
 
-def make_report(
-    *,
-    rows: Sequence[dict[str, Any]],
-    teacher: str,
-    headline_tasks: Sequence[str],
-    corpus: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    titles: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The content of `report.json`; `titles` names `tasks` and `specialties` for people."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "environment": dict(environment),
-        "corpus": dict(corpus),
-        "teacher": teacher,
-        "headline_tasks": list(headline_tasks),
-        "rows": list(rows),
-        "titles": dict(titles),
-        "reference": REFERENCE,
-    }
-
-
-def describe_environment() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Environment:
     """The machine and the libraries that the times belong to."""
+
+    python: str
+    system: str
+    cpu: str
+    cpu_count: int
+    memory_bytes: int
+    libraries: Mapping[str, str]
+    load_average_before: tuple[float, ...]
+    load_average_after: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TaskCount:
+    """How many questions of a task were asked, and how many there are."""
+
+    asked: int
+    available: int
+
+
+@dataclass(frozen=True)
+class CorpusSummary:
+    """What the models were asked from, and how it was compared with what they trained on."""
+
+    name: str
+    content_hash: str
+    splits: Mapping[str, int]
+    split: str
+    """What is measured on, in words."""
+    tasks: Mapping[str, TaskCount]
+    train_records_compared: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The content of `report.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    environment: Environment
+    corpus: CorpusSummary
+    teacher: str
+    headline_tasks: tuple[str, ...]
+    rows: tuple[Row, ...]
+    titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
+    """Of `tasks` and `specialties`: each name's title by language, and how many records it has."""
+    reference: Mapping[str, PublishedResult] = field(default_factory=lambda: REFERENCE)
+
+
+def read_report(path: Path) -> Report:
+    """The report in a file.
+
+    Raises:
+        ArtifactError: it is no report, or not of this version.
+    """
+    try:
+        return TypeAdapter(Report).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{path}: not a report of this version ({error.errors()[0]['msg']}); make it again"
+        ) from None
+
+
+def describe_environment(
+    *, load_before: tuple[float, ...], load_after: tuple[float, ...]
+) -> Environment:
+    """This machine with its libraries, and its load before and after the measurement."""
     versions = package_versions(LIBRARIES, absent="")
-    return describe_machine() | {
-        "libraries": {name: item for name, item in versions.items() if item}
-    }
+    return Environment(
+        **vars(describe_machine()),
+        libraries={name: item for name, item in versions.items() if item},
+        load_average_before=load_before,
+        load_average_after=load_after,
+    )

@@ -5,16 +5,19 @@ Everything shown stands in `report.json`, in the answers or in the artifacts' ow
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.report import charts, number_format
-from limbeck.evaluation.report.charts import Bilingual, Point
-from limbeck.evaluation.report.lineage import LineageStep
+from limbeck.evaluation.report.build import Report
+from limbeck.evaluation.report.charts import Bilingual, Number, Point
+from limbeck.evaluation.report.lineage import ExpertGap, ExpertLoad, LineageStep
+from limbeck.evaluation.report.published_reference import PublishedResult
+from limbeck.evaluation.report.rows import Row
 
 NOT_CURVES = frozenset(
     {
@@ -37,44 +40,45 @@ REFERENCE_TITLES = {
 
 
 def render_html(
-    report: Mapping[str, Any],
+    report: Report,
     *,
     answers: Mapping[str, Sequence[AnsweredQuestion]],
     steps: Sequence[LineageStep],
 ) -> str:
     """The page; `answers` holds every model's, in the order of the rows."""
-    rows = report["rows"]
+    rows = report.rows
     titles = _titles(report, "specialties")
-    teacher_hash = next(row["content_hash"] for row in rows if row["name"] == report["teacher"])
-    routing = next((s.routing for s in steps if s.content_hash == teacher_hash and s.routing), {})
+    teacher = next(row for row in rows if row.name == report.teacher)
+    loads = [step.routing for step in steps if step.content_hash == teacher.content_hash]
+    load = next((item for item in loads if item), None)
     return (
         _environment(report, escape_html=True)
         .get_template("report.html.jinja")
         .render(
             report=report,
             rows=rows,
-            best=max(rows, key=lambda row: row["memory_ratio"] * row["speedup_ratio"]),
-            teacher=next(row for row in rows if row["name"] == report["teacher"]),
+            best=max(rows, key=lambda row: row.memory_ratio * row.speedup_ratio),
+            teacher=teacher,
             plots=_plots(report),
             curves=[(step, Markup(_curve(step))) for step in steps if len(step.history) > 1],
-            specialties=list(dict.fromkeys(name for row in rows for name in row["specialties"])),
+            specialties=list(dict.fromkeys(name for row in rows for name in row.specialties)),
             titles=titles,
-            load=_load(routing, titles),
+            load=_describe_load(load, titles) if load else None,
             missed=[(step, _missed(step.missed)) for step in steps if step.missed],
             steps=steps,
             longest_seconds=max([step.seconds for step in steps], default=0.0) or 1.0,
-            examples=_examples(answers, headline_tasks=report["headline_tasks"]),
+            examples=_examples(answers, headline_tasks=report.headline_tasks),
         )
     )
 
 
-def render_markdown(report: Mapping[str, Any]) -> str:
+def render_markdown(report: Report) -> str:
     """The tables of the report, with headings in both languages."""
     template = _environment(report, escape_html=False).get_template("report.md.jinja")
-    return template.render(report=report, rows=report["rows"])
+    return template.render(report=report, rows=report.rows)
 
 
-def _environment(report: Mapping[str, Any], *, escape_html: bool) -> Environment:
+def _environment(report: Report, *, escape_html: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=escape_html,
@@ -90,72 +94,77 @@ def _environment(report: Mapping[str, Any], *, escape_html: bool) -> Environment
     return environment
 
 
-def _titles(report: Mapping[str, Any], kind: str) -> dict[str, Bilingual]:
+def _titles(report: Report, kind: str) -> dict[str, Bilingual]:
     """Titles of tasks or specialties by the corpus's pack; others are shown by their key."""
-    found = report.get("titles", {}).get(kind, {})
-    return {key: Bilingual(value["zh"], value["en"]) for key, value in found.items()}
+    found = report.titles.get(kind, {})
+    return {key: Bilingual(str(value["zh"]), str(value["en"])) for key, value in found.items()}
 
 
-def _plots(report: Mapping[str, Any]) -> list[tuple[Bilingual, Markup]]:
+def _plots(report: Report) -> list[tuple[Bilingual, Markup]]:
     """Quality against bytes and time, as measured and as ratios beside the reference."""
-    rows = report["rows"]
     accuracy = Bilingual("准确率", "accuracy")
-    measured = [
-        (Bilingual("权重字节数", "bytes of weights"), "weight_bytes", number_format.byte_count),
+    measured: list[tuple[Bilingual, Callable[[Row], Number], Callable[[Number], str]]] = [
+        (
+            Bilingual("权重字节数", "bytes of weights"),
+            lambda row: row.weight_bytes,
+            number_format.byte_count,
+        ),
         (
             Bilingual("回答用时（中位数）", "time per answer (median)"),
-            "p50",
+            lambda row: row.latency_seconds.p50,
             number_format.duration,
         ),
     ]
     plots = []
-    for title, key, write in measured:
+    for title, cost, write in measured:
         points = [
             Point(
-                Bilingual(row["name"], row["name"]),
-                row["latency_seconds"]["p50"] if key == "p50" else row[key],
-                row["accuracy"],
-                row["accuracy_interval"]["low"],
-                row["accuracy_interval"]["high"],
+                Bilingual(row.name, row.name),
+                cost(row),
+                row.accuracy,
+                row.accuracy_interval.low,
+                row.accuracy_interval.high,
                 index,
             )
-            for index, row in enumerate(rows)
+            for index, row in enumerate(report.rows)
         ]
         heading = Bilingual(f"准确率与{title.zh}", f"Accuracy against {title.en}")
         plots.append((heading, _scatter(points, across=title, up=accuracy, write=write)))
-    if all(row["kept_interval"] for row in rows):
+    if all(row.kept_interval for row in report.rows):
         plots += _ratio_plots(report)
     return plots
 
 
-def _ratio_plots(report: Mapping[str, Any]) -> list[tuple[Bilingual, Markup]]:
+def _ratio_plots(report: Report) -> list[tuple[Bilingual, Markup]]:
+    ratios: list[tuple[Callable[[Row | PublishedResult], Number], str, str]] = [
+        (lambda row: row.memory_ratio, "权重缩小倍数", "times smaller"),
+        (lambda row: row.speedup_ratio, "加速倍数", "times faster"),
+    ]
     plots = []
-    for key, zh, en in (
-        ("memory_ratio", "权重缩小倍数", "times smaller"),
-        ("speedup_ratio", "加速倍数", "times faster"),
-    ):
+    for ratio, zh, en in ratios:
         points = [
             Point(
-                Bilingual(row["name"], row["name"]),
-                row[key],
-                row["kept_ratio"],
-                row["kept_interval"]["low"],
-                row["kept_interval"]["high"],
+                Bilingual(row.name, row.name),
+                ratio(row),
+                row.kept_ratio,
+                row.kept_interval.low,
+                row.kept_interval.high,
                 index,
             )
-            for index, row in enumerate(report["rows"])
+            for index, row in enumerate(report.rows)
+            if row.kept_ratio is not None and row.kept_interval is not None
         ]
         points += [
             Point(
                 REFERENCE_TITLES[name],
-                item[key],
-                item["kept_ratio"],
-                item["kept_ratio"],
-                item["kept_ratio"],
+                ratio(item),
+                item.kept_ratio,
+                item.kept_ratio,
+                item.kept_ratio,
                 0,
                 is_reference=True,
             )
-            for name, item in report["reference"].items()
+            for name, item in report.reference.items()
             if name != "full"
         ]
         heading = Bilingual(f"保留率与{zh}（相对教师）", f"Accuracy kept, {en} than the teacher")
@@ -168,7 +177,7 @@ def _ratio_plots(report: Mapping[str, Any]) -> list[tuple[Bilingual, Markup]]:
 
 
 def _scatter(
-    points: Sequence[Point], *, across: Bilingual, up: Bilingual, write: Callable[..., str]
+    points: Sequence[Point], *, across: Bilingual, up: Bilingual, write: Callable[[Number], str]
 ) -> Markup:
     heights = [value for point in points for value in (point.low, point.y, point.high)]
     x = charts.fit_axis([point.x for point in points], title=across, write=write, scale="log")
@@ -180,18 +189,15 @@ def _scatter(
 
 def _curve(step: LineageStep) -> str:
     """The training curve of one checkpoint: its loss and the parts of it."""
-    known = dict.fromkeys(name for point in step.history for name in point)
-    names = [name for name in known if name not in NOT_CURVES]
-    phases = list(dict.fromkeys(str(point.get("phase", "")) for point in step.history))
+    names = dict.fromkeys(name for point in step.history for name in point.values)
+    phases = dict.fromkeys(point.phase for point in step.history)
     series = {}
     for phase in phases:
-        for name in names:
+        for name in [name for name in names if name not in NOT_CURVES]:
             points = [
-                (float(point["step"]), float(point[name]))
+                (float(point.step), float(value))
                 for point in step.history
-                if str(point.get("phase", "")) == phase
-                and isinstance(point.get(name), int | float)
-                and math.isfinite(point[name])
+                if point.phase == phase and (value := point.values.get(name)) is not None
             ]
             if points:
                 series[f"{phase} {name}".strip()] = points
@@ -212,47 +218,61 @@ def _curve(step: LineageStep) -> str:
     return charts.lines(series, x=x, y=y)
 
 
-def _load(routing: Mapping[str, Any], titles: Mapping[str, Bilingual]) -> dict[str, Any]:
-    """The load of the teacher's experts, per layer and per specialty; empty without experts."""
-    layers = routing.get("layers", [])
-    if not layers or not any(sum(layer) for layer in layers):
-        return {}
-    labels = {str(i): Bilingual(f"第 {i + 1} 层", f"layer {i + 1}") for i in range(len(layers))}
-    found: dict[str, Any] = {
-        "layers": Markup(
-            charts.strips({str(i): row for i, row in enumerate(layers)}, labels=labels)
-        ),
-        "figures": [_balance(layer) for layer in layers],
-        "entropy_ratios": routing.get("entropy_ratios", []),
-        "skipped_ratio": routing.get("skipped_ratio"),
-    }
-    by_specialty = {
-        name: value[-1] for name, value in routing.get("by_specialty", {}).items() if value
-    }
-    if len(by_specialty) > 1:
-        named = {name: titles.get(name, Bilingual(name, name)) for name in by_specialty}
-        named[""] = Bilingual("（未分科）", "(no specialty)")
-        found["by_specialty"] = Markup(charts.strips(by_specialty, labels=named))
-    return found
+@dataclass(frozen=True)
+class _Balance:
+    """How even one layer's load is: most loaded over mean, deviation over mean, idle experts."""
+
+    highest_ratio: float
+    deviation_ratio: float
+    num_idle: int
+    num_experts: int
 
 
-def _missed(found: Mapping[str, Any]) -> Markup:
+@dataclass(frozen=True)
+class _LoadSection:
+    """The load of the teacher's experts, per layer and per specialty."""
+
+    layers: Markup
+    figures: list[_Balance]
+    entropy_ratios: tuple[float, ...]
+    skipped_ratio: float | None
+    by_specialty: Markup | None
+
+
+def _describe_load(load: ExpertLoad, titles: Mapping[str, Bilingual]) -> _LoadSection | None:
+    """None where nothing was picked."""
+    if not any(sum(layer) for layer in load.layers):
+        return None
+    rows = {str(index): layer for index, layer in enumerate(load.layers)}
+    labels = {name: Bilingual(f"第 {i + 1} 层", f"layer {i + 1}") for i, name in enumerate(rows)}
+    last = {name: layers[-1] for name, layers in load.by_specialty.items() if layers}
+    named = {name: titles.get(name, Bilingual(name, name)) for name in last}
+    named[""] = Bilingual("（未分科）", "(no specialty)")
+    return _LoadSection(
+        layers=Markup(charts.strips(rows, labels=labels)),
+        figures=[_balance(layer) for layer in load.layers],
+        entropy_ratios=load.entropy_ratios,
+        skipped_ratio=load.skipped_ratio,
+        by_specialty=Markup(charts.strips(last, labels=named)) if len(last) > 1 else None,
+    )
+
+
+def _missed(found: ExpertGap) -> Markup:
     """How far a student is from its teacher where each expert is the first choice, per layer."""
-    rows = {str(number): row for number, row in zip(found["numbers"], found["layers"], strict=True)}
+    rows = {str(number): row for number, row in zip(found.numbers, found.layers, strict=True)}
     labels = {name: Bilingual(f"第 {name} 层", f"layer {name}") for name in rows}
     return Markup(charts.strips(rows, labels=labels))
 
 
-def _balance(layer: Sequence[int | float]) -> dict[str, int | float]:
-    """How even one layer's load is: most loaded over mean, deviation over mean, idle experts."""
+def _balance(layer: Sequence[Number]) -> _Balance:
     mean = sum(layer) / len(layer) or 1.0
     deviation = math.sqrt(sum((value - mean) ** 2 for value in layer) / len(layer))
-    return {
-        "highest_ratio": max(layer) / mean,
-        "deviation_ratio": deviation / mean,
-        "num_idle": sum(value == 0 for value in layer),
-        "num_experts": len(layer),
-    }
+    return _Balance(
+        highest_ratio=max(layer) / mean,
+        deviation_ratio=deviation / mean,
+        num_idle=sum(value == 0 for value in layer),
+        num_experts=len(layer),
+    )
 
 
 def _examples(

@@ -1,14 +1,50 @@
 """The ancestors of the evaluated models, up to the sources, each with its training curve."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.lineage import Ancestor, trace_lineage
+
+Number = int | float
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What was logged after a step."""
+
+    step: Number
+    phase: str
+    values: Mapping[str, Number | None]
+    """None where it is no finite number."""
+
+
+@dataclass(frozen=True)
+class ExpertLoad:
+    """`routing.json`: how often a router picks each expert."""
+
+    layers: tuple[tuple[Number, ...], ...]
+    by_specialty: Mapping[str, tuple[tuple[Number, ...], ...]] = field(default_factory=dict)
+    entropy_ratios: tuple[float, ...] = ()
+    skipped_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class ExpertGap:
+    """`router.json`: how far a student is from its teacher, by the teacher's first expert."""
+
+    kl: float
+    numbers: tuple[int, ...]
+    """Of the layers, counted from 1."""
+    layers: tuple[tuple[Number, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -21,12 +57,17 @@ class LineageStep:
     parents: tuple[str, ...]
     seconds: float
     content_hash: str
-    history: tuple[dict[str, Any], ...]
+    history: tuple[CurvePoint, ...]
     """Its training curve; empty for what was not trained."""
-    routing: dict[str, Any]
-    """Its experts' load; empty for what has no experts."""
-    missed: dict[str, Any]
-    """How far it is from each expert of its teacher; empty where nobody looked."""
+    routing: ExpertLoad | None
+    """Its experts' load; None for what has no experts."""
+    missed: ExpertGap | None
+    """How far it is from each expert of its teacher; None where that was not measured."""
+
+
+validate_points = TypeAdapter(tuple[Mapping[str, object], ...]).validate_python
+validate_load = TypeAdapter(ExpertLoad).validate_python
+validate_gap = TypeAdapter(ExpertGap).validate_python
 
 
 def trace(artifacts: Sequence[Artifact]) -> list[LineageStep]:
@@ -44,41 +85,37 @@ def _describe(ancestor: Ancestor) -> LineageStep:
         artifact.manifest.seconds if artifact else 0.0,
         ancestor.content_hash,
         _read_history(artifact.path) if artifact else (),
-        _read_layers(artifact.path / "routing.json") if artifact else {},
-        _read_layers(artifact.path / "router.json") if artifact else {},
+        _read_object(artifact.path / "routing.json", validate_load) if artifact else None,
+        _read_object(artifact.path / "router.json", validate_gap) if artifact else None,
     )
 
 
-def _read_history(folder: Path) -> tuple[dict[str, Any], ...]:
-    value = _read_json(folder / "history.json")
-    if value is None:
-        return ()
-    points = value if isinstance(value, list) else []
-    good = [point for point in points if isinstance(point, dict) and {"step", "loss"} <= set(point)]
-    if len(good) != len(points) or not isinstance(value, list):
+def _read_history(folder: Path) -> tuple[CurvePoint, ...]:
+    points = _read_object(folder / "history.json", validate_points) or ()
+    return tuple(_read_point(point, path=folder / "history.json") for point in points)
+
+
+def _read_point(point: Mapping[str, object], *, path: Path) -> CurvePoint:
+    step = point.get("step")
+    if not isinstance(step, Number) or "loss" not in point:
         raise ArtifactError(
-            f"{folder / 'history.json'}: expected a list of objects with 'step' and 'loss'; make "
-            "the checkpoint again"
+            f"{path}: expected a list of objects with 'step' and 'loss'; make the checkpoint again"
         )
-    return tuple(good)
+    values = {
+        name: value if isinstance(value, Number) and math.isfinite(value) else None
+        for name, value in point.items()
+    }
+    return CurvePoint(step, str(point.get("phase", "")), values)
 
 
-def _read_layers(path: Path) -> dict[str, Any]:
-    value = _read_json(path)
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not isinstance(value.get("layers"), list):
-        raise ArtifactError(
-            f"{path}: expected an object with 'layers', a list of a figure of each expert; make "
-            "the checkpoint again"
-        )
-    return value
-
-
-def _read_json(path: Path) -> Any:
+def _read_object(path: Path, validate: Callable[[object], T]) -> T | None:
+    """What a checkpoint's file holds; None where it has none."""
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return validate(json.loads(path.read_bytes()))
     except ValueError as error:
-        raise ArtifactError(f"{path}: not JSON ({error}); make the checkpoint again") from None
+        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise ArtifactError(
+            f"{path}: not as this version writes it ({found}); make the checkpoint again"
+        ) from None

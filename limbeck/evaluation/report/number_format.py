@@ -1,11 +1,27 @@
 """How the report's numbers are written for people: the only place where percentages appear."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Protocol, runtime_checkable
+
+from limbeck.evaluation.metrics import Interval
 
 MISSING = "–"
 Number = int | float
 """Spelt out, because run-time checks do not take an int for a float."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """Anything with an interval."""
+
+    @property
+    def low(self) -> Number:
+        """Its lower end."""
+        ...
+
+    @property
+    def high(self) -> Number:
+        """Its upper end."""
+        ...
 
 
 def percent(value: Number | None, *, digits: int = 1) -> str:
@@ -13,16 +29,16 @@ def percent(value: Number | None, *, digits: int = 1) -> str:
     return MISSING if value is None else f"{100 * value:.{digits}f} %"
 
 
-def percent_range(interval: Mapping[str, Any] | None) -> str:
+def percent_range(interval: Bounded | None) -> str:
     """An interval of a ratio, as percentages."""
     if interval is None:
         return ""
-    return f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}"
+    return f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 
-def area(interval: Mapping[str, Any]) -> str:
+def area(interval: Interval) -> str:
     """An area under a curve with its interval."""
-    return f"{interval['value']:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
+    return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
 
 
 def times(value: Number | None) -> str:
@@ -32,9 +48,9 @@ def times(value: Number | None) -> str:
     return f"{value:.1f}x" if value < 100 else f"{value:,.0f}x"
 
 
-def times_range(interval: Mapping[str, Any] | None) -> str:
+def times_range(interval: Bounded | None) -> str:
     """An interval of a factor."""
-    return "" if interval is None else f"{interval['low']:.1f}–{interval['high']:.1f}"
+    return "" if interval is None else f"{interval.low:.1f}–{interval.high:.1f}"
 
 
 def byte_count(value: Number) -> str:

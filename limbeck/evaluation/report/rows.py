@@ -1,21 +1,20 @@
-"""One row of the report for each model: accuracy, what was kept, speed and size, as plain data."""
+"""One row of the report for each model: accuracy, what was kept, speed and size."""
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.metrics import (
+    Share,
     accuracy_ratio,
     exact_match,
     speed_ratio,
     wilson_interval,
 )
-from limbeck.evaluation.profiling.profile import Profile
-from limbeck.evaluation.roc_auc import measure_findings
+from limbeck.evaluation.profiling.profile import Latency, Profile
+from limbeck.evaluation.roc_auc import Findings, measure_findings
 
 BFLOAT16_BYTES = 2
 
@@ -34,6 +33,66 @@ class Measured:
     profile: Profile
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The 95 % interval of a figure that stands beside it."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class CountedBounds:
+    """The 95 % interval of a share, and of how many questions it is one."""
+
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Median and 95th percentile."""
+
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model; ratios are against the teacher on the same questions."""
+
+    name: str
+    kind: str
+    content_hash: str
+    parameters: int
+    active_parameters: int
+    size_bytes: int
+    weight_bytes: int
+    peak_memory_bytes: int
+    base_memory_bytes: int
+    memory_method: str
+    memory_ratio: float
+    """The teacher counts as 2 bytes a parameter, also against itself."""
+    latency_seconds: Percentiles
+    latency_threads: int
+    tokens_per_second: float
+    latency_by_threads: Mapping[int, Latency]
+    speedup_ratio: float
+    speedup_interval: Bounds
+    tasks: Mapping[str, Share]
+    accuracy: float
+    """Over all questions of the headline tasks."""
+    accuracy_interval: CountedBounds
+    kept_ratio: float | None
+    """None where the teacher answers nothing right."""
+    findings: Mapping[str, Findings] = field(default_factory=dict)
+    kept_interval: Bounds | None
+    specialties: Mapping[str, Share]
+    refused: Share
+    """How often the model answered that it does not know, where an answer was generated."""
+
+
 def make_rows(
     models: Sequence[Measured],
     *,
@@ -41,66 +100,33 @@ def make_rows(
     headline_tasks: Sequence[str],
     unknown_answers: Sequence[str],
     num_threads: int,
-) -> list[dict[str, Any]]:
-    """A row for each model, in order; ratios are against the teacher on the same questions."""
+) -> tuple[Row, ...]:
+    """A row for each model, in order."""
     reference = next(model for model in models if model.name == teacher)
-    return [
-        {
-            "name": model.name,
-            "kind": model.kind,
-            "content_hash": model.content_hash,
-            **_size(model, reference=reference),
-            **_speed(model, reference=reference, num_threads=num_threads),
-            **_quality(model, reference=reference, headline_tasks=headline_tasks),
-            "refused": _refused(
-                model.asked, headline_tasks=headline_tasks, unknown_answers=unknown_answers
-            ),
-        }
+    return tuple(
+        _make_row(
+            model,
+            reference=reference,
+            headline_tasks=headline_tasks,
+            unknown_answers=unknown_answers,
+            num_threads=num_threads,
+        )
         for model in models
-    ]
+    )
 
 
-def _size(model: Measured, *, reference: Measured) -> dict[str, Any]:
-    """Counts and bytes; the teacher counts as 2 bytes a parameter, also against itself."""
-    size = model.profile.opened.size
-    teacher_bytes = BFLOAT16_BYTES * reference.profile.opened.size.parameters
-    counted_bytes = teacher_bytes if model is reference else size.weight_bytes
-    return {
-        "parameters": size.parameters,
-        "active_parameters": size.active_parameters,
-        "size_bytes": model.size_bytes,
-        "weight_bytes": size.weight_bytes,
-        "peak_memory_bytes": model.profile.opened.peak_memory_bytes,
-        "base_memory_bytes": model.profile.opened.base_memory_bytes,
-        "memory_method": model.profile.opened.memory_method,
-        "memory_ratio": teacher_bytes / counted_bytes,
-    }
-
-
-def _speed(model: Measured, *, reference: Measured, num_threads: int) -> dict[str, Any]:
-    latency = model.profile.latency(num_threads)
-    ratio = speed_ratio(
+def _make_row(
+    model: Measured,
+    *,
+    reference: Measured,
+    headline_tasks: Sequence[str],
+    unknown_answers: Sequence[str],
+    num_threads: int,
+) -> Row:
+    opened, latency = model.profile.opened, model.profile.latency(num_threads)
+    speedup = speed_ratio(
         seconds=_seconds(model, num_threads), reference_seconds=_seconds(reference, num_threads)
     )
-    return {
-        "latency_seconds": {"p50": latency["p50"], "p95": latency["p95"]},
-        "latency_threads": num_threads,
-        "tokens_per_second": latency["tokens_per_second"],
-        "latency_by_threads": {
-            str(count): model.profile.latency(count) for count in model.profile.timings
-        },
-        "speedup_ratio": ratio.value,
-        "speedup_interval": {"low": ratio.low, "high": ratio.high},
-    }
-
-
-def _seconds(model: Measured, num_threads: int) -> np.ndarray:
-    return np.array([timing.seconds for timing in model.profile.timings[num_threads]])
-
-
-def _quality(
-    model: Measured, *, reference: Measured, headline_tasks: Sequence[str]
-) -> dict[str, Any]:
     headline = [item for item in model.asked if item.task in headline_tasks]
     pooled = count_correct(headline)
     kept = accuracy_ratio(
@@ -112,34 +138,52 @@ def _quality(
     )
     tasks = dict.fromkeys((*headline_tasks, *(item.task for item in model.asked)))
     specialties = sorted({item.specialty for item in headline} - {""})
-    return {
-        "tasks": {
-            task: dataclasses.asdict(
-                count_correct([item for item in model.asked if item.task == task])
-            )
+    return Row(
+        name=model.name,
+        kind=model.kind,
+        content_hash=model.content_hash,
+        parameters=opened.size.parameters,
+        active_parameters=opened.size.active_parameters,
+        size_bytes=model.size_bytes,
+        weight_bytes=opened.size.weight_bytes,
+        peak_memory_bytes=opened.peak_memory_bytes,
+        base_memory_bytes=opened.base_memory_bytes,
+        memory_method=opened.memory_method,
+        memory_ratio=_memory_ratio(model, reference),
+        latency_seconds=Percentiles(latency.p50, latency.p95),
+        latency_threads=num_threads,
+        tokens_per_second=latency.tokens_per_second,
+        latency_by_threads={count: model.profile.latency(count) for count in model.profile.timings},
+        speedup_ratio=speedup.value,
+        speedup_interval=Bounds(speedup.low, speedup.high),
+        tasks={
+            task: count_correct([item for item in model.asked if item.task == task])
             for task in tasks
         },
-        "accuracy": pooled.value,
-        "accuracy_interval": {"low": pooled.low, "high": pooled.high, "count": pooled.count},
-        "kept_ratio": kept.value if kept else None,
-        "findings": measure_findings(model.asked),
-        "kept_interval": {"low": kept.low, "high": kept.high} if kept else None,
-        "specialties": {
-            name: dataclasses.asdict(
-                count_correct([item for item in headline if item.specialty == name])
-            )
+        accuracy=pooled.value,
+        accuracy_interval=CountedBounds(pooled.low, pooled.high, pooled.count),
+        kept_ratio=kept.value if kept else None,
+        findings=measure_findings(model.asked),
+        kept_interval=Bounds(kept.low, kept.high) if kept else None,
+        specialties={
+            name: count_correct([item for item in headline if item.specialty == name])
             for name in specialties
         },
-    }
+        refused=_count_refused(headline, unknown_answers),
+    )
 
 
-def _refused(
-    asked: Sequence[AnsweredQuestion],
-    *,
-    headline_tasks: Sequence[str],
-    unknown_answers: Sequence[str],
-) -> dict[str, Any]:
-    """How often the model said that it does not know, where an answer was generated."""
-    generated = [item for item in asked if item.task in headline_tasks and item.form != "choice"]
+def _memory_ratio(model: Measured, reference: Measured) -> float:
+    teacher_bytes = BFLOAT16_BYTES * reference.profile.opened.size.parameters
+    counted_bytes = model.profile.opened.size.weight_bytes
+    return teacher_bytes / (teacher_bytes if model is reference else counted_bytes)
+
+
+def _seconds(model: Measured, num_threads: int) -> np.ndarray:
+    return np.array([timing.seconds for timing in model.profile.timings[num_threads]])
+
+
+def _count_refused(headline: Sequence[AnsweredQuestion], unknown_answers: Sequence[str]) -> Share:
+    generated = [item for item in headline if item.form != "choice"]
     refused = sum(exact_match(item.answer, expected=unknown_answers) for item in generated)
-    return dataclasses.asdict(wilson_interval(refused, len(generated)))
+    return wilson_interval(refused, len(generated))

@@ -38,9 +38,9 @@ def test_profiles_of_fresh_processes():
         assert set(model.timings) == {1, 2}
         for num_threads in (1, 2):
             latency = model.latency(num_threads)
-            assert 0 < latency["p50"] <= latency["p95"]
-            assert latency["tokens_per_second"] > 0
-            assert latency["answers"] == 4
+            assert 0 < latency.p50 <= latency.p95
+            assert latency.tokens_per_second > 0
+            assert latency.answers == 4
         assert model.opened.base_memory_bytes > 0
         assert model.opened.size.parameters == 1000
     ballast = found["heavy"].opened.peak_memory_bytes - found["light"].opened.peak_memory_bytes
@@ -52,7 +52,7 @@ def test_a_spent_budget_ends_the_rounds_after_the_first():
     found = profile(
         {"light": openers("light")}, questions=QUESTIONS, config=config, max_new_tokens=8
     )
-    assert found["light"].latency(1)["answers"] == 2
+    assert found["light"].latency(1).answers == 2
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,14 @@ import xml.etree.ElementTree
 import pytest
 
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.serialization import to_json
 from limbeck.evaluation.report import number_format
+from limbeck.evaluation.report.build import read_report
 from limbeck.evaluation.report.charts import Bilingual, Point, fit_axis, lines, scatter, strips, svg
-from limbeck.evaluation.report.lineage import _read_history, _read_layers
+from limbeck.evaluation.report.lineage import _read_history, _read_object, validate_load
+from limbeck.evaluation.report.rows import Bounds
+from limbeck.evaluation.report.terminal import make_table
+from tests.support import tiny_recipe
 
 TITLE = Bilingual("步 <1>", "step <1>")
 
@@ -61,7 +66,7 @@ def test_a_drawing_escapes_its_title_and_keeps_its_style():
 
 def test_damaged_curves_and_loads_are_named(tmp_path):
     assert _read_history(tmp_path) == ()
-    assert _read_layers(tmp_path / "routing.json") == {}
+    assert _read_object(tmp_path / "routing.json", validate_load) is None
     for text in ("{", "{}", json.dumps([{"step": 1}])):
         (tmp_path / "history.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"history\.json"):
@@ -69,7 +74,7 @@ def test_damaged_curves_and_loads_are_named(tmp_path):
     for text in ("[", "[]", json.dumps({"layer": 1})):
         (tmp_path / "routing.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"routing\.json"):
-            _read_layers(tmp_path / "routing.json")
+            _read_object(tmp_path / "routing.json", validate_load)
 
 
 def test_numbers_as_people_read_them():
@@ -81,4 +86,19 @@ def test_numbers_as_people_read_them():
     assert number_format.counted(10_240_000) == "10.2 M"
     assert number_format.duration(0.0451) == "45.1 ms"
     assert number_format.times(18.04) == "18.0x"
-    assert number_format.times_range({"low": 1.0, "high": math.pi}) == "1.0–3.1"
+    assert number_format.times_range(Bounds(1.0, math.pi)) == "1.0–3.1"
+
+
+def test_published_reports_are_read_and_others_refused(tmp_path):
+    paths = sorted((tiny_recipe.ROOT / "benchmarks" / "results").glob("*/report.json"))
+    assert paths
+    for path in paths:
+        found = read_report(path)
+        written = to_json(found)
+        assert written["rows"][0] | {"findings": {}} == (
+            json.loads(path.read_text(encoding="utf-8"))["rows"][0] | {"findings": {}}
+        )
+        make_table(found)
+    (tmp_path / "report.json").write_text('{"rows": []}')
+    with pytest.raises(ArtifactError, match="not a report of this version"):
+        read_report(tmp_path / "report.json")
