@@ -18,7 +18,8 @@ from scipy import stats
 
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.recipe import Recipe, load_recipe
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
     answer_all,
@@ -27,7 +28,8 @@ from limbeck.evaluation.answer_questions import (
 )
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
-from limbeck.objectives.next_token import NextToken, NextTokenObjective
+from limbeck.objectives.config import NextToken
+from limbeck.objectives.next_token import NextTokenObjective
 from limbeck.pipeline.run import run
 from limbeck.runtimes import open_answerer
 from limbeck.sizing.parameters import size_model
@@ -146,7 +148,7 @@ def time_training(variants: Sequence[Variant], *, corpus: Path, turns: int) -> l
 
 
 def _make_step(variant: Variant, tokenizer: Any, batch: Any) -> Callable[[], tuple[float, float]]:
-    from limbeck.models.builders import DenseModel, MoeModel  # noqa: PLC0415
+    from limbeck.models.config import DenseModel, MoeModel  # noqa: PLC0415
 
     kinds = {"moe": MoeModel, "dense": DenseModel}
     described = kinds[variant.model["kind"]].model_validate(variant.model)

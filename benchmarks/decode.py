@@ -15,7 +15,8 @@ import psutil
 from reporting import environment, parse_options, report
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert

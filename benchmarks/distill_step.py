@@ -47,13 +47,15 @@ from trl.experimental.gkd import GKDConfig, GKDTrainer
 from limbeck.contracts.artifacts import Artifact, Manifest, Work
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.data.corpus.train_tokenizer import ASSISTANT, CHAT_TEMPLATE, END, PAD, USER
-from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.stages import record
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 
 DEVICE = "cuda" if any("cuda" in item for item in sys.argv[1:]) else "cpu"
 VOCAB = {"cpu": 8192, "cuda": 151_936}[DEVICE]

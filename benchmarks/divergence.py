@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
-from limbeck.distillation.losses.divergences import ForwardKl
+from limbeck.distillation.losses.config import ForwardKl
 from limbeck.distillation.targets import HiddenAndHead
 
 VOCAB = 151_936

@@ -7,7 +7,7 @@ many as cost the same arithmetic. Differences are paired by seed. Left out: othe
 from ablating import Variant, compare, describe_base, measure, time_training, train
 from reporting import environment, parse_options, report
 
-from limbeck.models.builders import MoeModel
+from limbeck.models.config import MoeModel
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.sizing.parameters import size_model
 

@@ -29,7 +29,7 @@ from reporting import environment, parse_options, report
 from transformers import GenerationConfig, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from trl.experimental.gkd import GKDTrainer
 
-from limbeck.distillation.on_policy import OnPolicy
+from limbeck.distillation.config import OnPolicy
 from limbeck.models.batch import Batch
 
 VOCAB = 8192

@@ -22,13 +22,15 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from reporting import environment, parse_options, report
 
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.batch import Batch
-from limbeck.models.builders import MoeModel
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.config import MoeModel
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.objectives.config import NextToken
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 
 MODEL = MoeModel(
     kind="moe",

@@ -27,11 +27,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.contracts.artifacts import hash_file
-from limbeck.data.loading.batches import BatchingConfig, split_by_length
-from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.signals.codec import Codec
+from limbeck.data.loading.batches import split_by_length
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.losses.config import SoftTarget
+from limbeck.distillation.signals.config import Codec, SampledTokens, TopTokens
 from limbeck.distillation.signals.fidelity import mean_errors, measure_errors
-from limbeck.distillation.signals.importance_sampled import SampledTokens
 from limbeck.distillation.signals.manifest import (
     SIGNALS_FILE,
     SignalsManifest,
@@ -45,13 +45,12 @@ from limbeck.distillation.signals.shards import (
     write_index,
     write_shard,
 )
-from limbeck.distillation.signals.top_k_packed import TopTokens
 from limbeck.distillation.targets import SparseOutput
 from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.forward import KeptForward
-from limbeck.objectives.base import Needs, Objective, ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.base import Objective, ObjectiveContext
+from limbeck.objectives.config import Needs, NextToken
 
 LARGE_VOCAB, STUDENT_VOCAB = 151_936, 8_192
 FORMATS: tuple[TopTokens | SampledTokens, ...] = (

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from limbeck.contracts.records import Record, write_jsonl
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
-from limbeck.models.builders import DenseModel, MoeModel
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
+from limbeck.models.config import DenseModel, MoeModel
 
 torch.set_num_threads(1)
 

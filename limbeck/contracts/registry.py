@@ -7,24 +7,24 @@ first named; nothing registers itself.
 from limbeck.contracts.config import Table
 
 STAGES: Table = {
-    "prepare": "limbeck.stages.prepare",
-    "train": "limbeck.stages.train",
-    "record": "limbeck.stages.record",
-    "label": "limbeck.stages.label",
-    "distill": "limbeck.stages.distill",
-    "prune": "limbeck.stages.prune",
-    "quantize": "limbeck.stages.quantize",
-    "extend": "limbeck.stages.extend",
-    "convert": "limbeck.stages.convert",
-    "export": "limbeck.stages.export",
-    "evaluate": "limbeck.stages.evaluate",
+    "prepare": "limbeck.stages.config.prepare:Config",
+    "train": "limbeck.stages.config.train:Config",
+    "record": "limbeck.stages.config.record:Config",
+    "label": "limbeck.stages.config.label:Config",
+    "distill": "limbeck.stages.config.distill:Config",
+    "prune": "limbeck.stages.config.prune:Config",
+    "quantize": "limbeck.stages.config.quantize:Config",
+    "extend": "limbeck.stages.config.extend:Config",
+    "convert": "limbeck.stages.config.convert:Config",
+    "export": "limbeck.stages.config.export:Config",
+    "evaluate": "limbeck.stages.config.evaluate:Config",
 }
-"""Modules with a `Config` and `run(config, *, work)`."""
+"""Steps of a recipe: each a StageConfig whose `run` makes one artifact."""
 
 MODELS: Table = {
-    "moe": "limbeck.models.builders:MoeModel",
-    "dense": "limbeck.models.builders:DenseModel",
-    "vision": "limbeck.models.vision.builder:VisionModel",
+    "moe": "limbeck.models.config:MoeModel",
+    "dense": "limbeck.models.config:DenseModel",
+    "vision": "limbeck.models.config:VisionModel",
 }
 """Fresh models: each a Config whose `build` makes one."""
 
@@ -51,30 +51,30 @@ FILTERS: Table = {
 """What records pass between the readers and the splits: each a FilterConfig whose `run` does it."""
 
 OBJECTIVES: Table = {
-    "next_token": "limbeck.objectives.next_token:NextToken",
-    "soft_target": "limbeck.distillation.losses.soft_target:SoftTarget",
-    "cross_tokenizer": "limbeck.distillation.losses.cross_tokenizer:CrossTokenizer",
-    "contrastive": "limbeck.objectives.contrastive:Contrastive",
-    "dpo": "limbeck.reinforcement.dpo:Dpo",
-    "grpo": "limbeck.reinforcement.grpo:Grpo",
+    "next_token": "limbeck.objectives.config:NextToken",
+    "soft_target": "limbeck.distillation.losses.config:SoftTarget",
+    "cross_tokenizer": "limbeck.distillation.losses.config:CrossTokenizer",
+    "contrastive": "limbeck.objectives.config:Contrastive",
+    "dpo": "limbeck.reinforcement.config:Dpo",
+    "grpo": "limbeck.reinforcement.config:Grpo",
 }
 """What training minimises."""
 
 DIVERGENCES: Table = {
-    "forward_kl": "limbeck.distillation.losses.divergences:ForwardKl",
-    "reverse_kl": "limbeck.distillation.losses.divergences:ReverseKl",
-    "jensen_shannon": "limbeck.distillation.losses.divergences:JensenShannon",
-    "skew_forward": "limbeck.distillation.losses.divergences:SkewForward",
-    "skew_reverse": "limbeck.distillation.losses.divergences:SkewReverse",
-    "total_variation": "limbeck.distillation.losses.divergences:TotalVariation",
-    "adaptive": "limbeck.distillation.losses.divergences:Adaptive",
+    "forward_kl": "limbeck.distillation.losses.config:ForwardKl",
+    "reverse_kl": "limbeck.distillation.losses.config:ReverseKl",
+    "jensen_shannon": "limbeck.distillation.losses.config:JensenShannon",
+    "skew_forward": "limbeck.distillation.losses.config:SkewForward",
+    "skew_reverse": "limbeck.distillation.losses.config:SkewReverse",
+    "total_variation": "limbeck.distillation.losses.config:TotalVariation",
+    "adaptive": "limbeck.distillation.losses.config:Adaptive",
 }
 """How far a student's distribution is from its teacher's, for `soft_target`."""
 
 CODECS: Table = {
-    "plain": "limbeck.distillation.signals.top_k_float:Plain",
-    "top": "limbeck.distillation.signals.top_k_packed:TopTokens",
-    "sampled": "limbeck.distillation.signals.importance_sampled:SampledTokens",
+    "plain": "limbeck.distillation.signals.config:Plain",
+    "top": "limbeck.distillation.signals.config:TopTokens",
+    "sampled": "limbeck.distillation.signals.config:SampledTokens",
 }
 """How `record` stores a teacher's distributions: each a Codec."""
 

@@ -1,15 +1,16 @@
-"""What every stage module offers: a `Config` that describes it, and `run(config, *, work)`.
+"""What every stage offers: a Config that describes it, and whose `run` makes one artifact.
 
 `make` is the kind of artifact that comes out; references to other entries are string fields marked
 with `Wants`.
 """
 
+import abc
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from limbeck.contracts.artifacts import Kind
+from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Config
 
 
@@ -26,7 +27,7 @@ ModelRef = Annotated[str, Wants(("checkpoint", "bundle"))]
 TeacherRef = Annotated[str, Wants(("checkpoint", "signals", "corpus"))]
 
 
-class StageConfig(Config):
+class StageConfig(Config, abc.ABC):
     """Base of the `Config` of every stage."""
 
     make: ClassVar[Kind]
@@ -39,6 +40,10 @@ class StageConfig(Config):
 
     stage: Any
     """The verb: a name from `limbeck list stages`."""
+
+    @abc.abstractmethod
+    def run(self, *, work: Work) -> dict[str, Any]:
+        """Write the artifact into `work.folder`; the metrics of its manifest."""
 
 
 @dataclass(frozen=True)

@@ -1,166 +1,19 @@
-"""Fresh models by description: the mixture-of-experts teacher and the dense student."""
-
-from abc import abstractmethod
-from typing import Annotated, Any, Literal
+"""Fresh models with the weights that their seed draws."""
 
 import torch
-from pydantic import Field, model_validator
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
-from typing_extensions import override
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from limbeck.contracts.config import Config
-from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt
-from limbeck.models.moe.fusion import FusionKind
-from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
+from limbeck.models.config import ModelConfig
 from limbeck.models.vocabulary import Vocabulary
 
-Multiple4 = Annotated[int, Field(gt=0, multiple_of=4)]
-"""Widths of grouped products: rows must start at multiples of 16 bytes."""
 
-
-class ModelConfig(Config):
-    """Base of every description of a fresh model."""
-
-    kind: Any
-    """The description's name in the registry."""
-
-    @abstractmethod
-    def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
-        """The transformers config, without building anything."""
-
-    @abstractmethod
-    def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-        """A model with fresh weights, the same for the same seed."""
-
-
-class Decoder(ModelConfig):
-    """What the dense and the sparse decoder have in common."""
-
-    hidden_size: Multiple4
-    """Width of the residual stream."""
-    num_hidden_layers: PositiveInt
-    num_attention_heads: PositiveInt
-    """Query heads."""
-    num_key_value_heads: PositiveInt
-    """Key-value heads; each serves num_attention_heads / num_key_value_heads
-    query heads."""
-    head_dim: Annotated[int, Field(gt=0, multiple_of=2)]
-    """Width of one attention head."""
-    max_position_embeddings: PositiveInt = 2048
-    """Longest sequence, in tokens."""
-    initializer_range: PositiveFloat = 0.02
-    """Standard deviation of fresh weights."""
-    rope_theta: PositiveFloat = 10000.0
-    """Base wavelength of the rotary embedding, in tokens."""
-
-    def _shared(self, vocabulary: Vocabulary) -> dict:
-        return {
-            "vocab_size": len(vocabulary),
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "max_position_embeddings": self.max_position_embeddings,
-            "initializer_range": self.initializer_range,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "tie_word_embeddings": True,
-            "pad_token_id": vocabulary.pad_token_id,
-            "bos_token_id": vocabulary.bos_token_id,
-            "eos_token_id": vocabulary.eos_token_id,
-        }
-
-
-class MoeModel(Decoder):
-    """A mixture-of-experts decoder (`limbeck_moe`)."""
-
-    kind: Literal["moe"]
-    num_experts: PositiveInt = 128
-    num_experts_per_tok: PositiveInt = 2
-    moe_intermediate_size: Multiple4
-    """Feed-forward channels of one expert."""
-    n_shared_experts: NonNegativeInt = 0
-    """Experts that every token passes, beside those that it picks; none is dropped or balanced."""
-    scoring_func: Literal["softmax", "sigmoid"] = "softmax"
-    """How the gate's logits become scores; sigmoid scores do not compete with each other."""
-    norm_topk_prob: bool = True
-    """Whether the picked experts' weights are scaled to sum to one."""
-    routed_scaling_factor: PositiveFloat = 1.0
-    """Factor of the picked experts' weights."""
-    n_group: PositiveInt = 1
-    """Groups that the experts are divided into, as over the machines that hold them."""
-    topk_group: PositiveInt = 1
-    """A token picks its experts from so many groups."""
-    fusion: FusionKind = "weighted_sum"
-    """How the outputs of a token's experts become one."""
-    fusion_heads: PositiveInt = 4
-    """Heads of either attention."""
-    fusion_rank: PositiveInt = 16
-    """Channels of a head's scores in low-rank `attention`."""
-
-    @model_validator(mode="after")
-    def _check_shapes(self) -> "MoeModel":
-        if self.num_experts % self.n_group:
-            raise ValueError(
-                f"num_experts {self.num_experts} cannot be divided into n_group "
-                f"{self.n_group}: make it a multiple"
-            )
-        reachable = self.num_experts // self.n_group * min(self.topk_group, self.n_group)
-        if self.topk_group > self.n_group or self.num_experts_per_tok > reachable:
-            raise ValueError(
-                f"a token picks {self.num_experts_per_tok} experts from {self.topk_group} of "
-                f"{self.n_group} groups, which hold {reachable}: raise topk_group, at "
-                "most to n_group, or lower num_experts_per_tok"
-            )
-        if self.fusion != "weighted_sum" and self.hidden_size % self.fusion_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} cannot be divided among fusion_heads "
-                f"{self.fusion_heads}"
-            )
-        return self
-
-    @override
-    def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
-        return LimbeckMoeConfig(
-            **self._shared(vocabulary),
-            num_experts=self.num_experts,
-            num_experts_per_tok=self.num_experts_per_tok,
-            moe_intermediate_size=self.moe_intermediate_size,
-            scoring_func=self.scoring_func,
-            norm_topk_prob=self.norm_topk_prob,
-            routed_scaling_factor=self.routed_scaling_factor,
-            n_group=self.n_group,
-            topk_group=self.topk_group,
-            n_shared_experts=self.n_shared_experts,
-            fusion=self.fusion,
-            fusion_heads=self.fusion_heads,
-            fusion_rank=self.fusion_rank,
-        )
-
-    @override
-    def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-        torch.manual_seed(seed)
-        return LimbeckMoeForCausalLM(self.describe(Vocabulary.of(tokenizer)))  # pyright: ignore[reportArgumentType]
-
-
-class DenseModel(Decoder):
-    """A dense decoder in a standard architecture (`Qwen3ForCausalLM`)."""
-
-    kind: Literal["dense"]
-    intermediate_size: Multiple4
-    """Feed-forward channels of one layer."""
-
-    @override
-    def describe(self, vocabulary: Vocabulary) -> PreTrainedConfig:
-        return Qwen3Config(**self._shared(vocabulary), intermediate_size=self.intermediate_size)
-
-    @override
-    def build(self, *, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-        torch.manual_seed(seed)
-        return Qwen3ForCausalLM(self.describe(Vocabulary.of(tokenizer)))  # pyright: ignore[reportArgumentType]
+def build_fresh(
+    architecture: type[PreTrainedModel],
+    description: ModelConfig,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+) -> PreTrainedModel:
+    """A model of the architecture with fresh weights, the same for the same seed."""
+    torch.manual_seed(seed)
+    return architecture(description.describe(Vocabulary.of(tokenizer)))

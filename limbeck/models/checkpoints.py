@@ -21,8 +21,8 @@ from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.ranks import process_index
-from limbeck.models.builders import ModelConfig
 from limbeck.models.chat import ChatTemplate
+from limbeck.models.config import ModelConfig
 from limbeck.models.vision.modeling import LimbeckVisionConfig, write_preprocessor
 from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
 from limbeck.quantization.storage import load_quantized, save_quantized

@@ -6,7 +6,7 @@ it.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,13 +17,10 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import TrainingError
 from limbeck.models.attention_capture import Heads, capture_attention
 from limbeck.models.batch import Batch
+from limbeck.models.config import LARGE_VOCAB, LogitsForm
 from limbeck.models.moe.layers import Routing
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
 
-LogitsForm = Literal["full", "factored", "auto"]
-"""How logits are returned; `auto` is factored from `LARGE_VOCAB` tokens on."""
-LARGE_VOCAB = 32_768
-"""Tokens from which all logits are worth not being held at once."""
 PLAIN_HEADS = frozenset(
     {
         "limbeck_moe",

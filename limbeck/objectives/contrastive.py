@@ -5,18 +5,15 @@ itself, so several images may share a text.
 """
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from typing_extensions import override
 
-from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import IGNORED, Batch
-from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
-from limbeck.objectives.base import Forward, Loss, Objective, ObjectiveConfig, ObjectiveContext
+from limbeck.objectives.base import Forward, Loss, Objective
+from limbeck.objectives.config import Contrastive
 
 SEED = 0
 """Of the fresh map."""
@@ -52,39 +49,6 @@ def distinct_texts(
     for place, text in enumerate(places):
         tokens[place, : len(text)] = torch.tensor(text, device=labels.device)
     return tokens, lengths, torch.tensor(owners, device=labels.device)
-
-
-class Contrastive(ObjectiveConfig):
-    """Pairwise sigmoid loss between an image and the answers of its micro-batch."""
-
-    kind: Literal["contrastive"]
-    trained: Literal["encoder", "all"] = "encoder"
-    """What learns: the image encoder with its projector, or the language model too."""
-    scale: float = 10.0
-    """Factor of the cosine at the start; learnt."""
-    bias: float = -10.0
-    """Offset at the start; learnt. The paper's is for batches of thousands of different texts; with
-    two texts, 0 is even."""
-
-    @override
-    def build(self, context: ObjectiveContext) -> Objective:
-        """The objective; freezes what is not to be trained.
-
-        Raises:
-            CheckpointError: the model has no image encoder.
-        """
-        model = context.model
-        if not isinstance(model, LimbeckVisionForCausalLM):
-            raise CheckpointError(
-                f"objective 'contrastive' aligns an image encoder, {type(model).__name__} has "
-                "none; give it one with an `extend` entry"
-            )
-        if self.trained == "encoder":
-            model.language_model.requires_grad_(False)
-        text = model.config.get_text_config()
-        return ContrastiveObjective(
-            self, hidden=text.hidden_size, layer=text.num_hidden_layers, pad=text.pad_token_id or 0
-        )
 
 
 class ContrastiveObjective(Objective):

@@ -9,23 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from limbeck.contracts.config import Config
-from limbeck.contracts.fields import NonNegativeFloat
 from limbeck.models.batch import Batch
 from limbeck.models.forward import count_picks
 from limbeck.models.moe.layers import Gate, Routing
 from limbeck.objectives.base import Loss
-
-
-class Balance(Config):
-    """How hard training pushes toward evenly used experts."""
-
-    bias_rate: NonNegativeFloat = 0.001
-    """Step of the balance bias per optimizer step (arXiv:2408.15664)."""
-    loss_weight: NonNegativeFloat = 0.001
-    """Weight of the balance loss."""
-    z_weight: NonNegativeFloat = 0.0001
-    """Weight of the z-loss, which keeps the gate's logits small (arXiv:2202.08906)."""
+from limbeck.objectives.config import Balance
 
 
 def balance_loss(

@@ -1,22 +1,13 @@
 """Next-token likelihood: cross-entropy with the written answer."""
 
-from typing import ClassVar, Literal
-
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from typing_extensions import override
 
-from limbeck.contracts.fields import NonNegativeInt
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import (
-    Forward,
-    Loss,
-    Objective,
-    ObjectiveConfig,
-    ObjectiveContext,
-)
-from limbeck.objectives.load_balancing import Balance, Balancer
+from limbeck.objectives.base import Forward, Loss, Objective
+from limbeck.objectives.config import NextToken
+from limbeck.objectives.load_balancing import Balancer
 
 
 def cross_entropy(
@@ -40,22 +31,6 @@ def token_logs(
     """Log-probability of each target at a temperature, in float32."""
     scaled = logits.float() / temperature
     return scaled.gather(1, targets.unsqueeze(1)).squeeze(1) - scaled.logsumexp(dim=-1)
-
-
-class NextToken(ObjectiveConfig):
-    """Cross-entropy on the tokens that carry a label; sparse models also keep experts balanced."""
-
-    packs_rows: ClassVar[bool] = True
-
-    kind: Literal["next_token"]
-    balance: Balance = Balance()
-    """Read by mixtures of experts; a dense model has nothing to balance."""
-    vocab: NonNegativeInt = 0
-    """Real tokens of a padded vocabulary; logits from this id on are ignored. 0 keeps all."""
-
-    @override
-    def build(self, context: ObjectiveContext) -> Objective:
-        return NextTokenObjective(self)
 
 
 class NextTokenObjective(Objective):

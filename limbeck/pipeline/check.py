@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,7 +28,6 @@ class Entry:
     """One checked entry of a recipe."""
 
     name: str
-    module: ModuleType
     config: StageConfig
     references: tuple[Reference, ...]
 
@@ -71,8 +69,7 @@ def _check_entry(
         faults.append(Fault(name, message, recipe.line(name)))
         return None
     try:
-        module = resolve(STAGES, verb, what="stage")
-        config = module.Config.model_validate(raw)
+        config: StageConfig = resolve(STAGES, verb, what="stage").model_validate(raw)
     except UnknownNameError as error:
         faults.append(Fault(f"{name}.stage", str(error), recipe.line(name, "stage")))
         return None
@@ -88,7 +85,7 @@ def _check_entry(
         where = _find_value(raw, path) or ()
         message = f"reads {path!r}, which does not exist; check the path, from where you are now"
         faults.append(Fault(".".join((name, *where)), message, recipe.line(name, *where)))
-    return Entry(name, module, config, tuple(references(config)))
+    return Entry(name, config, tuple(references(config)))
 
 
 def _exists(path: Path) -> bool:

@@ -22,7 +22,7 @@ RunStage = Callable[[Entry, Work], Mapping[str, Any]]
 
 def run_alone(entry: Entry, work: Work) -> Mapping[str, Any]:
     """The metrics of a stage that this process has run."""
-    return entry.module.run(entry.config, work=work)
+    return entry.config.run(work=work)
 
 
 @contextmanager

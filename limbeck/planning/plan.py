@@ -37,6 +37,7 @@ from limbeck.planning.verdicts import (
 )
 from limbeck.sizing.assumptions import Assumptions
 from limbeck.sizing.attention import find_number
+from limbeck.sizing.cards import GPUS, Cards
 from limbeck.sizing.fit import (
     CardsNeeded,
     TrainingFit,
@@ -47,8 +48,6 @@ from limbeck.sizing.fit import (
     least_workload,
 )
 from limbeck.sizing.hardware import (
-    GPUS,
-    Cards,
     Speed,
     decode_tokens_per_second,
     estimate_training_seconds,

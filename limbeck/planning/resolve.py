@@ -10,15 +10,15 @@ from typing import Protocol, runtime_checkable
 from transformers import AutoConfig, PreTrainedConfig
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.teachers.router_sampling import RouterSampling
-from limbeck.models.builders import ModelConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.teachers.config import RouterSampling
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.config import EncoderConfig, ModelConfig
 from limbeck.models.structure import GroupKind
-from limbeck.models.vision.builder import EncoderConfig
 from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vocabulary import Vocabulary
-from limbeck.objectives.base import ObjectiveConfig
+from limbeck.objectives.config import ObjectiveConfig
 from limbeck.pipeline.check import Entry
 from limbeck.pruning.allocation import count_kept
 from limbeck.pruning.surgery import describe_cut

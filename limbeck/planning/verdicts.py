@@ -1,8 +1,8 @@
 """Verdicts of a plan in plain words: it fits, or what would make it fit."""
 
 from limbeck.evaluation.report.number_format import byte_count, percent
+from limbeck.sizing.cards import GPUS, Cards, Serving
 from limbeck.sizing.fit import CardsNeeded, ServingFit, TrainingFit
-from limbeck.sizing.hardware import GPUS, Cards, Serving
 from limbeck.sizing.memory import Workload, state_bytes
 from limbeck.sizing.number_formats import BudgetFit
 from limbeck.sizing.parameters import ModelSize

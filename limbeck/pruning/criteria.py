@@ -2,17 +2,13 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import AfterValidator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import UnknownNameError
-from limbeck.contracts.registry import CRITERIA
 from limbeck.models.structure import Groups
 from limbeck.pruning.calibration import Calibration, Needs, part_views
 
@@ -70,15 +66,3 @@ def score_groups(
     """The score of every group of one layer."""
     weights = part_views(groups, dict(model.named_parameters()))
     return criterion.score(weights, calibration=calibration)
-
-
-def _check_name(name: str) -> str:
-    try:
-        resolve(CRITERIA, name, what="criterion")
-    except UnknownNameError as error:
-        raise ValueError(str(error)) from None
-    return name
-
-
-CriterionName = Annotated[str, AfterValidator(_check_name)]
-"""The type of a field that names one of `limbeck list criteria`."""

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from limbeck.quantization.formats.base import QuantizedFormat, QuantizedTensor
+from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.quantization.formats.tensors import QuantizedTensor
 
 
 class QuantizedLinear(nn.Module):

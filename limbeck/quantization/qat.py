@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.json_data import JsonMapping
-from limbeck.quantization.formats.base import QuantizedFormat, QuantizedTensor
+from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.quantization.formats.tensors import QuantizedTensor
 from limbeck.quantization.layers import (
     FakeQuantizedEmbedding,
     FakeQuantizedLinear,

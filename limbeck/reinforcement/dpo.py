@@ -3,26 +3,16 @@
 Direct preference optimisation (Rafailov et al. 2023, eq. 7, arXiv:2305.18290).
 """
 
-from typing import ClassVar, Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
-from typing_extensions import override
 
-from limbeck.contracts.fields import PositiveFloat
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import (
-    BatchKind,
-    Forward,
-    Loss,
-    Objective,
-    ObjectiveConfig,
-    ObjectiveContext,
-)
-from limbeck.objectives.load_balancing import Balance, Balancer
+from limbeck.objectives.base import Forward, Loss, Objective
+from limbeck.objectives.load_balancing import Balancer
 from limbeck.objectives.next_token import token_logs
+from limbeck.reinforcement.config import Dpo
 
 
 def dpo_loss(
@@ -48,28 +38,6 @@ def sum_rows(
     """The kept tokens' values, added up within each row."""
     rows = keep.nonzero()[:, 0]
     return torch.zeros(keep.shape[0], device=logs.device).index_add(0, rows, logs)
-
-
-class Dpo(ObjectiveConfig):
-    """Prefer the better of two answers, measured against the model that training starts from."""
-
-    batch_kind: ClassVar[BatchKind] = "pairs"
-
-    kind: Literal["dpo"]
-    beta: PositiveFloat = 0.1
-    """How strongly the start model holds: the larger, the less the answers move."""
-    balance: Balance = Balance()
-    """Read by mixtures of experts; a dense model has nothing to balance."""
-
-    @property
-    @override
-    def sequences_per_record(self) -> int:
-        return 2
-
-    @override
-    def build(self, context: ObjectiveContext) -> Objective:
-        assert context.reference is not None
-        return DpoObjective(self, reference=context.reference)
 
 
 class DpoObjective(Objective):

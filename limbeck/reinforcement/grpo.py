@@ -4,37 +4,17 @@ Each question is answered several times; what an answer's reward is above its gr
 advantage (GRPO, Shao et al. 2024, eq. 3, arXiv:2402.03300).
 """
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, field_validator
 from torch import Tensor, nn
-from typing_extensions import override
 
-from limbeck.contracts.errors import UnknownNameError
-from limbeck.contracts.fields import (
-    InnerRatio,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    PositiveRatio,
-)
-from limbeck.contracts.registry import REWARDS
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import (
-    BatchKind,
-    Experience,
-    ExperienceBuffer,
-    Forward,
-    Loss,
-    Objective,
-    ObjectiveConfig,
-    ObjectiveContext,
-)
-from limbeck.objectives.load_balancing import Balance, Balancer
+from limbeck.objectives.base import Experience, ExperienceBuffer, Forward, Loss, Objective
+from limbeck.objectives.load_balancing import Balancer
 from limbeck.objectives.next_token import token_logs
+from limbeck.reinforcement.config import Grpo
 
 STD_FLOOR = 1e-4
 """Added to a group's standard deviation, as TRL does."""
@@ -112,60 +92,6 @@ def grpo_loss(
         (weights * kl).sum().detach(),
         (weights * held).sum(),
     )
-
-
-class Grpo(ObjectiveConfig):
-    """Reinforce the sampled answers that verifiable rewards put above others to one question."""
-
-    batch_kind: ClassVar[BatchKind] = "rollouts"
-
-    kind: Literal["grpo"]
-    rewards: Annotated[Mapping[str, PositiveFloat], Field(min_length=1)] = {
-        "facts": 1.0,
-        "refusal": 1.0,
-        "form": 0.1,
-        "brevity": 0.1,
-    }
-    """Weights by name (`limbeck list rewards`)."""
-    num_generations: Annotated[int, Field(ge=2)] = 8
-    """Answers sampled to each question; one alone has nothing to be compared with."""
-    temperature: PositiveFloat = 1.0
-    """Of sampling, and of the probabilities in the loss."""
-    top_p: PositiveRatio = 1.0
-    """Sample from the likeliest tokens that hold so much probability."""
-    max_completion_length: PositiveInt = 64
-    """Longest answer, in tokens; longer ones count as not ended."""
-    num_iterations: PositiveInt = 1
-    """Optimizer steps on one set of answers; from the second on, the clip holds them back."""
-    epsilon: InnerRatio = 0.2
-    epsilon_high: PositiveFloat = 0.28
-    """A ratio further than this from one gains nothing more (DAPO's asymmetric clip)."""
-    beta: NonNegativeFloat = 0.04
-    """Pull toward the model that training starts from."""
-    scale_rewards: Literal["group", "none"] = "group"
-    """Whether advantages are divided by their group's standard deviation."""
-    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
-    """What counts alike: tokens (DAPO), answers (GRPO), or neither (Dr. GRPO)."""
-    balance: Balance = Balance()
-    """Read by mixtures of experts; a dense model has nothing to balance."""
-
-    @field_validator("rewards")
-    @classmethod
-    def _check_names(cls, value: Mapping[str, float]) -> Mapping[str, float]:
-        for name in value:
-            if name not in REWARDS:
-                raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
-        return value
-
-    @property
-    @override
-    def sequences_per_record(self) -> int:
-        return self.num_generations
-
-    @override
-    def build(self, context: ObjectiveContext) -> Objective:
-        assert context.experience is not None
-        return GrpoObjective(self, experience=context.experience)
 
 
 class GrpoObjective(Objective):

@@ -19,7 +19,8 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.generation import GeneratedAnswer, sample
 from limbeck.objectives.base import Experience
 from limbeck.objectives.next_token import token_logs
-from limbeck.reinforcement.grpo import Grpo, group_advantages
+from limbeck.reinforcement.config import Grpo
+from limbeck.reinforcement.grpo import group_advantages
 
 IDLE_STEPS = 20
 """After so many steps whose groups' rewards are all equal, a warning is due."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
-from limbeck.sizing.hardware import Cards, Serving
+from limbeck.sizing.cards import Cards, Serving
 
 
 class Assumptions(Config):

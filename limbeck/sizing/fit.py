@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from limbeck.sizing.hardware import GPUS, Cards, Gpu, Recomputing, Serving
+from limbeck.sizing.cards import GPUS, Cards, Gpu, Recomputing, Serving
 from limbeck.sizing.memory import (
     LAYOUTS,
     ExpertPlacement,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from limbeck.sizing.hardware import Precision, Recomputing
+from limbeck.sizing.cards import Precision, Recomputing
 from limbeck.sizing.number_formats import FormatSize
 from limbeck.sizing.parameters import ModelSize, Shape
 

@@ -1,34 +1,21 @@
 """Convert: a checkpoint in another architecture with the same logits."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance
-from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from limbeck.models.moe.convert_qwen3 import Architecture, convert
+from limbeck.models.moe.convert_qwen3 import convert
 from limbeck.models.moe.layers import Gate
 from limbeck.models.probe import compare_models, random_tokens
+from limbeck.stages.config.convert import Config
 
 NUM_PROMPTS, PROMPT_TOKENS = 8, 32
 TOLERANCE = Tolerance(measure="max_logit_difference / max_logit", limit=1e-4)
 """Only the order of float32 sums may differ."""
-
-
-class Config(StageConfig):
-    """Write a mixture as stock transformers reads it, or a published one as our mixture."""
-
-    make: ClassVar[Kind] = "checkpoint"
-    stage: Literal["convert"]
-    checkpoint: CheckpointRef
-    architecture: Architecture
-    """What comes out: `qwen3_moe` for stock transformers, `limbeck_moe` for the way back."""
-    balance_bias: Literal["refuse", "drop"] = "refuse"
-    """What to do with balance biases, for which Qwen3-MoE has no place: they decide over picks, so
-    a model that drops them answers a little otherwise until it is trained on without them."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

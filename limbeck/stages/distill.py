@@ -3,25 +3,14 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import Choice, NameOr
+from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
-from limbeck.contracts.registry import MODELS, OBJECTIVES
-from limbeck.contracts.stage import (
-    CheckpointRef,
-    CorpusRef,
-    StageConfig,
-    TeacherRef,
-    Wants,
-)
 from limbeck.data.loading.batches import (
     Batches,
-    BatchingConfig,
     open_validation,
     split_by_length,
     validation_batches,
@@ -30,20 +19,18 @@ from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measur
 from limbeck.distillation.diagnostics.probe import Probe
 from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import inherit
-from limbeck.distillation.on_policy import OnPolicy
-from limbeck.distillation.teachers.ensemble import Teachers, check_teachers
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.distillation.teachers.router_sampling import RouterSampling
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
-from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
 from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import end_token_id
-from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
+from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.config import ObjectiveConfig
+from limbeck.stages.config.distill import Config
 from limbeck.training.distributed.ranks import place
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.loop import fit
 
 DIAGNOSTIC_RECORDS = 32
 """Records that the detectors look at, at most."""
@@ -51,86 +38,6 @@ DIAGNOSTIC_LOGIT_BYTES = 2**27
 """Of their logits in float32, at most: with a large vocabulary fewer records are looked at."""
 EXPERT_USAGE_STEPS = 8
 """So many steps' batches say which of the teacher's experts are used most."""
-
-
-class Config(StageConfig):
-    """Teach a student what the teacher says."""
-
-    make: ClassVar[Kind] = "checkpoint"
-    processes: ClassVar[Literal["first", "all"]] = "all"
-    stage: Literal["distill"]
-    student: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
-    """A fresh model by description, or a checkpoint to heal or to update."""
-    teacher: TeacherRef | tuple[TeacherRef, ...]
-    """A checkpoint that runs live, or signals recorded once; or several of them."""
-    teachers: Teachers = Teachers()
-    """How several teachers are one."""
-    initialize_from: CheckpointRef = ""
-    """A checkpoint, as the teacher, whose embeddings, attention and norms a fresh student takes."""
-    initialize_experts: Literal["none", "most_used"] = "none"
-    """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
-    router_sampling: RouterSampling = RouterSampling()
-    """Whether a live mixture of experts is also asked with experts that its router leaves out."""
-    corpus: CorpusRef
-    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
-    batching: BatchingConfig = BatchingConfig()
-    training: TrainingConfig
-    on_policy: OnPolicy = OnPolicy()
-    """How often the student's own answers are judged instead of those that the corpus holds."""
-    diagnostics: Literal["on", "off"] = "on"
-    """Whether a few records are looked at for signs that little will be learnt."""
-    seed: int = 0
-    """Of fresh weights."""
-
-    @model_validator(mode="after")
-    def _check_teacher(self) -> "Config":
-        self.objective.check_teacher(", ".join(self.teacher_names))
-        check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
-        self.objective.check_packing(self.batching.packing)
-        if self.initialize_from and isinstance(self.student, str):
-            raise ValueError(
-                f"initialize_from: {self.initialize_from!r} is for a fresh student, yet `student` "
-                f"continues from {self.student!r}; remove one of the two"
-            )
-        if self.initialize_experts != "none" and not self.initialize_from:
-            raise ValueError(
-                f"initialize_experts: {self.initialize_experts!r} needs a checkpoint to take them "
-                "from: name it in `initialize_from`"
-            )
-        self.on_policy.check(objective=self.objective, select=self.batching.select)
-        self._check_pairs()
-        return self
-
-    def _check_pairs(self) -> None:
-        """Refuse settings that are sound alone and cannot work together."""
-        several = len(self.teacher_names) > 1
-        matched = self.objective.matched_features
-        packed = self.batching.packing != "none"
-        wrong = {
-            "several teachers and `objective.matching`: layers are matched with those of one": (
-                several and matched
-            ),
-            "several teachers and `router_sampling`: experts are drawn of one": (
-                several and self.router_sampling.num_samples
-            ),
-            "`batching.packing` and matched attention or values: these would compare tokens of one "
-            "record with those of another; match `what: hidden`": (
-                packed and any(item.kind != "hidden" for item in matched)
-            ),
-            "`batching.packing` and `teachers.mix: specialty`: each record has its own teacher, "
-            "and a packed row has several records": (
-                packed and several and self.teachers.mix == "specialty"
-            ),
-        }
-        for what, holds in wrong.items():
-            if holds:
-                raise ValueError(f"{what}; remove one of the two")
-
-    @property
-    def teacher_names(self) -> tuple[str, ...]:
-        """Every teacher, in order; none where the field is empty."""
-        names = (self.teacher,) if isinstance(self.teacher, str) else self.teacher
-        return tuple(filter(None, names))
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

@@ -5,18 +5,13 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import Field, model_validator
 
 from limbeck.contracts.answerer import Answerer, PromptLike
-from limbeck.contracts.artifacts import Artifact, Kind, Work, size_bytes
+from limbeck.contracts.artifacts import Artifact, Work, size_bytes
 from limbeck.contracts.errors import ArtifactError, DataError
-from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import SPLITS, read_jsonl, read_records, write_jsonl
 from limbeck.contracts.serialization import to_json
-from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 from limbeck.data.corpus.data_card import read_domain
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
@@ -26,7 +21,7 @@ from limbeck.evaluation.answer_questions import (
     make_batches,
     read_questions,
 )
-from limbeck.evaluation.profiling.profile import Profile, ProfileConfig, load_average, profiling
+from limbeck.evaluation.profiling.profile import Profile, load_average, profiling
 from limbeck.evaluation.report.build import (
     CorpusSummary,
     Report,
@@ -38,42 +33,7 @@ from limbeck.evaluation.report.lineage import trace
 from limbeck.evaluation.report.rows import Measured, make_rows
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.runtimes import open_answerer
-
-
-class Config(StageConfig):
-    """Ask every model the same questions; the answers are the artifact, times are measured."""
-
-    make: ClassVar[Kind] = "report"
-    measured: ClassVar[tuple[str, ...]] = ("report.json", "report.md", "report.html")
-    stage: Literal["evaluate"]
-    models: Annotated[tuple[ModelRef, ...], Field(min_length=1)]
-    """Rows of the table, in this order; a row bears its artifact's name."""
-    corpus: CorpusRef
-    teacher: str = ""
-    """Which of `models` the ratios are against; empty: the first."""
-    headline_tasks: tuple[str, ...] = ()
-    """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
-    corpus's pack names, or else all that hold questions."""
-    max_questions: PositiveInt = 400
-    """Of each task, drawn by a hash of their ids."""
-    max_new_tokens: PositiveInt = 64
-    batch_size: PositiveInt = 64
-    """Questions answered as one batch where only the answers count."""
-    num_threads: PositiveInt = 1
-    """CPU threads while answering; the profile has its own."""
-    unknown_answers: tuple[str, ...] = ("不知道", "I do not know", "I don't know")
-    """Answers that say that the model does not know."""
-    profile: ProfileConfig = ProfileConfig()
-
-    @model_validator(mode="after")
-    def _check_names(self) -> "Config":
-        if self.teacher and self.teacher not in self.models:
-            raise ValueError(
-                f"teacher {self.teacher!r} is not among the models {list(self.models)}: add it"
-            )
-        if len(set(self.models)) != len(self.models):
-            raise ValueError(f"models {list(self.models)} name one model twice: remove one")
-        return self
+from limbeck.stages.config.evaluate import Config
 
 
 def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:

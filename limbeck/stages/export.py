@@ -4,45 +4,27 @@ import dataclasses
 import itertools
 import logging
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from limbeck.contracts.answerer import as_prompt
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
-from limbeck.contracts.parity import Difference, Tolerance
+from limbeck.contracts.parity import Difference
 from limbeck.contracts.records import read_jsonl
 from limbeck.contracts.registry import FORMATS
-from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.data.corpus.data_card import read_domain
-from limbeck.runtimes import RuntimeName, open_runtime
+from limbeck.runtimes import open_runtime
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.parity import NUM_CACHED_STEPS, compare
 from limbeck.runtimes.transformers import TransformersRuntime
+from limbeck.stages.config.export import Config
 
 logger = logging.getLogger(__name__)
 RECORDS = Path("records") / "validation.jsonl"
 LONGEST_PROMPT_TOKENS = 64
-
-
-class Config(StageConfig):
-    """Write a bundle, and refuse it when it answers differently from its checkpoint."""
-
-    make: ClassVar[Kind] = "bundle"
-    stage: Literal["export"]
-    checkpoint: CheckpointRef
-    corpus: CorpusRef = ""
-    """Where the compared prompts come from; without it they are random tokens."""
-    runtime: RuntimeName = "onnx"
-    """What the bundle is written for and answers in."""
-    num_prompts: Annotated[int, Field(ge=1)] = 16
-    """Prompts that bundle and checkpoint are compared on."""
-    tolerance: Tolerance | Literal["format"] = "format"
-    """How far the bundle may differ from its checkpoint; `format` is what its number format
-    states. Raise it only if the task's accuracy holds."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

@@ -1,27 +1,16 @@
 """Extend: a text checkpoint with an untrained image encoder; what it says about text stays."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance, compare_logits
-from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.probe import compute_logits, random_tokens
-from limbeck.models.vision.builder import EncoderConfig, add_encoder
+from limbeck.models.vision.builder import add_encoder
+from limbeck.stages.config.extend import Config
 
 NUM_PROMPTS, PROMPT_TOKENS = 4, 16
 IDENTICAL = Tolerance(measure="max_logit_difference", limit=0)
-
-
-class Config(StageConfig):
-    """Give a text checkpoint an untrained image encoder."""
-
-    make: ClassVar[Kind] = "checkpoint"
-    stage: Literal["extend"]
-    checkpoint: CheckpointRef
-    encoder: EncoderConfig = EncoderConfig()
-    seed: int = 0
-    """Of the encoder's fresh weights."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

@@ -9,66 +9,28 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from limbeck.contracts.artifacts import MANIFEST, Artifact, Kind, Work, hash_file, write_atomically
-from limbeck.contracts.errors import DataError, EndpointError, UnknownNameError
+from limbeck.contracts.artifacts import MANIFEST, Artifact, Work, hash_file, write_atomically
+from limbeck.contracts.errors import DataError, EndpointError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records, write_jsonl
-from limbeck.contracts.registry import REWARDS
-from limbeck.contracts.stage import CorpusRef, StageConfig
 from limbeck.data.corpus.data_card import read_answer_format
 from limbeck.distillation.endpoint.call_log import CallLog
 from limbeck.distillation.endpoint.client import CallError, Endpoint
-from limbeck.distillation.endpoint.http import EndpointConfig
-from limbeck.distillation.endpoint.labeler import (
-    Answers,
-    Labeler,
-    Labelled,
-    Logprobs,
-    Preferences,
-    ScoreAnswers,
-    label_all,
-)
+from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
+from limbeck.distillation.endpoint.labeler import Labeler, Labelled, ScoreAnswers, label_all
 from limbeck.distillation.endpoint.token_alignment import TokenTable
 from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.reinforcement.rewards import AnswerSample, score
+from limbeck.stages.config.label import Config
 
 TRAIN = Path("records") / "train.jsonl"
 SHOWN = 20
 """Tokens without an equal that the metrics name."""
-
-
-class Config(StageConfig):
-    """Let a model behind an OpenAI-compatible server answer a corpus's training questions."""
-
-    make: ClassVar[Kind] = "corpus"
-    stage: Literal["label"]
-    corpus: CorpusRef
-    endpoint: EndpointConfig
-    write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")]
-    """What to write: answers, preferences or logprobs."""
-    system: str = ""
-    """Said before every question; empty: nothing is."""
-    max_new_tokens: Annotated[int, Field(gt=0)] = 512
-    """Longest answer, in the server's tokens; one that is cut off there counts as failed."""
-    failed: Literal["leave_out", "keep"] = "leave_out"
-    """What becomes of records that got no usable answer: they go, or keep the answer they had."""
-    max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """More failed records of those asked about stop the run, so that it can be mended first."""
-
-    @model_validator(mode="after")
-    def _check_rewards(self) -> "Config":
-        if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
-            for name in self.write.better_by:
-                if name not in REWARDS:
-                    raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
-        return self
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

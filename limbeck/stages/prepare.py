@@ -7,84 +7,35 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from limbeck.contracts.artifacts import Kind, Work, write_atomically
-from limbeck.contracts.config import Choice
+from limbeck.contracts.artifacts import Work, write_atomically
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Drop, Note, Question, Record, write_jsonl
-from limbeck.contracts.registry import FILTERS, READERS
-from limbeck.contracts.stage import StageConfig
+from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import FOLDER as IMAGE_FOLDER
 from limbeck.data.corpus.image_store import ImageStore, image_names
-from limbeck.data.corpus.splits import SplitConfig, split
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
-from limbeck.data.filters.base import FilterConfig, FilterContext
-from limbeck.data.filters.dedup import Duplicates
+from limbeck.data.corpus.splits import split
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
+from limbeck.data.filters.base import FilterContext
 from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.filters.entities import Lexicon
-from limbeck.data.filters.in_evaluation import InEvaluation
-from limbeck.data.filters.length import Length
 from limbeck.data.filters.limit import Limit
 from limbeck.data.filters.mark_entities import MarkEntities
-from limbeck.data.filters.normalization.zh import NormalizeZh
-from limbeck.data.filters.quality import Quality
-from limbeck.data.packs.load import load_pack, locate_pack
+from limbeck.data.packs.load import load_pack
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import ReaderConfig
-from limbeck.data.readers.lexicon import LexiconFile, read_names
+from limbeck.data.readers.lexicon import read_names
 from limbeck.env.progress import track
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.stages.config.prepare import Config
 
 logger = logging.getLogger(__name__)
 
-Reader = Annotated[ReaderConfig, Choice(READERS, what="source")]
-Filter = Annotated[FilterConfig, Choice(FILTERS, what="filter")]
 LAST_FILTERS = (Limit(), MarkEntities())
 """Follow those of every recipe."""
-
-
-class Config(StageConfig):
-    """A corpus."""
-
-    make: ClassVar[Kind] = "corpus"
-    shows_name: ClassVar[bool] = True
-
-    pack: str
-    """The domain: a pack's name, or the folder of one."""
-    sources: Annotated[tuple[Reader, ...], Field(min_length=1)]
-    filters: tuple[Filter, ...] = (
-        NormalizeZh(),
-        Length(),
-        InEvaluation(),
-        Duplicates(),
-        Quality(),
-    )
-    """What records pass, in this order; each filter knows which sources it applies to."""
-    lexicon: tuple[LexiconFile, ...] = ()
-    """Names to mark besides the pack's own."""
-    splits: SplitConfig = SplitConfig()
-    tokenizer: TokenizerConfig | Path = TokenizerConfig()
-    """How to train one, or the folder of a teacher's own."""
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _check_labels(self) -> "Config":
-        labels = [source.label for source in self.sources]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"two sources are called {twice[0]!r}: give one of them a `name`")
-        return self
-
-    def external_paths(self) -> Iterator[Path]:
-        """The pack's folder besides every file that a source reads."""
-        yield locate_pack(self.pack)
-        yield from super().external_paths()
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

@@ -3,33 +3,31 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import Choice, resolve
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.config import resolve
 from limbeck.contracts.parity import Tolerance
-from limbeck.contracts.registry import CRITERIA, OBJECTIVES
-from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.contracts.registry import CRITERIA
+from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.probe import compare_models
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.pruning.allocation import KeptGroups, count_kept, pick_kept
 from limbeck.pruning.calibration import calibrate
-from limbeck.pruning.criteria import Criterion, CriterionName, score_groups
-from limbeck.pruning.group_lasso import GroupLasso, Regulariser, count_zero
+from limbeck.pruning.criteria import Criterion, score_groups
+from limbeck.pruning.group_lasso import Regulariser, count_zero
 from limbeck.pruning.surgery import cut, mask
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.stages.config.prune import Config
+from limbeck.training.loop import fit
 from limbeck.training.lr_schedule import cosine_lr
 
 logger = logging.getLogger(__name__)
@@ -37,45 +35,6 @@ PROBE_RECORDS = 8
 """Training records on which the cut model is compared with the masked one."""
 TOLERANCE = Tolerance(measure="max_logit_difference / max_logit", limit=1e-5)
 """Between the cut and the masked model: sums in another order, in float32."""
-Ratio = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Config(StageConfig):
-    """Bring a share of a model's groups to zero by training, then cut them out."""
-
-    make: ClassVar[Kind] = "checkpoint"
-    processes: ClassVar[Literal["first", "all"]] = "all"
-    stage: Literal["prune"]
-    checkpoint: CheckpointRef
-    corpus: CorpusRef
-    teacher: TeacherRef = ""
-    """A checkpoint or its signals, where the objective asks one."""
-    channels_ratio: Ratio = 0.2
-    """Share of each layer's feed-forward channels to cut."""
-    heads_ratio: Ratio = 0.0
-    """Share of each layer's key-value heads to cut, each with the query heads it serves."""
-    multiple: Annotated[int, Field(gt=0)] = 8
-    """Kept feed-forward widths are the nearest multiple of this; runtimes want 128 or 256 at large
-    widths. The metrics say which share was cut."""
-    criterion: CriterionName = "l1"
-    """Scores groups after training; those that training made zero score lowest."""
-    calibration_batches: Annotated[int, Field(gt=0)] = 8
-    """Batches of the corpus that a criterion on activations or gradients sees; others need none."""
-    lasso: GroupLasso = GroupLasso()
-    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")] = NextToken(
-        kind="next_token"
-    )
-    """What training keeps up while groups shrink."""
-    batching: BatchingConfig = BatchingConfig()
-    training: TrainingConfig
-
-    @model_validator(mode="after")
-    def _check(self) -> "Config":
-        self.objective.check_teacher(self.teacher)
-        self.objective.check_packing(self.batching.packing)
-        if self.channels_ratio == self.heads_ratio == 0:
-            raise ValueError("channels_ratio and heads_ratio are both 0: nothing would be cut")
-        return self
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

@@ -1,50 +1,24 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import model_validator
 from torch import nn
 
-from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import Choice
+from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance, compare_logits
-from limbeck.contracts.registry import FORMATS, OBJECTIVES
-from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.probe import compute_logits
 from limbeck.models.vision.modeling import image_format
-from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
-from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.qat import convert, prepare_for_qat
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.stages.config.quantize import Config
+from limbeck.training.loop import fit
 
 TOLERANCE = Tolerance(measure="max_logit_difference", limit=1e-3)
 """Between the model as trained and its codes: float32 rounding."""
-
-
-class Config(StageConfig):
-    """Train a checkpoint while it rounds as its number format will, then convert it."""
-
-    make: ClassVar[Kind] = "checkpoint"
-    processes: ClassVar[Literal["first", "all"]] = "all"
-    stage: Literal["quantize"]
-    checkpoint: CheckpointRef
-    corpus: CorpusRef
-    teacher: TeacherRef = ""
-    """A checkpoint or its signals, where the objective asks one."""
-    scheme: Annotated[QuantizedFormat, Choice(FORMATS, what="scheme")]
-    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
-    batching: BatchingConfig = BatchingConfig()
-    training: TrainingConfig
-
-    @model_validator(mode="after")
-    def _check_teacher(self) -> "Config":
-        self.objective.check_teacher(self.teacher)
-        self.objective.check_packing(self.batching.packing)
-        return self
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

@@ -1,21 +1,15 @@
 """Teacher and corpus to signals: the teacher runs once, and every student reads its outputs."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from pydantic import Field
 
-from limbeck.contracts.artifacts import Kind, Work, hash_file
-from limbeck.contracts.config import Choice
+from limbeck.contracts.artifacts import Work, hash_file
 from limbeck.contracts.errors import ArtifactError
-from limbeck.contracts.registry import CODECS
-from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
-from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.signals.codec import Codec
+from limbeck.data.loading.batches import Batches
 from limbeck.distillation.signals.fidelity import add_errors, mean_errors
-from limbeck.distillation.signals.hidden_states import HiddenPrecision
 from limbeck.distillation.signals.manifest import (
     SIGNALS_FILE,
     SignalsManifest,
@@ -24,33 +18,11 @@ from limbeck.distillation.signals.manifest import (
     write_signals_manifest,
 )
 from limbeck.distillation.signals.shards import Shard, write_index, write_shard
-from limbeck.distillation.signals.top_k_float import Plain
 from limbeck.distillation.signals.writer import encode_shard
 from limbeck.distillation.teachers.online import open_online_teacher
 from limbeck.env.progress import track
 from limbeck.models.checkpoints import load_tokenizer
-
-
-class Config(StageConfig):
-    """Record a teacher's most likely tokens at every position that a student learns from."""
-
-    make: ClassVar[Kind] = "signals"
-    stage: Literal["record"]
-    teacher: CheckpointRef
-    corpus: CorpusRef
-    targets: Annotated[Codec, Choice(CODECS, what="targets")] = Plain(kind="plain")
-    """What is stored of every position."""
-    layers: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Teacher layers whose hidden states are kept, counted from 1."""
-    hidden_precision: HiddenPrecision = "float16"
-    """How hidden states are kept; int8 has one scale a position."""
-    batching: BatchingConfig = BatchingConfig()
-    shard_records: Annotated[int, Field(gt=0)] = 2048
-    """Records of one file; a killed run goes on after the last whole file."""
-    batch_size: Annotated[int, Field(gt=0)] = 64
-    """Records of one forward pass."""
-    seed: int = 0
-    """Of drawn tokens."""
+from limbeck.stages.config.record import Config
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:

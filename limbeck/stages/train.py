@@ -7,64 +7,39 @@ answers that the model samples.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from pydantic import model_validator
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.config import Choice, NameOr
+from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import TrainingError
-from limbeck.contracts.registry import MODELS, OBJECTIVES
-from limbeck.contracts.stage import CorpusRef, StageConfig, Wants
 from limbeck.data.corpus.data_card import read_answer_format
-from limbeck.data.loading.batches import Batches, BatchingConfig, read_selected, validation_batches
+from limbeck.data.loading.batches import Batches, read_selected, validation_batches
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
-from limbeck.models.builders import ModelConfig
 from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.modeling import image_format
 from limbeck.models.vocabulary import end_token_id
-from limbeck.objectives.base import BatchKind, ObjectiveConfig, ObjectiveContext
-from limbeck.reinforcement.grpo import Grpo
+from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.config import BatchKind
+from limbeck.reinforcement.config import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.sizing.parameters import size_model
+from limbeck.stages.config.train import Config
 from limbeck.training.distributed.ranks import place
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.loop import fit
 from limbeck.training.token_budget import report_tokens
 
 ROUTED_RECORDS = 1024
 """Training records on which the experts' load is reported."""
-
-
-class Config(StageConfig):
-    """Train a model on a corpus, without a teacher; its start is the reference of `dpo`, `grpo`."""
-
-    make: ClassVar[Kind] = "checkpoint"
-    processes: ClassVar[Literal["first", "all"]] = "all"
-    stage: Literal["train"]
-    corpus: CorpusRef
-    model: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
-    """A fresh model by description, or a checkpoint to go on with."""
-    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
-    batching: BatchingConfig = BatchingConfig()
-    training: TrainingConfig
-    seed: int = 0
-    """Of fresh weights."""
-
-    @model_validator(mode="after")
-    def _check_start(self) -> "Config":
-        self.objective.check_start(self.model)
-        self.objective.check_packing(self.batching.packing)
-        return self
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.contracts.artifacts import MANIFEST, Kind, read_manifest
-from limbeck.distillation.signals.codec import Codec
+from limbeck.distillation.signals.config import Codec
 from limbeck.distillation.signals.manifest import read_signals_manifest
 from limbeck.pipeline.check import Entry, is_folder
 from limbeck.tuning.config import Choices, Range

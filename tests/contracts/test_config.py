@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from limbeck.contracts.config import Choice, Config, resolve
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.registry import TABLES
-from limbeck.models.builders import DenseModel, MoeModel
+from limbeck.models.config import DenseModel, MoeModel
 
 TABLE = {
     "dense": "limbeck.models.builders:DenseModel",
@@ -60,7 +60,7 @@ def test_replace_validates_again():
 
 
 def test_field_docstrings_become_descriptions():
-    from limbeck.training.loop import TrainingConfig
+    from limbeck.training.config import TrainingConfig
 
     assert "Optimizer steps" in (TrainingConfig.model_fields["max_steps"].description or "")
 
@@ -71,7 +71,7 @@ def test_external_paths_are_found_at_any_depth():
 
 
 def test_choice_builds_the_named_config():
-    from limbeck.models.builders import DenseModel
+    from limbeck.models.config import DenseModel
 
     built = Chooser.model_validate({"model": DENSE}).model
     assert isinstance(built, DenseModel)

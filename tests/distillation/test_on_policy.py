@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from limbeck.contracts.errors import DataError, LaunchError
-from limbeck.distillation.losses.soft_target import SoftTarget
-from limbeck.distillation.on_policy import OnPolicy
+from limbeck.distillation.config import OnPolicy
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.batch import IGNORED, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.generation import sample
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 
 PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5], [11, 4], [12, 13, 14, 4]]
 WRITTEN = [[8, 9, 3], [10, 3], [5, 5, 5, 3], [6, 3]]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from limbeck.contracts.records import read_records, write_jsonl
-from limbeck.data.loading.batches import Batches, BatchingConfig, validation_batches
+from limbeck.data.loading.batches import Batches, validation_batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.evaluation.validation_loss import measure_validation, ratio_of_sums
 from limbeck.models.batch import IGNORED
 

@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "extend"
 
 @pytest.fixture(autouse=True)
 def listed(monkeypatch):
-    monkeypatch.setitem(STAGES, "average", "docs.extend.examples.stage")
+    monkeypatch.setitem(STAGES, "average", "docs.extend.examples.stage:Average")
 
 
 def test_the_page_shows_the_code():

@@ -6,8 +6,8 @@ import pytest
 
 from limbeck.contracts.config import Choice, resolve
 from limbeck.contracts.registry import MODELS, OBJECTIVES
-from limbeck.models.builders import ModelConfig
-from limbeck.objectives.base import ObjectiveConfig, TeacherTerm
+from limbeck.models.config import ModelConfig
+from limbeck.objectives.config import ObjectiveConfig, TeacherTerm
 
 
 def make(kind: str, **settings) -> ObjectiveConfig:

@@ -7,14 +7,18 @@ import pytest
 import torch
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.batch import IGNORED, Batch, Images
 from limbeck.models.chat import IMAGE_TOKEN
+from limbeck.models.config import EncoderConfig
 from limbeck.models.forward import KeptForward
-from limbeck.models.vision.builder import EncoderConfig, add_encoder
+from limbeck.models.vision.builder import add_encoder
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.contrastive import Contrastive, distinct_texts, pairwise_sigmoid_loss
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.objectives.config import Contrastive
+from limbeck.objectives.contrastive import distinct_texts, pairwise_sigmoid_loss
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 
 
 @pytest.fixture

@@ -5,15 +5,16 @@ import math
 import pytest
 import torch
 
-from limbeck.distillation.features.matching import Matching, scaled_mse
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.features.config import Matching
+from limbeck.distillation.features.matching import scaled_mse
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, Targets
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import Kept, KeptForward
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.load_balancing import Balance, Balancer, balance_loss
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.config import Balance, NextToken
+from limbeck.objectives.load_balancing import Balancer, balance_loss
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
 
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +30,10 @@ class WriteConfig(StageConfig):
     path: Path
     title: str = ""
 
+    def run(self, *, work) -> dict[str, Any]:
+        (work.folder / "text.txt").write_text(self.path.read_text())
+        return {"characters": len(self.path.read_text())}
+
 
 class GrowConfig(StageConfig):
     make: ClassVar[Kind] = "checkpoint"
@@ -39,32 +42,20 @@ class GrowConfig(StageConfig):
     start: CheckpointRef = ""
     times: int
 
-
-def run_write(config, *, work) -> dict[str, Any]:
-    (work.folder / "text.txt").write_text(config.path.read_text())
-    return {"characters": len(config.path.read_text())}
-
-
-def run_grow(config, *, work) -> dict[str, Any]:
-    text = (work.one("corpus").path / "text.txt").read_text()
-    if config.start:
-        text += (work.one("start").path / "config.json").read_text()
-    (work.folder / "config.json").write_text(text * config.times)
-    (work.folder / "seconds.txt").write_text(os.urandom(8).hex())
-    return {}
+    def run(self, *, work) -> dict[str, Any]:
+        text = (work.one("corpus").path / "text.txt").read_text()
+        if self.start:
+            text += (work.one("start").path / "config.json").read_text()
+        (work.folder / "config.json").write_text(text * self.times)
+        (work.folder / "seconds.txt").write_text(os.urandom(8).hex())
+        return {}
 
 
 @pytest.fixture
 def go(tmp_path, monkeypatch):
     """Runs the recipe; gives back the verb of what happened to each entry."""
-    for name, config, run in (
-        ("write", WriteConfig, run_write),
-        ("grow", GrowConfig, run_grow),
-    ):
-        module = ModuleType(f"stage_{name}")
-        module.Config, module.run = config, run
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setitem(STAGES, name, module.__name__)
+    for name, config in (("write", WriteConfig), ("grow", GrowConfig)):
+        monkeypatch.setitem(STAGES, name, f"{__name__}:{config.__name__}")
     (tmp_path / "source.txt").write_text("ab")
 
     def go(*overrides, text=RECIPE):

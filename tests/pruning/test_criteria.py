@@ -11,7 +11,8 @@ from limbeck.models.batch import pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_channels, find_heads
 from limbeck.pruning.calibration import Calibration, calibrate
-from limbeck.pruning.criteria import L1, CriterionName, GroupL2, NormProduct, score_groups
+from limbeck.pruning.config import CriterionName
+from limbeck.pruning.criteria import L1, GroupL2, NormProduct, score_groups
 
 NOTHING = Calibration()
 

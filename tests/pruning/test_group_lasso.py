@@ -9,14 +9,8 @@ from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.models.structure import find_channels, find_heads, view_groups
-from limbeck.pruning.group_lasso import (
-    GroupLasso,
-    Regulariser,
-    count_zero,
-    measure_rms,
-    shrink,
-    soft_threshold,
-)
+from limbeck.pruning.config import GroupLasso
+from limbeck.pruning.group_lasso import Regulariser, count_zero, measure_rms, shrink, soft_threshold
 
 
 def gather(model, groups):

@@ -12,14 +12,9 @@ from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.next_token import token_logs
-from limbeck.reinforcement.dpo import Dpo, dpo_loss, sum_rows
-from limbeck.reinforcement.grpo import (
-    Experience,
-    Grpo,
-    group_advantages,
-    grpo_loss,
-    weigh_tokens,
-)
+from limbeck.reinforcement.config import Dpo, Grpo
+from limbeck.reinforcement.dpo import dpo_loss, sum_rows
+from limbeck.reinforcement.grpo import Experience, group_advantages, grpo_loss, weigh_tokens
 
 VOCAB = 30
 CLIP = {"epsilon": 0.2, "epsilon_high": 0.28}

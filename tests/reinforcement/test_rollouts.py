@@ -10,10 +10,11 @@ from limbeck.contracts.records import AnswerFormat
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.reinforcement.grpo import Grpo
+from limbeck.reinforcement.config import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.reinforcement.rollouts import IDLE_STEPS, RolloutPrompt, Rollouts, TokenizerIO
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 
 ANSWER_FORMAT = AnswerFormat("、", "不知道。")
 SPEECH = TokenizerIO(lambda tokens: "".join(chr(64 + token % 26) for token in tokens), 3, 0)

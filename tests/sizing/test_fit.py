@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from transformers import Qwen3Config, Qwen3MoeConfig
 
 from limbeck.sizing.assumptions import Assumptions
+from limbeck.sizing.cards import GPUS, Cards, Serving
 from limbeck.sizing.fit import (
     count_cards,
     find_larger_card,
@@ -14,13 +15,7 @@ from limbeck.sizing.fit import (
     fit_training,
     least_workload,
 )
-from limbeck.sizing.hardware import (
-    GPUS,
-    Cards,
-    Serving,
-    decode_tokens_per_second,
-    training_tokens_per_second,
-)
+from limbeck.sizing.hardware import decode_tokens_per_second, training_tokens_per_second
 from limbeck.sizing.memory import Workload, training_memory
 from limbeck.sizing.parameters import size_model
 

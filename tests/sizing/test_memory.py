@@ -5,14 +5,14 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
-from limbeck.distillation.losses.divergences import ForwardKl
+from limbeck.distillation.losses.config import ForwardKl
 from limbeck.distillation.targets import FullLogits
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.moe.kernels import experts_op
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.config import NextToken
 from limbeck.sizing.memory import (
     LAYOUTS,
     LOGIT_COPIES,

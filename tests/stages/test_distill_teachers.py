@@ -5,12 +5,14 @@ from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.records import SPLITS, read_records, write_jsonl
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.config import NextToken
 from limbeck.stages import distill, record
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 from tests.support.artifacts import make_artifact
 
 HALVES = (("心血管内科", "呼吸内科"), ("消化内科", "皮肤科"))

@@ -7,12 +7,14 @@ import pytest
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.config import NextToken
 from limbeck.stages import distill
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 from tests.support.artifacts import make_artifact
 from tests.support.byte_level_tokenizer import train_byte_level
 

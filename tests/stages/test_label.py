@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, DataError, EndpointError, LeakError
 from limbeck.contracts.records import Entity, Question, Record, read_records, write_jsonl
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.stages import label
 from tests.support import tiny_recipe
 from tests.support.artifacts import make_artifact

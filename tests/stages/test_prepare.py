@@ -12,7 +12,8 @@ from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, read_jsonl
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.packs import folder
-from limbeck.stages.prepare import Config, run
+from limbeck.stages.config.prepare import Config
+from limbeck.stages.prepare import run
 
 CONSULT = folder("medical") / "consult"
 KNOWLEDGE = {

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, DataError, TrainingError
 from limbeck.contracts.records import read_records, write_jsonl
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.distillation.diagnostics.probe import Probe
 from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
 from limbeck.stages import distill, record

@@ -21,14 +21,16 @@ from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.lineage import trace_lineage
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import read_records
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.data.packs.load import load_pack
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.evaluation.answer_questions import read_questions
 from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
-from limbeck.objectives.base import Needs, ObjectiveContext
+from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.config import Needs
 from limbeck.pipeline.check import check as check_recipe
 from limbeck.runtimes import open_answerer
 from limbeck.stages import prepare

@@ -16,18 +16,21 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
 from limbeck.contracts.records import Record, write_jsonl
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
-from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.features.matching import Matching
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.features.config import Matching
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, Targets
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
-from limbeck.models.builders import DenseModel, MoeModel
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.config import DenseModel, MoeModel
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.objectives.config import NextToken
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 
 STEPS = 6
 MODELS = {

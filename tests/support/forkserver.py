@@ -23,10 +23,11 @@ import torch
 
 from limbeck.cli.main import app
 from limbeck.contracts.registry import RUNTIMES, STAGES
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.evaluation.profiling import profile
-from limbeck.models.builders import DenseModel
 from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.config import DenseModel
 
 
 def warm_up() -> None:

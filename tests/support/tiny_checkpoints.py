@@ -12,7 +12,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 from limbeck.quantization.formats.int8 import Int8

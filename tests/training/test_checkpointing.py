@@ -8,8 +8,9 @@ from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.moe.layers import Gate
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.objectives.config import NextToken
+from limbeck.training.config import TrainingConfig
+from limbeck.training.loop import fit
 
 
 def make_batch(vocab: int) -> Batch:

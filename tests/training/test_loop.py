@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from limbeck.contracts.errors import DataError, TrainingError
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.config import NextToken
+from limbeck.training.config import TrainingConfig
 from limbeck.training.cpu_microbatches import SummedGradients, draws_random
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.loop import fit
 from limbeck.training.lr_schedule import cosine_lr
 
 

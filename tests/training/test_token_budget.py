@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from limbeck.training.loop import TrainingConfig
+from limbeck.training.config import TrainingConfig
 from limbeck.training.token_budget import TokenShare, count_steps, report_tokens
 
 

@@ -7,7 +7,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import Forward, Loss, Objective, ObjectiveConfig, ObjectiveContext
+from limbeck.objectives.base import Forward, Loss, Objective, ObjectiveContext
+from limbeck.objectives.config import ObjectiveConfig
 
 
 class SmoothedNextToken(ObjectiveConfig):

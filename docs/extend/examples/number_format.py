@@ -10,8 +10,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from limbeck.contracts.parity import Tolerance
-from limbeck.quantization.formats.base import QuantizedTensor, WeightOnlyFormat
 from limbeck.quantization.formats.floats import ROUNDING
+from limbeck.quantization.formats.tensors import QuantizedTensor, WeightOnlyFormat
 
 LEVELS = 7
 """Integers run from -7 to 7, stored as 1 to 15."""

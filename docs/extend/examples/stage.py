@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.errors import CheckpointError
@@ -11,33 +12,33 @@ from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 
 
-class Config(StageConfig):
+class Average(StageConfig):
     """Average checkpoints that were trained from the same start."""
 
     make: ClassVar[Kind] = "checkpoint"
     stage: Literal["average"]
     checkpoints: Annotated[tuple[CheckpointRef, ...], Field(min_length=2)]
 
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        """Write the averaged checkpoint.
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
-    """Write the averaged checkpoint.
-
-    Raises:
-        CheckpointError: the checkpoints' weights differ in names or shapes.
-    """
-    folders = [artifact.path for artifact in work.inputs["checkpoints"]]
-    model, *others = [load_model(folder) for folder in folders]
-    weights = dict(model.named_parameters())  # a tied tensor once
-    with torch.no_grad():
-        for folder, other in zip(folders[1:], others, strict=True):
-            found = dict(other.named_parameters())
-            if [(n, x.shape) for n, x in found.items()] != [
-                (n, x.shape) for n, x in weights.items()
-            ]:
-                raise CheckpointError(f"{folder}: its weights have other names or shapes")
-            for name, tensor in found.items():
-                weights[name] += tensor
-        for tensor in weights.values():
-            tensor /= len(folders)
-    save_checkpoint(model, tokenizer=load_tokenizer(folders[0]), folder=work.folder)
-    return {"num_checkpoints": len(folders)}
+        Raises:
+            CheckpointError: the checkpoints' weights differ in names or shapes.
+        """
+        folders = [artifact.path for artifact in work.inputs["checkpoints"]]
+        model, *others = [load_model(folder) for folder in folders]
+        weights = dict(model.named_parameters())  # a tied tensor once
+        with torch.no_grad():
+            for folder, other in zip(folders[1:], others, strict=True):
+                found = dict(other.named_parameters())
+                if [(n, x.shape) for n, x in found.items()] != [
+                    (n, x.shape) for n, x in weights.items()
+                ]:
+                    raise CheckpointError(f"{folder}: its weights have other names or shapes")
+                for name, tensor in found.items():
+                    weights[name] += tensor
+            for tensor in weights.values():
+                tensor /= len(folders)
+        save_checkpoint(model, tokenizer=load_tokenizer(folders[0]), folder=work.folder)
+        return {"num_checkpoints": len(folders)}

@@ -8,15 +8,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.fields import NonNegativeInt, PositiveInt
+from limbeck.data.corpus.config import TokenizerConfig
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
@@ -27,16 +25,6 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-
-
-class TokenizerConfig(Config):
-    """A tokenizer trained on the corpus."""
-
-    kind: Literal["characters"] = "characters"
-    num_merges: NonNegativeInt = 200
-    """Most merges among Latin letters and digits; Chinese characters never merge."""
-    min_count: PositiveInt = 2
-    """Rarer characters are written as bytes."""
 
 
 def train_tokenizer(

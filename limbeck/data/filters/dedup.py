@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from pydantic import Field
 from typing_extensions import override
 
@@ -84,6 +83,8 @@ class Near:
     """Remembers free texts, and finds earlier ones that are nearly the same."""
 
     def __init__(self, config: Duplicates) -> None:
+        from datasketch import MinHash, MinHashLSH
+
         self._config = config
         self._lsh = MinHashLSH(
             threshold=config.min_similarity_ratio, num_perm=config.num_permutations

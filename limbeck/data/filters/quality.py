@@ -2,18 +2,30 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from typing_extensions import override
 
-from limbeck.contracts.fields import RatioBelowOne
+from limbeck.contracts.config import Config
+from limbeck.contracts.fields import InnerRatio, RatioBelowOne
 from limbeck.contracts.records import UNSCORED, Reason, Record, Source
 from limbeck.data.filters.base import FilterConfig, FilterContext
-from limbeck.data.filters.quality_classifier import ClassifierConfig, QualityClassifier
 
 SHOWN_CHARS = 60
 LOW_CONFIDENCE = Reason("low_confidence", "自带置信度低", "low confidence of its own")
 LOW_SCORE = Reason("low_score", "评分低", "low score")
+
+
+class ClassifierConfig(Config):
+    """When the scorer is fitted, and how it turns odds into a confidence."""
+
+    good_ratio: InnerRatio = 0.95
+    """Share of good answers expected where too few records carry a confidence."""
+    min_examples: Annotated[int, Field(ge=10)] = 40
+    """Fewer good examples than this fit nothing: every record then has the expected share."""
+    max_examples: Annotated[int, Field(ge=100)] = 20_000
+    """Good examples used at most, the first ones."""
 
 
 class Quality(FilterConfig):
@@ -34,6 +46,8 @@ class Quality(FilterConfig):
 
     @override
     def run(self, records: Iterable[Record], *, context: FilterContext) -> Iterator[Record]:
+        from limbeck.data.filters.quality_classifier import QualityClassifier
+
         records = [
             dataclasses.replace(record, confidence=1.0)
             if record.images and record.confidence == UNSCORED

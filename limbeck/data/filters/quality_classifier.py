@@ -20,21 +20,18 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from limbeck.contracts.config import Config
-from limbeck.contracts.fields import InnerRatio
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
+from limbeck.data.filters.quality import ClassifierConfig
 from limbeck.data.packs.schema import Pack
 
 FEATURES = (
@@ -56,17 +53,6 @@ FEATURES = (
     "ends_whole",
 )
 NUM_FOLDS = 5
-
-
-class ClassifierConfig(Config):
-    """When the scorer is fitted, and how it turns odds into a confidence."""
-
-    good_ratio: InnerRatio = 0.95
-    """Share of good answers expected where too few records carry a confidence."""
-    min_examples: Annotated[int, Field(ge=10)] = 40
-    """Fewer good examples than this fit nothing: every record then has the expected share."""
-    max_examples: Annotated[int, Field(ge=100)] = 20_000
-    """Good examples used at most, the first ones."""
 
 
 @dataclass(frozen=True)

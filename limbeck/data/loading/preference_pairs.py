@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import DataError
-from limbeck.data.loading.batches import Batches, BatchingConfig, split_by_length
+from limbeck.data.loading.batches import Batches, split_by_length
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.batch import IGNORED, Batch
 
 

@@ -18,7 +18,8 @@ from limbeck.models.batch import IGNORED, Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.torch_session import TorchSession
 from limbeck.models.vocabulary import as_token_ids
-from limbeck.objectives.base import ObjectiveConfig, ObjectiveContext
+from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.config import ObjectiveConfig
 from limbeck.runtimes.greedy import Request, decode_greedily
 from limbeck.runtimes.transformers import NumpySession
 

@@ -15,7 +15,8 @@ from typing import Any
 from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.errors import EndpointError
 from limbeck.distillation.endpoint.call_log import CallLog
-from limbeck.distillation.endpoint.http import EndpointConfig, Failure, HttpTransport, read_usage
+from limbeck.distillation.endpoint.config import EndpointConfig
+from limbeck.distillation.endpoint.http import Failure, HttpTransport, read_usage
 
 logger = logging.getLogger(__name__)
 

@@ -7,95 +7,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
+from typing import Any, cast
 
 import httpx2
-from pydantic import Field, field_validator, model_validator
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import EndpointError
-from limbeck.contracts.fields import (
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Text,
-)
+from limbeck.distillation.endpoint.config import EndpointConfig
 
-TAKEN = frozenset(
-    {
-        "messages",
-        "model",
-        "stream",
-        "n",
-        "temperature",
-        "logprobs",
-        "top_logprobs",
-        "max_tokens",
-        "max_completion_tokens",
-    }
-)
-"""Fields of a request that are not for `extra`."""
 SECRET_CHARS = 8
 SHOWN_CHARS = 300
-
-
-class EndpointConfig(Config):
-    """A model behind an OpenAI-compatible server, and how it may be asked."""
-
-    url: str
-    """Up to the version, as `http://localhost:8000/v1`."""
-    model: Text
-    """Its name there."""
-    served_as: str = ""
-    """The name that its responses give, where that does not begin with `model`."""
-    key_variable: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
-    """The environment variable that holds the API key, never the key itself; empty: none."""
-    max_concurrent: PositiveInt = 8
-    """Records that are asked about at the same time."""
-    timeout_seconds: PositiveFloat = 120.0
-    """Of one call, until the whole answer is there."""
-    max_retries: NonNegativeInt = 5
-    """Of one call, after no answer, a broken one, or a status that asks to come again."""
-    retry_seconds: NonNegativeFloat = 1.0
-    """Wait before the first retry; it doubles, unless the server says how long (Retry-After)."""
-    max_wait_seconds: PositiveFloat = 300.0
-    """A server that asks for a longer wait stops the run."""
-    input_price: NonNegativeFloat = 0.0
-    """Of a million tokens, in any currency."""
-    output_price: NonNegativeFloat = 0.0
-    """Of a million tokens, in the same currency."""
-    max_cost: NonNegativeFloat = 0.0
-    """Of all calls for this entry, earlier runs included, in that currency; 0: no limit."""
-    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls the longest answer."""
-    extra: Mapping[str, Any] = {}
-    """Further fields of every request, as the server knows them."""
-
-    @field_validator("extra")
-    @classmethod
-    def _check_extra(cls, extra: Mapping[str, Any]) -> Mapping[str, Any]:
-        if taken := sorted(extra.keys() & TAKEN):
-            raise ValueError(f"{taken} are set by other fields, or not to be set; remove them")
-        return extra
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected an address such as http://localhost:8000/v1")
-        _ = parts.port  # a ValueError where it is no number
-        if parts.username or parts.password or parts.query:
-            raise ValueError("an address is recorded, so it must hold no key; use key_variable")
-        return url.rstrip("/").removesuffix("/chat/completions")
-
-    @model_validator(mode="after")
-    def _check_prices(self) -> "EndpointConfig":
-        if self.max_cost and not (self.input_price or self.output_price):
-            raise ValueError("max_cost limits nothing without input_price and output_price")
-        return self
 
 
 @dataclass

@@ -4,54 +4,18 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import EndpointError
-from limbeck.contracts.fields import NonNegativeFloat, PositiveFloat, PositiveRatio
 from limbeck.contracts.records import Record
 from limbeck.distillation.endpoint.client import CallError, Endpoint, Request
+from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
 from limbeck.distillation.endpoint.responses import read_answer, read_logprobs
 from limbeck.distillation.endpoint.token_alignment import Labels, TokenTable
 from limbeck.env.progress import Advance
 
 ScoreAnswers = Callable[[Sequence[str], Record], Sequence[float]]
 """How good each of several answers to a record's question is."""
-
-
-class Answers(Config):
-    """The server's answer in place of the record's own."""
-
-    kind: Literal["answers"]
-    temperature: NonNegativeFloat = 0.0
-
-
-class Preferences(Config):
-    """Several answers: the best one is the answer, the worst one is rejected."""
-
-    kind: Literal["preferences"]
-    samples: Annotated[int, Field(ge=2)] = 4
-    temperature: PositiveFloat = 1.0
-    better_by: Literal["agreement"] | Mapping[str, PositiveFloat] = "agreement"
-    """Agreement with the other samples, or weights of rewards by name (`limbeck list rewards`)."""
-
-    @model_validator(mode="after")
-    def _check_samples(self) -> "Preferences":
-        if self.better_by == "agreement" and self.samples < 3:
-            raise ValueError("two samples agree with each other alike; ask for 3 samples or more")
-        return self
-
-
-class Logprobs(Config):
-    """An answer, sampled at temperature 1, with the likeliest tokens at each of its places."""
-
-    kind: Literal["logprobs"]
-    top: Annotated[int, Field(ge=2, le=128)] = 20
-    """Tokens at each place; many servers allow 20 at most."""
-    min_aligned_ratio: PositiveRatio = 0.8
-    """With fewer of the places that the server tells of, its tokenizer is too unlike ours."""
 
 
 @dataclass(frozen=True)

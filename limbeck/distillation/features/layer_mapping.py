@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.distillation.features.matching import Matching
+from limbeck.distillation.features.config import Matching
 from limbeck.distillation.features.similarity import linear_cka
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.attention_capture import enable_attention_capture

@@ -2,15 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import model_validator
 from torch import Tensor, nn
 
-from limbeck.contracts.config import Config
-from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt
+from limbeck.distillation.features.config import Matching
 from limbeck.distillation.features.similarity import (
     average_heads,
     cka_distance,
@@ -25,49 +22,6 @@ SEED = 0
 """Of the fresh maps."""
 HIDDEN = {"mse": scaled_mse, "cosine": cosine_distance, "cka": cka_distance}
 MAPS = {"kl": map_kl, "mse": map_mse}
-
-
-class Matching(Config):
-    """What of which layers is drawn together; layers are counted from 1."""
-
-    what: Literal["hidden", "attention", "values"] = "hidden"
-    """Hidden states (the last layer's after the final norm), attention probabilities, or relations
-    between values (MiniLM)."""
-    measure: Literal["mse", "cosine", "cka", "kl"] = "mse"
-    """`mse`, `cosine` and `cka` for hidden states, `kl` and `mse` for the other two."""
-    layers: Literal["pair", "last", "uniform", "searched"] = "pair"
-    """Two layers by number, the last ones, each student layer with one at its own relative depth,
-    or each with the likest one by CKA before training, in order."""
-    student_layer: NonNegativeInt = 0
-    """0 where `layers` names a map."""
-    teacher_layer: NonNegativeInt = 0
-    """0 where `layers` names a map."""
-    relation_heads: PositiveInt = 1
-    """Of `what: values`: all values of a token side by side are divided into so many."""
-    weight: PositiveFloat = 1.0
-    """A named map's pairs share it evenly."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "Matching":
-        known = HIDDEN if self.what == "hidden" else MAPS
-        if self.measure not in known:
-            raise ValueError(
-                f"measure {self.measure!r} is not for {self.what!r}: use one of {', '.join(known)}"
-            )
-        numbers = (self.student_layer, self.teacher_layer)
-        if self.layers == "pair" and 0 in numbers:
-            raise ValueError(
-                "a pair needs student_layer and teacher_layer, counted from 1; or name a map: "
-                "`layers: uniform`, `last` or `searched`"
-            )
-        if self.layers != "pair" and any(numbers):
-            raise ValueError(
-                f"`layers: {self.layers}` finds the layers itself; remove student_layer and "
-                "teacher_layer, or use `layers: pair`"
-            )
-        if self.relation_heads != 1 and self.what != "values":
-            raise ValueError(f"relation_heads is for `what: values`, not {self.what!r}; remove it")
-        return self
 
 
 class Projections(nn.Module):

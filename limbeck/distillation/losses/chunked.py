@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from limbeck.distillation.losses.divergences import Divergence, ForwardKl
+from limbeck.distillation.losses.config import Divergence, ForwardKl
 from limbeck.distillation.losses.top_k_log_probs import Number
 from limbeck.distillation.targets import TeacherOutput
 from limbeck.models.batch import IGNORED

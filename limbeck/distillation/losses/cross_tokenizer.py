@@ -5,29 +5,18 @@ Both write the same text; what is compared are spans that both tokenizations hav
 L = w D + (1 - w) CE, per kept token of the student.
 """
 
-from typing import Annotated, Literal
-
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
-from typing_extensions import override
 
 from limbeck.contracts.errors import TrainingError
+from limbeck.distillation.losses.config import CrossTokenizer
 from limbeck.distillation.losses.divergences import forward_kl_terms
 from limbeck.distillation.targets import TokenAlignment, check_targets
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import (
-    Forward,
-    Loss,
-    Needs,
-    Objective,
-    ObjectiveConfig,
-    ObjectiveContext,
-    TeacherTerm,
-)
+from limbeck.objectives.base import Forward, Loss, Objective
 from limbeck.objectives.next_token import cross_entropy, token_logs
 
 LEAST_PROBABILITY = 1e-30
@@ -115,35 +104,6 @@ def find_starts(spans: Int[Tensor, " kept"]) -> Int[Tensor, " spans"]:
     """The positions whose next token begins a span."""
     before = functional.pad(spans[:-1], (1, 0), value=-1)[: len(spans)]
     return ((spans >= 0) & (spans != before)).nonzero().flatten()
-
-
-class CrossTokenizer(ObjectiveConfig):
-    """The distance from a teacher with another tokenizer, mixed with the written answer."""
-
-    kind: Literal["cross_tokenizer"]
-    method: Literal["uld", "spans"] = "spans"
-    """Sorted probabilities, or outcomes and spans that mean the same text."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """At 1 the probability of a span is exactly what its tokens multiply to."""
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the teacher; the rest is cross-entropy with the written answer."""
-
-    @override
-    def needs(self) -> Needs:
-        return Needs(self.temperature, tokenizer="own")
-
-    @override
-    def teacher_term(self, *, progress: float) -> TeacherTerm:
-        return TeacherTerm(self.weight, self.temperature)
-
-    @override
-    def with_teacher_weight(self, weight: float) -> "CrossTokenizer":
-        return self.replace(weight=weight)
-
-    @override
-    def build(self, context: ObjectiveContext[Teacher]) -> Objective:
-        assert context.teacher is not None
-        return CrossTokenizerObjective(self, teacher=context.teacher)
 
 
 class CrossTokenizerObjective(Objective):

@@ -1,7 +1,6 @@
 """Hidden states as arrays of a shard: float16, or int8 with a scale for each position."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -9,9 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limbeck.contracts.errors import ArtifactError
-from limbeck.distillation.signals.codec import Arrays, Layout
-
-HiddenPrecision = Literal["float16", "int8"]
+from limbeck.distillation.signals.config import Arrays, HiddenPrecision, Layout
 
 
 def hidden_layout(*, num_layers: int, hidden: int, precision: HiddenPrecision) -> Layout:

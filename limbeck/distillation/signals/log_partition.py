@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
-KNOTS = (8.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.7, 0.5)
-"""Temperatures at which sums are stored, so that these are exact up to rounding."""
+from limbeck.distillation.signals.config import KNOTS
+
 STEPS = 1024.0
 LOWEST = -50.0
 """A smaller sum is stored as this; the highest storable one is 14, above ln 1,000,000."""

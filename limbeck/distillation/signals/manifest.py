@@ -12,9 +12,8 @@ from limbeck.contracts.artifacts import Artifact, hash_file, hash_text, write_at
 from limbeck.contracts.config import Choice, Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.registry import CODECS
-from limbeck.data.loading.batches import BatchingConfig
-from limbeck.distillation.signals.codec import Codec
-from limbeck.distillation.signals.hidden_states import HiddenPrecision
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.signals.config import Codec, HiddenPrecision
 from limbeck.models.checkpoints import load_tokenizer
 
 SIGNALS_FILE = "signals.json"

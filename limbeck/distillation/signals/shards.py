@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from limbeck.contracts.artifacts import hash_file, write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
-from limbeck.distillation.signals.codec import PACKED, Arrays, Layout
+from limbeck.distillation.signals.config import PACKED, Arrays, Layout
 from limbeck.distillation.signals.hidden_states import hidden_layout
 from limbeck.distillation.signals.manifest import (
     RECORD_IDS_FILE,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.loading.batches import Batches
-from limbeck.distillation.signals.codec import PACKED
+from limbeck.distillation.signals.config import PACKED
 from limbeck.distillation.signals.fidelity import add_errors, measure_errors
 from limbeck.distillation.signals.hidden_states import store_hidden
 from limbeck.distillation.signals.manifest import SignalsManifest

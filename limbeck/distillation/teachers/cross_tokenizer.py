@@ -13,8 +13,9 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Record
-from limbeck.data.loading.batches import BatchingConfig, read_selected
+from limbeck.data.loading.batches import read_selected
 from limbeck.data.loading.chat_template import render_records
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.data.loading.tokenized import CHUNK_RECORDS
 from limbeck.distillation.targets import Targets, TokenAlignment, live_output
 from limbeck.distillation.teachers.base import OutputTeacher

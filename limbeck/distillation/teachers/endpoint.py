@@ -16,12 +16,12 @@ from limbeck.contracts.artifacts import hash_file
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
-from limbeck.data.loading.batches import BatchingConfig
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
 from limbeck.distillation.targets import Targets, TopK
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.models.batch import Batch, count_kept
-from limbeck.objectives.base import Needs
+from limbeck.objectives.config import Needs
 
 FOLDER = "labels"
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from typing_extensions import override
 
 from limbeck.contracts.errors import ArtifactError
-from limbeck.distillation.signals.codec import Arrays
+from limbeck.distillation.signals.config import Arrays
 from limbeck.distillation.signals.hidden_states import read_hidden
 from limbeck.distillation.signals.manifest import (
     read_record_ids,
@@ -20,7 +20,7 @@ from limbeck.distillation.signals.shards import Shard, read_index, record_checks
 from limbeck.distillation.targets import Targets
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
-from limbeck.objectives.base import Needs
+from limbeck.objectives.config import Needs
 
 OPEN_SHARDS = 64
 """Files mapped at a time."""

@@ -14,7 +14,8 @@ from limbeck.distillation.teachers.offloading import load_frozen, move_unless_of
 from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.forward import KeptForward, LogitsForm
+from limbeck.models.config import LogitsForm
+from limbeck.models.forward import KeptForward
 from limbeck.models.structure import num_layers
 from limbeck.models.vision.modeling import image_format
 

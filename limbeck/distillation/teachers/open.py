@@ -5,17 +5,18 @@ from dataclasses import replace
 
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import ArtifactError, CheckpointError
-from limbeck.data.loading.batches import BatchingConfig
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.signals.manifest import check_fit
 from limbeck.distillation.teachers.base import Teacher
+from limbeck.distillation.teachers.config import RouterSampling, Teachers
 from limbeck.distillation.teachers.cross_tokenizer import open_cross_tokenizer_teacher
 from limbeck.distillation.teachers.endpoint import EndpointTeacher
-from limbeck.distillation.teachers.ensemble import Teachers, combine_teachers
+from limbeck.distillation.teachers.ensemble import combine_teachers
 from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.distillation.teachers.online import open_online_teacher
-from limbeck.distillation.teachers.router_sampling import RouterSampling, RouterSamplingTeacher
+from limbeck.distillation.teachers.router_sampling import RouterSamplingTeacher
 from limbeck.models.vision.image_processing import ImageFormat
-from limbeck.objectives.base import Needs
+from limbeck.objectives.config import Needs
 
 
 def open_teacher(

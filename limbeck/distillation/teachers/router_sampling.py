@@ -9,16 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.distillation.targets import FullLogits, Targets, TeacherOutput
 from limbeck.distillation.teachers.base import Teacher
@@ -30,14 +28,6 @@ SEED = 0x9E3779B9
 """Mixed into each batch's own seed."""
 # One for each thread: micro-batches may run side by side.
 _sampling: ContextVar[torch.Generator | None] = ContextVar("sampling", default=None)
-
-
-class RouterSampling(Config):
-    """How often a live mixture of experts runs again, with sampled experts."""
-
-    num_samples: Annotated[int, Field(ge=0)] = 0
-    """Passes with sampled experts beside the router's own; all count alike. Each costs as much as
-    the teacher itself; 0 leaves the teacher as it is."""
 
 
 def find_gates(model: PreTrainedModel) -> list[tuple[int, nn.Module]]:

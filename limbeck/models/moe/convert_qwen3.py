@@ -4,7 +4,7 @@ What Qwen3-MoE has no place for is refused, never dropped: other fusions, shared
 sigmoid scores, and balance biases, which decide over picks. Left out: every other architecture.
 """
 
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from transformers import (
@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.config import Architecture
 from limbeck.models.moe.layers import Gate
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 
-Architecture = Literal["qwen3_moe", "limbeck_moe"]
 SHARED = (
     "vocab_size",
     "hidden_size",

@@ -6,7 +6,7 @@ letters: `N` tokens, `K` picked experts, `D` hidden, `H` heads, `R` channels of 
 """
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from limbeck.contracts.errors import CheckpointError
-
-FusionKind = Literal["weighted_sum", "attention", "full_attention"]
+from limbeck.models.config import FusionKind
 
 
 def weighted_sum(

@@ -7,18 +7,18 @@ same for every format: `limbeck.quantization.qat` and `limbeck.quantization.stor
 
 import abc
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from jaxtyping import Float, Shaped
-from torch import Tensor
-from torch.nn import functional
-from typing_extensions import override
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limbeck.contracts.config import Config, resolve
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.registry import FORMATS
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from limbeck.quantization.formats.tensors import QuantizedTensor
 
 
 class Format(Config, abc.ABC):
@@ -54,30 +54,19 @@ class Format(Config, abc.ABC):
         return float(rows * (columns * self.bits + blocks * self.scale_bits))
 
 
-@dataclass(frozen=True)
-class QuantizedTensor:
-    """Rows of a matrix in a format; any rows of it, taken along the leading axes, are another."""
-
-    codes: Shaped[Tensor, "*rows packed"]
-    """Integers, perhaps several in one byte."""
-    scale: Float[Tensor, "*rows blocks"]
-    columns: int
-    """Weights of a row, which packed codes do not show."""
-
-
 class QuantizedFormat(Format, abc.ABC):
     """A format that models are trained for, and stored in, as codes and scales."""
 
     @abc.abstractmethod
-    def quantize(self, weight: Float[Tensor, "*rows columns"]) -> QuantizedTensor:
+    def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":
         """The nearest codes of each row, and its scales."""
 
     @abc.abstractmethod
-    def dequantize(self, stored: QuantizedTensor) -> Float[Tensor, "*rows columns"]:
+    def dequantize(self, stored: "QuantizedTensor") -> "Float[Tensor, '*rows columns']":
         """The weights that codes and scales stand for, in float32."""
 
     @abc.abstractmethod
-    def fake(self, weight: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows columns"]:
+    def fake(self, weight: "Float[Tensor, '*rows columns']") -> "Float[Tensor, '*rows columns']":
         """What the codes would stand for; the gradient is that of the weight itself.
 
         The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432).
@@ -85,14 +74,14 @@ class QuantizedFormat(Format, abc.ABC):
 
     @abc.abstractmethod
     def multiply(
-        self, x: Float[Tensor, "rows columns"], *, weight: QuantizedTensor
-    ) -> Float[Tensor, "rows out"]:
+        self, x: "Float[Tensor, 'rows columns']", *, weight: "QuantizedTensor"
+    ) -> "Float[Tensor, 'rows out']":
         """x @ weight.T as a stored model computes it."""
 
     @abc.abstractmethod
     def fake_multiply(
-        self, x: Float[Tensor, "*rows columns"], *, weight: Float[Tensor, "out columns"]
-    ) -> Float[Tensor, "*rows out"]:
+        self, x: "Float[Tensor, '*rows columns']", *, weight: "Float[Tensor, 'out columns']"
+    ) -> "Float[Tensor, '*rows out']":
         """The same product of unrounded weights, with gradients for both."""
 
     @abc.abstractmethod
@@ -111,28 +100,6 @@ class QuantizedFormat(Format, abc.ABC):
         Raises:
             CheckpointError: what it says makes no sense.
         """
-
-
-class WeightOnlyFormat(QuantizedFormat, abc.ABC):
-    """A format whose products are those of the dequantized weights; activations stay floats."""
-
-    @override
-    def fake(self, weight: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows columns"]:
-        rounded = self.dequantize(self.quantize(weight.detach())).to(weight.dtype)
-        # The difference is exactly zero, so that training sees what is stored.
-        return rounded + (weight - weight.detach())
-
-    @override
-    def multiply(
-        self, x: Float[Tensor, "rows columns"], *, weight: QuantizedTensor
-    ) -> Float[Tensor, "rows out"]:
-        return functional.linear(x, self.dequantize(weight))
-
-    @override
-    def fake_multiply(
-        self, x: Float[Tensor, "*rows columns"], *, weight: Float[Tensor, "out columns"]
-    ) -> Float[Tensor, "*rows out"]:
-        return functional.linear(x, self.fake(weight))
 
 
 def list_formats() -> dict[str, Format]:

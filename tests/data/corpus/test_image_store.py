@@ -15,7 +15,8 @@ from limbeck.contracts.errors import DataError, LeakError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import SPLITS, Question, Record, read_jsonl, read_records
 from limbeck.data.corpus.splits import SplitConfig, split
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.batch import IGNORED
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.vision.image_processing import ImageFormat, read_pixels

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from limbeck.data.loading.batches import Batches, BatchingConfig, find_split_points
+from limbeck.data.loading.batches import Batches, find_split_points
+from limbeck.data.loading.config import BatchingConfig
 
 
 def padded(lengths, cuts):

@@ -23,16 +23,17 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import DataError, TrainingError
 from limbeck.contracts.records import read_records, write_jsonl
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.data.loading.packing import pack_parts
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import IGNORED, count_kept
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.forward import PLAIN_HEADS, KeptForward
-from limbeck.objectives.base import Needs, ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.config import Needs, NextToken
 from limbeck.stages import distill, record, train
 from limbeck.training.optimizer_step import ModelWithLoss
 from tests.support.artifacts import make_artifact

@@ -6,7 +6,8 @@ import pytest
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, write_jsonl
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.data.packs.fact_questions import FactsConfig
 from limbeck.data.packs.load import load_pack

@@ -9,12 +9,13 @@ import torch
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.recipe import Recipe, load_recipe
 from limbeck.contracts.records import read_records
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS
 from limbeck.distillation.teachers.endpoint import EndpointTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.models.checkpoints import load_model, load_tokenizer
-from limbeck.objectives.base import Needs
+from limbeck.objectives.config import Needs
 from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe
 from tests.support.endpoint_server import Speaker, serving

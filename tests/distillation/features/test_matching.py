@@ -8,12 +8,12 @@ import torch
 from pydantic import ValidationError
 
 from limbeck.contracts.errors import ArtifactError, CheckpointError
+from limbeck.distillation.features.config import Matching
 from limbeck.distillation.features.layer_mapping import (
     best_monotone_path,
     resolve_layers,
     spread_evenly,
 )
-from limbeck.distillation.features.matching import Matching
 from limbeck.distillation.features.similarity import (
     average_heads,
     cka_distance,
@@ -22,7 +22,7 @@ from limbeck.distillation.features.similarity import (
     map_kl,
     map_mse,
 )
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, Targets
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher

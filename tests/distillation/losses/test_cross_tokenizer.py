@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from limbeck.distillation.losses.config import CrossTokenizer
 from limbeck.distillation.losses.cross_tokenizer import (
-    CrossTokenizer,
     cross_distance,
     find_starts,
     merge,

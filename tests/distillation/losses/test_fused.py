@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from limbeck.contracts.errors import CheckpointError, TrainingError
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, HiddenAndHead, Targets, TopK
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.losses.value_schedules import Schedule, value_at
 
 

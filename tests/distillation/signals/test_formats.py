@@ -11,18 +11,18 @@ from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, CheckpointError
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.signals import bit_packing as packing
 from limbeck.distillation.signals.codec import quantise, restore
+from limbeck.distillation.signals.config import Plain, SampledTokens, TopTokens
 from limbeck.distillation.signals.fidelity import add_errors, mean_errors, measure_errors
-from limbeck.distillation.signals.importance_sampled import SampledTokens, draw
-from limbeck.distillation.signals.top_k_float import Plain
-from limbeck.distillation.signals.top_k_packed import TopTokens
+from limbeck.distillation.signals.importance_sampled import draw
 from limbeck.distillation.targets import ImportanceSampled, TopK
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, save_checkpoint
-from limbeck.objectives.base import Needs
+from limbeck.objectives.config import Needs
 from limbeck.stages import record
 from tests.distillation.signals.test_signals import as_artifact
 

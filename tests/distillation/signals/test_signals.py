@@ -7,15 +7,17 @@ import torch
 
 from limbeck.contracts.artifacts import Artifact, Work, read_artifact
 from limbeck.contracts.errors import ArtifactError
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.features.config import Matching
 from limbeck.distillation.features.layer_mapping import resolve_layers
-from limbeck.distillation.features.matching import Matching
-from limbeck.distillation.losses.soft_target import SoftTarget
+from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, TopK
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.objectives.base import Needs, ObjectiveContext
+from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.config import Needs
 from limbeck.stages import record
 from tests.support.forward_kl import forward_kl, forward_kl_with_tail
 

@@ -7,8 +7,10 @@ import torch
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
-from limbeck.data.loading.batches import Batches, BatchingConfig
-from limbeck.distillation.losses.cross_tokenizer import CrossTokenizer, find_starts
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.losses.config import CrossTokenizer
+from limbeck.distillation.losses.cross_tokenizer import find_starts
 from limbeck.distillation.teachers.cross_tokenizer import (
     CrossTokenizerTeacher,
     open_cross_tokenizer_teacher,

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from limbeck.contracts.errors import ArtifactError
-from limbeck.data.loading.batches import Batches, BatchingConfig
+from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.targets import FullLogits, ImportanceSampled, Targets, TopK
 from limbeck.distillation.teachers.base import OutputTeacher
+from limbeck.distillation.teachers.config import Teachers, check_teachers
 from limbeck.distillation.teachers.ensemble import (
     MixedTeacher,
     SpecialtyTeacher,
-    Teachers,
-    check_teachers,
     combine_teachers,
     full_log_probs,
     measure_confidence,
@@ -24,7 +24,7 @@ from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch, Images
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.objectives.base import Needs
+from limbeck.objectives.config import Needs
 from tests.support.artifacts import make_artifact
 from tests.support.forward_kl import forward_kl
 

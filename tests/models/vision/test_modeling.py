@@ -5,11 +5,13 @@ import torch
 from torch.nn import functional
 
 from limbeck.contracts.errors import CheckpointError, DataError
-from limbeck.data.corpus.train_tokenizer import TokenizerConfig, train_tokenizer
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.config import EncoderConfig, VisionModel
 from limbeck.models.forward import KeptForward
-from limbeck.models.vision.builder import EncoderConfig, VisionModel, add_encoder
+from limbeck.models.vision.builder import add_encoder
 from limbeck.models.vision.modeling import Projector, image_format, merge_patches
 from limbeck.sizing.parameters import size_model
 from tests.support.token_batch import token_batch

@@ -16,9 +16,9 @@ from transformers import (
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
 from limbeck.quantization.formats.base import find_quantized
-from limbeck.quantization.formats.int8 import (
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.formats.rounding import (
     LEVELS,
-    Int8,
     absmax_scales,
     multiply_in_float32,
     multiply_integers,

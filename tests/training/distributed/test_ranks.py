@@ -13,10 +13,11 @@ import torch
 from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.models.batch import Batch
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.objectives.next_token import NextToken
+from limbeck.objectives.config import NextToken
 from limbeck.training import loop
+from limbeck.training.config import TrainingConfig
 from limbeck.training.distributed.ranks import assign_microbatches_to_rank, open_accelerator
-from limbeck.training.loop import TrainingConfig, fit
+from limbeck.training.loop import fit
 
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5

@@ -1,0 +1,112 @@
+"""What a recipe says of on-policy distillation."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import ArtifactError, DataError, LaunchError
+from limbeck.env.ranks import num_processes
+from limbeck.objectives.config import ObjectiveConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from limbeck.distillation.on_policy import OrderedQuestions, OwnAnswers, SplitByLength
+
+
+class OnPolicy(Config):
+    """Let the student answer on some steps, and the teacher say what it would have said there."""
+
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Chance that a step's answers are the student's own (lambda); 0 is off."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of drawing answers; the loss has its own."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the likeliest tokens that hold so much probability."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 64
+    """Longest answer, in tokens; a longer one is judged up to there."""
+    generation_batch_size: Annotated[int, Field(gt=0)] = 64
+    """Answers written side by side; more of them are faster and hold more memory."""
+
+    def check(self, *, objective: ObjectiveConfig, select: str) -> None:
+        """Refuse what a student that answers itself cannot learn from.
+
+        Raises:
+            ValueError: the objective wants written answers, or some records ask nothing.
+        """
+        if self.ratio and not objective.supports_on_policy:
+            raise ValueError(
+                f"on_policy: objective {objective.kind!r} does not learn from answers that the "
+                "student writes itself; use `soft_target`"
+            )
+        if self.ratio and select not in ("questions", "preferences"):
+            raise ValueError(
+                f"on_policy: select {select!r} shows plain text too, which asks nothing; set "
+                "batching.select: questions"
+            )
+
+    def check_teachers(self, teachers: Sequence[Artifact]) -> None:
+        """Refuse what was recorded before the student wrote anything.
+
+        Raises:
+            ArtifactError: a teacher is recorded signals, or the labels of a corpus.
+        """
+        for teacher in teachers:
+            if self.ratio and teacher.manifest.kind != "checkpoint":
+                raise ArtifactError(
+                    f"{teacher.path}: on_policy needs a teacher that judges what the student is "
+                    "yet to write, and these are recorded signals; name the teacher's checkpoint, "
+                    "or set on_policy.ratio: 0"
+                )
+
+    def build(
+        self,
+        *,
+        model: "PreTrainedModel",
+        batches: "OrderedQuestions",
+        part: "SplitByLength",
+        max_tokens: int,
+        vocab: int,
+        end_id: int,
+        pad_id: int,
+        seed: int,
+    ) -> "OwnAnswers":
+        """The batches of a student's training; `vocab` are the tokens that its teacher knows.
+
+        Raises:
+            DataError: a question has images, or none leaves room for an answer.
+            LaunchError: several processes were launched.
+        """
+        from limbeck.distillation.on_policy import OwnAnswers
+        from limbeck.models.generation import check_room
+
+        if num_processes() > 1:
+            raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
+        if batches.has_images:
+            raise DataError(
+                "on_policy: some selected records have images, and answers are drawn from text "
+                "alone; set batching.images: without"
+            )
+        starts = batches.answer_starts[batches.record_ids]
+        fitting = starts[starts < max_tokens]
+        check_room(
+            model,
+            longest_tokens=int(fitting.max()) if len(fitting) else max_tokens,
+            max_tokens=max_tokens,
+            max_new_tokens=self.max_new_tokens,
+            field="on_policy.max_new_tokens",
+        )
+        return OwnAnswers(
+            self,
+            model=model,
+            batches=batches,
+            part=part,
+            max_tokens=max_tokens,
+            vocab=vocab,
+            end_id=end_id,
+            pad_id=pad_id,
+            seed=seed,
+        )

@@ -1,0 +1,37 @@
+"""What a recipe says of pruning."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from limbeck.contracts.config import Config, resolve
+from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.fields import NonNegativeFloat, PositiveRatio
+from limbeck.contracts.registry import CRITERIA
+
+
+def _check_name(name: str) -> str:
+    try:
+        resolve(CRITERIA, name, what="criterion")
+    except UnknownNameError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+CriterionName = Annotated[str, AfterValidator(_check_name)]
+"""The type of a field that names one of `limbeck list criteria`."""
+
+
+class GroupLasso(Config):
+    """How groups are brought to zero; lambda itself follows from the share to cut."""
+
+    reach_ratio: PositiveRatio = 0.5
+    """Share of the steps after which exactly the wanted groups are zero; the remaining steps
+    train the others without pressure."""
+    concavity: NonNegativeFloat = 8.0
+    """0 is the plain group lasso, which presses on all groups alike; it suits training from
+    scratch. A trained model's groups are nearly equal (a tenth apart), so it takes the others down
+    as well: 20 % of the channels of a 1 M student in 80 steps moved its validation loss from 0.99
+    to 2.73, against 0.84 at 8. Above 0 the pressure on a group is multiplied by (r / its root mean
+    square) ** concavity, r being that of the largest group that is to go, as in reweighted lasso
+    (Candes, Wakin and Boyd 2008, arXiv:0711.1612)."""

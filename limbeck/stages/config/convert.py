@@ -1,0 +1,28 @@
+"""What a recipe says of the stage `convert`."""
+
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.stage import CheckpointRef, StageConfig
+from limbeck.models.config import Architecture
+
+
+class Config(StageConfig):
+    """Write a mixture as stock transformers reads it, or a published one as our mixture."""
+
+    make: ClassVar[Kind] = "checkpoint"
+    stage: Literal["convert"]
+    checkpoint: CheckpointRef
+    architecture: Architecture
+    """What comes out: `qwen3_moe` for stock transformers, `limbeck_moe` for the way back."""
+    balance_bias: Literal["refuse", "drop"] = "refuse"
+    """What to do with balance biases, for which Qwen3-MoE has no place: they decide over picks, so
+    a model that drops them answers a little otherwise until it is trained on without them."""
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.convert import run
+
+        return run(self, work=work)

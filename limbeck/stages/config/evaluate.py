@@ -1,0 +1,53 @@
+"""What a recipe says of the stage `evaluate`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.fields import PositiveInt
+from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
+from limbeck.evaluation.profiling.profile import ProfileConfig
+
+
+class Config(StageConfig):
+    """Ask every model the same questions; the answers are the artifact, times are measured."""
+
+    make: ClassVar[Kind] = "report"
+    measured: ClassVar[tuple[str, ...]] = ("report.json", "report.md", "report.html")
+    stage: Literal["evaluate"]
+    models: Annotated[tuple[ModelRef, ...], Field(min_length=1)]
+    """Rows of the table, in this order; a row bears its artifact's name."""
+    corpus: CorpusRef
+    teacher: str = ""
+    """Which of `models` the ratios are against; empty: the first."""
+    headline_tasks: tuple[str, ...] = ()
+    """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
+    corpus's pack names, or else all that hold questions."""
+    max_questions: PositiveInt = 400
+    """Of each task, drawn by a hash of their ids."""
+    max_new_tokens: PositiveInt = 64
+    batch_size: PositiveInt = 64
+    """Questions answered as one batch where only the answers count."""
+    num_threads: PositiveInt = 1
+    """CPU threads while answering; the profile has its own."""
+    unknown_answers: tuple[str, ...] = ("不知道", "I do not know", "I don't know")
+    """Answers that say that the model does not know."""
+    profile: ProfileConfig = ProfileConfig()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Config":
+        if self.teacher and self.teacher not in self.models:
+            raise ValueError(
+                f"teacher {self.teacher!r} is not among the models {list(self.models)}: add it"
+            )
+        if len(set(self.models)) != len(self.models):
+            raise ValueError(f"models {list(self.models)} name one model twice: remove one")
+        return self
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.evaluate import run
+
+        return run(self, work=work)

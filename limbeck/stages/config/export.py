@@ -1,0 +1,34 @@
+"""What a recipe says of the stage `export`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.parity import Tolerance
+from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
+from limbeck.runtimes import RuntimeName
+
+
+class Config(StageConfig):
+    """Write a bundle, and refuse it when it answers differently from its checkpoint."""
+
+    make: ClassVar[Kind] = "bundle"
+    stage: Literal["export"]
+    checkpoint: CheckpointRef
+    corpus: CorpusRef = ""
+    """Where the compared prompts come from; without it they are random tokens."""
+    runtime: RuntimeName = "onnx"
+    """What the bundle is written for and answers in."""
+    num_prompts: Annotated[int, Field(ge=1)] = 16
+    """Prompts that bundle and checkpoint are compared on."""
+    tolerance: Tolerance | Literal["format"] = "format"
+    """How far the bundle may differ from its checkpoint; `format` is what its number format
+    states. Raise it only if the task's accuracy holds."""
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.export import run
+
+        return run(self, work=work)

@@ -1,0 +1,26 @@
+"""What a recipe says of the stage `extend`."""
+
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.stage import CheckpointRef, StageConfig
+from limbeck.models.config import EncoderConfig
+
+
+class Config(StageConfig):
+    """Give a text checkpoint an untrained image encoder."""
+
+    make: ClassVar[Kind] = "checkpoint"
+    stage: Literal["extend"]
+    checkpoint: CheckpointRef
+    encoder: EncoderConfig = EncoderConfig()
+    seed: int = 0
+    """Of the encoder's fresh weights."""
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.extend import run
+
+        return run(self, work=work)

@@ -1,0 +1,45 @@
+"""What a recipe says of the stage `label`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.registry import REWARDS
+from limbeck.contracts.stage import CorpusRef, StageConfig
+from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Logprobs, Preferences
+
+
+class Config(StageConfig):
+    """Let a model behind an OpenAI-compatible server answer a corpus's training questions."""
+
+    make: ClassVar[Kind] = "corpus"
+    stage: Literal["label"]
+    corpus: CorpusRef
+    endpoint: EndpointConfig
+    write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")]
+    """What to write: answers, preferences or logprobs."""
+    system: str = ""
+    """Said before every question; empty: nothing is."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 512
+    """Longest answer, in the server's tokens; one that is cut off there counts as failed."""
+    failed: Literal["leave_out", "keep"] = "leave_out"
+    """What becomes of records that got no usable answer: they go, or keep the answer they had."""
+    max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """More failed records of those asked about stop the run, so that it can be mended first."""
+
+    @model_validator(mode="after")
+    def _check_rewards(self) -> "Config":
+        if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
+            for name in self.write.better_by:
+                if name not in REWARDS:
+                    raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
+        return self
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.label import run
+
+        return run(self, work=work)

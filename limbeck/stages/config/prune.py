@@ -1,0 +1,61 @@
+"""What a recipe says of the stage `prune`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.config import Choice
+from limbeck.contracts.registry import OBJECTIVES
+from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.objectives.config import NextToken, ObjectiveConfig
+from limbeck.pruning.config import CriterionName, GroupLasso
+from limbeck.training.config import TrainingConfig
+
+Ratio = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Config(StageConfig):
+    """Bring a share of a model's groups to zero by training, then cut them out."""
+
+    make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
+    stage: Literal["prune"]
+    checkpoint: CheckpointRef
+    corpus: CorpusRef
+    teacher: TeacherRef = ""
+    """A checkpoint or its signals, where the objective asks one."""
+    channels_ratio: Ratio = 0.2
+    """Share of each layer's feed-forward channels to cut."""
+    heads_ratio: Ratio = 0.0
+    """Share of each layer's key-value heads to cut, each with the query heads it serves."""
+    multiple: Annotated[int, Field(gt=0)] = 8
+    """Kept feed-forward widths are the nearest multiple of this; runtimes want 128 or 256 at large
+    widths. The metrics say which share was cut."""
+    criterion: CriterionName = "l1"
+    """Scores groups after training; those that training made zero score lowest."""
+    calibration_batches: Annotated[int, Field(gt=0)] = 8
+    """Batches of the corpus that a criterion on activations or gradients sees; others need none."""
+    lasso: GroupLasso = GroupLasso()
+    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")] = NextToken(
+        kind="next_token"
+    )
+    """What training keeps up while groups shrink."""
+    batching: BatchingConfig = BatchingConfig()
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        self.objective.check_teacher(self.teacher)
+        self.objective.check_packing(self.batching.packing)
+        if self.channels_ratio == self.heads_ratio == 0:
+            raise ValueError("channels_ratio and heads_ratio are both 0: nothing would be cut")
+        return self
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.prune import run
+
+        return run(self, work=work)

@@ -1,0 +1,43 @@
+"""What a recipe says of the stage `quantize`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import model_validator
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.config import Choice
+from limbeck.contracts.registry import FORMATS, OBJECTIVES
+from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.objectives.config import ObjectiveConfig
+from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.training.config import TrainingConfig
+
+
+class Config(StageConfig):
+    """Train a checkpoint while it rounds as its number format will, then convert it."""
+
+    make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
+    stage: Literal["quantize"]
+    checkpoint: CheckpointRef
+    corpus: CorpusRef
+    teacher: TeacherRef = ""
+    """A checkpoint or its signals, where the objective asks one."""
+    scheme: Annotated[QuantizedFormat, Choice(FORMATS, what="scheme")]
+    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
+    batching: BatchingConfig = BatchingConfig()
+    training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> "Config":
+        self.objective.check_teacher(self.teacher)
+        self.objective.check_packing(self.batching.packing)
+        return self
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.quantize import run
+
+        return run(self, work=work)

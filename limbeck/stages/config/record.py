@@ -1,0 +1,41 @@
+"""What a recipe says of the stage `record`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.config import Choice
+from limbeck.contracts.registry import CODECS
+from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.signals.config import Codec, HiddenPrecision, Plain
+
+
+class Config(StageConfig):
+    """Record a teacher's most likely tokens at every position that a student learns from."""
+
+    make: ClassVar[Kind] = "signals"
+    stage: Literal["record"]
+    teacher: CheckpointRef
+    corpus: CorpusRef
+    targets: Annotated[Codec, Choice(CODECS, what="targets")] = Plain(kind="plain")
+    """What is stored of every position."""
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Teacher layers whose hidden states are kept, counted from 1."""
+    hidden_precision: HiddenPrecision = "float16"
+    """How hidden states are kept; int8 has one scale a position."""
+    batching: BatchingConfig = BatchingConfig()
+    shard_records: Annotated[int, Field(gt=0)] = 2048
+    """Records of one file; a killed run goes on after the last whole file."""
+    batch_size: Annotated[int, Field(gt=0)] = 64
+    """Records of one forward pass."""
+    seed: int = 0
+    """Of drawn tokens."""
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.record import run
+
+        return run(self, work=work)

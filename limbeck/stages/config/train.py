@@ -1,0 +1,43 @@
+"""What a recipe says of the stage `train`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import model_validator
+from typing_extensions import override
+
+from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.config import Choice, NameOr
+from limbeck.contracts.registry import MODELS, OBJECTIVES
+from limbeck.contracts.stage import CorpusRef, StageConfig, Wants
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.models.config import ModelConfig
+from limbeck.objectives.config import ObjectiveConfig
+from limbeck.training.config import TrainingConfig
+
+
+class Config(StageConfig):
+    """Train a model on a corpus, without a teacher; its start is the reference of `dpo`, `grpo`."""
+
+    make: ClassVar[Kind] = "checkpoint"
+    processes: ClassVar[Literal["first", "all"]] = "all"
+    stage: Literal["train"]
+    corpus: CorpusRef
+    model: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
+    """A fresh model by description, or a checkpoint to go on with."""
+    objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
+    batching: BatchingConfig = BatchingConfig()
+    training: TrainingConfig
+    seed: int = 0
+    """Of fresh weights."""
+
+    @model_validator(mode="after")
+    def _check_start(self) -> "Config":
+        self.objective.check_start(self.model)
+        self.objective.check_packing(self.batching.packing)
+        return self
+
+    @override
+    def run(self, *, work: Work) -> dict[str, Any]:
+        from limbeck.stages.train import run
+
+        return run(self, work=work)

@@ -1,0 +1,38 @@
+"""How a model is trained, whatever it learns."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from limbeck.contracts.config import Config
+from limbeck.training.token_budget import StepBudget, count_steps
+
+
+class TrainingConfig(Config):
+    """How a model is trained, whatever it learns."""
+
+    max_steps: StepBudget
+    """Optimizer steps: a number, or a share of a token budget (`budget.py`)."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    """Peak learning rate of AdamW."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    min_lr_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Learning rate at the end of the cosine, as a share of the peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients with a larger norm are scaled down to it."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward pass; weights, gates and losses stay float32."""
+    gradient_checkpointing: Literal["none", "layers"] = "none"
+    """`layers` keeps only each layer's input for the backward pass and computes the rest again: far
+    less memory for about a third more time."""
+    seed: int = 0
+    save_interval_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """At most this much work is lost to a kill; 0 saves every step."""
+    logging_steps: Annotated[int, Field(gt=0)] = 10
+
+    def resolve_steps(self, *, tokens_per_step: float) -> "TrainingConfig":
+        """The same with `max_steps` as a number."""
+        return self.replace(max_steps=count_steps(self.max_steps, tokens_per_step=tokens_per_step))
