@@ -12,8 +12,8 @@ from limbeck.contracts.registry import TABLES
 from limbeck.models.config import DenseModel, MoeModel
 
 TABLE = {
-    "dense": "limbeck.models.builders:DenseModel",
-    "moe": "limbeck.models.builders:MoeModel",
+    "dense": "limbeck.models.config:DenseModel",
+    "moe": "limbeck.models.config:MoeModel",
     "errors": "limbeck.contracts.errors",
 }
 DENSE = {

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -181,7 +180,7 @@ def test_a_failing_stage_leaves_no_artifact(go, root, monkeypatch):
         raise TrainingError("step 1: loss nan")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["stage_grow"], "run", fail)
+        patch.setattr(GrowConfig, "run", fail)
         with pytest.raises(TrainingError):
             go()
     assert not (root / "small").exists()
@@ -198,7 +197,7 @@ def test_state_belongs_to_the_settings(go, root, monkeypatch):
         (work.state / "step").write_text("1")
         raise TrainingError("step 1: loss nan")
 
-    monkeypatch.setattr(sys.modules["stage_grow"], "run", look)
+    monkeypatch.setattr(GrowConfig, "run", look)
     for override in ("small.times=1", "small.times=1", "small.times=2", "small.times=1"):
         with pytest.raises(TrainingError):
             go(override)
