@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 
 from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.recipe import Recipe, load_recipe
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
@@ -81,7 +82,7 @@ def ask(
     artifact: Artifact, *, corpus: Path, tasks: Sequence[str], max_questions: int = 400
 ) -> list[AnsweredQuestion]:
     """The answers of one model to a corpus's questions of some tasks, kept by its content."""
-    questions = read_questions(corpus, max_questions=max_questions).questions
+    questions = read_questions(Corpus(corpus), max_questions=max_questions).questions
     return answer_all(
         open_answerer=functools.partial(open_answerer, artifact.path, num_threads=1),
         batches=make_batches([q for q in questions if q.task in tasks], batch_size=64),
@@ -127,7 +128,8 @@ def time_training(variants: Sequence[Variant], *, corpus: Path, turns: int) -> l
     tokenizer = load_tokenizer(corpus / "tokenizer")
     config = BatchingConfig.model_validate(BATCHING)
     batch = max(
-        Batches(corpus, tokenizer=tokenizer, config=config)(0), key=lambda b: b.input_ids.numel()
+        Batches(Corpus(corpus), tokenizer=tokenizer, config=config)(0),
+        key=lambda b: b.input_ids.numel(),
     )
     thousands = batch.input_ids.numel() / 1000
     steps = {item.name: _make_step(item, tokenizer, batch) for item in variants}

@@ -45,6 +45,7 @@ from transformers import (
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 
 from limbeck.contracts.artifacts import Artifact, Manifest, Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.data.corpus.train_tokenizer import ASSISTANT, CHAT_TEMPLATE, END, PAD, USER
 from limbeck.data.loading.batches import Batches
@@ -197,7 +198,7 @@ def _open(folder: Path) -> Artifact:
 def open_batches(folder: Path) -> Batches:
     """The micro-batches of every step."""
     tokenizer = load_tokenizer(folder / "student")
-    return Batches(folder / "corpus", tokenizer=tokenizer, config=BATCHING)
+    return Batches(Corpus(folder / "corpus"), tokenizer=tokenizer, config=BATCHING)
 
 
 class Pace:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from limbeck.contracts.answerer import Answerer
+from limbeck.contracts.corpus import Corpus, read_task
 from limbeck.contracts.errors import ArtifactError, DataError
-from limbeck.contracts.records import Question, read_jsonl
+from limbeck.contracts.records import Question
 from limbeck.env.progress import Advance
 from limbeck.evaluation.metrics import Share, clustered_interval
 from limbeck.evaluation.tasks import Response, ask, score_response
@@ -71,21 +72,17 @@ class QuestionSet:
     available: dict[str, int]
 
 
-def read_questions(folder: Path, *, max_questions: int) -> QuestionSet:
+def read_questions(corpus: Corpus, *, max_questions: int) -> QuestionSet:
     """At most so many questions of each task, drawn by a hash of their ids, so always the same.
 
     Raises:
         ArtifactError: the corpus has no questions.
         DataError: a line is no question, or two share an id.
     """
-    paths = sorted((folder / "questions").glob("*.jsonl"))
     chosen: list[Question] = []
     available = {}
-    for path in paths:
-        found = [
-            _read(value, path=path, line=line)
-            for line, value in enumerate(read_jsonl(path), start=1)
-        ]
+    for path in corpus.task_paths():
+        found = list(read_task(path))
         ids = {question.id for question in found}
         if len(ids) != len(found):
             raise DataError(f"{len(found) - len(ids)} questions repeat an id", path=path)
@@ -95,9 +92,9 @@ def read_questions(folder: Path, *, max_questions: int) -> QuestionSet:
         chosen += sorted(found, key=lambda question: _digest(question.id))[:max_questions]
     if not chosen:
         raise ArtifactError(
-            f"{folder / 'questions'}: no questions; make a corpus whose sources hold some"
+            f"{corpus.questions_path}: no questions; make a corpus whose sources hold some"
         )
-    chosen = [_locate_images(question, folder) for question in chosen]
+    chosen = [_locate_images(question, corpus.folder) for question in chosen]
     chosen.sort(key=lambda item: (item.task, item.form, len(item.question), item.id))
     return QuestionSet(tuple(chosen), available)
 
@@ -121,25 +118,6 @@ def _locate_images(question: Question, folder: Path) -> Question:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read(value: dict[str, Any], *, path: Path, line: int) -> Question:
-    try:
-        question = Question.from_json(value)
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"not a question ({error!r}); make the corpus again", path=path, line=line
-        ) from None
-    if question.task != path.stem:
-        message = f"task {question.task!r} in the file of {path.stem!r}; make the corpus again"
-        raise DataError(message, path=path, line=line)
-    if not question.answers or question.form not in ("single", "list", "choice"):
-        message = f"form {question.form!r} with answers {question.answers!r} cannot be scored"
-        raise DataError(message, path=path, line=line)
-    if question.form == "choice" and not set(question.answers) <= set(question.options):
-        message = f"the right answer {question.answers!r} is not among {question.options!r}"
-        raise DataError(message, path=path, line=line)
-    return question
 
 
 def make_batches(questions: Sequence[Question], *, batch_size: int) -> list[tuple[Question, ...]]:

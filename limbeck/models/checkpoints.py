@@ -19,6 +19,7 @@ from transformers import (
 import limbeck.models.moe.modeling  # noqa: F401  (registers the architecture with the Auto classes)
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.ranks import process_index
 from limbeck.models.chat import ChatTemplate
@@ -186,5 +187,5 @@ def open_start(
     if isinstance(described, str):
         folder = work.one(field).path
         return load_tokenizer(folder), load_model(folder)
-    tokenizer = load_tokenizer(work.one("corpus").path / "tokenizer")
+    tokenizer = load_tokenizer(Corpus(work.one("corpus").path).tokenizer_path)
     return tokenizer, described.build(tokenizer=tokenizer, seed=seed)

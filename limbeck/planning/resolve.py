@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
@@ -104,11 +105,11 @@ class Resolver:
         batching = entry.config.batching if isinstance(entry.config, ReadsBatches) else None
         known = self.corpora.get(name)
         if known is None:
-            folder = self.root / name if (self.root / name).is_dir() else Path(name)
-            if name and batching is not None and (folder / "tokenizer").is_dir():
-                tokenizer = load_tokenizer(folder / "tokenizer")
+            corpus = Corpus(self.root / name if (self.root / name).is_dir() else Path(name))
+            if name and batching is not None and corpus.tokenizer_path.is_dir():
+                tokenizer = load_tokenizer(corpus.tokenizer_path)
                 batches = Batches(
-                    folder, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE
+                    corpus, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE
                 )
                 known = Known(
                     Vocabulary.of(tokenizer),

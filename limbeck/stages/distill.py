@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.loading.batches import (
     Batches,
@@ -51,7 +52,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "config": config.batching,
         "image_format": image_format(student.config),
     }
-    batches = Batches(corpus.path, **data)
+    batches = Batches(Corpus(corpus.path), **data)
     inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
@@ -64,7 +65,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         image_format=image_format(student.config),
     )
     max_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
-    asked = (open_validation(corpus.path, **data) or batches).take(
+    asked = (open_validation(Corpus(corpus.path), **data) or batches).take(
         DIAGNOSTIC_RECORDS, max_tokens=max_tokens
     )
     shown = batches.take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
@@ -114,7 +115,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.diagnostics == "on":
         warnings += probe.after() + ([] if own is None else own.warn())
-    held_out = partial(validation_batches, corpus.path, **data)
+    held_out = partial(validation_batches, Corpus(corpus.path), **data)
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},

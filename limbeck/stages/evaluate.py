@@ -8,11 +8,11 @@ from pathlib import Path
 
 from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.artifacts import Artifact, Work, size_bytes
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import SPLITS, read_jsonl, read_records, write_jsonl
+from limbeck.contracts.records import write_jsonl
 from limbeck.contracts.serialization import to_json
-from limbeck.data.corpus.data_card import read_domain
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
@@ -38,15 +38,17 @@ from limbeck.stages.config.evaluate import Config
 
 def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     """Write answers, report and page; give back each row's accuracy and ratios."""
-    models, corpus = work.inputs["models"], work.one("corpus")
+    models, artifact = work.inputs["models"], work.one("corpus")
+    corpus = Corpus(artifact.path)
     teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
     _check_unique(models)
-    found = read_questions(corpus.path, max_questions=config.max_questions)
-    domain = read_domain(corpus.path)
+    found = read_questions(corpus, max_questions=config.max_questions)
+    domain = corpus.domain()
     headline_tasks = config.headline_tasks or domain.headline_tasks or tuple(found.available)
-    _check_headline(found, headline_tasks, folder=corpus.path)
-    path = corpus.path / "records" / "train.jsonl"
-    num_compared = check_leaks(read_records(path), held_out=found.questions, path=path)
+    _check_headline(found, headline_tasks, corpus=corpus)
+    num_compared = check_leaks(
+        corpus.records("train"), held_out=found.questions, path=corpus.records_path("train")
+    )
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)
     with profiling(
@@ -57,7 +59,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         profiles = measure()
     environment = describe_environment(load_before=load_before, load_after=load_average())
     rows = make_rows(
-        [_measured(artifact, answers=answers, profiles=profiles) for artifact in models],
+        [_measured(model, answers=answers, profiles=profiles) for model in models],
         teacher=teacher,
         headline_tasks=headline_tasks,
         unknown_answers=config.unknown_answers,
@@ -65,13 +67,13 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     )
     report = Report(
         environment=environment,
-        corpus=_describe_corpus(corpus, found, num_compared=num_compared),
+        corpus=_describe_corpus(artifact, found, num_compared=num_compared),
         teacher=teacher,
         headline_tasks=headline_tasks,
         rows=rows,
         titles=domain.titles,
     )
-    _write(work.folder, report=report, answers=answers, artifacts=(corpus, *models))
+    _write(work.folder, report=report, answers=answers, artifacts=(artifact, *models))
     return {
         row.name: {
             "accuracy": row.accuracy,
@@ -93,13 +95,13 @@ def _check_unique(models: Sequence[Artifact]) -> None:
         )
 
 
-def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, folder: Path) -> None:
+def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, corpus: Corpus) -> None:
     missing = [task for task in headline_tasks if task not in found.available]
     if missing:
         raise DataError(
             f"no questions of the headline task {missing[0]!r}; there are "
             f"{', '.join(found.available)}: name those in headline_tasks, or make the others",
-            path=folder / "questions",
+            path=corpus.questions_path,
         )
 
 
@@ -163,12 +165,11 @@ def _measured(
 
 def _describe_corpus(corpus: Artifact, found: QuestionSet, *, num_compared: int) -> CorpusSummary:
     """Name, sizes of the splits, and how many questions of each task were asked."""
-    records = corpus.path / "records"
     asked = [question.task for question in found.questions]
     return CorpusSummary(
         name=corpus.name,
         content_hash=corpus.manifest.content_hash,
-        splits={split: sum(1 for _ in read_jsonl(records / f"{split}.jsonl")) for split in SPLITS},
+        splits=dict(Corpus(corpus.path).count_records()),
         split="questions (evaluation only; groups never trained on)",
         tasks={
             task: TaskCount(asked.count(task), count) for task, count in found.available.items()

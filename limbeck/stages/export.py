@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,9 @@ import numpy as np
 from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import Difference
-from limbeck.contracts.records import read_jsonl
 from limbeck.contracts.registry import FORMATS
-from limbeck.data.corpus.data_card import read_domain
 from limbeck.runtimes import open_runtime
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
@@ -23,7 +21,6 @@ from limbeck.runtimes.transformers import TransformersRuntime
 from limbeck.stages.config.export import Config
 
 logger = logging.getLogger(__name__)
-RECORDS = Path("records") / "validation.jsonl"
 LONGEST_PROMPT_TOKENS = 64
 
 
@@ -44,7 +41,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         prompts = _make_prompts(config.num_prompts, vocab=vocab, max_tokens=bundle.max_tokens)
     found = compare(reference, candidate, prompts=prompts)
     parity = _check(found, config=config, bundle=bundle, num_prompts=len(prompts))
-    disclaimer = read_domain(work.one("corpus").path).disclaimer if "corpus" in work.inputs else {}
+    disclaimer = (
+        Corpus(work.one("corpus").path).domain().disclaimer if "corpus" in work.inputs else {}
+    )
     bundle = bundle.replace(parity=parity.model_dump(), disclaimer=disclaimer)
     write_bundle(work.folder, bundle)
     size = dataclasses.asdict(candidate.size())
@@ -56,10 +55,10 @@ def _read_prompts(config: Config, *, work: Work, max_tokens: int) -> list[list[i
     if "corpus" not in work.inputs:
         return []
     chat = read_chat(work.folder)
-    records = read_jsonl(work.one("corpus").path / RECORDS)
+    records = Corpus(work.one("corpus").path).records("validation")
     longest = _longest(max_tokens)
     return [
-        [*chat.render(as_prompt(record["question"])), *chat.encode(record["answer"])][:longest]
+        [*chat.render(as_prompt(record.question)), *chat.encode(record.answer)][:longest]
         for record in itertools.islice(records, config.num_prompts)
     ]
 

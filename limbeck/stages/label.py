@@ -4,18 +4,16 @@ Only training records are sent.
 """
 
 import asyncio
-import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from limbeck.contracts.artifacts import MANIFEST, Artifact, Work, hash_file, write_atomically
+from limbeck.contracts.artifacts import MANIFEST, Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError, EndpointError
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import Question, Record, read_jsonl, read_records, write_jsonl
-from limbeck.data.corpus.data_card import read_answer_format
+from limbeck.contracts.records import Record, write_jsonl
 from limbeck.distillation.endpoint.call_log import CallLog
 from limbeck.distillation.endpoint.client import CallError, Endpoint
 from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
@@ -28,15 +26,14 @@ from limbeck.models.checkpoints import load_tokenizer
 from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.stages.config.label import Config
 
-TRAIN = Path("records") / "train.jsonl"
 SHOWN = 20
 """Tokens without an equal that the metrics name."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the corpus, and `failed.jsonl` with every record that got no answer."""
-    corpus = work.one("corpus")
-    records = list(read_records(corpus.path / TRAIN))
+    corpus = Corpus(work.one("corpus").path)
+    records = list(corpus.records("train"))
     _check_held_out(records, corpus=corpus)
     rows = [row for row, item in enumerate(records) if item.question and not item.images]
     asked = [records[row] for row in rows]
@@ -44,9 +41,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         raise DataError(
             "no training record is a question without images, so there is nothing to ask; "
             "prepare others",
-            path=corpus.path / TRAIN,
+            path=corpus.records_path("train"),
         )
-    table = TokenTable(load_tokenizer(corpus.path / "tokenizer"))
+    table = TokenTable(load_tokenizer(corpus.tokenizer_path))
     journal = CallLog(work.persistent_dir / "calls.jsonl")
     endpoint, found = asyncio.run(_ask(asked, config, work.name, corpus, journal, table))
     results = dict(zip(rows, found, strict=True))
@@ -61,13 +58,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     ]
     labelled = [results.get(row) for row in kept]
     shutil.copytree(
-        corpus.path,
+        corpus.folder,
         work.folder,
         dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns(MANIFEST, "card.html", "labels", "failed.jsonl"),
+        ignore=shutil.ignore_patterns(MANIFEST, corpus.page_path.name, "labels", "failed.jsonl"),
     )
-    write_jsonl(
-        work.folder / TRAIN,
+    labelled_corpus = Corpus(work.folder)
+    labelled_corpus.write_records(
+        "train",
         [
             item.record if isinstance(item, Labelled) else records[row]
             for row, item in zip(kept, labelled, strict=True)
@@ -92,14 +90,14 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             model=config.endpoint.model,
             vocab=table.vocab,
             top=min(config.write.top, table.vocab - 1),
-            tokenizer_hash=hash_file(corpus.path / "tokenizer" / "tokenizer.json"),
+            tokenizer_hash=corpus.hash_tokenizer(),
         )
         write_labels(
             work.folder,
             [item.labels if isinstance(item, Labelled) else None for item in labelled],
             manifest=manifest,
         )
-    _note_on_card(work.folder / "card.json", config)
+    _note_on_card(labelled_corpus, config)
     return metrics
 
 
@@ -107,7 +105,7 @@ async def _ask(
     asked: Sequence[Record],
     config: Config,
     title: str,
-    corpus: Artifact,
+    corpus: Corpus,
     journal: CallLog,
     table: TokenTable,
 ) -> tuple[Endpoint, list[Labelled | CallError]]:
@@ -117,20 +115,20 @@ async def _ask(
         write=config.write,
         system=config.system,
         max_new_tokens=config.max_new_tokens,
-        score=_choose(config.write, corpus=corpus.path),
+        score=_choose(config.write, corpus=corpus),
         table=table,
     )
     with track(title, total=len(asked), unit="record") as advance:
         return endpoint, await label_all(asked, labeller=labeller, advance=advance)
 
 
-def _choose(write: Answers | Preferences | Logprobs, *, corpus: Path) -> ScoreAnswers:
+def _choose(write: Answers | Preferences | Logprobs, *, corpus: Corpus) -> ScoreAnswers:
     """How answers are compared."""
     if not isinstance(write, Preferences) or write.better_by == "agreement":
         return lambda texts, record: agreement_ratios(texts)
     weights = write.better_by
     assert not isinstance(weights, str)
-    answer_format = read_answer_format(corpus)
+    answer_format = corpus.answer_format()
 
     def judge(texts: Sequence[str], record: Record) -> list[float]:
         wanted = record.answer
@@ -159,19 +157,10 @@ def agreement_ratios(texts: Sequence[str]) -> list[float]:
     ]
 
 
-def _check_held_out(records: Sequence[Record], *, corpus: Artifact) -> None:
+def _check_held_out(records: Sequence[Record], *, corpus: Corpus) -> None:
     """Raises: LeakError: a question of an evaluation would be sent."""
-    held_out = [
-        record
-        for split in ("validation", "test")
-        for record in read_records(corpus.path / "records" / f"{split}.jsonl")
-    ]
-    questions = [
-        Question.from_json(value)
-        for path in sorted((corpus.path / "questions").glob("*.jsonl"))
-        for value in read_jsonl(path)
-    ]
-    check_leaks(records, held_out=[*held_out, *questions])
+    held_out = [*corpus.records("validation"), *corpus.records("test"), *corpus.questions()]
+    check_leaks(records, held_out=held_out)
 
 
 def _count(failures: Sequence[tuple[str, CallError]]) -> dict[str, int]:
@@ -226,13 +215,11 @@ def _describe(labelled: Sequence[Any], config: Config) -> dict[str, Any]:
     }
 
 
-def _note_on_card(path: Path, config: Config) -> None:
+def _note_on_card(corpus: Corpus, config: Config) -> None:
     """Say on the corpus's card who answered."""
-    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    card["labelled_by"] = {
+    labelled_by = {
         "model": config.endpoint.model,
         "url": config.endpoint.url,
         "kind": config.write.kind,
     }
-    text = json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True)
-    write_atomically(path, text + "\n")
+    corpus.add_to_card("labelled_by", labelled_by)

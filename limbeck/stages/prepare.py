@@ -3,19 +3,18 @@
 Every record that does not come out is counted with its reason and place.
 """
 
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from limbeck.contracts.artifacts import Work, write_atomically
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import Drop, Note, Question, Record, write_jsonl
+from limbeck.contracts.records import Drop, Note, Question, Record
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.data_card import describe, render_page
-from limbeck.data.corpus.image_store import FOLDER as IMAGE_FOLDER
 from limbeck.data.corpus.image_store import ImageStore, image_names
 from limbeck.data.corpus.splits import split
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
@@ -40,10 +39,10 @@ LAST_FILTERS = (Limit(), MarkEntities())
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the corpus; the metrics are its counts."""
-    pack = load_pack(config.pack)
+    corpus, pack = Corpus(work.folder), load_pack(config.pack)
     lexicon = Lexicon(_collect_names(config, pack=pack))
     questions: list[Question] = []
-    with DropLog(work.folder / "dropped.jsonl") as log:
+    with DropLog(corpus.dropped_path) as log:
         context = FilterContext(
             pack=pack,
             lexicon=lexicon,
@@ -65,13 +64,15 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     splits = split(records, config=config.splits, seed=config.seed)
     held_out = [*splits["validation"], *splits["test"]]
     check_leaks(splits["train"], held_out=[*held_out, *questions])
-    _write_records(splits, questions, folder=work.folder)
-    _drop_unused_images([*splits["train"], *held_out], questions, folder=work.folder)
+    for name, members in splits.items():
+        corpus.write_records(name, members)
+    corpus.write_questions(questions)
+    _drop_unused_images([*splits["train"], *held_out], questions, corpus=corpus)
     num_tokens = _make_tokenizer(
         config,
         splits["train"],
-        folder=work.folder / "tokenizer",
-        special=(IMAGE_TOKEN,) if (work.folder / IMAGE_FOLDER).is_dir() else (),
+        folder=corpus.tokenizer_path,
+        special=(IMAGE_TOKEN,) if corpus.images_path.is_dir() else (),
     )
     card = describe(splits, questions=questions, log=log, pack=pack, sources=context.sources)
     card |= {"confidence": {"fitted": False}} | context.card
@@ -83,9 +84,8 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         },
         "lexicon_names": lexicon.num_names,
     }
-    text = json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True)
-    write_atomically(work.folder / "card.json", text + "\n")
-    write_atomically(work.folder / "card.html", render_page(card, reasons=log.reasons))
+    corpus.write_card(card)
+    write_atomically(corpus.page_path, render_page(card, reasons=log.reasons))
     return card["counts"]
 
 
@@ -130,30 +130,16 @@ def _add_note(notes: dict[str, Any], note: Note) -> None:
         notes[note.name] = note.value
 
 
-def _write_records(
-    splits: Mapping[str, Sequence[Record]], questions: Sequence[Question], *, folder: Path
-) -> None:
-    (folder / "records").mkdir(exist_ok=True)
-    for name, records in splits.items():
-        write_jsonl(folder / "records" / f"{name}.jsonl", records)
-    (folder / "questions").mkdir(exist_ok=True)
-    tasks: dict[str, list[Question]] = {}
-    for question in questions:
-        tasks.setdefault(question.task, []).append(question)
-    for task, asked in tasks.items():
-        write_jsonl(folder / "questions" / f"{task}.jsonl", asked)
-
-
 def _drop_unused_images(
-    records: Sequence[Record], questions: Sequence[Question], *, folder: Path
+    records: Sequence[Record], questions: Sequence[Question], *, corpus: Corpus
 ) -> None:
     """Delete what no record that stayed and no question asks about."""
     used = {*image_names(records), *image_names(questions)}
-    for path in (folder / IMAGE_FOLDER).glob("*"):
-        if path.relative_to(folder).as_posix() not in used:
+    for path in corpus.images_path.glob("*"):
+        if path.relative_to(corpus.folder).as_posix() not in used:
             path.unlink()
-    if (folder / IMAGE_FOLDER).is_dir() and not used:
-        (folder / IMAGE_FOLDER).rmdir()
+    if corpus.images_path.is_dir() and not used:
+        corpus.images_path.rmdir()
 
 
 def _make_tokenizer(

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches
@@ -56,7 +57,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         needs=config.objective.needs(),
         image_format=sees,
     )
-    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
+    batches = Batches(
+        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=sees
+    )
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     history = fit(
         model,

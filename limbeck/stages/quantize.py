@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import Tolerance, compare_logits
 from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
@@ -38,7 +39,9 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         needs=config.objective.needs(),
         image_format=sees,
     )
-    batches = Batches(corpus.path, tokenizer=tokenizer, config=config.batching, image_format=sees)
+    batches = Batches(
+        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=sees
+    )
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     prepare_for_qat(model, number_format=config.scheme)
     history = fit(

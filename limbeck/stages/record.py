@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from limbeck.contracts.artifacts import Work, hash_file
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import Batches
 from limbeck.distillation.signals.fidelity import add_errors, mean_errors
@@ -38,7 +39,10 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     teacher = open_online_teacher(teacher_artifact, corpus=corpus)
     teacher.require(layers=config.layers)
     batches = Batches(
-        corpus.path, tokenizer=tokenizer, config=config.batching, image_format=teacher.image_format
+        Corpus(corpus.path),
+        tokenizer=tokenizer,
+        config=config.batching,
+        image_format=teacher.image_format,
     )
     manifest = SignalsManifest(
         targets=config.targets,

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import TrainingError
-from limbeck.data.corpus.data_card import read_answer_format
 from limbeck.data.loading.batches import Batches, read_selected, validation_batches
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
@@ -59,7 +59,7 @@ class TrainingSetup:
 
 def run(config: Config, *, work: Work) -> dict[str, Any]:
     """Write the trained checkpoint, its training curve, and a mixture's expert load."""
-    corpus = work.one("corpus")
+    corpus = Corpus(work.one("corpus").path)
     tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
     lessons = LESSONS[config.objective.batch_kind](config, work, model, tokenizer)
     training = config.training.resolve_steps(tokens_per_step=lessons.tokens_per_step)
@@ -91,7 +91,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
             config.training.max_steps, seen_tokens=lessons.count_tokens(training.max_steps)
         ),
         **measure_validation(
-            model, validation_batches(corpus.path, **_reading(config, model, tokenizer))
+            model, validation_batches(corpus, **_reading(config, model, tokenizer))
         ),
     }
 
@@ -110,7 +110,7 @@ def _reading(
 def _learn_records(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
-    batches = Batches(work.one("corpus").path, **_reading(config, model, tokenizer))
+    batches = Batches(Corpus(work.one("corpus").path), **_reading(config, model, tokenizer))
     objective = config.objective.build(ObjectiveContext(model))
     return TrainingSetup(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
 
@@ -118,7 +118,7 @@ def _learn_records(
 def _learn_pairs(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
-    pairs = Pairs(work.one("corpus").path, tokenizer=tokenizer, config=config.batching)
+    pairs = Pairs(Corpus(work.one("corpus").path), tokenizer=tokenizer, config=config.batching)
     reference = _open_reference(work)
     objective = config.objective.build(ObjectiveContext(model, reference=KeptForward(reference)))
     return TrainingSetup(pairs, objective, pairs.better, pairs.tokens_per_step, pairs.count_tokens)
@@ -130,7 +130,7 @@ def _learn_rollouts(
     """Answers that the model samples; a step asks as many questions as `batching` counts."""
     if PartialState().num_processes > 1:
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
-    corpus, objective = work.one("corpus").path, cast(Grpo, config.objective)
+    corpus, objective = Corpus(work.one("corpus").path), cast(Grpo, config.objective)
     asked = Batches(corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions"))
     records = read_selected(corpus, asked.config)
     check_room(
@@ -140,7 +140,7 @@ def _learn_rollouts(
         max_new_tokens=objective.max_completion_length,
         field="objective.max_completion_length",
     )
-    answer_format = read_answer_format(corpus)
+    answer_format = corpus.answer_format()
 
     def judge(text: str, ended: bool, wanted: str) -> dict[str, float]:
         said = AnswerSample(text, ended, wanted, entity_f1(text, expected=[wanted]))

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Artifact, read_artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, TuningError
 from limbeck.contracts.records import Question
 from limbeck.data.loading.batches import validation_batches
@@ -44,7 +45,7 @@ class TrialScorer:
     """Measures students of one search on one corpus."""
 
     tuning: Tuning
-    corpus: Path
+    corpus: Corpus
     questions: tuple[Question, ...]
     """None where the likelihood decides."""
     teacher: tuple[AnsweredQuestion, ...]
@@ -53,7 +54,7 @@ class TrialScorer:
     def look(self, model: PreTrainedModel, config: Any, *, inputs: Mapping[str, Artifact]) -> float:
         """Mean log-likelihood of the validation tokens; the model trains on as it was."""
         start = inputs.get("student")
-        folder = start.path if start is not None else self.corpus / "tokenizer"
+        folder = start.path if start is not None else self.corpus.tokenizer_path
         trained = model.training
         batches = validation_batches(
             self.corpus,
@@ -119,7 +120,7 @@ def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) 
         LeakError: what is held out stands elsewhere in the corpus.
         TuningError: there is no teacher to ask.
     """
-    corpus = inputs["corpus"].path
+    corpus = Corpus(inputs["corpus"].path)
     if tuning.metric == "likelihood":
         return TrialScorer(tuning, corpus, (), ())
     questions = read_held_out(corpus, max_questions=tuning.max_questions)
@@ -135,7 +136,7 @@ def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) 
     return TrialScorer(tuning, corpus, questions, tuple(answers))
 
 
-def read_likelihood(metrics: Mapping[str, Any], *, corpus: Path) -> float:
+def read_likelihood(metrics: Mapping[str, Any], *, corpus: Corpus) -> float:
     """Mean log-likelihood in nats per validation token.
 
     Raises:
@@ -145,7 +146,7 @@ def read_likelihood(metrics: Mapping[str, Any], *, corpus: Path) -> float:
         raise DataError(
             "the entry's batching selects no record here, so trials cannot be compared; hold some "
             "out with splits.validation_ratio",
-            path=corpus / "records" / "validation.jsonl",
+            path=corpus.records_path("validation"),
         )
     return -metrics["validation_loss"]
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Record, read_records, write_jsonl
@@ -43,22 +44,22 @@ def ignore(num, note=""):
 
 
 def test_every_question_is_read_and_counted(corpus):
-    found = read_questions(corpus, max_questions=10)
+    found = read_questions(Corpus(corpus), max_questions=10)
     assert {question.id for question in found.questions} == {item.id for item in QUESTIONS}
     assert found.available == {"choice": 1, "recall": 2, "refusal": 1, "triage": 2}
 
 
 def test_the_questions_drawn_do_not_depend_on_their_order(corpus):
-    first = read_questions(corpus, max_questions=1).questions
+    first = read_questions(Corpus(corpus), max_questions=1).questions
     path = corpus / "questions" / "recall.jsonl"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
-    assert read_questions(corpus, max_questions=1).questions == first
+    assert read_questions(Corpus(corpus), max_questions=1).questions == first
     assert len(first) == 4
 
 
 def test_a_corpus_without_questions_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="no questions"):
-        read_questions(tmp_path, max_questions=1)
+        read_questions(Corpus(tmp_path), max_questions=1)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_a_broken_question_is_named_with_its_line(corpus, line, message):
     path = corpus / "questions" / "recall.jsonl"
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(DataError, match=message) as caught:
-        read_questions(corpus, max_questions=10)
+        read_questions(Corpus(corpus), max_questions=10)
     assert (caught.value.path, caught.value.line) == (str(path), 3)
 
 
@@ -85,7 +86,7 @@ def test_repeated_ids_are_refused(corpus):
     path = corpus / "questions" / "recall.jsonl"
     path.write_text(path.read_text() * 2)
     with pytest.raises(DataError, match="repeat an id"):
-        read_questions(corpus, max_questions=10)
+        read_questions(Corpus(corpus), max_questions=10)
 
 
 def test_training_on_a_question_is_refused_even_in_other_punctuation(corpus):
@@ -104,14 +105,14 @@ def test_a_corpus_without_training_records_is_refused(corpus):
 
 
 def test_batches_hold_one_task_and_one_form(corpus):
-    questions = read_questions(corpus, max_questions=10).questions
+    questions = read_questions(Corpus(corpus), max_questions=10).questions
     batches = make_batches(questions, batch_size=2)
     assert tuple(question for batch in batches for question in batch) == questions
     assert all(len({(item.task, item.form) for item in batch}) == 1 for batch in batches)
 
 
 def answer(corpus, state, opener):
-    questions = read_questions(corpus, max_questions=10).questions
+    questions = read_questions(Corpus(corpus), max_questions=10).questions
     batches = make_batches(questions, batch_size=2)
     return answer_all(
         open_answerer=opener, batches=batches, max_new_tokens=64, state=state, advance=ignore

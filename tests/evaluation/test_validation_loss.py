@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import read_records, write_jsonl
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.data.loading.config import BatchingConfig
@@ -15,8 +16,10 @@ from limbeck.models.batch import IGNORED
 
 def test_the_loss_is_that_of_transformers_over_all_records(moe, corpus, tokenizer):
     config = BatchingConfig(per_device_train_batch_size=3)
-    found = measure_validation(moe, validation_batches(corpus, tokenizer=tokenizer, config=config))
-    batches = Batches(corpus, tokenizer=tokenizer, config=config, split="validation")
+    found = measure_validation(
+        moe, validation_batches(Corpus(corpus), tokenizer=tokenizer, config=config)
+    )
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config, split="validation")
     total, count = 0.0, 0
     for record_id in batches.record_ids.tolist():
         batch = batches.batch([record_id])
@@ -33,7 +36,7 @@ def test_the_loss_is_that_of_transformers_over_all_records(moe, corpus, tokenize
 def test_a_corpus_without_held_out_records_has_no_loss(moe, corpus, tokenizer, tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "validation.jsonl").touch()
-    batches = validation_batches(tmp_path, tokenizer=tokenizer, config=BatchingConfig())
+    batches = validation_batches(Corpus(tmp_path), tokenizer=tokenizer, config=BatchingConfig())
     assert measure_validation(moe, batches) == {}
 
 
@@ -63,7 +66,7 @@ def test_the_order_of_records_changes_no_score_and_batches_pad_little(
         write_jsonl(folder / "records" / "validation.jsonl", [shown[place] for place in order])
         batches = list(
             validation_batches(
-                folder,
+                Corpus(folder),
                 tokenizer=tokenizer,
                 config=BatchingConfig(per_device_train_batch_size=3, select="all"),
             )
@@ -72,7 +75,7 @@ def test_the_order_of_records_changes_no_score_and_batches_pad_little(
         lengths = [int(length) for batch in batches for length in batch.tokens.sum(dim=1)]
         assert lengths == sorted(lengths)
         held = Batches(
-            folder,
+            Corpus(folder),
             tokenizer=tokenizer,
             split="validation",
             config=BatchingConfig(per_device_train_batch_size=3, select="all"),

@@ -3,6 +3,7 @@
 import pytest
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.leaks import check_leaks, normalise, question_key
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
@@ -143,7 +144,7 @@ def test_what_is_refused_in_evaluation_is_unknown_to_training(splits, questions,
 
 
 def test_evaluation_checks_for_itself(corpus, splits, questions):
-    found = read_questions(corpus, max_questions=10**6)
+    found = read_questions(Corpus(corpus), max_questions=10**6)
     assert len(found.questions) == len(questions)
     path = corpus / "records" / "train.jsonl"
     num_compared = check_leaks(read_records(path), held_out=found.questions, path=path)

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import SPLITS, read_records, write_jsonl
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
@@ -34,7 +35,7 @@ def teachers(tmp_path_factory, corpus, moe_config, tokenizer):
         model = moe_config.build(tokenizer=tokenizer, seed=seed)
         fit(
             model,
-            batches=Batches(half, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
+            batches=Batches(Corpus(half), tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
             objective=NextToken(kind="next_token").build(ObjectiveContext(model)),
             config=TrainingConfig(max_steps=60, learning_rate=0.02),
             state=root / f"{name}-state",

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches
@@ -31,7 +32,7 @@ def teacher(tmp_path_factory, corpus, moe_config):
     root = tmp_path_factory.mktemp("tokenizers")
     fit(
         model,
-        batches=Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
+        batches=Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig(**BATCHING)),
         objective=NextToken(kind="next_token").build(ObjectiveContext(model)),
         config=TrainingConfig(max_steps=90, learning_rate=0.02),
         state=root / "state",

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from limbeck.cli.show import describe_artifact, draw_artifact
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work, find_damage, read_artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.lineage import trace_lineage
 from limbeck.contracts.recipe import load_recipe
@@ -271,7 +272,7 @@ def make_trained(rng: random.Random, folder: Path, pack: Path) -> Case:
         read_artifact(copy, kinds=("checkpoint",))
         tokenizer, started = load_tokenizer(copy), load_model(copy)
         corpus = tiny_recipe.runs() / "tiny" / "corpus"
-        batch = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig()).batch([0, 1])
+        batch = Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig()).batch([0, 1])
         KeptForward(started)(batch, keep=batch.tokens)
         return "works"
 
@@ -299,7 +300,7 @@ def make_signals(rng: random.Random, folder: Path, pack: Path) -> Case:
     batching = BatchingConfig(
         per_device_train_batch_size=4, gradient_accumulation_steps=2, max_length=64
     )
-    batches = Batches(corpus.path, tokenizer=tokenizer, config=batching)
+    batches = Batches(Corpus(corpus.path), tokenizer=tokenizer, config=batching)
     objective = SoftTarget.model_validate(
         {"kind": "soft_target", "matching": [{"student_layer": 1, "teacher_layer": 2}]}
     )
@@ -330,8 +331,8 @@ def make_corpus(rng: random.Random, folder: Path, pack: Path) -> Case:
         read_artifact(copy, kinds=("corpus",))
         tokenizer = load_tokenizer(copy / "tokenizer")
         for split in ("train", "validation", "test"):
-            Batches(copy, tokenizer=tokenizer, config=BatchingConfig(), split=split)(0)
-        found = read_questions(copy, max_questions=3)
+            Batches(Corpus(copy), tokenizer=tokenizer, config=BatchingConfig(), split=split)(0)
+        found = read_questions(Corpus(copy), max_questions=3)
         path = copy / "records" / "train.jsonl"
         check_leaks(read_records(path), held_out=found.questions, path=path)
         return "works"
@@ -369,8 +370,8 @@ def make_missing(rng: random.Random, folder: Path, pack: Path) -> Case:
         lambda: load_tokenizer(path),
         lambda: load_pack(str(path)),
         lambda: read_artifact(path),
-        lambda: Batches(path, tokenizer=tokenizer, config=BatchingConfig()),
-        lambda: read_questions(path, max_questions=1),
+        lambda: Batches(Corpus(path), tokenizer=tokenizer, config=BatchingConfig()),
+        lambda: read_questions(Corpus(path), max_questions=1),
         lambda: load_recipe(path),
         *(
             lambda kind=kind: prepare_from({"kind": kind, "path": str(path)}, folder, pack=pack)

@@ -15,6 +15,7 @@ import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
@@ -110,7 +111,7 @@ def train(
     """The curve and what became of the model; in `blank` runs one micro-batch carries no label."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     batching = BatchingConfig(per_device_train_batch_size=3, gradient_accumulation_steps=4)
-    batches = Batches(folder, tokenizer=tokenizer, config=batching)
+    batches = Batches(Corpus(folder), tokenizer=tokenizer, config=batching)
 
     def source(step: int) -> list[Batch]:
         if step == kill_at:

@@ -5,6 +5,7 @@ from contextlib import closing
 import pytest
 import torch
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError, TrainingError
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
@@ -32,7 +33,7 @@ def train(model, corpus, tokenizer, state, *, stop=None, **settings):
     }
     for name, value in settings.items():
         (batching if name in batching else training)[name] = value
-    batches = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig(**batching))
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig(**batching))
 
     def source(step):
         if step == stop:
@@ -123,7 +124,7 @@ def test_every_step_is_reported_with_the_model_and_may_end_training(
     with pytest.raises(KeyboardInterrupt):
         fit(
             model,
-            batches=Batches(corpus, tokenizer=tokenizer, config=batching),
+            batches=Batches(Corpus(corpus), tokenizer=tokenizer, config=batching),
             objective=NextToken(kind="next_token").build(ObjectiveContext(model)),
             config=TrainingConfig(max_steps=6),
             state=tmp_path,
@@ -151,7 +152,7 @@ def test_batches_cover_every_record_once_a_pass(corpus, tokenizer):
     config = BatchingConfig(
         per_device_train_batch_size=2, gradient_accumulation_steps=2, select="all"
     )
-    batches = Batches(corpus, tokenizer=tokenizer, config=config)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)
     rows = [
         row for step in range(3) for batch in batches(step) for row in batch.record_ids.tolist()
     ]
@@ -166,11 +167,13 @@ def test_repeats_show_a_source_more_often_and_refuse_unknown_ones(corpus, tokeni
     config = BatchingConfig(
         per_device_train_batch_size=6, gradient_accumulation_steps=4, select="all"
     )
-    batches = Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"test": 2}))
+    batches = Batches(
+        Corpus(corpus), tokenizer=tokenizer, config=config.replace(repeats={"test": 2})
+    )
     rows = [row for batch in batches(0) for row in batch.record_ids.tolist()]
     assert sorted(rows) == sorted([*range(12), *range(12)])
     with pytest.raises(DataError, match="nowhere"):
-        Batches(corpus, tokenizer=tokenizer, config=config.replace(repeats={"nowhere": 2}))
+        Batches(Corpus(corpus), tokenizer=tokenizer, config=config.replace(repeats={"nowhere": 2}))
 
 
 def test_the_number_of_cores_changes_no_bit(moe_config, corpus, tokenizer, tmp_path):
@@ -196,7 +199,7 @@ def test_micro_batches_on_cores_equal_backward_on_their_sum(moe_config, corpus, 
     config = BatchingConfig(
         per_device_train_batch_size=3, gradient_accumulation_steps=4, select="all", loss_on="all"
     )
-    batches = Batches(corpus, tokenizer=tokenizer, config=config)(0)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)(0)
     gradients = []
     for parallel in (True, False):
         model = moe_config.build(tokenizer=tokenizer, seed=0)

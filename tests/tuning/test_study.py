@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from limbeck.contracts.artifacts import Parent, read_artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import LeakError, RecipeError, TuningError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import Question, Record, write_jsonl
@@ -290,7 +291,7 @@ def test_what_exceeds_the_budget_never_wins(space, tmp_path, monkeypatch, budget
 @pytest.mark.parametrize("split", ["train", "test", "recall"])
 def test_what_guides_a_search_stands_nowhere_else(tmp_path, split):
     corpus = make_corpus(tmp_path / "corpus")
-    held_out = read_held_out(corpus, max_questions=5)
+    held_out = read_held_out(Corpus(corpus), max_questions=5)
     assert len(held_out) == 5
     assert {item.id[1:] for item in held_out} <= set(NAMES[2::3])
     shared = make_records(NAMES[2::3])
@@ -300,7 +301,7 @@ def test_what_guides_a_search_stands_nowhere_else(tmp_path, split):
         shared = [Question("q", "recall", item.question, ("内科",), "single") for item in shared]
     write_jsonl(path, shared)
     with pytest.raises(LeakError, match="is held out"):
-        read_held_out(corpus, max_questions=5)
+        read_held_out(Corpus(corpus), max_questions=5)
 
 
 def test_the_default_space_holds_the_named_layer_maps(space, tmp_path):

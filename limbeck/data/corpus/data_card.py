@@ -4,17 +4,14 @@ Counts by source and reason, splits, specialties, lengths, entities, beside the 
 reference corpus.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
-from limbeck.contracts.records import SPLITS, AnswerFormat, Question, Reason, Record, Source
+from limbeck.contracts.records import SPLITS, Question, Reason, Record, Source, Split
 from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.packs.schema import Pack
 
@@ -30,64 +27,8 @@ REFERENCE = {
 """The corpus that this one is set beside."""
 
 
-@dataclass(frozen=True)
-class Domain:
-    """What a corpus's card holds of its pack; empty where a corpus has no card of its own."""
-
-    headline_tasks: tuple[str, ...] = ()
-    titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
-    """Of `tasks` and of `specialties`: each name with its title in both languages."""
-    disclaimer: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_domain(corpus: Path) -> Domain:
-    """The domain of a corpus.
-
-    Raises:
-        DataError: the corpus has a card that was not made by this version.
-    """
-    path = corpus / "card.json"
-    card = _read_card(path) if path.is_file() else {}
-    if "pack" not in card:
-        return Domain()
-    try:
-        titles = {"tasks": card["tasks"], "specialties": card["specialties"]}
-        return Domain(tuple(card["headline_tasks"]), titles, card["disclaimer"])
-    except (KeyError, TypeError) as error:
-        raise _stale(path, error) from None
-
-
-def read_answer_format(corpus: Path) -> AnswerFormat:
-    """How a corpus's domain joins items, and answers what it does not know.
-
-    Raises:
-        DataError: the corpus has no card that holds it.
-    """
-    path = corpus / "card.json"
-    try:
-        found = _read_card(path)["answer_format"]
-        return AnswerFormat(joiner=found["joiner"], unknown_answer=found["unknown_answer"])
-    except (KeyError, TypeError) as error:
-        raise _stale(path, error) from None
-
-
-def _read_card(path: Path) -> JsonObject:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _stale(path, error) from None
-
-
-def _stale(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"does not describe the corpus's domain ({error!r}); make the corpus again with "
-        "`limbeck run`",
-        path=path,
-    )
-
-
 def describe(
-    splits: Mapping[str, Sequence[Record]],
+    splits: Mapping[Split, Sequence[Record]],
     *,
     questions: Sequence[Question],
     log: DropLog,

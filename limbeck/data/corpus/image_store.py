@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from limbeck.contracts.corpus import IMAGES
 from limbeck.contracts.errors import ImageError
 from limbeck.contracts.records import Drop, Question, Reason, Record
 from limbeck.data.readers.numpy_archive import read_image_array
 from limbeck.models.vision.image_processing import open_image
 
-FOLDER = "images"
 NAME_CHARS = 32
 REASONS = {
     reason.key: reason
@@ -72,7 +72,7 @@ class ImageStore:
 
     def _store(self, image: Image.Image) -> str:
         digest = hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes())
-        name = f"{FOLDER}/{digest.hexdigest()[:NAME_CHARS]}.png"
+        name = f"{IMAGES}/{digest.hexdigest()[:NAME_CHARS]}.png"
         path = self.corpus / name
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.leaks import question_key
-from limbeck.contracts.records import Record
+from limbeck.contracts.records import Record, Split
 
 HASH_SPAN = 2**64
 
@@ -24,10 +24,12 @@ class SplitConfig(Config):
     test_ratio: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
 
 
-def split(records: Sequence[Record], *, config: SplitConfig, seed: int) -> dict[str, list[Record]]:
+def split(
+    records: Sequence[Record], *, config: SplitConfig, seed: int
+) -> dict[Split, list[Record]]:
     """The records as train, validation and test; a group's fate hangs on its hash alone."""
     roots = _merge_groups(records)
-    splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
+    splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": []}
     for record in records:
         digest = hashlib.sha256(f"{seed}:{_find(roots, record.group)}".encode()).digest()
         draw = int.from_bytes(digest[:8], "big") / HASH_SPAN

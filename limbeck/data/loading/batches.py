@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record, Split, read_records
 from limbeck.data.loading.config import BatchingConfig
@@ -32,7 +32,7 @@ class Batches:
 
     def __init__(
         self,
-        corpus: Path,
+        corpus: Corpus,
         *,
         tokenizer: PreTrainedTokenizerBase,
         config: BatchingConfig,
@@ -48,9 +48,9 @@ class Batches:
         self.config = config
         self.pad = cast(int, tokenizer.pad_token_id)
         self.pixels = Pixels(corpus, image_format=image_format)
-        self.path = corpus / "records" / f"{split}.jsonl"
+        self.path = corpus.records_path(split)
         self.split = TokenCache(corpus).load(
-            self.path, tokenizer=tokenizer, image_format=image_format, answers=answers
+            split, tokenizer=tokenizer, image_format=image_format, answers=answers
         )
         self.record_ids = config.select_records(self.split.flags)
         """Those that are selected, ascending."""
@@ -230,7 +230,7 @@ class Batches:
 
 
 def validation_batches(
-    corpus: Path,
+    corpus: Corpus,
     *,
     tokenizer: PreTrainedTokenizerBase,
     config: BatchingConfig,
@@ -243,7 +243,7 @@ def validation_batches(
 
 
 def open_validation(
-    corpus: Path,
+    corpus: Corpus,
     *,
     tokenizer: PreTrainedTokenizerBase,
     config: BatchingConfig,
@@ -262,10 +262,10 @@ def open_validation(
 
 
 def read_selected(
-    corpus: Path, config: BatchingConfig, *, split: Split = "train"
+    corpus: Corpus, config: BatchingConfig, *, split: Split = "train"
 ) -> dict[int, Record]:
     """The records that the config selects, by their ids."""
-    records = list(read_records(corpus / "records" / f"{split}.jsonl"))
+    records = list(corpus.records(split))
     chosen = config.select_records(RecordFlags.of(records))
     return {index: records[index] for index in chosen.tolist()}
 

@@ -1,11 +1,11 @@
 """Pixels of a corpus's images, read when a batch needs them and kept while there is room."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.models.batch import Images
 from limbeck.models.vision.image_processing import ImageFormat, read_pixels
 
@@ -15,7 +15,7 @@ MOST_CACHED_BYTES = 1 << 28
 class Pixels:
     """The images of one corpus, in the format of one model."""
 
-    def __init__(self, corpus: Path, *, image_format: ImageFormat | None) -> None:
+    def __init__(self, corpus: Corpus, *, image_format: ImageFormat | None) -> None:
         self.corpus = corpus
         self.image_format = image_format
         self._cache: dict[str, np.ndarray] = {}
@@ -37,7 +37,7 @@ class Pixels:
         if name in self._cache:
             return self._cache[name]
         assert self.image_format is not None
-        pixels = read_pixels(self.corpus / name, self.image_format)
+        pixels = read_pixels(self.corpus.folder / name, self.image_format)
         if self._cached_bytes + pixels.nbytes <= MOST_CACHED_BYTES:
             self._cache[name] = pixels
             self._cached_bytes += pixels.nbytes

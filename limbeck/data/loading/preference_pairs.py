@@ -1,11 +1,10 @@
 """Batches that pair worse answers with better ones."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError
 from limbeck.data.loading.batches import Batches, split_by_length
 from limbeck.data.loading.config import BatchingConfig
@@ -16,7 +15,7 @@ class Pairs:
     """The micro-batches of every step: rows of better answers, then of worse ones in that order."""
 
     def __init__(
-        self, corpus: Path, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig
+        self, corpus: Corpus, *, tokenizer: PreTrainedTokenizerBase, config: BatchingConfig
     ) -> None:
         chosen = config.replace(select="preferences", loss_on="answer")
         try:

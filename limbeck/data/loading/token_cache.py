@@ -22,7 +22,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import limbeck
 from limbeck.contracts.artifacts import CACHE, MADE_FROM, hash_file, hash_text
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.records import Split
 from limbeck.data.loading.tokenized import (
     AnswerField,
     RecordFlags,
@@ -54,22 +56,24 @@ class TokenCache:
     `tokenizers` backend, a template that shows the time), each loading tokenises anew.
     """
 
-    def __init__(self, corpus: Path) -> None:
-        self.corpus = corpus.resolve()
-        self.folder = self.corpus.parent / CACHE / "tokens"
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.name = corpus.folder.resolve().name
+        self.folder = corpus.folder.resolve().parent / CACHE / "tokens"
 
     def load(
         self,
-        path: Path,
+        split: Split,
         *,
         tokenizer: PreTrainedTokenizerBase,
         image_format: ImageFormat | None = None,
         answers: AnswerField = "answer",
     ) -> TokenizedSplit:
-        """What `tokenize_split` returns for a file of the corpus.
+        """What `tokenize_split` returns for a split of the corpus.
 
         Of several processes that load at once, one tokenises and the others wait for it.
         """
+        path = self.corpus.records_path(split)
 
         def tokenize() -> TokenizedSplit:
             return tokenize_split(
@@ -120,7 +124,7 @@ class TokenCache:
                 if old.exists():
                     shutil.rmtree(old)
             growing.mkdir()
-            (growing / MADE_FROM).write_text(json.dumps(self.corpus.name), encoding="utf-8")
+            (growing / MADE_FROM).write_text(json.dumps(self.name), encoding="utf-8")
             arrays = {name: vars(split)[name] for name in ARRAYS} | vars(split.flags)
             for name, array in arrays.items():
                 np.save(growing / f"{name}.npy", array)

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import Field
 
-from limbeck.contracts.artifacts import Artifact, hash_file, hash_text, write_atomically
+from limbeck.contracts.artifacts import Artifact, hash_text, write_atomically
 from limbeck.contracts.config import Choice, Config
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.registry import CODECS
 from limbeck.data.loading.config import BatchingConfig
@@ -54,10 +55,10 @@ class SignalsManifest(Config):
 
 def fingerprints(corpus: Artifact) -> dict[str, str]:
     """Hashes of a corpus, of its tokenizer and of its chat template, by field."""
-    folder = corpus.path / "tokenizer"
-    template = load_tokenizer(folder).chat_template
+    opened = Corpus(corpus.path)
+    template = load_tokenizer(opened.tokenizer_path).chat_template
     return {
-        "tokenizer_hash": hash_file(folder / "tokenizer.json"),
+        "tokenizer_hash": opened.hash_tokenizer(),
         "template_hash": hash_text(str(template)),
         "corpus_hash": corpus.manifest.content_hash,
     }

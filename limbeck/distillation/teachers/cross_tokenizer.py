@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Record
 from limbeck.data.loading.batches import read_selected
@@ -182,7 +183,7 @@ def open_cross_tokenizer_teacher(
             f"{artifact.path}: signals hold tokens of one tokenizer, and `cross_tokenizer` reads "
             "text; name the teacher's checkpoint"
         )
-    records = read_selected(corpus.path, batching)
+    records = read_selected(Corpus(corpus.path), batching)
     if any(record.images for record in records.values()):
         raise ArtifactError(
             f"{corpus.path}: selected records have images, and a teacher with another tokenizer "
@@ -191,7 +192,7 @@ def open_cross_tokenizer_teacher(
     return CrossTokenizerTeacher(
         load_frozen(artifact.path),
         tokenizer=load_tokenizer(artifact.path),
-        student_tokenizer=load_tokenizer(corpus.path / "tokenizer"),
+        student_tokenizer=load_tokenizer(Corpus(corpus.path).tokenizer_path),
         records=records,
         batching=batching,
     )

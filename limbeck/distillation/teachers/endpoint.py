@@ -12,10 +12,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import hash_file
 from limbeck.contracts.config import Config
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
-from limbeck.contracts.records import read_records
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
 from limbeck.distillation.targets import Targets, TopK
@@ -58,19 +57,19 @@ class EndpointTeacher(OutputTeacher):
     An answer that was not labelled has all the mass on its own tokens: plain cross-entropy.
     """
 
-    def __init__(self, corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
+    def __init__(self, corpus: Corpus, *, batching: BatchingConfig, needs: Needs) -> None:
         """Raises: ArtifactError: the labels do not fit the objective, the batches or each other."""
-        manifest, stored = _read(corpus)
-        if manifest.tokenizer_hash != hash_file(corpus / "tokenizer" / "tokenizer.json"):
-            raise ArtifactError(f"{corpus}: labels are of another tokenizer; label it again")
-        _check(corpus, batching=batching, needs=needs)
+        manifest, stored = _read(corpus.folder)
+        if manifest.tokenizer_hash != corpus.hash_tokenizer():
+            raise ArtifactError(f"{corpus.folder}: labels are of another tokenizer; label it again")
+        _check(corpus.folder, batching=batching, needs=needs)
         self.vocab, self.top = manifest.vocab, manifest.top
-        num_records = sum(1 for _ in read_records(corpus / "records" / "train.jsonl"))
+        num_records = sum(1 for _ in corpus.records("train"))
         counts = torch.from_numpy(stored.pop("counts")).long()
         if len(counts) != num_records:
             raise ArtifactError(
-                f"{corpus}: labels are of {len(counts)} records, there are {num_records}; label "
-                "it again"
+                f"{corpus.folder}: labels are of {len(counts)} records, there are {num_records}; "
+                "label it again"
             )
         ends = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         self.spans = torch.stack([ends[:-1], ends[1:]], dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import read_selected
 from limbeck.data.loading.config import BatchingConfig
@@ -204,7 +205,7 @@ def _choose(
     corpus: Artifact, *, batching: BatchingConfig, names: Sequence[str], config: Teachers
 ) -> dict[int, int]:
     """The place of each selected record's teacher, by record id."""
-    selected = read_selected(corpus.path, batching)
+    selected = read_selected(Corpus(corpus.path), batching)
     values = {index: getattr(record, config.by) for index, record in selected.items()}
     known = {
         value: config.specialties.get(value, config.otherwise) for value in set(values.values())

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from limbeck.contracts.artifacts import Artifact, hash_file
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.targets import Targets, live_output
 from limbeck.distillation.teachers.base import Teacher
@@ -70,7 +71,7 @@ def open_online_teacher(
         ArtifactError: its tokenizer is not the corpus's.
     """
     theirs = artifact.path / "tokenizer.json"
-    if hash_file(theirs) != hash_file(corpus.path / "tokenizer" / "tokenizer.json"):
+    if hash_file(theirs) != Corpus(corpus.path).hash_tokenizer():
         raise ArtifactError(
             f"{artifact.path}: the teacher's tokenizer differs from the corpus's; prepare the "
             "corpus with `tokenizer: FOLDER` of the teacher, or learn from its text with "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from limbeck.contracts.artifacts import Artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.signals.manifest import check_fit
@@ -85,7 +86,7 @@ def _open_one(
                 f"{artifact.path}: its labels are of its own answers, the stage reads the corpus "
                 f"{corpus.path}; name the labelled corpus in `corpus` too"
             )
-        return EndpointTeacher(artifact.path, batching=batching, needs=needs)
+        return EndpointTeacher(Corpus(artifact.path), batching=batching, needs=needs)
     if artifact.manifest.kind == "checkpoint":
         online = open_online_teacher(artifact, corpus=corpus, logits_form=needs.logits_form)
         if image_format not in (None, online.image_format) and batching.images != "without":

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.records import Split
 from limbeck.env.machine import describe_machine, package_versions
 from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
 from limbeck.evaluation.report.rows import Row
@@ -43,7 +44,7 @@ class CorpusSummary:
 
     name: str
     content_hash: str
-    splits: Mapping[str, int]
+    splits: Mapping[Split, int]
     split: str
     """What is measured on, in words."""
     tasks: Mapping[str, TaskCount]

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError, LeakError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import SPLITS, Question, Record, read_jsonl, read_records
@@ -235,7 +236,7 @@ def batches(corpus):
     config = BatchingConfig(
         per_device_train_batch_size=4, gradient_accumulation_steps=2, loss_on="all"
     )
-    return Batches(corpus, tokenizer=tokenizer, config=config, image_format=image_format)
+    return Batches(Corpus(corpus), tokenizer=tokenizer, config=config, image_format=image_format)
 
 
 def test_batches_hold_the_images_of_their_records(batches, corpus):
@@ -269,7 +270,7 @@ def test_image_tokens_follow_the_user_and_precede_the_question(batches, corpus):
 def test_what_a_model_cannot_read_is_refused(image_format, config, message, corpus):
     with pytest.raises(DataError, match=message):
         Batches(
-            corpus,
+            Corpus(corpus),
             tokenizer=load_tokenizer(corpus / "tokenizer"),
             image_format=image_format,
             config=BatchingConfig(**config),

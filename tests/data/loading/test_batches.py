@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.data.loading.batches import Batches, find_split_points
 from limbeck.data.loading.config import BatchingConfig
 
@@ -54,7 +55,7 @@ def test_records_of_one_length_are_cut_evenly_whatever_their_number():
 
 
 def test_what_is_looked_at_fits_a_number_of_tokens(corpus, tokenizer):
-    batches = Batches(corpus, tokenizer=tokenizer, config=BatchingConfig())
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig())
     many = batches.take(8, max_tokens=10**9)
     assert len(many.record_ids) == 8
     lengths = many.tokens.sum(dim=1).cumsum(dim=0)

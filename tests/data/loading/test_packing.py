@@ -21,6 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError, TrainingError
 from limbeck.contracts.records import read_records, write_jsonl
 from limbeck.data.loading.batches import Batches
@@ -103,14 +104,14 @@ def assert_same_training(model, objective, batches, batch):
 
 @pytest.fixture
 def batches(corpus, tokenizer):
-    return Batches(corpus, tokenizer=tokenizer, config=PACKED)
+    return Batches(Corpus(corpus), tokenizer=tokenizer, config=PACKED)
 
 
 @pytest.mark.parametrize("loss_on", ["answer", "all"])
 @pytest.mark.parametrize("name", ["dense", "moe"])
 def test_next_token_learns_the_same(name, loss_on, corpus, tokenizer, request):
     config = PACKED.replace(loss_on=loss_on)
-    batches = Batches(corpus, tokenizer=tokenizer, config=config)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)
     objective = NextToken(kind="next_token").build(ObjectiveContext(request.getfixturevalue(name)))
     for batch in (*batches(0), batches.pack([[3, 0, 8], [5], [7, 2]])):
         assert_same_training(request.getfixturevalue(name), objective, batches, batch)
@@ -192,7 +193,7 @@ def test_an_architecture_not_tried_is_refused(batches):
 
 
 def test_a_step_holds_its_records_once_and_can_be_made_again(batches, corpus, tokenizer):
-    again = Batches(corpus, tokenizer=tokenizer, config=PACKED)
+    again = Batches(Corpus(corpus), tokenizer=tokenizer, config=PACKED)
     for step in range(5):
         made = batches(step)
         assert len(made) <= PACKED.gradient_accumulation_steps
@@ -207,7 +208,7 @@ def test_a_step_holds_its_records_once_and_can_be_made_again(batches, corpus, to
 
 def test_no_loss_crosses_from_a_record_to_the_next(corpus, tokenizer):
     config = PACKED.replace(loss_on="all")
-    batches = Batches(corpus, tokenizer=tokenizer, config=config)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)
     for batch in batches(0):
         assert batch.positions is not None
         assert (batch.labels[batch.positions == 0] == IGNORED).all()
@@ -240,7 +241,7 @@ def test_packed_images_are_refused(corpus, tokenizer, tmp_path):
     (tmp_path / "records").mkdir()
     write_jsonl(tmp_path / "records" / "train.jsonl", records)
     with pytest.raises(DataError, match="packing='full' lays text into rows"):
-        Batches(tmp_path, tokenizer=tokenizer, config=PACKED)
+        Batches(Corpus(tmp_path), tokenizer=tokenizer, config=PACKED)
 
 
 def test_an_objective_that_compares_whole_answers_is_refused():

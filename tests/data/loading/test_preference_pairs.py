@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, write_jsonl
@@ -111,7 +112,7 @@ def write_corpus(folder, tokenizer, *, rejected):
 def test_pairs_are_the_better_rows_and_then_the_worse(tmp_path, tokenizer):
     corpus = write_corpus(tmp_path / "c", tokenizer, rejected=True)
     config = BatchingConfig(per_device_train_batch_size=2, gradient_accumulation_steps=2)
-    pairs = Pairs(corpus, tokenizer=tokenizer, config=config)
+    pairs = Pairs(Corpus(corpus), tokenizer=tokenizer, config=config)
     seen = []
     for batch in pairs(0):
         half = len(batch.record_ids) // 2
@@ -134,14 +135,14 @@ def torch_equal_tokens(batch):
 def test_a_corpus_without_preferences_is_refused(tmp_path, tokenizer):
     corpus = write_corpus(tmp_path / "c", tokenizer, rejected=False)
     with pytest.raises(DataError, match="preferences: plausible"):
-        Pairs(corpus, tokenizer=tokenizer, config=BatchingConfig())
+        Pairs(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig())
 
 
 def test_counted_tokens_are_those_of_the_batches(corpus, tokenizer):
     config = BatchingConfig(
         per_device_train_batch_size=2, gradient_accumulation_steps=2, select="all"
     )
-    batches = Batches(corpus, tokenizer=tokenizer, config=config)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)
     for steps in (1, 3, 7):
         seen = sum(int(batch.tokens.sum()) for step in range(steps) for batch in batches(step))
         assert batches.count_tokens(steps) == seen

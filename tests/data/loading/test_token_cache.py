@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from limbeck.contracts.artifacts import CACHE, hash_path
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import Record, read_records, write_jsonl
 from limbeck.data.loading import token_cache
 from limbeck.data.loading.batches import Batches, BatchingConfig
@@ -72,7 +73,8 @@ def test_a_second_loading_equals_a_tokenisation(copy, split, tokenizer, runs, an
     records = [*read_records(split), Record("p", "问？", "好", "p", "x", rejected="坏")]
     write_jsonl(split, records)
     first, second = (
-        TokenCache(copy).load(split, tokenizer=tokenizer, answers=answers) for _ in range(2)
+        TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer, answers=answers)
+        for _ in range(2)
     )
     assert len(runs) == 1
     assert_equal(first, second)
@@ -86,7 +88,9 @@ def test_images_and_an_empty_split(copy, split, tokenizer):
     write_jsonl(split, [Record("i", "图？", "是", "i", "x", images=("images/a.png",))])
     for image_format in (None, shape):
         for _ in range(2):
-            found = TokenCache(copy).load(split, tokenizer=tokenizer, image_format=image_format)
+            found = TokenCache(Corpus(copy)).load(
+                "train", tokenizer=tokenizer, image_format=image_format
+            )
             assert_equal(
                 found, tokenize_split(split, tokenizer=tokenizer, image_format=image_format)
             )
@@ -94,13 +98,13 @@ def test_images_and_an_empty_split(copy, split, tokenizer):
     assert len(entries(copy)) == 2
     write_jsonl(split, [])
     for _ in range(2):
-        assert not len(TokenCache(copy).load(split, tokenizer=tokenizer).tokens)
+        assert not len(TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer).tokens)
 
 
 def test_batches_of_a_cached_split(copy, tokenizer, runs):
     config = BatchingConfig(per_device_train_batch_size=2, gradient_accumulation_steps=2)
-    first, second = (Batches(copy, tokenizer=tokenizer, config=config) for _ in range(2))
-    short = Batches(copy, tokenizer=tokenizer, config=config.replace(max_length=4))
+    first, second = (Batches(Corpus(copy), tokenizer=tokenizer, config=config) for _ in range(2))
+    short = Batches(Corpus(copy), tokenizer=tokenizer, config=config.replace(max_length=4))
     assert len(runs) == 1
     for step in range(3):
         for one, other in zip(first(step), second(step), strict=True):
@@ -112,7 +116,7 @@ def test_batches_of_a_cached_split(copy, tokenizer, runs):
 
 def test_content_hash_leaves_the_cache_out(copy, split, tokenizer):
     before = hash_path(copy)
-    TokenCache(copy).load(split, tokenizer=tokenizer)
+    TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer)
     assert hash_path(copy) == before
 
 
@@ -141,15 +145,15 @@ def test_what_changes_tokens_changes_the_key(copy, split, own_tokenizer, monkeyp
 
 
 def test_a_changed_tokenizer_or_template_is_not_served_old_tokens(copy, split, own_tokenizer, runs):
-    cache = TokenCache(copy)
-    cache.load(split, tokenizer=own_tokenizer)
+    cache = TokenCache(Corpus(copy))
+    cache.load("train", tokenizer=own_tokenizer)
     own_tokenizer.chat_template = "{{ messages[0].content }}!"
     assert_equal(
-        cache.load(split, tokenizer=own_tokenizer), tokenize_split(split, tokenizer=own_tokenizer)
+        cache.load("train", tokenizer=own_tokenizer), tokenize_split(split, tokenizer=own_tokenizer)
     )
     own_tokenizer.add_tokens(["高血压有"])
     assert_equal(
-        cache.load(split, tokenizer=own_tokenizer), tokenize_split(split, tokenizer=own_tokenizer)
+        cache.load("train", tokenizer=own_tokenizer), tokenize_split(split, tokenizer=own_tokenizer)
     )
     assert len(runs) == 3
 
@@ -157,7 +161,7 @@ def test_a_changed_tokenizer_or_template_is_not_served_old_tokens(copy, split, o
 def test_a_template_that_shows_the_time_is_not_cached(copy, split, own_tokenizer, runs):
     own_tokenizer.chat_template = "{{ strftime_now('%f') }}{{ messages[0].content }}"
     for _ in range(2):
-        TokenCache(copy).load(split, tokenizer=own_tokenizer)
+        TokenCache(Corpus(copy)).load("train", tokenizer=own_tokenizer)
     assert len(runs) == 2
     assert not (copy.parent / CACHE).exists()
 
@@ -188,21 +192,21 @@ def empty_index(entry):
 
 @pytest.mark.parametrize("damage", [truncate, flip, lose, cut_index, empty_index])
 def test_a_damaged_entry_is_made_again(copy, split, tokenizer, runs, damage):
-    first = TokenCache(copy).load(split, tokenizer=tokenizer)
+    first = TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer)
     damage(*entries(copy))
-    assert_equal(TokenCache(copy).load(split, tokenizer=tokenizer), first)
+    assert_equal(TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer), first)
     assert len(runs) == 2
-    assert_equal(TokenCache(copy).load(split, tokenizer=tokenizer), first)
+    assert_equal(TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer), first)
     assert len(runs) == 2
 
 
 def test_what_a_kill_left_is_no_hindrance(copy, split, tokenizer, runs):
-    TokenCache(copy).load(split, tokenizer=tokenizer)
+    TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer)
     (entry,) = entries(copy)
     entry.rename(entry.with_name(f"{entry.name}.new"))
     (entry.with_name(f"{entry.name}.new") / "index.json").unlink()
     for _ in range(2):
-        TokenCache(copy).load(split, tokenizer=tokenizer)
+        TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer)
     assert len(runs) == 2
     assert entries(copy) == [entry]
 
@@ -213,7 +217,7 @@ def test_no_cache_where_the_place_cannot_be_written(copy, split, tokenizer, runs
     place.parent.mkdir(exist_ok=True)
     place.write_text("no folder")
     for _ in range(2):
-        found = TokenCache(copy).load(split, tokenizer=tokenizer)
+        found = TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer)
     assert_equal(found, tokenize_split(split, tokenizer=tokenizer))
     assert len(runs) == 2
 
@@ -223,7 +227,7 @@ def test_a_full_disk_leaves_nothing(copy, split, tokenizer, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "save", refuse)
-    assert len(TokenCache(copy).load(split, tokenizer=tokenizer).tokens)
+    assert len(TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer).tokens)
     assert entries(copy) == []
 
 
@@ -231,6 +235,7 @@ LOAD = """
 import sys
 from pathlib import Path
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.data.loading import token_cache
 from limbeck.data.loading.tokenized import tokenize_split
 from limbeck.models.checkpoints import load_tokenizer
@@ -245,8 +250,8 @@ corpus = Path(sys.argv[1])
 tokenizer = load_tokenizer(corpus / "tokenizer")
 print("ready", flush=True)
 sys.stdin.readline()
-found = token_cache.TokenCache(corpus).load(
-    corpus / "records" / "train.jsonl", tokenizer=tokenizer
+found = token_cache.TokenCache(Corpus(corpus)).load(
+    "train", tokenizer=tokenizer
 )
 print(found.tokens.tolist())
 """
@@ -274,10 +279,10 @@ def test_two_processes_at_once_tokenise_once(copy, split, tokenizer, tmp_path):
 def test_no_endless_wait_for_a_process_that_stands_still(copy, split, tokenizer, monkeypatch):
     monkeypatch.setattr(token_cache, "WAIT_SECONDS", 0.1)
     key = hash_inputs(split, tokenizer=tokenizer, image_format=None, answers="answer")
-    cache = TokenCache(copy)
+    cache = TokenCache(Corpus(copy))
     cache.folder.mkdir(parents=True)
     with FileLock(cache.folder / f"{key}.lock"):
-        found = cache.load(split, tokenizer=tokenizer)
+        found = cache.load("train", tokenizer=tokenizer)
     assert_equal(found, tokenize_split(split, tokenizer=tokenizer))
     assert entries(copy) == []
 
@@ -290,7 +295,7 @@ def test_a_split_that_changes_meanwhile_is_not_kept(copy, split, tokenizer, monk
         return tokenize_split(path, **options)
 
     monkeypatch.setattr(token_cache, "tokenize_split", tokenize)
-    found = TokenCache(copy).load(split, tokenizer=tokenizer)
+    found = TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer)
     assert len(found.answer_starts) == len(records) - 1
     assert entries(copy) == []
 
@@ -298,6 +303,6 @@ def test_a_split_that_changes_meanwhile_is_not_kept(copy, split, tokenizer, monk
 def test_a_removed_entry_that_is_mapped_can_still_be_read(copy, split, tokenizer):
     expected = tokenize_split(split, tokenizer=tokenizer)
     for _ in range(2):
-        found = TokenCache(copy).load(split, tokenizer=tokenizer)
+        found = TokenCache(Corpus(copy)).load("train", tokenizer=tokenizer)
     shutil.rmtree(*entries(copy))
     assert_equal(found, expected)

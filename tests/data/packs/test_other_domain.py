@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records
-from limbeck.data.corpus.data_card import read_answer_format, read_domain
 from limbeck.data.packs.load import load_pack
 from limbeck.stages import prepare
 
@@ -101,11 +101,11 @@ def test_entities_and_specialties_are_its_own(records):
 
 
 def test_the_card_names_its_domain(corpus):
-    domain = read_domain(corpus)
+    domain = Corpus(corpus).domain()
     assert domain.headline_tasks == ("recall", "area_from_elements")
     assert domain.titles["tasks"]["area_from_elements"]["en"] == "area from elements"
     assert domain.disclaimer["en"] == "machine-made, not legal advice"
-    assert read_answer_format(corpus).joiner == "; "
+    assert Corpus(corpus).answer_format().joiner == "; "
 
 
 def test_records_are_read_as_written(records):

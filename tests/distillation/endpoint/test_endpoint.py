@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.recipe import Recipe, load_recipe
 from limbeck.contracts.records import read_records
@@ -107,8 +108,8 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     tokenizer = load_tokenizer(checkpoint)
     config = BatchingConfig(max_length=128)
     told = made["told"].path
-    batches = Batches(told, tokenizer=tokenizer, config=config)
-    teacher = EndpointTeacher(told, batching=config, needs=Needs(1.0))
+    batches = Batches(Corpus(told), tokenizer=tokenizer, config=config)
+    teacher = EndpointTeacher(Corpus(told), batching=config, needs=Needs(1.0))
     live = OnlineTeacher(load_model(checkpoint), vocab=len(tokenizer))
     metrics = made["told"].manifest.metrics
     whole_rows = same = compared = 0
@@ -172,13 +173,13 @@ def test_damaged_labels_are_named(made, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
     with pytest.raises(ArtifactError, match="damaged"):
-        EndpointTeacher(folder, **needs)
+        EndpointTeacher(Corpus(folder), **needs)
     path.write_bytes(whole)
     description = folder / "labels" / "labels.json"
     text = json.loads(description.read_text())
     description.write_text(json.dumps(text | {"tokenizer_hash": "other"}))
     with pytest.raises(ArtifactError, match="another tokenizer"):
-        EndpointTeacher(folder, **needs)
+        EndpointTeacher(Corpus(folder), **needs)
 
 
 def test_tokens_of_another_family_are_refused(made, corpus, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
@@ -226,7 +227,7 @@ def reopened(folder, root, corpus, *, needs=None, batching=BATCHING):
 def test_drawn_tokens_and_small_hidden_states_line_up(drawn, corpus, model, tokenizer, tmp_path):
     folder, artifact, metrics = drawn
     _, opening = reopened(folder, tmp_path, artifact)
-    batch = Batches(corpus, tokenizer=tokenizer, config=BATCHING).batch([6, 1, 4])
+    batch = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING).batch([6, 1, 4])
     live_teacher, stored_teacher = OnlineTeacher(model, vocab=len(tokenizer)), opening()
     for teacher in (live_teacher, stored_teacher):
         teacher.require(layers=[2])
@@ -280,14 +281,14 @@ def test_damage_is_refused_by_name(drawn, corpus, tokenizer, tmp_path, part):
     place = raw.index(b'"max_length": ') + 14 if part == "signals.json" else len(raw) // 2
     raw[place] = ord("9") if raw[place] != ord("9") else ord("8")
     (copy / part).write_bytes(raw)
-    batch = Batches(corpus, tokenizer=tokenizer, config=BATCHING).batch([0, 3, 4])
+    batch = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING).batch([0, 3, 4])
     with pytest.raises(ArtifactError, match="record"):
         opening()(batch)
 
 
 def test_other_files_and_tokens_are_refused(drawn, corpus, tokenizer, tmp_path):
     copy, opening = reopened(drawn[0], tmp_path, drawn[1])
-    batch = Batches(corpus, tokenizer=tokenizer, config=BATCHING).batch([0, 1])
+    batch = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING).batch([0, 1])
     batch.input_ids[1, 0] += 1
     with pytest.raises(ArtifactError, match=r"record 1 has other tokens.*chat template"):
         opening()(batch)

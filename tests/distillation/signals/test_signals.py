@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from limbeck.contracts.artifacts import Artifact, Work, read_artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
@@ -71,7 +72,7 @@ def made(tmp_path_factory, corpus, moe_config, tokenizer):
 
 
 def batch_of(corpus, tokenizer):
-    batches = Batches(corpus, tokenizer=tokenizer, config=BATCHING)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING)
     return batches, batches.batch([6, 1, 4])
 
 
@@ -102,8 +103,8 @@ def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
 def test_signals_and_student_meet_by_record_id(made, corpus, tokenizer):
     _, inputs, signals, _ = made
     everything = BATCHING.replace(select="all")
-    batches = Batches(corpus, tokenizer=tokenizer, config=everything)
-    questions = Batches(corpus, tokenizer=tokenizer, config=BATCHING).record_ids
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=everything)
+    questions = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING).record_ids
     texts = sorted({*batches.record_ids.tolist()} - {*questions.tolist()})
     assert texts
     given = {"corpus": inputs["corpus"][0], "needs": Needs(2.0)}

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.batches import Batches
@@ -33,7 +34,7 @@ def other(records):
 
 def open_both(corpus, tokenizer, other, moe_config, records, **changes):
     batching = BatchingConfig.model_validate({"select": "all", **changes})
-    batches = Batches(corpus, tokenizer=tokenizer, config=batching)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=batching)
     teacher = CrossTokenizerTeacher(
         moe_config.build(tokenizer=other, seed=0),
         tokenizer=other,

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
@@ -127,7 +128,7 @@ def pair(moe_config, tokenizer):
 
 
 def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
-    batches = Batches(corpus, tokenizer=tokenizer, config=BATCHING)
+    batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING)
     batch = batches.batch([4, 1, 8, 2])
     choices = {record_id: record_id % 2 for record_id in batches.record_ids.tolist()}
     teacher = SpecialtyTeacher(pair, choices=choices, temperature=2.0)

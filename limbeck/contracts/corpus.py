@@ -1,0 +1,183 @@
+"""A corpus on disk: every path in its folder, and what reads and writes them.
+
+Left out: tokens, which are read by way of `limbeck.data.loading`, and how a corpus is made.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from limbeck.contracts.artifacts import hash_file, write_atomically
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.json_data import JsonMapping, JsonObject
+from limbeck.contracts.records import (
+    SPLITS,
+    AnswerFormat,
+    Question,
+    Record,
+    Split,
+    read_jsonl,
+    read_records,
+    write_jsonl,
+)
+
+IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a corpus's card holds of its pack; empty where a corpus has no card of its own."""
+
+    headline_tasks: tuple[str, ...] = ()
+    titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
+    """Of `tasks` and of `specialties`: each name with its title in both languages."""
+    disclaimer: Mapping[str, str] = field(default_factory=dict)
+
+
+@final
+class Corpus:
+    """The folder of a corpus: `records/`, `questions/`, `images/`, `tokenizer/` and a card."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tokenizer_path = folder / "tokenizer"
+        self.questions_path = folder / "questions"
+        self.images_path = folder / IMAGES
+        """There only where a record or a question has an image."""
+        self.card_path = folder / "card.json"
+        self.page_path = folder / "card.html"
+        """The card for people."""
+        self.dropped_path = folder / "dropped.jsonl"
+        """Every record that was read and not used, with the reason."""
+
+    def records_path(self, split: Split) -> Path:
+        """The file of a split, one record a line."""
+        return self.folder / "records" / f"{split}.jsonl"
+
+    def records(self, split: Split) -> Iterator[Record]:
+        """The records of a split, in the order of their lines.
+
+        Raises:
+            DataError: the file is missing, or a line is not a record.
+        """
+        return read_records(self.records_path(split))
+
+    def count_records(self) -> dict[Split, int]:
+        """The number of records of each split."""
+        return {split: sum(1 for _ in read_jsonl(self.records_path(split))) for split in SPLITS}
+
+    def write_records(self, split: Split, records: Iterable[Record]) -> None:
+        """Write a split's file."""
+        self.records_path(split).parent.mkdir(exist_ok=True)
+        write_jsonl(self.records_path(split), records)
+
+    def task_paths(self) -> list[Path]:
+        """The files of questions, one a task, by its name."""
+        return sorted(self.questions_path.glob("*.jsonl"))
+
+    def questions(self) -> Iterator[Question]:
+        """The questions of every task, in the order of their lines.
+
+        Raises:
+            DataError: a line is not a question that can be scored.
+        """
+        for path in self.task_paths():
+            yield from read_task(path)
+
+    def write_questions(self, questions: Sequence[Question]) -> None:
+        """Write the questions, one file a task."""
+        self.questions_path.mkdir(exist_ok=True)
+        tasks: dict[str, list[Question]] = {}
+        for question in questions:
+            tasks.setdefault(question.task, []).append(question)
+        for task, members in tasks.items():
+            write_jsonl(self.questions_path / f"{task}.jsonl", members)
+
+    def hash_tokenizer(self) -> str:
+        """SHA-256 of the tokenizer's vocabulary and rules.
+
+        Raises:
+            ArtifactError: there is none.
+        """
+        return hash_file(self.tokenizer_path / "tokenizer.json")
+
+    def domain(self) -> Domain:
+        """What the card holds of the pack.
+
+        Raises:
+            DataError: the corpus has a card that was not made by this version.
+        """
+        card = self._read_card() if self.card_path.is_file() else {}
+        if "pack" not in card:
+            return Domain()
+        try:
+            titles = {"tasks": card["tasks"], "specialties": card["specialties"]}
+            return Domain(tuple(card["headline_tasks"]), titles, card["disclaimer"])
+        except (KeyError, TypeError) as error:
+            raise self._stale(error) from None
+
+    def answer_format(self) -> AnswerFormat:
+        """How the domain joins items, and answers what it does not know.
+
+        Raises:
+            DataError: the corpus has no card that holds it.
+        """
+        try:
+            found = self._read_card()["answer_format"]
+            return AnswerFormat(joiner=found["joiner"], unknown_answer=found["unknown_answer"])
+        except (KeyError, TypeError) as error:
+            raise self._stale(error) from None
+
+    def write_card(self, card: JsonMapping) -> None:
+        """Write the card as data."""
+        text = json.dumps(card, ensure_ascii=False, indent=2, sort_keys=True)
+        write_atomically(self.card_path, text + "\n")
+
+    def add_to_card(self, name: str, value: JsonMapping) -> None:
+        """Set one key of the card; a corpus without a card gets one."""
+        card = json.loads(self.card_path.read_text("utf-8")) if self.card_path.is_file() else {}
+        self.write_card(card | {name: value})
+
+    def _read_card(self) -> JsonObject:
+        try:
+            return json.loads(self.card_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._stale(error) from None
+
+    def _stale(self, error: Exception) -> DataError:
+        return DataError(
+            f"does not describe the corpus's domain ({error!r}); make the corpus again with "
+            "`limbeck run`",
+            path=self.card_path,
+        )
+
+
+def read_task(path: Path) -> Iterator[Question]:
+    """The questions of a task's file.
+
+    Raises:
+        DataError: a line is not a question that can be scored.
+    """
+    for line, value in enumerate(read_jsonl(path), start=1):
+        try:
+            question = Question.from_json(value)
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"not a question ({error!r}); make the corpus again", path=path, line=line
+            ) from None
+        if fault := _find_fault(question, task=path.stem):
+            raise DataError(fault, path=path, line=line)
+        yield question
+
+
+def _find_fault(question: Question, *, task: str) -> str:
+    """Why a question of a task's file cannot be scored; empty where it can."""
+    if question.task != task:
+        return f"task {question.task!r} in the file of {task!r}; make the corpus again"
+    if not question.answers or question.form not in ("single", "list", "choice"):
+        return f"form {question.form!r} with answers {question.answers!r} cannot be scored"
+    if question.form == "choice" and not set(question.answers) <= set(question.options):
+        return f"the right answer {question.answers!r} is not among {question.options!r}"
+    return ""
