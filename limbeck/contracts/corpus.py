@@ -24,6 +24,8 @@ from limbeck.contracts.records import (
 )
 
 IMAGES = "images"
+Titles = Mapping[str, Mapping[str, Mapping[str, str | int]]]
+"""Of `tasks` and of `specialties`: each name with its title by language."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ class Domain:
     """What a corpus's card holds of its pack; empty where a corpus has no card of its own."""
 
     headline_tasks: tuple[str, ...] = ()
-    titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
-    """Of `tasks` and of `specialties`: each name with its title in both languages."""
+    titles: Titles = field(default_factory=dict)
     disclaimer: Mapping[str, str] = field(default_factory=dict)
 
 

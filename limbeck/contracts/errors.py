@@ -4,6 +4,7 @@
     |-- RecipeError (ValueError)             a recipe or an override is wrong: every fault at once
     |-- UnknownNameError (LookupError)       a name stands in no table
     |-- DataError (ValueError)               a source file or a record is wrong
+    |   |-- PromptLengthError                a model cannot read so long a prompt
     |   |-- ImageError                       an image cannot be read
     |   `-- LeakError                        training and evaluation share a question
     |-- ArtifactError (ValueError)           a folder is not the artifact that was expected
@@ -71,6 +72,10 @@ class DataError(LimbeckError, ValueError):
         self.line = line
         place = f"{path}:{line}: " if line else (f"{path}: " if path else "")
         super().__init__(place + message)
+
+
+class PromptLengthError(DataError):
+    """A prompt has more tokens than the model reads, or none."""
 
 
 class ImageError(DataError):

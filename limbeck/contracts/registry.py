@@ -115,6 +115,7 @@ TASKS: Table = {
     "triage": "limbeck.evaluation.tasks:Triage",
     "finding": "limbeck.evaluation.tasks:Finding",
     "intent": "limbeck.evaluation.tasks:Intent",
+    "test_split": "limbeck.evaluation.tasks:HeldOut",
 }
 """How the answers to a kind of question are scored: each a Task."""
 

@@ -11,6 +11,9 @@ MERGED = {"merged": True}
 Where such a field is None, nothing of it is written; any other None is written as null.
 """
 
+OPTIONAL = {"optional": True}
+"""Metadata of a field that is not written where it is None."""
+
 
 def to_json(value: object) -> object:
     """What `json.dumps` takes: objects in the order of their fields, enclosed values included."""
@@ -30,8 +33,11 @@ def _write_fields(value: object) -> dict[str, object]:
     found: dict[str, object] = {}
     held = vars(value)
     for field in dataclasses.fields(value):
-        if not field.metadata.get("merged"):
-            found[field.name] = to_json(held[field.name])
-        elif held[field.name] is not None:
+        is_merged = field.metadata.get("merged", False)
+        if held[field.name] is None and (is_merged or field.metadata.get("optional", False)):
+            continue
+        if is_merged:
             found |= _write_fields(held[field.name])
+        else:
+            found[field.name] = to_json(held[field.name])
     return found

@@ -14,7 +14,7 @@ import numpy as np
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.corpus import Corpus, read_task
 from limbeck.contracts.errors import ArtifactError, DataError
-from limbeck.contracts.records import Question
+from limbeck.contracts.records import Question, Record
 from limbeck.env.progress import Advance
 from limbeck.evaluation.metrics import Share, clustered_interval
 from limbeck.evaluation.tasks import Response, ask, score_response
@@ -70,6 +70,10 @@ class QuestionSet:
 
     questions: tuple[Question, ...]
     available: dict[str, int]
+    held_out: tuple[Record | Question, ...]
+    """What training must share nothing with."""
+    num_left_out: int = 0
+    """Records of the test split that are no question, or one with images or earlier turns."""
 
 
 def read_questions(corpus: Corpus, *, max_questions: int) -> QuestionSet:
@@ -96,7 +100,7 @@ def read_questions(corpus: Corpus, *, max_questions: int) -> QuestionSet:
         )
     chosen = [_locate_images(question, corpus.folder) for question in chosen]
     chosen.sort(key=lambda item: (item.task, item.form, len(item.question), item.id))
-    return QuestionSet(tuple(chosen), available)
+    return QuestionSet(tuple(chosen), available, held_out=tuple(chosen))
 
 
 def _locate_images(question: Question, folder: Path) -> Question:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from limbeck.contracts.leaks import normalise
 
@@ -106,6 +106,26 @@ def _score_interval(share: float, *, effective: float, count: int) -> Share:
     low = 0.0 if share == 0 else centre - half
     high = 1.0 if share == 1 else centre + half
     return Share(share, low, high, count)
+
+
+def ratio_of_sums(
+    *, sums: Float[np.ndarray, " groups"], counts: Int[np.ndarray, " groups"]
+) -> Interval:
+    """Sum over sum, with a 95 % interval in which what is summed of one group varies together.
+
+    The linearised variance of a ratio of two sample means (Cochran 1977, sec. 2.11).
+    """
+    ratio = sums.sum() / counts.sum()
+    spread = np.sqrt(np.square(sums - ratio * counts).sum()) / counts.sum()
+    if len(sums) > 1:
+        spread *= np.sqrt(len(sums) / (len(sums) - 1))
+    return Interval(float(ratio), float(ratio - Z_95 * spread), float(ratio + Z_95 * spread))
+
+
+def clustered_mean(*, values: Float[np.ndarray, " questions"], groups: Sequence[str]) -> Interval:
+    """The mean, with a 95 % interval in which the values of one group vary together."""
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    return ratio_of_sums(sums=np.bincount(inverse, weights=values), counts=np.bincount(inverse))
 
 
 def accuracy_ratio(

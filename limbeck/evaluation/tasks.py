@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer, PromptLike, as_prompt
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import DataError, PromptLengthError
 from limbeck.contracts.records import Question
 from limbeck.contracts.registry import TASKS
 from limbeck.evaluation.metrics import entity_f1, exact_match
@@ -30,7 +30,8 @@ class Response:
     confidence_ratio: float
     """Of a generated text; 1 for a chosen option."""
     option_scores: tuple[float, ...] = ()
-    """Mean log-probability per token of each option; for `choice`, and of what an image shows."""
+    """Mean log-probability per token of each option: for `choice`, of what an image shows, and of
+    a test record's answer."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Task(ABC):
 
     form: ClassVar[str | None] = None
     """The only form that its questions may have; None for any."""
+    scores_options: ClassVar[bool] = False
+    """Whether the options of every question are scored besides; those about images always are."""
 
     def score(self, question: Question, response: Response) -> Verdict:
         """The verdict on one response.
@@ -119,12 +122,29 @@ class Intent(Task):
         return score_exactly(question, response)
 
 
+@final
+class HeldOut(Task):
+    """Test records: as recall, and by the log-likelihood of the answer that the record holds."""
+
+    scores_options = True
+
+    @override
+    def _score(self, question: Question, response: Response) -> Verdict:
+        return score_by_form(question, response)
+
+
 def score_response(question: Question, response: Response) -> Verdict:
     """The verdict of the question's task; of its form where no task of the table has its name."""
+    task = find_task(question)
+    return score_by_form(question, response) if task is None else task.score(question, response)
+
+
+def find_task(question: Question) -> Task | None:
+    """The task of a question; None where the table has none of its name."""
     if question.task not in TASKS:
-        return score_by_form(question, response)
+        return None
     task: type[Task] = resolve(TASKS, question.task, what="task")
-    return task().score(question, response)
+    return task()
 
 
 def score_by_form(question: Question, response: Response) -> Verdict:
@@ -150,6 +170,9 @@ def ask(
     """A model's response to each question of one batch; all generate, or all choose."""
     if questions[0].form == "choice":
         return [_choose(answerer, question) for question in questions]
+    task = find_task(questions[0])
+    if task is not None and task.scores_options:
+        return _generate_and_score(answerer, questions, max_new_tokens=max_new_tokens)
     answers = answerer.answer(
         [make_prompt(question) for question in questions], max_new_tokens=max_new_tokens
     )
@@ -157,6 +180,36 @@ def ask(
         Response(answer.text, answer.confidence_ratio, _score_findings(answerer, question))
         for question, answer in zip(questions, answers, strict=True)
     ]
+
+
+def _generate_and_score(
+    answerer: Answerer, questions: tuple[Question, ...], *, max_new_tokens: int
+) -> list[Response]:
+    """Generated answers, and the scores of the written ones; none where these do not fit the model.
+
+    Such a question counts as answered wrong instead of ending the evaluation.
+    """
+    prompts = [make_prompt(question) for question in questions]
+    try:
+        answers = answerer.answer(prompts, max_new_tokens=max_new_tokens)
+    except PromptLengthError:
+        if len(questions) > 1:
+            return [
+                response
+                for question in questions
+                for response in _generate_and_score(
+                    answerer, (question,), max_new_tokens=max_new_tokens
+                )
+            ]
+        return [Response("", 0.0)]
+    found = []
+    for question, prompt, answer in zip(questions, prompts, answers, strict=True):
+        try:
+            scores = tuple(answerer.score(prompt, question.options))
+        except PromptLengthError:
+            scores = ()
+        found.append(Response(answer.text, answer.confidence_ratio, scores))
+    return found
 
 
 def make_prompt(question: Question) -> PromptLike:

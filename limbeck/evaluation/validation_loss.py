@@ -4,27 +4,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from limbeck.evaluation.metrics import Z_95, Interval
+from limbeck.evaluation.metrics import ratio_of_sums
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
-
-
-def ratio_of_sums(
-    *, sums: Float[np.ndarray, " records"], counts: Int[np.ndarray, " records"]
-) -> Interval:
-    """Sum over sum, with a 95 % interval that keeps the tokens of one record together.
-
-    The linearised variance of a ratio of two sample means (Cochran 1977, sec. 2.11).
-    """
-    ratio = sums.sum() / counts.sum()
-    spread = np.sqrt(np.square(sums - ratio * counts).sum()) / counts.sum()
-    if len(sums) > 1:
-        spread *= np.sqrt(len(sums) / (len(sums) - 1))
-    return Interval(float(ratio), float(ratio - Z_95 * spread), float(ratio + Z_95 * spread))
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from limbeck.contracts.answerer import (
     as_prompt,
     geometric_mean,
 )
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import PromptLengthError
 from limbeck.contracts.parity import log_softmax
 from limbeck.models.session import Session
 from limbeck.runtimes.base import LoadedModel
@@ -161,7 +161,7 @@ class GreedyAnswerer(Answerer):
 
     def _check_length(self, ids: list[int]) -> list[int]:
         if not 0 < len(ids) < self._model.max_tokens:
-            raise DataError(
+            raise PromptLengthError(
                 f"a prompt of {len(ids)} tokens: expected 1 to {self._model.max_tokens - 1}, so "
                 "that the model can read it and answer; shorten the question"
             )

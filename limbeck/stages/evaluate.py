@@ -8,7 +8,7 @@ from pathlib import Path
 
 from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.artifacts import Artifact, Work, size_bytes
-from limbeck.contracts.corpus import Corpus
+from limbeck.contracts.corpus import Corpus, Titles
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import write_jsonl
@@ -19,8 +19,8 @@ from limbeck.evaluation.answer_questions import (
     QuestionSet,
     answer_all,
     make_batches,
-    read_questions,
 )
+from limbeck.evaluation.held_out_questions import TEST_SPLIT, read_evaluation
 from limbeck.evaluation.profiling.profile import Profile, load_average, profiling
 from limbeck.evaluation.report.build import (
     CorpusSummary,
@@ -35,6 +35,8 @@ from limbeck.evaluation.tasks import make_prompt
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.evaluate import Config
 
+SPLIT_TITLE = {"zh": "测试切分", "en": "test split"}
+
 
 def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     """Write answers, report and page; give back each row's accuracy and ratios."""
@@ -42,12 +44,13 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     corpus = Corpus(artifact.path)
     teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
     _check_unique(models)
-    found = read_questions(corpus, max_questions=config.max_questions)
-    domain = corpus.domain()
-    headline_tasks = config.headline_tasks or domain.headline_tasks or tuple(found.available)
+    found = read_evaluation(corpus, source=config.questions, max_questions=config.max_questions)
+    domain, is_split = corpus.domain(), TEST_SPLIT in found.available
+    of_pack = () if is_split else domain.headline_tasks
+    headline_tasks = config.headline_tasks or of_pack or tuple(found.available)
     _check_headline(found, headline_tasks, corpus=corpus)
     num_compared = check_leaks(
-        corpus.records("train"), held_out=found.questions, path=corpus.records_path("train")
+        corpus.records("train"), held_out=found.held_out, path=corpus.records_path("train")
     )
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)
@@ -71,7 +74,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         teacher=teacher,
         headline_tasks=headline_tasks,
         rows=rows,
-        titles=domain.titles,
+        titles=_name_split(domain.titles) if is_split else domain.titles,
     )
     _write(work.folder, report=report, answers=answers, artifacts=(artifact, *models))
     return {
@@ -81,6 +84,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
             "speedup_ratio": row.speedup_ratio,
             "memory_ratio": row.memory_ratio,
         }
+        | ({"log_likelihood": row.log_likelihood.value} if row.log_likelihood else {})
         for row in rows
     }
 
@@ -163,18 +167,27 @@ def _measured(
     )
 
 
+def _name_split(titles: Titles) -> Titles:
+    """Titles that name the task of test records too."""
+    return {**titles, "tasks": {**titles.get("tasks", {}), TEST_SPLIT: SPLIT_TITLE}}
+
+
 def _describe_corpus(corpus: Artifact, found: QuestionSet, *, num_compared: int) -> CorpusSummary:
     """Name, sizes of the splits, and how many questions of each task were asked."""
     asked = [question.task for question in found.questions]
+    is_split = TEST_SPLIT in found.available
     return CorpusSummary(
         name=corpus.name,
         content_hash=corpus.manifest.content_hash,
-        splits=dict(Corpus(corpus.path).count_records()),
-        split="questions (evaluation only; groups never trained on)",
+        splits=Corpus(corpus.path).count_records(),
+        split="test (held out; groups never trained on)"
+        if is_split
+        else "questions (evaluation only; groups never trained on)",
         tasks={
             task: TaskCount(asked.count(task), count) for task, count in found.available.items()
         },
         train_records_compared=num_compared,
+        left_out=found.num_left_out if is_split else None,
     )
 
 

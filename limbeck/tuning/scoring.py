@@ -23,10 +23,10 @@ from limbeck.evaluation.answer_questions import (
     count_correct,
     make_batches,
 )
+from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.evaluation.metrics import accuracy_ratio
 from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
 from limbeck.evaluation.validation_loss import measure_validation
-from limbeck.evaluation.validation_questions import read_held_out
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.vision.modeling import image_format
 from limbeck.runtimes import open_answerer

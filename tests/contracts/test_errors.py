@@ -11,6 +11,7 @@ TREE = {
     "UnknownNameError": (LimbeckError, LookupError),
     "DataError": (LimbeckError, ValueError),
     "ImageError": (DataError,),
+    "PromptLengthError": (DataError,),
     "LeakError": (DataError,),
     "ArtifactError": (LimbeckError, ValueError),
     "CheckpointError": (errors.ArtifactError,),

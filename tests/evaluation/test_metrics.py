@@ -7,6 +7,7 @@ from limbeck.contracts.leaks import normalise
 from limbeck.evaluation.metrics import (
     accuracy_ratio,
     clustered_interval,
+    clustered_mean,
     entity_f1,
     exact_match,
     percentile,
@@ -162,3 +163,15 @@ def test_speed_ratio_of_exactly_half_the_time_is_two():
 
 def test_percentile_interpolates():
     assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.5
+
+
+def test_the_interval_of_a_mean_counts_a_group_once():
+    values = np.array([-1.0, -2.0, -4.0, -3.0])
+    alone = clustered_mean(values=values, groups=list("abcd"))
+    error = values.std(ddof=1) / 2
+    assert alone.value == values.mean()
+    np.testing.assert_allclose(
+        [alone.low, alone.high], values.mean() + 1.959964 * error * np.array([-1, 1]), rtol=1e-6
+    )
+    twice = clustered_mean(values=values.repeat(2), groups=list("aabbccdd"))
+    np.testing.assert_allclose([twice.low, twice.high], [alone.low, alone.high])

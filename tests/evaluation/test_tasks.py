@@ -1,10 +1,12 @@
 """Verdicts on answers, by task and by form."""
 
+from pathlib import Path
+
 import pytest
 from typing_extensions import override
 
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import DataError, PromptLengthError
 from limbeck.contracts.records import Question
 from limbeck.contracts.registry import TASKS
 from limbeck.evaluation.answer_questions import record_answer
@@ -15,7 +17,7 @@ BY_ID = {question.id: question for question in QUESTIONS}
 
 
 def test_every_task_of_the_table_says_what_it_measures():
-    assert set(TASKS) == {"recall", "choice", "triage", "finding", "intent"}
+    assert set(TASKS) == {"recall", "choice", "triage", "finding", "intent", "test_split"}
     for name in TASKS:
         task = resolve(TASKS, name, what="task")
         assert issubclass(task, Task)
@@ -76,3 +78,41 @@ def test_a_choice_is_the_option_of_the_highest_score(tmp_path):
     assert response.text == "血压测量、心电图"
     assert len(response.option_scores) == 4
     assert response.option_scores[1] == max(response.option_scores)
+
+
+class Short(LookUp):
+    """Reads prompts of at most 12 characters, and prompt and answer of at most 20."""
+
+    @override
+    def answer(self, questions, *, max_new_tokens):
+        for question in questions:
+            self.check(question, most=12)
+        return super().answer(questions, max_new_tokens=max_new_tokens)
+
+    @override
+    def score(self, question, options):
+        for option in options:
+            self.check(question + option, most=20)
+        return super().score(question, options)
+
+    def check(self, text, *, most):
+        if len(text) > most:
+            raise PromptLengthError(f"{len(text)} characters")
+
+
+def test_a_test_record_too_long_for_a_model_is_wrong_and_ends_nothing():
+    texts = (
+        ("高血压去医院看什么科？", "心血管内科", True, 1),
+        ("高血压去医院看什么科？", "心血管内科，或者也可以看别的科", False, 0),
+        ("高血压通常会出现什么症状？", "头痛、头晕和心悸", False, 0),
+    )
+    questions = tuple(
+        Question(str(place), "test_split", question, (answer,), "single", (answer,))
+        for place, (question, answer, _, _) in enumerate(texts)
+    )
+    responses = ask(Short(Path("teacher"), num_threads=1), questions, max_new_tokens=64)
+    for question, response, (_, _, correct, num_scores) in zip(
+        questions, responses, texts, strict=True
+    ):
+        assert score_response(question, response).correct == correct
+        assert len(response.option_scores) == num_scores

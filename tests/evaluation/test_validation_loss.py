@@ -10,7 +10,8 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import read_records, write_jsonl
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.data.loading.config import BatchingConfig
-from limbeck.evaluation.validation_loss import measure_validation, ratio_of_sums
+from limbeck.evaluation.metrics import ratio_of_sums
+from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import IGNORED
 
 

@@ -4,12 +4,14 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 
 import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
 from limbeck.contracts.artifacts import Parent, Work, hash_files
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.evaluation.report.build import read_report
@@ -177,6 +179,81 @@ def test_a_missing_headline_task_is_named(work):
         evaluate.run(config(), work=work)
 
 
+def use_plain_records(work):
+    """Training and test records as of plain pairs of question and answer, without a pack's own."""
+    corpus = Corpus(work.one("corpus").path)
+    shutil.rmtree(corpus.questions_path)
+    held_out = [
+        Record("1", "高血压去医院看什么科？", "心血管内科", "a", "qa"),
+        Record("2", "高血压通常会出现什么症状？", "头痛、头晕、心悸", "b", "qa"),
+        Record("3", "为什么？", "没有人知道为什么。", "b", "qa"),
+        Record("4", "", "纯文本。", "c", "qa"),
+        Record("5", "还有呢？", "没有。", "d", "qa", history=("你好", "你好")),
+    ]
+    corpus.write_records("train", [Record("0", "感冒看什么科？", "呼吸内科", "x", "qa")])
+    corpus.write_records("test", held_out)
+
+
+def test_without_questions_the_test_split_is_measured(work):
+    use_plain_records(work)
+    metrics = evaluate.run(config(headline_tasks=[]), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    assert report["corpus"]["split"].startswith("test (held out")
+    assert report["corpus"]["tasks"] == {"test_split": {"asked": 3, "available": 3}}
+    assert (report["corpus"]["left_out"], report["headline_tasks"]) == (2, ["test_split"])
+    teacher, ignorant = report["rows"]
+    assert teacher["accuracy"] == 2 / 3
+    assert teacher["accuracy_interval"]["low"] < 2 / 3 < teacher["accuracy_interval"]["high"]
+    assert teacher["tasks"]["test_split"]["count"] == teacher["log_likelihood"]["count"] == 3
+    # A score is the answer's distance from 8 characters, as fake_answerer has it.
+    assert teacher["log_likelihood"]["value"] == pytest.approx(-(3 + 0 + 1) / 3)
+    for row in (teacher, ignorant):
+        found = row["log_likelihood"]
+        assert found["low"] < found["value"] < found["high"]
+    assert metrics["teacher"]["log_likelihood"] == teacher["log_likelihood"]["value"]
+    page, text = ((work.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "Log-likelihood of the test split" in page and "测试切分" in page
+    assert "Log-likelihood of the test split" in text and "2 without a question" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    console = Console(width=120, file=io.StringIO())
+    console.print(make_task_table(read_report(work.folder / "report.json")))
+    assert "log-likelihood" in console.file.getvalue()
+
+
+def test_the_source_of_questions_can_be_named(work):
+    Corpus(work.one("corpus").path).write_records(
+        "train", [Record("0", "感冒看什么科？", "呼吸内科", "x", "qa")]
+    )
+    evaluate.run(config(questions="test", headline_tasks=[]), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    assert report["headline_tasks"] == ["test_split"]
+    evaluate.run(config(questions="pack", headline_tasks=[]), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    assert report["headline_tasks"] == ["recall", "choice"]
+    assert "left_out" not in report["corpus"]
+    assert all("log_likelihood" not in row for row in report["rows"])
+    use_plain_records(work)
+    with pytest.raises(ArtifactError, match="no questions"):
+        evaluate.run(config(questions="pack"), work=work)
+
+
+def test_a_test_record_that_was_trained_on_is_refused(work):
+    use_plain_records(work)
+    Corpus(work.one("corpus").path).write_records(
+        "train", [Record("0", "为什么?", "因为。", "y", "qa")]
+    )
+    with pytest.raises(LeakError, match="is held out"):
+        evaluate.run(config(headline_tasks=[]), work=work)
+
+
+def test_a_corpus_without_questions_and_test_records_is_refused(work):
+    use_plain_records(work)
+    Corpus(work.one("corpus").path).write_records("test", [])
+    with pytest.raises(DataError, match=r"none of its 0 records.*test_ratio"):
+        evaluate.run(config(headline_tasks=[]), work=work)
+
+
 def test_a_leak_is_refused_before_anything_is_asked(work):
     record = Record("1", fake_answerer.QUESTIONS[0].question, "心血管内科", "g", "pack")
     write_jsonl(work.one("corpus").path / "records" / "train.jsonl", [record])
@@ -198,7 +275,8 @@ def test_two_models_of_one_name_are_refused(work):
         ({"teacher": "other"}, "'other' is not among"),
         ({"models": []}, "at least 1"),
         ({"models": ["a", "a"]}, "twice"),
-        ({"questions": 3}, "unknown key"),
+        ({"asks": 3}, "unknown key"),
+        ({"questions": "all"}, "'auto', 'pack' or 'test'"),
         ({"profile": {"rounds": 0}}, "greater than 0"),
     ],
 )

@@ -17,7 +17,7 @@ from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import Question, Record, write_jsonl
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.evaluation.validation_questions import read_held_out
+from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.pipeline.check import check
 from limbeck.tuning import make_space, read_tuning, scoring
 from tests.support import artifacts, tiny_recipe

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Split
+from limbeck.contracts.serialization import OPTIONAL
 from limbeck.env.machine import describe_machine, package_versions
 from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
 from limbeck.evaluation.report.rows import Row
@@ -49,6 +50,8 @@ class CorpusSummary:
     """What is measured on, in words."""
     tasks: Mapping[str, TaskCount]
     train_records_compared: int
+    left_out: int | None = field(default=None, metadata=OPTIONAL)
+    """Records of the test split that are not asked, where the split is."""
 
 
 @dataclass(frozen=True, kw_only=True)

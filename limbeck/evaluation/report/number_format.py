@@ -24,6 +24,16 @@ class Bounded(Protocol):
         ...
 
 
+@runtime_checkable
+class ValueBounded(Bounded, Protocol):
+    """A figure with its interval."""
+
+    @property
+    def value(self) -> Number:
+        """The figure."""
+        ...
+
+
 def percent(value: Number | None, *, digits: int = 1) -> str:
     """A ratio as a percentage."""
     return MISSING if value is None else f"{100 * value:.{digits}f} %"
@@ -39,6 +49,11 @@ def percent_range(interval: Bounded | None) -> str:
 def area(interval: Interval) -> str:
     """An area under a curve with its interval."""
     return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
+
+
+def nats(interval: ValueBounded) -> str:
+    """A log-likelihood with its interval."""
+    return f"{interval.value:.3f} ({interval.low:.3f} – {interval.high:.3f})"
 
 
 def times(value: Number | None) -> str:

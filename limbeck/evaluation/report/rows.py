@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from limbeck.contracts.serialization import OPTIONAL
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
+from limbeck.evaluation.held_out_questions import TEST_SPLIT
 from limbeck.evaluation.metrics import (
     Share,
     accuracy_ratio,
+    clustered_mean,
     exact_match,
     speed_ratio,
     wilson_interval,
@@ -58,6 +61,17 @@ class Percentiles:
     p95: float
 
 
+@dataclass(frozen=True)
+class LogLikelihood:
+    """The mean over records of the mean log-probability per token, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    """Records that every model of the report can read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One model; ratios are against the teacher on the same questions."""
@@ -91,6 +105,8 @@ class Row:
     specialties: Mapping[str, Share]
     refused: Share
     """How often the model answered that it does not know, where an answer was generated."""
+    log_likelihood: LogLikelihood | None = field(default=None, metadata=OPTIONAL)
+    """Of the answers of test records, where these are asked."""
 
 
 def make_rows(
@@ -107,6 +123,7 @@ def make_rows(
         _make_row(
             model,
             reference=reference,
+            others=models,
             headline_tasks=headline_tasks,
             unknown_answers=unknown_answers,
             num_threads=num_threads,
@@ -119,6 +136,7 @@ def _make_row(
     model: Measured,
     *,
     reference: Measured,
+    others: Sequence[Measured],
     headline_tasks: Sequence[str],
     unknown_answers: Sequence[str],
     num_threads: int,
@@ -170,6 +188,7 @@ def _make_row(
             for name in specialties
         },
         refused=_count_refused(headline, unknown_answers),
+        log_likelihood=_measure_likelihood(model, others=others),
     )
 
 
@@ -187,3 +206,19 @@ def _count_refused(headline: Sequence[AnsweredQuestion], unknown_answers: Sequen
     generated = [item for item in headline if item.form != "choice"]
     refused = sum(exact_match(item.answer, expected=unknown_answers) for item in generated)
     return wilson_interval(refused, len(generated))
+
+
+def _measure_likelihood(model: Measured, *, others: Sequence[Measured]) -> LogLikelihood | None:
+    columns = zip(*(item.asked for item in others), strict=True)
+    read = [
+        place
+        for place, items in enumerate(columns)
+        if all(item.task == TEST_SPLIT and item.option_scores for item in items)
+    ]
+    if not read:
+        return None
+    mean = clustered_mean(
+        values=np.array([model.asked[place].option_scores[0] for place in read]),
+        groups=[model.asked[place].cluster for place in read],
+    )
+    return LogLikelihood(mean.value, mean.low, mean.high, len(read))

@@ -51,6 +51,9 @@ def make_task_table(report: Report) -> Table:
     for task, share in report.rows[0].tasks.items():
         star = "" if task in report.headline_tasks else " *"
         table.add_column(f"{task}{star}\nn={share.count}", justify="right", no_wrap=True)
+    likelihood = report.rows[0].log_likelihood
+    if likelihood:
+        table.add_column(f"log-likelihood\nn={likelihood.count}", justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(
             row.name,
@@ -58,6 +61,7 @@ def make_task_table(report: Report) -> Table:
                 f"{number_format.percent(share.value)} ({number_format.percent_range(share)})"
                 for share in row.tasks.values()
             ),
+            *([number_format.nats(row.log_likelihood)] if row.log_likelihood else []),
         )
     return table
 

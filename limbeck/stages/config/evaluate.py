@@ -8,6 +8,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
+from limbeck.evaluation.held_out_questions import QuestionSource
 from limbeck.evaluation.profiling.profile import ProfileConfig
 
 
@@ -20,6 +21,13 @@ class Config(StageConfig):
     models: Annotated[tuple[ModelRef, ...], Field(min_length=1)]
     """Rows of the table, in this order; a row bears its artifact's name."""
     corpus: CorpusRef
+    questions: QuestionSource = "auto"
+    """What is asked. `pack`: the questions that the corpus holds, of its pack and of sources that
+    hold some. `test`: the records of its test split, which no model was trained on: questions with
+    their answers, without images or earlier turns. Each is scored as recall is (the answer equals
+    the record's, or is a list of the same items from F1 0.8), and by the mean log-likelihood of
+    the record's answer, which tells more where answers are free text. `auto`: `pack` where the
+    corpus holds questions, `test` otherwise."""
     teacher: str = ""
     """Which of `models` the ratios are against; empty: the first."""
     headline_tasks: tuple[str, ...] = ()

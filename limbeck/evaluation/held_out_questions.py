@@ -1,0 +1,120 @@
+"""Held-out records as questions: test records measure, validation records guide choices.
+
+What guides a choice is never read from the test split or from the questions of the corpus.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+from limbeck.contracts.corpus import Corpus, read_task
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.leaks import check_leaks
+from limbeck.contracts.records import Question, Record, Split
+from limbeck.evaluation.answer_questions import QuestionSet, read_questions
+from limbeck.evaluation.metrics import split_items
+
+QuestionSource = Literal["auto", "pack", "test"]
+VALIDATION = "validation"
+"""Of no table, so that a question is scored by its form."""
+TEST_SPLIT = "test_split"
+"""The task of test records."""
+
+
+def read_held_out(corpus: Corpus, *, max_questions: int) -> tuple[Question, ...]:
+    """At most so many validation records as questions, drawn by a hash of their ids, in order.
+
+    An answer of several items is judged as a list, any other exactly. Records with images, earlier
+    turns or no question are left out.
+
+    Raises:
+        DataError: there is none.
+        LeakError: one of them is trained on, or stands among what only measures.
+    """
+    records = list(filter(_can_stand_alone, corpus.records("validation")))
+    if not records:
+        raise DataError(
+            "no record has a question that a text alone can answer; hold more out with "
+            "splits.validation_ratio, or set tune.metric: likelihood",
+            path=corpus.records_path("validation"),
+        )
+    chosen = _draw(records, count=max_questions)
+    questions = [_as_question(record, task=VALIDATION) for record in chosen]
+    check_apart(corpus, questions=questions)
+    questions.sort(key=lambda item: (item.form, len(item.question), item.id))
+    return tuple(questions)
+
+
+def read_evaluation(corpus: Corpus, *, source: QuestionSource, max_questions: int) -> QuestionSet:
+    """The questions that an evaluation measures with.
+
+    Raises:
+        ArtifactError, DataError: the source holds none, or one that cannot be scored.
+    """
+    if source == "test" or (source == "auto" and next(corpus.questions(), None) is None):
+        return read_test_split(corpus, max_questions=max_questions)
+    return read_questions(corpus, max_questions=max_questions)
+
+
+def read_test_split(corpus: Corpus, *, max_questions: int) -> QuestionSet:
+    """At most so many test records as questions, drawn by a hash of their ids.
+
+    Raises:
+        DataError: no test record is a question that a text alone can answer.
+    """
+    records = list(corpus.records("test"))
+    fitting = list(filter(_can_stand_alone, records))
+    if not fitting:
+        raise DataError(
+            f"the corpus is to be evaluated by its test split, and none of its {len(records)} "
+            "records is a question that a text alone can answer; hold more out with "
+            "splits.test_ratio, or give the corpus a source with questions",
+            path=corpus.records_path("test"),
+        )
+    chosen = _draw(fitting, count=max_questions)
+    questions = [_as_question(record, task=TEST_SPLIT) for record in chosen]
+    questions.sort(key=lambda item: (item.form, len(item.question), item.id))
+    return QuestionSet(
+        tuple(questions), {TEST_SPLIT: len(fitting)}, tuple(chosen), len(records) - len(fitting)
+    )
+
+
+def check_apart(corpus: Corpus, *, questions: Sequence[Question]) -> None:
+    """Nothing, when no question or group stands in training, in test records or in evaluation.
+
+    Raises:
+        LeakError: one does.
+    """
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        check_leaks(corpus.records(split), held_out=questions, path=corpus.records_path(split))
+    for path in corpus.task_paths():
+        check_leaks(read_task(path), held_out=questions, path=path)
+
+
+def _can_stand_alone(record: Record) -> bool:
+    """Whether a text without earlier turns asks all that the record asks."""
+    return bool(record.question) and not record.images and not record.history
+
+
+def _draw(records: Sequence[Record], *, count: int) -> list[Record]:
+    """At most so many records, by a hash of their ids, so always the same."""
+    return sorted(records, key=lambda record: _digest(record.id))[:count]
+
+
+def _as_question(record: Record, *, task: str) -> Question:
+    items = split_items(record.answer, known=())
+    return Question(
+        record.id,
+        task,
+        record.question,
+        (record.answer,),
+        "list" if len(items) > 1 else "single",
+        options=(record.answer,) if task == TEST_SPLIT else (),
+        specialty=record.specialty,
+        group=record.group,
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
