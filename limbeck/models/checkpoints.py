@@ -24,7 +24,8 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.env.ranks import process_index
 from limbeck.models.chat import ChatTemplate
 from limbeck.models.config import ModelConfig
-from limbeck.models.vision.modeling import LimbeckVisionConfig, write_preprocessor
+from limbeck.models.vision.configuration import LimbeckVisionConfig
+from limbeck.models.vision.modeling import write_preprocessor
 from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
 from limbeck.quantization.storage import load_quantized, save_quantized
 

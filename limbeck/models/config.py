@@ -14,7 +14,7 @@ from limbeck.models.chat import IMAGE_TOKEN
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from limbeck.models.vision.modeling import LimbeckVisionConfig
+    from limbeck.models.vision.configuration import LimbeckVisionConfig
     from limbeck.models.vocabulary import Vocabulary
 
 LogitsForm = Literal["full", "factored", "auto"]
@@ -138,7 +138,7 @@ class MoeModel(Decoder):
 
     @override
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":
-        from limbeck.models.moe.modeling import LimbeckMoeConfig
+        from limbeck.models.moe.configuration import LimbeckMoeConfig
 
         return LimbeckMoeConfig(
             **self._shared(vocabulary),
@@ -224,7 +224,7 @@ class EncoderConfig(Config):
         """The config of a language model with this encoder."""
         from transformers import SiglipVisionConfig
 
-        from limbeck.models.vision.modeling import LimbeckVisionConfig
+        from limbeck.models.vision.configuration import LimbeckVisionConfig
 
         vision = SiglipVisionConfig(
             hidden_size=self.hidden_size,
@@ -280,3 +280,23 @@ class VisionModel(ModelConfig):
                 "give it a source with images, or build the model without an encoder"
             )
         return add_encoder(text, tokenizer=tokenizer, config=self.encoder, seed=seed)
+
+
+PLAIN_HEADS = frozenset(
+    {
+        "limbeck_moe",
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmoe",
+        "deepseek_v3",
+    }
+)
+"""Architectures whose logits are exactly the head's product, with no scaling or capping after."""
+
+
+GroupKind = Literal["channels", "heads"]

@@ -17,25 +17,9 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import TrainingError
 from limbeck.models.attention_capture import Heads, capture_attention
 from limbeck.models.batch import Batch
-from limbeck.models.config import LARGE_VOCAB, LogitsForm
+from limbeck.models.config import LARGE_VOCAB, PLAIN_HEADS, LogitsForm
 from limbeck.models.moe.layers import Routing
 from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
-
-PLAIN_HEADS = frozenset(
-    {
-        "limbeck_moe",
-        "qwen2",
-        "qwen2_moe",
-        "qwen3",
-        "qwen3_moe",
-        "llama",
-        "mistral",
-        "mixtral",
-        "olmoe",
-        "deepseek_v3",
-    }
-)
-"""Architectures whose logits are exactly the head's product, with no scaling or capping after."""
 
 
 class FactoredLogits(NamedTuple):

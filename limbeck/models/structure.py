@@ -6,15 +6,14 @@ it serves. Norms of queries and keys are shared by all heads and stay.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.config import GroupKind
 
-GroupKind = Literal["channels", "heads"]
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 HEAD_NORMS = ("q_norm", "k_norm")

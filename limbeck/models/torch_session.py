@@ -19,8 +19,8 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.session import Session
+from limbeck.models.vision.configuration import image_format
 from limbeck.models.vision.image_processing import read_pixels
-from limbeck.models.vision.modeling import image_format
 
 
 @final

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from limbeck.distillation.losses.chunked import CHUNK_BYTES
-from limbeck.models.forward import PLAIN_HEADS
+from limbeck.distillation.losses.config import CHUNK_BYTES
+from limbeck.models.config import PLAIN_HEADS
 from limbeck.pipeline.check import Entry
 from limbeck.planning.resolve import (
     Architectures,

@@ -11,20 +11,16 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError
-from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.teachers.config import RouterSampling
-from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.config import EncoderConfig, ModelConfig
-from limbeck.models.structure import GroupKind
+from limbeck.models.config import EncoderConfig, GroupKind, ModelConfig
 from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.pipeline.check import Entry
-from limbeck.pruning.allocation import count_kept
-from limbeck.pruning.surgery import describe_cut
+from limbeck.pruning.shapes import count_kept, describe_cut
 from limbeck.sizing.assumptions import Assumptions
-from limbeck.training.loop import TrainingConfig
+from limbeck.training.config import TrainingConfig
 
 ASSUMED_IMAGE = ImageFormat(32, 1, 0.5, 0.5, num_tokens=16, token_id=0)
 """For the lengths of records with images, which no encoder reads here."""
@@ -107,6 +103,10 @@ class Resolver:
         if known is None:
             corpus = Corpus(self.root / name if (self.root / name).is_dir() else Path(name))
             if name and batching is not None and corpus.tokenizer_path.is_dir():
+                # Slow to import, and only a corpus that is made already needs them.
+                from limbeck.data.loading.batches import Batches
+                from limbeck.models.checkpoints import load_tokenizer
+
                 tokenizer = load_tokenizer(corpus.tokenizer_path)
                 batches = Batches(
                     corpus, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE

@@ -1,16 +1,17 @@
 """Masking groups and cutting them out: the cut model is smaller, and answers as the masked one."""
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.structure import GroupKind, TensorSlice, view_groups
+from limbeck.models.config import GroupKind
+from limbeck.models.structure import TensorSlice, view_groups
 from limbeck.pruning.allocation import KeptGroups
+from limbeck.pruning.shapes import describe_cut
 
 
 @torch.no_grad()
@@ -84,22 +85,3 @@ def _count_kept(kept: KeptGroups) -> dict[GroupKind, int]:
             )
         (num_kept[kind],) = counts
     return num_kept
-
-
-def describe_cut(
-    config: PreTrainedConfig, *, num_kept: Mapping[GroupKind, int]
-) -> PreTrainedConfig:
-    """The config of a model whose every layer keeps so many groups of each kind."""
-    whole = copy.deepcopy(config)
-    config = whole.get_text_config()
-    for kind, count in num_kept.items():
-        if kind == "channels":
-            config.intermediate_size = count
-            continue
-        queries = config.num_attention_heads
-        groups_before = getattr(config, "num_key_value_heads", None) or queries
-        # Without an explicit width, a config derives it from the number of heads.
-        config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
-        config.num_attention_heads = queries // groups_before * count
-        config.num_key_value_heads = count
-    return whole

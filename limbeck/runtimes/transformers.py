@@ -17,7 +17,7 @@ from limbeck.contracts.artifacts import MANIFEST
 from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
 from limbeck.models.session import Session
 from limbeck.models.torch_session import TorchSession, image_inputs
-from limbeck.models.vision.modeling import image_format
+from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import as_token_ids, end_token_id
 from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, write_bundle

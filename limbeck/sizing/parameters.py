@@ -1,7 +1,7 @@
 """What a model consists of, before any of its weights exist: parameters, bytes, arithmetic.
 
-A model is built on the meta device, which allocates nothing, so sizes are those of the real
-module tree.
+The decoders that recipes describe are known by their shapes; any other architecture is built on the
+meta device, which allocates nothing. Both give the parameters of the real module tree.
 """
 
 import math
@@ -11,16 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
-from transformers.initialization import no_init_weights
+from transformers import PreTrainedConfig
 
-import limbeck.models.moe.modeling
-import limbeck.models.vision.modeling  # noqa: F401  (both register architectures with the Auto classes)
 from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import Format, list_formats
 from limbeck.sizing.attention import attention_flops, attention_widths, count_cached, find_number
+from limbeck.sizing.decoders import Parameter, list_decoder_parameters
 from limbeck.sizing.number_formats import FormatSize
 
 Role = Literal["embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"]
@@ -204,34 +200,23 @@ def _find_shape(
 
 def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
     """Every parameter once, with what it is for."""
-    try:
-        with torch.device("meta"), no_init_weights():
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-            model.tie_weights()
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        raise CheckpointError(
-            f"a config of type {config.model_type!r} does not describe a causal language model: "
-            f"{str(error)[:400]}"
-        ) from None
-    head = model.get_output_embeddings()
-    tables = {
-        id(module.weight): False for module in model.modules() if isinstance(module, nn.Embedding)
-    }
-    if isinstance(head, nn.Module):
-        tables[id(head.weight)] = True
-    for name, parameter in model.named_parameters():
-        *shape, columns = parameter.shape or (1,)
-        rows = math.prod(shape)
-        layer = LAYER.match(name)
-        is_table = id(parameter) in tables and "position_embedding" not in name
-        role = "embedding" if is_table else _find_role(name, parameter, config=config)
+    parameters = list_decoder_parameters(config)
+    if parameters is None:
+        # Slow to import: every other architecture is built, without its weights.
+        from limbeck.sizing.module_tree import build_parameters
+
+        parameters = build_parameters(config)
+    for item in parameters:
+        *rows, columns = item.shape or (1,)
+        layer = LAYER.match(item.name)
+        role = "embedding" if item.table else _find_role(item, config=config)
         yield _Tensor(
             role,
-            layer[0] if layer else name,
-            parameter.numel(),
-            rows,
+            layer[0] if layer else item.name,
+            math.prod(item.shape),
+            math.prod(rows),
             columns,
-            float(tables[id(parameter)]) if is_table else _count_products(name, role, config),
+            float(item.table == "head") if item.table else _count_products(item.name, role, config),
         )
 
 
@@ -244,13 +229,13 @@ def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
     return 1.0
 
 
-def _find_role(name: str, parameter: nn.Parameter, *, config: PreTrainedConfig) -> Role:
-    segments = name.split(".")
+def _find_role(parameter: Parameter, *, config: PreTrainedConfig) -> Role:
+    segments = parameter.name.split(".")
     if config.model_type == "limbeck_vision" and segments[0] != "language_model":
         return "vision"
     if "experts" in segments:
         return "expert"
-    if parameter.ndim < 2:
+    if len(parameter.shape) < 2:
         return "vector"
     if {"gate", "router"} & set(segments) and parameter.shape[0] == _num_experts(config):
         return "gate"

@@ -25,7 +25,7 @@ from limbeck.distillation.teachers.open import open_teacher
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
-from limbeck.models.vision.modeling import image_format
+from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import ObjectiveConfig

@@ -20,12 +20,13 @@ from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.probe import compare_models
 from limbeck.models.structure import Groups, find_channels, find_heads
-from limbeck.models.vision.modeling import image_format
+from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.pruning.allocation import KeptGroups, count_kept, pick_kept
+from limbeck.pruning.allocation import KeptGroups, pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import Criterion, score_groups
 from limbeck.pruning.group_lasso import Regulariser, count_zero
+from limbeck.pruning.shapes import count_kept
 from limbeck.pruning.surgery import cut, mask
 from limbeck.stages.config.prune import Config
 from limbeck.training.loop import fit

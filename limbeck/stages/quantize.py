@@ -12,7 +12,7 @@ from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.probe import compute_logits
-from limbeck.models.vision.modeling import image_format
+from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.qat import convert, prepare_for_qat
 from limbeck.stages.config.quantize import Config

@@ -25,7 +25,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
-from limbeck.models.vision.modeling import image_format
+from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import BatchKind

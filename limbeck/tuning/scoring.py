@@ -28,7 +28,7 @@ from limbeck.evaluation.metrics import accuracy_ratio
 from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.vision.modeling import image_format
+from limbeck.models.vision.configuration import image_format
 from limbeck.runtimes import open_answerer
 from limbeck.sizing.parameters import size_model
 from limbeck.tuning.config import Tuning

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
-from limbeck.distillation.losses.chunked import CHUNK_BYTES
+from limbeck.distillation.losses.config import CHUNK_BYTES
 from limbeck.models.moe.fusion import AttentionFusion
 from limbeck.planning.tables import span
 from limbeck.sizing.memory import LAYOUTS

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.pruning.allocation import count_kept, pick_kept
+from limbeck.pruning.allocation import pick_kept
+from limbeck.pruning.shapes import count_kept
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from limbeck.distillation.teachers import offloading
 from limbeck.evaluation.profiling import profile
 from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model
-from limbeck.models.forward import PLAIN_HEADS, KeptForward
+from limbeck.models.config import PLAIN_HEADS
+from limbeck.models.forward import KeptForward
 from limbeck.models.probe import random_tokens
 from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe

@@ -9,8 +9,9 @@ from limbeck.distillation.losses.config import ForwardKl
 from limbeck.distillation.targets import FullLogits
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
+from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.kernels import experts_op
-from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
+from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import NextToken
 from limbeck.sizing.memory import (

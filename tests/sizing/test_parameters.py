@@ -24,8 +24,8 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.fusion import build_fusion
-from limbeck.models.moe.modeling import LimbeckMoeConfig
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.quantization.formats.base import list_formats
 from limbeck.quantization.formats.int8 import Int8

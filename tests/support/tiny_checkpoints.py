@@ -15,7 +15,8 @@ from transformers import (
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
+from limbeck.models.moe.configuration import LimbeckMoeConfig
+from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 

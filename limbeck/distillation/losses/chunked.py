@@ -16,14 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from limbeck.distillation.losses.config import Divergence, ForwardKl
+from limbeck.distillation.losses.config import CHUNK_BYTES, Divergence, ForwardKl
 from limbeck.distillation.losses.top_k_log_probs import Number
 from limbeck.distillation.targets import TeacherOutput
 from limbeck.models.batch import IGNORED
 from limbeck.objectives.base import Loss
 
-CHUNK_BYTES = 160 * 2**20
-"""Of a buffer of logits, at most; student and live teacher have one each."""
 TILE_BYTES = 2**22
 """Of the rows computed at once on a CPU: their intermediate results stay in its cache."""
 LossSums = Float[Tensor, "2"]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from limbeck.models.batch import Batch
     from limbeck.objectives.base import Objective, ObjectiveContext
 
+CHUNK_BYTES = 160 * 2**20
+"""Of a buffer of logits, at most; student and live teacher have one each."""
 Between = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -18,7 +18,7 @@ from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.config import LogitsForm
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import num_layers
-from limbeck.models.vision.modeling import image_format
+from limbeck.models.vision.configuration import image_format
 
 
 class OnlineTeacher(Teacher):

@@ -16,8 +16,9 @@ from transformers import (
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import Architecture
+from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.layers import Gate
-from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
+from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
 
 SHARED = (
     "vocab_size",

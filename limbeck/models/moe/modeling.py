@@ -5,18 +5,16 @@ work as for any published model.
 """
 
 from dataclasses import dataclass
-from typing import Any, cast, no_type_check
+from typing import Any, cast
 
 import torch
-from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.modeling_rope_utils import RopeParameters
 from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeAttention,
     Qwen3MoeMLP,
@@ -24,49 +22,9 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeRotaryEmbedding,
 )
 
+from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.fusion import AttentionFusion, build_fusion
 from limbeck.models.moe.layers import Experts, Gate, GateRules, Routing, SparseFeedForward
-
-
-@no_type_check  # `strict` checks every field itself, and wants to make the constructor
-@strict
-class LimbeckMoeConfig(PreTrainedConfig):
-    """Sizes of the mixture-of-experts decoder; names are those of transformers."""
-
-    model_type = "limbeck_moe"
-    keys_to_ignore_at_inference = ("past_key_values", "routing")
-
-    vocab_size: int = 1024
-    hidden_size: int = 128
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
-    head_dim: int = 32
-    num_experts: int = 128
-    num_experts_per_tok: int = 2
-    moe_intermediate_size: int = 48
-    scoring_func: str = "softmax"
-    norm_topk_prob: bool = True
-    routed_scaling_factor: float = 1.0
-    n_group: int = 1
-    topk_group: int = 1
-    n_shared_experts: int = 0
-    fusion: str = "weighted_sum"
-    fusion_heads: int = 4
-    fusion_rank: int = 16
-    hidden_act: str = "silu"
-    max_position_embeddings: int = 2048
-    initializer_range: float = 0.02
-    rms_norm_eps: float = 1e-6
-    use_cache: bool = True
-    tie_word_embeddings: bool = True
-    rope_parameters: RopeParameters | dict | None = None
-    attention_bias: bool = False
-    attention_dropout: float = 0.0
-    sliding_window: int | None = None
-    pad_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
 
 
 @dataclass
@@ -245,5 +203,4 @@ class LimbeckMoeForCausalLM(LimbeckMoePreTrainedModel, GenerationMixin):
         return output
 
 
-AutoConfig.register("limbeck_moe", LimbeckMoeConfig)
 AutoModelForCausalLM.register(LimbeckMoeConfig, LimbeckMoeForCausalLM)

@@ -32,7 +32,8 @@ from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import IGNORED, count_kept
 from limbeck.models.checkpoints import save_checkpoint
-from limbeck.models.forward import PLAIN_HEADS, KeptForward
+from limbeck.models.config import PLAIN_HEADS
+from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import Needs, NextToken
 from limbeck.stages import distill, record, train

@@ -12,7 +12,8 @@ from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.config import EncoderConfig, VisionModel
 from limbeck.models.forward import KeptForward
 from limbeck.models.vision.builder import add_encoder
-from limbeck.models.vision.modeling import Projector, image_format, merge_patches
+from limbeck.models.vision.configuration import image_format
+from limbeck.models.vision.modeling import Projector, merge_patches
 from limbeck.sizing.parameters import size_model
 from tests.support.token_batch import token_batch
 

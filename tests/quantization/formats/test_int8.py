@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.moe.modeling import LimbeckMoeConfig, LimbeckMoeForCausalLM
+from limbeck.models.moe.configuration import LimbeckMoeConfig
+from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
 from limbeck.quantization.formats.base import find_quantized
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.rounding import (

@@ -27,3 +27,11 @@ def test_checking_a_recipe_loads_no_heavy_library(recipe):
         pytest.skip("the recipe reads data that is not here")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_plan_of_a_fresh_recipe_builds_no_architecture():
+    program = PROGRAM.replace('"check"', '"plan"')
+    heavy = ("transformers.modeling_utils", "transformers.tokenization_utils_tokenizers", "sklearn")
+    command = [sys.executable, "-c", program, "recipes/demo.yaml", *heavy]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

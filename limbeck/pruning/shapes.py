@@ -1,0 +1,54 @@
+"""How many groups each layer keeps, and the config of what is left.
+
+Every layer keeps equally many. Left out: widths that differ by layer; a transformers config holds
+one number for all layers, so such a model would need code of ours to be loaded.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+
+from transformers import PreTrainedConfig
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.config import GroupKind
+
+
+def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind) -> int:
+    """How many of a layer's groups stay: the multiple nearest to the share, at least one multiple.
+
+    A tie keeps more. The share that is cut in the end may so differ from the one asked for.
+
+    Raises:
+        CheckpointError: rounding leaves nothing to cut.
+    """
+    assert 0 <= ratio < 1
+    wanted = num_groups * (1 - ratio)
+    # Rounded first: 10 * (1 - 0.2) / 8 must not fall below its tie by a rounding error.
+    kept = max(1, math.floor(round(wanted / multiple, 9) + 0.5)) * multiple
+    if ratio > 0 and kept >= num_groups:
+        raise CheckpointError(
+            f"a layer has {num_groups} {kind}; cutting {ratio:.3g} of them leaves {wanted:.4g}, "
+            f"which rounds to {kept} at multiples of {multiple}, so nothing would be cut; cut a "
+            "larger share or lower the multiple"
+        )
+    return min(kept, num_groups)
+
+
+def describe_cut(
+    config: PreTrainedConfig, *, num_kept: Mapping[GroupKind, int]
+) -> PreTrainedConfig:
+    """The config of a model whose every layer keeps so many groups of each kind."""
+    whole = copy.deepcopy(config)
+    config = whole.get_text_config()
+    for kind, count in num_kept.items():
+        if kind == "channels":
+            config.intermediate_size = count
+            continue
+        queries = config.num_attention_heads
+        groups_before = getattr(config, "num_key_value_heads", None) or queries
+        # Without an explicit width, a config derives it from the number of heads.
+        config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
+        config.num_attention_heads = queries // groups_before * count
+        config.num_key_value_heads = count
+    return whole
