@@ -26,7 +26,9 @@ def ask(
     images: Annotated[
         list[Path], typer.Option("--image", help="An image that the question is about.")
     ] = [],  # noqa: B006
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 0: by the model's size and the free cores.")
+    ] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 200,
 ) -> None:
     """Ask a model; the answer streams, and an unsure model says so."""
@@ -34,7 +36,7 @@ def ask(
         from limbeck.runtimes import open_answerer
         from limbeck.runtimes.bundle import read_disclaimer
 
-        answerer = open_answerer(model, num_threads=threads)
+        answerer = open_answerer(model, num_threads=threads or "auto")
         for piece in stream_answer(
             answerer,
             question,

@@ -4,6 +4,7 @@ Importing this, or reading an onnx bundle, loads neither torch nor transformers:
 answers does not need them.
 """
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,12 @@ from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import CheckpointError, UnknownNameError
 from limbeck.contracts.registry import RUNTIMES
+from limbeck.env.threads import NumThreads, choose_threads, count_free_cores
 from limbeck.runtimes.base import Runtime
 from limbeck.runtimes.bundle import BUNDLE, read_bundle
+from limbeck.runtimes.greedy import NUM_SLOTS
+
+logger = logging.getLogger(__name__)
 
 
 def open_runtime(name: str) -> Runtime:
@@ -26,8 +31,11 @@ def open_runtime(name: str) -> Runtime:
     return resolve(RUNTIMES, name, what="runtime")()
 
 
-def open_answerer(folder: Path, *, num_threads: int) -> Answerer:
+def open_answerer(folder: Path, *, num_threads: NumThreads, num_rows: int = 1) -> Answerer:
     """The model in a bundle or a checkpoint folder, loaded and ready to answer.
+
+    `auto` threads follow from the model's size, from the `num_rows` that are decoded at once, and
+    from the free cores.
 
     Raises:
         CheckpointError: the folder is neither, or is damaged.
@@ -35,15 +43,31 @@ def open_answerer(folder: Path, *, num_threads: int) -> Answerer:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; make it with `limbeck run RECIPE`")
-    if (folder / BUNDLE).is_file():
-        runtime = read_bundle(folder).runtime
-    elif (folder / "config.json").is_file():
-        runtime = "transformers"
-    else:
+    is_bundle = (folder / BUNDLE).is_file()
+    if not is_bundle and not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder}: has neither {BUNDLE} nor config.json; name a bundle or a checkpoint"
         )
-    return open_runtime(runtime).read(folder, num_threads=num_threads)
+    runtime = open_runtime(read_bundle(folder).runtime if is_bundle else "transformers")
+    if num_threads == "auto":
+        num_threads = _choose_threads(folder, num_rows=num_rows)
+    return runtime.read(folder, num_threads=num_threads)
+
+
+def _choose_threads(folder: Path, *, num_rows: int) -> int:
+    if (folder / BUNDLE).is_file():
+        active_parameters = read_bundle(folder).active_parameters
+    else:
+        from limbeck.runtimes.transformers import count_active  # noqa: PLC0415  (torch)
+
+        active_parameters = count_active(folder)
+    choice = choose_threads(
+        active_parameters=active_parameters,
+        step_tokens=min(num_rows, NUM_SLOTS),
+        num_free_cores=count_free_cores(),
+    )
+    logger.info("%s: %s", folder, choice)
+    return choice.num_threads
 
 
 def _check_name(name: str) -> str:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.artifacts import MANIFEST
-from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer, read_config
 from limbeck.models.session import Session
 from limbeck.models.torch_session import TorchSession, image_inputs
 from limbeck.models.vision.configuration import image_format
@@ -66,6 +67,20 @@ class TransformersRuntime(Runtime):
     def read(self, folder: Path, *, num_threads: int) -> Answerer:
         model = self.open_model(folder, num_threads=num_threads)
         return GreedyAnswerer(model, chat=open_chat(folder, model=model.model))
+
+
+def count_active(folder: Path) -> int:
+    """The parameters of a checkpoint that one token's computation reads, without its weights.
+
+    Raises:
+        CheckpointError: the config is damaged, or of no causal language model.
+    """
+    read_config(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever an architecture's own code meets in a wrong config
+        raise CheckpointError(f"{folder}: its config cannot be read: {str(error)[:400]}") from error
+    return size_model(config, context_tokens=1).active_parameters
 
 
 @final

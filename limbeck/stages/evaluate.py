@@ -14,6 +14,7 @@ from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import write_jsonl
 from limbeck.contracts.serialization import to_json
 from limbeck.env.progress import track
+from limbeck.env.threads import NumThreads, load_average
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
     QuestionSet,
@@ -21,7 +22,7 @@ from limbeck.evaluation.answer_questions import (
     make_batches,
 )
 from limbeck.evaluation.held_out_questions import TEST_SPLIT, read_evaluation
-from limbeck.evaluation.profiling.profile import Profile, load_average, profiling
+from limbeck.evaluation.profiling.profile import Profile, profiling
 from limbeck.evaluation.report.build import (
     CorpusSummary,
     Report,
@@ -124,7 +125,9 @@ def _answer(
                 advance(num, f"{name} {note}".strip())
 
             answers[artifact.name] = answer_all(
-                open_answerer=_opener(artifact, num_threads=config.num_threads),
+                open_answerer=_opener(
+                    artifact, num_threads=config.num_threads, num_rows=config.batch_size
+                ),
                 batches=batches,
                 max_new_tokens=config.max_new_tokens,
                 advance=show,
@@ -133,8 +136,12 @@ def _answer(
     return answers
 
 
-def _opener(artifact: Artifact, *, num_threads: int) -> Callable[[], Answerer]:
-    return functools.partial(open_answerer, artifact.path, num_threads=num_threads)
+def _opener(
+    artifact: Artifact, *, num_threads: NumThreads, num_rows: int = 1
+) -> Callable[[], Answerer]:
+    return functools.partial(
+        open_answerer, artifact.path, num_threads=num_threads, num_rows=num_rows
+    )
 
 
 def _openers(artifact: Artifact, thread_counts: Sequence[int]) -> dict[int, Callable[[], Answerer]]:

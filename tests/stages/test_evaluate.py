@@ -97,6 +97,10 @@ def test_report(work, monkeypatch):
         assert set(row) >= ROW_KEYS
         assert 0 < row["latency_seconds"]["p50"] <= row["latency_seconds"]["p95"]
         assert row["tasks"]["recall"].keys() == {"value", "low", "high", "count"}
+        for item in row["latency_by_threads"].values():
+            assert len(item["load_average_before"]) == len(item["load_average_after"]) == 3
+        assert row["default_threads"]["num_threads"] == 1
+        assert row["default_threads"]["reason"] == "work too small to share"
         assert row["tasks"].keys() == {"recall", "triage", "choice", "refusal"}
     assert teacher["accuracy"] == 4 / 5
     assert teacher["accuracy_interval"]["count"] == 5
@@ -114,13 +118,14 @@ def test_report(work, monkeypatch):
 def check_page(page):
     assert page.startswith("<!DOCTYPE html>")
     assert not re.search(r"https?://|src=|<link|@import|url\(", page)
-    for words in ("评估报告", "Evaluation report", "心血管内科", "Cardiology", "96.6 %", "18.0x"):
+    for words in ("评估报告", "Evaluation report", "心血管内科", "Cardiology", "96.6 %", "18.0x", "load beside it"):
         assert words in page
     assert page.count("<svg") == 7
 
 
 def check_markdown(text):
     assert "| teacher |" in text and "96.6 %" in text
+    assert "1 (计算量太小 work too small to share) |" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
     assert len(tables) == 3
     for table in tables:

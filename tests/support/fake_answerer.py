@@ -48,15 +48,15 @@ class LookUp(Answerer):
         return self._threads
 
 
-def open_lookup(folder: Path, *, num_threads: int) -> LookUp:
+def open_lookup(folder: Path, *, num_threads: int, num_rows: int = 1) -> LookUp:
     return LookUp(folder, num_threads=num_threads)
 
 
-def open_broken(folder: Path, *, num_threads: int) -> LookUp:
+def open_broken(folder: Path, *, num_threads: int, num_rows: int = 1) -> LookUp:
     raise CheckpointError(f"{folder}: the weights are cut short; copy them again")
 
 
-def open_dying(folder: Path, *, num_threads: int) -> LookUp:
+def open_dying(folder: Path, *, num_threads: int, num_rows: int = 1) -> LookUp:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 

@@ -7,7 +7,6 @@ alike; ratios of times come from that one run.
 
 import logging
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
 from limbeck.env.progress import track
+from limbeck.env.threads import ThreadChoice, choose_threads, count_free_cores, load_average
 from limbeck.evaluation.metrics import percentile
 from limbeck.evaluation.profiling.worker import Opened, Timing, serve
 
@@ -52,6 +52,9 @@ class Latency:
     tokens_per_second: float
     tokens_per_answer: float
     answers: int
+    load_average_before: Load = ()
+    """Beside the answers; empty in reports that do not hold it."""
+    load_average_after: Load = ()
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,16 @@ class Profile:
     opened: Opened
     timings: Mapping[int, tuple[Timing, ...]]
     """Number of threads to every answer timed, in the same order for every model."""
+    loads: Mapping[int, tuple[Load, Load]]
+    """Number of threads to the load averages before and after its answers."""
+    default_threads: ThreadChoice
+    """The threads that answering a single question chooses by itself."""
 
     def latency(self, num_threads: int) -> Latency:
         """How long answers took with so many threads."""
         timings = self.timings[num_threads]
         seconds = [timing.seconds for timing in timings]
+        before, after = self.loads[num_threads]
         num_tokens = sum(timing.num_tokens for timing in timings)
         return Latency(
             p50=percentile(seconds, 0.5),
@@ -73,6 +81,8 @@ class Profile:
             tokens_per_second=num_tokens / sum(seconds),
             tokens_per_answer=num_tokens / len(timings),
             answers=len(timings),
+            load_average_before=before,
+            load_average_after=after,
         )
 
 
@@ -156,6 +166,8 @@ def _measure(
     steps = 1 + len(openers) * (1 + len(config.thread_counts) * per_count)
     opened: dict[str, Opened] = {}
     timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in openers}
+    loads: dict[int, tuple[Load, Load]] = {}
+    num_free_cores = count_free_cores()
     with track("profile", total=steps, unit="step") as advance:
         ready.result()
         advance(1, "libraries found")
@@ -172,6 +184,7 @@ def _measure(
                 )
                 opened.setdefault(name, found)
                 advance(1, f"{name} opened")
+            before = load_average()
             taken = _take_rounds(
                 processes,
                 questions=questions,
@@ -179,9 +192,22 @@ def _measure(
                 max_new_tokens=max_new_tokens,
                 advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
             )
+            loads[num_threads] = (before, load_average())
             for name, values in taken.items():
                 timings[name][num_threads] = tuple(values)
-    return {name: Profile(opened[name], timings[name]) for name in openers}
+    return {
+        name: Profile(
+            found,
+            timings[name],
+            loads=loads,
+            default_threads=choose_threads(
+                active_parameters=found.size.active_parameters,
+                step_tokens=1,
+                num_free_cores=num_free_cores,
+            ),
+        )
+        for name, found in opened.items()
+    }
 
 
 def _take_rounds(
@@ -267,8 +293,3 @@ def _spawn(name: str) -> Iterator[_Process]:
         if process.process.is_alive():
             process.process.kill()
             process.process.join()
-
-
-def load_average() -> tuple[float, ...]:
-    """Processes wanting a CPU over 1, 5 and 15 minutes: whether the machine had neighbours."""
-    return tuple(round(value, 2) for value in os.getloadavg())

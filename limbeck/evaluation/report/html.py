@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from limbeck.env.threads import Reason
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.report import charts, number_format
 from limbeck.evaluation.report.build import Report
@@ -36,6 +37,11 @@ REFERENCE_TITLES = {
     "full": Bilingual("参考·完整", "ref. full"),
     "distilled": Bilingual("参考·蒸馏", "ref. distilled"),
     "quantised": Bilingual("参考·量化", "ref. quantised"),
+}
+THREAD_REASONS: Mapping[Reason, Bilingual] = {
+    "work too small to share": Bilingual("计算量太小", "work too small to share"),
+    "cores are busy": Bilingual("核被占用", "cores are busy"),
+    "work is shared": Bilingual("计算量足够分摊", "work is shared"),
 }
 
 
@@ -90,6 +96,7 @@ def _environment(report: Report, *, escape_html: bool) -> Environment:
         f=number_format,
         task_titles=_titles(report, "tasks"),
         reference_titles=REFERENCE_TITLES,
+        thread_reasons=THREAD_REASONS,
     )
     return environment
 
