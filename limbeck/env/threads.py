@@ -21,6 +21,14 @@ Reason = Literal["work too small to share", "cores are busy", "work is shared"]
 
 
 @dataclass(frozen=True)
+class LoadRange:
+    """The load before and after a measurement."""
+
+    before: Load
+    after: Load
+
+
+@dataclass(frozen=True)
 class ThreadChoice:
     """A number of threads, and what it follows from."""
 

@@ -97,8 +97,8 @@ def test_report(work, monkeypatch):
         assert set(row) >= ROW_KEYS
         assert 0 < row["latency_seconds"]["p50"] <= row["latency_seconds"]["p95"]
         assert row["tasks"]["recall"].keys() == {"value", "low", "high", "count"}
-        for item in row["latency_by_threads"].values():
-            assert len(item["load_average_before"]) == len(item["load_average_after"]) == 3
+        for item in row["load_by_threads"].values():
+            assert len(item["before"]) == len(item["after"]) == 3
         assert row["default_threads"]["num_threads"] == 1
         assert row["default_threads"]["reason"] == "work too small to share"
         assert row["tasks"].keys() == {"recall", "triage", "choice", "refusal"}

@@ -21,7 +21,13 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
 from limbeck.env.progress import track
-from limbeck.env.threads import ThreadChoice, choose_threads, count_free_cores, load_average
+from limbeck.env.threads import (
+    LoadRange,
+    ThreadChoice,
+    choose_threads,
+    count_free_cores,
+    load_average,
+)
 from limbeck.evaluation.metrics import percentile
 from limbeck.evaluation.profiling.worker import Opened, Timing, serve
 
@@ -52,9 +58,6 @@ class Latency:
     tokens_per_second: float
     tokens_per_answer: float
     answers: int
-    load_average_before: Load = ()
-    """Beside the answers; empty in reports that do not hold it."""
-    load_average_after: Load = ()
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Profile:
     opened: Opened
     timings: Mapping[int, tuple[Timing, ...]]
     """Number of threads to every answer timed, in the same order for every model."""
-    loads: Mapping[int, tuple[Load, Load]]
-    """Number of threads to the load averages before and after its answers."""
+    load_by_threads: Mapping[int, LoadRange]
+    """Number of threads to the machine's load around the answers timed with them."""
     default_threads: ThreadChoice
     """The threads that answering a single question chooses by itself."""
 
@@ -73,7 +76,6 @@ class Profile:
         """How long answers took with so many threads."""
         timings = self.timings[num_threads]
         seconds = [timing.seconds for timing in timings]
-        before, after = self.loads[num_threads]
         num_tokens = sum(timing.num_tokens for timing in timings)
         return Latency(
             p50=percentile(seconds, 0.5),
@@ -81,8 +83,6 @@ class Profile:
             tokens_per_second=num_tokens / sum(seconds),
             tokens_per_answer=num_tokens / len(timings),
             answers=len(timings),
-            load_average_before=before,
-            load_average_after=after,
         )
 
 
@@ -166,7 +166,7 @@ def _measure(
     steps = 1 + len(openers) * (1 + len(config.thread_counts) * per_count)
     opened: dict[str, Opened] = {}
     timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in openers}
-    loads: dict[int, tuple[Load, Load]] = {}
+    loads: dict[int, LoadRange] = {}
     num_free_cores = count_free_cores()
     with track("profile", total=steps, unit="step") as advance:
         ready.result()
@@ -192,14 +192,14 @@ def _measure(
                 max_new_tokens=max_new_tokens,
                 advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
             )
-            loads[num_threads] = (before, load_average())
+            loads[num_threads] = LoadRange(before, load_average())
             for name, values in taken.items():
                 timings[name][num_threads] = tuple(values)
     return {
         name: Profile(
             found,
             timings[name],
-            loads=loads,
+            load_by_threads=loads,
             default_threads=choose_threads(
                 active_parameters=found.size.active_parameters,
                 step_tokens=1,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from limbeck.contracts.serialization import OPTIONAL
-from limbeck.env.threads import ThreadChoice
+from limbeck.env.threads import LoadRange, ThreadChoice
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.held_out_questions import TEST_SPLIT
 from limbeck.evaluation.metrics import (
@@ -93,7 +93,9 @@ class Row:
     latency_threads: int
     tokens_per_second: float
     latency_by_threads: Mapping[int, Latency]
-    default_threads: ThreadChoice | None = None
+    load_by_threads: Mapping[int, LoadRange] = field(default_factory=dict)
+    """Beside the answers timed with so many threads; empty in reports that do not hold it."""
+    default_threads: ThreadChoice | None = field(default=None, metadata=OPTIONAL)
     """What answering a single question chooses by itself; None in reports that do not hold it."""
     speedup_ratio: float
     speedup_interval: Bounds
@@ -175,6 +177,7 @@ def _make_row(
         latency_threads=num_threads,
         tokens_per_second=latency.tokens_per_second,
         latency_by_threads={count: model.profile.latency(count) for count in model.profile.timings},
+        load_by_threads=model.profile.load_by_threads,
         default_threads=model.profile.default_threads,
         speedup_ratio=speedup.value,
         speedup_interval=Bounds(speedup.low, speedup.high),
