@@ -1,0 +1,107 @@
+"""Seconds until a command that starts no work answers: this checkout beside an earlier one.
+
+Each command is a fresh process. The turns of both checkouts alternate, so that a busy neighbour
+slows both; `user_seconds` is the processor's own time, which a neighbour moves less.
+
+    python benchmarks/startup.py --before PATH_OF_AN_EARLIER_CHECKOUT --json startup.json
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from reporting import environment, make_parser, medians, report
+
+RECIPE = "recipes/tests/tiny.yaml"
+COMMANDS = (
+    "list",
+    "show RUNS/tiny/bundle",
+    "check recipes/demo.yaml",
+    "plan recipes/demo.yaml",
+    "plan recipes/reference-size.yaml",
+    f"run {RECIPE} --runs RUNS",
+)
+"""RUNS is a folder in which the tiny recipe is finished already."""
+TURNS = 3
+QUICK_TURNS = 1
+HERE = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Measure every command in every checkout and report."""
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--before", type=Path, help="an earlier checkout, measured in turns")
+    parser.add_argument("--commands", nargs="*", default=COMMANDS, help="commands to measure")
+    options = parser.parse_args()
+    start = environment()
+    checkouts = {"after": HERE} | ({"before": options.before} if options.before else {})
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {name: Path(folder) / name for name in checkouts}
+        for name, path in checkouts.items():
+            measure(f"run {RECIPE} --runs RUNS", checkout=path, runs=runs[name])
+        rows = [
+            {
+                "checkout": name,
+                "command": command,
+                "turn": turn,
+                **measure(command, checkout=path, runs=runs[name]),
+            }
+            for turn in range(QUICK_TURNS if options.quick else TURNS)
+            for command in options.commands
+            for name, path in checkouts.items()
+        ]
+    end = [round(value, 2) for value in os.getloadavg()]
+    commits = {name: commit(path) for name, path in checkouts.items()}
+    report(
+        options,
+        environment={**start, "load_average_at_end": end, "commits": commits},
+        rows=rows,
+        ratios=compare(rows) if options.before else {},
+        labels=("command", "checkout"),
+    )
+    print(f"load after {end}; commits {commits}")
+
+
+def measure(command: str, *, checkout: Path, runs: Path) -> dict[str, float]:
+    """Wall and user seconds of one command, run in a checkout and in its code."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "limbeck.cli", *command.replace("RUNS", str(runs)).split()],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    wall = time.perf_counter() - started
+    user = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    return {"wall_seconds": round(wall, 3), "user_seconds": round(user, 3)}
+
+
+def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Median user seconds before, by those after: above one is faster now."""
+    middle = {
+        (row["command"], row["checkout"]): row["user_seconds"]
+        for row in medians(rows, labels=("command", "checkout"))
+    }
+    return {
+        f"{command}: user seconds before by after": round(seconds / middle[command, "after"], 2)
+        for (command, checkout), seconds in middle.items()
+        if checkout == "before"
+    }
+
+
+def commit(checkout: Path) -> str:
+    """The commit of a checkout, and whether its files differ from it."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
