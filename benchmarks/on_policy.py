@@ -104,7 +104,7 @@ def ours(model: PreTrainedModel, questions: Questions, *, generation_batch_size:
     own = config.build(
         model=model,
         batches=questions,
-        part=lambda rows, lengths: [rows.tolist()],
+        split=lambda rows, lengths: [rows.tolist()],
         max_tokens=512,
         vocab=VOCAB,
         end_id=END,

@@ -14,7 +14,7 @@ from limbeck.objectives.config import ObjectiveConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from limbeck.distillation.on_policy import OrderedQuestions, OwnAnswers, SplitByLength
+    from limbeck.distillation.on_policy import OnPolicyBatches, PromptSource, SplitByLength
 
 
 class OnPolicy(Config):
@@ -57,8 +57,8 @@ class OnPolicy(Config):
         for teacher in teachers:
             if self.ratio and teacher.manifest.kind != "checkpoint":
                 raise ArtifactError(
-                    f"{teacher.path}: on_policy needs a teacher that judges what the student is "
-                    "yet to write, and these are recorded signals; name the teacher's checkpoint, "
+                    f"{teacher.path}: on_policy needs a teacher that runs on the student's "
+                    "samples, and these are recorded signals; name the teacher's checkpoint, "
                     "or set on_policy.ratio: 0"
                 )
 
@@ -66,28 +66,30 @@ class OnPolicy(Config):
         self,
         *,
         model: "PreTrainedModel",
-        batches: "OrderedQuestions",
-        part: "SplitByLength",
+        batches: "PromptSource",
+        split: "SplitByLength",
         max_tokens: int,
         vocab: int,
         end_id: int,
         pad_id: int,
         seed: int,
-    ) -> "OwnAnswers":
-        """The batches of a student's training; `vocab` are the tokens that its teacher knows.
+    ) -> "OnPolicyBatches":
+        """The batches of a student's training; `vocab` is the size of its teacher's vocabulary.
 
         Raises:
             DataError: a question has images, or none leaves room for an answer.
             LaunchError: several processes were launched.
         """
-        from limbeck.distillation.on_policy import OwnAnswers
+        from limbeck.distillation.on_policy import OnPolicyBatches
         from limbeck.models.generation import check_room
 
         if num_processes() > 1:
-            raise LaunchError("on_policy: answers are drawn in one process; run without a launcher")
+            raise LaunchError(
+                "on_policy: answers are sampled in one process; run without a launcher"
+            )
         if batches.has_images:
             raise DataError(
-                "on_policy: some selected records have images, and answers are drawn from text "
+                "on_policy: some selected records have images, and answers are sampled from text "
                 "alone; set batching.images: without"
             )
         starts = batches.answer_starts[batches.record_ids]
@@ -99,11 +101,11 @@ class OnPolicy(Config):
             max_new_tokens=self.max_new_tokens,
             field="on_policy.max_new_tokens",
         )
-        return OwnAnswers(
+        return OnPolicyBatches(
             self,
             model=model,
             batches=batches,
-            part=part,
+            split=split,
             max_tokens=max_tokens,
             vocab=vocab,
             end_id=end_id,

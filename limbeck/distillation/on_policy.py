@@ -1,8 +1,8 @@
-"""On-policy distillation: on some steps the student answers itself, and the teacher judges that.
+"""On-policy distillation: on some steps the teacher's divergence is of the student's own samples.
 
 GKD (Agarwal et al. 2024, arXiv:2306.13649): with probability lambda a step's batch holds answers
-drawn from the student, through which no gradient flows. Such a step is a function of the weights,
-the seed and the step, so a killed run goes on alike.
+sampled from the student, through which no gradient flows. Such a step is a function of the weights,
+the seed and the step, so a killed run resumes with the same samples.
 """
 
 import dataclasses
@@ -22,21 +22,21 @@ from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.generation import GeneratedAnswer, sample
 
 logger = logging.getLogger(__name__)
-LEAST_ENDED_RATIO = 0.5
-"""Own answers of which fewer end are worth a warning."""
+MIN_ENDED_RATIO = 0.5
+"""Below this share of sampled answers that end, a warning is due."""
 
 
 Rows = Int[np.ndarray, " rows"]
 SplitByLength = Callable[..., list[list[int]]]
-"""`part(rows, lengths=)`: the rows of each micro-batch, from the lengths of all."""
+"""`split(rows, lengths=)`: the rows of each micro-batch, from the lengths of all."""
 
 
 @runtime_checkable
-class OrderedQuestions(Protocol):
-    """Records, by step: their written answers as micro-batches, and their questions."""
+class PromptSource(Protocol):
+    """The records of each step: their written answers as micro-batches, and their prompts."""
 
     record_ids: Rows
-    """The records that are asked."""
+    """The selected records."""
     answer_starts: Rows
     """Tokens of each record's question, by record id."""
 
@@ -47,7 +47,7 @@ class OrderedQuestions(Protocol):
     def prompt(self, record_id: int) -> list[int]: ...  # noqa: D102
 
 
-class OwnAnswers:
+class OnPolicyBatches:
     """The micro-batches of every step, whoever wrote their answers, and what is known of them."""
 
     def __init__(
@@ -55,8 +55,8 @@ class OwnAnswers:
         config: OnPolicy,
         *,
         model: PreTrainedModel,
-        batches: OrderedQuestions,
-        part: SplitByLength,
+        batches: PromptSource,
+        split: SplitByLength,
         max_tokens: int,
         vocab: int,
         end_id: int,
@@ -66,7 +66,7 @@ class OwnAnswers:
         self.config = config
         self.model = model
         self.batches = batches
-        self.part = part
+        self.split = split
         self.has_room = batches.answer_starts < max_tokens
         """Of each record; a question that was cut off leaves no place for an answer."""
         self.vocab = min(vocab, model.config.get_text_config().vocab_size)
@@ -74,22 +74,22 @@ class OwnAnswers:
         self.seed = seed
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
-        """Of each step on own answers: their number, mean length, and the share that ended."""
+        """Of each on-policy step: number of answers, mean length, and the share that ended."""
 
-    def is_own(self, step: int) -> bool:
-        """Whether the student answers on this step."""
+    def is_on_policy(self, step: int) -> bool:
+        """Whether the answers of this step are sampled from the student."""
         return np.random.default_rng(hash((self.seed, step)) % 2**63).random() < self.config.ratio
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step; the same however often a run is killed before it.
 
-        Records whose question was cut off are left out of steps on own answers, and counted.
+        Records whose question was cut off are left out of on-policy steps, and counted.
         """
         records = [row for row in self.batches.order(step).tolist() if self.has_room[row]]
-        if not self.is_own(step) or not records:
+        if not self.is_on_policy(step) or not records:
             return self.batches(step)
         questions = [self.batches.prompt(record) for record in records]
-        answers = self._answer(step, questions)
+        answers = self._generate(step, questions)
         rows = [
             np.asarray([*question, *answer.tokens])
             for question, answer in zip(questions, answers, strict=True)
@@ -104,7 +104,7 @@ class OwnAnswers:
         )
         lengths = np.asarray([len(row) for row in rows])
         found = []
-        for places in self.part(np.arange(len(rows)), lengths=lengths):
+        for places in self.split(np.arange(len(rows)), lengths=lengths):
             batch = pad_rows(
                 [rows[place] for place in places],
                 starts=[len(questions[place]) for place in places],
@@ -114,17 +114,17 @@ class OwnAnswers:
             found.append(dataclasses.replace(batch, answers_from="student"))
         return found
 
-    def _answer(self, step: int, questions: Sequence[Sequence[int]]) -> list[GeneratedAnswer]:
-        """One answer to each question, those of like length side by side."""
+    def _generate(self, step: int, questions: Sequence[Sequence[int]]) -> list[GeneratedAnswer]:
+        """One sampled answer to each question, in batches of similar length."""
         generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
         order = np.argsort([len(question) for question in questions], kind="stable")
         found: dict[int, GeneratedAnswer] = {}
-        started = told = time.monotonic()
+        started = printed = time.monotonic()
         for first in range(0, len(order), self.config.generation_batch_size):
-            part = order[first : first + self.config.generation_batch_size].tolist()
+            members = order[first : first + self.config.generation_batch_size].tolist()
             answers = sample(
                 self.model,
-                [questions[place] for place in part],
+                [questions[place] for place in members],
                 num_samples=1,
                 temperature=self.config.temperature,
                 top_p=self.config.top_p,
@@ -133,20 +133,20 @@ class OwnAnswers:
                 generator=generator,
                 vocab=self.vocab,
             )
-            found |= dict(zip(part, answers, strict=True))
-            if time.monotonic() - told >= PLAIN_INTERVAL_SECONDS:
-                told = time.monotonic()
-                print_line(f"step {step}: {len(found)} of {len(order)} answers written")
+            found |= dict(zip(members, answers, strict=True))
+            if time.monotonic() - printed >= PLAIN_INTERVAL_SECONDS:
+                printed = time.monotonic()
+                print_line(f"step {step}: {len(found)} of {len(order)} answers sampled")
         self.seconds += time.monotonic() - started
         return [found[place] for place in range(len(questions))]
 
-    def mark(self, history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-        """A training curve whose points on own answers tell their length and how many ended."""
+    def add_generation_stats(self, history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+        """The training curve with length and ended share of the answers at on-policy steps."""
         known = {point["step"]: point for point in self.curve}
         return [point | known.get(point["step"], {}) for point in history]
 
-    def measure(self) -> dict[str, int | float]:
-        """Over all steps: how many were on own answers, these answers' lengths, and the speed."""
+    def generation_metrics(self) -> dict[str, int | float]:
+        """Over all steps: how many were on-policy, the answers' lengths, and the speed."""
         if not self.curve:
             return {"on_policy_steps": 0}
         answers = sum(point["own_answers"] for point in self.curve)
@@ -161,9 +161,9 @@ class OwnAnswers:
         }
 
     def warn(self) -> list[str]:
-        """What is amiss with the answers and what to do about it, also logged."""
-        ended = self.measure().get("own_ended_ratio", 1.0)
-        if ended >= LEAST_ENDED_RATIO:
+        """Warnings about the sampled answers, also logged."""
+        ended = self.generation_metrics().get("own_ended_ratio", 1.0)
+        if ended >= MIN_ENDED_RATIO:
             return []
         sentence = (
             f"on policy: {ended:.0%} of the student's own answers ended within "
@@ -174,9 +174,9 @@ class OwnAnswers:
         return [sentence]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run cannot find out again: what was measured."""
+        """The statistics so far, which a resumed run cannot recompute."""
         return {"curve": self.curve, "seconds": self.seconds}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.curve, self.seconds = list(state["curve"]), state["seconds"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the statistics."""
+        self.curve, self.seconds = list(state_dict["curve"]), state_dict["seconds"]

@@ -1,4 +1,4 @@
-"""Rewards that a rule can verify: each says from 0 to 1 how good one sampled answer is.
+"""Rewards that a rule can verify: each rates one sampled answer from 0 to 1.
 
 No reward needs a written answer in a person's words, only what the domain pack holds.
 """
@@ -25,33 +25,36 @@ class AnswerSample:
     """Entity F1 of the text with the expected answer."""
 
 
-def facts(said: AnswerSample, answer_format: AnswerFormat) -> float:
+def facts(sample: AnswerSample, answer_format: AnswerFormat) -> float:
     """Entity F1 with what the pack holds."""
-    return said.agreement_ratio
+    return sample.agreement_ratio
 
 
-def form(said: AnswerSample, answer_format: AnswerFormat) -> float:
+def form(sample: AnswerSample, answer_format: AnswerFormat) -> float:
     """One for an answer that ends, joins its items as the pack does and repeats none."""
-    wrong = [char for char in OTHER_SEPARATORS if char in said.text and char not in said.expected]
-    items = said.text.split(answer_format.joiner)
+    wrong = [
+        char for char in OTHER_SEPARATORS if char in sample.text and char not in sample.expected
+    ]
+    items = sample.text.split(answer_format.joiner)
     repeats = len(set(items)) < len(items)
-    return float(said.ended and all(items) and not wrong and not repeats)
+    return float(sample.ended and all(items) and not wrong and not repeats)
 
 
-def refusal(said: AnswerSample, answer_format: AnswerFormat) -> float:
-    """One for saying that one does not know where the pack does not, and nowhere else."""
+def refusal(sample: AnswerSample, answer_format: AnswerFormat) -> float:
+    """One where the answer is the pack's unknown answer exactly when that is expected."""
     return float(
-        says_unknown(said.text, answer_format) == says_unknown(said.expected, answer_format)
+        is_unknown_answer(sample.text, answer_format)
+        == is_unknown_answer(sample.expected, answer_format)
     )
 
 
-def brevity(said: AnswerSample, answer_format: AnswerFormat) -> float:
+def brevity(sample: AnswerSample, answer_format: AnswerFormat) -> float:
     """One up to the expected number of characters, then in inverse proportion; zero for nothing."""
-    return min(1.0, len(said.expected) / len(said.text)) if said.text else 0.0
+    return min(1.0, len(sample.expected) / len(sample.text)) if sample.text else 0.0
 
 
-def says_unknown(text: str, answer_format: AnswerFormat) -> bool:
-    """Whether a text is the pack's own way to say so, punctuation aside."""
+def is_unknown_answer(text: str, answer_format: AnswerFormat) -> bool:
+    """Whether a text is the pack's unknown answer, punctuation aside."""
     return _letters(text) == _letters(answer_format.unknown_answer)
 
 
@@ -60,10 +63,11 @@ def _letters(text: str) -> str:
 
 
 def score(
-    said: AnswerSample, *, answer_format: AnswerFormat, weights: Mapping[str, float]
+    sample: AnswerSample, *, answer_format: AnswerFormat, weights: Mapping[str, float]
 ) -> dict[str, float]:
     """Every weighted reward by its name, unweighted, and `reward`, their weighted sum."""
     found = {
-        name: resolve(REWARDS, name, what="reward")(said, answer_format) for name in sorted(weights)
+        name: resolve(REWARDS, name, what="reward")(sample, answer_format)
+        for name in sorted(weights)
     }
     return {"reward": sum(weights[name] * value for name, value in found.items()), **found}

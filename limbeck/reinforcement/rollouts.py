@@ -5,9 +5,9 @@ alike; answers that serve several steps are saved with the training state.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -44,12 +44,31 @@ class TokenizerIO:
     pad_id: int
 
 
-Judge = Callable[[str, bool, str], dict[str, float]]
+RewardFunction = Callable[[str, bool, str], dict[str, float]]
 """Rewards by name of a text, whether it ended, and the expected text; `reward` is their sum."""
 
 
+class SampledAnswers(TypedDict):
+    """The answers in use, one item each; empty before the first step."""
+
+    rows: list[list[int]]
+    """Prompt and answer as tokens."""
+    starts: list[int]
+    """Tokens of the prompt."""
+    logs: list[list[float]]
+    """Log-probability of each token of the answer when it was sampled."""
+    reference_logs: list[list[float]]
+    advantages: list[float]
+    means: dict[str, float]
+    """Over all answers, for the curve."""
+
+
+def _mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {f"{name}_mean": sum(s[name] for s in scores) / len(scores) for name in scores[0]}
+
+
 class Rollouts:
-    """The batches of every step, and what is remembered of their tokens."""
+    """The batches of every step, and the experience of their tokens."""
 
     def __init__(
         self,
@@ -58,8 +77,8 @@ class Rollouts:
         model: PreTrainedModel,
         reference: PreTrainedModel,
         prompts: Callable[[int], Sequence[RolloutPrompt]],
-        judge: Judge,
-        speech: TokenizerIO,
+        reward_function: RewardFunction,
+        tokenizer_io: TokenizerIO,
         num_parts: int,
         seed: int,
     ) -> None:
@@ -67,18 +86,25 @@ class Rollouts:
         self.model = model
         self.reference = KeptForward(reference)
         self.prompts = prompts
-        self.judge = judge
-        self.speech = speech
+        self.reward_function = reward_function
+        self.tokenizer_io = tokenizer_io
         self.num_parts = num_parts
         self.seed = seed
-        self.current_rollouts: dict[str, Any] = {}
+        self.current_rollouts: SampledAnswers = {
+            "rows": [],
+            "starts": [],
+            "logs": [],
+            "reference_logs": [],
+            "advantages": [],
+            "means": {},
+        }
         self.curve: list[dict[str, float]] = []
-        """Means over the answers of each step: rewards, lengths, and groups that teach nothing."""
+        """Means over the answers of each step: rewards, lengths, and groups of equal rewards."""
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step: fresh answers, or those of an earlier step again."""
         config = self.config
-        if step % config.num_iterations == 0 or not self.current_rollouts:
+        if step % config.num_iterations == 0 or not self.current_rollouts["rows"]:
             self._answer(step)
         self.curve.append({"step": float(step), **self.current_rollouts["means"]})
         self._warn()
@@ -88,7 +114,7 @@ class Rollouts:
         return [self._batch(part.tolist()) for part in parts]
 
     def _answer(self, step: int) -> None:
-        """Sample, score and remember; the reference reads every answer once."""
+        """Sample and score the answers; the reference reads every answer once."""
         config = self.config
         prompts = self.prompts(step // config.num_iterations)
         generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
@@ -99,37 +125,38 @@ class Rollouts:
             temperature=config.temperature,
             top_p=config.top_p,
             max_new_tokens=config.max_completion_length,
-            end_id=self.speech.end_id,
+            end_id=self.tokenizer_io.end_id,
             generator=generator,
         )
-        asked = [prompt for prompt in prompts for _ in range(config.num_generations)]
-        scores = [self._score(*pair) for pair in zip(asked, answers, strict=True)]
+        repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]
+        scores = [self._score(*pair) for pair in zip(repeated, answers, strict=True)]
         rewards = torch.tensor([score["reward"] for score in scores]).view(
             -1, config.num_generations
         )
-        rows = [[*pair[0].tokens, *pair[1].tokens] for pair in zip(asked, answers, strict=True)]
-        self.current_rollouts = {
-            "rows": rows,
-            "starts": [len(prompt.tokens) for prompt in asked],
-            "logs": [list(answer.logs) for answer in answers],
-            "advantages": group_advantages(rewards, scale=config.scale_rewards).flatten().tolist(),
-        }
+        rows = [[*pair[0].tokens, *pair[1].tokens] for pair in zip(repeated, answers, strict=True)]
         lengths = torch.tensor([float(len(answer.tokens)) for answer in answers])
         idle = (rewards.amax(dim=1) == rewards.amin(dim=1)).float()
-        self.current_rollouts["means"] = {
-            **{f"{name}_mean": sum(s[name] for s in scores) / len(scores) for name in scores[0]},
-            "answer_tokens": float(lengths.mean()),
-            "idle_groups_ratio": float(idle.mean()),
-            "rollout_tokens": float(sum(map(len, rows))),
+        self.current_rollouts = {
+            "rows": rows,
+            "starts": [len(prompt.tokens) for prompt in repeated],
+            "logs": [list(answer.logs) for answer in answers],
+            "reference_logs": [],
+            "advantages": group_advantages(rewards, scale=config.scale_rewards).flatten().tolist(),
+            "means": {
+                **_mean_scores(scores),
+                "answer_tokens": float(lengths.mean()),
+                "idle_groups_ratio": float(idle.mean()),
+                "rollout_tokens": float(sum(map(len, rows))),
+            },
         }
-        self.current_rollouts["reference_logs"] = self._read_reference()
+        self.current_rollouts["reference_logs"] = self._reference_log_probs()
 
     def _score(self, prompt: RolloutPrompt, answer: GeneratedAnswer) -> dict[str, float]:
         shown = answer.tokens[:-1] if answer.ended else answer.tokens
-        return self.judge(self.speech.decode(shown), answer.ended, prompt.expected)
+        return self.reward_function(self.tokenizer_io.decode(shown), answer.ended, prompt.expected)
 
     @torch.no_grad()
-    def _read_reference(self) -> list[list[float]]:
+    def _reference_log_probs(self) -> list[list[float]]:
         order = sorted(
             range(len(self.current_rollouts["rows"])),
             key=lambda row: len(self.current_rollouts["rows"][row]),
@@ -149,23 +176,24 @@ class Rollouts:
         return pad_rows(
             [np.asarray(self.current_rollouts["rows"][index]) for index in indices],
             starts=[self.current_rollouts["starts"][index] for index in indices],
-            pad=self.speech.pad_id,
+            pad=self.tokenizer_io.pad_id,
             record_ids=indices,
         )
 
     def experience_of(self, batch: Batch) -> Experience:
-        """What is known of the batch's kept tokens."""
+        """The experience of the batch's kept tokens."""
         rows = batch.record_ids.tolist()
-        current_rollouts, device = self.current_rollouts, batch.record_ids.device
+        answers, device = self.current_rollouts, batch.record_ids.device
 
-        def join(name: str) -> Tensor:
-            flat = [value for row in rows for value in current_rollouts[name][row]]
-            return torch.tensor(flat, device=device)
+        def join(logs: list[list[float]]) -> Tensor:
+            return torch.tensor([value for row in rows for value in logs[row]], device=device)
 
-        counts = torch.tensor([len(current_rollouts["logs"][row]) for row in rows])
-        advantages = torch.tensor([current_rollouts["advantages"][row] for row in rows])
+        counts = torch.tensor([len(answers["logs"][row]) for row in rows])
+        advantages = torch.tensor([answers["advantages"][row] for row in rows])
         return Experience(
-            join("logs"), join("reference_logs"), advantages.repeat_interleave(counts).to(device)
+            join(answers["logs"]),
+            join(answers["reference_logs"]),
+            advantages.repeat_interleave(counts).to(device),
         )
 
     def _warn(self) -> None:
@@ -182,6 +210,6 @@ class Rollouts:
         """What a resumed run needs: the answers in use, and the curve."""
         return {"held": self.current_rollouts, "curve": self.curve}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.current_rollouts, self.curve = state["held"], list(state["curve"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the answers in use, and the curve."""
+        self.current_rollouts, self.curve = state_dict["held"], list(state_dict["curve"])

@@ -1,16 +1,14 @@
 """Convert: a checkpoint in another architecture with the same logits."""
 
-from typing import Any
-
 import torch
 from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.logit_parity import compare_models, random_tokens
 from limbeck.models.moe.convert_qwen3 import convert
 from limbeck.models.moe.layers import Gate
-from limbeck.models.probe import compare_models, random_tokens
 from limbeck.stages.config.convert import Config
 
 NUM_PROMPTS, PROMPT_TOKENS = 8, 32
@@ -18,7 +16,7 @@ TOLERANCE = Tolerance(measure="max_logit_difference / max_logit", limit=1e-4)
 """Only the order of float32 sums may differ."""
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the converted checkpoint; how far its logits lie from the original's.
 
     Raises:
@@ -27,7 +25,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     """
     folder = work.one("checkpoint").path
     model = load_model(folder)
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
     if config.balance_bias == "drop":
         metrics = _drop_balance_bias(model)
     converted = convert(model, architecture=config.architecture)

@@ -16,10 +16,10 @@ from limbeck.data.loading.batches import (
     split_by_length,
     validation_batches,
 )
-from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
+from limbeck.distillation.diagnostics.expert_gap import find_largest_gap, measure_expert_gap
 from limbeck.distillation.diagnostics.probe import Probe
 from limbeck.distillation.initialization.from_experts import merge_experts
-from limbeck.distillation.initialization.from_weights import inherit
+from limbeck.distillation.initialization.from_weights import copy_matching_weights
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.evaluation.validation_loss import measure_validation
@@ -41,7 +41,7 @@ EXPERT_USAGE_STEPS = 8
 """So many steps' batches say which of the teacher's experts are used most."""
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the student's checkpoint and its training curve."""
     corpus = work.one("corpus")
     config.on_policy.check_teachers(work.inputs.get("teacher", ()))
@@ -53,7 +53,7 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         "image_format": image_format(student.config),
     }
     batches = Batches(Corpus(corpus.path), **data)
-    inherited = _inherit(student, tokenizer, config=config, work=work, batches=batches)
+    inherited = _initialize(student, tokenizer, config=config, work=work, batches=batches)
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
         names=config.teacher_names,
@@ -65,30 +65,30 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         image_format=image_format(student.config),
     )
     max_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
-    asked = (open_validation(Corpus(corpus.path), **data) or batches).take(
+    questions = (open_validation(Corpus(corpus.path), **data) or batches).take(
         DIAGNOSTIC_RECORDS, max_tokens=max_tokens
     )
-    shown = batches.take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
+    examples = batches.take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
     context = ObjectiveContext(student, teacher=teacher)
-    objective = config.objective.resolve_layers(context, batches=[shown])
+    objective = config.objective.resolve_layers(context, batches=[examples])
     probe = Probe(
         objective,
         student,
         teacher,
-        shown,
-        asked,
+        examples,
+        questions,
         tokenizer_tokens=len(tokenizer),
         fresh=not isinstance(config.student, str) and not config.initialize_from,
     )
     warnings = probe.before() if config.diagnostics == "on" else []
-    own = None
+    on_policy_batches = None
     if config.on_policy.ratio:
         assert teacher is not None
-        own = config.on_policy.build(
+        on_policy_batches = config.on_policy.build(
             model=student,
             batches=batches,
             max_tokens=config.batching.max_length,
-            part=partial(split_by_length, config=config.batching),
+            split=partial(split_by_length, config=config.batching),
             vocab=teacher.vocab,
             end_id=end_token_id(tokenizer),
             pad_id=batches.pad,
@@ -97,16 +97,16 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
-        batches=own or batches,
+        batches=on_policy_batches or batches,
         objective=objective.build(context),
         config=training,
         state=work.state,
         title=work.name,
         on_step=work.on_step,
-        stateful=own,
+        stateful=on_policy_batches,
     )
-    if own is not None:
-        history = own.mark(history)
+    if on_policy_batches is not None:
+        history = on_policy_batches.add_generation_stats(history)
     live_model = None
     if teacher is not None:
         teacher.close()
@@ -114,41 +114,41 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
     (work.folder / "history.json").write_text(json.dumps(history))
     if config.diagnostics == "on":
-        warnings += probe.after() + ([] if own is None else own.warn())
+        warnings += probe.after() + ([] if on_policy_batches is None else on_policy_batches.warn())
     held_out = partial(validation_batches, Corpus(corpus.path), **data)
     return {
         "warnings": warnings,
         **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
         "steps": training.max_steps,
         "parameters": sum(item.numel() for item in student.parameters()),
-        **({} if own is None else own.measure()),
+        **({} if on_policy_batches is None else on_policy_batches.generation_metrics()),
         **inherited,
         **_name_layers(config, objective),
-        **_report_misses(student, live_model, held_out(), vocab=len(tokenizer), work=work),
+        **_report_expert_gap(student, live_model, held_out(), vocab=len(tokenizer), work=work),
         **measure_validation(student, held_out()),
     }
 
 
-def _report_misses(
+def _report_expert_gap(
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
     batches: Iterator[Batch],
     *,
     vocab: int,
     work: Work,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write `router.json`: how far the student is from each expert of a live teacher."""
     if teacher is None:
         return {}
     move_unless_offloaded(teacher, student.device)
-    misses = measure_misses(student, teacher, batches, vocab=vocab)
-    if not misses:
+    gap = measure_expert_gap(student, teacher, batches, vocab=vocab)
+    if gap is None:
         return {}
-    (work.folder / "router.json").write_text(json.dumps(misses))
-    return {"missed": {"kl": misses["kl"], "most": find_most_missed(misses)}}
+    (work.folder / "router.json").write_text(json.dumps(gap))
+    return {"missed": {"kl": gap["kl"], "most": find_largest_gap(gap)}}
 
 
-def _name_layers(config: Config, objective: ObjectiveConfig) -> dict[str, Any]:
+def _name_layers(config: Config, objective: ObjectiveConfig) -> dict[str, object]:
     """Student and teacher layer of each matched pair, where the recipe left them to a map."""
     if objective == config.objective:
         return {}
@@ -156,14 +156,14 @@ def _name_layers(config: Config, objective: ObjectiveConfig) -> dict[str, Any]:
     return {"matched_layers": pairs}
 
 
-def _inherit(
+def _initialize(
     student: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
     config: Config,
     work: Work,
     batches: Batches,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What of the student's parameters it takes over, as metrics: a share, and which experts."""
     if not config.initialize_from:
         return {"inherited_ratio": 0.0}
@@ -171,14 +171,14 @@ def _inherit(
     if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
         raise CheckpointError(
             f"{source}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
-            "prepare the corpus with that tokenizer, or leave `inherit` out"
+            "prepare the corpus with that tokenizer, or leave `initialize_from` out"
         )
     model = load_model(source, dtype="auto")
-    ratio = inherit(student, teacher=model)
+    ratio = copy_matching_weights(student, teacher=model)
     if config.initialize_experts == "none":
         return {"inherited_ratio": ratio}
-    shown = (batch for step in range(EXPERT_USAGE_STEPS) for batch in batches(step))
-    taken = merge_experts(student, teacher=model, batches=shown)
+    examples = (batch for step in range(EXPERT_USAGE_STEPS) for batch in batches(step))
+    taken = merge_experts(student, teacher=model, batches=examples)
     return {
         "inherited_ratio": ratio + taken["copied_ratio"],
         "experts": taken["experts"],

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import logging
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 LONGEST_PROMPT_TOKENS = 64
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the bundle into the work folder; its figures of parity.
 
     Raises:

@@ -1,11 +1,9 @@
 """Extend: a text checkpoint with an untrained image encoder; what it says about text stays."""
 
-from typing import Any
-
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance, compare_logits
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from limbeck.models.probe import compute_logits, random_tokens
+from limbeck.models.logit_parity import compute_logits, random_tokens
 from limbeck.models.vision.builder import add_encoder
 from limbeck.stages.config.extend import Config
 
@@ -13,7 +11,7 @@ NUM_PROMPTS, PROMPT_TOKENS = 4, 16
 IDENTICAL = Tolerance(measure="max_logit_difference", limit=0)
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the checkpoint; how many parameters the encoder has.
 
     Raises:

@@ -7,7 +7,6 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from limbeck.contracts.artifacts import MANIFEST, Work
 from limbeck.contracts.corpus import Corpus
@@ -26,31 +25,31 @@ from limbeck.models.checkpoints import load_tokenizer
 from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.stages.config.label import Config
 
-SHOWN = 20
+MAX_LISTED_TOKENS = 20
 """Tokens without an equal that the metrics name."""
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the corpus, and `failed.jsonl` with every record that got no answer."""
     corpus = Corpus(work.one("corpus").path)
     records = list(corpus.records("train"))
     _check_held_out(records, corpus=corpus)
     rows = [row for row, item in enumerate(records) if item.question and not item.images]
-    asked = [records[row] for row in rows]
-    if not asked:
+    questions = [records[row] for row in rows]
+    if not questions:
         raise DataError(
-            "no training record is a question without images, so there is nothing to ask; "
+            "no training record is a question without images, so there is nothing to label; "
             "prepare others",
             path=corpus.records_path("train"),
         )
     table = TokenTable(load_tokenizer(corpus.tokenizer_path))
-    journal = CallLog(work.persistent_dir / "calls.jsonl")
-    endpoint, found = asyncio.run(_ask(asked, config, work.name, corpus, journal, table))
+    call_log = CallLog(work.persistent_dir / "calls.jsonl")
+    endpoint, found = asyncio.run(_label(questions, config, work.name, corpus, call_log, table))
     results = dict(zip(rows, found, strict=True))
     failures = [
         (records[row].id, item) for row, item in results.items() if isinstance(item, CallError)
     ]
-    _check_failures(failures, num_asked=len(asked), config=config, journal=journal)
+    _check_failures(failures, num_asked=len(questions), config=config, call_log=call_log)
     kept = [
         row
         for row in range(len(records))
@@ -76,13 +75,13 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
         [{"id": id_, "reason": error.reason, "detail": error.detail} for id_, error in failures],
     )
     metrics = {
-        "asked": len(asked),
-        "labelled": len(asked) - len(failures),
+        "asked": len(questions),
+        "labelled": len(questions) - len(failures),
         "failed": _count(failures),
-        "not_asked": len(records) - len(asked),
+        "not_asked": len(records) - len(questions),
         "calls": endpoint.num_calls,
         "reused_calls": endpoint.num_reused,
-        "cost": journal.spent,
+        "cost": call_log.spent,
         **_describe(labelled, config),
     }
     if isinstance(config.write, Logprobs):
@@ -101,16 +100,16 @@ def run(config: Config, *, work: Work) -> dict[str, Any]:
     return metrics
 
 
-async def _ask(
-    asked: Sequence[Record],
+async def _label(
+    questions: Sequence[Record],
     config: Config,
     title: str,
     corpus: Corpus,
-    journal: CallLog,
+    call_log: CallLog,
     table: TokenTable,
 ) -> tuple[Endpoint, list[Labelled | CallError]]:
-    endpoint = Endpoint(config.endpoint, journal=journal)
-    labeller = Labeler(
+    endpoint = Endpoint(config.endpoint, call_log=call_log)
+    labeler = Labeler(
         endpoint,
         write=config.write,
         system=config.system,
@@ -118,8 +117,8 @@ async def _ask(
         score=_choose(config.write, corpus=corpus),
         table=table,
     )
-    with track(title, total=len(asked), unit="record") as advance:
-        return endpoint, await label_all(asked, labeller=labeller, advance=advance)
+    with track(title, total=len(questions), unit="record") as advance:
+        return endpoint, await label_all(questions, labeler=labeler, advance=advance)
 
 
 def _choose(write: Answers | Preferences | Logprobs, *, corpus: Corpus) -> ScoreAnswers:
@@ -130,22 +129,23 @@ def _choose(write: Answers | Preferences | Logprobs, *, corpus: Corpus) -> Score
     assert not isinstance(weights, str)
     answer_format = corpus.answer_format()
 
-    def judge(texts: Sequence[str], record: Record) -> list[float]:
-        wanted = record.answer
-        said = [
-            AnswerSample(text, True, wanted, entity_f1(text, expected=[wanted])) for text in texts
+    def score_answers(texts: Sequence[str], record: Record) -> list[float]:
+        expected = record.answer
+        samples = [
+            AnswerSample(text, True, expected, entity_f1(text, expected=[expected]))
+            for text in texts
         ]
         return [
-            score(item, answer_format=answer_format, weights=weights)["reward"] for item in said
+            score(item, answer_format=answer_format, weights=weights)["reward"] for item in samples
         ]
 
-    return judge
+    return score_answers
 
 
 def agreement_ratios(texts: Sequence[str]) -> list[float]:
     """Each answer's mean entity F1 with all others.
 
-    What a model says more often is more often right (self-consistency, Wang et al. 2022,
+    What a model answers more often is more often right (self-consistency, Wang et al. 2022,
     arXiv:2203.11171).
     """
     return [
@@ -168,7 +168,7 @@ def _count(failures: Sequence[tuple[str, CallError]]) -> dict[str, int]:
 
 
 def _check_failures(
-    failures: Sequence[tuple[str, CallError]], *, num_asked: int, config: Config, journal: CallLog
+    failures: Sequence[tuple[str, CallError]], *, num_asked: int, config: Config, call_log: CallLog
 ) -> None:
     """Raises: EndpointError: more records failed than may."""
     allowed = config.max_failed_ratio * num_asked
@@ -179,12 +179,12 @@ def _check_failures(
         f"{len(failures):,} of {num_asked:,} records got no usable answer, by reason: "
         f"{_count(failures)}; the first is {id_}: {error}. Mend that and run again, or "
         f"raise max_failed_ratio ({config.max_failed_ratio:g}); what was answered is kept in "
-        f"{journal.path}"
+        f"{call_log.path}"
     )
 
 
-def _describe(labelled: Sequence[Any], config: Config) -> dict[str, Any]:
-    """What is told of preferences or log-probabilities."""
+def _describe(labelled: Sequence[Labelled | CallError | None], config: Config) -> dict[str, object]:
+    """The metrics of preferences or log-probabilities."""
     items = [item for item in labelled if isinstance(item, Labelled)]
     if isinstance(config.write, Preferences):
         pairs = sum(bool(item.record.rejected) for item in items)
@@ -199,24 +199,27 @@ def _describe(labelled: Sequence[Any], config: Config) -> dict[str, Any]:
         return {}
     labels = [item.labels for item in items if item.labels is not None]
     missed: Counter[str] = sum((Counter(item.missed) for item in labels), Counter())
-    told, aligned = sum(item.told for item in labels), sum(item.aligned for item in labels)
-    if aligned < config.write.min_aligned_ratio * told:
+    num_returned, num_aligned = (
+        sum(item.num_returned for item in labels),
+        sum(item.num_aligned for item in labels),
+    )
+    if num_aligned < config.write.min_aligned_ratio * num_returned:
         raise DataError(
-            f"{aligned:,} of {told:,} places that the server told of are aligned with the corpus's "
-            f"tokenizer, candidates without an equal are {dict(missed.most_common(5))}; lower "
-            "write.min_aligned_ratio, or where the model is of another family, write answers "
-            "instead"
+            f"{num_aligned:,} of {num_returned:,} tokens that the server returned are aligned with "
+            "the corpus's tokenizer, candidates without an equal are "
+            f"{dict(missed.most_common(5))}; lower write.min_aligned_ratio, or where the model is "
+            "of another family, write answers instead"
         )
     return {
-        "told_places": told,
-        "aligned_places": aligned,
+        "told_places": num_returned,
+        "aligned_places": num_aligned,
         "missed_candidates": missed.total(),
-        "missed_tokens": dict(missed.most_common(SHOWN)),
+        "missed_tokens": dict(missed.most_common(MAX_LISTED_TOKENS)),
     }
 
 
 def _note_on_card(corpus: Corpus, config: Config) -> None:
-    """Say on the corpus's card who answered."""
+    """Put on the corpus's card which model answered."""
     labelled_by = {
         "model": config.endpoint.model,
         "url": config.endpoint.url,

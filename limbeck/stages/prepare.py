@@ -6,11 +6,11 @@ Every record that does not come out is counted with its reason and place.
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from limbeck.contracts.artifacts import Work, write_atomically
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Drop, Note, Question, Record
 from limbeck.data.corpus.config import TokenizerConfig
@@ -37,7 +37,7 @@ LAST_FILTERS = (Limit(), MarkEntities())
 """Follow those of every recipe."""
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the corpus; the metrics are its counts."""
     corpus, pack = Corpus(work.folder), load_pack(config.pack)
     lexicon = Lexicon(_collect_names(config, pack=pack))
@@ -123,7 +123,7 @@ def _read(
             advance(1, note=f"{source.label}: {counts.read:,} read")
 
 
-def _add_note(notes: dict[str, Any], note: Note) -> None:
+def _add_note(notes: JsonObject, note: Note) -> None:
     if isinstance(note.value, dict):
         notes.setdefault(note.name, {}).update(note.value)
     else:

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +17,7 @@ from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from limbeck.models.probe import compare_models
+from limbeck.models.logit_parity import compare_models
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
@@ -39,7 +38,7 @@ TOLERANCE = Tolerance(measure="max_logit_difference / max_logit", limit=1e-5)
 """Between the cut and the masked model: sums in another order, in float32."""
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the smaller checkpoint and its training curve.
 
     Raises:
@@ -133,7 +132,7 @@ def cut_zeros(
     num_kept: Mapping[Groups, int],
     scores: Mapping[Groups, Float[Tensor, " groups"]],
     input_ids: torch.Tensor,
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+) -> tuple[PreTrainedModel, dict[str, object]]:
     """The smaller model, and what the cut took; the given one is masked in place."""
     zero = {groups: count_zero(model, groups=groups) for groups in num_kept}
     kept: KeptGroups = {
@@ -147,7 +146,7 @@ def cut_zeros(
         fault="the cut model differs from the masked one",
         advice="Its architecture cannot be cut",
     )
-    metrics: dict[str, Any] = {
+    metrics: dict[str, object] = {
         "norm_removed_ratio": removed,
         "parity_error": difference.figure(TOLERANCE.measure),
         "parameters_before": sum(item.numel() for item in model.parameters()),

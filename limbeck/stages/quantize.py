@@ -1,7 +1,6 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
 import json
-from typing import Any
 
 from torch import nn
 
@@ -11,7 +10,7 @@ from limbeck.contracts.parity import Tolerance, compare_logits
 from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from limbeck.models.probe import compute_logits
+from limbeck.models.logit_parity import compute_logits
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.qat import convert, prepare_for_qat
@@ -22,7 +21,7 @@ TOLERANCE = Tolerance(measure="max_logit_difference", limit=1e-3)
 """Between the model as trained and its codes: float32 rounding."""
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the quantized checkpoint and its training curve.
 
     Raises:

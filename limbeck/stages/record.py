@@ -1,7 +1,6 @@
 """Teacher and corpus to signals: the teacher runs once, and every student reads its outputs."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +25,7 @@ from limbeck.models.checkpoints import load_tokenizer
 from limbeck.stages.config.record import Config
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the shards, `signals.json` and their checksums.
 
     Raises:

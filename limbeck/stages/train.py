@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Work
@@ -27,7 +26,7 @@ from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import end_token_id
-from limbeck.objectives.base import ObjectiveContext
+from limbeck.objectives.base import Objective, ObjectiveContext
 from limbeck.objectives.config import BatchKind
 from limbeck.reinforcement.config import Grpo
 from limbeck.reinforcement.rewards import AnswerSample, score
@@ -47,7 +46,7 @@ class TrainingSetup:
     """What one run of training learns from, and by which objective."""
 
     batches: Callable[[int], list[Batch]]
-    objective: nn.Module
+    objective: Objective
     records: Batches
     """The records behind the batches."""
     tokens_per_step: float
@@ -57,46 +56,46 @@ class TrainingSetup:
     rollouts: Rollouts | None = None
 
 
-def run(config: Config, *, work: Work) -> dict[str, Any]:
+def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the trained checkpoint, its training curve, and a mixture's expert load."""
     corpus = Corpus(work.one("corpus").path)
     tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
-    lessons = LESSONS[config.objective.batch_kind](config, work, model, tokenizer)
-    training = config.training.resolve_steps(tokens_per_step=lessons.tokens_per_step)
+    setup = SETUPS[config.objective.batch_kind](config, work, model, tokenizer)
+    training = config.training.resolve_steps(tokens_per_step=setup.tokens_per_step)
     history = fit(
         model,
-        batches=lessons.batches,
-        objective=lessons.objective,
+        batches=setup.batches,
+        objective=setup.objective,
         config=training,
         state=work.state,
         title=work.name,
         on_step=work.on_step,
-        stateful=lessons.rollouts,
+        stateful=setup.rollouts,
     )
     save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)
-    if lessons.rollouts is not None:
-        means = {point["step"]: point for point in lessons.rollouts.curve}
+    if setup.rollouts is not None:
+        means = {point["step"]: point for point in setup.rollouts.curve}
         history = [point | means[point["step"]] for point in history]
     (work.folder / "history.json").write_text(json.dumps(history))
-    load = report_load(model, lessons.records)
+    load = report_load(model, setup.records)
     if load:
         (work.folder / "routing.json").write_text(json.dumps(load, ensure_ascii=False))
-    records = lessons.records
+    records = setup.records
     return {
         "loss": history[-1]["loss"],
         "steps": training.max_steps,
         "parameters": sum(item.numel() for item in model.parameters()),
         "passes": training.max_steps * records.records_per_step / len(records.epoch),
         **report_tokens(
-            config.training.max_steps, seen_tokens=lessons.count_tokens(training.max_steps)
+            config.training.max_steps, seen_tokens=setup.count_tokens(training.max_steps)
         ),
         **measure_validation(
-            model, validation_batches(corpus, **_reading(config, model, tokenizer))
+            model, validation_batches(corpus, **_loading_options(config, model, tokenizer))
         ),
     }
 
 
-def _reading(
+def _loading_options(
     config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """How the corpus is read for this model."""
@@ -107,15 +106,15 @@ def _reading(
     }
 
 
-def _learn_records(
+def _set_up_records(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
-    batches = Batches(Corpus(work.one("corpus").path), **_reading(config, model, tokenizer))
+    batches = Batches(Corpus(work.one("corpus").path), **_loading_options(config, model, tokenizer))
     objective = config.objective.build(ObjectiveContext(model))
     return TrainingSetup(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
 
 
-def _learn_pairs(
+def _set_up_pairs(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
     pairs = Pairs(Corpus(work.one("corpus").path), tokenizer=tokenizer, config=config.batching)
@@ -124,50 +123,50 @@ def _learn_pairs(
     return TrainingSetup(pairs, objective, pairs.better, pairs.tokens_per_step, pairs.count_tokens)
 
 
-def _learn_rollouts(
+def _set_up_rollouts(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
     """Answers that the model samples; a step asks as many questions as `batching` counts."""
     if PartialState().num_processes > 1:
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
     corpus, objective = Corpus(work.one("corpus").path), cast(Grpo, config.objective)
-    asked = Batches(corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions"))
-    records = read_selected(corpus, asked.config)
+    prompts = Batches(corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions"))
+    records = read_selected(corpus, prompts.config)
     check_room(
         model,
-        longest_tokens=int(asked.answer_starts[asked.record_ids].max()),
+        longest_tokens=int(prompts.answer_starts[prompts.record_ids].max()),
         max_tokens=config.batching.max_length,
         max_new_tokens=objective.max_completion_length,
         field="objective.max_completion_length",
     )
     answer_format = corpus.answer_format()
 
-    def judge(text: str, ended: bool, wanted: str) -> dict[str, float]:
-        said = AnswerSample(text, ended, wanted, entity_f1(text, expected=[wanted]))
-        return score(said, answer_format=answer_format, weights=objective.rewards)
+    def reward_function(text: str, ended: bool, expected: str) -> dict[str, float]:
+        sample = AnswerSample(text, ended, expected, entity_f1(text, expected=[expected]))
+        return score(sample, answer_format=answer_format, weights=objective.rewards)
 
     rollouts = Rollouts(
         objective,
         model=place(model),
         reference=_open_reference(work),
         prompts=lambda step: [
-            RolloutPrompt(asked.prompt(record_id), records[record_id].answer)
-            for record_id in asked.order(step).tolist()
+            RolloutPrompt(prompts.prompt(record_id), records[record_id].answer)
+            for record_id in prompts.order(step).tolist()
         ],
-        judge=judge,
+        reward_function=reward_function,
         num_parts=config.batching.gradient_accumulation_steps,
         seed=config.training.seed,
-        speech=TokenizerIO(
+        tokenizer_io=TokenizerIO(
             lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
             end_id=end_token_id(tokenizer),
-            pad_id=asked.pad,
+            pad_id=prompts.pad,
         ),
     )
     return TrainingSetup(
         rollouts,
         objective.build(ObjectiveContext(model, experience=rollouts.experience_of)),
-        asked,
-        asked.tokens_per_step * objective.num_generations,
+        prompts,
+        prompts.tokens_per_step * objective.num_generations,
         lambda steps: int(sum(point["rollout_tokens"] for point in rollouts.curve)),
         rollouts,
     )
@@ -178,15 +177,15 @@ def _open_reference(work: Work) -> PreTrainedModel:
     return place(load_model(work.one("model").path).eval().requires_grad_(False))
 
 
-LESSONS: dict[BatchKind, Callable[..., TrainingSetup]] = {
-    "records": _learn_records,
-    "pairs": _learn_pairs,
-    "rollouts": _learn_rollouts,
+SETUPS: dict[BatchKind, Callable[..., TrainingSetup]] = {
+    "records": _set_up_records,
+    "pairs": _set_up_pairs,
+    "rollouts": _set_up_rollouts,
 }
 
 
 @torch.no_grad()
-def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, Any]:
+def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, object]:
     """Which experts the router picks, how sure it is, and what it saves; empty if dense.
 
     `layers` and `by_specialty` count picks; `entropy_ratios` are means over tokens, 1 for a gate

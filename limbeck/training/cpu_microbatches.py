@@ -7,39 +7,27 @@ the bit whatever the number of cores.
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from limbeck.models.batch import Batch
+from limbeck.objectives.base import Loss
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's `mallopt`."""
 TOP_PAD_BYTES = 64 * 2**20
 
 
-@runtime_checkable
-class LossLike(Protocol):
-    """What training needs of a loss."""
-
-    @property
-    def sum(self) -> Tensor: ...  # noqa: D102
-    @property
-    def count(self) -> int: ...  # noqa: D102
-    @property
-    def parts(self) -> Mapping[str, float]: ...  # noqa: D102
-
-
 def keep_freed_memory() -> None:
     """Let the C library reuse freed memory instead of returning it; where it is not glibc, nothing.
 
-    A step frees and asks again for every gradient. Returned to the system, each page of them would
-    be mapped and cleared anew, which costs a mixture's step a tenth of its time.
+    A step frees and allocates every gradient. Returned to the system, each page of them would be
+    mapped and cleared anew, which costs a mixture's step a tenth of its time.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -61,12 +49,12 @@ class SummedGradients:
         )
 
     def __call__(
-        self, batches: Sequence[Batch], *, judge: Callable[[Batch], LossLike]
-    ) -> list[LossLike]:
+        self, batches: Sequence[Batch], *, compute_loss: Callable[[Batch], Loss]
+    ) -> list[Loss]:
         """Each micro-batch's loss; the gradients are added to the parameters' own."""
 
-        def differentiate(batch: Batch) -> tuple[LossLike, tuple[Tensor | None, ...]]:
-            loss = judge(batch)
+        def differentiate(batch: Batch) -> tuple[Loss, tuple[Tensor | None, ...]]:
+            loss = compute_loss(batch)
             return loss, torch.autograd.grad(loss.sum, self.trained, allow_unused=True)
 
         # The largest first: what is left for the end is then small, and no core waits for long.

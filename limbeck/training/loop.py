@@ -8,23 +8,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor
+from torch.distributed.checkpoint.stateful import Stateful
 from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import OnStep, ignore_step
 from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.env.progress import track
 from limbeck.models.batch import Batch
+from limbeck.objectives.base import Objective
 from limbeck.training.config import TrainingConfig
 from limbeck.training.distributed.deepspeed import (
     DeepSpeedStepper,
     gather_engine,
+    scatter_engine,
     set_up_engine,
-    spread_engine,
 )
 from limbeck.training.distributed.ranks import (
     Sharding,
@@ -36,20 +38,11 @@ from limbeck.training.distributed.ranks import (
 from limbeck.training.distributed.sharded_state import (
     gather_optimizer,
     gather_weights,
-    spread_optimizer,
+    scatter_optimizer,
 )
 from limbeck.training.lr_schedule import cosine_lr, group_parameters
 from limbeck.training.optimizer_step import ModelWithLoss, PlainStepper
-from limbeck.training.train_state import Saved, read_state, restore, save_state
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """Something beside model and optimizer that a resumed run needs."""
-
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...  # noqa: D102
-
+from limbeck.training.train_state import Saved, StateDict, read_state, restore, save_state
 
 History = list[dict[str, float]]
 
@@ -58,7 +51,7 @@ def fit(
     model: PreTrainedModel,
     *,
     batches: Callable[[int], Sequence[Batch]],
-    objective: nn.Module,
+    objective: Objective,
     config: TrainingConfig,
     state: Path,
     title: str,
@@ -83,17 +76,17 @@ def fit(
     accelerator = open_accelerator()
     sharding = find_sharding(accelerator)
     if sharding != "none":
-        _check_divisible(model, title=title, between=after_step or stateful)
+        _check_shardable(model, title=title, between=after_step or stateful)
     trained = model if sharding == "none" else copy.deepcopy(model)
     with _checkpointed(trained, config.gradient_checkpointing):
-        run = _Run(accelerator, trained, objective, config=config, state=state, extra=stateful)
+        run = _Run(accelerator, trained, objective, config=config, state=state, stateful=stateful)
         history = run.loop(batches, title=title, after_step=after_step, on_step=on_step)
-        run.give_back(model)
+        run.copy_weights_to(model)
     return history
 
 
-def _check_divisible(model: PreTrainedModel, *, title: str, between: Any) -> None:
-    """Refuse what needs whole weights between two steps, or not always the same parts in one."""
+def _check_shardable(model: PreTrainedModel, *, title: str, between: object) -> None:
+    """Refuse a sharded model where whole weights are needed, or ranks may run different parts."""
     if between is not None:
         reason = "reads or changes weights between steps, when they lie in parts"
     elif "vision_config" in model.config.to_dict():
@@ -126,28 +119,28 @@ class _Run:
         self,
         accelerator: Accelerator,
         model: PreTrainedModel,
-        objective: nn.Module,
+        objective: Objective,
         *,
         config: TrainingConfig,
         state: Path,
-        extra: Stateful | None,
+        stateful: Stateful | None,
     ) -> None:
         self.accelerator, self.config, self.folder = accelerator, config, state
         self.sharding: Sharding = find_sharding(accelerator)
-        self.model, self.objective, self.extra = model, objective, extra
+        self.model, self.objective, self.stateful = model, objective, stateful
         saved = read_state(state)
         self.done, self.history = saved.step, saved.history
         if len(set(gather(accelerator, saved.step))) > 1:
             raise LaunchError(
-                f"{state}: the processes do not see the same state; put --runs on a disk that all "
+                f"{state}: the processes read different states; put --runs on a disk that all "
                 "machines share"
             )
-        loaders: dict[str, Any] = {
+        loaders: dict[str, Callable[[StateDict], object]] = {
             "model": model.load_state_dict,
             "objective": objective.load_state_dict,
         }
-        if extra is not None:
-            loaders["stateful"] = extra.load_state_dict
+        if stateful is not None:
+            loaders["stateful"] = stateful.load_state_dict
         restore(saved, folder=state, loaders=loaders)
         groups = group_parameters([model, objective], weight_decay=config.weight_decay)
         optimizer = torch.optim.AdamW(
@@ -158,10 +151,10 @@ class _Run:
         )
         self.parameters = [item for group in optimizer.param_groups for item in group["params"]]
         self.groups = optimizer.state_dict()["param_groups"]
-        self.judged = ModelWithLoss(model, objective, precision=config.precision)
+        self.model_with_loss = ModelWithLoss(model, objective, precision=config.precision)
         if self.sharding == "zero":
             set_up_engine(accelerator, max_grad_norm=config.max_grad_norm)
-        prepared, self.optimizer = accelerator.prepare(self.judged, optimizer)
+        prepared, self.optimizer = accelerator.prepare(self.model_with_loss, optimizer)
         restore(
             saved,
             folder=state,
@@ -202,10 +195,10 @@ class _Run:
                     warmup_steps=config.warmup_steps,
                     final_ratio=config.min_lr_rate,
                 )
-                self.objective.before_step(progress=step / steps)  # pyright: ignore[reportCallIssue]
+                self.objective.before_step(progress=step / steps)
                 point = self.stepper(step, batches(step), lr=lr)
                 with torch.no_grad():
-                    self.objective.after_step(model=self.model)  # pyright: ignore[reportCallIssue]
+                    self.objective.after_step(model=self.model)
                     if after_step is not None:
                         after_step(step, lr)
                 if step % config.logging_steps == 0 or step == steps - 1:
@@ -221,47 +214,47 @@ class _Run:
 
     def _save(self, step: int) -> None:
         """Put the whole state into the folder; the processes gather it, the first one writes."""
-        weights = gather_weights(self.judged, sharding=self.sharding)
+        weights = gather_weights(self.model_with_loss, sharding=self.sharding)
         parts = {
-            "model": _below("forward_pass.model.", weights),
-            "objective": _below("objective.", weights),
+            "model": _strip_prefix("forward_pass.model.", weights),
+            "objective": _strip_prefix("objective.", weights),
             "optimizer": self._gather_optimizer(),
         }
-        if self.extra is not None:
-            parts["stateful"] = self.extra.state_dict()
+        if self.stateful is not None:
+            parts["stateful"] = self.stateful.state_dict()
         if self.accelerator.is_main_process:
             save_state(self.folder, saved=Saved(step, self.history, parts))
 
-    def _gather_optimizer(self) -> dict[str, Any]:
+    def _gather_optimizer(self) -> StateDict:
         if self.sharding == "zero":
             state = gather_engine(self.optimizer.optimizer, parameters=self.parameters)
         else:
             state = gather_optimizer(self.optimizer)
         return {"state": state, "param_groups": self.groups}
 
-    def _load_optimizer(self, value: Mapping[str, Any]) -> None:
+    def _load_optimizer(self, value: StateDict) -> None:
         if self.sharding == "zero":
-            spread_engine(
+            scatter_engine(
                 self.optimizer.optimizer,
                 value["state"],
                 parameters=self.parameters,
                 accelerator=self.accelerator,
             )
         else:
-            spread_optimizer(self.optimizer, value)
+            scatter_optimizer(self.optimizer, value)
 
-    def give_back(self, model: PreTrainedModel) -> None:
+    def copy_weights_to(self, model: PreTrainedModel) -> None:
         """Make the first process's model the trained one."""
         if self.sharding != "none":
-            weights = gather_weights(self.judged, sharding=self.sharding)
+            weights = gather_weights(self.model_with_loss, sharding=self.sharding)
             if self.accelerator.is_main_process:
-                model.load_state_dict(_below("forward_pass.model.", weights))
+                model.load_state_dict(_strip_prefix("forward_pass.model.", weights))
             model.eval()
         self.accelerator.free_memory()
 
 
-def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of one module of a state, under its own names."""
+def _strip_prefix(prefix: str, state: Mapping[str, Tensor]) -> StateDict:
+    """The entries of one module of a state, under the module's own names."""
     return {
         name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)
     }

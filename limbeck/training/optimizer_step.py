@@ -5,20 +5,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import TrainingError
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
+from limbeck.objectives.base import Loss, Objective
 from limbeck.training.cpu_microbatches import (
-    LossLike,
     SummedGradients,
     draws_random,
     keep_freed_memory,
@@ -27,12 +28,12 @@ from limbeck.training.distributed.ranks import RankMicrobatch, assign_microbatch
 
 
 class ModelWithLoss(nn.Module):
-    """Model and objective in one: what wraps it sees every trained parameter and each pass."""
+    """Model and loss in one module, so that DDP, FSDP and DeepSpeed wrap both."""
 
     def __init__(
         self,
         model: PreTrainedModel,
-        objective: nn.Module,
+        objective: Objective,
         *,
         precision: Literal["float32", "bfloat16"],
     ) -> None:
@@ -40,35 +41,26 @@ class ModelWithLoss(nn.Module):
         self.forward_pass = KeptForward(model)
         self.objective = objective
         self.mixed = precision == "bfloat16"
-        # What is sharded together; accelerate asks the outermost module.
+        # What is sharded together; accelerate reads it from the outermost module.
         self._no_split_modules = model._no_split_modules
 
-    def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], int, Mapping[str, float]]:
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], int, dict[str, float]]:
         """The loss's sum, count and parts: a tuple, whose tensors wrappers can find."""
         device = batch.input_ids.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.mixed):
-            loss: LossLike = self.objective(self.forward_pass, batch)
+            loss: Loss = self.objective(self.forward_pass, batch)
         return loss.sum, loss.count, loss.parts
 
 
 @dataclass(frozen=True)
-class MicrobatchLoss:
-    """What `ModelWithLoss` says, under the names of a loss."""
-
-    sum: Float[Tensor, ""]
-    count: int
-    parts: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class Sums:
-    """A micro-batch's figures, as processes tell them each other."""
+    """A micro-batch's figures, as processes exchange them."""
 
     count: int
     values: Mapping[str, float]
 
     @staticmethod
-    def of(loss: LossLike) -> "Sums":
+    def of(loss: Loss) -> "Sums":
         """Figures of a loss."""
         return Sums(loss.count, {"loss": loss.sum.item(), **loss.parts})
 
@@ -79,20 +71,20 @@ class Stepper(ABC):
     def __init__(
         self,
         accelerator: Accelerator,
-        judged: nn.Module,
-        optimizer: Any,
+        model_with_loss: nn.Module,
+        optimizer: Optimizer,
         *,
-        objective: nn.Module,
+        objective: Objective,
         max_grad_norm: float,
         seed: int,
     ) -> None:
         self.accelerator = accelerator
-        self.judged = judged
+        self.model_with_loss = model_with_loss
         self.optimizer = optimizer
         self.objective = objective
         self.max_grad_norm = max_grad_norm
         self.seed = seed
-        self.random = draws_random(judged)
+        self.random = draws_random(model_with_loss)
 
     def __call__(self, step: int, batches: Sequence[Batch], *, lr: float) -> dict[str, float]:
         """Add sums and counts over micro-batches and processes, divide once, and step.
@@ -134,17 +126,17 @@ class Stepper(ABC):
             "tokens": float(count),
         }
 
-    def judge(self, step: int, dealt: RankMicrobatch) -> MicrobatchLoss:
-        """A micro-batch's loss; zero, with all its collectives, for one that does not count."""
-        batch = dealt.batch.to(self.accelerator.device)
+    def compute_loss(self, step: int, microbatch: RankMicrobatch) -> Loss:
+        """A micro-batch's loss; zero, with all its collectives, for a padding micro-batch."""
+        batch = microbatch.batch.to(self.accelerator.device)
         if self.random:
-            torch.manual_seed(hash((self.seed, step, dealt.place)) % 2**31)
-        if not dealt.is_padding:
-            return MicrobatchLoss(*self.judged(batch))
+            torch.manual_seed(hash((self.seed, step, microbatch.place)) % 2**31)
+        if not microbatch.is_padding:
+            return Loss(*self.model_with_loss(batch))
         self.objective.eval()
-        total, _, _ = self.judged(batch)
+        total, _, _ = self.model_with_loss(batch)
         self.objective.train()
-        return MicrobatchLoss(total * 0.0, 0, {})
+        return Loss(total * 0.0, 0, {})
 
     @abstractmethod
     def _differentiate(
@@ -164,8 +156,24 @@ class Stepper(ABC):
 class PlainStepper(Stepper):
     """One process, DDP or FSDP2; alone on a CPU, each core takes micro-batches of its own."""
 
-    def __init__(self, accelerator: Accelerator, *positional: Any, **named: Any) -> None:
-        super().__init__(accelerator, *positional, **named)
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model_with_loss: nn.Module,
+        optimizer: Optimizer,
+        *,
+        objective: Objective,
+        max_grad_norm: float,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            accelerator,
+            model_with_loss,
+            optimizer,
+            objective=objective,
+            max_grad_norm=max_grad_norm,
+            seed=seed,
+        )
         self.trained = [item for group in self.optimizer.param_groups for item in group["params"]]
         self.summed: SummedGradients | None = None
         if accelerator.num_processes == 1 and accelerator.device.type == "cpu":
@@ -183,15 +191,17 @@ class PlainStepper(Stepper):
     ) -> list[Sums]:
         # One micro-batch alone is better shared among the threads than left to one of them.
         if self.summed is not None and len(mine) > 1:
-            dealt = {id(item.batch): item for item in mine}
-            losses = self.summed(batches, judge=lambda batch: self.judge(step, dealt[id(batch)]))
+            of_batch = {id(item.batch): item for item in mine}
+            losses = self.summed(
+                batches, compute_loss=lambda batch: self.compute_loss(step, of_batch[id(batch)])
+            )
             return [Sums.of(loss) for loss in losses]
         sums = []
-        for place, dealt in enumerate(mine):
+        for place, microbatch in enumerate(mine):
             # Processes exchange gradients after the last one only.
             last = place == len(mine) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.judged):
-                loss = self.judge(step, dealt)
+            with nullcontext() if last else self.accelerator.no_sync(self.model_with_loss):
+                loss = self.compute_loss(step, microbatch)
                 self.accelerator.backward(loss.sum)
             sums.append(Sums.of(loss))
         return sums

@@ -44,7 +44,7 @@ class TokenShare(Config):
         return self.tokens * self.ratio
 
 
-def _read_steps(value: Any) -> int | TokenShare:
+def _read_steps(value: object) -> int | TokenShare:
     if isinstance(value, Mapping):
         return TokenShare.model_validate(value)
     return value if isinstance(value, TokenShare) else NUMBER.validate_python(value)

@@ -16,6 +16,8 @@ from limbeck.contracts.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 NAME = "training.pt"
+StateDict = dict[str, Any]
+"""What `state_dict` of a model, an optimizer or a `Stateful` returns."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Saved:
     step: int
     """The step to go on from; 0 for a fresh run."""
     history: list[dict[str, float]]
-    parts: Mapping[str, dict[str, Any]]
+    parts: Mapping[str, StateDict]
     """States of model, objective, optimizer and whatever else takes part; empty for a fresh run."""
 
 
@@ -54,7 +56,9 @@ def read_state(folder: Path) -> Saved:
     return Saved(step, history, value)
 
 
-def restore(saved: Saved, *, folder: Path, loaders: Mapping[str, Callable[[Any], Any]]) -> None:
+def restore(
+    saved: Saved, *, folder: Path, loaders: Mapping[str, Callable[[StateDict], object]]
+) -> None:
     """Give each part its state back; nothing for a fresh run.
 
     Raises:

@@ -51,7 +51,7 @@ def make_own(model, *, seed=0, end_id=3, vocab=10**6, max_tokens=32, **changes):
     return config.build(
         model=model,
         batches=write,
-        part=part,
+        split=part,
         max_tokens=max_tokens,
         vocab=vocab,
         end_id=end_id,
@@ -72,14 +72,16 @@ def flatten(batches):
 
 def test_a_step_is_the_students_own_with_the_given_chance(dense):
     own = make_own(dense, ratio=0.3)
-    chosen = [own.is_own(step) for step in range(2000)]
+    chosen = [own.is_on_policy(step) for step in range(2000)]
     # Five standard deviations of a binomial share.
     assert abs(np.mean(chosen) - 0.3) < 5 * (0.3 * 0.7 / 2000) ** 0.5
-    assert chosen == [make_own(dense, ratio=0.3).is_own(step) for step in range(2000)]
-    assert chosen != [make_own(dense, ratio=0.3, seed=-1).is_own(step) for step in range(2000)]
+    assert chosen == [make_own(dense, ratio=0.3).is_on_policy(step) for step in range(2000)]
+    assert chosen != [
+        make_own(dense, ratio=0.3, seed=-1).is_on_policy(step) for step in range(2000)
+    ]
     never, always = make_own(dense, ratio=0.0), make_own(dense)
-    assert not any(never.is_own(step) for step in range(2000))
-    assert all(always.is_own(step) for step in range(2000))
+    assert not any(never.is_on_policy(step) for step in range(2000))
+    assert all(always.is_on_policy(step) for step in range(2000))
 
 
 def test_batches_hold_the_same_questions_and_the_students_answers(moe):
@@ -95,7 +97,7 @@ def test_batches_hold_the_same_questions_and_the_students_answers(moe):
         answer = ids[len(prompt) :]
         assert 1 <= len(answer) <= 6 and 3 not in answer[:-1]
     lengths = [len(found[row][0]) - len(PROMPTS[row]) for row in range(4)]
-    assert own.measure()["own_answer_tokens_mean"] == pytest.approx(np.mean(lengths))
+    assert own.generation_metrics()["own_answer_tokens_mean"] == pytest.approx(np.mean(lengths))
     assert flatten(make_own(moe)(0)) == found != flatten(make_own(moe)(1))
 
 
@@ -120,7 +122,7 @@ def test_answers_are_those_of_the_one_generation(dense):
 def test_questions_that_were_cut_off_are_left_out_and_counted(dense):
     own = make_own(dense, max_tokens=4)
     assert sorted(flatten(own(0))) == [0, 2]
-    assert own.measure()["own_answers_without_room"] == 2
+    assert own.generation_metrics()["own_answers_without_room"] == 2
     with pytest.raises(DataError, match=r"fills batching\.max_length 2"):
         make_own(dense, max_tokens=2)
 
@@ -136,7 +138,7 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     own = make_own(dense, vocab=1, end_id=0)
     batches = own(0)
     assert sum(int(batch.kept.sum()) for batch in batches) == 4
-    metrics = own.measure()
+    metrics = own.generation_metrics()
     assert metrics["own_answer_tokens_mean"] == 1 and metrics["own_ended_ratio"] == 1
     teacher = OnlineTeacher(dense, vocab=dense.config.vocab_size)
     objective = SoftTarget(kind="soft_target").build(ObjectiveContext(dense, teacher=teacher))
@@ -149,7 +151,7 @@ def test_answers_that_do_not_end_are_told(dense, capsys, monkeypatch):
     assert endless(0) and brief(0)
     assert "raise on_policy.max_new_tokens" in endless.warn()[0]
     assert brief.warn() == [] == make_own(dense).warn()
-    assert "step 0: 4 of 4 answers written" in capsys.readouterr().err
+    assert "step 0: 4 of 4 answers sampled" in capsys.readouterr().err
 
 
 def test_a_launcher_and_images_are_refused(dense, monkeypatch):
@@ -238,7 +240,7 @@ def train(model, teacher, *, state, own, steps=6, stop=None, lr=0.01):
         stateful=own,
     )
     weights = torch.cat([item.detach().flatten() for item in model.state_dict().values()])
-    return own.mark(history), weights
+    return own.add_generation_stats(history), weights
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
@@ -246,7 +248,9 @@ def test_a_killed_run_goes_on_alike(stop, dense_config, moe, tokenizer, tmp_path
     def go(folder, stop=None):
         model = dense_config.build(tokenizer=tokenizer, seed=1)
         own = make_own(model, ratio=0.6)
-        return *train(model, moe, state=tmp_path / folder, own=own, stop=stop), own.measure()
+        return *train(
+            model, moe, state=tmp_path / folder, own=own, stop=stop
+        ), own.generation_metrics()
 
     history, weights, measured = go("a")
     with pytest.raises(KeyboardInterrupt):
@@ -276,7 +280,7 @@ def test_no_chance_is_off_to_the_bit(dense_config, moe, tokenizer, tmp_path):
     )
     expected = torch.cat([item.detach().flatten() for item in second.state_dict().values()])
     assert history == plain and torch.equal(weights, expected)
-    assert own.measure() == {"on_policy_steps": 0}
+    assert own.generation_metrics() == {"on_policy_steps": 0}
 
 
 def test_training_on_own_answers_lowers_reverse_kl_there(dense_config, moe, tokenizer, tmp_path):

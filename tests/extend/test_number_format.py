@@ -12,7 +12,7 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.registry import FORMATS
 from limbeck.models.checkpoints import load_model, read_number_format, save_checkpoint
-from limbeck.models.probe import compare_models
+from limbeck.models.logit_parity import compare_models
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.onnx.writer import write
 from limbeck.sizing.parameters import size_model

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError, ParityError
-from limbeck.models.probe import compare_models
+from limbeck.models.logit_parity import compare_models
 from limbeck.models.structure import find_channels, find_heads
 from limbeck.pruning.surgery import cut, mask
 from limbeck.stages.prune import TOLERANCE

@@ -17,7 +17,7 @@ from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model
 from limbeck.models.config import PLAIN_HEADS
 from limbeck.models.forward import KeptForward
-from limbeck.models.probe import random_tokens
+from limbeck.models.logit_parity import random_tokens
 from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint

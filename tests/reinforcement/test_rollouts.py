@@ -65,7 +65,7 @@ def test_the_reward_is_the_weighted_sum_and_each_lies_between_zero_and_one():
     ]
 
 
-def make_rollouts(model, *, judge=None, seed=0, **changes):
+def make_rollouts(model, *, reward_function=None, seed=0, **changes):
     config = Grpo(kind="grpo", **({"num_generations": 3, "max_completion_length": 5} | changes))
     prompts = [RolloutPrompt([5 + n, 6, 7][: 1 + n % 3], "C" * n) for n in range(8)]
     return Rollouts(
@@ -73,8 +73,9 @@ def make_rollouts(model, *, judge=None, seed=0, **changes):
         model=model,
         reference=model,
         prompts=lambda step: [prompts[(2 * step + n) % 8] for n in range(2)],
-        judge=judge or (lambda text, ended, expected: {"reward": float(text.count("A"))}),
-        speech=SPEECH,
+        reward_function=reward_function
+        or (lambda text, ended, expected: {"reward": float(text.count("A"))}),
+        tokenizer_io=SPEECH,
         num_parts=2,
         seed=seed,
     )
@@ -160,10 +161,10 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
     model = moe_config.build(tokenizer=tokenizer, seed=0)
     reference = moe_config.build(tokenizer=tokenizer, seed=0).eval()
 
-    def judge(text, ended, expected):
+    def reward_function(text, ended, expected):
         return {"reward": text.count("A") / max(1, len(text))}
 
-    rollouts = make_rollouts(model, judge=judge, num_generations=16)
+    rollouts = make_rollouts(model, reward_function=reward_function, num_generations=16)
     rollouts.reference = KeptForward(reference)
     config = TrainingConfig(max_steps=30, learning_rate=0.02, warmup_steps=0, logging_steps=1)
     history = fit(
@@ -185,7 +186,10 @@ def test_training_raises_the_reward(moe_config, tokenizer, tmp_path):
 
 def test_equal_rewards_for_long_are_warned_of(moe, caplog):
     rollouts = make_rollouts(
-        moe, judge=lambda *_: {"reward": 1.0}, max_completion_length=1, num_iterations=IDLE_STEPS
+        moe,
+        reward_function=lambda *_: {"reward": 1.0},
+        max_completion_length=1,
+        num_iterations=IDLE_STEPS,
     )
     with caplog.at_level(logging.WARNING):
         for step in range(IDLE_STEPS):

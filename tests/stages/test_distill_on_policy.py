@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ArtifactError, DataError
-from limbeck.distillation.on_policy import OwnAnswers
+from limbeck.distillation.on_policy import OnPolicyBatches
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.stages import distill
 from tests.support.artifacts import make_artifact
@@ -66,17 +66,17 @@ def test_own_steps_are_measured_and_a_killed_run_writes_the_same_bytes(
     (tmp_path / "again").mkdir()
     (tmp_path / "state2").mkdir()
     second = Work("student", tmp_path / "again", tmp_path / "state2", work.inputs)
-    call = OwnAnswers.__call__
+    call = OnPolicyBatches.__call__
 
     def die(self, step):
         if step == 4:
             raise KeyboardInterrupt
         return call(self, step)
 
-    monkeypatch.setattr(OwnAnswers, "__call__", die)
+    monkeypatch.setattr(OnPolicyBatches, "__call__", die)
     with pytest.raises(KeyboardInterrupt):
         distill.run(half, work=second)
-    monkeypatch.setattr(OwnAnswers, "__call__", call)
+    monkeypatch.setattr(OnPolicyBatches, "__call__", call)
     again = distill.run(half, work=second)
     assert outcome(second.folder) == expected
     assert again["on_policy_steps"] == metrics["on_policy_steps"]

@@ -173,7 +173,7 @@ def test_a_server_says_how_long_to_wait(go):
     assert time.monotonic() - started > 0.6
     with (
         serving(answer, lambda body, tries: (429, {"Retry-After": "9000"})) as server,
-        pytest.raises(EndpointError, match="asks to wait 9,000 s"),
+        pytest.raises(EndpointError, match="demands a wait of 9,000 s"),
     ):
         go(server)
 
@@ -182,7 +182,7 @@ def test_a_server_says_how_long_to_wait(go):
     ("status", "text"),
     [
         (401, "refuses the API key; set the environment variable"),
-        (402, "paid first"),
+        (402, "payment first"),
         (403, "for this model"),
         (404, "no such address or model; check `url`"),
     ],
@@ -256,7 +256,7 @@ def test_unusable_answers_are_counted_and_named(go):
 
 
 def test_records_that_fail_one_after_the_other_stop_the_run(go, monkeypatch):
-    monkeypatch.setattr("limbeck.distillation.endpoint.client.FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr("limbeck.distillation.endpoint.client.MAX_CONSECUTIVE_FAILURES", 3)
     with (
         serving(lambda body: completion("")) as server,
         pytest.raises(EndpointError, match="3 records in a row got no usable answer"),
@@ -433,7 +433,7 @@ def test_keys_are_asked_for_by_name(go, monkeypatch):
     assert not server.asked
 
 
-def test_a_damaged_journal_is_named(go):
+def test_a_damaged_call_log_is_named(go):
     with serving(answer) as server:
         go(server)
         whole = go.calls.read_bytes()

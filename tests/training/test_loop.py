@@ -206,14 +206,14 @@ def test_micro_batches_on_cores_equal_backward_on_their_sum(moe_config, corpus, 
         objective = NextToken(kind="next_token").build(ObjectiveContext(model))
         trained = list(model.parameters())
 
-        def judge(batch, objective=objective, model=model):
+        def compute_loss(batch, objective=objective, model=model):
             return objective(KeptForward(model), batch)
 
         if parallel:
             with closing(SummedGradients(trained, num_workers=2)) as summed:
-                assert sum(loss.count for loss in summed(batches, judge=judge)) > 0
+                assert sum(loss.count for loss in summed(batches, compute_loss=compute_loss)) > 0
         else:
-            sum(judge(batch).sum for batch in batches).backward()
+            sum(compute_loss(batch).sum for batch in batches).backward()
         gradients.append([item.grad for item in trained])
     for left, right in zip(*gradients, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)

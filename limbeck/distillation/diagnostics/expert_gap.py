@@ -1,9 +1,9 @@
-"""What a student missed of its mixture-of-experts teacher, by the expert that knew it."""
+"""How far a student is from its mixture-of-experts teacher, by the expert of each token."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -16,23 +16,35 @@ from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 
 
-@torch.no_grad()
-def measure_misses(
-    student: PreTrainedModel, teacher: PreTrainedModel, batches: Iterable[Batch], *, vocab: int
-) -> dict[str, Any]:
-    """KL(teacher || student) at T = 1 by first choice of expert; empty without router or token.
+class ExpertGap(TypedDict):
+    """KL(teacher || student) by the teacher's experts."""
 
-    A token's first choice in a layer is the expert that weighs most. `layers` holds each expert's
-    mean in nats (0 for one that was nobody's first choice), `tokens` how many it is over.
+    kl: float
+    """Mean over all tokens, in nats."""
+    numbers: list[int]
+    """The layers, counted from 1."""
+    layers: list[list[float]]
+    """Mean of each expert of each layer; 0 for one that was no token's first choice."""
+    tokens: list[list[int]]
+    """How many tokens each mean is over."""
+
+
+@torch.no_grad()
+def measure_expert_gap(
+    student: PreTrainedModel, teacher: PreTrainedModel, batches: Iterable[Batch], *, vocab: int
+) -> ExpertGap | None:
+    """KL(teacher || student) at T = 1 by first choice of expert; None without router or token.
+
+    A token's first choice in a layer is the expert of the largest weight.
     """
     gates = find_gates(teacher)
     if not gates:
-        return {}
+        return None
     firsts: dict[int, Tensor] = {}
     num_experts: dict[int, int] = {}
 
-    def note(layer: int, _: nn.Module, __: Sequence[Any], said: Any) -> None:
-        logits, weights, picked = read_gate(said)
+    def capture(layer: int, _: nn.Module, __: object, output: object) -> None:
+        logits, weights, picked = read_gate(output)
         firsts[layer] = picked.gather(1, weights.argmax(dim=1, keepdim=True)).squeeze(1).cpu()
         num_experts[layer] = logits.shape[1]
 
@@ -40,7 +52,7 @@ def measure_misses(
     choices: dict[int, list[Tensor]] = {layer: [] for layer, _ in gates}
     with ExitStack() as stack:
         for layer, gate in gates:
-            stack.callback(gate.register_forward_hook(partial(note, layer)).remove)
+            stack.callback(gate.register_forward_hook(partial(capture, layer)).remove)
         models = [KeptForward(model.eval()) for model in (student, teacher)]
         for batch in batches:
             batch = batch.to(student.device)
@@ -51,7 +63,7 @@ def measure_misses(
                 chosen.append(firsts[layer][kept])
     kl = torch.cat(differences) if differences else torch.zeros(0)
     if not len(kl):
-        return {}
+        return None
     sums, counts = zip(
         *(
             sum_by_expert(kl, torch.cat(chosen), num_experts=num_experts[layer])
@@ -83,13 +95,11 @@ def sum_by_expert(
     return sums, torch.bincount(chosen, minlength=num_experts)
 
 
-def find_most_missed(misses: dict[str, Any]) -> dict[str, Any]:
+def find_largest_gap(gap: ExpertGap) -> dict[str, int | float]:
     """The expert with the largest summed KL: its layer, counted from 1, number, mean and tokens."""
     found = [
         (kl * tokens, {"layer": layer, "expert": expert, "kl": kl, "tokens": tokens})
-        for layer, kls, counts in zip(
-            misses["numbers"], misses["layers"], misses["tokens"], strict=True
-        )
+        for layer, kls, counts in zip(gap["numbers"], gap["layers"], gap["tokens"], strict=True)
         for expert, (kl, tokens) in enumerate(zip(kls, counts, strict=True))
     ]
     return max(found, key=lambda item: item[0])[1]

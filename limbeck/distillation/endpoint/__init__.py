@@ -1,1 +1,1 @@
-"""A teacher behind an OpenAI-compatible server: asking it, what it said, and learning from that."""
+"""Labels a corpus through an OpenAI-compatible server: requests, responses, alignment."""

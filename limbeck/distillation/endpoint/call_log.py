@@ -1,20 +1,19 @@
-"""The journal of calls: one JSON object a line, on disk before anything is done with an answer.
+"""The log of calls: one JSON object a line, on disk before anything is done with an answer.
 
-A call leaves two lines, one before it goes out and one when it ended, so money that a kill left
+A call leaves two lines, one before it is sent and one when it ended, so money that a kill left
 uncertain counts as spent, and an answer is never paid for twice.
 """
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.json_data import Json, JsonMapping, JsonObject
 
 
 class CallLog:
-    """Every call that was ever made for one entry of a recipe; holds places, not responses."""
+    """Every call that was ever made for one entry of a recipe; holds offsets, not responses."""
 
     def __init__(self, path: Path) -> None:
         """Read what is there; a last line that a kill left half written is cut off.
@@ -27,8 +26,8 @@ class CallLog:
         """By ended calls, and at most by those that a kill cut off."""
         self.reserved = 0.0
         """What calls that are under way may cost at most."""
-        self._open: dict[str, float] = {}
-        self._places: dict[str, int] = {}
+        self._pending: dict[str, float] = {}
+        self._offsets: dict[str, int] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         self._end = 0
@@ -36,30 +35,30 @@ class CallLog:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     break
-                self._note(_parse(line, path=path, number=number))
+                self._account(_parse(line, path=path, number=number))
                 self._end += len(line)
         os.truncate(path, self._end)
         self.spent += self.reserved
         self.reserved = 0.0
-        self._open.clear()
+        self._pending.clear()
 
-    def find(self, key: str) -> dict[str, Any] | None:
+    def find(self, key: str) -> JsonObject | None:
         """The response to a request that was answered before."""
-        if key not in self._places:
+        if key not in self._offsets:
             return None
         with self.path.open("rb") as file:
-            file.seek(self._places[key])
+            file.seek(self._offsets[key])
             return json.loads(file.readline())["response"]
 
     def begin(self, call: str, *, key: str, bound: float) -> None:
-        """A call goes out that may cost so much."""
+        """Log a call that is about to be sent and costs at most `bound`."""
         self._write({"call": call, "key": key, "event": "asked", "cost": bound})
 
-    def end(self, call: str, *, key: str, cost: float, **told: Any) -> None:
-        """A call ended; `told` holds `error`, empty for an answer, and the `response`."""
-        self._write({"call": call, "key": key, "event": "ended", "cost": cost, **told})
+    def end(self, call: str, *, key: str, cost: float, **result: Json) -> None:
+        """Log the end of a call; `result` holds `error`, empty on success, and the `response`."""
+        self._write({"call": call, "key": key, "event": "ended", "cost": cost, **result})
 
-    def _write(self, line: Mapping[str, Any]) -> None:
+    def _write(self, line: JsonMapping) -> None:
         data = (json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n").encode(
             errors="surrogatepass"
         )
@@ -67,24 +66,24 @@ class CallLog:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        self._note(line)
+        self._account(line)
         self._end += len(data)
 
-    def _note(self, line: Mapping[str, Any]) -> None:
-        """Account for the line that stands at the end."""
+    def _account(self, line: JsonMapping) -> None:
+        """Add the line at the end of the file to the sums."""
         if line["event"] == "asked":
-            self._open[line["call"]] = line["cost"]
+            self._pending[line["call"]] = line["cost"]
             self.reserved += line["cost"]
             return
-        self.reserved -= self._open.pop(line["call"], 0.0)
-        if not self._open:
+        self.reserved -= self._pending.pop(line["call"], 0.0)
+        if not self._pending:
             self.reserved = 0.0  # sums of floats leave a rest
         self.spent += line["cost"]
         if not line["error"]:
-            self._places[line["key"]] = self._end
+            self._offsets[line["key"]] = self._end
 
 
-def _parse(line: bytes, *, path: Path, number: int) -> dict[str, Any]:
+def _parse(line: bytes, *, path: Path, number: int) -> JsonObject:
     try:
         value = json.loads(line)
         texts = [value["call"], value["key"], value["event"]]

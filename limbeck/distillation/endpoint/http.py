@@ -1,26 +1,26 @@
-"""One attempt to ask an OpenAI-compatible server: where it is, what its key is, what came back."""
+"""One request to an OpenAI-compatible server: its address, the API key, the response."""
 
 import asyncio
 import email.utils
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 import httpx2
 
 from limbeck.contracts.errors import EndpointError
+from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.distillation.endpoint.config import EndpointConfig
 
 SECRET_CHARS = 8
-SHOWN_CHARS = 300
+MAX_QUOTED_CHARS = 300
 
 
 @dataclass
 class Failure:
-    """An attempt that brought no answer."""
+    """A request that got no answer."""
 
     status: int
     message: str
@@ -30,7 +30,7 @@ class Failure:
 
 
 class HttpTransport:
-    """Posts requests, with the key; what it gives back never holds it."""
+    """Sends requests with the API key; redacts the key from whatever comes back."""
 
     def __init__(self, config: EndpointConfig) -> None:
         """Raises: EndpointError: the key is not set, or stands in the recipe."""
@@ -45,10 +45,10 @@ class HttpTransport:
         )
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._client.aclose()
 
-    async def post(self, body: Mapping[str, Any]) -> dict[str, Any] | Failure:
+    async def post(self, body: JsonMapping) -> JsonObject | Failure:
         """The response to one request, or why there is none."""
         try:
             async with asyncio.timeout(self.config.timeout_seconds):
@@ -59,25 +59,25 @@ class HttpTransport:
             return Failure(0, f"no answer in {self.config.timeout_seconds:g} s", lost=True)
         except httpx2.HTTPError as error:
             lost = not isinstance(error, httpx2.ConnectError)
-            return Failure(0, f"{type(error).__name__} {self._hide(str(error))}", lost=lost)
+            return Failure(0, f"{type(error).__name__} {self._redact(str(error))}", lost=lost)
         if response.status_code != 200:
             wait = _read_wait(response.headers.get("retry-after", ""))
-            text = self._hide(response.text) or "nothing more"
+            text = self._redact(response.text) or "nothing more"
             return Failure(response.status_code, f"status {response.status_code}: {text}", wait)
         try:
             value = response.json()
             if not isinstance(value["choices"][0]["message"], dict):
                 raise TypeError("'message' is no object")
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            text = self._hide(response.text) or "nothing"
+            text = self._redact(response.text) or "nothing"
             return Failure(200, f"not a chat completion: {text}", lost=True)
-        # A server may echo what it was sent; a key in a journal would be a key in a backup.
+        # A server may echo what it was sent; a key in a log would be a key in a backup.
         if self._secret:
             return json.loads(json.dumps(value).replace(self._secret, "***"))
         return value
 
-    def _hide(self, text: str) -> str:
-        return (text.replace(self._secret, "***") if self._secret else text)[:SHOWN_CHARS]
+    def _redact(self, text: str) -> str:
+        return (text.replace(self._secret, "***") if self._secret else text)[:MAX_QUOTED_CHARS]
 
 
 def read_key(config: EndpointConfig) -> str:
@@ -105,8 +105,8 @@ def read_key(config: EndpointConfig) -> str:
     return key
 
 
-def read_usage(response: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens in and out; nothing where the server does not tell."""
+def read_usage(response: JsonMapping) -> dict[str, int]:
+    """Tokens in and out; nothing where the server returns no usage."""
     found = response.get("usage")
     names = ("prompt_tokens", "completion_tokens")
     counts = [found.get(name) for name in names] if isinstance(found, dict) else []

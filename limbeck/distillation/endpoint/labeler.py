@@ -1,12 +1,12 @@
-"""What a server is asked about training records, and what becomes of each."""
+"""Labels training records with a server's answers, preferences or log-probabilities."""
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from limbeck.contracts.errors import EndpointError
+from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import Record
 from limbeck.distillation.endpoint.client import CallError, Endpoint, Request
 from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
@@ -29,7 +29,7 @@ class Labelled:
 
 
 class Labeler:
-    """Asks about one record at a time."""
+    """Labels one record at a time."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class Labeler:
         if isinstance(self.write, Preferences):
             return await self._compare(record, self.write)
         if isinstance(self.write, Answers):
-            response = await self._ask(record, {"temperature": self.write.temperature})
+            response = await self._request(record, {"temperature": self.write.temperature})
             return Labelled(replace_answer(record, read_answer(response).strip()))
         # At temperature 1 all servers mean the same probabilities.
         fields = {"temperature": 1.0, "logprobs": True, "top_logprobs": self.write.top}
-        response = await self._ask(record, fields)
-        raw, said = read_answer(response), read_logprobs(response)
-        labels = self.table.align(said, raw=raw, top=self.write.top)
+        response = await self._request(record, fields)
+        raw, tokens = read_answer(response), read_logprobs(response)
+        labels = self.table.align(tokens, raw=raw, top=self.write.top)
         return Labelled(replace_answer(record, raw.strip()), labels)
 
     async def _compare(self, record: Record, write: Preferences) -> Labelled:
@@ -72,7 +72,7 @@ class Labeler:
         for index in range(write.samples):
             try:
                 fields = {"temperature": write.temperature}
-                response = await self._ask(record, fields, purpose=f"sample {index}")
+                response = await self._request(record, fields, purpose=f"sample {index}")
                 texts.append(read_answer(response).strip())
             except CallError as error:
                 failure = error
@@ -88,9 +88,9 @@ class Labeler:
             return Labelled(found, without_pair="none_better")
         return Labelled(dataclasses.replace(found, rejected=texts[worst]))
 
-    async def _ask(
-        self, record: Record, fields: Mapping[str, Any], *, purpose: str = "answer"
-    ) -> dict[str, Any]:
+    async def _request(
+        self, record: Record, fields: JsonMapping, *, purpose: str = "answer"
+    ) -> JsonObject:
         turns = [*record.history, record.question]
         messages = [{"role": "system", "content": self.system}] if self.system else []
         messages += [
@@ -108,28 +108,28 @@ def replace_answer(record: Record, answer: str) -> Record:
 
 
 async def label_all(
-    records: Sequence[Record], *, labeller: Labeler, advance: Advance
+    records: Sequence[Record], *, labeler: Labeler, advance: Advance
 ) -> list[Labelled | CallError]:
-    """What became of each record; `max_concurrent` of them are asked about at the same time.
+    """The result for each record; `max_concurrent` of them are in flight at the same time.
 
     Raises:
-        EndpointError: asking on is of no use; all calls under way have ended by then.
+        EndpointError: no further call can succeed; all calls in flight have ended by then.
     """
-    endpoint = labeller.endpoint
+    endpoint = labeler.endpoint
     found: dict[int, Labelled | CallError] = {}
     queue = iter(enumerate(records))
 
     async def work() -> None:
         for index, record in queue:
             try:
-                found[index] = await labeller(record)
+                found[index] = await labeler(record)
             except CallError as error:
                 if endpoint.stopping:
                     return
                 found[index] = error
             result = found[index]
             endpoint.count_outcome(result if isinstance(result, CallError) else None)
-            advance(1, note=f"{endpoint.journal.spent:.4g} spent")
+            advance(1, note=f"{endpoint.call_log.spent:.4g} spent")
 
     num_workers = min(endpoint.config.max_concurrent, len(records))
     workers = [asyncio.create_task(work()) for _ in range(num_workers)]

@@ -1,6 +1,6 @@
 """A server's likeliest tokens as ids of the corpus's own tokenizer.
 
-A token is found by its bytes, exactly; a place by how many bytes of the answer stand before it.
+A token is found by its bytes, exactly; a position by how many bytes of the answer stand before it.
 What has no equal joins the rest of the mass, and is counted by name. Left out: teachers that cut
 text differently throughout; their answers are better learnt as text.
 """
@@ -25,19 +25,19 @@ NO_MASS = -80.0
 
 @dataclass(frozen=True)
 class Labels:
-    """What the teacher said at each token of an answer and at its end."""
+    """The teacher's distribution at each token of an answer and at its end."""
 
     ids: Int[np.ndarray, "positions top"]
     logs: Float[np.ndarray, "positions top"]
     """Log-probabilities."""
     tail: Float[np.ndarray, " positions"]
     """Log of the mass of all other tokens."""
-    told: int
-    """Places of the answer that the server told of."""
-    aligned: int
-    """Of those, places where the corpus's tokenizer has the very token that was said."""
+    num_returned: int
+    """Tokens that the server returned."""
+    num_aligned: int
+    """Of those, positions where the corpus's tokenizer has the very token of the answer."""
     missed: Mapping[str, int]
-    """Candidates at such places that the vocabulary does not hold, with how often."""
+    """Candidates at such positions that the vocabulary does not hold, with how often."""
 
 
 class TokenTable:
@@ -47,7 +47,7 @@ class TokenTable:
         self.tokenizer = tokenizer
         self.end = end_token_id(tokenizer)
         self.vocab = len(tokenizer)
-        self._bytes = _token_bytes(tokenizer)
+        self._bytes = token_bytes(tokenizer)
         self._specials = dict(
             zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
         )
@@ -63,9 +63,9 @@ class TokenTable:
             return self._specials[candidate.text]
         return self._ids.get(candidate.data)
 
-    def align(self, said: Sequence[TokenLogprobs], *, raw: str, top: int) -> Labels:
-        """Labels for the answer `raw.strip()` and its end; a place nobody told of is the answer's
-        own token, with all the mass."""
+    def align(self, tokens: Sequence[TokenLogprobs], *, raw: str, top: int) -> Labels:
+        """Labels for the answer `raw.strip()` and its end; where the server returned nothing, the
+        answer's own token has all the mass."""
         answer = raw.strip()
         ids = cast(list[int], self.tokenizer(answer, add_special_tokens=False)["input_ids"])
         pieces = [self._bytes.get(id_, b"") for id_ in ids]
@@ -80,7 +80,7 @@ class TokenTable:
         if b"".join(pieces) == answer.encode():  # a tokenizer that rewrites text has no places
             places = {start: index for index, start in enumerate(starts)}
         num_aligned, missed = 0, Counter[str]()
-        for place, item in self._places(said, raw=raw):
+        for place, item in self._byte_offsets(tokens, raw=raw):
             row = places.get(place, -1)
             # Where text is cut otherwise, a likely token's mass would count as that of the rest.
             if row < 0 or self.find(item.chosen) != own[row]:
@@ -95,17 +95,17 @@ class TokenTable:
             mass = float(np.exp(list(found.values())).sum())
             tail[row] = max(NO_MASS, np.log(max(1.0 - mass, 1e-30)))
         rows = np.asarray([self._fill(row, width) for row in chosen], np.int32)
-        return Labels(rows, logs, tail, len(said), num_aligned, missed)
+        return Labels(rows, logs, tail, len(tokens), num_aligned, missed)
 
-    def _places(
-        self, said: Sequence[TokenLogprobs], *, raw: str
+    def _byte_offsets(
+        self, tokens: Sequence[TokenLogprobs], *, raw: str
     ) -> list[tuple[int, TokenLogprobs]]:
-        """Each told place by the bytes of the stripped answer before it; all in vain from where the
-        tokens stop spelling the answer."""
+        """Byte offset of each returned token within the stripped answer; -1 once the tokens no
+        longer spell it."""
         data, place = raw.encode(), 0
         lead = len(data) - len(raw.lstrip().encode())
         found = []
-        for item in said:
+        for item in tokens:
             piece = item.chosen.data
             if place == len(data) and self.find(item.chosen) == self.end:
                 piece = b""
@@ -131,7 +131,7 @@ class TokenTable:
         return [*ids, *(next(spare) for _ in range(width - len(ids)))]
 
 
-def _token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
     """What every token writes, as bytes."""
     backend = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
     decoder = json.dumps(backend["decoder"], ensure_ascii=False)

@@ -155,7 +155,7 @@ def merge_experts(
 ) -> MergedExperts:
     """Fill the student's feed-forward layers from the teacher's most used experts, in place.
 
-    Student layer i of n gets layer ceil(i m / n) of m, as in `inherit`. Returns the
+    Student layer i of n gets layer ceil(i m / n) of m, as in `copy_matching_weights`. Returns the
     experts of each layer, and their share of the gate's weight.
 
     Raises:

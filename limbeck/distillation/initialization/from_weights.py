@@ -1,4 +1,4 @@
-"""A fresh student that starts from its teacher: attention, embeddings and norms are taken over.
+"""Initialises a fresh student from its teacher: attention, embeddings and norms are copied.
 
 Whatever has the same name and shape in both is copied; of a deeper teacher, layers evenly spread
 over its depth. Left out: feed-forward layers of other widths, and mixing experts into them.
@@ -12,11 +12,11 @@ from limbeck.models.structure import find_layers, match_depth
 
 
 @torch.no_grad()
-def inherit(student: PreTrainedModel, *, teacher: PreTrainedModel) -> float:
+def copy_matching_weights(student: PreTrainedModel, *, teacher: PreTrainedModel) -> float:
     """The share of the student's parameters that were copied from the teacher, in place.
 
-    Student layer i of n takes layer ceil(i m / n) of the teacher's m, counted from 1, so the last
-    takes the last (evenly spread layers, as in DistilBERT: Sanh et al. 2019, sec. 3,
+    Student layer i of n gets layer ceil(i m / n) of the teacher's m, counted from 1, so the last
+    gets the last (evenly spaced layers, as in DistilBERT: Sanh et al. 2019, sec. 3,
     arXiv:1910.01108).
 
     Raises:
@@ -40,7 +40,7 @@ def inherit(student: PreTrainedModel, *, teacher: PreTrainedModel) -> float:
         raise CheckpointError(
             f"nothing of {type(teacher).__name__} (hidden {_width(teacher)}) fits "
             f"{type(student).__name__} (hidden {_width(student)}): give the student the "
-            "teacher's `hidden` and heads, or leave `inherit` out"
+            "teacher's `hidden_size` and heads, or leave `initialize_from` out"
         )
     return copied / sum(parameter.numel() for parameter in student.parameters())
 

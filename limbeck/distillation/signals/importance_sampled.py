@@ -21,10 +21,10 @@ from limbeck.distillation.signals.config import PACKED, Arrays, SampledTokens
 from limbeck.distillation.targets import ImportanceSampled
 
 
-def draw(
+def sample_stratified(
     logits: Float[Tensor, "kept vocab"], *, count: int, generator: torch.Generator
 ) -> Int[Tensor, "kept count"]:
-    """So many draws from each position's softmax, one in each equal slice of its mass."""
+    """`count` samples from each position's softmax, one in each equal slice of its mass."""
     ends = (logits - logits.max(dim=-1, keepdim=True).values).double().exp().cumsum(dim=-1)
     offsets = torch.rand(len(logits), count, generator=generator, dtype=torch.float64)
     places = (torch.arange(count) + offsets).to(ends.device) / count
@@ -36,7 +36,7 @@ def encode(
     codec: SampledTokens, logits: Float[Tensor, "kept vocab"], *, generator: torch.Generator
 ) -> dict[str, np.ndarray]:
     """See `Codec.encode`."""
-    ids = draw(logits * codec.power, count=codec.count, generator=generator)
+    ids = sample_stratified(logits * codec.power, count=codec.count, generator=generator)
     ordered = ids.sort(dim=1).values
     starts = torch.ones_like(ordered, dtype=torch.bool)
     starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

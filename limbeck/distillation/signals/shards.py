@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int, UInt32
@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from limbeck.contracts.artifacts import hash_file, write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.json_data import JsonObject
 from limbeck.distillation.signals.config import PACKED, Arrays, Layout
 from limbeck.distillation.signals.hidden_states import hidden_layout
 from limbeck.distillation.signals.manifest import (
@@ -203,7 +204,7 @@ def _ends(counts: Int[np.ndarray, " items"]) -> Int[np.ndarray, " ends"]:
     return np.concatenate([[0], counts.astype(np.int64).cumsum()])
 
 
-def _map(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _map(path: Path) -> tuple[dict[str, np.ndarray], JsonObject]:
     """A safetensors file's arrays, and the note in its header."""
     try:
         raw = np.memmap(path, dtype=np.uint8, mode="r")

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +21,7 @@ from limbeck.distillation.targets import FullLogits, Targets, TeacherOutput
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
 from limbeck.models.moe.layers import Routing
-from limbeck.models.structure import find_layers
+from limbeck.models.structure import find_layers, find_submodule
 
 SEED = 0x9E3779B9
 """Mixed into each batch's own seed."""
@@ -34,13 +33,13 @@ def find_gates(model: PreTrainedModel) -> list[tuple[int, nn.Module]]:
     """The routers of a model and their layers, counted from 0; empty for a dense model."""
     found = []
     for index, block in enumerate(find_layers(model)[1]):
-        gate = getattr(getattr(block, "mlp", None), "gate", None)
-        if isinstance(gate, nn.Module) and hasattr(block.get_submodule("mlp"), "experts"):
+        gate = find_submodule(block, "mlp.gate")
+        if gate is not None and find_submodule(block, "mlp.experts") is not None:
             found.append((index, gate))
     return found
 
 
-def read_gate(output: Any) -> tuple[Tensor, Tensor, Tensor]:
+def read_gate(output: object) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, weights and picks of what a router returns, each one row a token.
 
     Raises:
@@ -69,7 +68,7 @@ def sample_experts(
     return (logits.float() - (-noise.log()).log()).topk(picks, dim=-1).indices
 
 
-def _resample(_: nn.Module, __: Any, output: Any) -> Any:
+def _resample(_: nn.Module, __: object, output: object) -> object:
     """A router's output with sampled experts, whose weights add up to those of the picked ones."""
     generator = _sampling.get()
     if generator is None:
@@ -81,7 +80,7 @@ def _resample(_: nn.Module, __: Any, output: Any) -> Any:
     shares = (shares * weights.sum(dim=-1, keepdim=True)).to(weights.dtype)
     if isinstance(output, Routing):
         return output._replace(picked=drawn, weights=shares)
-    return output[0], shares, drawn
+    return logits, shares, drawn
 
 
 @contextmanager

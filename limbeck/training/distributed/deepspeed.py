@@ -1,12 +1,12 @@
 """Training by a DeepSpeed engine: ZeRO divides optimizer, gradients and, at stage 3, weights.
 
-The engine exchanges, clips and steps by itself when it is told the last micro-batch of a step, so
-it has to know beforehand what the sum will be divided by. Its optimizer works on flat parts of all
-parameters, whose states are read and set by DeepSpeed's own functions.
+The engine exchanges, clips and steps by itself at the gradient accumulation boundary, so the count
+that the sum is divided by must be set before. Its optimizer works on flat parts of all parameters,
+whose states are read and set by DeepSpeed's own functions.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,14 +18,17 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.env.ranks import process_index
 from limbeck.models.batch import Batch
 from limbeck.training.distributed.ranks import RankMicrobatch
+from limbeck.training.distributed.sharded_state import OptimizerState
 from limbeck.training.optimizer_step import Stepper, Sums
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+Untyped = Any
+"""An object of DeepSpeed, which is imported only where a launcher starts it."""
 
 
 def set_up_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
-    """Tell DeepSpeed what the loop decides: how to clip, and that it gives single micro-batches."""
-    plugin: Any = accelerator.state.deepspeed_plugin
+    """Configure DeepSpeed as the loop needs it: how to clip, and single micro-batches."""
+    plugin: Untyped = accelerator.state.deepspeed_plugin
     plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -37,30 +40,31 @@ def set_up_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
 class DeepSpeedStepper(Stepper):
     """Steps of a DeepSpeed engine."""
 
-    promised = 0
+    expected_count = 0
 
     def _differentiate(
         self, step: int, mine: Sequence[RankMicrobatch], *, batches: Sequence[Batch]
     ) -> list[Sums]:
-        engine: Any = self.judged
-        self.promised = sum(int(batch.kept.sum()) for batch in batches)
+        engine: Untyped = self.model_with_loss
+        self.expected_count = sum(int(batch.kept.sum()) for batch in batches)
         # The processes' gradients are averaged, wanted is their sum.
-        factor = self.accelerator.num_processes / max(1, self.promised)
+        factor = self.accelerator.num_processes / max(1, self.expected_count)
         sums = []
-        for place, dealt in enumerate(mine):
-            loss = self.judge(step, dealt)
+        for place, microbatch in enumerate(mine):
+            loss = self.compute_loss(step, microbatch)
             engine.set_gradient_accumulation_boundary(place == len(mine) - 1)
             engine.backward(loss.sum * factor)
             sums.append(Sums.of(loss))
         return sums
 
     def _clip(self, count: int) -> float:
-        if count != self.promised:
+        if count != self.expected_count:
             raise TrainingError(
-                f"the objective divides by {count}, the batches carry {self.promised} labels, and "
-                "DeepSpeed must know the count beforehand; use recipes/accelerate/fsdp2.yaml"
+                f"the objective divides by {count}, the batches carry {self.expected_count} "
+                "labels, and DeepSpeed needs the count beforehand; use "
+                "recipes/accelerate/fsdp2.yaml"
             )
-        engine: Any = self.judged
+        engine: Untyped = self.model_with_loss
         engine.step()
         return float(engine.get_global_grad_norm())
 
@@ -69,7 +73,7 @@ class DeepSpeedStepper(Stepper):
 
 
 @torch.no_grad()
-def gather_engine(optimizer: Any, *, parameters: Sequence[Tensor]) -> dict[int, dict[str, Any]]:
+def gather_engine(optimizer: Untyped, *, parameters: Sequence[Tensor]) -> OptimizerState:
     """Each parameter's whole optimizer state, as AdamW alone would hold it, for the first process.
 
     All processes have to call it. `parameters` are the trained ones in the optimizer's order, from
@@ -79,7 +83,7 @@ def gather_engine(optimizer: Any, *, parameters: Sequence[Tensor]) -> dict[int, 
     (step,) = {float(item["step"]) for item in optimizer.optimizer.state.values()}
     if not hasattr(parameters[0], "ds_id"):
         _link(optimizer)
-    whole: dict[int, dict[str, Any]] = {}
+    whole: OptimizerState = {}
     for place, item in enumerate(parameters):
         moments = {key: linkage.safe_get_full_optimizer_state(item, key).cpu() for key in MOMENTS}
         if process_index() == 0:
@@ -88,9 +92,9 @@ def gather_engine(optimizer: Any, *, parameters: Sequence[Tensor]) -> dict[int, 
 
 
 @torch.no_grad()
-def spread_engine(
-    optimizer: Any,
-    state: Mapping[int, Mapping[str, Any]],
+def scatter_engine(
+    optimizer: Untyped,
+    state: OptimizerState,
     *,
     parameters: Sequence[Tensor],
     accelerator: Accelerator,
@@ -124,7 +128,7 @@ def spread_engine(
                 linkage.safe_set_full_optimizer_state(item, value, key)
 
 
-def _link(optimizer: Any) -> None:
-    """Let stages 1 and 2 find every group's state; by themselves they look for the first one's."""
+def _link(optimizer: Untyped) -> None:
+    """Link every group's state at stages 1 and 2; DeepSpeed links the first group's only."""
     optimizer._hp_optimizer_states_linked = False
     optimizer._lazy_init_hp_params_optimizer_state()

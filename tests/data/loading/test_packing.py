@@ -88,8 +88,8 @@ def unpack(batches, batch):
 
 def judge(model, objective, batch):
     """Loss, count and gradients, as the training loop has them."""
-    judged = ModelWithLoss(model, objective, precision="float32")
-    loss, count, _ = judged(batch)
+    model_with_loss = ModelWithLoss(model, objective, precision="float32")
+    loss, count, _ = model_with_loss(batch)
     grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
     return loss, count, [item for item in grads if item is not None]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from limbeck.distillation.diagnostics.expert_gap import find_most_missed, measure_misses
+from limbeck.distillation.diagnostics.expert_gap import find_largest_gap, measure_expert_gap
 from limbeck.models.batch import pad_rows
 from limbeck.models.forward import KeptForward
 
@@ -14,7 +14,7 @@ BATCHES = [
 
 
 def test_experts_add_up_to_the_plain_mean(moe, dense):
-    found = measure_misses(dense, moe, BATCHES, vocab=40)
+    found = measure_expert_gap(dense, moe, BATCHES, vocab=40)
     assert [sum(counts) for counts in found["tokens"]] == [6, 6]
     total, firsts = 0.0, []
     with torch.no_grad():
@@ -29,12 +29,12 @@ def test_experts_add_up_to_the_plain_mean(moe, dense):
         summed = sum(kl * count for kl, count in zip(kls, counts, strict=True))
         assert summed == pytest.approx(total, rel=1e-4)
     assert found["tokens"][1] == torch.bincount(torch.cat(firsts), minlength=8).tolist()
-    most = find_most_missed(found)
+    most = find_largest_gap(found)
     assert found["layers"][most["layer"] - 1][most["expert"]] == most["kl"]
     assert not moe.model.layers[0].mlp.gate._forward_hooks
 
 
 def test_nothing_is_missed_of_oneself_or_of_a_dense_teacher(moe, dense):
-    assert measure_misses(moe, moe, BATCHES, vocab=40)["kl"] == pytest.approx(0, abs=1e-6)
-    assert measure_misses(moe, dense, BATCHES, vocab=40) == {}
-    assert measure_misses(dense, moe, [], vocab=40) == {}
+    assert measure_expert_gap(moe, moe, BATCHES, vocab=40)["kl"] == pytest.approx(0, abs=1e-6)
+    assert measure_expert_gap(moe, dense, BATCHES, vocab=40) is None
+    assert measure_expert_gap(dense, moe, [], vocab=40) is None

@@ -155,7 +155,7 @@ def test_a_student_learns_from_labels(made, checkpoint):
         ({"teacher": "answers"}, "name the labelled corpus in `corpus` too"),
         ({"teacher": "answers", "corpus": "answers"}, "write: {kind: logprobs}"),
         ({"batching": {"loss_on": "all"}}, "loss_on is 'all'"),
-        ({"on_policy": {"ratio": 0.5}}, "on_policy needs a teacher that judges"),
+        ({"on_policy": {"ratio": 0.5}}, "on_policy needs a teacher that runs"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(changes, text, made, tmp_path):

@@ -18,7 +18,7 @@ from limbeck.distillation.signals import bit_packing as packing
 from limbeck.distillation.signals.codec import quantise, restore
 from limbeck.distillation.signals.config import Plain, SampledTokens, TopTokens
 from limbeck.distillation.signals.fidelity import add_errors, mean_errors, measure_errors
-from limbeck.distillation.signals.importance_sampled import draw
+from limbeck.distillation.signals.importance_sampled import sample_stratified
 from limbeck.distillation.targets import ImportanceSampled, TopK
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
@@ -115,7 +115,7 @@ def test_weights_are_counts_where_tokens_are_drawn_as_the_student_reads_them():
 
 def test_draws_lie_in_slices_of_equal_mass():
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
-    found = draw(logits, count=8, generator=torch.Generator().manual_seed(3))
+    found = sample_stratified(logits, count=8, generator=torch.Generator().manual_seed(3))
     assert torch.bincount(found[0]).tolist() == [2, 2, 2, 2]
 
 

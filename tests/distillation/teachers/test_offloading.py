@@ -11,7 +11,7 @@ from limbeck.distillation.teachers.offloading import is_spread, load_frozen, mov
 from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
-from limbeck.models.probe import random_tokens
+from limbeck.models.logit_parity import random_tokens
 from tests.support.published_checkpoints import TEACHERS, make_checkpoint
 
 

@@ -1,4 +1,4 @@
-"""A few tokens to try models on, and how far their logits there lie apart."""
+"""How far the logits of two models differ on random tokens."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from limbeck.contracts.parity import Difference, compare_logits
 def random_tokens(
     *, vocab: int, num_prompts: int, num_tokens: int
 ) -> Int[Tensor, "prompts tokens"]:
-    """Token sequences to try a model on, the same each time."""
+    """Random token sequences, the same each time."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(vocab, (num_prompts, num_tokens), generator=generator)
 
