@@ -42,7 +42,7 @@ class StageConfig(Config, abc.ABC):
     """The verb: a name from `limbeck list stages`."""
 
     @abc.abstractmethod
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         """Write the artifact into `work.folder`; the metrics of its manifest."""
 
 

@@ -29,6 +29,7 @@ NO_MASS = -60.0
 """Log-probability below which an outcome of both sides is left out."""
 
 
+@dataclass(frozen=True, eq=False)
 class TeacherOutput(ABC):
     """A teacher's distribution over next tokens at each kept position.
 
@@ -107,7 +108,7 @@ class TeacherOutput(ABC):
         """What each outcome that this form tells apart adds to a divergence from the student."""
 
     def _with(self: SomeOutput, tensors: dict[str, Tensor]) -> SomeOutput:
-        return replace(self, **tensors)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, eq=False)

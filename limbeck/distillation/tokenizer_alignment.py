@@ -4,12 +4,13 @@ Positions are counted in UTF-8 bytes, so a character that byte-level tokens cut 
 no rule of its own.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from limbeck.contracts.errors import CheckpointError
@@ -50,19 +51,14 @@ class Spelling:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if not tokenizer.is_fast:
-            raise CheckpointError(
-                f"{tokenizer.name_or_path}: the tokenizer has no tokenizer.json, so nobody knows "
-                "where in a text its tokens stand; save it with a fast tokenizer"
-            )
-        self.tokenizer = tokenizer
+        self.tokenizer = as_fast(tokenizer)
         self.texts = token_texts(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Every text as tokens without special ones, and where they end in it."""
-        found: Any = self.tokenizer(
+        found = self.tokenizer(
             list(texts), add_special_tokens=False, return_offsets_mapping=True
-        )
+        ).data
         return [
             Encoded(ids, self._ends(text, ids, offsets))
             for text, ids, offsets in zip(
@@ -72,13 +68,9 @@ class Spelling:
 
     def _ends(self, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> list[int]:
         """Byte ends; from character offsets where a normaliser changed the text."""
-        pieces = [self.texts[token] for token in ids]
-        if None not in pieces and b"".join(cast(list[bytes], pieces)) == text.encode():
-            total, ends = 0, []
-            for piece in cast(list[bytes], pieces):
-                total += len(piece)
-                ends.append(total)
-            return ends
+        pieces = [piece for token in ids if (piece := self.texts[token]) is not None]
+        if len(pieces) == len(ids) and b"".join(pieces) == text.encode():
+            return list(itertools.accumulate(map(len, pieces)))
         byte_at = [0]
         for character in text:
             byte_at.append(byte_at[-1] + len(character.encode()))
@@ -89,9 +81,23 @@ class Spelling:
         return ends
 
 
+def as_fast(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+    """The tokenizer, if it gives the offsets of its tokens.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        return tokenizer
+    raise CheckpointError(
+        f"{tokenizer.name_or_path}: the tokenizer has no tokenizer.json, so the offsets of its "
+        "tokens are unknown; save it with a fast tokenizer"
+    )
+
+
 def token_texts(tokenizer: PreTrainedTokenizerBase) -> list[bytes | None]:
     """The bytes that each token writes, by its id; None for special tokens and unused ids."""
-    backend = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
+    backend = json.loads(as_fast(tokenizer).backend_tokenizer.to_str())
     parts = json.dumps([backend["pre_tokenizer"], backend["decoder"]], ensure_ascii=False)
     byte_level = '"ByteLevel"' in parts
     spaces = SPACE in parts

@@ -36,7 +36,8 @@ class Heads(NamedTuple):
 
 
 # One for each thread: micro-batches may run side by side.
-_captured: ContextVar[dict[int, Heads | None] | None] = ContextVar("captured", default=None)
+_capture: ContextVar[tuple[frozenset[int], dict[int, Heads]] | None]
+_capture = ContextVar("capture", default=None)
 
 
 def _sdpa_and_capture(
@@ -48,8 +49,10 @@ def _sdpa_and_capture(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention; keeps the inputs of layers that are captured."""
-    captured, layer = _captured.get(), getattr(module, "layer_idx", None)
-    if captured is not None and layer in captured:
+    layers, captured = _capture.get() or (frozenset[int](), {})
+    layer = getattr(module, "layer_idx", None)  # an image encoder's layers have none
+    if layer in layers:
+        assert layer is not None
         scaling = options.get("scaling") or query.shape[-1] ** -0.5
         captured[layer] = Heads(query, key, value, attention_mask, scaling)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -73,14 +76,14 @@ def enable_attention_capture(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def capture_attention(layers: Sequence[int]) -> Iterator[dict[int, Heads | None]]:
+def capture_attention(layers: Sequence[int]) -> Iterator[dict[int, Heads]]:
     """The attention inputs of the layers, counted from 0, computed in this block and thread."""
-    captured: dict[int, Heads | None] = dict.fromkeys(layers)
-    token = _captured.set(captured if captured else None)
+    captured: dict[int, Heads] = {}
+    token = _capture.set((frozenset(layers), captured) if layers else None)
     try:
         yield captured
     finally:
-        _captured.reset(token)
+        _capture.reset(token)
 
 
 def attention_logs(

@@ -6,7 +6,7 @@ it.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -96,7 +96,8 @@ class KeptForward(nn.Module):
         given: dict[str, Tensor] = {"input_ids": batch.input_ids}
         image_states = None
         if batch.images is not None:
-            model = cast(LimbeckVisionForCausalLM, self.model)
+            model = self.model
+            assert isinstance(model, LimbeckVisionForCausalLM)
             image_states = model.encode_images(batch.images.pixels)
             if (batch.input_ids == model.config.image_token_id).any():
                 given = {"inputs_embeds": model.place_images(batch.input_ids, image_states)}
@@ -117,20 +118,20 @@ class KeptForward(nn.Module):
         body = self.model.get_decoder() if plain else self.model
         with capture_attention([layer - 1 for layer in attention]) as captured:
             output = body(**given, use_cache=False, output_hidden_states=bool(layers))
-        factored = None
+        factored, head = None, self.model.get_output_embeddings()
         if plain and returns_factored_logits(self.model, form=form):
-            head = cast(nn.Linear, self.model.get_output_embeddings())
+            assert isinstance(head, nn.Linear)
             states = _pick(output.last_hidden_state, keep)
             factored = FactoredLogits(states, head.weight.to(keep.device))
             logits = states.new_empty(len(states), 0)
         elif plain:
-            head = cast(nn.Module, self.model.get_output_embeddings())
+            assert head is not None
             logits = head(_pick(output.last_hidden_state, keep)).to(keep.device)
         else:
             logits = _pick(output.logits, keep)
         hidden = tuple(_pick(output.hidden_states[layer], keep) for layer in layers)
         routing = getattr(output, "routing", None) or ()
-        heads = tuple(cast(Heads, captured[layer - 1]) for layer in attention)
+        heads = tuple(captured[layer - 1] for layer in attention)
         images = None if image_states is None else image_states.mean(dim=1)
         return Kept(logits, hidden, routing, images, heads, factored)
 

@@ -6,9 +6,8 @@ Nothing is observed or calibrated: weight scales follow the weights at every ste
 import fnmatch
 import re
 from collections.abc import Iterator
-from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
@@ -34,7 +33,7 @@ def prepare_for_qat(model: PreTrainedModel, *, number_format: QuantizedFormat) -
         if isinstance(module, nn.Embedding):
             fake = FakeQuantizedEmbedding(module, number_format=number_format)
         else:
-            fake = FakeQuantizedLinear(cast(nn.Linear, module), number_format=number_format)
+            fake = FakeQuantizedLinear(module, number_format=number_format)
         model.set_submodule(name, fake)
 
 
@@ -73,20 +72,21 @@ def quantize_in_place(
     """Replace the modules that `described` names by stored ones; tied weights stay one tensor."""
     done: dict[int, QuantizedTensor] = {}
     for name, module in list(find_replaced(model, described=described)):
-        weight = cast(Tensor, module.weight)
+        weight = module.weight
         if id(weight) not in done:
             done[id(weight)] = number_format.quantize(weight.detach())
         stored = done[id(weight)]
         if isinstance(module, nn.Embedding):
             replaced = QuantizedEmbedding(stored, number_format=number_format)
         else:
-            bias = cast(Tensor | None, module.bias)
-            bias = None if bias is None else bias.detach().float()
+            bias = None if module.bias is None else module.bias.detach().float()
             replaced = QuantizedLinear(stored, number_format=number_format, bias=bias)
         model.set_submodule(name, replaced)
 
 
-def find_replaced(model: nn.Module, *, described: JsonMapping) -> Iterator[tuple[str, nn.Module]]:
+def find_replaced(
+    model: nn.Module, *, described: JsonMapping
+) -> Iterator[tuple[str, nn.Linear | nn.Embedding]]:
     """The modules of a float model whose weights become codes, by name, embeddings first.
 
     Everything else (norms, gates, the stacked experts of a mixture) stays in floating point.

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, cast, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -92,14 +92,14 @@ class TransformersCodec(TextCodec):
 
     @override
     def encode(self, text: str) -> list[int]:
-        return cast(list[int], self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
         text = self._tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return cast(str, text)
+        return str(text)
 
 
 def open_chat(folder: Path, *, model: PreTrainedModel) -> Chat:

@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 import httpx2
 
@@ -109,10 +108,11 @@ def read_usage(response: JsonMapping) -> dict[str, int]:
     """Tokens in and out; nothing where the server returns no usage."""
     found = response.get("usage")
     names = ("prompt_tokens", "completion_tokens")
-    counts = [found.get(name) for name in names] if isinstance(found, dict) else []
-    if not counts or not all(isinstance(count, int) and count >= 0 for count in counts):
+    if not isinstance(found, dict):
         return {}
-    return cast(dict[str, int], dict(zip(names, counts, strict=True)))
+    counts = {name: found.get(name) for name in names}
+    usage = {name: num for name, num in counts.items() if isinstance(num, int) and num >= 0}
+    return usage if len(usage) == len(names) else {}
 
 
 def _read_wait(text: str) -> float | None:

@@ -5,18 +5,16 @@ What has no equal joins the rest of the mass, and is counted by name. Left out: 
 text differently throughout; their answers are better learnt as text.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, Int
 from transformers import PreTrainedTokenizerBase
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from limbeck.distillation.endpoint.responses import Candidate, TokenLogprobs
+from limbeck.distillation.tokenizer_alignment import token_texts
 from limbeck.models.vocabulary import end_token_id
 
 NO_MASS = -80.0
@@ -47,7 +45,11 @@ class TokenTable:
         self.tokenizer = tokenizer
         self.end = end_token_id(tokenizer)
         self.vocab = len(tokenizer)
-        self._bytes = token_bytes(tokenizer)
+        texts = token_texts(tokenizer)
+        self._bytes = {
+            id_: token.encode() if (text := texts[id_]) is None else text
+            for token, id_ in tokenizer.get_vocab().items()
+        }
         self._specials = dict(
             zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
         )
@@ -67,7 +69,7 @@ class TokenTable:
         """Labels for the answer `raw.strip()` and its end; where the server returned nothing, the
         answer's own token has all the mass."""
         answer = raw.strip()
-        ids = cast(list[int], self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        ids = self.tokenizer.encode(answer, add_special_tokens=False)
         pieces = [self._bytes.get(id_, b"") for id_ in ids]
         starts = np.cumsum([0, *map(len, pieces)]).tolist()
         width = max(1, min(top, self.vocab - 1))
@@ -129,27 +131,3 @@ class TokenTable:
     def _fill(self, ids: list[int], width: int) -> list[int]:
         spare = (id_ for id_ in self._fillers if id_ not in ids)
         return [*ids, *(next(spare) for _ in range(width - len(ids)))]
-
-
-def token_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[int, bytes]:
-    """What every token writes, as bytes."""
-    backend = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
-    decoder = json.dumps(backend["decoder"], ensure_ascii=False)
-    vocab = cast(dict[str, int], tokenizer.get_vocab())
-    added = set(tokenizer.added_tokens_decoder)
-    if "ByteLevel" in decoder:
-        back = {char: byte for byte, char in bytes_to_unicode().items()}
-        return {
-            id_: text.encode()
-            if id_ in added or not all(char in back for char in text)
-            else bytes(back[char] for char in text)
-            for text, id_ in vocab.items()
-        }
-    found = {}
-    for text, id_ in vocab.items():
-        is_byte = len(text) == 6 and text.startswith("<0x") and text.endswith(">")
-        if is_byte and "ByteFallback" in decoder:
-            found[id_] = bytes([int(text[3:5], 16)])
-        else:
-            found[id_] = (text.replace("▁", " ") if "▁" in decoder else text).encode()
-    return found

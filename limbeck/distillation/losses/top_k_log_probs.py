@@ -21,12 +21,12 @@ def top_k_log_probs(
     tokens named, backward it is the gradient up to one factor a position. `log_softmax`, a copy
     without those tokens and its `logsumexp` would take three, and keep three such arrays.
     """
-    return _TopKLogProbs.apply(logits, ids, temperature)  # pyright: ignore[reportReturnType]
+    return _TopKLogProbs.apply(logits, ids, temperature)
 
 
 class _TopKLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
         peak = logits.amax(dim=-1, keepdim=True).float()
         mass = torch.add(peak / -temperature, logits.float(), alpha=1.0 / temperature)
         top = mass.gather(1, ids)
@@ -39,7 +39,8 @@ class _TopKLogProbs(torch.autograd.Function):
         return torch.cat([top - total.log(), others.clamp(min=LOWEST)], dim=1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = grad_outputs
         mass, ids, logs, total, rest, held = ctx.saved_tensors
         on_top, on_others = gradient[:, :-1], torch.where(held, gradient[:, -1:], 0.0)
         both = on_top.sum(dim=-1, keepdim=True) + on_others

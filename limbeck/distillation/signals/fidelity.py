@@ -73,5 +73,5 @@ def add_errors(sums: list[Mapping[str, float]]) -> dict[str, float]:
     """Sums of several batches or shards as those of all."""
     total: Counter[str] = Counter()
     for item in sums:
-        total.update(item)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        total.update(item)
     return dict(total)

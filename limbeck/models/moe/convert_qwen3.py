@@ -123,7 +123,7 @@ def from_qwen3_moe(model: Qwen3MoeForCausalLM) -> LimbeckMoeForCausalLM:
     if config.use_sliding_window:
         raise CheckpointError("attention slides; our mixture attends to everything before a token")
     ours = LimbeckMoeForCausalLM(
-        LimbeckMoeConfig(**_shared(config), norm_topk_prob=config.norm_topk_prob)  # pyright: ignore[reportCallIssue]
+        LimbeckMoeConfig(**_shared(config), norm_topk_prob=config.norm_topk_prob)
     )
     missing, unexpected = ours.load_state_dict(model.state_dict(), strict=False)
     assert not unexpected, unexpected

@@ -35,12 +35,16 @@ class Routing(NamedTuple):
     """Unbiased scores of the picked experts; they sum to `scale` when normalised."""
 
 
+Scoring = Literal["softmax", "sigmoid"]
+"""How the gate's logits become scores."""
+
+
 @dataclass(frozen=True)
 class GateRules:
     """How a gate scores, picks and weighs."""
 
     picks: int
-    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    scoring: Scoring = "softmax"
     normalize: Literal["picked", "none"] = "picked"
     """Whether the weights of the picked experts are scaled to sum to one."""
     scale: float = 1.0

@@ -5,7 +5,7 @@ work as for any published model.
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.qwen3_moe.configuration_qwen3_moe import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import (
     Qwen3MoeAttention,
     Qwen3MoeMLP,
@@ -24,7 +25,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import (
 
 from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.fusion import AttentionFusion, build_fusion
-from limbeck.models.moe.layers import Experts, Gate, GateRules, Routing, SparseFeedForward
+from limbeck.models.moe.layers import Experts, Gate, GateRules, Routing, Scoring, SparseFeedForward
 
 
 @dataclass
@@ -39,11 +40,17 @@ class MoeOutput(CausalLMOutputWithPast):
     routing: tuple[Routing, ...] | None = None
 
 
+@no_type_check  # it is no Qwen3MoeConfig, but has every attribute that the blocks read
+def _as_qwen3(config: LimbeckMoeConfig) -> Qwen3MoeConfig:
+    """The config for transformers' own blocks."""
+    return config
+
+
 def build_feed_forward(config: LimbeckMoeConfig) -> SparseFeedForward:
     """The sparse layer that a config describes, with empty weights."""
     rules = GateRules(
         picks=config.num_experts_per_tok,
-        scoring=cast(Any, config.scoring_func),
+        scoring=cast(Scoring, config.scoring_func),
         normalize="picked" if config.norm_topk_prob else "none",
         scale=config.routed_scaling_factor,
         num_groups=config.n_group,
@@ -62,7 +69,7 @@ def build_feed_forward(config: LimbeckMoeConfig) -> SparseFeedForward:
             num_heads=config.fusion_heads,
             rank=config.fusion_rank,
         ),
-        shared_expert=Qwen3MoeMLP(cast(Any, config), intermediate_size=shared_width)
+        shared_expert=Qwen3MoeMLP(_as_qwen3(config), intermediate_size=shared_width)
         if shared_width
         else None,
     )
@@ -73,12 +80,12 @@ class MoeLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: LimbeckMoeConfig, layer: int) -> None:
         super().__init__()
-        self.self_attn = Qwen3MoeAttention(cast(Any, config), layer)
+        self.self_attn = Qwen3MoeAttention(_as_qwen3(config), layer)
         self.mlp = build_feed_forward(config)
         self.input_layernorm = Qwen3MoeRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = Qwen3MoeRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(self, hidden: Tensor, **attention: Any) -> tuple[Tensor, Routing]:
+    def forward(self, hidden: Tensor, **attention: object) -> tuple[Tensor, Routing]:
         """The layer's output and its routing."""
         attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden), **attention)
         hidden = hidden + attended
@@ -123,7 +130,7 @@ class LimbeckMoeModel(LimbeckMoePreTrainedModel):
             MoeLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
         self.norm = Qwen3MoeRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = Qwen3MoeRotaryEmbedding(config=cast(Any, config))
+        self.rotary_emb = Qwen3MoeRotaryEmbedding(config=_as_qwen3(config))
         self.post_init()
 
     def forward(
@@ -135,7 +142,7 @@ class LimbeckMoeModel(LimbeckMoePreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> MoeOutput:
         """Final hidden states; on request those before each layer, then the final ones."""
         if inputs_embeds is None:
@@ -192,7 +199,7 @@ class LimbeckMoeForCausalLM(LimbeckMoePreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> MoeOutput:
         """Next-token logits; with labels also the mean cross-entropy that transformers computes."""
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)

@@ -138,7 +138,7 @@ class LimbeckVisionForCausalLM(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> CausalLMOutputWithPast:
         """The language model's output; `pixel_values` are the prompts' images in reading order."""
         if pixel_values is not None:

@@ -1,6 +1,6 @@
 """What a recipe says of the stage `convert`."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from typing_extensions import override
 
@@ -22,7 +22,7 @@ class Config(StageConfig):
     a model that drops them answers a little otherwise until it is trained on without them."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         from limbeck.stages.convert import run
 
         return run(self, work=work)

@@ -1,6 +1,6 @@
 """What a recipe says of the stage `distill`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 from typing_extensions import override
@@ -103,7 +103,7 @@ class Config(StageConfig):
         return tuple(filter(None, names))
 
     @override
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         from limbeck.stages.distill import run
 
         return run(self, work=work)

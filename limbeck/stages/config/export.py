@@ -1,6 +1,6 @@
 """What a recipe says of the stage `export`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -28,7 +28,7 @@ class Config(StageConfig):
     states. Raise it only if the task's accuracy holds."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         from limbeck.stages.export import run
 
         return run(self, work=work)

@@ -1,6 +1,6 @@
 """What a recipe says of the stage `extend`."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from typing_extensions import override
 
@@ -20,7 +20,7 @@ class Config(StageConfig):
     """Of the encoder's fresh weights."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         from limbeck.stages.extend import run
 
         return run(self, work=work)

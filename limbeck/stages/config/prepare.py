@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -67,7 +67,7 @@ class Config(StageConfig):
         yield from super().external_paths()
 
     @override
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         from limbeck.stages.prepare import run
 
         return run(self, work=work)

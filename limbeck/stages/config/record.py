@@ -1,6 +1,6 @@
 """What a recipe says of the stage `record`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -35,7 +35,7 @@ class Config(StageConfig):
     """Of drawn tokens."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         from limbeck.stages.record import run
 
         return run(self, work=work)

@@ -1,6 +1,6 @@
 """What a recipe says of the stage `train`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 from typing_extensions import override
@@ -37,7 +37,7 @@ class Config(StageConfig):
         return self
 
     @override
-    def run(self, *, work: Work) -> dict[str, Any]:
+    def run(self, *, work: Work) -> dict[str, object]:
         from limbeck.stages.train import run
 
         return run(self, work=work)
