@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from limbeck.distillation.config import OnPolicy
 from limbeck.env.progress import PLAIN_INTERVAL_SECONDS, print_line
+from limbeck.env.seeds import mix_seeds
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.generation import GeneratedAnswer, sample
 
@@ -78,7 +79,7 @@ class OnPolicyBatches:
 
     def is_on_policy(self, step: int) -> bool:
         """Whether the answers of this step are sampled from the student."""
-        return np.random.default_rng(hash((self.seed, step)) % 2**63).random() < self.config.ratio
+        return np.random.default_rng(mix_seeds(self.seed, step)).random() < self.config.ratio
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step; the same however often a run is killed before it.
@@ -116,7 +117,7 @@ class OnPolicyBatches:
 
     def _generate(self, step: int, questions: Sequence[Sequence[int]]) -> list[GeneratedAnswer]:
         """One sampled answer to each question, in batches of similar length."""
-        generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, step))
         order = np.argsort([len(question) for question in questions], kind="stable")
         found: dict[int, GeneratedAnswer] = {}
         started = printed = time.monotonic()

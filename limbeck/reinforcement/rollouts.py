@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from limbeck.env.seeds import mix_seeds
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.generation import GeneratedAnswer, sample
@@ -117,7 +118,7 @@ class Rollouts:
         """Sample and score the answers; the reference reads every answer once."""
         config = self.config
         prompts = self.prompts(step // config.num_iterations)
-        generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
+        generator = torch.Generator().manual_seed(mix_seeds(self.seed, step))
         answers = sample(
             self.model,
             [prompt.tokens for prompt in prompts],

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import OnStep, ignore_step
 from limbeck.contracts.errors import LaunchError, TrainingError
 from limbeck.env.progress import track
+from limbeck.env.seeds import mix_seeds
 from limbeck.models.batch import Batch
 from limbeck.objectives.base import Objective
 from limbeck.training.config import TrainingConfig
@@ -187,7 +188,7 @@ class _Run:
             track(title, total=steps, unit="step", done=self.done) as advance,
         ):
             for step in range(self.done, steps):
-                torch.manual_seed(hash((config.seed, step)) % 2**31)
+                torch.manual_seed(mix_seeds(config.seed, step, num_bits=31))
                 lr = cosine_lr(
                     step,
                     steps=steps,

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import TrainingError
+from limbeck.env.seeds import mix_seeds
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import Loss, Objective
@@ -85,6 +86,7 @@ class Stepper(ABC):
         self.max_grad_norm = max_grad_norm
         self.seed = seed
         self.random = draws_random(model_with_loss)
+        self._start()
 
     def __call__(self, step: int, batches: Sequence[Batch], *, lr: float) -> dict[str, float]:
         """Add sums and counts over micro-batches and processes, divide once, and step.
@@ -130,13 +132,17 @@ class Stepper(ABC):
         """A micro-batch's loss; zero, with all its collectives, for a padding micro-batch."""
         batch = microbatch.batch.to(self.accelerator.device)
         if self.random:
-            torch.manual_seed(hash((self.seed, step, microbatch.place)) % 2**31)
+            torch.manual_seed(mix_seeds(self.seed, step, microbatch.place, num_bits=31))
         if not microbatch.is_padding:
             return Loss(*self.model_with_loss(batch))
         self.objective.eval()
         total, _, _ = self.model_with_loss(batch)
         self.objective.train()
         return Loss(total * 0.0, 0, {})
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Prepare what the first step needs; called once, by the constructor."""
 
     @abstractmethod
     def _differentiate(
@@ -156,27 +162,10 @@ class Stepper(ABC):
 class PlainStepper(Stepper):
     """One process, DDP or FSDP2; alone on a CPU, each core takes micro-batches of its own."""
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model_with_loss: nn.Module,
-        optimizer: Optimizer,
-        *,
-        objective: Objective,
-        max_grad_norm: float,
-        seed: int,
-    ) -> None:
-        super().__init__(
-            accelerator,
-            model_with_loss,
-            optimizer,
-            objective=objective,
-            max_grad_norm=max_grad_norm,
-            seed=seed,
-        )
+    def _start(self) -> None:
         self.trained = [item for group in self.optimizer.param_groups for item in group["params"]]
         self.summed: SummedGradients | None = None
-        if accelerator.num_processes == 1 and accelerator.device.type == "cpu":
+        if self.accelerator.num_processes == 1 and self.accelerator.device.type == "cpu":
             keep_freed_memory()
             num_workers = 1 if self.random else torch.get_num_threads()
             self.summed = SummedGradients(self.trained, num_workers=num_workers)

@@ -40,7 +40,8 @@ def set_up_engine(accelerator: Accelerator, *, max_grad_norm: float) -> None:
 class DeepSpeedStepper(Stepper):
     """Steps of a DeepSpeed engine."""
 
-    expected_count = 0
+    def _start(self) -> None:
+        self.expected_count = 0
 
     def _differentiate(
         self, step: int, mine: Sequence[RankMicrobatch], *, batches: Sequence[Batch]
