@@ -6,7 +6,7 @@ with `Wants`.
 
 import abc
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -42,7 +42,7 @@ class StageConfig(Config, abc.ABC):
     """The verb: a name from `limbeck list stages`."""
 
     @abc.abstractmethod
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         """Write the artifact into `work.folder`; the metrics of its manifest."""
 
 

@@ -130,7 +130,9 @@ def _set_up_rollouts(
     if PartialState().num_processes > 1:
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
     corpus, objective = Corpus(work.one("corpus").path), cast(Grpo, config.objective)
-    prompts = Batches(corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions"))
+    prompts = Batches(
+        corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions")
+    )
     records = read_selected(corpus, prompts.config)
     check_room(
         model,

@@ -1,5 +1,6 @@
 """What a recipe says of the stage `convert`."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from typing_extensions import override
@@ -22,7 +23,7 @@ class Config(StageConfig):
     a model that drops them answers a little otherwise until it is trained on without them."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.convert import run
 
         return run(self, work=work)

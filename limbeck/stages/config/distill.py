@@ -1,5 +1,6 @@
 """What a recipe says of the stage `distill`."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -103,7 +104,7 @@ class Config(StageConfig):
         return tuple(filter(None, names))
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.distill import run
 
         return run(self, work=work)

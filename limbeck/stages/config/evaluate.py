@@ -1,5 +1,6 @@
 """What a recipe says of the stage `evaluate`."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -56,7 +57,7 @@ class Config(StageConfig):
         return self
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.evaluate import run
 
         return run(self, work=work)

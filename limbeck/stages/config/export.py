@@ -1,5 +1,6 @@
 """What a recipe says of the stage `export`."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -28,7 +29,7 @@ class Config(StageConfig):
     states. Raise it only if the task's accuracy holds."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.export import run
 
         return run(self, work=work)

@@ -1,5 +1,6 @@
 """What a recipe says of the stage `extend`."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from typing_extensions import override
@@ -20,7 +21,7 @@ class Config(StageConfig):
     """Of the encoder's fresh weights."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.extend import run
 
         return run(self, work=work)

@@ -1,5 +1,6 @@
 """What a recipe says of the stage `label`."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -39,7 +40,7 @@ class Config(StageConfig):
         return self
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.label import run
 
         return run(self, work=work)

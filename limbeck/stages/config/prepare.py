@@ -1,6 +1,6 @@
 """What a recipe says of the stage `prepare`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -67,7 +67,7 @@ class Config(StageConfig):
         yield from super().external_paths()
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.prepare import run
 
         return run(self, work=work)

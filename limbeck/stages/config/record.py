@@ -1,5 +1,6 @@
 """What a recipe says of the stage `record`."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -35,7 +36,7 @@ class Config(StageConfig):
     """Of drawn tokens."""
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.record import run
 
         return run(self, work=work)

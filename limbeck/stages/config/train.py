@@ -1,5 +1,6 @@
 """What a recipe says of the stage `train`."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -37,7 +38,7 @@ class Config(StageConfig):
         return self
 
     @override
-    def run(self, *, work: Work) -> dict[str, object]:
+    def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.train import run
 
         return run(self, work=work)
