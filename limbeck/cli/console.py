@@ -31,7 +31,7 @@ EXTRAS = {
     "sklearn": "data",
     "optuna": "tune",
 }
-"""Packages to the extra of `pip install limbeck[...]` that brings them."""
+"""Packages to the extra of `pip install limbeck[...]` that installs them."""
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe: YAML, one entry per artifact.")]
 Overrides = Annotated[

@@ -140,7 +140,7 @@ def tune(
 
     searches temperature, divergence, weights, layer map and learning rate of the distill entry
     `student`; `search: {objective.temperature: {low: 1.5, high: 3.0}}` names paths instead. A trial
-    trains the entry and is judged on validation records, never on test questions; hopeless ones
+    trains the entry and is scored on validation records, never on test questions; hopeless ones
     stop early. Stop it at any time; the same command goes on with the same study.
     """
     with report_user_errors():

@@ -1,4 +1,4 @@
-"""What every runtime offers, so that evaluation and serving need to know none of them."""
+"""What every runtime offers, so that evaluation and serving depend on none of them."""
 
 import abc
 import math
@@ -98,7 +98,7 @@ class Answerer(abc.ABC):
 
         Raises:
             ImageError: an image cannot be read.
-            DataError: a prompt does not fit the model, or has images that it cannot see.
+            DataError: a prompt does not fit the model, or has images that it cannot read.
         """
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Artifacts: folders with a `manifest.json` that says what they are and where they came from.
+"""Artifacts: folders with a `manifest.json` that records what they are and where they came from.
 
 A content hash covers every file except the manifest and what the stage declares as measured (times
 differ from run to run, answers do not).
@@ -219,7 +219,7 @@ def read_artifact(
     """The artifact in a folder; a transformers folder without a manifest counts as a checkpoint.
 
     Raises:
-        ArtifactError: the folder is none, or of another kind than asked for.
+        ArtifactError: the folder is none, or of another kind than expected.
     """
     folder = folder if folder.is_dir() else follow(folder)
     if "checkpoint" in kinds and is_plain_checkpoint(folder):

@@ -11,12 +11,12 @@
     |   `-- CheckpointError                  a model folder cannot be read or does not fit
     |-- TrainingError (ArithmeticError)      training diverged
     |-- LaunchError (RuntimeError)           launched processes cannot work together as asked
-    |-- EndpointError (RuntimeError)         a model behind a server cannot be asked as wanted
+    |-- EndpointError (RuntimeError)         a model behind a server cannot be used as configured
     |-- TuningError (RuntimeError)           a search has no trial that could be used
     |-- ParityError (ArithmeticError)        an exported or converted model answers differently
     `-- BusyError (RuntimeError)             another process works in the same folder
 
-A message says what was found, what was expected and what to do. Left out: errors that only a
+A message states what was found, what was expected and what to do. Left out: errors that only a
 bug can cause; those stay assertions.
 """
 
@@ -111,7 +111,7 @@ class EndpointError(LimbeckError, RuntimeError):
 
 
 class TuningError(LimbeckError, RuntimeError):
-    """A search cannot judge its trials, or none gave a model that can be used."""
+    """A search cannot score its trials, or none gave a model that can be used."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

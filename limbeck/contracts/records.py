@@ -109,7 +109,7 @@ class AnswerFormat:
 
 @dataclass(frozen=True)
 class Source:
-    """What filters know of the place that records were read from."""
+    """What filters read about the place that records come from."""
 
     label: str
     """As in `Record.source`."""

@@ -141,4 +141,4 @@ TABLES = {
     "tasks": TASKS,
     "pruners": PRUNERS,
 }
-"""Every table, by the name that `limbeck list` knows it under."""
+"""Every table, by its name in `limbeck list`."""

@@ -1,7 +1,7 @@
 """What every stage offers: a Config that describes it, and whose `run` makes one artifact.
 
 `make` is the kind of artifact that comes out; references to other entries are string fields marked
-with `Wants`.
+with `Accepts`.
 """
 
 import abc
@@ -15,16 +15,16 @@ from limbeck.contracts.config import Config
 
 
 @dataclass(frozen=True)
-class Wants:
+class Accepts:
     """Marks a string field as a reference: a recipe entry, a folder, or a hub name."""
 
     kinds: tuple[Kind, ...]
 
 
-CorpusRef = Annotated[str, Wants(("corpus",))]
-CheckpointRef = Annotated[str, Wants(("checkpoint",))]
-ModelRef = Annotated[str, Wants(("checkpoint", "bundle"))]
-TeacherRef = Annotated[str, Wants(("checkpoint", "signals", "corpus"))]
+CorpusRef = Annotated[str, Accepts(("corpus",))]
+CheckpointRef = Annotated[str, Accepts(("checkpoint",))]
+ModelRef = Annotated[str, Accepts(("checkpoint", "bundle"))]
+TeacherRef = Annotated[str, Accepts(("checkpoint", "signals", "corpus"))]
 
 
 class StageConfig(Config, abc.ABC):
@@ -59,21 +59,21 @@ def references(config: StageConfig) -> Iterator[Reference]:
     """Every reference of a stage's config, in the order of its fields."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in type(config).model_fields:
-        wants = _find_wants(hints[field])
+        accepted = _find_accepts(hints[field])
         value = getattr(config, field)
-        if wants is None:
+        if accepted is None:
             continue
         for target in (value,) if isinstance(value, str) else value:
             if isinstance(target, str) and target:
-                yield Reference(field, target, wants.kinds)
+                yield Reference(field, target, accepted.kinds)
 
 
-def _find_wants(hint: object) -> Wants | None:
+def _find_accepts(hint: object) -> Accepts | None:
     for item in getattr(hint, "__metadata__", ()):
-        if isinstance(item, Wants):
+        if isinstance(item, Accepts):
             return item
     for inner in typing.get_args(hint):
-        found = _find_wants(inner)
+        found = _find_accepts(inner)
         if found is not None:
             return found
     return None

@@ -1,4 +1,4 @@
-"""What a recipe says of on-policy distillation."""
+"""Settings of on-policy distillation."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 class OnPolicy(Config):
-    """Let the student answer on some steps, and the teacher say what it would have said there."""
+    """Sample answers from the student on some steps, and match the teacher's distribution there."""
 
     ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Chance that a step's answers are the student's own (lambda); 0 is off."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Of drawing answers; the loss has its own."""
+    """Of sampling answers; the loss has its own."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Draw from the likeliest tokens that hold so much probability."""
+    """Sample from the likeliest tokens that hold so much probability."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 64
-    """Longest answer, in tokens; a longer one is judged up to there."""
+    """Longest answer, in tokens; a longer one is cut there."""
     generation_batch_size: Annotated[int, Field(gt=0)] = 64
-    """Answers written side by side; more of them are faster and hold more memory."""
+    """Answers sampled as one batch; larger batches are faster and hold more memory."""
 
     def check(self, *, objective: ObjectiveConfig, select: str) -> None:
-        """Refuse what a student that answers itself cannot learn from.
+        """Refuse what cannot be learnt on-policy.
 
         Raises:
-            ValueError: the objective wants written answers, or some records ask nothing.
+            ValueError: the objective needs written answers, or some records are no questions.
         """
         if self.ratio and not objective.supports_on_policy:
             raise ValueError(
@@ -44,12 +44,12 @@ class OnPolicy(Config):
             )
         if self.ratio and select not in ("questions", "preferences"):
             raise ValueError(
-                f"on_policy: select {select!r} shows plain text too, which asks nothing; set "
+                f"on_policy: select {select!r} holds plain text too, which has no question; set "
                 "batching.select: questions"
             )
 
     def check_teachers(self, teachers: Sequence[Artifact]) -> None:
-        """Refuse what was recorded before the student wrote anything.
+        """Refuse teachers whose outputs were recorded before the student sampled anything.
 
         Raises:
             ArtifactError: a teacher is recorded signals, or the labels of a corpus.

@@ -42,10 +42,21 @@ class PromptSource(Protocol):
     """Tokens of each record's question, by record id."""
 
     @property
-    def has_images(self) -> bool: ...  # noqa: D102
-    def __call__(self, step: int) -> list[Batch]: ...  # noqa: D102
-    def order(self, step: int) -> Rows: ...  # noqa: D102
-    def prompt(self, record_id: int) -> list[int]: ...  # noqa: D102
+    def has_images(self) -> bool:
+        """Whether a selected record has images."""
+        ...
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of a step, with written answers."""
+        ...
+
+    def order(self, step: int) -> Rows:
+        """The records of a step, by id."""
+        ...
+
+    def prompt(self, record_id: int) -> list[int]:
+        """A record's prompt as tokens."""
+        ...
 
 
 class OnPolicyBatches:

@@ -105,7 +105,7 @@ class TeacherOutput(ABC):
     def divergence_terms(
         self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Number
     ) -> LogProbs:
-        """What each outcome that this form tells apart adds to a divergence from the student."""
+        """What each outcome of this form adds to a divergence from the student."""
 
     def _with(self: SomeOutput, tensors: dict[str, Tensor]) -> SomeOutput:
         return replace(self, **tensors)

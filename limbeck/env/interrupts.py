@@ -25,7 +25,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def raise_lost_interrupt() -> None:
-    """Go on, unless a stop was asked for and got lost.
+    """Go on, unless a stop was requested and got lost.
 
     Raises:
         KeyboardInterrupt: as Ctrl-C itself would.

@@ -1,6 +1,6 @@
 """Which of a launcher's processes this one is.
 
-`accelerate launch` and `torchrun` tell each process that they start by its environment.
+`accelerate launch` and `torchrun` describe each process that they start in its environment.
 """
 
 import os

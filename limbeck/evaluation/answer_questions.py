@@ -1,4 +1,4 @@
-"""Questions of a corpus, asked of one model in fixed batches that survive a kill."""
+"""One model's answers to a corpus's questions, in fixed batches that survive a kill."""
 
 import dataclasses
 import hashlib
@@ -43,7 +43,7 @@ class AnsweredQuestion:
 
     @property
     def cluster(self) -> str:
-        """What is asked, whatever the task: a fact is asked freely and among options."""
+        """The question's group, whatever the task: one fact may be a free question and a choice."""
         return self.group or self.id
 
     @classmethod
@@ -56,11 +56,11 @@ class AnsweredQuestion:
         return cls(**value)
 
 
-def count_correct(asked: Sequence[AnsweredQuestion]) -> Share:
+def count_correct(answered: Sequence[AnsweredQuestion]) -> Share:
     """The share answered right, with its interval."""
     return clustered_interval(
-        correct=np.array([item.correct for item in asked], dtype=bool),
-        groups=[item.cluster for item in asked],
+        correct=np.array([item.correct for item in answered], dtype=bool),
+        groups=[item.cluster for item in answered],
     )
 
 

@@ -58,10 +58,10 @@ def split_items(answer: str, *, known: Collection[str]) -> set[str]:
 
 def entity_f1(answer: str, *, expected: Sequence[str]) -> float:
     """F1 of the set of items in a list answer against the set of expected items."""
-    wanted = {normalise(part) for item in expected for part in SEPARATORS.split(item)} - {""}
-    found = split_items(answer, known=wanted)
-    hits = len(found & wanted)
-    return 2 * hits / (len(found) + len(wanted)) if hits else 0.0
+    items = {normalise(part) for item in expected for part in SEPARATORS.split(item)} - {""}
+    found = split_items(answer, known=items)
+    hits = len(found & items)
+    return 2 * hits / (len(found) + len(items)) if hits else 0.0
 
 
 def wilson_interval(correct: int, count: int) -> Share:

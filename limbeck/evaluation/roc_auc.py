@@ -1,4 +1,4 @@
-"""How well a model tells findings in images apart: areas under ROC curves, and each one's recall.
+"""How well a model separates findings in images: areas under ROC curves, and each one's recall.
 
 Accuracy hangs on where the model draws the line; the area does not.
 """
@@ -17,7 +17,7 @@ NUM_SAMPLES = 1000
 
 @dataclass(frozen=True)
 class Findings:
-    """How well a model tells the findings of one task apart."""
+    """How well a model separates the findings of one task."""
 
     auc: Interval
     images: int
@@ -86,14 +86,14 @@ def _mean_area(scores: np.ndarray, right: np.ndarray) -> float:
     )
 
 
-def measure_findings(asked: Sequence[AnsweredQuestion]) -> dict[str, Findings]:
+def measure_findings(answered: Sequence[AnsweredQuestion]) -> dict[str, Findings]:
     """The findings of each task about images.
 
     Tasks where a finding is never right have no area and are left out.
     """
     found = {}
-    for task in dict.fromkeys(item.task for item in asked):
-        items = [item for item in asked if item.task == task and item.form == "single"]
+    for task in dict.fromkeys(item.task for item in answered):
+        items = [item for item in answered if item.task == task and item.form == "single"]
         items = [item for item in items if len(item.option_scores) > 1]
         if not items or {item.expected[0] for item in items} != set(items[0].options):
             continue

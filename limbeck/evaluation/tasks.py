@@ -1,4 +1,4 @@
-"""Evaluation tasks: how a model is asked a question, and when its answer counts as right.
+"""Evaluation tasks: how a model answers a question, and when its answer counts as right.
 
 A task is one class and one line of `TASKS`; the first line of its docstring is what `limbeck list
 tasks` prints. The form of a question decides where no task has its name (`score_by_form`).
@@ -213,7 +213,7 @@ def _generate_and_score(
 
 
 def make_prompt(question: Question) -> PromptLike:
-    """What an answerer is asked."""
+    """The prompt of a question."""
     if not question.images:
         return question.question
     return as_prompt(question.question, images=tuple(map(Path, question.images)))

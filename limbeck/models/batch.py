@@ -1,4 +1,4 @@
-"""The batch that data makes, models read and objectives judge."""
+"""The batch: what data loading makes, models read and objectives score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ def pack_rows(
     """Several sequences a row, one after the other.
 
     `record_ids` are those of each row; `rows` and `starts` are the records' in that order.
-    Positions restart at each record, which is how models see where attention ends. The first token
+    Positions restart at each record, from which models derive where attention ends. The first token
     of a record follows nothing that could predict it, so it carries no loss. Padding continues the
     positions of the last record, which attends to none of it.
     """

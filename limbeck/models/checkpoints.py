@@ -71,7 +71,7 @@ def load_model(
 ) -> PreTrainedModel:
     """The causal language model in a folder, on the CPU, ready to answer.
 
-    `auto` is the type that the weights are stored in; `placing` is what transformers is told of
+    `auto` is the type that the weights are stored in; `placing` are transformers' arguments about
     devices.
 
     Raises:
@@ -183,7 +183,7 @@ def open_start(
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """What training starts from: the checkpoint that a stage's field names, or a fresh model.
 
-    A fresh model speaks with the tokenizer of the stage's corpus.
+    A fresh model uses the tokenizer of the stage's corpus.
     """
     if isinstance(described, str):
         folder = work.one(field).path

@@ -1,4 +1,4 @@
-"""Fresh models by description: the mixture-of-experts teacher, the dense student, one that sees."""
+"""Fresh models by description: mixtures of experts, dense decoders, vision-language models."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, Literal

@@ -66,7 +66,7 @@ def returns_factored_logits(model: PreTrainedModel, *, form: LogitsForm) -> bool
 
 
 class KeptForward(nn.Module):
-    """Wraps a model, so that data-parallel wrappers see one module with one forward."""
+    """Wraps a model, so that data-parallel wrappers wrap one module with one forward."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()

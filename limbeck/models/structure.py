@@ -103,12 +103,12 @@ def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
             f"{type(model).__name__}: no layer has `mlp.gate_proj`, `mlp.up_proj` and "
             "`mlp.down_proj`; channels can be cut in dense decoders built like Llama and Qwen3"
         )
-    wanted = getattr(model.config.get_text_config(), "intermediate_size", None)
-    if any(groups.num_groups != wanted for groups in found):
+    expected = getattr(model.config.get_text_config(), "intermediate_size", None)
+    if any(groups.num_groups != expected for groups in found):
         raise CheckpointError(
             f"{type(model).__name__}: feed-forward widths "
             f"{sorted({groups.num_groups for groups in found})} differ from intermediate_size "
-            f"{wanted!r} of its config; every dense layer must have that width"
+            f"{expected!r} of its config; every dense layer must have that width"
         )
     return tuple(found)
 

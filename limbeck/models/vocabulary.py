@@ -1,4 +1,4 @@
-"""What a model's shape needs to know of its tokenizer. Left out: tokenizers themselves."""
+"""What a model's shape takes from its tokenizer. Left out: tokenizers themselves."""
 
 from dataclasses import dataclass
 from typing import cast

@@ -1,4 +1,4 @@
-"""What a recipe says of an objective: the seam's Config, and those that learn without a teacher."""
+"""Settings of an objective: the seam's Config, and those that learn without a teacher."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a recipe says of pruning."""
+"""Settings of pruning."""
 
 from typing import Annotated
 
@@ -26,8 +26,8 @@ class GroupLasso(Config):
     """How groups are brought to zero; lambda itself follows from the share to cut."""
 
     reach_ratio: PositiveRatio = 0.5
-    """Share of the steps after which exactly the wanted groups are zero; the remaining steps
-    train the others without pressure."""
+    """Share of the steps after which exactly the target number of groups is zero; the remaining
+    steps train the others without pressure."""
     concavity: NonNegativeFloat = 8.0
     """0 is the plain group lasso, which presses on all groups alike; it suits training from
     scratch. A trained model's groups are nearly equal (a tenth apart), so it takes the others down

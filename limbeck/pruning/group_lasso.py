@@ -66,7 +66,7 @@ def _views(model: nn.Module, groups: Groups) -> list[Tensor]:
 
 
 class Regulariser:
-    """Presses on the groups of a model so that the wanted numbers are zero in time.
+    """Presses on the groups of a model so that the target numbers are zero in time.
 
     At every step lambda is chosen, per layer, so that the groups that are smallest now would be
     zero at the step `reach` if the objective did not resist; the more it resists, the more

@@ -17,18 +17,18 @@ from limbeck.models.config import GroupKind
 def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind) -> int:
     """How many of a layer's groups stay: the multiple nearest to the share, at least one multiple.
 
-    A tie keeps more. The share that is cut in the end may so differ from the one asked for.
+    A tie keeps more. The share that is cut in the end may therefore differ from the requested one.
 
     Raises:
         CheckpointError: rounding leaves nothing to cut.
     """
     assert 0 <= ratio < 1
-    wanted = num_groups * (1 - ratio)
+    target = num_groups * (1 - ratio)
     # Rounded first: 10 * (1 - 0.2) / 8 must not fall below its tie by a rounding error.
-    kept = max(1, math.floor(round(wanted / multiple, 9) + 0.5)) * multiple
+    kept = max(1, math.floor(round(target / multiple, 9) + 0.5)) * multiple
     if ratio > 0 and kept >= num_groups:
         raise CheckpointError(
-            f"a layer has {num_groups} {kind}; cutting {ratio:.3g} of them leaves {wanted:.4g}, "
+            f"a layer has {num_groups} {kind}; cutting {ratio:.3g} of them leaves {target:.4g}, "
             f"which rounds to {kept} at multiples of {multiple}, so nothing would be cut; cut a "
             "larger share or lower the multiple"
         )

@@ -1,4 +1,4 @@
-"""What a recipe says of learning from preferences and from rewards."""
+"""Settings of learning from preferences and from rewards."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal

@@ -1,6 +1,6 @@
 """`bundle.json`: what a deployable folder says about itself.
 
-Left out: the runtime's own files, which its writer and reader know.
+Left out: the runtime's own files, which its writer and reader define.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Bundle(Config):
     architecture: str
     """The checkpoint's `model_type`."""
     runtime_settings: Mapping[str, int | float | str] = Field(default_factory=dict)
-    """What only the runtime knows the meaning of, such as the version of a graph's operators."""
+    """What only the runtime interprets, such as the version of a graph's operators."""
     parameters: Positive
     active_parameters: Positive
     max_tokens: Positive
@@ -67,10 +67,10 @@ class Bundle(Config):
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """What a bundle says about itself.
+    """A bundle's description of itself.
 
     Raises:
-        CheckpointError: it says nothing, or nothing that makes sense.
+        CheckpointError: there is none, or it is invalid.
     """
     path = folder / BUNDLE
     if not path.is_file():
@@ -87,5 +87,5 @@ def read_disclaimer(folder: Path) -> Mapping[str, str]:
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write what a bundle says about itself."""
+    """Write a bundle's description."""
     write_atomically(folder / BUNDLE, bundle.model_dump_json(indent=2) + "\n")

@@ -34,11 +34,11 @@ from limbeck.training.distributed.ranks import place
 from limbeck.training.loop import fit
 
 DIAGNOSTIC_RECORDS = 32
-"""Records that the detectors look at, at most."""
+"""Records of the checks before and after training, at most."""
 DIAGNOSTIC_LOGIT_BYTES = 2**27
-"""Of their logits in float32, at most: with a large vocabulary fewer records are looked at."""
+"""Of their logits in float32, at most: with a large vocabulary fewer records are used."""
 EXPERT_USAGE_STEPS = 8
-"""So many steps' batches say which of the teacher's experts are used most."""
+"""Steps whose batches decide which of the teacher's experts are used most."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, object]:

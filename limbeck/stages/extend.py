@@ -1,4 +1,4 @@
-"""Extend: a text checkpoint with an untrained image encoder; what it says about text stays."""
+"""Extend: a text checkpoint with an untrained image encoder; its outputs on text stay the same."""
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance, compare_logits
@@ -15,7 +15,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the checkpoint; how many parameters the encoder has.
 
     Raises:
-        CheckpointError: the checkpoint sees already.
+        CheckpointError: the checkpoint has an image encoder already.
         ParityError: its logits of text are no longer the same to the bit.
     """
     folder = work.one("checkpoint").path

@@ -133,7 +133,7 @@ def _add_note(notes: JsonObject, note: Note) -> None:
 def _drop_unused_images(
     records: Sequence[Record], questions: Sequence[Question], *, corpus: Corpus
 ) -> None:
-    """Delete what no record that stayed and no question asks about."""
+    """Delete images that no remaining record and no question uses."""
     used = {*image_names(records), *image_names(questions)}
     for path in corpus.images_path.glob("*"):
         if path.relative_to(corpus.folder).as_posix() not in used:

@@ -30,16 +30,16 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     corpus = work.one("corpus")
     start = work.one("checkpoint").path
     tokenizer, model = load_tokenizer(start), load_model(start)
-    sees = image_format(model.config)
+    image_input = image_format(model.config)
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
         corpus=corpus,
         batching=config.batching,
         needs=config.objective.needs(),
-        image_format=sees,
+        image_format=image_input,
     )
     batches = Batches(
-        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=sees
+        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=image_input
     )
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     prepare_for_qat(model, number_format=config.scheme)

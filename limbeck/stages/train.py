@@ -1,6 +1,6 @@
 """Corpus, and perhaps a checkpoint, to a checkpoint: pre-training, fine-tuning, reinforcement.
 
-Which of them it is, the objective says: it learns from records, from pairs of answers, or from
+The objective decides which of them it is: it learns from records, from pairs of answers, or from
 answers that the model samples.
 """
 
@@ -50,7 +50,7 @@ class TrainingSetup:
     records: Batches
     """The records behind the batches."""
     tokens_per_step: float
-    """As far as the corpus tells before training."""
+    """As estimated from the corpus before training."""
     count_tokens: Callable[[int], int]
     """Tokens that so many finished steps have read."""
     rollouts: Rollouts | None = None
@@ -126,7 +126,7 @@ def _set_up_pairs(
 def _set_up_rollouts(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
-    """Answers that the model samples; a step asks as many questions as `batching` counts."""
+    """Answers that the model samples; a step has as many questions as `batching` counts."""
     if PartialState().num_processes > 1:
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
     corpus, objective = Corpus(work.one("corpus").path), cast(Grpo, config.objective)

@@ -1,1 +1,1 @@
-"""The one training loop; it knows no objective, no corpus and no stage."""
+"""The one training loop; it depends on no single objective, no corpus and no stage."""

@@ -196,7 +196,7 @@ class PlainStepper(Stepper):
         return sums
 
     def _clip(self, count: int) -> float:
-        # The processes' gradients are averaged, wanted is their sum.
+        # The processes' gradients are averaged, and their sum is needed.
         factor = self.accelerator.num_processes / count
         grads = [item.grad for item in self.trained if item.grad is not None]
         total = nn.utils.get_total_norm(grads)

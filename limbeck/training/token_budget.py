@@ -1,7 +1,7 @@
 """A number of steps by a share of a token budget, so that phases keep their proportions.
 
 The reference trains its phases on 400, 50 and 10 billion tokens; 40 : 5 : 1 is the default split of
-any budget. Left out: what a step reads, which its source of batches knows.
+any budget. Left out: what a step reads, which its source of batches counts.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a recipe says of a corpus's tokenizer."""
+"""Settings of a corpus's tokenizer."""
 
 from typing import Literal
 

@@ -35,7 +35,7 @@ def describe(
     pack: Pack,
     sources: Mapping[str, Source],
 ) -> JsonObject:
-    """The card of a corpus, but for what only its stage knows."""
+    """The card of a corpus, but for what only its stage measures."""
     records = [record for name in SPLITS for record in splits[name]]
     pairs = [record for record in records if record.question]
     free = [record for record in pairs if sources[record.source].free_text]

@@ -25,11 +25,11 @@ class FilterContext:
     sources: Mapping[str, Source]
     """By their labels."""
     questions: Sequence[Question]
-    """What evaluation asks; complete once every source is read."""
+    """The evaluation's questions; complete once every source is read."""
     seed: int
     log: DropLog
     card: JsonObject = field(default_factory=dict)
-    """What filters tell the data card, by the card's keys."""
+    """What filters add to the data card, by the card's keys."""
 
 
 class FilterConfig(Config, abc.ABC):
@@ -40,7 +40,7 @@ class FilterConfig(Config, abc.ABC):
 
     @abc.abstractmethod
     def applies_to(self, source: Source) -> bool:
-        """Whether the step looks at the records of a source; all others pass."""
+        """Whether the filter applies to the records of a source; all others pass."""
 
     @abc.abstractmethod
     def run(self, records: Iterable[Record], *, context: FilterContext) -> Iterator[Record]:

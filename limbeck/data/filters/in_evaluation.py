@@ -15,7 +15,7 @@ IN_EVALUATION = Reason("in_evaluation", "与评测重合", "asked in evaluation"
 class InEvaluation(FilterConfig):
     """Records whose question, image or group no evaluation asks about.
 
-    Records made from facts are not looked at: their source keeps questions apart, and a leak there
+    Records made from facts are not checked: their source keeps questions apart, and a leak there
     stops the stage.
     """
 

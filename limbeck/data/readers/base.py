@@ -54,7 +54,7 @@ class ReaderConfig(Config, abc.ABC):
 
     @property
     def source(self) -> Source:
-        """What filters know of it."""
+        """Its description for the filters."""
         return Source(self.label, self.free_text, self.max_records)
 
 

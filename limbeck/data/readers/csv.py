@@ -71,8 +71,8 @@ class Config(FileReaderConfig, RowReaderConfig):
             raise DataError(f"is no table: {error}", path=self.path, line=1) from None
 
     def _check_header(self, header: tuple[str, ...]) -> None:
-        asked = (*self.columns.question, self.columns.answer, *self.where)
-        missing = [name for name in asked if name not in header]
+        columns = (*self.columns.question, self.columns.answer, *self.where)
+        missing = [name for name in columns if name not in header]
         known_shape = "instruction" in header and "output" in header
         if missing and not known_shape:
             found = ", ".join(repr(name) for name in header[:12]) or "none"

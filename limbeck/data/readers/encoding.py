@@ -1,4 +1,4 @@
-"""Which encoding a text file is in, judged on the whole file and never on a cut character.
+"""Which encoding a text file is in, detected from the whole file and never from a cut character.
 
 Left out: what its lines mean.
 """

@@ -53,7 +53,7 @@ class Config(ReaderConfig):
     facts: FactsConfig = FactsConfig()
     classification: ClassificationConfig = ClassificationConfig()
     refusals: NonNegativeInt = 6
-    """Training questions about each name that the pack knows nothing about."""
+    """Training questions about each name that the pack has no facts about."""
     rl_unknown_ratio: RatioBelowOne = 0.0
     """Share of those names that only the split `rl` asks about."""
     refusal_questions: NonNegativeInt = 60

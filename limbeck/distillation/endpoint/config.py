@@ -1,4 +1,4 @@
-"""What a recipe says of a server and of what its model writes."""
+"""Settings of a server and of what its model writes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -33,7 +33,7 @@ TAKEN = frozenset(
 
 
 class EndpointConfig(Config):
-    """A model behind an OpenAI-compatible server, and how it may be asked."""
+    """A model behind an OpenAI-compatible server, and how it is called."""
 
     url: str
     """Up to the version, as `http://localhost:8000/v1`."""
@@ -44,15 +44,15 @@ class EndpointConfig(Config):
     key_variable: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
     """The environment variable that holds the API key, never the key itself; empty: none."""
     max_concurrent: PositiveInt = 8
-    """Records that are asked about at the same time."""
+    """Records in flight at the same time."""
     timeout_seconds: PositiveFloat = 120.0
     """Of one call, until the whole answer is there."""
     max_retries: NonNegativeInt = 5
-    """Of one call, after no answer, a broken one, or a status that asks to come again."""
+    """Of one call, after no answer, a broken one, or a status that allows a retry."""
     retry_seconds: NonNegativeFloat = 1.0
-    """Wait before the first retry; it doubles, unless the server says how long (Retry-After)."""
+    """Wait before the first retry; it doubles, unless the server sets it (Retry-After)."""
     max_wait_seconds: PositiveFloat = 300.0
-    """A server that asks for a longer wait stops the run."""
+    """A server that demands a longer wait stops the run."""
     input_price: NonNegativeFloat = 0.0
     """Of a million tokens, in any currency."""
     output_price: NonNegativeFloat = 0.0
@@ -60,9 +60,9 @@ class EndpointConfig(Config):
     max_cost: NonNegativeFloat = 0.0
     """Of all calls for this entry, earlier runs included, in that currency; 0: no limit."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls the longest answer."""
+    """The server's field for the longest answer."""
     extra: Mapping[str, Any] = {}
-    """Further fields of every request, as the server knows them."""
+    """Further fields of every request, under the server's names."""
 
     @field_validator("extra")
     @classmethod
@@ -119,4 +119,4 @@ class Logprobs(Config):
     top: Annotated[int, Field(ge=2, le=128)] = 20
     """Tokens at each place; many servers allow 20 at most."""
     min_aligned_ratio: PositiveRatio = 0.8
-    """With fewer of the places that the server tells of, its tokenizer is too unlike ours."""
+    """With fewer of the returned tokens aligned, the server's tokenizer is too unlike ours."""

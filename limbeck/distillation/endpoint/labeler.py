@@ -25,7 +25,7 @@ class Labelled:
     record: Record
     labels: Labels | None = None
     without_pair: str = ""
-    """Why there is no worse answer, where one was wanted."""
+    """Why there is no worse answer, where one is needed."""
 
 
 class Labeler:

@@ -1,4 +1,4 @@
-"""What a recipe says of matching inner states."""
+"""Settings of matching inner states."""
 
 from typing import Literal, get_args
 

@@ -99,7 +99,7 @@ class _Chunked(torch.autograd.Function):
         learns: bool,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(states.device.type, enabled=False):
-            wanted = [needed and learns for needed in ctx.needs_input_grad[:3]]
+            needs_grad = [needed and learns for needed in ctx.needs_input_grad[:3]]
             sums, gradients = _pass_over(
                 states,
                 head,
@@ -108,7 +108,7 @@ class _Chunked(torch.autograd.Function):
                 output=output,
                 mix=mix,
                 chunk=chunk,
-                wanted=wanted,
+                needs_grad=needs_grad,
             )
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(sums)
@@ -135,15 +135,15 @@ def _pass_over(
     output: TeacherOutput,
     mix: Mix,
     chunk: int,
-    wanted: list[bool],
+    needs_grad: list[bool],
 ) -> tuple[LossSums, list[Tensor | None]]:
     """The sums, and those gradients of states, head and bias that are wanted."""
     kept = states.detach()
     weights = head.detach()[: mix.vocab].to(kept.dtype)
     chunk = min(chunk, max(1, len(kept)))
     grads = [
-        torch.zeros_like(item, dtype=torch.float32) if want and item is not None else None
-        for item, want in zip((states, head, bias), wanted, strict=True)
+        torch.zeros_like(item, dtype=torch.float32) if needed and item is not None else None
+        for item, needed in zip((states, head, bias), needs_grad, strict=True)
     ]
     grad_states, grad_head, grad_bias = grads
     buffer = kept.new_empty(chunk, mix.vocab)
@@ -153,7 +153,7 @@ def _pass_over(
         logits = torch.mm(kept[part], weights.T, out=buffer[: part.stop - part.start])
         if bias is not None:
             logits += bias.detach()[: mix.vocab]
-        sums += _chunk_loss(logits, here, labels[part], mix=mix, learns=any(wanted))
+        sums += _chunk_loss(logits, here, labels[part], mix=mix, learns=any(needs_grad))
         if grad_states is not None:
             _add(grad_states[part], logits, weights)
         if grad_head is not None:

@@ -1,4 +1,4 @@
-"""What a recipe says of learning from a teacher's distribution."""
+"""Settings of learning from a teacher's distribution."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

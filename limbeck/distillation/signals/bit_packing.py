@@ -8,7 +8,7 @@ WIDEST_BITS = 25
 
 
 def num_bits(count: int) -> int:
-    """Bits that tell `count` things apart, at least 1."""
+    """Bits that number `count` things, at least 1."""
     return max(1, (count - 1).bit_length())
 
 

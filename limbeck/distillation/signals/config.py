@@ -1,4 +1,4 @@
-"""What a recipe says of storing a teacher's distributions."""
+"""Settings of storing a teacher's distributions."""
 
 import math
 from abc import abstractmethod
@@ -37,7 +37,7 @@ PACKED = "packed"
 
 
 class Codec(Config):
-    """Base of every way to store what a teacher says."""
+    """Base of every way to store a teacher's distribution."""
 
     @abstractmethod
     def layout(self, vocab: int) -> Layout:
@@ -178,7 +178,7 @@ class SampledTokens(Codec):
     count: Annotated[int, Field(gt=0, le=255)] = 20
     """Draws per position; tokens drawn twice take no more room."""
     power: Annotated[float, Field(gt=0)] = 1.0
-    """Tokens are drawn in proportion to p to this power; 1 / T suits a student that reads T."""
+    """Tokens are drawn in proportion to p to this power; 1 / T suits a student trained at T."""
     bits: Annotated[int, Field(ge=4, le=12)] = 8
     """Bits of one logit."""
 

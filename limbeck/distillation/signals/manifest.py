@@ -142,11 +142,11 @@ def check_fit(
     Raises:
         ArtifactError: names what differs.
     """
-    wanted = fingerprints(corpus)
+    expected = fingerprints(corpus)
     pairs: Iterable[tuple[str, object, object]] = (
-        ("tokenizer", found.tokenizer_hash, wanted["tokenizer_hash"]),
-        ("template", found.template_hash, wanted["template_hash"]),
-        ("corpus", found.corpus_hash, wanted["corpus_hash"]),
+        ("tokenizer", found.tokenizer_hash, expected["tokenizer_hash"]),
+        ("template", found.template_hash, expected["template_hash"]),
+        ("corpus", found.corpus_hash, expected["corpus_hash"]),
         ("loss_on", found.batching.loss_on, batching.loss_on),
         ("max_length", found.batching.max_length, batching.max_length),
     )

@@ -1,4 +1,4 @@
-"""What a recipe says of teachers: how several are one, and how often a mixture of experts runs."""
+"""Settings of teachers: how several are one, and how often a mixture of experts runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal

@@ -110,15 +110,15 @@ class EndpointTeacher(OutputTeacher):
 
 def _check(corpus: Path, *, batching: BatchingConfig, needs: Needs) -> None:
     """Refuse an objective or batches that the labels do not fit."""
-    for what, found, wanted in (
+    for what, found, expected in (
         ("temperature", needs.temperature, 1),
         ("highest temperature", needs.max_temperature or 1, 1),
         ("loss_on", batching.loss_on, "answer"),
     ):
-        if found != wanted:
+        if found != expected:
             raise ArtifactError(
                 f"{corpus}: a server's log-probabilities are of answers, at temperature 1; "
-                f"{what} is {found!r}, set it to {wanted!r}"
+                f"{what} is {found!r}, set it to {expected!r}"
             )
 
 

@@ -83,7 +83,7 @@ def measure_confidence(
     if by == "max_probability":
         return logs.max(dim=-1).values.exp()
     entropy = -(logs.exp() * logs.clamp(min=-80.0)).sum(dim=-1)
-    # Teachers who all know nothing still count alike.
+    # Teachers that are all uncertain still count alike.
     return (1 - entropy / math.log(max(2, logs.shape[2]))).clamp(min=1e-6)
 
 
@@ -91,7 +91,7 @@ def full_log_probs(output: TeacherOutput, *, vocab: int, temperature: float) -> 
     """A teacher's log-probabilities of all tokens at a temperature.
 
     Raises:
-        ArtifactError: the output is a sample, which tells nothing of the tokens not drawn.
+        ArtifactError: the output is a sample, which lacks the tokens that were not drawn.
     """
     if output.is_sample:
         raise ArtifactError(
@@ -132,7 +132,7 @@ class SpecialtyTeacher(OutputTeacher):
                 "not selected when the teachers were opened; give both the same batching.select"
             )
         chosen = torch.tensor([self.choices[record_id] for record_id in record_ids])
-        # The first record of each kept position's row tells whose it is.
+        # Each kept position belongs to the record of its row.
         owners = chosen[batch.kept.nonzero()[:, 0].cpu()]
         outputs, places = [], []
         for number in chosen.unique().tolist():

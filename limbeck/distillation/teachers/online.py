@@ -34,7 +34,7 @@ class OnlineTeacher(Teacher):
         self.hidden_size = int(model.config.get_text_config().hidden_size)
         self.vocab = vocab
         self.image_format = image_format(model.config)
-        """What its images must look like; None for a model of text."""
+        """The format of its images; None for a model of text."""
         self.required_layers: tuple[int, ...] = ()
         self.required_attention: tuple[int, ...] = ()
 

@@ -105,7 +105,7 @@ def profiling(
     Raises:
         CheckpointError: by the call; a model cannot be opened, or its process died.
     """
-    asked = list(questions[: config.questions])
+    timed = list(questions[: config.questions])
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
         finder = stack.enter_context(_spawn("libraries"))
         processes = {name: stack.enter_context(_spawn(name)) for name in openers}
@@ -113,7 +113,7 @@ def profiling(
             _import_everywhere,
             processes,
             finder=finder,
-            question=asked[0],
+            question=timed[0],
             openers=[found[config.thread_counts[0]] for found in openers.values()],
             max_new_tokens=max_new_tokens,
         )
@@ -123,7 +123,7 @@ def profiling(
                 processes,
                 openers,
                 ready=ready,
-                questions=asked,
+                questions=timed,
                 config=config,
                 max_new_tokens=max_new_tokens,
             )
@@ -256,7 +256,7 @@ class _Process:
         return self.receive()
 
     def send(self, command: str, **arguments: Any) -> None:
-        """Tell the process to do something; its reply waits in the pipe."""
+        """Send the process a command; its reply waits in the pipe."""
         try:
             self.connection.send((command, arguments))
         except (BrokenPipeError, ConnectionResetError):

@@ -1,4 +1,4 @@
-"""The other side of `profiling.py`: a fresh process that opens one model and is told what to time.
+"""The other side of `profiling.py`: a fresh process that opens one model and times what it is sent.
 
 It imports no torch by itself, so that the environment it sets is read by every library. Left out:
 what is measured in which order, and what is reported.

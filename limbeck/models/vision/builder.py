@@ -1,4 +1,4 @@
-"""Models that see, by description: an image encoder for a language model, fresh or trained."""
+"""Vision-language models by description: a language model with an image encoder, fresh or not."""
 
 import torch
 from transformers import (
@@ -20,7 +20,7 @@ def add_encoder(
     A token for images is added to the tokenizer, and a row to the embeddings, where they lack it.
 
     Raises:
-        CheckpointError: the model sees already.
+        CheckpointError: the model has an image encoder already.
     """
     if isinstance(text, LimbeckVisionForCausalLM):
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Sizes of a language model that sees, as transformers stores them."""
+"""Sizes of a vision-language model, as transformers stores them."""
 
 from typing import Any, ClassVar, no_type_check
 

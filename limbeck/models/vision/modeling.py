@@ -56,7 +56,7 @@ class Projector(nn.Module):
 
 
 class LimbeckVisionForCausalLM(PreTrainedModel, GenerationMixin):
-    """A language model that sees: `generate`, caches and `save_pretrained` as for any other."""
+    """A vision-language model: `generate`, caches and `save_pretrained` as for any other."""
 
     config: LimbeckVisionConfig
     config_class = LimbeckVisionConfig
@@ -123,10 +123,10 @@ class LimbeckVisionForCausalLM(PreTrainedModel, GenerationMixin):
         """
         embedded = self.get_input_embeddings()(input_ids)
         marked = input_ids == self.config.image_token_id
-        found, wanted = int(marked.sum()), images.shape[0] * images.shape[1]
-        if found != wanted:
+        found, expected = int(marked.sum()), images.shape[0] * images.shape[1]
+        if found != expected:
             raise DataError(
-                f"the prompts hold {found} image tokens, {images.shape[0]} images fill {wanted}; "
+                f"the prompts hold {found} image tokens, {images.shape[0]} images fill {expected}; "
                 "do not write the image token in a question, and raise max_tokens if it was cut"
             )
         filled = images.flatten(0, 1).to(embedded.dtype)

@@ -1,1 +1,1 @@
-"""What a recipe says of each stage; read without torch, so that a recipe is checked at once."""
+"""Settings of each stage; read without torch, so that a recipe is checked at once."""

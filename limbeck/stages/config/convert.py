@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `convert`."""
+"""Settings of the stage `convert`."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal

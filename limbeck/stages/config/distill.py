@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `distill`."""
+"""Settings of the stage `distill`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -10,11 +10,11 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.registry import MODELS, OBJECTIVES
 from limbeck.contracts.stage import (
+    Accepts,
     CheckpointRef,
     CorpusRef,
     StageConfig,
     TeacherRef,
-    Wants,
 )
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.config import OnPolicy
@@ -25,12 +25,12 @@ from limbeck.training.config import TrainingConfig
 
 
 class Config(StageConfig):
-    """Teach a student what the teacher says."""
+    """Train a student to match a teacher."""
 
     make: ClassVar[Kind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["distill"]
-    student: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
+    student: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Accepts(("checkpoint",))]
     """A fresh model by description, or a checkpoint to heal or to update."""
     teacher: TeacherRef | tuple[TeacherRef, ...]
     """A checkpoint that runs live, or signals recorded once; or several of them."""
@@ -41,15 +41,15 @@ class Config(StageConfig):
     initialize_experts: Literal["none", "most_used"] = "none"
     """Whether the fresh student's feed-forward layers too are taken, from the most used experts."""
     router_sampling: RouterSampling = RouterSampling()
-    """Whether a live mixture of experts is also asked with experts that its router leaves out."""
+    """Whether a live mixture of experts also runs with experts that its router leaves out."""
     corpus: CorpusRef
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
     on_policy: OnPolicy = OnPolicy()
-    """How often the student's own answers are judged instead of those that the corpus holds."""
+    """How often a step trains on the student's own answers instead of the corpus's."""
     diagnostics: Literal["on", "off"] = "on"
-    """Whether a few records are looked at for signs that little will be learnt."""
+    """Whether a few records are checked for signs that little will be learnt."""
     seed: int = 0
     """Of fresh weights."""
 

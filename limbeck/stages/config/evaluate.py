@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `evaluate`."""
+"""Settings of the stage `evaluate`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal

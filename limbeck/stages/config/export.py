@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `export`."""
+"""Settings of the stage `export`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal

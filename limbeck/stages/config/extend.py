@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `extend`."""
+"""Settings of the stage `extend`."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal

@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `label`."""
+"""Settings of the stage `label`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -23,13 +23,13 @@ class Config(StageConfig):
     write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")]
     """What to write: answers, preferences or logprobs."""
     system: str = ""
-    """Said before every question; empty: nothing is."""
+    """System prompt of every request; empty: none."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
     """Longest answer, in the server's tokens; one that is cut off there counts as failed."""
     failed: Literal["leave_out", "keep"] = "leave_out"
     """What becomes of records that got no usable answer: they go, or keep the answer they had."""
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """More failed records of those asked about stop the run, so that it can be mended first."""
+    """A larger share of failed records stops the run, so that the cause can be mended first."""
 
     @model_validator(mode="after")
     def _check_rewards(self) -> "Config":

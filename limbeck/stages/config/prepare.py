@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `prepare`."""
+"""Settings of the stage `prepare`."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,7 +45,7 @@ class Config(StageConfig):
         Duplicates(),
         Quality(),
     )
-    """What records pass, in this order; each filter knows which sources it applies to."""
+    """What records pass, in this order; each filter states which sources it applies to."""
     lexicon: tuple[LexiconFile, ...] = ()
     """Names to mark besides the pack's own."""
     splits: SplitConfig = SplitConfig()

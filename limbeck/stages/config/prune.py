@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `prune`."""
+"""Settings of the stage `prune`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -19,7 +19,7 @@ Ratio = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(StageConfig):
-    """Bring a share of a model's groups to zero by training, then cut them out."""
+    """Train a share of a model's groups to zero, then cut them out."""
 
     make: ClassVar[Kind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
@@ -27,18 +27,18 @@ class Config(StageConfig):
     checkpoint: CheckpointRef
     corpus: CorpusRef
     teacher: TeacherRef = ""
-    """A checkpoint or its signals, where the objective asks one."""
+    """A checkpoint or its signals, where the objective needs one."""
     channels_ratio: Ratio = 0.2
     """Share of each layer's feed-forward channels to cut."""
     heads_ratio: Ratio = 0.0
     """Share of each layer's key-value heads to cut, each with the query heads it serves."""
     multiple: Annotated[int, Field(gt=0)] = 8
-    """Kept feed-forward widths are the nearest multiple of this; runtimes want 128 or 256 at large
-    widths. The metrics say which share was cut."""
+    """Kept feed-forward widths are the nearest multiple of this; runtimes prefer 128 or 256 at
+    large widths. The metrics hold the share that was cut."""
     criterion: CriterionName = "l1"
     """Scores groups after training; those that training made zero score lowest."""
     calibration_batches: Annotated[int, Field(gt=0)] = 8
-    """Batches of the corpus that a criterion on activations or gradients sees; others need none."""
+    """Batches of the corpus for a criterion on activations or gradients; others need none."""
     lasso: GroupLasso = GroupLasso()
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")] = NextToken(
         kind="next_token"

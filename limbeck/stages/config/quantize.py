@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `quantize`."""
+"""Settings of the stage `quantize`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -25,7 +25,7 @@ class Config(StageConfig):
     checkpoint: CheckpointRef
     corpus: CorpusRef
     teacher: TeacherRef = ""
-    """A checkpoint or its signals, where the objective asks one."""
+    """A checkpoint or its signals, where the objective needs one."""
     scheme: Annotated[QuantizedFormat, Choice(FORMATS, what="scheme")]
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()

@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `record`."""
+"""Settings of the stage `record`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal

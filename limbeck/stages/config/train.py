@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `train`."""
+"""Settings of the stage `train`."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -9,7 +9,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.registry import MODELS, OBJECTIVES
-from limbeck.contracts.stage import CorpusRef, StageConfig, Wants
+from limbeck.contracts.stage import Accepts, CorpusRef, StageConfig
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.config import ModelConfig
 from limbeck.objectives.config import ObjectiveConfig
@@ -23,7 +23,7 @@ class Config(StageConfig):
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["train"]
     corpus: CorpusRef
-    model: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Wants(("checkpoint",))]
+    model: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Accepts(("checkpoint",))]
     """A fresh model by description, or a checkpoint to go on with."""
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()

@@ -48,7 +48,7 @@ class DeepSpeedStepper(Stepper):
     ) -> list[Sums]:
         engine: Untyped = self.model_with_loss
         self.expected_count = sum(int(batch.kept.sum()) for batch in batches)
-        # The processes' gradients are averaged, wanted is their sum.
+        # The processes' gradients are averaged, and their sum is needed.
         factor = self.accelerator.num_processes / max(1, self.expected_count)
         sums = []
         for place, microbatch in enumerate(mine):

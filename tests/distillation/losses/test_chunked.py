@@ -225,7 +225,7 @@ import torch
 from torch._dynamo.utils import counters
 from limbeck.distillation.targets import FullLogits
 from limbeck.distillation.losses import chunked
-from limbeck.distillation.losses.divergences import ForwardKl
+from limbeck.distillation.losses.config import ForwardKl
 
 program = chunked._compiled("aot_eager")
 chunked._compiled = lambda: program

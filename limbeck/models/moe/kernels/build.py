@@ -1,8 +1,8 @@
 """Compiles a C++ source of this package for the machine at hand, once, and opens it.
 
-The source knows nothing of torch or Python, so any C++17 compiler with OpenMP makes it in seconds.
+The source needs neither torch nor Python: any C++17 compiler with OpenMP builds it in seconds.
 What is made stands in the user's cache, under a key of the source, the flags and the processor.
-Where there is no compiler, or building fails, the log says so and callers use their own PyTorch
+Where there is no compiler, or building fails, that is logged and callers use their own PyTorch
 path. `LIMBECK_NATIVE=0` in the environment switches compiled code off; `LIMBECK_CACHE` names
 another folder for it.
 """
@@ -30,7 +30,7 @@ CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).limbeck_check())"
 
 
 class BuildError(RuntimeError):
-    """The library cannot be made here; says why."""
+    """The library cannot be made here, for the reason in the message."""
 
 
 @functools.cache

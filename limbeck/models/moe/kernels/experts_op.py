@@ -36,7 +36,7 @@ def compute_experts(
     gate_up: Float[Tensor, "experts width2 hidden"],
     down: Float[Tensor, "experts hidden width"],
 ) -> Tensor:
-    """With weights each token's weighted sum, without them what each of its experts says.
+    """With weights each token's weighted sum, without them the output of each of its experts.
 
     Raises:
         IndexError: a token picks an expert that there is not.
@@ -151,7 +151,7 @@ def _call(
 ) -> None:
     """Call a compiled function; the interpreter is free for other threads meanwhile."""
     library = open_library(*SOURCES)
-    assert library is not None, "fits() is asked first"
+    assert library is not None, "fits() is called first"
     weights = None if weights is None else weights.float()
     tensors = [
         None if item is None else item.contiguous()
