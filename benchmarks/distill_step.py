@@ -227,7 +227,7 @@ def train_ours(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float
     teacher = open_teacher(
         [_open(folder / ("teacher" if name == "live" else "signals"))],
         corpus=_open(folder / "corpus"),
-        batching=BATCHING,
+        batches=open_batches(folder),
         needs=objective.needs(),
     )
     assert teacher is not None

@@ -60,9 +60,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         teachers=config.teachers,
         router_sampling=config.router_sampling,
         corpus=corpus,
-        batching=config.batching,
+        batches=batches,
         needs=config.objective.needs(),
-        image_format=image_format(student.config),
     )
     max_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
     questions = (open_validation(Corpus(corpus.path), **data) or batches).take(

@@ -50,15 +50,14 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     tokenizer, model = load_tokenizer(start), load_model(start)
     image_input = image_format(model.config)
     num_kept = plan_cut(model, config=config)
+    batches = Batches(
+        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=image_input
+    )
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
         corpus=corpus,
-        batching=config.batching,
+        batches=batches,
         needs=config.objective.needs(),
-        image_format=image_input,
-    )
-    batches = Batches(
-        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=image_input
     )
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     history = fit(

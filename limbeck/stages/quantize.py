@@ -31,15 +31,14 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     start = work.one("checkpoint").path
     tokenizer, model = load_tokenizer(start), load_model(start)
     image_input = image_format(model.config)
+    batches = Batches(
+        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=image_input
+    )
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
         corpus=corpus,
-        batching=config.batching,
+        batches=batches,
         needs=config.objective.needs(),
-        image_format=image_input,
-    )
-    batches = Batches(
-        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=image_input
     )
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     prepare_for_qat(model, number_format=config.scheme)

@@ -307,9 +307,7 @@ def make_signals(rng: random.Random, folder: Path, pack: Path) -> Case:
 
     def use() -> str:
         artifact = read_artifact(copy, kinds=("checkpoint", "signals"))
-        teacher = open_teacher(
-            [artifact], corpus=corpus, batching=batching, needs=objective.needs()
-        )
+        teacher = open_teacher([artifact], corpus=corpus, batches=batches, needs=objective.needs())
         student = load_model(tiny_recipe.runs() / "tiny" / "student")
         loss = objective.build(ObjectiveContext(student, teacher=teacher))
         for first in range(0, len(batches), 40):
@@ -381,7 +379,7 @@ def make_missing(rng: random.Random, folder: Path, pack: Path) -> Case:
         lambda: open_teacher(
             [type(corpus)(path, corpus.manifest)],
             corpus=corpus,
-            batching=BatchingConfig(),
+            batches=Batches(Corpus(corpus.path), tokenizer=tokenizer, config=BatchingConfig()),
             needs=Needs(temperature=1.0),
         ),
     ]

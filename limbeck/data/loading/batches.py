@@ -147,6 +147,10 @@ class Batches:
         """The specialty of a record."""
         return self.split.specialty_names[self.split.specialties[record_id]]
 
+    def source(self, record_id: int) -> str:
+        """The source of a record."""
+        return self.split.source_names[self.split.sources[record_id]]
+
     def lengths(self, record_ids: RecordIds) -> Int[np.ndarray, " records"]:
         """Tokens of each of the given records."""
         return self._lengths[record_ids]
@@ -250,7 +254,8 @@ def open_validation(
     image_format: ImageFormat | None = None,
 ) -> Batches | None:
     """Batches of the validation records that the config selects; None where there is none."""
-    if not read_selected(corpus, config, split="validation"):
+    found = TokenCache(corpus).load("validation", tokenizer=tokenizer, image_format=image_format)
+    if not len(config.select_records(found.flags)):
         return None
     return Batches(
         corpus,

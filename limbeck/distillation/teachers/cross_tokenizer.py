@@ -15,9 +15,9 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Record
 from limbeck.data.loading.batches import read_selected
-from limbeck.data.loading.chat_template import render_records
 from limbeck.data.loading.config import BatchingConfig
-from limbeck.data.loading.tokenized import CHUNK_RECORDS
+from limbeck.data.loading.token_cache import TokenCache
+from limbeck.data.loading.tokenized import CHUNK_RECORDS, TokenizedSplit
 from limbeck.distillation.targets import Targets, TokenAlignment, live_output
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
@@ -52,10 +52,11 @@ class CrossTokenizerTeacher(OutputTeacher):
         *,
         tokenizer: PreTrainedTokenizerBase,
         student_tokenizer: PreTrainedTokenizerBase,
+        corpus: Corpus,
         records: Mapping[int, Record],
         batching: BatchingConfig,
     ) -> None:
-        """A teacher of the given records, by id.
+        """A teacher of the given records of the training split, by id.
 
         Raises:
             CheckpointError: a tokenizer gives no offsets of its tokens.
@@ -69,28 +70,37 @@ class CrossTokenizerTeacher(OutputTeacher):
         self.num_shared, self.num_outcomes = outcomes.shared, outcomes.num
         self.student_outcomes = torch.tensor(outcomes.student)
         self.teacher_outcomes = torch.tensor(outcomes.teacher)
+        cache = TokenCache(corpus)
+        splits = (
+            cache.load("train", tokenizer=student_tokenizer),
+            cache.load("train", tokenizer=tokenizer),
+        )
         self.reads: dict[int, AlignedRecord] = {}
         for first in range(0, len(records), CHUNK_RECORDS):
             chunk = dict(islice(records.items(), first, first + CHUNK_RECORDS))
-            found = self._read(list(chunk.values()), student, teacher)
+            answers = {record_id: record.answer for record_id, record in chunk.items()}
+            found = self._read(answers, sides=(student, teacher), splits=splits)
             self.reads |= zip(chunk, found, strict=True)
 
     def _read(
-        self, records: Sequence[Record], student: Spelling, teacher: Spelling
+        self,
+        answers: Mapping[int, str],
+        *,
+        sides: tuple[Spelling, Spelling],
+        splits: tuple[TokenizedSplit, TokenizedSplit],
     ) -> list[AlignedRecord]:
-        most, answers = self.batching.max_length, [record.answer for record in records]
-        sides = []
-        for side in (student, teacher):
-            rendered = render_records(side.tokenizer, records)
-            sides.append(list(zip(rendered, side.encode(answers), strict=True)))
+        """The records, by the student's and the teacher's spelling and tokens."""
+        most = self.batching.max_length
+        texts = [side.encode(list(answers.values())) for side in sides]
         found = []
-        for answer, (ours, our_text), (theirs, their_text) in zip(answers, *sides, strict=True):
+        for (record_id, answer), *encoded in zip(answers.items(), *texts, strict=True):
             # The end of the answer is a token too, one place after its text.
             end = len(answer.encode()) + 1
             starts, ends = [], []
-            for rendered, text in ((ours, our_text), (theirs, their_text)):
-                room = max(0, most - rendered.answer_start)
-                starts.append(min(rendered.answer_start, most))
+            for split, text in zip(splits, encoded, strict=True):
+                answer_start = int(split.answer_starts[record_id])
+                room = max(0, most - answer_start)
+                starts.append(min(answer_start, most))
                 ends.append([*text.ends, end][:room])
             spans = [np.asarray(side, dtype=np.int64) for side in align(*ends)]
             # A sequence's first token follows nothing, so nobody predicts it.
@@ -101,11 +111,12 @@ class CrossTokenizerTeacher(OutputTeacher):
                 for side, start in zip(spans, starts, strict=True)
             )
             learnt = 1 if self.batching.loss_on == "all" else max(1, starts[0])
-            labels = np.asarray(ours.input_ids[learnt:most], dtype=np.int32)
+            ours, theirs = (split[record_id] for split in splits)
+            labels = ours[learnt:most]
             ours_kept = np.concatenate([np.full(len(labels) - len(ours_kept), -1), ours_kept])
             found.append(
                 AlignedRecord(
-                    np.asarray(theirs.input_ids[:most], dtype=np.int32),
+                    theirs[:most],
                     starts[1],
                     labels,
                     ours_kept,
@@ -183,7 +194,8 @@ def open_cross_tokenizer_teacher(
             f"{artifact.path}: signals hold tokens of one tokenizer, and `cross_tokenizer` reads "
             "text; name the teacher's checkpoint"
         )
-    records = read_selected(Corpus(corpus.path), batching)
+    opened = Corpus(corpus.path)
+    records = read_selected(opened, batching)
     if any(record.images for record in records.values()):
         raise ArtifactError(
             f"{corpus.path}: selected records have images, and a teacher with another tokenizer "
@@ -192,7 +204,8 @@ def open_cross_tokenizer_teacher(
     return CrossTokenizerTeacher(
         load_frozen(artifact.path),
         tokenizer=load_tokenizer(artifact.path),
-        student_tokenizer=load_tokenizer(Corpus(corpus.path).tokenizer_path),
+        student_tokenizer=load_tokenizer(opened.tokenizer_path),
+        corpus=opened,
         records=records,
         batching=batching,
     )

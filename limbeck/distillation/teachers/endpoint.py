@@ -15,6 +15,7 @@ from typing_extensions import override
 from limbeck.contracts.config import Config
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
+from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
 from limbeck.distillation.targets import Targets, TopK
@@ -57,14 +58,14 @@ class EndpointTeacher(OutputTeacher):
     An answer that was not labelled has all the mass on its own tokens: plain cross-entropy.
     """
 
-    def __init__(self, corpus: Corpus, *, batching: BatchingConfig, needs: Needs) -> None:
+    def __init__(self, corpus: Corpus, *, batches: Batches, needs: Needs) -> None:
         """Raises: ArtifactError: the labels do not fit the objective, the batches or each other."""
         manifest, stored = _read(corpus.folder)
         if manifest.tokenizer_hash != corpus.hash_tokenizer():
             raise ArtifactError(f"{corpus.folder}: labels are of another tokenizer; label it again")
-        _check(corpus.folder, batching=batching, needs=needs)
+        _check(corpus.folder, batching=batches.config, needs=needs)
         self.vocab, self.top = manifest.vocab, manifest.top
-        num_records = sum(1 for _ in corpus.records("train"))
+        num_records = len(batches.split.lengths)
         counts = torch.from_numpy(stored.pop("counts")).long()
         if len(counts) != num_records:
             raise ArtifactError(

@@ -13,11 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Artifact
-from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
-from limbeck.data.loading.batches import read_selected
-from limbeck.data.loading.config import BatchingConfig
+from limbeck.data.loading.batches import Batches
 from limbeck.distillation.targets import FullLogits, LogProbs, Targets, TeacherOutput
 from limbeck.distillation.teachers.base import OutputTeacher, Teacher
 from limbeck.distillation.teachers.config import Teachers
@@ -179,8 +176,7 @@ def combine_teachers(
     teachers: Mapping[str, Teacher],
     *,
     config: Teachers,
-    corpus: Artifact,
-    batching: BatchingConfig,
+    batches: Batches,
     temperature: float,
 ) -> MixedTeacher | SpecialtyTeacher:
     """Several teachers, by name, as one.
@@ -196,23 +192,21 @@ def combine_teachers(
         )
     opened = tuple(teachers.values())
     if config.mix == "specialty":
-        choices = _choose(corpus, batching=batching, names=tuple(teachers), config=config)
+        choices = _choose(batches, names=tuple(teachers), config=config)
         return SpecialtyTeacher(opened, choices=choices, temperature=temperature)
     return MixedTeacher(opened, config=config, temperature=temperature)
 
 
-def _choose(
-    corpus: Artifact, *, batching: BatchingConfig, names: Sequence[str], config: Teachers
-) -> dict[int, int]:
+def _choose(batches: Batches, *, names: Sequence[str], config: Teachers) -> dict[int, int]:
     """The place of each selected record's teacher, by record id."""
-    selected = read_selected(Corpus(corpus.path), batching)
-    values = {index: getattr(record, config.by) for index, record in selected.items()}
+    value_of = batches.specialty if config.by == "specialty" else batches.source
+    values = {record_id: value_of(record_id) for record_id in batches.record_ids.tolist()}
     known = {
         value: config.specialties.get(value, config.otherwise) for value in set(values.values())
     }
     if lacking := sorted(value for value, name in known.items() if not name):
         raise ArtifactError(
-            f"{corpus.path}: records of {config.by} {lacking} have no teacher: name one for each "
+            f"{batches.path}: records of {config.by} {lacking} have no teacher: name one for each "
             "in teachers.specialties, or one for all in teachers.otherwise"
         )
     if strange := sorted(config.specialties.keys() - known.keys()):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, CheckpointError
-from limbeck.data.loading.config import BatchingConfig
+from limbeck.data.loading.batches import Batches
 from limbeck.distillation.signals.manifest import check_fit
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.distillation.teachers.config import RouterSampling, Teachers
@@ -16,7 +16,6 @@ from limbeck.distillation.teachers.ensemble import combine_teachers
 from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.distillation.teachers.online import open_online_teacher
 from limbeck.distillation.teachers.router_sampling import RouterSamplingTeacher
-from limbeck.models.vision.image_processing import ImageFormat
 from limbeck.objectives.config import Needs
 
 
@@ -24,16 +23,15 @@ def open_teacher(
     artifacts: Sequence[Artifact],
     *,
     corpus: Artifact,
-    batching: BatchingConfig,
+    batches: Batches,
     needs: Needs | None,
-    image_format: ImageFormat | None = None,
     names: Sequence[str] = (),
     teachers: Teachers | None = None,
     router_sampling: RouterSampling | None = None,
 ) -> Teacher | None:
     """The teacher of an objective, or several as one; None where the objective needs none.
 
-    `image_format` is that of the images in the batches; `names` are the artifacts' in the recipe.
+    `batches` are what the student learns from; `names` are the artifacts' in the recipe.
 
     Raises:
         ArtifactError: a teacher is damaged, or of another corpus, batching, template, tokenizer or
@@ -43,26 +41,16 @@ def open_teacher(
     if needs is None:
         return None
     if len(artifacts) == 1:
-        teacher = _open_one(
-            artifacts[0],
-            corpus=corpus,
-            batching=batching,
-            needs=needs,
-            image_format=image_format,
-        )
+        teacher = _open_one(artifacts[0], corpus=corpus, batches=batches, needs=needs)
     else:
         one = replace(needs, logits_form="full")
         opened = [
-            _open_one(
-                artifact, corpus=corpus, batching=batching, needs=one, image_format=image_format
-            )
-            for artifact in artifacts
+            _open_one(artifact, corpus=corpus, batches=batches, needs=one) for artifact in artifacts
         ]
         teacher = combine_teachers(
             dict(zip(names, opened, strict=True)),
             config=teachers or Teachers(),
-            corpus=corpus,
-            batching=batching,
+            batches=batches,
             temperature=needs.temperature,
         )
     if router_sampling is None or not router_sampling.num_samples:
@@ -70,14 +58,8 @@ def open_teacher(
     return _sample_router(teacher, num_samples=router_sampling.num_samples, needs=needs)
 
 
-def _open_one(
-    artifact: Artifact,
-    *,
-    corpus: Artifact,
-    batching: BatchingConfig,
-    needs: Needs,
-    image_format: ImageFormat | None,
-) -> Teacher:
+def _open_one(artifact: Artifact, *, corpus: Artifact, batches: Batches, needs: Needs) -> Teacher:
+    batching, image_format = batches.config, batches.pixels.image_format
     if needs.tokenizer == "own":
         return open_cross_tokenizer_teacher(artifact, corpus=corpus, batching=batching)
     if artifact.manifest.kind == "corpus":
@@ -86,7 +68,7 @@ def _open_one(
                 f"{artifact.path}: its labels are of its own answers, the stage reads the corpus "
                 f"{corpus.path}; name the labelled corpus in `corpus` too"
             )
-        return EndpointTeacher(Corpus(artifact.path), batching=batching, needs=needs)
+        return EndpointTeacher(Corpus(artifact.path), batches=batches, needs=needs)
     if artifact.manifest.kind == "checkpoint":
         online = open_online_teacher(artifact, corpus=corpus, logits_form=needs.logits_form)
         if image_format not in (None, online.image_format) and batching.images != "without":

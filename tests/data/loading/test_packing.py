@@ -143,7 +143,7 @@ def test_soft_targets_teach_the_same_live_and_from_signals(
     stored = open_teacher(
         [make_artifact(tmp_path / "signals", "signals")],
         corpus=inputs["corpus"][0],
-        batching=PACKED,
+        batches=batches,
         needs=Needs(2.0),
     )
     assert stored is not None

@@ -109,7 +109,7 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     config = BatchingConfig(max_length=128)
     told = made["told"].path
     batches = Batches(Corpus(told), tokenizer=tokenizer, config=config)
-    teacher = EndpointTeacher(Corpus(told), batching=config, needs=Needs(1.0))
+    teacher = EndpointTeacher(Corpus(told), batches=batches, needs=Needs(1.0))
     live = OnlineTeacher(load_model(checkpoint), vocab=len(tokenizer))
     metrics = made["told"].manifest.metrics
     whole_rows = same = compared = 0
@@ -168,7 +168,9 @@ def test_labels_that_do_not_fit_are_refused(changes, text, made, tmp_path):
 
 def test_damaged_labels_are_named(made, tmp_path):
     folder = shutil.copytree(made["told"].path, tmp_path / "told")
-    needs = {"batching": BatchingConfig(), "needs": Needs(1.0)}
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    batches = Batches(Corpus(folder), tokenizer=tokenizer, config=BatchingConfig())
+    needs = {"batches": batches, "needs": Needs(1.0)}
     path = folder / "labels" / "labels.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])

@@ -22,7 +22,7 @@ from limbeck.distillation.signals.importance_sampled import sample_stratified
 from limbeck.distillation.targets import ImportanceSampled, TopK
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.objectives.config import Needs
 from limbeck.stages import record
 from tests.distillation.signals.test_signals import as_artifact
@@ -219,7 +219,11 @@ def reopened(folder, root, corpus, *, needs=None, batching=BATCHING):
     return copy, lambda: open_teacher(
         [as_artifact(copy, "signals")],
         corpus=corpus,
-        batching=batching,
+        batches=Batches(
+            Corpus(corpus.path),
+            tokenizer=load_tokenizer(corpus.path / "tokenizer"),
+            config=batching,
+        ),
         needs=needs or Needs(1.0),
     )
 

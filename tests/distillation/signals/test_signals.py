@@ -16,7 +16,7 @@ from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, TopK
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.models.checkpoints import save_checkpoint
+from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import Needs
 from limbeck.stages import record
@@ -71,6 +71,11 @@ def made(tmp_path_factory, corpus, moe_config, tokenizer):
     return teacher, inputs, as_artifact(root / "signals", "signals"), metrics
 
 
+def open_batches(inputs, config=BATCHING):
+    corpus = Corpus(inputs["corpus"][0].path)
+    return Batches(corpus, tokenizer=load_tokenizer(corpus.tokenizer_path), config=config)
+
+
 def batch_of(corpus, tokenizer):
     batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING)
     return batches, batches.batch([6, 1, 4])
@@ -81,7 +86,7 @@ def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
     batches, batch = batch_of(corpus, tokenizer)
     live_teacher = OnlineTeacher(teacher, vocab=len(tokenizer))
     stored = open_teacher(
-        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
+        [signals], corpus=inputs["corpus"][0], batches=open_batches(inputs), needs=Needs(2.0)
     )
     assert stored is not None
     for each in (live_teacher, stored):
@@ -108,9 +113,9 @@ def test_signals_and_student_meet_by_record_id(made, corpus, tokenizer):
     texts = sorted({*batches.record_ids.tolist()} - {*questions.tolist()})
     assert texts
     given = {"corpus": inputs["corpus"][0], "needs": Needs(2.0)}
-    stored = open_teacher([signals], batching=everything, **given)
+    stored = open_teacher([signals], batches=batches, **given)
     batch = batches.batch(questions[-2:].tolist())
-    alone = open_teacher([signals], batching=BATCHING, **given)(batch)
+    alone = open_teacher([signals], batches=open_batches(inputs), **given)(batch)
     assert torch.equal(stored(batch).output.ids, alone.output.ids)
     with pytest.raises(ArtifactError, match=rf"no signals of record {texts[0]} "):
         stored(batches.batch([int(questions[0]), texts[0]]))
@@ -121,7 +126,7 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
     _, batch = batch_of(corpus, tokenizer)
     live = OnlineTeacher(teacher, vocab=len(tokenizer))(batch)
     stored = open_teacher(
-        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
+        [signals], corpus=inputs["corpus"][0], batches=open_batches(inputs), needs=Needs(2.0)
     )
     assert stored is not None
     output = stored(batch).output
@@ -151,13 +156,18 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
 def test_signals_of_other_settings_are_refused(made, needs, batching, message):
     _, inputs, signals, _ = made
     with pytest.raises(ArtifactError, match=message):
-        open_teacher([signals], corpus=inputs["corpus"][0], batching=batching, needs=needs)
+        open_teacher(
+            [signals],
+            corpus=inputs["corpus"][0],
+            batches=open_batches(inputs, batching),
+            needs=needs,
+        )
 
 
 def test_layers_by_name_are_over_what_was_recorded_and_attention_is_refused(made, dense):
     _, inputs, signals, _ = made
     teacher = open_teacher(
-        [signals], corpus=inputs["corpus"][0], batching=BATCHING, needs=Needs(2.0)
+        [signals], corpus=inputs["corpus"][0], batches=open_batches(inputs), needs=Needs(2.0)
     )
     assert teacher is not None and teacher.layers == (1, 2)
     with pytest.raises(ArtifactError, match="recorded for layer"):

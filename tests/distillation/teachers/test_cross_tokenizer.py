@@ -39,6 +39,7 @@ def open_both(corpus, tokenizer, other, moe_config, records, **changes):
         moe_config.build(tokenizer=other, seed=0),
         tokenizer=other,
         student_tokenizer=tokenizer,
+        corpus=Corpus(corpus),
         records=dict(enumerate(records)),
         batching=batching,
     )

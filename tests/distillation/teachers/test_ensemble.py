@@ -224,7 +224,7 @@ def opening(corpus, tokenizer, moe_config, tmp_path):
             names=("a", "b")[:count],
             teachers=config or Teachers(),
             corpus=make_artifact(corpus, "corpus"),
-            batching=BATCHING,
+            batches=Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING),
             needs=Needs(2.0),
         )
 
@@ -248,7 +248,7 @@ def test_records_without_a_teacher_and_strange_names_are_refused(opening):
     assert list(by_source.choices.values()) == [1] * 12
 
 
-def test_vocabularies_that_differ_are_refused(corpus):
+def test_vocabularies_that_differ_are_refused(corpus, tokenizer):
     teachers = {
         name: Constant(FullLogits(logits(0)), vocab=vocab)
         for name, vocab in (("a", VOCAB), ("b", VOCAB + 1))
@@ -257,8 +257,7 @@ def test_vocabularies_that_differ_are_refused(corpus):
         combine_teachers(
             teachers,
             config=Teachers(),
-            corpus=make_artifact(corpus, "corpus"),
-            batching=BATCHING,
+            batches=Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING),
             temperature=1.0,
         )
 
