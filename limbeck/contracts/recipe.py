@@ -58,9 +58,11 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     except UnicodeDecodeError as error:
         raise RecipeError(path, [Fault("recipe", f"is not UTF-8 text: {error}")]) from None
     except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 0
-        problem = getattr(error, "problem", None) or str(error)
+        line, problem = 0, ""
+        if isinstance(error, yaml.MarkedYAMLError):
+            line = error.problem_mark.line + 1 if error.problem_mark else 0
+            problem = error.problem or ""
+        problem = problem or str(error)
         raise RecipeError(path, [Fault("recipe", f"is not YAML: {problem}", line)]) from None
     if not isinstance(data, dict) or not data:
         raise RecipeError(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from limbeck.models.batch import IGNORED, Batch
 from limbeck.objectives.base import Forward, Loss, Objective
@@ -45,9 +46,8 @@ def distinct_texts(
     places: dict[tuple[int, ...], int] = {}
     owners = [places.setdefault(tuple(row[row != IGNORED].tolist()), len(places)) for row in labels]
     lengths = torch.tensor([len(text) for text in places], device=labels.device)
-    tokens = torch.full((len(places), int(lengths.max())), pad, device=labels.device)
-    for place, text in enumerate(places):
-        tokens[place, : len(text)] = torch.tensor(text, device=labels.device)
+    texts = [torch.tensor(text, dtype=torch.int64, device=labels.device) for text in places]
+    tokens = pad_sequence(texts, batch_first=True, padding_value=pad)
     return tokens, lengths, torch.tensor(owners, device=labels.device)
 
 

@@ -7,7 +7,7 @@ answers that the model samples.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -129,7 +129,8 @@ def _set_up_rollouts(
     """Answers that the model samples; a step has as many questions as `batching` counts."""
     if PartialState().num_processes > 1:
         raise TrainingError("objective 'grpo' samples in one process; run it without a launcher")
-    corpus, objective = Corpus(work.one("corpus").path), cast(Grpo, config.objective)
+    corpus, objective = Corpus(work.one("corpus").path), config.objective
+    assert isinstance(objective, Grpo)
     prompts = Batches(
         corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions")
     )

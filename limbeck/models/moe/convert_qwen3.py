@@ -4,8 +4,6 @@ What Qwen3-MoE has no place for is refused, never dropped: other fusions, shared
 sigmoid scores, and balance biases, which decide over picks. Left out: every other architecture.
 """
 
-from typing import cast
-
 import torch
 from transformers import (
     PreTrainedConfig,
@@ -113,7 +111,8 @@ def from_qwen3_moe(model: Qwen3MoeForCausalLM) -> LimbeckMoeForCausalLM:
     Raises:
         CheckpointError: some layers are dense, or attention slides.
     """
-    config = cast(Qwen3MoeConfig, model.config)
+    config = model.config
+    assert isinstance(config, Qwen3MoeConfig)
     dense = sorted(config.mlp_only_layers or ())
     if dense or config.decoder_sparse_step != 1:
         raise CheckpointError(
