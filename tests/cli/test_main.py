@@ -74,8 +74,9 @@ def test_importing_loads_nothing_heavy():
 
 def test_a_missing_extra_is_named(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
+    runs = tmp_path / "runs"
     done = subprocess.run(
-        [sys.executable, "-m", "limbeck.cli", "check", tiny_recipe.RECIPE],
+        [sys.executable, "-m", "limbeck.cli", "run", tiny_recipe.RECIPE, "--runs", runs],
         cwd=tiny_recipe.ROOT,
         capture_output=True,
         text=True,
