@@ -22,15 +22,15 @@ from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import copy_matching_weights
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_model, load_tokenizer, open_start, save_checkpoint
+from limbeck.models.checkpoints import load_model, load_tokenizer, open_start
 from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.stages.config.distill import Config
 from limbeck.training.distributed.ranks import place
+from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 
 DIAGNOSTIC_RECORDS = 32
@@ -110,21 +110,25 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     if teacher is not None:
         teacher.close()
         live_model = teacher.live_model
-    save_checkpoint(student, tokenizer=tokenizer, folder=work.folder)
-    (work.folder / "history.json").write_text(json.dumps(history))
+    held_out = partial(validation_batches, Corpus(corpus.path), **data)
+    metrics = save_trained(
+        student,
+        tokenizer=tokenizer,
+        history=history,
+        steps=training.max_steps,
+        held_out=held_out(),
+        folder=work.folder,
+    )
     if config.diagnostics == "on":
         warnings += probe.after() + ([] if on_policy_batches is None else on_policy_batches.warn())
-    held_out = partial(validation_batches, Corpus(corpus.path), **data)
     return {
         "warnings": warnings,
-        **{name: history[-1][name] for name in ("loss", "kl", "ce") if name in history[-1]},
-        "steps": training.max_steps,
+        **metrics,
         "parameters": sum(item.numel() for item in student.parameters()),
         **({} if on_policy_batches is None else on_policy_batches.generation_metrics()),
         **inherited,
         **_name_layers(config, objective),
         **_report_expert_gap(student, live_model, held_out(), vocab=len(tokenizer), work=work),
-        **measure_validation(student, held_out()),
     }
 
 

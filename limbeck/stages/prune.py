@@ -1,6 +1,5 @@
 """Checkpoint and corpus to a checkpoint of smaller shapes; heal it with a `distill` entry."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 
@@ -14,9 +13,9 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.registry import CRITERIA
-from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.logit_parity import compare_models
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.models.vision.configuration import image_format
@@ -28,6 +27,7 @@ from limbeck.pruning.group_lasso import Regulariser, count_zero
 from limbeck.pruning.shapes import count_kept
 from limbeck.pruning.surgery import cut, mask
 from limbeck.stages.config.prune import Config
+from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 from limbeck.training.lr_schedule import cosine_lr
 
@@ -45,17 +45,16 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         CheckpointError: the architecture cannot be cut, or so small a share of it.
         ParityError: the cut model differs from the masked one.
     """
-    corpus = work.one("corpus")
+    artifact = work.one("corpus")
+    corpus = Corpus(artifact.path)
     start = work.one("checkpoint").path
     tokenizer, model = load_tokenizer(start), load_model(start)
     image_input = image_format(model.config)
     num_kept = plan_cut(model, config=config)
-    batches = Batches(
-        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=image_input
-    )
+    batches = Batches(corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input)
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
-        corpus=corpus,
+        corpus=artifact,
         batches=batches,
         needs=config.objective.needs(),
     )
@@ -86,9 +85,20 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         for groups, calibration in calibrations.items()
     }
     smaller, metrics = cut_zeros(model, num_kept=num_kept, scores=scores, input_ids=probe)
-    save_checkpoint(smaller, tokenizer=tokenizer, folder=work.folder)
-    (work.folder / "history.json").write_text(json.dumps(history))
-    return {"loss": history[-1]["loss"], "steps": training.max_steps, **metrics}
+    trained = save_trained(
+        smaller,
+        tokenizer=tokenizer,
+        history=history,
+        steps=training.max_steps,
+        held_out=validation_batches(
+            corpus,
+            tokenizer=tokenizer,
+            config=config.batching,
+            image_format=image_input,
+        ),
+        folder=work.folder,
+    )
+    return trained | metrics
 
 
 def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:

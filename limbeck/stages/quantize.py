@@ -1,20 +1,19 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
-import json
-
 from torch import nn
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import Tolerance, compare_logits
-from limbeck.data.loading.batches import Batches
+from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.qat import convert, prepare_for_qat
 from limbeck.stages.config.quantize import Config
+from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 
 TOLERANCE = Tolerance(measure="max_logit_difference", limit=1e-3)
@@ -27,16 +26,15 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     Raises:
         ParityError: the converted model differs from the one that was trained.
     """
-    corpus = work.one("corpus")
+    artifact = work.one("corpus")
+    corpus = Corpus(artifact.path)
     start = work.one("checkpoint").path
     tokenizer, model = load_tokenizer(start), load_model(start)
     image_input = image_format(model.config)
-    batches = Batches(
-        Corpus(corpus.path), tokenizer=tokenizer, config=config.batching, image_format=image_input
-    )
+    batches = Batches(corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input)
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
-        corpus=corpus,
+        corpus=artifact,
         batches=batches,
         needs=config.objective.needs(),
     )
@@ -61,10 +59,19 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         fault="the converted model's logits differ from those of the trained one",
         advice="Keep the float checkpoint and report this",
     )
-    save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)
-    (work.folder / "history.json").write_text(json.dumps(history))
-    return {
-        "loss": history[-1]["loss"],
-        "steps": training.max_steps,
+    metrics = save_trained(
+        model,
+        tokenizer=tokenizer,
+        history=history,
+        steps=training.max_steps,
+        held_out=validation_batches(
+            corpus,
+            tokenizer=tokenizer,
+            config=config.batching,
+            image_format=image_input,
+        ),
+        folder=work.folder,
+    )
+    return metrics | {
         "parity_logit_difference": difference.max_logit_difference,
     }

@@ -19,9 +19,8 @@ from limbeck.contracts.errors import TrainingError
 from limbeck.data.loading.batches import Batches, read_selected, validation_batches
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
-from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_model, open_start, save_checkpoint
+from limbeck.models.checkpoints import load_model, open_start
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.configuration import image_format
@@ -34,6 +33,7 @@ from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.sizing.parameters import size_model
 from limbeck.stages.config.train import Config
 from limbeck.training.distributed.ranks import place
+from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 from limbeck.training.token_budget import report_tokens
 
@@ -72,25 +72,27 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         on_step=work.on_step,
         stateful=setup.rollouts,
     )
-    save_checkpoint(model, tokenizer=tokenizer, folder=work.folder)
     if setup.rollouts is not None:
         means = {point["step"]: point for point in setup.rollouts.curve}
         history = [point | means[point["step"]] for point in history]
-    (work.folder / "history.json").write_text(json.dumps(history))
+    metrics = save_trained(
+        model,
+        tokenizer=tokenizer,
+        history=history,
+        steps=training.max_steps,
+        held_out=validation_batches(corpus, **_loading_options(config, model, tokenizer)),
+        folder=work.folder,
+    )
     load = report_load(model, setup.records)
     if load:
         (work.folder / "routing.json").write_text(json.dumps(load, ensure_ascii=False))
     records = setup.records
     return {
-        "loss": history[-1]["loss"],
-        "steps": training.max_steps,
+        **metrics,
         "parameters": sum(item.numel() for item in model.parameters()),
         "passes": training.max_steps * records.records_per_step / len(records.epoch),
         **report_tokens(
             config.training.max_steps, seen_tokens=setup.count_tokens(training.max_steps)
-        ),
-        **measure_validation(
-            model, validation_batches(corpus, **_loading_options(config, model, tokenizer))
         ),
     }
 

@@ -156,4 +156,4 @@ def test_without_held_out_records_training_questions_are_asked(make, corpus, tmp
     before = Probe.before
     monkeypatch.setattr(Probe, "before", lambda self: seen.append(self) or before(self))
     make(read=other)
-    assert torch.equal(seen[0].asked.input_ids, seen[0].batch.input_ids)
+    assert torch.equal(seen[0].questions.input_ids, seen[0].batch.input_ids)
