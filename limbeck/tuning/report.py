@@ -19,6 +19,7 @@ from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.recipe import PLAN, TUNE
 from limbeck.evaluation.report import charts, html, number_format
 from limbeck.evaluation.report.charts import Bilingual
+from limbeck.evaluation.report.rows import Bounds
 from limbeck.tuning import plots
 from limbeck.tuning.config import Tuning
 from limbeck.tuning.space import label
@@ -156,6 +157,7 @@ def render(found: Search) -> str:
         best=found.best,
         done=done,
         f=number_format,
+        bounds=Bounds,
         title=TITLES[found.tuning.metric],
         rows=[_row(found, trial) for trial in found.trials],
         paths=list(found.space.distributions),
