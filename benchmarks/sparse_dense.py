@@ -26,9 +26,9 @@ STEPS = 700
 SPARSE = "weighted_sum"
 WIDTHS = (256, 384, 1024)
 SHARED = (
-    "hidden",
-    "num_layers",
-    "num_heads",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
     "num_key_value_heads",
     "head_dim",
     "initializer_range",
@@ -39,7 +39,7 @@ COLUMNS = ("validation_loss", "recall", "triage", "accuracy")
 def list_variants(steps: int) -> list[Variant]:
     """The mixture, the dense model of its active parameters, and wider ones."""
     base = describe_base()
-    # A gated feed-forward channel holds 3 x hidden weights; the gate has experts x hidden.
+    # A gated feed-forward channel holds 3 x hidden_size weights, the gate experts x hidden_size.
     active = base["num_experts_per_tok"] * base["moe_intermediate_size"] + base["num_experts"] / 3
     equal = 4 * round(active / 4)
     shared = {name: base[name] for name in SHARED}
