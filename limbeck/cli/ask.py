@@ -10,12 +10,6 @@ from limbeck.cli.console import report_user_errors
 from limbeck.contracts.answerer import Answerer, as_prompt, geometric_mean
 from limbeck.contracts.errors import DataError
 
-UNSURE_RATIO = 0.8
-"""Below this geometric mean of its tokens' probabilities an answer is called unsure.
-
-Of the demo's bundle, 5 of 357 right facts lie below, 27 of 43 wrong ones, and 14 of the 22 answers
-that it made up to what its pack holds nothing about.
-"""
 GENERAL_DISCLAIMER = {"zh": "机器生成，仅供参考", "en": "machine-made, for reference only"}
 """Where the model brings none of its domain."""
 
@@ -34,7 +28,7 @@ def ask(
     """Ask a model; the answer streams, and an unsure model says so."""
     with report_user_errors():
         from limbeck.runtimes import open_answerer
-        from limbeck.runtimes.bundle import read_disclaimer
+        from limbeck.runtimes.bundle import read_disclaimer, read_min_confidence
 
         answerer = open_answerer(model, num_threads=threads or "auto")
         for piece in stream_answer(
@@ -42,6 +36,7 @@ def ask(
             question,
             max_new_tokens=max_new_tokens,
             images=images,
+            min_confidence_ratio=read_min_confidence(model),
             disclaimer=read_disclaimer(model),
         ):
             typer.echo(piece, nl=False)
@@ -53,6 +48,7 @@ def stream_answer(
     question: str,
     *,
     max_new_tokens: int,
+    min_confidence_ratio: float,
     images: Sequence[Path] = (),
     disclaimer: Mapping[str, str] = GENERAL_DISCLAIMER,
 ) -> Iterator[str]:
@@ -70,7 +66,7 @@ def stream_answer(
         logs.append(log_prob)
         yield piece
     confidence = geometric_mean(logs)
-    if confidence < UNSURE_RATIO:
+    if confidence < min_confidence_ratio:
         yield (
             f"\n不确定：我不知道这个答案是否正确（把握 {confidence:.0%}）"
             f" / unsure: I do not know whether this is right ({confidence:.0%})"

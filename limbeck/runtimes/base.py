@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.models.session import Session
+from limbeck.quantization.formats.base import Format, list_formats
 from limbeck.runtimes.bundle import Bundle
 
 
@@ -47,10 +48,17 @@ class Runtime(abc.ABC):
 
     name: ClassVar[str]
     """Its key in the table of runtimes, by which a bundle names it."""
-    formats: ClassVar[frozenset[str]]
-    """Number formats of the weights that it computes with."""
     architectures: ClassVar[frozenset[str] | Literal["any"]]
     """Values of `model_type` that it computes."""
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Those of the table of number formats whose weights it computes with."""
+        return frozenset(name for name, item in list_formats().items() if self.supports(item))
+
+    @abc.abstractmethod
+    def supports(self, number_format: Format) -> bool:
+        """Whether it computes with weights of a format; wider floats are exported as float32."""
 
     @abc.abstractmethod
     def write(self, checkpoint: Path, folder: Path) -> Bundle:

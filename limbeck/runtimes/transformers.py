@@ -20,6 +20,8 @@ from limbeck.models.session import Session
 from limbeck.models.torch_session import TorchSession, image_inputs
 from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import as_token_ids, end_token_id
+from limbeck.quantization.formats.base import Format, QuantizedFormat
+from limbeck.quantization.formats.floats import Float32
 from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.chat import Chat, TextCodec, no_template
@@ -35,8 +37,11 @@ class TransformersRuntime(Runtime):
     """PyTorch and transformers; a bundle is the checkpoint with a `bundle.json`."""
 
     name: ClassVar[str] = "transformers"
-    formats: ClassVar[frozenset[str]] = frozenset({"float32", "int8"})
     architectures: ClassVar[frozenset[str] | Literal["any"]] = "any"
+
+    @override
+    def supports(self, number_format: Format) -> bool:
+        return isinstance(number_format, Float32 | QuantizedFormat)
 
     @override
     def write(self, checkpoint: Path, folder: Path) -> Bundle:

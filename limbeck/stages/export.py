@@ -43,7 +43,11 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     disclaimer = (
         Corpus(work.one("corpus").path).domain().disclaimer if "corpus" in work.inputs else {}
     )
-    bundle = bundle.replace(parity=parity.model_dump(), disclaimer=disclaimer)
+    bundle = bundle.replace(
+        parity=parity.model_dump(),
+        min_confidence_ratio=config.min_confidence_ratio,
+        disclaimer=disclaimer,
+    )
     write_bundle(work.folder, bundle)
     size = dataclasses.asdict(candidate.size())
     return {"format": bundle.format, "parity": parity.model_dump(), **size}

@@ -359,15 +359,23 @@ class Sure(Answerer):
         return 1
 
 
+def stream(answerer):
+    return ask.stream_answer(answerer, "症状？", max_new_tokens=9, min_confidence_ratio=0.8)
+
+
 def test_answers_come_piece_by_piece():
-    pieces = ask.stream_answer(Sure(["头晕", "、心悸"], 0.9), "症状？", max_new_tokens=9)
+    pieces = ask.stream_answer(
+        Sure(["头晕", "、心悸"], 0.9), "症状？", max_new_tokens=9, min_confidence_ratio=0.8
+    )
     assert next(pieces) == "头晕"
     assert list(pieces) == ["、心悸", "\n（机器生成，仅供参考 / machine-made, for reference only）"]
 
 
 @pytest.mark.parametrize("answerer", [Sure(["也许"], 0.2), Sure([], 1.0), Sure(["x"], 0.0)])
 def test_an_unsure_answer_says_so(answerer):
-    text = "".join(ask.stream_answer(answerer, "症状？", max_new_tokens=9))
+    text = "".join(
+        ask.stream_answer(answerer, "症状？", max_new_tokens=9, min_confidence_ratio=0.8)
+    )
     assert "不确定：我不知道这个答案是否正确" in text
     assert "unsure: I do not know whether this is right" in text
 

@@ -34,7 +34,7 @@ RENAMED = {
     "diseases": "subjects",
 }
 """Keys of stored JSON, old to new."""
-ADDED = {"disclaimer", "headline_tasks", "tasks", "record_ids"}
+ADDED = {"disclaimer", "min_confidence_ratio", "headline_tasks", "tasks", "record_ids"}
 """Keys that are new: the texts of a domain's pack, and the records that signals cover."""
 ADDED_FILES = {"record_ids.npy"}
 NESTED = "runtime_settings"

@@ -1,17 +1,19 @@
 """Export: a bundle comes out when it answers as its checkpoint, an error when not."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from limbeck.contracts.artifacts import Artifact, Work, hash_files, read_artifact
 from limbeck.contracts.errors import ParityError
+from limbeck.contracts.registry import FORMATS
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
-from limbeck.runtimes import open_answerer
-from limbeck.runtimes.bundle import read_bundle
+from limbeck.runtimes import open_answerer, open_runtime
+from limbeck.runtimes.bundle import read_bundle, read_min_confidence
 from limbeck.runtimes.onnx import decoder
 from limbeck.stages import export
 
@@ -55,6 +57,25 @@ def test_compares_on_the_questions_of_a_corpus(checkpoint, corpus, tmp_path):
     work = make_work(tmp_path, checkpoint, corpus=(Artifact(corpus, manifest),))
     metrics = export.run(configure(corpus="corpus", num_prompts=5), work=work)
     assert metrics["parity"]["num_prompts"] == 5
+
+
+def test_a_bundle_keeps_the_confidence_below_which_it_is_unsure(checkpoint, tmp_path):
+    work = make_work(tmp_path, checkpoint)
+    export.run(configure(min_confidence_ratio=0.3, num_prompts=1), work=work)
+    assert read_min_confidence(work.folder) == 0.3
+    path = work.folder / "bundle.json"
+    held = json.loads(path.read_text(encoding="utf-8"))
+    del held["min_confidence_ratio"]  # as bundles of an earlier version
+    path.write_text(json.dumps(held), encoding="utf-8")
+    assert read_min_confidence(work.folder) == read_min_confidence(checkpoint) == 0.8
+
+
+def test_formats_of_a_runtime_are_those_of_the_table(monkeypatch):
+    assert open_runtime("onnx").formats == open_runtime("transformers").formats
+    assert open_runtime("onnx").formats == {"float32", "int8"}
+    monkeypatch.setitem(FORMATS, "int4_blocks", "docs.extend.examples.number_format:Int4Blocks")
+    assert open_runtime("onnx").formats == {"float32", "int8"}
+    assert open_runtime("transformers").formats == {"float32", "int8", "int4_blocks"}
 
 
 def test_a_wrong_graph_is_refused(checkpoint, tmp_path, monkeypatch):

@@ -12,6 +12,9 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.session import Session
+from limbeck.quantization.formats.base import Format
+from limbeck.quantization.formats.floats import Float32
+from limbeck.quantization.formats.int8 import Int8
 from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
@@ -30,10 +33,13 @@ class OnnxRuntime(Runtime):
     """ONNX Runtime on a CPU; a bundle is one decoder graph with the tokenizer's files."""
 
     name: ClassVar[str] = "onnx"
-    formats: ClassVar[frozenset[str]] = frozenset({"float32", "int8"})
     architectures: ClassVar[frozenset[str] | Literal["any"]] = frozenset(
         {"qwen3", "qwen2", "llama", "mistral"}
     )
+
+    @override
+    def supports(self, number_format: Format) -> bool:
+        return isinstance(number_format, Float32 | Int8)
 
     @override
     def write(self, checkpoint: Path, folder: Path) -> Bundle:

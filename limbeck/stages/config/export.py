@@ -7,9 +7,11 @@ from pydantic import Field
 from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.fields import Ratio
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.runtimes import RuntimeName
+from limbeck.runtimes.bundle import MIN_CONFIDENCE_RATIO
 
 
 class Config(StageConfig):
@@ -27,6 +29,9 @@ class Config(StageConfig):
     tolerance: Tolerance | Literal["format"] = "format"
     """How far the bundle may differ from its checkpoint; `format` is what its number format
     states. Raise it only if the task's accuracy holds."""
+
+    min_confidence_ratio: Ratio = MIN_CONFIDENCE_RATIO
+    """Answers below this confidence are called unsure; the bundle keeps it."""
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:
