@@ -20,6 +20,7 @@ EXTRAS = {
     "transformers": "train",
     "accelerate": "train",
     "safetensors": "train",
+    "huggingface_hub": "train",
     "onnx": "train",
     "httpx2": "train",
     "datasets": "data",
