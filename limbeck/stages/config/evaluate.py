@@ -39,9 +39,9 @@ class Config(StageConfig):
     max_new_tokens: PositiveInt = 64
     batch_size: PositiveInt = 64
     """Questions answered as one batch where only the answers count."""
-    num_threads: PositiveInt | Literal["auto"] = "auto"
-    """CPU threads while answering; `auto` goes by the work of a batch and the free cores. The
-    profile has its own."""
+    num_threads: PositiveInt | Literal["auto"] = 1
+    """CPU threads while answering. One gives the same answers to the last digit whatever runs
+    beside; `auto` goes by the work of a batch and the free cores. The profile has its own."""
     unknown_answers: tuple[str, ...] = ("不知道", "I do not know", "I don't know")
     """Answers that say that the model does not know."""
     profile: ProfileConfig = ProfileConfig()
