@@ -30,7 +30,7 @@ UNKNOWN = ("不知道",)
 TRIES: dict[str, dict[str, Any]] = {
     "reinforced_lr_5e-4": {"training": {"learning_rate": 0.0005}},
     "reinforced_group_4": {
-        "objective": {"group": 4, "beta": 0.04},
+        "objective": {"num_generations": 4, "beta": 0.04},
         "training": {"learning_rate": 0.0005},
     },
 }
@@ -57,7 +57,7 @@ def list_entries(seed: int, *, quick: bool) -> dict[str, dict[str, Any]]:
         if name == "base":
             continue
         start = entry["model"]
-        steps = entry["training"]["steps"] | ({"tokens": 40000} if quick else {})
+        steps = entry["training"]["max_steps"] | ({"tokens": 40000} if quick else {})
         found[f"{name}-{seed}"] = entry | {
             "model": start if start == "base" else f"{start}-{seed}",
             "batching": entry["batching"] | {"seed": 10 * seed + entry["batching"].get("seed", 0)},
