@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import override
 
 from limbeck.contracts.config import Choice, Config
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
@@ -81,13 +82,16 @@ class Halving(Pruner):
     num_rungs: Annotated[int, Field(ge=1, le=6)] = 2
     """The last one lies at `1 / reduction` of the steps."""
 
-    def rungs(self) -> tuple[float, ...]:  # noqa: D102
+    @override
+    def rungs(self) -> tuple[float, ...]:
         return tuple(self.reduction**-power for power in range(self.num_rungs, 0, -1))
 
-    def marks(self) -> tuple[int, ...]:  # noqa: D102
+    @override
+    def marks(self) -> tuple[int, ...]:
         return tuple(self.reduction**index for index in range(self.num_rungs))
 
-    def build(self) -> BasePruner:  # noqa: D102
+    @override
+    def build(self) -> BasePruner:
         return SuccessiveHalvingPruner(min_resource=1, reduction_factor=self.reduction)
 
 
@@ -100,10 +104,12 @@ class Median(Pruner):
     num_rungs: Annotated[int, Field(ge=1, le=20)] = 3
     """Evenly over the training."""
 
-    def rungs(self) -> tuple[float, ...]:  # noqa: D102
+    @override
+    def rungs(self) -> tuple[float, ...]:
         return tuple(index / (self.num_rungs + 1) for index in range(1, self.num_rungs + 1))
 
-    def build(self) -> BasePruner:  # noqa: D102
+    @override
+    def build(self) -> BasePruner:
         return MedianPruner(n_startup_trials=self.startup_trials)
 
 
@@ -112,10 +118,12 @@ class Never(Pruner):
 
     kind: Literal["none"]
 
-    def rungs(self) -> tuple[float, ...]:  # noqa: D102
+    @override
+    def rungs(self) -> tuple[float, ...]:
         return ()
 
-    def build(self) -> BasePruner:  # noqa: D102
+    @override
+    def build(self) -> BasePruner:
         return NopPruner()
 
 
