@@ -137,8 +137,12 @@ class Corpus:
         write_atomically(self.card_path, text + "\n")
 
     def add_to_card(self, name: str, value: JsonMapping) -> None:
-        """Set one key of the card; a corpus without a card gets one."""
-        card = json.loads(self.card_path.read_text("utf-8")) if self.card_path.is_file() else {}
+        """Set one key of the card; a corpus without a card gets one.
+
+        Raises:
+            DataError: the card cannot be read.
+        """
+        card = self._read_card() if self.card_path.is_file() else {}
         self.write_card(card | {name: value})
 
     def _read_card(self) -> JsonObject:
