@@ -19,14 +19,20 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 20000
 export TOKENIZERS_PARALLELISM := false
+# Where it is set, every process compiles the whole package and every test again.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test checks clean
+.PHONY: demo test pytest checks clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready
 	$(BIN)/limbeck run $(RECIPE)
 
-test: checks
+# The types take one core for a minute; the tests fill the other meanwhile.
+test: $(VENV)/.ready
+	@$(MAKE) --no-print-directory --jobs 2 checks pytest
+
+pytest: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 checks: $(VENV)/.ready

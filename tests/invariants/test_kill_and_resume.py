@@ -14,7 +14,6 @@ from filelock import FileLock
 
 from tests.support import tiny_recipe
 
-LEAST_KILLS = 20
 KILLS_PER_ENTRY = 2
 
 
@@ -32,50 +31,46 @@ def wait_for(text, log, number):
     return False
 
 
-def run_with_kills(runs, log, *, rng, seconds):
-    """The number of kills, a few within each entry; `seconds` says how long each entry takes."""
-    kills = 0
-    for name in tiny_recipe.ENTRIES:
-        for _ in range(KILLS_PER_ENTRY):
-            log.write_text("")
-            number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
-            if not wait_for(f"{name}: ", log, number):
-                return kills
-            code = tiny_recipe.warm().wait(number, seconds=rng.uniform(0, seconds[name]))
-            if code is not None:
-                assert code == 0, log.read_text()
-                return kills
-            if not tiny_recipe.kill(number):
-                return kills
-            kills += 1
-            finished(log)
-    code = tiny_recipe.warm().wait(
-        tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
-    )
-    assert code == 0, log.read_text()
-    return kills
+def killed(name, runs, log, *, seconds):
+    """Whether a run was killed so many seconds after it began an entry, or ended before."""
+    log.write_text("")
+    number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
+    if not wait_for(f"{name}: ", log, number):
+        return False
+    code = tiny_recipe.warm().wait(number, seconds=seconds)
+    if code is not None:
+        assert code == 0, log.read_text()
+        return False
+    if not tiny_recipe.kill(number):
+        return False
+    finished(log)
+    return True
+
+
+def whole(runs):
+    """Nothing is left over and every entry is as in a run that nobody killed."""
+    leftovers = [*runs.rglob("*.partial"), *runs.glob("store/.work/*")]
+    assert not leftovers, leftovers
+    return tiny_recipe.content_hashes(runs) == tiny_recipe.content_hashes(tiny_recipe.runs())
 
 
 def test_killed_at_random_moments(tmp_path):
-    expected = tiny_recipe.content_hashes(tiny_recipe.runs())
-    assert list(expected) == sorted(tiny_recipe.ENTRIES)
-    seconds = {
-        name: json.loads((tiny_recipe.runs() / "tiny" / name / "manifest.json").read_text())[
-            "seconds"
-        ]
-        for name in tiny_recipe.ENTRIES
-    }
-    kills = num_runs = 0
-    while kills < LEAST_KILLS:
-        num_runs += 1
-        runs = tmp_path / f"runs{num_runs}"
-        kills += run_with_kills(
-            runs, tmp_path / "log", rng=random.Random(num_runs), seconds=seconds
-        )
-        assert tiny_recipe.content_hashes(runs) == expected
-        leftovers = [*runs.rglob("*.partial"), *runs.glob("store/.work/*")]
-        assert not leftovers, leftovers
-    assert kills >= LEAST_KILLS
+    """Twice within each entry; a run that ended before its kill is checked and begun anew there."""
+    assert list(tiny_recipe.content_hashes(tiny_recipe.runs())) == sorted(tiny_recipe.ENTRIES)
+    rng, log, runs, num_runs = random.Random(1), tmp_path / "log", tmp_path / "runs0", 1
+    for index, name in enumerate(tiny_recipe.ENTRIES):
+        manifest = tiny_recipe.runs() / "tiny" / name / "manifest.json"
+        longest, kills = json.loads(manifest.read_text())["seconds"], 0
+        while kills < KILLS_PER_ENTRY:
+            if killed(name, runs, log, seconds=rng.uniform(0, longest)):
+                kills += 1
+            else:
+                assert whole(runs)
+                runs, num_runs = tmp_path / f"runs{num_runs}", num_runs + 1
+                tiny_recipe.copy_runs(runs, entries=tiny_recipe.ENTRIES[:index])
+    number = tiny_recipe.warm().start("run", tiny_recipe.RECIPE, "--runs", runs, output=log)
+    assert tiny_recipe.warm().wait(number) == 0, log.read_text()
+    assert whole(runs)
 
 
 @pytest.mark.parametrize("name", ["corpus", "student", "report"])
