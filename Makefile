@@ -33,7 +33,7 @@ test: $(VENV)/.ready
 	@$(MAKE) --no-print-directory --jobs 2 checks pytest
 
 pytest: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 checks: $(VENV)/.ready
 	$(BIN)/ruff format --check --quiet .

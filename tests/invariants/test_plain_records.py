@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from limbeck.contracts.recipe import load_recipe
+from limbeck.contracts.artifacts import read_artifact
 from limbeck.contracts.records import read_jsonl
-from limbeck.pipeline.run import run
+from tests.support import tiny_recipe
 
 
 def write_recipe(folder):
@@ -58,7 +58,14 @@ def write_recipe(folder):
 
 
 def test_plain_records_get_a_score_on_their_test_split(tmp_path):
-    made = run(load_recipe(write_recipe(tmp_path)), runs=tmp_path / "runs")
+    log = tmp_path / "log"
+    warm = tiny_recipe.warm()
+    number = warm.start("run", write_recipe(tmp_path), "--runs", tmp_path / "runs", output=log)
+    assert warm.wait(number) == 0, log.read_text()
+    made = {
+        name: read_artifact(tmp_path / "runs" / "plain" / name)
+        for name in ("corpus", "model", "report")
+    }
     report = json.loads((made["report"].path / "report.json").read_text())
     (row,), counts = report["rows"], made["corpus"].manifest.metrics["splits"]
     assert counts["test"] > 10
