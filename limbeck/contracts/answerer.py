@@ -20,11 +20,12 @@ class Message:
     content: str
 
 
-def alternate(turns: Sequence[str]) -> tuple[Message, ...]:
-    """Turns of user and assistant, the user's first."""
-    return tuple(
+def alternate(turns: Sequence[str], *, system: str = "") -> tuple[Message, ...]:
+    """Turns of user and assistant, the user's first; before them the system's, if there is any."""
+    messages = [
         Message("assistant" if index % 2 else "user", turn) for index, turn in enumerate(turns)
-    )
+    ]
+    return (Message("system", system), *messages) if system else tuple(messages)
 
 
 @dataclass(frozen=True)

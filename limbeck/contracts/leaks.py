@@ -47,8 +47,8 @@ def question_key(record: Record) -> str:
 class LeakIndex:
     """Records and questions by what they ask, to find others that ask the same.
 
-    Two of them ask the same when they share a question text, a group or an image. A question of an
-    evaluation has no earlier turns, so it is compared with the last turn of a conversation as well.
+    Two of them ask the same when they share a question text, a group or an image. A question that
+    has no earlier turns is compared with the last turn of a conversation as well.
     """
 
     def __init__(self, items: Iterable[Record | Question]) -> None:
@@ -71,7 +71,8 @@ def _keys(item: Record | Question, *, is_sought: bool) -> Iterator[tuple[str, st
         text, last = question_key(item), "" if item.images else normalise(item.question)
         kind = "asked" if is_sought else "turn"
     else:
-        text = last = "" if item.images else normalise(item.question)
+        text = "" if item.images else normalise("".join((*item.history, item.question)))
+        last = "" if item.history else text
         kind = "turn" if is_sought else "asked"
     pairs = [("text", text), (kind, last), ("group", item.group)]
     pairs += [("image", image.rsplit("/", 1)[-1]) for image in item.images]

@@ -48,6 +48,8 @@ class Record:
     """Where it was read: file and line."""
     rejected: str = ""
     """A worse answer, where preferences are to be learnt."""
+    system: str = ""
+    """The instructions that stand before the conversation."""
 
     @classmethod
     def from_json(cls, value: JsonObject) -> "Record":
@@ -81,6 +83,10 @@ class Question:
     """What is asked, without its phrasing: the leak check compares groups where it must."""
     images: tuple[str, ...] = ()
     """What the question is about: files in the corpus's folder."""
+    history: tuple[str, ...] = ()
+    """Earlier turns of the conversation, as in `Record.history`."""
+    system: str = ""
+    """The instructions that stand before the conversation."""
 
     @classmethod
     def from_json(cls, value: JsonObject) -> "Question":
@@ -93,6 +99,7 @@ class Question:
         value = dict(value)
         value["answers"] = _read_texts(value, "answers")
         value["options"] = _read_texts(value, "options")
+        value["history"] = _read_texts(value, "history")
         value["images"] = _read_texts(value, "images")
         return cls(**value)
 
@@ -149,8 +156,18 @@ class Note:
     value: object
 
 
-RECORD_TEXTS = ("id", "question", "answer", "group", "source", "specialty", "place", "rejected")
-QUESTION_TEXTS = ("id", "task", "question", "form", "specialty", "group")
+RECORD_TEXTS = (
+    "rejected",
+    "system",
+    "id",
+    "question",
+    "answer",
+    "group",
+    "source",
+    "specialty",
+    "place",
+)
+QUESTION_TEXTS = ("system", "id", "task", "question", "form", "specialty", "group")
 
 
 def _expect_texts(value: JsonObject, *names: str) -> None:

@@ -73,7 +73,7 @@ class QuestionSet:
     held_out: tuple[Record | Question, ...]
     """What training must share nothing with."""
     num_left_out: int = 0
-    """Records of the test split that are no question, or one with images or earlier turns."""
+    """Records of the test split that are no question, or one with images."""
 
 
 def read_questions(corpus: Corpus, *, max_questions: int) -> QuestionSet:

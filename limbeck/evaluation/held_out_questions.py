@@ -24,8 +24,8 @@ TEST_SPLIT = "test_split"
 def read_held_out(corpus: Corpus, *, max_questions: int) -> tuple[Question, ...]:
     """At most so many validation records as questions, drawn by a hash of their ids, in order.
 
-    An answer of several items is judged as a list, any other exactly. Records with images, earlier
-    turns or no question are left out.
+    An answer of several items is scored as a list, any other exactly. Records with images or no
+    question are left out.
 
     Raises:
         DataError: there is none.
@@ -93,8 +93,8 @@ def check_apart(corpus: Corpus, *, questions: Sequence[Question]) -> None:
 
 
 def _can_stand_alone(record: Record) -> bool:
-    """Whether a text without earlier turns asks all that the record asks."""
-    return bool(record.question) and not record.images and not record.history
+    """Whether a text asks all that the record asks."""
+    return bool(record.question) and not record.images
 
 
 def _draw(records: Sequence[Record], *, count: int) -> list[Record]:
@@ -113,6 +113,8 @@ def _as_question(record: Record, *, task: str) -> Question:
         options=(record.answer,) if task == TEST_SPLIT else (),
         specialty=record.specialty,
         group=record.group,
+        history=record.history,
+        system=record.system,
     )
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, final
 
 from typing_extensions import override
 
-from limbeck.contracts.answerer import Answerer, PromptLike, as_prompt
+from limbeck.contracts.answerer import Answerer, Prompt, alternate
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError, PromptLengthError
 from limbeck.contracts.records import Question
@@ -212,11 +212,10 @@ def _generate_and_score(
     return found
 
 
-def make_prompt(question: Question) -> PromptLike:
-    """The prompt of a question."""
-    if not question.images:
-        return question.question
-    return as_prompt(question.question, images=tuple(map(Path, question.images)))
+def make_prompt(question: Question) -> Prompt:
+    """The prompt of a question, with the turns and the instructions that stand before it."""
+    messages = alternate([*question.history, question.question], system=question.system)
+    return Prompt(messages, tuple(map(Path, question.images)))
 
 
 def _score_findings(answerer: Answerer, question: Question) -> tuple[float, ...]:

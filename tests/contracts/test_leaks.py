@@ -48,6 +48,7 @@ def record(text, *, id="r", group="g", **fields):
         (record("头痛怎么办？"), record("头痛怎么办", id="v", group="h")),
         (ask("头痛怎么办？"), ask("头痛怎么办")),
         (ask("头痛怎么办？"), record("头痛怎么办", history=("你好", "您好"))),
+        (record("谢谢", history=("头痛", "休息")), ask("谢谢", history=("头痛", "休息"))),
     ],
 )
 def test_what_is_shared_is_refused_with_its_line(item, held_out):
@@ -67,5 +68,6 @@ def test_what_differs_is_counted():
         record("", id="d", group="4"),
         record("谢谢", id="e", group="5", history=("发热", "喝水")),
         ask("是什么？", images=("images/2.png",)),
+        ask("谢谢", history=("咳嗽", "多喝水"), group="6"),
     ]
     assert check_leaks(items, held_out=others) == 3

@@ -44,7 +44,7 @@ def _prompt_text(
     template: ChatTemplate, record: Record, *, image_format: ImageFormat | None
 ) -> str:
     """What stands before a record's answer: its conversation, or the images of plain text."""
-    messages = alternate([*record.history, record.question])
+    messages = alternate([*record.history, record.question], system=record.system)
     num_tokens = 0
     if record.images:
         assert image_format is not None

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from limbeck.contracts.answerer import alternate
 from limbeck.contracts.errors import EndpointError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import Record
@@ -91,12 +92,8 @@ class Labeler:
     async def _request(
         self, record: Record, fields: JsonMapping, *, purpose: str = "answer"
     ) -> JsonObject:
-        turns = [*record.history, record.question]
-        messages = [{"role": "system", "content": self.system}] if self.system else []
-        messages += [
-            {"role": "assistant" if index % 2 else "user", "content": turn}
-            for index, turn in enumerate(turns)
-        ]
+        turns = alternate([*record.history, record.question], system=record.system or self.system)
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         request = Request(messages, self.max_new_tokens, fields, record.id, purpose)
         return await self.endpoint.call(request)
 

@@ -25,7 +25,7 @@ class Config(StageConfig):
     questions: QuestionSource = "auto"
     """What is asked. `pack`: the questions that the corpus holds, of its pack and of sources that
     hold some. `test`: the records of its test split, which no model was trained on: questions with
-    their answers, without images or earlier turns. Each is scored as recall is (the answer equals
+    their answers, without images. Each is scored as recall is (the answer equals
     the record's, or is a list of the same items from F1 0.8), and by the mean log-likelihood of
     the record's answer, which tells more where answers are free text. `auto`: `pack` where the
     corpus holds questions, `test` otherwise."""

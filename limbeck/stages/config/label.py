@@ -23,7 +23,7 @@ class Config(StageConfig):
     write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")]
     """What to write: answers, preferences or logprobs."""
     system: str = ""
-    """System prompt of every request; empty: none."""
+    """System prompt of the records that have none of their own; empty: none."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
     """Longest answer, in the server's tokens; one that is cut off there counts as failed."""
     failed: Literal["leave_out", "keep"] = "leave_out"
