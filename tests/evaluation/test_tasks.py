@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
+from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError, PromptLengthError
 from limbeck.contracts.records import Question
@@ -84,16 +85,16 @@ class Short(LookUp):
     """Reads prompts of at most 12 characters, and prompt and answer of at most 20."""
 
     @override
-    def answer(self, questions, *, max_new_tokens):
-        for question in questions:
-            self.check(question, most=12)
-        return super().answer(questions, max_new_tokens=max_new_tokens)
+    def answer(self, prompts, *, max_new_tokens):
+        for prompt in prompts:
+            self.check(as_prompt(prompt).question, most=12)
+        return super().answer(prompts, max_new_tokens=max_new_tokens)
 
     @override
-    def score(self, question, options):
+    def score(self, prompt, options):
         for option in options:
-            self.check(question + option, most=20)
-        return super().score(question, options)
+            self.check(as_prompt(prompt).question + option, most=20)
+        return super().score(prompt, options)
 
     def check(self, text, *, most):
         if len(text) > most:

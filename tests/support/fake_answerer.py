@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from limbeck.contracts.answerer import Answer, Answerer, Size
+from limbeck.contracts.answerer import Answer, Answerer, PromptLike, Size, as_prompt
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.records import Question
 
@@ -26,7 +26,8 @@ class LookUp(Answerer):
         self._ballast = b"x" * (32 * 2**20 if "heavy" in folder.name else 0)
         self.asked: list[str] = []
 
-    def answer(self, questions: Sequence[str], *, max_new_tokens: int) -> list[Answer]:
+    def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
+        questions = [as_prompt(prompt).question for prompt in prompts]
         self.asked += questions
         texts = [
             ANSWERS.get(question, "不知道") if self._knows else "不知道" for question in questions
@@ -34,10 +35,10 @@ class LookUp(Answerer):
         sum(math.sqrt(index) for index in range(20_000))
         return [Answer(text[:max_new_tokens], len(text), 0.9) for text in texts]
 
-    def stream(self, question: str, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
-        yield self.answer([question], max_new_tokens=max_new_tokens)[0].text, math.log(0.9)
+    def stream(self, prompt: PromptLike, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
+        yield self.answer([prompt], max_new_tokens=max_new_tokens)[0].text, math.log(0.9)
 
-    def score(self, question: str, options: Sequence[str]) -> list[float]:
+    def score(self, prompt: PromptLike, options: Sequence[str]) -> list[float]:
         right = [-float(abs(len(option) - 8)) for option in options]
         return right if self._knows else [-item for item in right]
 
