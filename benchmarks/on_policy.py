@@ -107,7 +107,7 @@ def ours(model: PreTrainedModel, questions: Questions, *, generation_batch_size:
         split=lambda rows, lengths: [rows.tolist()],
         max_tokens=512,
         vocab=VOCAB,
-        end_id=END,
+        end_ids=(END,),
         pad_id=PAD,
         seed=0,
     )

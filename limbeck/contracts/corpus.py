@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from limbeck.contracts.artifacts import hash_file, write_atomically
+from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import (
@@ -95,14 +95,6 @@ class Corpus:
             tasks.setdefault(question.task, []).append(question)
         for task, members in tasks.items():
             write_jsonl(self.questions_path / f"{task}.jsonl", members)
-
-    def hash_tokenizer(self) -> str:
-        """SHA-256 of the tokenizer's vocabulary and rules.
-
-        Raises:
-            ArtifactError: there is none.
-        """
-        return hash_file(self.tokenizer_path / "tokenizer.json")
 
     def domain(self) -> Domain:
         """What the card holds of the pack.

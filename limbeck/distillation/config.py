@@ -1,6 +1,6 @@
 """Settings of on-policy distillation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -70,7 +70,7 @@ class OnPolicy(Config):
         split: "SplitByLength",
         max_tokens: int,
         vocab: int,
-        end_id: int,
+        end_ids: Collection[int],
         pad_id: int,
         seed: int,
     ) -> "OnPolicyBatches":
@@ -108,7 +108,7 @@ class OnPolicy(Config):
             split=split,
             max_tokens=max_tokens,
             vocab=vocab,
-            end_id=end_id,
+            end_ids=end_ids,
             pad_id=pad_id,
             seed=seed,
         )

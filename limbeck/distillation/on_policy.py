@@ -8,7 +8,7 @@ the seed and the step, so a killed run resumes with the same samples.
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,7 +71,7 @@ class OnPolicyBatches:
         split: SplitByLength,
         max_tokens: int,
         vocab: int,
-        end_id: int,
+        end_ids: Collection[int],
         pad_id: int,
         seed: int,
     ) -> None:
@@ -82,7 +82,7 @@ class OnPolicyBatches:
         self.has_room = batches.answer_starts < max_tokens
         """Of each record; a question that was cut off leaves no place for an answer."""
         self.vocab = min(vocab, model.config.get_text_config().vocab_size)
-        self.end_id, self.pad_id = end_id, pad_id
+        self.end_ids, self.pad_id = end_ids, pad_id
         self.seed = seed
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
@@ -141,7 +141,7 @@ class OnPolicyBatches:
                 temperature=self.config.temperature,
                 top_p=self.config.top_p,
                 max_new_tokens=self.config.max_new_tokens,
-                end_id=self.end_id,
+                end_ids=self.end_ids,
                 generator=generator,
                 vocab=self.vocab,
             )

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.vocabulary import end_token_id
+from limbeck.models.chat_tokens import end_token_id
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACE = "\u2581"

@@ -6,8 +6,11 @@ tokenizers, which turn the text into tokens.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -21,23 +24,61 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Message
 from limbeck.contracts.errors import CheckpointError, DataError
 
+Encode = Callable[[str], list[int]]
+
 IMAGE_TOKEN = "<|image|>"
 """Stands in a prompt where a merged patch of an image goes."""
+PROBE_ANSWER = "Q7wX"
+"""Shows what a template writes around an answer."""
+MASK, BREAK, UNMASK = "\ufdd0", "\ufdd1", "\ufdd2"
+"""Around, and after the first character of, a control token that somebody wrote as text.
+
+Noncharacters, which no text may hold (Unicode 16, sec. 23.7)."""
+MASKED = re.compile(f"{MASK}(.*?){UNMASK}", re.DOTALL)
+NONCHARACTERS = re.compile(f"[{MASK}{BREAK}{UNMASK}]")
+
+
+@dataclass(frozen=True)
+class RenderedTurn:
+    """A conversation as text, up to the end of its last answer."""
+
+    prompt: str
+    opening: str
+    """What the template writes between the prompt and the answer, such as an empty thought."""
+    answer: str
+    end: str
+    """The token that ends the answer, with white space before it; '' where the template has none.
+    """
+
+    @property
+    def learnt(self) -> str:
+        """What a model is to generate after the prompt."""
+        return self.opening + self.answer + self.end
 
 
 @final
 class ChatTemplate:
     """A tokenizer's chat template, ready to render.
 
+    `control_tokens` are those that mean something to the model. Where a message writes one, it is
+    masked, so that `encode_masked` makes ordinary text of it: nobody's words open a turn.
+
     Raises:
         CheckpointError: the template is damaged.
     """
 
     def __init__(
-        self, source: str | None, *, special_tokens: Mapping[str, str], place: str | Path = "model"
+        self,
+        source: str | None,
+        *,
+        special_tokens: Mapping[str, str],
+        control_tokens: Collection[str] = (),
+        place: str | Path = "model",
     ) -> None:
         self._place = place
         self._special_tokens = dict(special_tokens)
+        longest_first = sorted(filter(None, control_tokens), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         try:
             self._template = None if source is None else _environment().from_string(source)
         except TemplateError as error:
@@ -45,14 +86,67 @@ class ChatTemplate:
                 f"{place}: damaged chat template ({error}); copy it again"
             ) from None
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], *, num_image_tokens: int = 0) -> str:
         """The text of a conversation, up to where the assistant's answer starts.
 
-        A base model, which has no template, reads one message a line.
+        A base model, which has no template, reads one message a line. So many image tokens stand
+        before the first message of the user.
 
         Raises:
             CheckpointError: the template cannot render it.
+            DataError: with images, a message writes the image token itself.
         """
+        masked = self._mask(messages, num_image_tokens=num_image_tokens)
+        return self._render(masked, add_generation_prompt=True)
+
+    def render_turn(
+        self, messages: Sequence[Message], *, answer: str, num_image_tokens: int = 0
+    ) -> RenderedTurn:
+        """The text of a conversation with its last answer, as the template writes and ends it.
+
+        A template that changes the answer, as some do that leave out thoughts, says only how
+        answers end.
+
+        Raises:
+            CheckpointError, DataError: as `render`.
+        """
+        masked = self._mask(messages, num_image_tokens=num_image_tokens)
+        prompt = self._render(masked, add_generation_prompt=True)
+        found = self._find_turn(masked, prompt=prompt, answer=self.mask(answer))
+        return found or RenderedTurn(prompt, "", self.mask(answer), self.end)
+
+    @cached_property
+    def end(self) -> str:
+        """What ends an answer: a control token, with white space before it; '' for none."""
+        messages = [Message("user", "?")]
+        try:
+            prompt = self._render(messages, add_generation_prompt=True)
+            found = self._find_turn(messages, prompt=prompt, answer=PROBE_ANSWER)
+        except CheckpointError:
+            return ""
+        return found.end if found else ""
+
+    def _find_turn(
+        self, messages: Sequence[Message], *, prompt: str, answer: str
+    ) -> RenderedTurn | None:
+        """The turn where the template writes prompt and answer as they are; None otherwise."""
+        shown = answer.strip()
+        if self._template is None or not shown:
+            return None
+        whole = self._render([*messages, Message("assistant", answer)], add_generation_prompt=False)
+        if not whole.startswith(prompt):
+            return None
+        written = whole[len(prompt) :]
+        start = written.rfind(shown)
+        if start < 0:
+            return None
+        rest = written[start + len(shown) :]
+        end = self._control.search(rest)
+        # Text after an answer that is not white space belongs to no answer.
+        closing = rest[: end.end()] if end and not rest[: end.start()].strip() else ""
+        return RenderedTurn(prompt, written[:start], shown, closing)
+
+    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         if self._template is None:
             return "\n".join([*(message.content for message in messages), ""])
         turns = [{"role": message.role, "content": message.content} for message in messages]
@@ -61,7 +155,7 @@ class ChatTemplate:
                 messages=turns,
                 tools=None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
             )
         except (TemplateError, TypeError, ValueError) as error:
@@ -69,23 +163,38 @@ class ChatTemplate:
                 f"{self._place}: chat template cannot render a question: {error}"
             ) from error
 
+    def _mask(self, messages: Sequence[Message], *, num_image_tokens: int) -> list[Message]:
+        masked = [Message(item.role, self.mask(item.content)) for item in messages]
+        if not num_image_tokens:
+            return masked
+        for message in messages:
+            if IMAGE_TOKEN in message.content:
+                raise DataError(
+                    f"{message.content[:60]!r} writes {IMAGE_TOKEN!r} itself; give the image "
+                    "beside the question"
+                )
+        first = next(index for index, message in enumerate(masked) if message.role == "user")
+        masked[first] = Message("user", IMAGE_TOKEN * num_image_tokens + masked[first].content)
+        return masked
 
-def place_image_tokens(messages: Sequence[Message], *, num_tokens: int) -> list[Message]:
-    """The messages with so many image tokens before the first one of the user.
+    def mask(self, text: str) -> str:
+        """The text with the control tokens in it masked."""
+        text = NONCHARACTERS.sub("\ufffd", text)
+        return self._control.sub(
+            lambda match: f"{MASK}{match[0][0]}{BREAK}{match[0][1:]}{UNMASK}", text
+        )
 
-    Raises:
-        DataError: a message writes the image token itself, where no image would stand.
-    """
-    for message in messages:
-        if IMAGE_TOKEN in message.content:
-            raise DataError(
-                f"{message.content[:60]!r} writes {IMAGE_TOKEN!r} itself; give the image beside "
-                "the question"
-            )
-    placed = list(messages)
-    first = next(index for index, message in enumerate(placed) if message.role == "user")
-    placed[first] = Message("user", IMAGE_TOKEN * num_tokens + placed[first].content)
-    return placed
+
+def encode_masked(text: str, *, encode: Encode, encode_plain: Encode) -> list[int]:
+    """The tokens of a rendered text; `encode_plain` reads control tokens as ordinary text."""
+    if MASK not in text:
+        return encode(text)
+    tokens = []
+    for place, piece in enumerate(MASKED.split(text)):
+        if piece:
+            read = encode_plain if place % 2 else encode
+            tokens += read(piece.replace(BREAK, ""))
+    return tokens
 
 
 class _GenerationBlock(Extension):

@@ -22,10 +22,11 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.ranks import process_index
-from limbeck.models.chat import ChatTemplate
+from limbeck.models.chat_tokens import chat_template_of, end_token_ids
 from limbeck.models.config import ModelConfig
 from limbeck.models.vision.configuration import LimbeckVisionConfig
 from limbeck.models.vision.modeling import write_preprocessor
+from limbeck.models.vocabulary import as_token_ids
 from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
 from limbeck.quantization.storage import load_quantized, save_quantized
 
@@ -123,19 +124,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """The chat template of a tokenizer; of a base model's, messages as lines.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    return ChatTemplate(
-        None if tokenizer.chat_template is None else tokenizer.get_chat_template(),
-        special_tokens=tokenizer.special_tokens_map,
-        place=tokenizer.name_or_path,
-    )
-
-
 def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Render a question, so that a damaged template shows here and not in the middle of a run."""
     try:
@@ -169,6 +157,11 @@ def save_checkpoint(
     """
     if process_index() > 0:
         return
+    generation = model.generation_config
+    if generation is not None:
+        # A template may end a turn with another token than the one that ends a text.
+        ends = end_token_ids(tokenizer, listed=as_token_ids(generation.eos_token_id))
+        generation.eos_token_id = ends[0] if len(ends) == 1 else list(ends)
     if find_quantized(model.config.to_dict()) is not None:
         save_quantized(model, folder)
     else:

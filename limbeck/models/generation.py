@@ -4,7 +4,7 @@ One generator draws a number for every row at every step, so an answer does not 
 other rows have ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -60,7 +60,7 @@ def sample(
     temperature: float,
     top_p: float,
     max_new_tokens: int,
-    end_id: int,
+    end_ids: Collection[int],
     generator: torch.Generator,
     vocab: int = 0,
 ) -> list[GeneratedAnswer]:
@@ -93,7 +93,7 @@ def sample(
             )
             tokens = dict(zip(session.slots, drawn.tolist(), strict=True))
             for slot, log in zip(session.slots, logs.tolist(), strict=True):
-                answers[slot].append(tokens[slot], log, end_id=end_id)
+                answers[slot].append(tokens[slot], log, end_ids=end_ids)
             ended = [slot for slot in session.slots if answers[slot].ended]
             if len(ended) == len(tokens) or step == max_new_tokens - 1:
                 break
@@ -115,11 +115,11 @@ class _OpenAnswer:
     logs: list[float] = field(default_factory=list)
     ended: bool = False
 
-    def append(self, token: int, log: float, *, end_id: int) -> None:
+    def append(self, token: int, log: float, *, end_ids: Collection[int]) -> None:
         if not self.ended:
             self.tokens.append(token)
             self.logs.append(log)
-            self.ended = token == end_id
+            self.ended = token in end_ids
 
     def freeze(self) -> GeneratedAnswer:
         return GeneratedAnswer(tuple(self.tokens), tuple(self.logs), self.ended)

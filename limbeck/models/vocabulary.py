@@ -5,7 +5,6 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from limbeck.contracts.errors import CheckpointError
 from limbeck.models.chat import IMAGE_TOKEN
 
 
@@ -29,18 +28,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return self.num_tokens
-
-
-def end_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends an answer.
-
-    Raises:
-        CheckpointError: the tokenizer has none.
-    """
-    end = Vocabulary.of(tokenizer).eos_token_id
-    if end is None:
-        raise CheckpointError("the tokenizer has no eos_token; answers could not end")
-    return end
 
 
 def as_token_ids(value: int | list[int] | None) -> tuple[int, ...]:

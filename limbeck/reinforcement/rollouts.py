@@ -5,7 +5,7 @@ alike; answers that serve several steps are saved with the training state.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -41,7 +41,7 @@ class TokenizerIO:
     """How a model's tokens become text, and which of them end and pad an answer."""
 
     decode: Callable[[Sequence[int]], str]
-    end_id: int
+    end_ids: Collection[int]
     pad_id: int
 
 
@@ -126,7 +126,7 @@ class Rollouts:
             temperature=config.temperature,
             top_p=config.top_p,
             max_new_tokens=config.max_completion_length,
-            end_id=self.tokenizer_io.end_id,
+            end_ids=self.tokenizer_io.end_ids,
             generator=generator,
         )
         repeated = [prompt for prompt in prompts for _ in range(config.num_generations)]

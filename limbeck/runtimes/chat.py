@@ -6,6 +6,7 @@
 import abc
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
@@ -15,7 +16,7 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Prompt
 from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.contracts.json_data import JsonObject
-from limbeck.models.chat import ChatTemplate, place_image_tokens
+from limbeck.models.chat import ChatTemplate, encode_masked
 
 UNFINISHED = "\ufffd"
 """What a decoder shows for bytes that do not make up a character yet."""
@@ -30,11 +31,19 @@ class TextCodec(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without special ones around it."""
+        """Tokens of a rendered text, without special ones around it."""
 
     @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
+
+
+@dataclass(frozen=True)
+class RenderedOption:
+    """Tokens of a prompt and of one answer to it, its end included."""
+
+    given: list[int]
+    answer: list[int]
 
 
 @final
@@ -63,13 +72,30 @@ class Chat:
             DataError: there are images, and the model has no encoder for them.
             CheckpointError: the chat template cannot render the messages.
         """
-        messages = prompt.messages
-        if prompt.images:
-            if not self._tokens_per_image:
-                raise DataError(NO_IMAGE_ENCODER)
-            num_tokens = self._tokens_per_image * len(prompt.images)
-            messages = place_image_tokens(messages, num_tokens=num_tokens)
-        return self.encode(self._template.render(messages))
+        num_tokens = self._count_image_tokens(prompt)
+        return self.encode(self._template.render(prompt.messages, num_image_tokens=num_tokens))
+
+    def render_options(self, prompt: Prompt, options: Sequence[str]) -> list[RenderedOption]:
+        """Each option as the answer to a prompt, as an answer is trained.
+
+        Raises:
+            DataError, CheckpointError: as `render`.
+        """
+        num_tokens = self._count_image_tokens(prompt)
+        found = []
+        for option in options:
+            turn = self._template.render_turn(
+                prompt.messages, answer=option, num_image_tokens=num_tokens
+            )
+            given = self.encode(turn.prompt) + (self.encode(turn.opening) if turn.opening else [])
+            answer = self.encode(turn.answer + turn.end)
+            found.append(RenderedOption(given, answer if turn.end else [*answer, self.end_ids[0]]))
+        return found
+
+    def _count_image_tokens(self, prompt: Prompt) -> int:
+        if prompt.images and not self._tokens_per_image:
+            raise DataError(NO_IMAGE_ENCODER)
+        return self._tokens_per_image * len(prompt.images)
 
 
 @final
@@ -88,7 +114,17 @@ class FileCodec(TextCodec):
 
     @override
     def encode(self, text: str) -> list[int]:
+        return encode_masked(text, encode=self._encode, encode_plain=self._encode_plain)
+
+    def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _encode_plain(self, text: str) -> list[int]:
+        self.tokenizer.encode_special_tokens = True
+        try:
+            return self._encode(text)
+        finally:
+            self.tokenizer.encode_special_tokens = False
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
@@ -108,11 +144,18 @@ def read_chat(folder: Path) -> Chat:
         for name, value in settings.items()
         if name.endswith("_token") and value
     }
+    added = codec.tokenizer.get_added_tokens_decoder().values()
     template = ChatTemplate(
-        _read_template(folder, settings), special_tokens=special_tokens, place=folder
+        _read_template(folder, settings),
+        special_tokens=special_tokens,
+        control_tokens=[token.content for token in added if token.special],
+        place=folder,
     )
     end = codec.tokenizer.token_to_id(str(special_tokens.get("eos_token", "")))
-    return Chat(template, codec, end_ids=_read_end_ids(folder, default=end))
+    listed = _read_end_ids(folder, default=end)
+    trained = codec.tokenizer.token_to_id(template.end.strip()) if template.end else None
+    first = () if trained is None else (trained,)
+    return Chat(template, codec, end_ids=tuple(dict.fromkeys((*first, *listed))))
 
 
 def no_template(folder: Path) -> CheckpointError:

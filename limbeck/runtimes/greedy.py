@@ -127,15 +127,22 @@ class GreedyAnswerer(Answerer):
         if not options:
             return []
         given = as_prompt(prompt)
-        tokens = self._render(given)
-        answers = [[*self._chat.encode(option), self._chat.end_ids[0]] for option in options]
-        rows = [self._check_length([*tokens, *answer[:-1]]) for answer in answers]
+        rendered = self._chat.render_options(given, options)
+        rows = [self._check_length([*item.given, *item.answer[:-1]]) for item in rendered]
         images = given.images * len(rows)
-        logits = self._model.compute_logits(rows, start=len(tokens) - 1, images=images)
+        start = min(len(item.given) for item in rendered) - 1
+        logits = self._model.compute_logits(rows, start=start, images=images)
         return [
-            float(log_softmax(row)[np.arange(len(answer)), answer].mean())
-            for row, answer in zip(logits, answers, strict=True)
+            self._score(log_softmax(row[len(item.given) - 1 - start :]), answer=item.answer)
+            for row, item in zip(logits, rendered, strict=True)
         ]
+
+    def _score(self, logs: Float[np.ndarray, "tokens vocab"], *, answer: Sequence[int]) -> float:
+        """Mean log-probability per token; the answer may end with any token that ends answers."""
+        found = logs[np.arange(len(answer)), answer]
+        if answer[-1] in self._chat.end_ids and len(self._chat.end_ids) > 1:
+            found[-1] = np.logaddexp.reduce(logs[len(answer) - 1, list(self._chat.end_ids)])
+        return float(found.mean())
 
     @override
     def size(self) -> Size:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from limbeck.contracts.answerer import Prompt, alternate
 from limbeck.contracts.errors import CheckpointError, ParityError
+from limbeck.models.chat_tokens import end_token_ids
 from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.vocabulary import end_token_id
+from limbeck.models.vocabulary import as_token_ids
 from limbeck.runtimes.chat import read_chat
 
 GENERATION = "generation_config.json"
@@ -37,8 +38,8 @@ def write_tokenizer(checkpoint: Path, folder: Path) -> None:
         generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON ({error}); copy it again") from None
-    if generation.get("eos_token_id") is None:
-        generation["eos_token_id"] = end_token_id(tokenizer)
+    listed = as_token_ids(generation.get("eos_token_id"))
+    generation["eos_token_id"] = list(end_token_ids(tokenizer, listed=listed))
     text = json.dumps(generation, indent=2, sort_keys=True) + "\n"
     (folder / GENERATION).write_text(text, encoding="utf-8")
     chat = read_chat(folder)

@@ -15,11 +15,12 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.artifacts import MANIFEST
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer, read_config
+from limbeck.models.chat_tokens import chat_template_of, encode_texts, end_token_ids
+from limbeck.models.checkpoints import load_model, load_tokenizer, read_config
 from limbeck.models.session import Session
 from limbeck.models.torch_session import TorchSession, image_inputs
 from limbeck.models.vision.configuration import image_format
-from limbeck.models.vocabulary import as_token_ids, end_token_id
+from limbeck.models.vocabulary import as_token_ids
 from limbeck.quantization.formats.base import Format, QuantizedFormat
 from limbeck.quantization.formats.floats import Float32
 from limbeck.runtimes.base import LoadedModel, Runtime
@@ -97,7 +98,7 @@ class TransformersCodec(TextCodec):
 
     @override
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return encode_texts(self._tokenizer, [text])[0]
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
@@ -122,7 +123,7 @@ def open_chat(folder: Path, *, model: PreTrainedModel) -> Chat:
     return Chat(
         chat_template_of(tokenizer),
         TransformersCodec(tokenizer),
-        end_ids=ends or (end_token_id(tokenizer),),
+        end_ids=end_token_ids(tokenizer, listed=ends),
         tokens_per_image=0 if images is None else images.num_tokens,
     )
 

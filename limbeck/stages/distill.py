@@ -23,9 +23,9 @@ from limbeck.distillation.initialization.from_weights import copy_matching_weigh
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch
+from limbeck.models.chat_tokens import end_token_ids
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_start
 from limbeck.models.vision.configuration import image_format
-from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.stages.config.distill import Config
@@ -89,7 +89,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             max_tokens=config.batching.max_length,
             split=partial(split_by_length, config=config.batching),
             vocab=teacher.vocab,
-            end_id=end_token_id(tokenizer),
+            end_ids=end_token_ids(tokenizer),
             pad_id=batches.pad,
             seed=config.training.seed,
         )
@@ -125,6 +125,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "warnings": warnings,
         **metrics,
         "parameters": sum(item.numel() for item in student.parameters()),
+        "truncated_records": batches.num_truncated,
         **({} if on_policy_batches is None else on_policy_batches.generation_metrics()),
         **inherited,
         **_name_layers(config, objective),

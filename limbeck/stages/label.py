@@ -22,6 +22,7 @@ from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizer_identity import identify
 from limbeck.reinforcement.rewards import AnswerSample, score
 from limbeck.stages.config.label import Config
 
@@ -89,7 +90,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             model=config.endpoint.model,
             vocab=table.vocab,
             top=min(config.write.top, table.vocab - 1),
-            tokenizer_hash=corpus.hash_tokenizer(),
+            tokenizer_hash=identify(table.tokenizer).fingerprint,
         )
         write_labels(
             work.folder,

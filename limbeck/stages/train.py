@@ -20,11 +20,11 @@ from limbeck.data.loading.batches import Batches, read_selected, validation_batc
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.batch import Batch
+from limbeck.models.chat_tokens import end_token_ids
 from limbeck.models.checkpoints import load_model, open_start
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
 from limbeck.models.vision.configuration import image_format
-from limbeck.models.vocabulary import end_token_id
 from limbeck.objectives.base import Objective, ObjectiveContext
 from limbeck.objectives.config import BatchKind
 from limbeck.reinforcement.config import Grpo
@@ -90,6 +90,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     return {
         **metrics,
         "parameters": sum(item.numel() for item in model.parameters()),
+        "truncated_records": records.num_truncated,
         "passes": training.max_steps * records.records_per_step / len(records.epoch),
         **report_tokens(
             config.training.max_steps, seen_tokens=setup.count_tokens(training.max_steps)
@@ -134,7 +135,10 @@ def _set_up_rollouts(
     corpus, objective = Corpus(work.one("corpus").path), config.objective
     assert isinstance(objective, Grpo)
     prompts = Batches(
-        corpus, tokenizer=tokenizer, config=config.batching.replace(select="questions")
+        corpus,
+        tokenizer=tokenizer,
+        config=config.batching.replace(select="questions"),
+        used="prompts",
     )
     records = read_selected(corpus, prompts.config)
     check_room(
@@ -163,7 +167,7 @@ def _set_up_rollouts(
         seed=config.training.seed,
         tokenizer_io=TokenizerIO(
             lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
-            end_id=end_token_id(tokenizer),
+            end_ids=end_token_ids(tokenizer),
             pad_id=prompts.pad,
         ),
     )

@@ -46,7 +46,7 @@ def part(rows, *, lengths):
 write = Written()
 
 
-def make_own(model, *, seed=0, end_id=3, vocab=10**6, max_tokens=32, **changes):
+def make_own(model, *, seed=0, end_ids=(3,), vocab=10**6, max_tokens=32, **changes):
     config = OnPolicy(**({"ratio": 1.0, "max_new_tokens": 6} | changes))
     return config.build(
         model=model,
@@ -54,7 +54,7 @@ def make_own(model, *, seed=0, end_id=3, vocab=10**6, max_tokens=32, **changes):
         split=part,
         max_tokens=max_tokens,
         vocab=vocab,
-        end_id=end_id,
+        end_ids=end_ids,
         pad_id=0,
         seed=seed,
     )
@@ -112,7 +112,7 @@ def test_answers_are_those_of_the_one_generation(dense):
         temperature=1.0,
         top_p=1.0,
         max_new_tokens=6,
-        end_id=3,
+        end_ids=(3,),
         generator=torch.Generator().manual_seed(hash((0, 2)) % 2**63),
     )
     for row, answer in zip(order, expected, strict=True):
@@ -128,14 +128,14 @@ def test_questions_that_were_cut_off_are_left_out_and_counted(dense):
 
 
 def test_tokens_unknown_to_the_teacher_are_not_drawn(dense):
-    found = flatten(make_own(dense, vocab=15, max_new_tokens=40, end_id=-1)(0))
+    found = flatten(make_own(dense, vocab=15, max_new_tokens=40, end_ids=())(0))
     assert max(max(ids) for ids, _ in found.values()) == 14
 
 
 def test_answers_that_end_at_once_still_carry_a_position(dense):
     """Every token is the end: each row keeps the position that foretells it."""
     dense.lm_head.weight = torch.nn.Parameter(torch.zeros_like(dense.lm_head.weight))
-    own = make_own(dense, vocab=1, end_id=0)
+    own = make_own(dense, vocab=1, end_ids=(0,))
     batches = own(0)
     assert sum(int(batch.kept.sum()) for batch in batches) == 4
     metrics = own.generation_metrics()
@@ -147,7 +147,7 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
 
 def test_answers_that_do_not_end_are_told(dense, capsys, monkeypatch):
     monkeypatch.setattr("limbeck.distillation.on_policy.PLAIN_INTERVAL_SECONDS", 0.0)
-    endless, brief = (make_own(dense, end_id=end_id, vocab=2) for end_id in (-1, 0))
+    endless, brief = (make_own(dense, end_ids=end_ids, vocab=2) for end_ids in ((), (0,)))
     assert endless(0) and brief(0)
     assert "raise on_policy.max_new_tokens" in endless.warn()[0]
     assert brief.warn() == [] == make_own(dense).warn()

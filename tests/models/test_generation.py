@@ -16,13 +16,13 @@ def draw(model, *, seed=0, prompts=PROMPTS, **changes):
         "temperature": 1.0,
         "top_p": 1.0,
         "max_new_tokens": 6,
-        "end_id": 3,
+        "end_ids": (3,),
     } | changes
     return sample(model, prompts, generator=torch.Generator().manual_seed(seed), **settings)
 
 
 def test_at_no_temperature_it_is_greedy(moe):
-    found = draw(moe, temperature=1e-4, num_samples=1, end_id=-1)
+    found = draw(moe, temperature=1e-4, num_samples=1, end_ids=())
     for prompt, answer in zip(PROMPTS, found, strict=True):
         ids = torch.tensor([prompt])
         expected = moe.generate(
@@ -51,7 +51,7 @@ def test_cached_log_probabilities_are_recomputed_ones(temperature, moe):
 
 def test_the_first_token_follows_the_models_distribution(dense):
     count = 4000
-    found = draw(dense, prompts=[PROMPTS[0]], num_samples=count, max_new_tokens=1, end_id=-1)
+    found = draw(dense, prompts=[PROMPTS[0]], num_samples=count, max_new_tokens=1, end_ids=())
     with torch.no_grad():
         expected = dense(torch.tensor([PROMPTS[0]])).logits[0, -1].softmax(-1)
     seen = torch.bincount(torch.tensor([item.tokens[0] for item in found]), minlength=len(expected))
@@ -73,14 +73,14 @@ def test_top_p_cuts_the_tail_and_keeps_the_rest_in_proportion():
 
 
 def test_answers_end_and_do_not_depend_on_the_others(moe):
-    found = draw(moe, max_new_tokens=40, end_id=7, num_samples=16)
+    found = draw(moe, max_new_tokens=40, end_ids=(7,), num_samples=16)
     assert any(item.ended for item in found) and len({len(item.tokens) for item in found}) > 2
     for item in found:
         assert item.ended == (item.tokens[-1] == 7)
         assert 7 not in item.tokens[:-1]
         assert item.ended or len(item.tokens) == 40
-    assert draw(moe, max_new_tokens=40, end_id=7, num_samples=16) == found
-    assert draw(moe, max_new_tokens=40, end_id=7, num_samples=16, seed=1) != found
+    assert draw(moe, max_new_tokens=40, end_ids=(7,), num_samples=16) == found
+    assert draw(moe, max_new_tokens=40, end_ids=(7,), num_samples=16, seed=1) != found
 
 
 def test_the_model_is_left_as_it_was(moe):

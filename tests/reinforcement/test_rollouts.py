@@ -17,7 +17,7 @@ from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import fit
 
 ANSWER_FORMAT = AnswerFormat("、", "不知道。")
-SPEECH = TokenizerIO(lambda tokens: "".join(chr(64 + token % 26) for token in tokens), 3, 0)
+SPEECH = TokenizerIO(lambda tokens: "".join(chr(64 + token % 26) for token in tokens), (3,), 0)
 
 
 def reward(name, text, expected="头晕、心悸", *, ended=True, agreement=0.5):

@@ -115,6 +115,20 @@ def test_options_score_as_their_log_probability(tmp_path):
         assert score == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_the_order_of_end_tokens_changes_no_score(tmp_path):
+    make_checkpoint(tmp_path)
+    path = tmp_path / "generation_config.json"
+    config = json.loads(path.read_text())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    scores = []
+    for ends in ([tokenizer.eos_token_id, 5], [5, tokenizer.eos_token_id], [5, 7, 9]):
+        path.write_text(json.dumps({**config, "eos_token_id": ends}))
+        scores.append(open_answerer(tmp_path, num_threads=1).score("药", ["心内科", "皮肤"]))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-12)
+    # Any of them ends the answer, so more of them make each answer likelier.
+    assert all(more > fewer for more, fewer in zip(scores[2], scores[0], strict=True))
+
+
 def test_the_lean_chat_renders_as_transformers(tmp_path):
     model = make_checkpoint(tmp_path)
     lean, full = read_chat(tmp_path), open_chat(tmp_path, model=model)

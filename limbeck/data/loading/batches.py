@@ -1,8 +1,9 @@
 """Batches of a corpus, by step: any step's batches can be made again, so a killed run goes on."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from jaxtyping import Int
@@ -18,6 +19,8 @@ from limbeck.data.loading.token_cache import TokenCache
 from limbeck.data.loading.tokenized import AnswerField, RecordFlags
 from limbeck.models.batch import IGNORED, Batch, pack_rows, pad_rows
 from limbeck.models.vision.image_processing import ImageFormat
+
+logger = logging.getLogger(__name__)
 
 MAX_SPLIT_POINTS = 256
 
@@ -39,8 +42,11 @@ class Batches:
         split: Split = "train",
         image_format: ImageFormat | None = None,
         answers: AnswerField = "answer",
+        used: Literal["records", "prompts"] = "records",
     ) -> None:
         """Batches of records with their answers, or with those that preferences reject.
+
+        Where only prompts are used, answers may be cut off.
 
         Raises:
             DataError: no record is selected, or one cannot be learnt.
@@ -60,6 +66,10 @@ class Batches:
         self._lengths = np.minimum(self.split.lengths, config.max_length)
         self.answer_starts = np.minimum(self.split.answer_starts, self._lengths)
         """Tokens of each record of the split before its answer."""
+        self.num_truncated = int((self.split.lengths > config.max_length)[self.record_ids].sum())
+        """Selected records that lose their end, and with it the token that ends an answer."""
+        if used == "records":
+            self._check_truncated()
 
     def _check(self) -> None:
         """Refuse records that no batch could hold, and a selection that is empty."""
@@ -96,6 +106,20 @@ class Batches:
                 f"record {self._name(index)}: its images and its question are "
                 f"{split.answer_starts[index]} tokens, max_length is {config.max_length}; raise it"
             )
+
+    def _check_truncated(self) -> None:
+        """Warn of records that teach no end; refuse a selection in which no answer has one."""
+        if not self.num_truncated:
+            return
+        longest = int(self.split.lengths[self.record_ids].max())
+        found = (
+            f"{self.path}: {self.num_truncated} of {len(self)} selected records are longer than "
+            f"batching.max_length {self.config.max_length} (the longest has {longest} tokens) and "
+            "are cut at their end, so they teach no model to end its answers"
+        )
+        if self.num_truncated == len(self) and self.config.select != "text":
+            raise DataError(f"{found}; raise max_length, or leave long records out")
+        logger.warning("%s", found)
 
     def _name(self, record_id: int) -> str:
         return next(

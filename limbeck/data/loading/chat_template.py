@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from limbeck.contracts.answerer import alternate
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.records import Record
-from limbeck.models.chat import ChatTemplate, place_image_tokens
-from limbeck.models.checkpoints import chat_template_of
+from limbeck.models.chat import IMAGE_TOKEN, ChatTemplate, RenderedTurn
+from limbeck.models.chat_tokens import (
+    chat_template_of,
+    encode_texts,
+    end_of_text_id,
+    start_ids,
+)
 from limbeck.models.vision.image_processing import ImageFormat
-from limbeck.models.vocabulary import end_token_id
 
 
 @dataclass(frozen=True)
@@ -27,27 +32,37 @@ def render_records(
     *,
     image_format: ImageFormat | None = None,
 ) -> list[Rendered]:
-    """Many records as tokens, tokenised in one call; those with images need a format of theirs."""
+    """Many records as tokens, tokenised together; those with images need a format of theirs.
+
+    A conversation is what the chat template makes of it, up to the token with which the template
+    ends its last answer. Text without a question stands between the tokenizer's own start and end.
+    """
     template = chat_template_of(tokenizer)
-    prompts = [_prompt_text(template, record, image_format=image_format) for record in records]
-    given = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    answers = [record.answer for record in records]
-    learnt = tokenizer(answers, add_special_tokens=False)["input_ids"]
-    end = end_token_id(tokenizer)
-    return [
-        Rendered([*before, *after, end], len(before))
-        for before, after in zip(given, learnt, strict=True)
-    ]
+    turns = [_render(template, record, image_format=image_format) for record in records]
+    given = encode_texts(tokenizer, [turn.prompt for turn in turns])
+    learnt = encode_texts(tokenizer, [turn.learnt for turn in turns])
+    start, end = start_ids(tokenizer), end_of_text_id(tokenizer)
+    rendered = []
+    for record, turn, before, after in zip(records, turns, given, learnt, strict=True):
+        if not record.question or tokenizer.chat_template is None:
+            before = [*start, *before]
+        after = after if turn.end else [*after, end]
+        rendered.append(Rendered([*before, *after], len(before)))
+    return rendered
 
 
-def _prompt_text(
+def _render(
     template: ChatTemplate, record: Record, *, image_format: ImageFormat | None
-) -> str:
-    """What stands before a record's answer: its conversation, or the images of plain text."""
-    messages = alternate([*record.history, record.question], system=record.system)
+) -> RenderedTurn:
+    """A record's conversation, or its plain text after its images."""
     num_tokens = 0
     if record.images:
         assert image_format is not None
         num_tokens = image_format.num_tokens * len(record.images)
-        messages = place_image_tokens(messages, num_tokens=num_tokens)
-    return template.render(messages) if record.question else messages[0].content
+    if not record.question:
+        return RenderedTurn(IMAGE_TOKEN * num_tokens, "", template.mask(record.answer), "")
+    messages = alternate([*record.history, record.question], system=record.system)
+    try:
+        return template.render_turn(messages, answer=record.answer, num_image_tokens=num_tokens)
+    except CheckpointError as error:
+        raise CheckpointError(f"record {record.id!r}: {error}") from None

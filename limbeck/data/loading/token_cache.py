@@ -31,10 +31,10 @@ from limbeck.data.loading.tokenized import (
     TokenizedSplit,
     tokenize_split,
 )
+from limbeck.models.chat_tokens import end_token_id
 from limbeck.models.vision.image_processing import ImageFormat
-from limbeck.models.vocabulary import end_token_id
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the files of an entry, or what they hold, change."""
 LIBRARIES = ("tokenizers", "transformers", "jinja2")
 """Those that make text and tokens of a record."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from limbeck.distillation.endpoint.responses import Candidate, TokenLogprobs
 from limbeck.distillation.tokenizer_alignment import token_texts
-from limbeck.models.vocabulary import end_token_id
+from limbeck.models.chat_tokens import end_token_id
 
 NO_MASS = -80.0
 """Log-probability that stands for none."""

@@ -16,6 +16,7 @@ from limbeck.contracts.registry import CODECS
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.signals.config import Codec, HiddenPrecision
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizer_identity import identify
 
 SIGNALS_FILE = "signals.json"
 RECORD_IDS_FILE = "record_ids.npy"
@@ -56,10 +57,10 @@ class SignalsManifest(Config):
 def fingerprints(corpus: Artifact) -> dict[str, str]:
     """Hashes of a corpus, of its tokenizer and of its chat template, by field."""
     opened = Corpus(corpus.path)
-    template = load_tokenizer(opened.tokenizer_path).chat_template
+    tokenizer = load_tokenizer(opened.tokenizer_path)
     return {
-        "tokenizer_hash": opened.hash_tokenizer(),
-        "template_hash": hash_text(str(template)),
+        "tokenizer_hash": identify(tokenizer).fingerprint,
+        "template_hash": hash_text(str(tokenizer.chat_template)),
         "corpus_hash": corpus.manifest.content_hash,
     }
 

@@ -21,6 +21,8 @@ from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
 from limbeck.distillation.targets import Targets, TopK
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.models.batch import Batch, count_kept
+from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizer_identity import identify
 from limbeck.objectives.config import Needs
 
 FOLDER = "labels"
@@ -61,7 +63,8 @@ class EndpointTeacher(OutputTeacher):
     def __init__(self, corpus: Corpus, *, batches: Batches, needs: Needs) -> None:
         """Raises: ArtifactError: the labels do not fit the objective, the batches or each other."""
         manifest, stored = _read(corpus.folder)
-        if manifest.tokenizer_hash != corpus.hash_tokenizer():
+        tokenizer = load_tokenizer(corpus.tokenizer_path)
+        if manifest.tokenizer_hash != identify(tokenizer).fingerprint:
             raise ArtifactError(f"{corpus.folder}: labels are of another tokenizer; label it again")
         _check(corpus.folder, batching=batches.config, needs=needs)
         self.vocab, self.top = manifest.vocab, manifest.top

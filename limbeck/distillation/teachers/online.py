@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Artifact, hash_file
+from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.distillation.targets import Targets, live_output
@@ -18,6 +18,7 @@ from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.config import LogitsForm
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import num_layers
+from limbeck.models.tokenizer_identity import identify
 from limbeck.models.vision.configuration import image_format
 
 
@@ -70,12 +71,12 @@ def open_online_teacher(
     Raises:
         ArtifactError: its tokenizer is not the corpus's.
     """
-    theirs = artifact.path / "tokenizer.json"
-    if hash_file(theirs) != Corpus(corpus.path).hash_tokenizer():
+    theirs = load_tokenizer(artifact.path)
+    ours = load_tokenizer(Corpus(corpus.path).tokenizer_path)
+    if difference := identify(theirs).find_difference(identify(ours)):
         raise ArtifactError(
-            f"{artifact.path}: the teacher's tokenizer differs from the corpus's; prepare the "
-            "corpus with `tokenizer: FOLDER` of the teacher, or learn from its text with "
-            "`objective: {kind: cross_tokenizer}`"
+            f"{artifact.path}: the teacher's tokenizer differs from the corpus's ({difference}); "
+            "prepare the corpus with `tokenizer: FOLDER` of the teacher, or learn from its text "
+            "with `objective: {kind: cross_tokenizer}`"
         )
-    vocab = len(load_tokenizer(artifact.path))
-    return OnlineTeacher(load_frozen(artifact.path), vocab=vocab, logits_form=logits_form)
+    return OnlineTeacher(load_frozen(artifact.path), vocab=len(theirs), logits_form=logits_form)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from limbeck.contracts.corpus import Corpus
+from limbeck.contracts.errors import DataError
 from limbeck.data.loading.batches import Batches, find_split_points
 from limbeck.data.loading.config import BatchingConfig
 
@@ -62,3 +63,16 @@ def test_what_is_looked_at_fits_a_number_of_tokens(corpus, tokenizer):
     few = batches.take(8, max_tokens=int(lengths[4]))
     assert few.record_ids.tolist() == many.record_ids[:5].tolist()
     assert batches.take(8, max_tokens=0).record_ids.tolist() == many.record_ids[:1].tolist()
+
+
+def test_records_that_lose_their_end_are_counted_and_warned_of(corpus, tokenizer, caplog):
+    whole = Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig())
+    assert whole.num_truncated == 0
+    assert not caplog.records
+    lengths = np.sort(whole.split.lengths[whole.record_ids])
+    config = BatchingConfig(max_length=int(lengths[-1]) - 1)
+    cut = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)
+    assert cut.num_truncated == int((lengths == lengths[-1]).sum())
+    assert f"{cut.num_truncated} of {len(cut)} selected records are longer than" in caplog.text
+    with pytest.raises(DataError, match=r"batching\.max_length 4 .*raise max_length"):
+        Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig(max_length=4))

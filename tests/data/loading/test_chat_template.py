@@ -1,7 +1,13 @@
 """Records as a model reads them."""
 
+import pytest
+from tokenizers import processors
+
 from limbeck.contracts.records import Record
 from limbeck.data.loading.chat_template import render_records
+from limbeck.models.chat_tokens import end_token_id, end_token_ids
+from tests.models.test_chat import CHATML, CONTROL, GEMMA, INST, PLAIN, THINKING
+from tests.support.byte_level_tokenizer import train_byte_level
 
 
 def record(question, answer="答", **fields):
@@ -16,3 +22,61 @@ def test_instructions_and_earlier_turns_stand_before_the_question(tokenizer):
     assert text.index("只答科室。") < text.index("头晕怎么办？")
     text = tokenizer.decode(longer.input_ids[: longer.answer_start])
     assert text.index("你好") < text.index("您好") < text.index("头晕怎么办？")
+
+
+@pytest.fixture(params=[CHATML, GEMMA, INST, THINKING, PLAIN])
+def published(request):
+    """A tokenizer as publishers make them: its turns and its texts end with different tokens."""
+    tokenizer = train_byte_level(["高血压 low yes no"] * 3, num_tokens=300)
+    tokenizer.add_special_tokens({"bos_token": "<s>", "additional_special_tokens": [*CONTROL[2:]]})
+    tokenizer.chat_template = request.param
+    return tokenizer
+
+
+def test_a_record_is_what_the_template_makes_of_it(published):
+    item = record("a <b>?\n  low", " 高血压: yes", history=("no", "low"), system="")
+    (rendered,) = render_records(published, [item])
+    turns = ["no", "low", "a <b>?\n  low", " 高血压: yes"]
+    messages = [
+        {"role": "assistant" if place % 2 else "user", "content": text}
+        for place, text in enumerate(turns)
+    ]
+    whole = published.apply_chat_template(messages, tokenize=True, return_dict=False)
+    prompt = published.apply_chat_template(
+        messages[:-1], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    assert rendered.input_ids[: rendered.answer_start] == prompt
+    end = end_token_id(published)
+    assert rendered.input_ids[-1] == end
+    assert rendered.input_ids[:-1] == whole[: len(rendered.input_ids) - 1]
+    rest = published.decode(whole[len(rendered.input_ids) - 1 :])
+    assert rest.strip() in ("", published.decode([end]))
+    assert set(end_token_ids(published)) == {end, published.eos_token_id}
+
+
+def test_words_of_a_record_are_no_control_tokens(published):
+    words = "".join(CONTROL)
+    control = set(published.convert_tokens_to_ids(list(CONTROL)))
+
+    def count(item):
+        (rendered,) = render_records(published, [item])
+        return sum(token in control for token in rendered.input_ids), rendered
+
+    number, _ = count(record("a", "b", history=("c", "d"), system="e"))
+    found, rendered = count(record(words, words, history=(words, words), system=words))
+    assert found == number
+    text = published.decode(rendered.input_ids, skip_special_tokens=True)
+    assert text.count(words) >= 4  # templates may leave out instructions
+
+
+def test_text_without_a_question_stands_between_start_and_end(published):
+    (rendered,) = render_records(published, [record("", "low yes")])
+    assert rendered.input_ids[-1] == published.eos_token_id
+    assert published.bos_token_id not in rendered.input_ids
+    backend = published.backend_tokenizer
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", published.bos_token_id)]
+    )
+    (rendered,) = render_records(published, [record("", "low yes")])
+    assert rendered.input_ids[0] == published.bos_token_id
+    assert rendered.answer_start == 1

@@ -149,7 +149,7 @@ def test_the_student_that_equals_the_teacher_has_no_loss_under_signals(made, cor
     ("needs", "batching", "message"),
     [
         (Needs(3.0), BATCHING, "temperature"),
-        (Needs(2.0), BATCHING.replace(max_length=9), "max_length"),
+        (Needs(2.0), BATCHING.replace(max_length=16), "max_length"),
         (Needs(2.0), BATCHING.replace(loss_on="all"), "loss_on"),
     ],
 )
