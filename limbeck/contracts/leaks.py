@@ -3,6 +3,7 @@
 Filters, splits and evaluation compare questions with the functions of this module alone.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,19 +13,65 @@ from limbeck.contracts.records import Question, Record
 
 DROPPED_CATEGORIES = ("P", "Z", "C", "So", "Sk")
 """Punctuation, spaces, controls, decorations and modifiers."""
-KEPT_SYMBOLS = frozenset("^")
+KEPT_SYMBOLS = frozenset("^%\u2030")
 DROPPED_SYMBOLS = frozenset("|~$")
 """Signs of mathematics and currency by their category, markup in texts."""
+HAN = "\u3400-\u4dbf\u4e00-\u9fff"
+MINUS = "\u2212"
+RAISED = re.compile(r"(?<=\d)[\u207a\u207b]?[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
+NUMBER_SIGN = re.compile(
+    "[\u00bc-\u00be\u2150-\u215f\u2189\u2460-\u249b\u24ea\u3251-\u325f\u32b1-\u32bf"
+    "\u3358-\u3370\u33e0-\u33fe\U0001f100-\U0001f10a]"
+)
+"""One character that stands for digits: a fraction, a circled number."""
+ONE_SIGN = str.maketrans("\u2044\u2215", "//")
+FINE_SPACE = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+LEADING_POINT = re.compile(rf"(?<![^\W{HAN}])(?<!\.)\.(?=\d)")
+SIGN = re.compile(
+    r"(?<=\d)\s*[-\u2010-\u2015\u301c~]+\s*(?=\d)"  # a range
+    rf"|(?:(?<!\w)|(?<=[{HAN}])|(?<=\de))-(?=\d)"  # a negative number or exponent
+    r"|(?<=\()\s*-\s*(?=\))"  # a negative result
+)
+
+
+def to_compatible(text: str) -> str:
+    """The text in Unicode's compatibility form, without joining digits that are apart.
+
+    A raised digit stays an exponent, and a character that stands for digits gets room around it.
+    """
+    text = NUMBER_SIGN.sub(r" \g<0> ", RAISED.sub(r"^\g<0>", text))
+    return unicodedata.normalize("NFKC", text).translate(ONE_SIGN)
 
 
 def normalise(text: str) -> str:
     """What two texts share when they ask or answer the same.
 
     Compatibility form, lower case, without punctuation, spaces and decorations. Letters, digits,
-    marks and signs of mathematics stay: above 38 degrees and below are two questions.
+    marks and signs of mathematics stay: above 38 degrees and below are two questions. So does what
+    makes a number: its sign, its point, and whatever keeps it apart from the next one.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(char for char in folded if char.isalnum() or _has_meaning(char))
+    folded = to_compatible(FINE_SPACE.sub("", text.replace("，", "、"))).casefold()
+    folded = THOUSANDS.sub(lambda found: found[0].replace(",", ""), folded)
+    folded = SIGN.sub(MINUS, LEADING_POINT.sub("0.", folded))
+    kept: list[str] = []
+    dropped = ""
+    for char in folded:
+        if not (char.isalnum() or _has_meaning(char)):
+            dropped += char
+            continue
+        if dropped and char.isdecimal() and kept and kept[-1].isdecimal():
+            kept.append(_separate(dropped))
+        kept.append(char)
+        dropped = ""
+    return "".join(kept)
+
+
+def _separate(dropped: str) -> str:
+    """What stays of the text between two digits."""
+    if dropped == ".":
+        return "."
+    return "".join(char for char in dropped if char in ":/") or " "
 
 
 def _has_meaning(char: str) -> bool:

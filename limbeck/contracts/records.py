@@ -50,6 +50,8 @@ class Record:
     """A worse answer, where preferences are to be learnt."""
     system: str = ""
     """The instructions that stand before the conversation."""
+    answer_form: Literal["single", "list"] = "single"
+    """`list` where the source knows that the answer is a list; commas alone tell nothing."""
 
     @classmethod
     def from_json(cls, value: JsonObject) -> "Record":
@@ -87,6 +89,8 @@ class Question:
     """Earlier turns of the conversation, as in `Record.history`."""
     system: str = ""
     """The instructions that stand before the conversation."""
+    language: str = ""
+    """Of the answers (ISO 639-1), where it is known: it says how their numbers are written."""
 
     @classmethod
     def from_json(cls, value: JsonObject) -> "Question":
@@ -166,8 +170,9 @@ RECORD_TEXTS = (
     "source",
     "specialty",
     "place",
+    "answer_form",
 )
-QUESTION_TEXTS = ("system", "id", "task", "question", "form", "specialty", "group")
+QUESTION_TEXTS = ("language", "system", "id", "task", "question", "form", "specialty", "group")
 
 
 def _expect_texts(value: JsonObject, *names: str) -> None:

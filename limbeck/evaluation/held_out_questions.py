@@ -3,6 +3,7 @@
 What guides a choice is never read from the test split or from the questions of the corpus.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Literal
@@ -12,7 +13,6 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, Split
 from limbeck.evaluation.answer_questions import QuestionSet, read_questions
-from limbeck.evaluation.metrics import split_items
 
 QuestionSource = Literal["auto", "pack", "test"]
 VALIDATION = "validation"
@@ -24,8 +24,8 @@ TEST_SPLIT = "test_split"
 def read_held_out(corpus: Corpus, *, max_questions: int) -> tuple[Question, ...]:
     """At most so many validation records as questions, drawn by a hash of their ids, in order.
 
-    An answer of several items is scored as a list, any other exactly. Records with images or no
-    question are left out.
+    An answer that its source knows to be a list is scored as one, any other exactly. Records with
+    images or no question are left out.
 
     Raises:
         DataError: there is none.
@@ -45,15 +45,20 @@ def read_held_out(corpus: Corpus, *, max_questions: int) -> tuple[Question, ...]
     return tuple(questions)
 
 
-def read_evaluation(corpus: Corpus, *, source: QuestionSource, max_questions: int) -> QuestionSet:
-    """The questions that an evaluation measures with.
+def read_evaluation(
+    corpus: Corpus, *, source: QuestionSource, max_questions: int, language: str = ""
+) -> QuestionSet:
+    """The questions that an evaluation measures with; `language` is that of their answers.
 
     Raises:
         ArtifactError, DataError: the source holds none, or one that cannot be scored.
     """
     if source == "test" or (source == "auto" and next(corpus.questions(), None) is None):
-        return read_test_split(corpus, max_questions=max_questions)
-    return read_questions(corpus, max_questions=max_questions)
+        found = read_test_split(corpus, max_questions=max_questions)
+    else:
+        found = read_questions(corpus, max_questions=max_questions)
+    questions = (dataclasses.replace(item, language=language) for item in found.questions)
+    return dataclasses.replace(found, questions=tuple(questions))
 
 
 def read_test_split(corpus: Corpus, *, max_questions: int) -> QuestionSet:
@@ -103,13 +108,12 @@ def _draw(records: Sequence[Record], *, count: int) -> list[Record]:
 
 
 def _as_question(record: Record, *, task: str) -> Question:
-    items = split_items(record.answer, known=())
     return Question(
         record.id,
         task,
         record.question,
         (record.answer,),
-        "list" if len(items) > 1 else "single",
+        record.answer_form,
         options=(record.answer,) if task == TEST_SPLIT else (),
         specialty=record.specialty,
         group=record.group,

@@ -2,18 +2,23 @@
 
 import math
 import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from limbeck.contracts.leaks import normalise
+from limbeck.contracts.leaks import MINUS, to_compatible
+from limbeck.evaluation.quantities import COMMA_LANGUAGES, answer_key
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % point of the standard normal distribution."""
-SEPARATORS = re.compile(r"[、，,;；。\n\r\t]+")
+_ALWAYS = r"[、，､;；。｡\n\r\t]"
+SEPARATORS = {
+    "point": re.compile(rf"(?:{_ALWAYS}|,(?!(?<=\d,)\d{{3}}(?!\d)))+"),
+    "comma": re.compile(rf"(?:{_ALWAYS}|,(?!(?<=\d,)\d))+"),
+}
+"""By the decimal mark."""
 CONJUNCTIONS = re.compile(r"以及|和|及|与")
 
 
@@ -36,30 +41,50 @@ class Interval:
     high: float
 
 
-def exact_match(answer: str, *, expected: Sequence[str]) -> bool:
-    """Whether the answer equals one of the expected texts after normalising."""
-    found = normalise(answer)
-    return bool(found) and found in {normalise(item) for item in expected}
+def exact_match(answer: str, *, expected: Sequence[str], language: str = "") -> bool:
+    """Whether the answer equals one of the expected texts, its numbers and units as quantities."""
+    found = answer_key(answer, language=language)
+    return bool(found) and found in {answer_key(item, language=language) for item in expected}
 
 
-def split_items(answer: str, *, known: Collection[str]) -> set[str]:
-    """The items of a list answer, each normalised.
+def same_label(answer: str, *, expected: Sequence[str]) -> bool:
+    """Whether the answer is one of the labels, whole: only case and width do not count."""
+    found = label_key(answer)
+    return bool(found) and found in set(map(label_key, expected))
 
-    Separators always divide. A conjunction divides only a piece that is not itself in `known`
-    (normalised), because a name may hold the same character: 血氧饱和度.
+
+def label_key(text: str) -> str:
+    """What two labels share when they are one."""
+    return to_compatible(text).replace(MINUS, "-").casefold().strip()
+
+
+def split_items(answer: str, *, known: Collection[str], language: str = "") -> set[str]:
+    """The items of a list answer, each by its key.
+
+    Separators always divide. A conjunction divides only a piece whose key is not itself in `known`,
+    because a name may hold the same character: 血氧饱和度.
     """
     items: set[str] = set()
-    for piece in SEPARATORS.split(unicodedata.normalize("NFKC", answer)):
-        whole = normalise(piece)
-        parts = [whole] if whole in known else CONJUNCTIONS.split(piece)
-        items.update(item for item in map(normalise, parts) if item)
-    return items
+    for piece in _split(answer, language=language):
+        whole = answer_key(piece, language=language)
+        parts = [piece] if whole in known else CONJUNCTIONS.split(piece)
+        items.update(answer_key(part, language=language) for part in parts)
+    return items - {""}
 
 
-def entity_f1(answer: str, *, expected: Sequence[str]) -> float:
+def _split(text: str, *, language: str) -> list[str]:
+    """The text at its separators; a comma inside a number is none."""
+    return SEPARATORS["comma" if language in COMMA_LANGUAGES else "point"].split(text)
+
+
+def entity_f1(answer: str, *, expected: Sequence[str], language: str = "") -> float:
     """F1 of the set of items in a list answer against the set of expected items."""
-    items = {normalise(part) for item in expected for part in SEPARATORS.split(item)} - {""}
-    found = split_items(answer, known=items)
+    items = {
+        answer_key(part, language=language)
+        for item in expected
+        for part in _split(item, language=language)
+    } - {""}
+    found = split_items(answer, known=items, language=language)
     hits = len(found & items)
     return 2 * hits / (len(found) + len(items)) if hits else 0.0
 

@@ -16,7 +16,7 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError, PromptLengthError
 from limbeck.contracts.records import Question
 from limbeck.contracts.registry import TASKS
-from limbeck.evaluation.metrics import entity_f1, exact_match
+from limbeck.evaluation.metrics import entity_f1, exact_match, same_label
 
 LIST_F1 = 0.8
 """A list answer is right from this entity F1 upwards."""
@@ -154,14 +154,26 @@ def score_by_form(question: Question, response: Response) -> Verdict:
 
 def score_list(question: Question, response: Response) -> Verdict:
     """Right from entity F1 0.8 upwards; agrees by that F1."""
-    f1 = entity_f1(response.text, expected=question.answers)
+    f1 = entity_f1(response.text, expected=question.answers, language=question.language)
     return Verdict(f1 >= LIST_F1, f1)
 
 
 def score_exactly(question: Question, response: Response) -> Verdict:
-    """Right where the text equals one of the answers, punctuation and spaces aside."""
-    correct = exact_match(response.text, expected=question.answers)
+    """Right where the text equals one of the answers, punctuation and spaces aside.
+
+    Numbers with their units are compared as quantities, labels as whole texts.
+    """
+    if is_label(question):
+        correct = same_label(response.text, expected=question.answers)
+    else:
+        correct = exact_match(response.text, expected=question.answers, language=question.language)
     return Verdict(correct, float(correct))
+
+
+def is_label(question: Question) -> bool:
+    """Whether the right answer is one of a fixed set of labels."""
+    is_one = question.form == "choice" or len(question.options) > 1
+    return is_one and set(question.answers) <= set(question.options)
 
 
 def ask(

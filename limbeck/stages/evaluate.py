@@ -45,7 +45,12 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     corpus = Corpus(artifact.path)
     teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
     _check_unique(models)
-    found = read_evaluation(corpus, source=config.questions, max_questions=config.max_questions)
+    found = read_evaluation(
+        corpus,
+        source=config.questions,
+        max_questions=config.max_questions,
+        language=config.language,
+    )
     domain, is_split = corpus.domain(), TEST_SPLIT in found.available
     of_pack = () if is_split else domain.headline_tasks
     headline_tasks = config.headline_tasks or of_pack or tuple(found.available)

@@ -1,6 +1,8 @@
 """What counts as one question, and that every way to share it is found."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from limbeck.contracts.errors import LeakError
 from limbeck.contracts.leaks import LeakIndex, check_leaks, normalise
@@ -28,6 +30,71 @@ def test_form_does_not_hide_one_question(left, right):
 )
 def test_signs_and_marks_tell_questions_apart(left, right):
     assert normalise(left) != normalise(right)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("每次2.5mg", "每次25mg"),
+        ("温度-5度", "温度5度"),
+        ("温度 −5 度", "温度5度"),
+        ("一次1-2片", "一次12片"),
+        ("一次1～2片", "一次12片"),
+        ("血压120/80", "血压12080"),
+        ("稀释1：200", "稀释1200"),
+        ("0.1%", "0.1"),
+        (".5 mg", "5 mg"),
+        ("浓度10⁻⁷", "浓度10⁷"),
+        ("x = 10²", "x = 102"),
+        ("½片", "12片"),
+        ("1½片", "11/2片"),
+        ("①5mg", "15mg"),
+        ("⒈5mg", "1.5mg"),
+        ("第1、2天", "第12天"),
+        ("5 10", "510"),
+        ("1e-5", "1e5"),
+        ("阳性(-)", "阳性"),
+        ("阳性(-)", "阳性(+)"),
+        ("٣٫٥", "٣٥"),
+    ],
+)
+def test_what_makes_a_number_is_kept(left, right):
+    assert normalise(left) != normalise(right)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("1,000 人", "1000人"),
+        ("1\u00a0000 人", "1000人"),
+        ("−5", "-5"),
+        ("２．５ｍｇ", "2.5mg"),
+        ("5-10", "5～10"),
+        ("Covid-19", "covid 19"),
+        ("½", "1/2"),
+        ("10⁻⁷", "10^-7"),
+    ],
+)
+def test_ways_to_write_one_number_do_not_hide_one_question(left, right):
+    assert normalise(left) == normalise(right)
+
+
+NUMBERISH = st.text(alphabet="0123456789.,:;/+-−–—~％% e^²⁻½①（）()、。，a度·\n", max_size=12)
+
+
+@given(NUMBERISH | st.text(max_size=20))
+def test_normalising_again_changes_nothing(text):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@given(
+    st.integers(0, 999),
+    st.text(alphabet=" .,:;/-~、。（）*_'\"", min_size=1, max_size=3),
+    st.data(),
+)
+def test_two_numbers_never_become_one(first, between, data):
+    second = data.draw(st.integers(0, 99))  # of three digits, a comma would group them
+    assert normalise(f"{first}{between}{second}") != normalise(f"{first}{second}")
 
 
 def ask(text, **fields):

@@ -1,5 +1,6 @@
 """Verdicts on answers, by task and by form."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,32 @@ def test_an_intent_is_its_label_exactly():
     question = Question("i", "intent", "这是什么意图？", ("治疗方案",), "single")
     assert record_answer(question, Response("治疗方案", 1.0)).correct
     assert not record_answer(question, Response("治疗", 1.0)).correct
+
+
+@pytest.mark.parametrize(
+    ("label", "answer", "correct"),
+    [
+        ("+1", "+1", True),
+        ("+1", "-1", False),
+        ("+1", "1", False),
+        ("-1", " −1 ", True),
+        ("2.5mg", "25mg", False),
+        ("C++", "c++", True),
+        ("C++", "C", False),
+        ("A.1", "A1", False),
+    ],
+)
+def test_labels_are_compared_whole(label, answer, correct):
+    options = ("+1", "-1", "1", "2.5mg", "25mg", "C", "C++", "A.1", "A1")
+    question = Question("m", "mood", "评分：好", (label,), "single", options=options)
+    assert record_answer(question, Response(answer, 1.0)).correct is correct
+
+
+def test_the_language_of_a_question_says_how_its_numbers_are_written():
+    question = Question("n", "amount", "Wie viel?", ("1.000,5 kg",), "single")
+    response = Response("1000,5 kg", 1.0)
+    assert not record_answer(question, response).correct
+    assert record_answer(dataclasses.replace(question, language="de"), response).correct
 
 
 def test_a_task_of_another_form_than_its_own_is_refused():

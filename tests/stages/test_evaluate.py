@@ -199,7 +199,9 @@ def use_plain_records(work):
     shutil.rmtree(corpus.questions_path)
     held_out = [
         Record("1", "高血压去医院看什么科？", "心血管内科", "a", "qa"),
-        Record("2", "高血压通常会出现什么症状？", "头痛、头晕、心悸", "b", "qa"),
+        Record(
+            "2", "高血压通常会出现什么症状？", "头痛、头晕、心悸", "b", "qa", answer_form="list"
+        ),
         Record("3", "为什么？", "没有人知道为什么。", "b", "qa"),
         Record("4", "", "纯文本。", "c", "qa"),
         Record("5", "还有呢？", "没有。", "d", "qa", history=("你好", "你好")),

@@ -86,6 +86,7 @@ def fact_records(
                 source=source,
                 specialty=fact.specialty,
                 place=fact.place,
+                answer_form=pack.description.relations[fact.relation].answer,
             )
         if split == "rl":
             continue

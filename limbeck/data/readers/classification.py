@@ -88,9 +88,9 @@ class Config(FileReaderConfig):
                 yield row
                 continue
             text, label = row.values.get(self.text_column), row.values.get(self.label_column)
-            if isinstance(text, str) and isinstance(label, str) and clean(text) and clean(label):
+            if isinstance(text, str) and isinstance(label, str) and clean(text) and label.strip():
                 found = True
-                yield row.place, clean(text), clean(label)
+                yield row.place, clean(text), label.strip()
             else:
                 shown = str(dict(row.values))[:SHOWN_CHARS]
                 yield Drop(MISSING_FIELD, self.label, row.place, shown)

@@ -26,11 +26,15 @@ class Config(StageConfig):
     """What is asked. `pack`: the questions that the corpus holds, of its pack and of sources that
     hold some. `test`: the records of its test split, which no model was trained on: questions with
     their answers, without images. Each is scored as recall is (the answer equals
-    the record's, or is a list of the same items from F1 0.8), and by the mean log-likelihood of
-    the record's answer, which tells more where answers are free text. `auto`: `pack` where the
+    the record's, or is a list of the same items from F1 0.8 where the source knows that it is a
+    list), and by what tells more where answers are free text: token F1, chrF, ROUGE-L, and the
+    log-likelihood of the record's answer. `auto`: `pack` where the
     corpus holds questions, `test` otherwise."""
     teacher: str = ""
     """Which of `models` the ratios are against; empty: the first."""
+    language: Annotated[str, Field(pattern="^([a-z]{2,3})?$")] = ""
+    """Of the answers (ISO 639-1, such as `de`): where a comma is the decimal mark, 1.000,5 is read
+    as 1000.5. Empty: a point is."""
     headline_tasks: tuple[str, ...] = ()
     """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
     corpus's pack names, or else all that hold questions."""

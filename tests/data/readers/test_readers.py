@@ -291,3 +291,16 @@ def test_labelled_keeps_training_and_evaluation_apart(pack, tmp_path):
     assert questions[0].options == ("定义", "治疗") and questions[0].answers == ("治疗",)
     with pytest.raises(ValidationError, match="form"):
         read("labelled", pack, **fields, form="没有槽位")
+
+
+def test_labels_keep_their_signs_and_points(pack, tmp_path):
+    labels = ["+1", "-1", " 0 ", "3.5mg", "35mg", "#2", "C_1"]
+    for name in ("train", "dev"):
+        rows = [{"query": f"{name}中的第{label}句", "label": label} for label in labels]
+        write_lines(tmp_path / f"{name}.json", *rows)
+    fields = {"path": tmp_path / "train.json", "evaluation_path": tmp_path / "dev.json"}
+    records, _, _, questions = read("labelled", pack, **fields, task="mood", form="评分：{text}")
+    kept = [label.strip() for label in labels]
+    assert [record.answer for record in records] == kept
+    assert [question.answers for question in questions] == [(label,) for label in kept]
+    assert questions[0].options == tuple(sorted(kept))
