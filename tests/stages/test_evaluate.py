@@ -215,21 +215,21 @@ def test_without_questions_the_test_split_is_measured(work):
     metrics = evaluate.run(config(headline_tasks=[]), work=work)
     report = json.loads((work.folder / "report.json").read_text())
     assert report["corpus"]["split"].startswith("test (held out")
-    assert report["corpus"]["tasks"] == {"test_split": {"asked": 3, "available": 3}}
-    assert (report["corpus"]["left_out"], report["headline_tasks"]) == (2, ["test_split"])
+    assert report["corpus"]["tasks"] == {"test_split": {"asked": 4, "available": 4}}
+    assert (report["corpus"]["left_out"], report["headline_tasks"]) == (1, ["test_split"])
     teacher, ignorant = report["rows"]
-    assert teacher["accuracy"] == 2 / 3
-    assert teacher["accuracy_interval"]["low"] < 2 / 3 < teacher["accuracy_interval"]["high"]
-    assert teacher["tasks"]["test_split"]["count"] == teacher["log_likelihood"]["count"] == 3
+    assert teacher["accuracy"] == 2 / 4
+    assert teacher["accuracy_interval"]["low"] < 2 / 4 < teacher["accuracy_interval"]["high"]
+    assert teacher["tasks"]["test_split"]["count"] == teacher["log_likelihood"]["count"] == 4
     # A score is the answer's distance from 8 characters, as fake_answerer has it.
-    assert teacher["log_likelihood"]["value"] == pytest.approx(-(3 + 0 + 1) / 3)
+    assert teacher["log_likelihood"]["value"] == pytest.approx(-(3 + 0 + 1 + 5) / 4)
     for row in (teacher, ignorant):
         found = row["log_likelihood"]
         assert found["low"] < found["value"] < found["high"]
     assert metrics["teacher"]["log_likelihood"] == teacher["log_likelihood"]["value"]
     page, text = ((work.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
     assert "Log-likelihood of the test split" in page and "测试切分" in page
-    assert "Log-likelihood of the test split" in text and "2 without a question" in text
+    assert "Log-likelihood of the test split" in text and "1 without a question" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     console = Console(width=120, file=io.StringIO())
