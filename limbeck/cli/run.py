@@ -30,6 +30,9 @@ def run(
     recipe: RecipePath,
     overrides: Overrides = [],  # noqa: B006
     runs: Runs = Path("runs"),
+    until: Annotated[
+        str, typer.Option(metavar="ENTRY", help="Make only this entry and what it needs.")
+    ] = "",
 ) -> None:
     """Make every artifact of a recipe, or reuse what is made already.
 
@@ -41,7 +44,7 @@ def run(
         from limbeck.pipeline.run import run as run_recipe
 
         loaded = load_recipe(recipe, overrides=overrides)
-        made = run_recipe(loaded, runs=runs, report=show_event)
+        made = run_recipe(loaded, runs=runs, until=until, report=show_event)
         for artifact in made.values():
             if artifact.manifest.kind == "report":
                 report = read_report(artifact.path / "report.json")

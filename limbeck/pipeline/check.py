@@ -60,6 +60,23 @@ def check(recipe: Recipe) -> dict[str, Entry]:
     return {name: entries[name] for name in order}
 
 
+def select_needed(entries: Mapping[str, Entry], name: str) -> dict[str, Entry]:
+    """An entry and all that it is made from, in the order in which they can run.
+
+    Raises:
+        UnknownNameError: there is no such entry.
+    """
+    if name not in entries:
+        raise UnknownNameError(name, known=entries, what="entry")
+    needed, waiting = set[str](), [name]
+    while waiting:
+        current = waiting.pop()
+        if current in entries and current not in needed:
+            needed.add(current)
+            waiting += [reference.target for reference in entries[current].references]
+    return {key: entry for key, entry in entries.items() if key in needed}
+
+
 def _check_entry(
     recipe: Recipe, name: str, raw: Mapping[str, Any], faults: list[Fault]
 ) -> Entry | None:

@@ -34,7 +34,7 @@ from limbeck.contracts.stage import Reference
 from limbeck.env.machine import package_versions
 from limbeck.env.ranks import process_index
 from limbeck.pipeline.cache_key import hash_key
-from limbeck.pipeline.check import Entry, check, is_folder
+from limbeck.pipeline.check import Entry, check, is_folder, select_needed
 from limbeck.pipeline.distributed import RunStage, lead_workers, run_worker
 from limbeck.pipeline.store import STORE, Store, read_if_whole
 
@@ -46,10 +46,11 @@ def run(
     recipe: Recipe,
     *,
     runs: Path,
+    until: str = "",
     report: Report = lambda name, text: None,
     on_step: OnStep = ignore_step,
 ) -> dict[str, Artifact]:
-    """Every artifact of the recipe, made now or reused.
+    """Every artifact of the recipe, made now or reused; with `until`, that one and what it needs.
 
     `report(name, text)` hears what happens to each entry, `on_step` every step of training here.
 
@@ -58,10 +59,13 @@ def run(
 
     Raises:
         RecipeError: the recipe cannot be run.
+        UnknownNameError: no entry is called as `until`.
         BusyError: another process runs a recipe of this name.
         LaunchError: the processes cannot work together as they were launched.
     """
     entries = check(recipe)
+    if until:
+        entries = select_needed(entries, until)
     if Path(recipe.name).parts[0] == STORE:
         message = f"a recipe cannot be called {STORE}, as the folder of all artifacts is; rename it"
         raise RecipeError(recipe.path, [Fault("file name", message)])

@@ -106,6 +106,13 @@ def test_help_of_a_real_process_is_quick_and_names_every_command():
     assert all(command in done.stdout for command in PUBLIC_COMMANDS)
 
 
+def test_a_run_stops_after_an_entry(invoke, tmp_path):
+    runs = tmp_path / "runs"
+    invoke("run", tiny_recipe.RECIPE, "--runs", runs, "--until", "corpus")
+    assert [path.name for path in (runs / "tiny").glob("*/manifest.json")] == ["manifest.json"]
+    assert (runs / "tiny" / "corpus" / "manifest.json").is_file()
+
+
 def test_public_names_are_pinned(invoke):
     assert (
         sorted(command.name or command.callback.__name__ for command in app.registered_commands)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from limbeck.contracts.errors import RecipeError
+from limbeck.contracts.errors import RecipeError, UnknownNameError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.pipeline.check import check as check_recipe
+from limbeck.pipeline.check import select_needed
 
 CORPUS = "corpus: {stage: prepare, pack: medical, sources: [{kind: knowledge}]}\n"
 MODEL = (
@@ -39,6 +40,21 @@ def test_order_follows_references(tmp_path):
         ("corpus", "corpus"),
         ("model", "a"),
     ]
+
+
+def test_an_entry_is_made_with_all_that_it_needs_and_nothing_else(tmp_path):
+    text = (
+        "b: {stage: train, corpus: corpus, model: a, objective: {kind: next_token}, "
+        "training: {max_steps: 1}}\n"
+        f"a:\n{TRAIN}  training: {{max_steps: 1}}\n"
+        f"c:\n{TRAIN}  training: {{max_steps: 1}}\n{CORPUS}"
+    )
+    entries = check_recipe(load(tmp_path, text))
+    assert list(select_needed(entries, "b")) == ["corpus", "a", "b"]
+    assert list(select_needed(entries, "c")) == ["corpus", "c"]
+    assert list(select_needed(entries, "corpus")) == ["corpus"]
+    with pytest.raises(UnknownNameError, match=r"unknown entry 'corpse': did you mean 'corpus'\?"):
+        select_needed(entries, "corpse")
 
 
 def test_every_fault_at_once(tmp_path):
