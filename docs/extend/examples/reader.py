@@ -8,12 +8,13 @@ from typing_extensions import override
 
 from limbeck.contracts.records import Record
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import FileReaderConfig, Item, read_lines
+from limbeck.data.readers.base import Item
+from limbeck.data.readers.text_files import Line, TextFileReaderConfig
 
 HEADING = re.compile(r"#+\s+(.*\S)\s*")
 
 
-class Config(FileReaderConfig):
+class Config(TextFileReaderConfig):
     """Questions and answers in a Markdown file."""
 
     kind: Literal["markdown_faq"] = "markdown_faq"
@@ -21,14 +22,16 @@ class Config(FileReaderConfig):
     @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
         question, answer, place = "", [], 0
-        _, lines = read_lines(self.path)
-        for number, line in lines:
-            heading = HEADING.fullmatch(line)
+        for line in self.lines(self.path):
+            if not isinstance(line, Line):
+                yield line
+                continue
+            heading = HEADING.fullmatch(line.text)
             if heading is None:
-                answer.append(line)
+                answer.append(line.text)
                 continue
             yield from self._record(question, "\n".join(answer).strip(), place)
-            question, answer, place = heading[1], [], number
+            question, answer, place = heading[1], [], line.number
         yield from self._record(question, "\n".join(answer).strip(), place)
 
     def _record(self, question: str, answer: str, line: int) -> Iterator[Record]:

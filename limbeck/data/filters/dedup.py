@@ -6,7 +6,7 @@ character shingles, computed exactly, reaches the threshold.
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -20,15 +20,19 @@ from limbeck.data.filters.base import FilterConfig, FilterContext
 from limbeck.env.progress import track
 
 DUPLICATE = Reason("duplicate", "重复", "duplicate")
+EQUAL_SIDES = Reason("equal_sides", "两个答案相同", "a pair of equal answers")
 NEAR_DUPLICATE = Reason("near_duplicate", "近似重复", "near duplicate")
+MAX_TABLE_THRESHOLD = 0.85
+"""The highest that hash tables can be built for with any number of permutations allowed."""
 
 
 class Duplicates(FilterConfig):
     """The first of equal records, and of nearly equal free texts.
 
     Records made from facts come first, then free text, and last free text that its source does not
-    trust: of two equal records the trusted one stays. About different images the same words are
-    different records.
+    trust: of two equal records the trusted one stays. About different images, after other
+    instructions, or with other worse answers the same words are different records. A pair whose two
+    answers are equal prefers nothing, and is dropped as well.
     """
 
     kind: Literal["duplicates"] = "duplicates"
@@ -56,10 +60,13 @@ class Duplicates(FilterConfig):
         with track("near duplicates", total=len(ordered), unit="records") as advance:
             for record in ordered:
                 texts = (*record.images, *record.history, record.question, record.answer)
+                apart = (record.system, record.rejected)
                 is_text = context.sources[record.source].free_text and not record.images
-                if first := exact.find(*texts, id=record.id):
+                if record.rejected and record.rejected.strip() == record.answer.strip():
+                    context.log.drop_record(record, reason=EQUAL_SIDES)
+                elif first := exact.find(*apart, *texts, id=record.id):
                     context.log.drop_record(record, reason=DUPLICATE, detail=f"of {first}")
-                elif is_text and (first := near.find("".join(texts), id=record.id)):
+                elif is_text and (first := near.find("".join(texts), id=record.id, apart=apart)):
                     context.log.drop_record(record, reason=NEAR_DUPLICATE, detail=f"of {first}")
                 else:
                     yield record
@@ -86,22 +93,30 @@ class Near:
         from datasketch import MinHash, MinHashLSH
 
         self._config = config
-        self._lsh = MinHashLSH(
-            threshold=config.min_similarity_ratio, num_perm=config.num_permutations
-        )
+        # Close to 1, tables for just this threshold would need more permutations than there are.
+        threshold = min(config.min_similarity_ratio, MAX_TABLE_THRESHOLD)
+        self._lsh = MinHashLSH(threshold=threshold, num_perm=config.num_permutations)
         self._blank = MinHash(num_perm=config.num_permutations, hashfunc=int)
         self._shingles: dict[str, np.ndarray] = {}
+        self._apart: dict[str, tuple[str, ...]] = {}
 
-    def find(self, text: str, *, id: str) -> str:
-        """The id of a nearly equal earlier text, or '' when there is none."""
+    def find(self, text: str, *, id: str, apart: Sequence[str] = ()) -> str:
+        """The id of a nearly equal earlier text, or '' when there is none.
+
+        Texts apart, such as instructions, must be equal: a word makes others of them.
+        """
+        beside = tuple(map(normalise, apart))
         values = self._hash_shingles(normalise(text))
         sketch = self._blank.copy()
         sketch.update_batch(values.tolist())
         for candidate in sorted(map(str, self._lsh.query(sketch))):
+            if self._apart[candidate] != beside:
+                continue
             if jaccard(values, self._shingles[candidate]) >= self._config.min_similarity_ratio:
                 return candidate
         self._lsh.insert(id, sketch, check_duplication=False)
         self._shingles[id] = values
+        self._apart[id] = beside
         return ""
 
     def _hash_shingles(self, text: str) -> np.ndarray:

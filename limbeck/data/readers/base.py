@@ -1,4 +1,4 @@
-"""What every reader shares: its Config, what it yields, and reading text files line by line."""
+"""What every reader shares: its Config and what it yields."""
 
 import abc
 from collections.abc import Iterator
@@ -10,13 +10,10 @@ from typing_extensions import override
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import PositiveInt
-from limbeck.contracts.records import Drop, Note, Question, Reason, Record, Source
+from limbeck.contracts.records import Drop, Note, Question, Record, Source
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.encoding import detect_encoding
 
-REPLACED = "\ufffd"
 SHOWN_CHARS = 120
-UNDECODABLE = Reason("undecodable", "无法解码", "cannot be decoded")
 
 Item = Record | Question | Drop | Note
 
@@ -75,24 +72,10 @@ def check_file(path: Path) -> Path:
     Raises:
         DataError: the file is missing or empty.
     """
+    if path.is_dir():
+        raise DataError("is a folder, expected a file; name one file in it", path=path)
     if not path.is_file():
         raise DataError("no such file; check the path in the recipe", path=path)
     if not path.stat().st_size:
         raise DataError("is empty", path=path)
     return path
-
-
-def read_lines(path: Path) -> tuple[str, Iterator[tuple[int, str]]]:
-    """A text file's encoding, and its lines with their numbers, without their ends.
-
-    Raises:
-        DataError: the file is missing, is no text, or is empty.
-    """
-    encoding = detect_encoding(check_file(path))
-    return encoding, _lines(path, encoding=encoding)
-
-
-def _lines(path: Path, *, encoding: str) -> Iterator[tuple[int, str]]:
-    with path.open(encoding=encoding, errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            yield number, line.lstrip("\ufeff").rstrip("\r\n")

@@ -18,14 +18,17 @@ from limbeck.contracts.records import Drop, Note, Question, Record
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.normalization.zh import clean
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import SHOWN_CHARS, FileReaderConfig, Item
+from limbeck.data.readers.base import SHOWN_CHARS, Item
+from limbeck.data.readers.column_names import nearest, quote
 from limbeck.data.readers.jsonl import json_rows
-from limbeck.data.readers.row_formats import MISSING_FIELD, Row
+from limbeck.data.readers.row_formats import drop_undecodable
+from limbeck.data.readers.row_values import MISSING_FIELD, Row
+from limbeck.data.readers.text_files import TextFileReaderConfig
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class Config(FileReaderConfig):
+class Config(TextFileReaderConfig):
     """Texts with labels, as JSON lines or one JSON array."""
 
     kind: Literal["labelled"] = "labelled"
@@ -83,10 +86,13 @@ class Config(FileReaderConfig):
     def _labelled(self, path: Path) -> Iterator[tuple[str, str, str] | Drop | Note]:
         """Place, text and label of each good entry."""
         found = False
-        for row in json_rows(path, source=self.label):
+        seen: dict[str, None] = {}
+        rows = json_rows(path, encoding=self.encoding, source=self.label)
+        for row in drop_undecodable(rows, source=self.label):
             if not isinstance(row, Row):
                 yield row
                 continue
+            seen.update(dict.fromkeys(row.values))
             text, label = row.values.get(self.text_column), row.values.get(self.label_column)
             if isinstance(text, str) and isinstance(label, str) and clean(text) and label.strip():
                 found = True
@@ -96,4 +102,10 @@ class Config(FileReaderConfig):
                 yield Drop(MISSING_FIELD, self.label, row.place, shown)
         if not found:
             names = f"{self.text_column!r} and {self.label_column!r}"
-            raise DataError(f"holds no object with the texts {names}", path=path)
+            near = [nearest(name, found=seen) for name in (self.text_column, self.label_column)]
+            hint = f"did you mean {quote(filter(None, near))}? " if any(near) else ""
+            raise DataError(
+                f"holds no object with the texts {names}; found {quote(seen)}; {hint}"
+                "set text_column and label_column",
+                path=path,
+            )

@@ -1,12 +1,20 @@
 """Which encoding a text file is in, detected from the whole file and never from a cut character.
 
-Left out: what its lines mean.
+UTF-8 and UTF-16 prove themselves. All others are told apart by how likely the letters are that
+their bytes would stand for, so a second detector says where the first one may be wrong. Left out:
+what a file's lines mean.
 """
 
 import codecs
+import itertools
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import charset_normalizer
+import chardet
+import chardetng_py
 
 from limbeck.contracts.errors import DataError
 
@@ -14,6 +22,8 @@ CHUNK_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 16
 MOST_DAMAGE_RATIO = 0.02
 """Undecodable share of the non-ASCII text up to which an encoding still counts as the file's."""
+MOST_UTF8_DAMAGE_RATIO = 0.3
+"""The same for UTF-8: text in another encoding is hardly ever valid there by chance."""
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -21,17 +31,51 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-COMMON = {
-    "gb18030": ({*range(0xA1, 0xA4), *range(0xB0, 0xD8)}, range(0xA1, 0xFF)),
-    "big5": ({*range(0xA1, 0xC7)}, range(0x40, 0xFF)),
+SUPERSETS = {
+    "gb2312": ("gb18030",),
+    "gbk": ("gb18030",),
+    "hz": ("gb18030",),
+    "ascii": ("utf-8",),
+    "iso8859-1": ("cp1252",),
+    "iso8859-9": ("cp1254",),
+    "shift_jis": ("cp932", "shift_jis_2004"),
+    "euc_kr": ("cp949",),
+    "big5": ("big5", "cp950", "big5hkscs"),
 }
-"""First and second bytes of punctuation and frequent characters, in each Chinese encoding."""
-LEAST_COMMON_RATIO = 0.7
-SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "hz": "gb18030", "ascii": "utf-8"}
+"""What to read an encoding as: one that holds all its characters, the first that fits best."""
+UNMARKED = ("utf-16-le", "utf-16-be")
+ESCAPE = b"\x1b$"
+"""Begins Japanese text in ISO-2022-JP, all bytes of which are ASCII."""
+TEXT_CONTROLS = frozenset("\t\r\n\f\ufeff\u200b\u200c\u200d\u200e\u200f\u00ad")
+"""Characters of Unicode's class "other" that texts do hold."""
+WESTERN = "cp1252"
+LATIN = (WESTERN, "cp1250", "iso8859-2", "cp1254", "cp1257", "iso8859-4", "iso8859-10")
+"""Encodings of Latin letters, hardest to tell apart: one byte is a letter in most of them."""
+ALPHABETS = (
+    *("àâæçèéêëîïôœùûüÿ", "äöüß", "áéíñóúüªº", "àáâãçéêíóôõúüªº", "àèéìíîòóù", "àéèíòóúüçï·"),
+    *("åäöé", "æøåéó", "éëïöüè", "áéíóúýþæöð", "ąćęłńóśźż", "áčďéěíňóřšťúůýž"),
+    *("áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "čćđšž", "ăâîşţșț", "çğıöşüâîi̇", "ąčęėįšųūž"),
+    *("āčēģīķļņšūž", "äöõüšž"),
+)
+"""Letters beyond ASCII of the languages written in those, one language each."""
+MARK_DAMAGE = "limbeck.mark_damage"
+DAMAGE = "\udcff"
+"""Stands for bytes without a meaning; no text that can be decoded holds it."""
+FEW_CHARS = 16
+"""Characters beyond ASCII below which no statistics of letters can be trusted."""
 
 
-def detect_encoding(path: Path) -> str:
-    """The name of a file's encoding.
+@dataclass(frozen=True)
+class Encoding:
+    """A file's encoding by its name in Python, and why it may be another one."""
+
+    name: str
+    doubt: str = ""
+    """Empty where there is none."""
+
+
+def detect_encoding(path: Path) -> Encoding:
+    """A file's encoding.
 
     Raises:
         DataError: the file cannot be read, or is no text in any known encoding.
@@ -39,58 +83,148 @@ def detect_encoding(path: Path) -> str:
     sample = _read_sample(path)
     for mark, name in MARKS.items():
         if sample.startswith(mark):
-            return name
+            return Encoding(name)
     if b"\0" in sample:
-        raise DataError("holds zero bytes, so it is not a text file", path=path)
-    for name in _candidates(sample):
-        if _damage_ratio(path, encoding=name) <= MOST_DAMAGE_RATIO:
-            return name
-    raise DataError("is text in no known encoding; write it again in UTF-8 or GB18030", path=path)
-
-
-def _candidates(sample: bytes) -> list[str]:
-    """Encodings to try: UTF-8 proves itself, then Chinese ones that read well, then statistics."""
-    # Line ends are never part of a multi-byte character, so whole lines decode whole.
-    whole = sample[: sample.rfind(b"\n") + 1] or sample
-    readable = {name: _common_ratio(whole, encoding=name) for name in COMMON}
-    names = ["utf-8"]
-    names += sorted(
-        (name for name, ratio in readable.items() if ratio >= LEAST_COMMON_RATIO),
-        key=lambda name: -readable[name],
+        return Encoding(_unmarked_utf16(sample, path=path))
+    if ESCAPE not in sample and _damage_ratio(path, encoding="utf-8") <= MOST_UTF8_DAMAGE_RATIO:
+        return Encoding("utf-8")
+    sample = _telling_lines(path) or sample
+    first, second = _guess(path, sample=sample)
+    for guess in dict.fromkeys((first, second, "gb18030")):
+        names = SUPERSETS.get(guess, (guess,))
+        ratios = {name: _damage_ratio(path, encoding=name) for name in names}
+        best = min(ratios, key=lambda name: ratios[name])
+        if ratios[best] <= MOST_DAMAGE_RATIO:
+            return Encoding(best, _doubt(best, other=second, sample=sample))
+    raise DataError(
+        "is text in no known encoding; set `encoding`, or write it again in UTF-8", path=path
     )
-    best = charset_normalizer.from_bytes(whole).best()
-    if best is not None:
-        names.append(SUPERSETS.get(best.encoding, best.encoding))
-    return list(dict.fromkeys([*names, "gb18030"]))
 
 
-def _common_ratio(sample: bytes, *, encoding: str) -> float:
-    """Share of the characters beyond ASCII that are frequent ones, read in this encoding."""
-    text = sample.decode(encoding, errors="replace")
-    beyond = [char for char in text if not char.isascii()]
-    leads, trails = COMMON[encoding]
-    codes = (char.encode(encoding, errors="ignore") for char in beyond)
-    common = (len(code) == 2 and code[0] in leads and code[1] in trails for code in codes)
-    return sum(common) / max(1, len(beyond))
+def check_encoding(name: str) -> str:
+    """The name, where Python has a text encoding of this name.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(f"no text encoding {name!r}; some are utf-8, cp1252, gb18030") from None
+    return name
 
 
 def _read_sample(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(SAMPLE_BYTES)
+
+
+def _unmarked_utf16(sample: bytes, *, path: Path) -> str:
+    """UTF-16 without a mark, in the byte order in which the sample is text."""
+    ratios = {name: _strange_ratio(sample, encoding=name) for name in UNMARKED}
+    best = min(ratios, key=lambda name: ratios[name])
+    # Zero bytes are halves of ASCII characters, such as line ends.
+    has_ascii = any("\t" <= char <= "~" for char in sample.decode(best, errors="replace"))
+    if ratios[best] > MOST_DAMAGE_RATIO or not has_ascii:
+        raise DataError("holds zero bytes, so it is not a text file", path=path)
+    return best
+
+
+def _strange_ratio(sample: bytes, *, encoding: str) -> float:
+    """Share of the characters that no text holds: unassigned, private, broken, controls."""
+    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(sample)
+    strange = (
+        char == "\ufffd" or (unicodedata.category(char)[0] == "C" and char not in TEXT_CONTROLS)
+        for char in text
+    )
+    return sum(strange) / max(1, len(text))
+
+
+def _guess(path: Path, *, sample: bytes) -> tuple[str, str]:
+    """What the file is taken for, and what a second detector or a first one takes it for."""
+    detector = chardetng_py.EncodingDetector()
+    for chunk in _chunks(path):
+        detector.feed(chunk, last=False)
+    detector.feed(b"", last=True)
+    first = _python_name(detector.guess(tld=None, allow_utf8=False))
+    second = _python_name(chardet.detect(sample)["encoding"] or "utf-8")
+    if first not in LATIN:
+        return first, second
+    fits = {name: _alphabet_ratio(sample, encoding=name) for name in dict.fromkeys((first, *LATIN))}
+    best = max(fits, key=lambda name: fits[name])
+    if fits[best] == fits[first]:
+        # Of a short text both may be right; Western is what most of them are.
+        num_beyond = sum(byte > 127 for byte in sample)
+        is_western = second == WESTERN and num_beyond < FEW_CHARS
+        best = WESTERN if is_western and fits[WESTERN] == fits[first] else first
+    return best, second if first == best else first
+
+
+def _alphabet_ratio(sample: bytes, *, encoding: str) -> float:
+    """Share of the letters beyond ASCII that one language has, the language that has most."""
+    text = sample.decode(encoding, errors="replace").lower()
+    counts = Counter(char for char in text if not char.isascii() and _is_letter(char))
+    most = max(sum(counts[char] for char in set(letters)) for letters in ALPHABETS)
+    return most / max(1, counts.total())
+
+
+def _is_letter(char: str) -> bool:
+    """Whether a character must belong to a language: a letter, or what no text holds."""
+    return char.isalpha() or char == "\ufffd" or unicodedata.category(char) == "Cc"
+
+
+def _python_name(name: str) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(SAMPLE_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}; check the path", path=path) from None
+        return codecs.lookup(name).name
+    except LookupError:
+        return "utf-8"
+
+
+def _telling_lines(path: Path) -> bytes:
+    """The first lines that hold more than ASCII: line ends are never part of a character."""
+    found, num_bytes = [], 0
+    with path.open("rb") as file:
+        while num_bytes < SAMPLE_BYTES and (line := file.readline(CHUNK_BYTES)):
+            if not line.isascii():
+                found.append(line)
+                num_bytes += len(line)
+    return b"".join(found)
+
+
+def _doubt(name: str, *, other: str, sample: bytes) -> str:
+    """Why statistics may have taken one encoding for another; '' where there is no reason."""
+    text = sample.decode(name, errors="replace")
+    advice = "look at the texts, and set `encoding` if they are wrong"
+    other = SUPERSETS.get(other, (other,))[0]
+    if text != sample.decode(other, errors="replace"):
+        return f"may be {other}; {advice}"
+    num_beyond = sum(not char.isascii() for char in text)
+    return f"only {num_beyond} characters tell it; {advice}" if num_beyond < FEW_CHARS else ""
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
 
 
 def _damage_ratio(path: Path, *, encoding: str) -> float:
-    """Share of the characters beyond ASCII that the encoding cannot explain."""
-    decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+    """Share of the characters beyond ASCII that the encoding cannot explain.
+
+    A character that was lost before the file was written is none of them.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)(errors=MARK_DAMAGE)
     beyond, damaged = 0, 0
-    with path.open("rb") as file:
-        while True:
-            chunk = file.read(CHUNK_BYTES)
-            text = decoder.decode(chunk, final=not chunk)
-            beyond += len(text) - len(text.encode("ascii", errors="ignore"))
-            damaged += text.count("\ufffd")
-            if not chunk:
-                return damaged / max(1, beyond)
+    for chunk in itertools.chain(_chunks(path), (b"",)):
+        text = decoder.decode(chunk, final=not chunk)
+        beyond += len(text) - len(text.encode("ascii", errors="ignore"))
+        damaged += text.count(DAMAGE)
+    return damaged / max(1, beyond)
+
+
+def _mark_damage(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return DAMAGE, error.end
+
+
+codecs.register_error(MARK_DAMAGE, _mark_damage)

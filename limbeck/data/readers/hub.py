@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
 from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
-from limbeck.data.readers.row_formats import Row, RowReaderConfig
+from limbeck.data.readers.row_formats import RowReaderConfig
+from limbeck.data.readers.row_values import Row
 
 
 class Config(RowReaderConfig):
@@ -38,8 +39,18 @@ class Config(RowReaderConfig):
     @override
     def rows(self) -> Iterator[Row | Drop | Note]:
         found = self._load()
+        labels = {
+            name: feature
+            for name, feature in found.features.items()
+            if isinstance(feature, ClassLabel)
+        }
         for number, values in enumerate(found, start=1):
-            yield Row(f"{self.label}:row {number}", dict(values))
+            values = dict(values)
+            for name, feature in labels.items():
+                # -1 stands for a label that is not known.
+                known = values[name] is not None and values[name] >= 0
+                values[name] = feature.int2str(values[name]) if known else None
+            yield Row(f"{self.label}:row {number}", values)
 
     def _load(self) -> Dataset:
         # `datasets` raises whatever its readers, its cache and the network raise.

@@ -6,7 +6,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import Text
 from limbeck.data.filters.normalization.zh import clean
-from limbeck.data.readers.base import read_lines
+from limbeck.data.readers.text_files import Line, read_lines
 
 
 class LexiconFile(Config):
@@ -18,13 +18,13 @@ class LexiconFile(Config):
 
 
 def read_names(config: LexiconFile) -> list[str]:
-    """The cleaned names of a lexicon file.
+    """The cleaned names of a lexicon file; a line that cannot be decoded holds none.
 
     Raises:
         DataError: the file is missing, or holds no name.
     """
-    _, lines = read_lines(config.path)
-    names = [clean(line.split("\t")[0]) for _, line in lines]
+    lines = (line for line in read_lines(config.path) if isinstance(line, Line))
+    names = [clean(line.text.split("\t")[0]) for line in lines]
     names = [name for name in names if name]
     if not names:
         raise DataError("holds no name; expected one a line", path=config.path)

@@ -10,7 +10,8 @@ from typing_extensions import override
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.base import FileReaderConfig, check_file
-from limbeck.data.readers.row_formats import Row, RowReaderConfig
+from limbeck.data.readers.row_formats import RowReaderConfig
+from limbeck.data.readers.row_values import Row
 
 BATCH_ROWS = 4096
 

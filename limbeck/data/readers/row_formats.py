@@ -1,61 +1,44 @@
-"""From one row of a file to records: named columns, Alpaca and ShareGPT shapes.
+"""From the rows of a file to records.
 
-A row that fits none is a drop with its place.
+A row that cannot be one is a drop with its place; a file none of whose rows can be one is an error
+that says which columns were found, and what to set.
 """
 
 import abc
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from typing_extensions import override
 
-from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import PositiveInt
-from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.leaks import normalise
-from limbeck.contracts.records import UNSCORED, Drop, Note, Reason, Record
+from limbeck.contracts.records import Drop, Note, Reason, Record
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, Item, ReaderConfig
+from limbeck.data.readers.column_names import describe_mismatch, nearest, quote
+from limbeck.data.readers.messages import (
+    ROW_WEIGHTS,
+    Conversation,
+    check_tools,
+    read_weight,
+)
+from limbeck.data.readers.row_images import take_images
+from limbeck.data.readers.row_shapes import CHAT_KEYS, Columns, read_row
+from limbeck.data.readers.row_values import (
+    MISSING_FIELD,
+    Row,
+    RowError,
+    find_undecodable,
+    read_confidence,
+)
+from limbeck.data.readers.text_files import UNDECODABLE
 
-USERS = {"human", "user", "question", "patient"}
-ASSISTANTS = {"gpt", "assistant", "chatgpt", "bing", "bard", "doctor", "model"}
 FILTERED = Reason("filtered", "按列筛除", "filtered by column")
+NOT_TRAINED = Reason("not_trained", "权重为零", "weight zero")
 TOO_MANY_ANSWERS = Reason("too_many_answers", "答案过多（标注可疑）", "too many answers")
-MISSING_FIELD = Reason("missing_field", "缺少字段", "missing field")
-BROKEN_CONVERSATION = Reason("broken_conversation", "对话损坏", "broken conversation")
-WRONG_TYPE = Reason("wrong_type", "类型错误", "wrong type")
-IMAGES_NOT_READ = Reason("images_not_read", "未读取图像", "images not read")
-IMAGE_OUTSIDE = Reason("image_outside", "图像在文件夹外", "image outside the folder")
-BAD_CONFIDENCE = Reason("bad_confidence", "置信度无效", "invalid confidence")
-
-
-class Columns(Config):
-    """Which columns hold what; a row in a known shape needs none of them."""
-
-    question: Annotated[tuple[str, ...], Field(min_length=1)] = ("question",)
-    """One column, or several whose texts are joined."""
-    answer: str = "answer"
-    department: str = "department"
-    """The specialty in the source's own words; the column may be absent."""
-    rejected: str = "rejected"
-    """A worse answer, where preferences are to be learnt; the column may be absent."""
-    confidence: str = "confidence"
-    """A number between 0 and 1, or a percentage; the column may be absent."""
-    images: str = "images"
-    """Paths of the images that the question is about, one or a list; the column may be absent."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a file: its place, and its values by column."""
-
-    place: str
-    values: JsonMapping
 
 
 class RowReaderConfig(ReaderConfig):
@@ -85,178 +68,134 @@ class RowReaderConfig(ReaderConfig):
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
         records: dict[str, list[Record]] = {}
         first: Drop | None = None
+        found: Row | None = None
         filtered = False
-        for row in self.rows():
+        seen: dict[str, None] = {}
+        counts: Counter[str] = Counter()
+        for row in drop_undecodable(self.rows(), source=self.label):
             if isinstance(row, Note):
                 yield row
                 continue
-            items = [row] if isinstance(row, Drop) else self._convert(row, pack=pack)
+            if isinstance(row, Row):
+                seen.update(dict.fromkeys(row.values))
+            items = [row] if isinstance(row, Drop) else self._convert(row, pack, counts)
             for item in items:
                 if isinstance(item, Record):
                     records.setdefault(item.group, []).append(item)
                     continue
-                filtered = filtered or item.reason == FILTERED
+                filtered = filtered or item.reason in (FILTERED, NOT_TRAINED)
                 first = first or item
+                found = found or (row if isinstance(row, Row) else None)
                 yield item
+        place = next(self.external_paths(), self.label)
         if not records and not filtered:
-            place = next(self.external_paths(), self.label)
-            raise DataError(_explain_nothing(first), path=place)
-        for group in records.values():
-            for record in group:
-                if len(group) <= self.max_answers:
-                    yield record
-                else:
-                    yield Drop(
-                        reason=TOO_MANY_ANSWERS,
-                        source=self.label,
-                        place=record.place,
-                        detail=f"{len(group)} answers to {record.question[:SHOWN_CHARS]!r}",
-                    )
+            raise DataError(self._explain_nothing(first, found), path=place)
+        optional = self.columns.changed_names() & {*self.columns.optional_names()}
+        for name in sorted({*self.where, *optional} - seen.keys()):
+            near = nearest(name, found=seen)
+            hint = f"did you mean {near!r}?" if near else "check `columns` and `where`"
+            raise DataError(f"has no column {name!r}; found {quote(seen)}; {hint}", path=place)
+        yield from (Note(name, count) for name, count in counts.items())
+        yield from self._limit_answers([item for group in records.values() for item in group])
 
-    def _convert(self, row: Row, *, pack: Pack) -> list[Record | Drop]:
+    def _convert(self, row: Row, pack: Pack, counts: Counter[str]) -> list[Record] | list[Drop]:
         wrong = [key for key, value in self.where.items() if str(row.values.get(key)) != value]
         if wrong:
             detail = f"{wrong[0]}={row.values.get(wrong[0])!r}"
             return [Drop(FILTERED, self.label, row.place, detail)]
         try:
-            turns = _find_turns(row.values, self.columns)
-            confidence = _read_confidence(row.values.get(self.columns.confidence))
-            rejected = _text(row.values, self.columns.rejected)
-            images = _find_images(row.values.get(self.columns.images), folder=self.image_folder)
-        except ShapeError as error:
+            records = self._records(row, pack, counts)
+        except RowError as error:
             return [Drop(error.reason, self.label, row.place, error.detail[:SHOWN_CHARS])]
+        return records or [Drop(NOT_TRAINED, self.label, row.place)]
+
+    def _records(self, row: Row, pack: Pack, counts: Counter[str]) -> list[Record]:
+        """A record for each answer of a row that is learnt."""
+        found = read_row(row.values, self.columns)
+        if any(key in row.values for key in CHAT_KEYS):
+            check_tools(row.values)
+            if not read_weight(row.values, keys=ROW_WEIGHTS):
+                return []
+        elif any(str(row.values.get(key)).lower() in ("0", "false") for key in ROW_WEIGHTS):
+            return []
+        found, images = take_images(
+            found, row.values, column=self.columns.images, folder=self.image_folder
+        )
+        _count(found, counts)
+        confidence = read_confidence(row.values.get(self.columns.confidence))
         specialty = pack.find_specialty(str(row.values.get(self.columns.department) or ""))
+        asked = found.turns[0].question or found.turns[0].answer
         texts: list[str] = []
-        records: list[Record | Drop] = []
-        for index, (question, answer) in enumerate(turns):
-            records.append(
-                Record(
+        records: list[Record] = []
+        for index, turn in enumerate(found.turns):
+            if turn.is_trained:
+                record = Record(
                     id=f"{self.label}:{row.place}" + (f"/{index}" if index else ""),
-                    question=question,
-                    answer=answer,
-                    group="+".join(images) or normalise(turns[0][0]),
+                    question=turn.question,
+                    answer=turn.answer,
+                    group="+".join(images) or normalise(asked) or asked,
                     source=self.label,
                     specialty=specialty,
                     confidence=confidence,
                     history=tuple(texts),
                     images=images,
                     place=row.place,
-                    rejected=rejected if index == len(turns) - 1 else "",
+                    rejected=found.rejected if index == len(found.turns) - 1 else "",
+                    system=found.system,
                 )
-            )
-            texts += [question, answer]
+                records.append(record)
+            texts += [turn.question, turn.answer]
         return records
 
+    def _limit_answers(self, records: list[Record]) -> Iterator[Record | Drop]:
+        """The records, but for those of questions with too many different answers."""
+        answers: dict[tuple[str, ...], set[str]] = {}
+        for record in records:
+            answers.setdefault(_asked(record), set()).add(record.answer)
+        for record in records:
+            count = len(answers[_asked(record)])
+            if count <= self.max_answers:
+                yield record
+            else:
+                detail = f"{count} answers to {record.question[:SHOWN_CHARS]!r}"
+                yield Drop(TOO_MANY_ANSWERS, self.label, record.place, detail)
 
-class ShapeError(Exception):
-    """A row that cannot become a record: why. Never leaves this module."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason.key)
-        self.reason = reason
-        self.detail = detail
-
-
-def _explain_nothing(first: Drop | None) -> str:
-    if first is None:
-        return "holds no rows"
-    return (
-        f"holds no usable row; the first at {first.place}: {first.reason.key} ({first.detail}); "
-        "check the source's kind and its columns"
-    )
-
-
-def _find_turns(values: JsonMapping, columns: Columns) -> list[tuple[str, str]]:
-    """The questions and answers of a row, in whichever shape it is."""
-    for key in ("conversations", "messages"):
-        if key in values:
-            return _chat_turns(values[key], key=key)
-    if "instruction" in values and "output" in values:
-        return _alpaca_turns(values)
-    question = " ".join(filter(None, (_text(values, name) for name in columns.question)))
-    answer = _text(values, columns.answer)
-    if not question or not answer:
-        missing = columns.answer if question else " or ".join(columns.question)
-        found = ", ".join(map(str, values)) or "nothing"
-        raise ShapeError(MISSING_FIELD, f"nothing in {missing!r}; the row has {found}")
-    return [(question, answer)]
+    def _explain_nothing(self, first: Drop | None, found: Row | None) -> str:
+        if first is None:
+            return "holds no rows"
+        if found is not None and first.reason == MISSING_FIELD:
+            return describe_mismatch(found, self.columns, detail=first.detail)
+        return (
+            f"holds no usable row; the first at {first.place}: {first.reason.key} "
+            f"({first.detail}); check the source's kind and its columns"
+        )
 
 
-def _alpaca_turns(values: JsonMapping) -> list[tuple[str, str]]:
-    question = " ".join(filter(None, (_text(values, "instruction"), _text(values, "input"))))
-    answer = _text(values, "output")
-    if not question or not answer:
-        raise ShapeError(MISSING_FIELD, "an empty 'instruction' or 'output'")
-    history = values.get("history") or []
-    if not isinstance(history, list):
-        raise ShapeError(BROKEN_CONVERSATION, f"'history' is not a list: {history!r}")
-    turns = [
-        (str(pair[0]), str(pair[1]))
-        for pair in history
-        if isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
-    ]
-    if len(turns) != len(history):
-        raise ShapeError(BROKEN_CONVERSATION, f"'history' is not pairs: {history!r}")
-    return [*turns, (question, answer)]
+def drop_undecodable(
+    rows: Iterator[Row | Drop | Note], *, source: str
+) -> Iterator[Row | Drop | Note]:
+    """The rows, but for those with a text that lost characters, in whichever column."""
+    for row in rows:
+        lost = find_undecodable(row.values) if isinstance(row, Row) else ""
+        if isinstance(row, Row) and lost:
+            yield Drop(UNDECODABLE, source, row.place, lost[:SHOWN_CHARS])
+        else:
+            yield row
 
 
-def _chat_turns(messages: object, *, key: str) -> list[tuple[str, str]]:
-    if isinstance(messages, str) or not isinstance(messages, Sequence) or not len(messages):
-        raise ShapeError(BROKEN_CONVERSATION, f"{key!r} is not a list of messages")
-    turns: list[tuple[str, str]] = []
-    for message in messages:
-        if not isinstance(message, Mapping):
-            raise ShapeError(BROKEN_CONVERSATION, f"not a message: {message!r}")
-        role = str(message.get("from", message.get("role", ""))).lower()
-        text = message.get("value", message.get("content"))
-        if role == "system":
-            continue
-        if not isinstance(text, str) or not text.strip() or role not in USERS | ASSISTANTS:
-            raise ShapeError(BROKEN_CONVERSATION, f"no text or no known speaker: {message!r}")
-        turns.append(("user" if role in USERS else "assistant", text))
-    speakers = [speaker for speaker, _ in turns]
-    if not turns or len(turns) % 2 or speakers != ["user", "assistant"] * (len(turns) // 2):
-        raise ShapeError(BROKEN_CONVERSATION, f"turns do not alternate: {' '.join(speakers)}")
-    return [
-        (question, answer)
-        for (_, question), (_, answer) in zip(turns[::2], turns[1::2], strict=True)
-    ]
+def _asked(record: Record) -> tuple[str, ...]:
+    """What a record asks; no two plain texts ask the same."""
+    if not record.question:
+        return (record.id,)
+    texts = map(normalise, (*record.history, record.question))
+    return (record.system, *record.images, *texts)
 
 
-def _text(values: JsonMapping, name: str) -> str:
-    value = values.get(name)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ShapeError(WRONG_TYPE, f"{name!r} is {type(value).__name__}, expected text")
-    return str(value).strip()
-
-
-def _find_images(value: object, *, folder: str) -> tuple[str, ...]:
-    """The paths of a row's images, none of them outside the folder."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        return ()
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ShapeError(WRONG_TYPE, f"images are {value!r}, expected paths")
-    if names and not folder:
-        raise ShapeError(IMAGES_NOT_READ, f"names {names[0]!r}; set image_folder on the source")
-    root = Path(folder).resolve()
-    paths = [(root / name).resolve() for name in names]
-    outside = [name for name, path in zip(names, paths, strict=True) if root not in path.parents]
-    if outside:
-        raise ShapeError(IMAGE_OUTSIDE, f"{outside[0]!r} lies outside {folder}")
-    return tuple(map(str, paths))
-
-
-def _read_confidence(value: object) -> float:
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        return UNSCORED
-    try:
-        number = float(str(value).strip().rstrip("%"))
-    except ValueError:
-        raise ShapeError(BAD_CONFIDENCE, f"{value!r} is no number") from None
-    number = number / 100 if 1 < number <= 100 else number
-    if isinstance(value, bool) or not 0 <= number <= 1:
-        raise ShapeError(BAD_CONFIDENCE, f"{value!r} lies outside 0 to 1")
-    return number
+def _count(found: Conversation, counts: Counter[str]) -> None:
+    """Count what a conversation holds that no record shows, for the data card."""
+    if found.skipped_greeting:
+        counts["skipped_greetings"] += 1
+    if found.ignored_names:
+        counts["ignored_names"] += 1
+    if untrained := sum(not turn.is_trained for turn in found.turns):
+        counts["untrained_turns"] += untrained

@@ -24,14 +24,8 @@ from limbeck.data.packs.fact_questions import (
     recall_questions,
 )
 from limbeck.data.packs.schema import SPECIALTY, Pack
-from limbeck.data.readers.base import (
-    REPLACED,
-    SHOWN_CHARS,
-    UNDECODABLE,
-    FileReaderConfig,
-    Item,
-    read_lines,
-)
+from limbeck.data.readers.base import SHOWN_CHARS, Item
+from limbeck.data.readers.text_files import Line, TextFileReaderConfig
 
 NUM_FIELDS = 5
 BROKEN_LINE = Reason("broken_line", "行损坏", "broken line")
@@ -48,7 +42,7 @@ JOINER = re.compile(r"[、,，;；]")
 BARE = re.compile(r"[\W\d_]*")
 
 
-class Config(FileReaderConfig):
+class Config(TextFileReaderConfig):
     """A folder of `*.txt` files: one of triples a relation."""
 
     kind: Literal["triples"] = "triples"
@@ -78,14 +72,17 @@ class Config(FileReaderConfig):
         tails: dict[tuple[str, str], dict[str, str]] = {}
         num_lines = 0
         for path in paths:
-            encoding, lines = read_lines(path)
-            yield Note("encoding", {path.name: encoding})
             found = False
-            for number, line in lines:
-                if not line.strip():
+            for line in self.lines(path):
+                if not isinstance(line, Line):
+                    num_lines += isinstance(line, Drop)
+                    yield line
+                    continue
+                if not line.text.strip():
                     continue
                 num_lines += 1
-                item = self._read_line(line, f"{path.name}:{number}", known=known, tails=tails)
+                place = f"{path.name}:{line.number}"
+                item = self._read_line(line.text, place, known=known, tails=tails)
                 found = found or item is None or item.reason != BROKEN_LINE
                 if item is not None:
                     yield item
@@ -123,8 +120,6 @@ class Config(FileReaderConfig):
         def drop(reason: Reason) -> Drop:
             return Drop(reason, self.label, place, line[:SHOWN_CHARS])
 
-        if REPLACED in line:
-            return drop(UNDECODABLE)
         fields = line.split(" ", NUM_FIELDS - 1)
         if len(fields) != NUM_FIELDS or not all(fields):
             return drop(BROKEN_LINE)

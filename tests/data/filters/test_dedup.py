@@ -1,6 +1,15 @@
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from limbeck.contracts.leaks import normalise
+from limbeck.contracts.records import Record, Source
+from limbeck.data.filters.base import FilterContext
 from limbeck.data.filters.dedup import Duplicates, Exact, Near, jaccard
+from limbeck.data.filters.drop_log import DropLog
+from limbeck.data.filters.entities import Lexicon
+from limbeck.data.packs.load import load_pack
 
 TEXT = (
     "高血压患者平时要低盐饮食，规律服药，每天监测血压，避免熬夜和情绪激动，定期到心血管内科复查。"
@@ -29,3 +38,53 @@ def test_jaccard_of_equal_sets_is_one():
     values = np.array([1, 4, 9])
     assert jaccard(values, values) == 1.0
     assert jaccard(values, np.array([2, 3])) == 0.0
+
+
+def run_filter(*records, **settings):
+    """The records that stay, and the reasons for which others go."""
+    with DropLog(Path("/dev/null")) as log:
+        context = FilterContext(
+            pack=load_pack("medical"),
+            lexicon=Lexicon({}),
+            sources={"a": Source("a", True, 100)},
+            questions=(),
+            seed=0,
+            log=log,
+        )
+        kept = list(Duplicates(**settings).run(records, context=context))
+    return [record.id for record in kept], dict(log.total_dropped())
+
+
+def make(id, **fields):
+    fields = {"question": "高血压平时怎么办", "answer": TEXT, **fields}
+    return Record(id=id, group="g", source="a", **fields)
+
+
+def test_other_worse_answers_make_other_pairs():
+    pairs = [
+        make(f"{number}", rejected=text) for number, text in enumerate(["不管", "吃盐", "喝酒"])
+    ]
+    assert run_filter(*pairs) == (["0", "1", "2"], {})
+    assert run_filter(pairs[0], make("x", rejected="不管！")) == (["0"], {"duplicate": 1})
+    assert run_filter(make("a", rejected=TEXT), pairs[0]) == (["0"], {"equal_sides": 1})
+
+
+def test_other_instructions_make_other_records():
+    same = [make("0", system="只说一句"), make("1", system="只说两句"), make("2")]
+    assert run_filter(*same) == (["0", "1", "2"], {})
+    edited = TEXT.replace("定期到心血管内科复查", "定期心血管内科复查")
+    near = make("3", system="只说一句", answer=edited)
+    assert run_filter(same[0], near) == (["0"], {"near_duplicate": 1})
+    assert run_filter(same[1], near) == (["1", "3"], {})
+
+
+@pytest.mark.parametrize("ratio", [0.001, 0.5, 0.86, 0.95, 0.99, 1.0])
+@pytest.mark.parametrize("count", [16, 48, 256])
+def test_every_threshold_that_is_allowed_works(ratio, count):
+    settings = {"min_similarity_ratio": ratio, "num_permutations": count}
+    other = TEXT[:30] + "另外" + TEXT[30:]
+    values = [Near(Duplicates())._hash_shingles(normalise(text)) for text in (TEXT, other)]
+    near = Near(Duplicates(**settings))
+    assert near.find(TEXT, id="a") == ""
+    assert near.find(TEXT + "。", id="b") == "a"
+    assert near.find(other, id="c") == ("a" if jaccard(*values) >= ratio else "")

@@ -1,0 +1,72 @@
+"""Which columns of a file may hold what was looked for, in words for the user."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+from limbeck.data.readers.row_shapes import Columns
+from limbeck.data.readers.row_values import Row
+
+NUM_SHOWN = 12
+QUESTION_NAMES = (
+    *("prompt", "query", "instruction", "input", "user", "ask", "title", "problem", "utterance"),
+    *("sentence", "text", "q", "问题", "提问", "题目", "问"),
+)
+"""What data sets call a question, the likeliest first."""
+ANSWER_NAMES = (
+    *("response", "completion", "output", "reply", "assistant", "chosen", "target", "solution"),
+    *("label", "a", "回答", "答案", "回复", "答"),
+)
+
+
+def nearest(name: str, *, found: Iterable[str]) -> str:
+    """The column that is most like a name, whatever its case; '' where none is like it."""
+    by_lower = {column.strip().lower(): column for column in reversed(list(found))}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else ""
+
+
+def quote(names: Iterable[str]) -> str:
+    """The first of some names, as a message shows them."""
+    names = list(names)
+    more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
+    return (", ".join(map(repr, names[:NUM_SHOWN])) or "none") + more
+
+
+def describe_columns(found: Sequence[str], columns: Columns) -> str:
+    """What a file lacks, what it has, and which `columns` the recipe could name."""
+    missing = [name for name in (*columns.question, columns.answer) if name not in found]
+    question = [_guess(name, found, names=QUESTION_NAMES) for name in columns.question]
+    rest = [name for name in found if name not in question]
+    answer = _guess(columns.answer, rest, names=ANSWER_NAMES)
+    message = f"has no column {' and no '.join(map(repr, missing))}; found {quote(found)}; "
+    if any(question) or answer:
+        guessed = ", ".join(filter(None, question)) or "..."
+        return message + (
+            f"did you mean `columns: {{question: [{guessed}], answer: {answer or '...'}}}`? "
+            "Set it on the source"
+        )
+    return message + "set `columns` on the source"
+
+
+def describe_mismatch(row: Row, columns: Columns, *, detail: str) -> str:
+    """Why the rows of a file cannot be used, from one that lacks what is needed."""
+    inner = [
+        f"{name!r} holds a list of {len(value)} objects: write that list as the file"
+        for name, value in row.values.items()
+        if isinstance(value, list) and value and isinstance(value[0], Mapping)
+    ]
+    if inner:
+        return f"is one object with {quote(map(str, row.values))}; {'; '.join(inner)}"
+    found = [str(name) for name in row.values]
+    if columns.answer in found and any(name in found for name in columns.question):
+        return f"holds no usable row; the first at {row.place}: {detail}"
+    return f"holds no usable row: it {describe_columns(found, columns)}"
+
+
+def _guess(name: str, found: Sequence[str], *, names: Sequence[str]) -> str:
+    """The column that is a name, is like it, or is one of those usual for its meaning."""
+    if name in found:
+        return name
+    by_lower = {column.strip().lower(): column for column in reversed(found)}
+    usual = next((by_lower[known] for known in names if known in by_lower), "")
+    return nearest(name, found=found) or usual

@@ -1,0 +1,80 @@
+"""The values of one row, each checked as what it is used for; what fits nothing is a `RowError`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from limbeck.contracts.json_data import JsonMapping
+from limbeck.contracts.records import UNSCORED, Reason
+from limbeck.data.readers.text_files import REPLACED
+
+MISSING_FIELD = Reason("missing_field", "缺少字段", "missing field")
+BROKEN_CONVERSATION = Reason("broken_conversation", "对话损坏", "broken conversation")
+WRONG_TYPE = Reason("wrong_type", "类型错误", "wrong type")
+IMAGES_NOT_READ = Reason("images_not_read", "未读取图像", "images not read")
+BAD_CONFIDENCE = Reason("bad_confidence", "置信度无效", "invalid confidence")
+EXTRA_SURROGATES = range(0xD800, 0xE000)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a file: its place, and its values by column."""
+
+    place: str
+    values: JsonMapping
+
+
+class RowError(Exception):
+    """A row that cannot become a record: why. Never leaves the readers."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason.key)
+        self.reason = reason
+        self.detail = detail
+
+
+def find_undecodable(value: object) -> str:
+    """A text in a value, however deep, that lost characters before it was read; '' without one."""
+    if isinstance(value, str):
+        # Half a surrogate pair is no character, and cannot be written again.
+        lost = REPLACED in value or (
+            not value.isascii() and any(ord(char) in EXTRA_SURROGATES for char in value)
+        )
+        return value if lost else ""
+    if isinstance(value, Mapping):
+        return next(filter(None, map(find_undecodable, (*value, *value.values()))), "")
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return next(filter(None, map(find_undecodable, value)), "")
+    return ""
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value stands for none, as a table writes it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def read_text(values: JsonMapping, name: str) -> str:
+    """The text of a column as it stands; '' where there is none, or only blanks."""
+    value = values.get(name)
+    if is_missing(value):
+        return ""
+    infinite = isinstance(value, float) and math.isinf(value)
+    if isinstance(value, bool) or infinite or not isinstance(value, str | int | float):
+        found = value if infinite else type(value).__name__
+        raise RowError(WRONG_TYPE, f"{name!r} is {found}, expected text")
+    text = str(value)
+    return text if text.strip() else ""
+
+
+def read_confidence(value: object) -> float:
+    """A confidence between 0 and 1; `UNSCORED` where there is none."""
+    if is_missing(value) or value == "":
+        return UNSCORED
+    try:
+        number = float(str(value).strip().rstrip("%"))
+    except ValueError:
+        raise RowError(BAD_CONFIDENCE, f"{value!r} is no number") from None
+    number = number / 100 if 1 < number <= 100 else number
+    if isinstance(value, bool) or not 0 <= number <= 1:
+        raise RowError(BAD_CONFIDENCE, f"{value!r} lies outside 0 to 1")
+    return number
