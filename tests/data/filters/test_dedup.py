@@ -61,9 +61,8 @@ def make(id, **fields):
 
 
 def test_other_worse_answers_make_other_pairs():
-    pairs = [
-        make(f"{number}", rejected=text) for number, text in enumerate(["不管", "吃盐", "喝酒"])
-    ]
+    worse = ["不管", "吃盐", "喝酒"]
+    pairs = [make(f"{number}", rejected=text) for number, text in enumerate(worse)]
     assert run_filter(*pairs) == (["0", "1", "2"], {})
     assert run_filter(pairs[0], make("x", rejected="不管！")) == (["0"], {"duplicate": 1})
     assert run_filter(make("a", rejected=TEXT), pairs[0]) == (["0"], {"equal_sides": 1})

@@ -1,4 +1,4 @@
-"""JSON files: what Python's parser would pass over is dropped by name, and nothing is held whole."""
+"""JSON files: what Python's parser would pass over is dropped by name; no file is held whole."""
 
 import json
 

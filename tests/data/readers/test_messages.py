@@ -1,4 +1,4 @@
-"""Chats: what stands in them is kept, skipped as said, or refused by name; never written as str()."""
+"""Chats: what stands in them is kept, skipped as said, or refused by name."""
 
 import pytest
 
@@ -81,8 +81,10 @@ def test_empty_instructions_are_none(tmp_path, text):
         [*say("q"), None],
         [],
         "q",
-        [{"role": "user", "name": "ann", "content": "q"}, *say("a", first="assistant")]
-        + [{"role": "user", "name": "bob", "content": "r"}, *say("b", first="assistant")],
+        [
+            *(say("q")[0] | {"name": "ann"}, *say("a", first="assistant")),
+            *(say("r")[0] | {"name": "bob"}, *say("b", first="assistant")),
+        ],
         [{"role": "user", "content": [{"type": "input_audio"}]}, *say("a", first="assistant")],
         [{"role": "user", "content": [3]}, *say("a", first="assistant")],
     ],
