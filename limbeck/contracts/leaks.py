@@ -64,7 +64,8 @@ def normalise(text: str) -> str:
             kept.append(_separate(dropped))
         kept.append(char)
         dropped = ""
-    return "".join(kept)
+    # A mark whose letter stood behind something dropped is one character with it now.
+    return unicodedata.normalize("NFC", "".join(kept))
 
 
 def _separate(dropped: str) -> str:

@@ -1,7 +1,7 @@
 """What counts as one question, and that every way to share it is found."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limbeck.contracts.errors import LeakError
@@ -83,6 +83,7 @@ NUMBERISH = st.text(alphabet="0123456789.,:;/+-−–—~％% e^²⁻½①（）
 
 
 @given(NUMBERISH | st.text(max_size=20))
+@example("A\u00a8")
 def test_normalising_again_changes_nothing(text):
     assert normalise(normalise(text)) == normalise(text)
 

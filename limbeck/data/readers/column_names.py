@@ -7,6 +7,7 @@ from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import Row
 
 NUM_SHOWN = 12
+MAX_NAME_CHARS = 40
 QUESTION_NAMES = (
     *("prompt", "query", "instruction", "input", "user", "ask", "title", "problem", "utterance"),
     *("sentence", "text", "q", "问题", "提问", "题目", "问"),
@@ -27,7 +28,7 @@ def nearest(name: str, *, found: Iterable[str]) -> str:
 
 def quote(names: Iterable[str]) -> str:
     """The first of some names, as a message shows them."""
-    names = list(names)
+    names = [name[:MAX_NAME_CHARS] for name in names]
     more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
     return (", ".join(map(repr, names[:NUM_SHOWN])) or "none") + more
 

@@ -16,6 +16,7 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Drop, Note, Reason, Record
+from limbeck.data.filters.dedup import EQUAL_SIDES
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, Item, ReaderConfig
 from limbeck.data.readers.column_names import describe_mismatch, nearest, quote
@@ -39,6 +40,8 @@ from limbeck.data.readers.text_files import UNDECODABLE
 FILTERED = Reason("filtered", "按列筛除", "filtered by column")
 NOT_TRAINED = Reason("not_trained", "权重为零", "weight zero")
 TOO_MANY_ANSWERS = Reason("too_many_answers", "答案过多（标注可疑）", "too many answers")
+OF_THE_KIND = (FILTERED, NOT_TRAINED, UNDECODABLE, EQUAL_SIDES)
+"""Drops of rows in a right file: one that holds only such rows is counted, not refused."""
 
 
 class RowReaderConfig(ReaderConfig):
@@ -83,7 +86,7 @@ class RowReaderConfig(ReaderConfig):
                 if isinstance(item, Record):
                     records.setdefault(item.group, []).append(item)
                     continue
-                filtered = filtered or item.reason in (FILTERED, NOT_TRAINED)
+                filtered = filtered or item.reason in OF_THE_KIND
                 first = first or item
                 found = found or (row if isinstance(row, Row) else None)
                 yield item

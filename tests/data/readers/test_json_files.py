@@ -63,6 +63,11 @@ def test_damaged_bytes_in_an_array_and_a_data_set_and_half_a_pair(tmp_path):
     assert found.reasons == [("row 2", "undecodable")]
 
 
+def test_a_file_of_lost_rows_only_is_counted(tmp_path):
+    found = read_rows(tmp_path, PLAIN | {"answer": LOST})
+    assert not found.records and found.reasons == [("1", "undecodable")]
+
+
 def test_lost_characters_in_labels(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"query": "a", "label": "x"}, {"query": f"b{LOST}", "label": "y"}]))

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import UNSCORED, Drop, Note, Question, Record
+from limbeck.contracts.records import UNSCORED
 from limbeck.contracts.registry import READERS
 from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.encoding import SAMPLE_BYTES, detect_encoding
+from tests.support.source_reading import read_source
 
 PLAIN = {"question": "头痛怎么办", "answer": "注意休息", "confidence": 0.95, "department": "心内科"}
 
@@ -23,14 +24,8 @@ def pack():
 
 
 def read(kind, pack, **fields):
-    config = resolve(READERS, kind, what="source").model_validate({"kind": kind, **fields})
-    items = list(config.read(pack=pack, seed=0))
-    return (
-        [item for item in items if isinstance(item, Record)],
-        [item for item in items if isinstance(item, Drop)],
-        {item.name: item.value for item in items if isinstance(item, Note)},
-        [item for item in items if isinstance(item, Question)],
-    )
+    found = read_source(kind, **fields)
+    return found.records, found.drops, found.notes, found.questions
 
 
 def write_lines(path, *rows):
