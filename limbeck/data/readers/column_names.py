@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import Row
 
+SPEAKERS = ("role", "from")
 NUM_SHOWN = 12
 MAX_NAME_CHARS = 40
 QUESTION_NAMES = (
@@ -49,15 +50,20 @@ def describe_columns(found: Sequence[str], columns: Columns) -> str:
     return message + "set `columns` on the source"
 
 
-def describe_mismatch(row: Row, columns: Columns, *, detail: str) -> str:
+def describe_mismatch(row: Row, columns: Columns, *, detail: str, num_rows: int) -> str:
     """Why the rows of a file cannot be used, from one that lacks what is needed."""
-    inner = [
-        f"{name!r} holds a list of {len(value)} objects: write that list as the file"
+    lists = {
+        name: value
         for name, value in row.values.items()
         if isinstance(value, list) and value and isinstance(value[0], Mapping)
-    ]
-    if inner:
-        return f"is one object with {quote(map(str, row.values))}; {'; '.join(inner)}"
+    }
+    chats = [name for name, value in lists.items() if any(key in value[0] for key in SPEAKERS)]
+    if chats:
+        return f"holds chats in {chats[0]!r}; rename it to `messages`"
+    if lists and num_rows == 1:
+        inner = (f"{name!r} holds a list of {len(value)} objects" for name, value in lists.items())
+        found = quote(map(str, row.values))
+        return f"is one object with {found}; {'; '.join(inner)}: write that list as the file"
     found = [str(name) for name in row.values]
     if columns.answer in found and any(name in found for name in columns.question):
         return f"holds no usable row; the first at {row.place}: {detail}"

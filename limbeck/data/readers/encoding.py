@@ -22,7 +22,7 @@ CHUNK_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 16
 MOST_DAMAGE_RATIO = 0.02
 """Undecodable share of the non-ASCII text up to which an encoding still counts as the file's."""
-MOST_UTF8_DAMAGE_RATIO = 0.3
+MOST_UTF8_DAMAGE_RATIO = 0.5
 """The same for UTF-8: text in another encoding is hardly ever valid there by chance."""
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -51,6 +51,12 @@ TEXT_CONTROLS = frozenset("\t\r\n\f\ufeff\u200b\u200c\u200d\u200e\u200f\u00ad")
 WESTERN = "cp1252"
 LATIN = (WESTERN, "cp1250", "iso8859-2", "cp1254", "cp1257", "iso8859-4", "iso8859-10")
 """Encodings of Latin letters, hardest to tell apart: one byte is a letter in most of them."""
+OLD_LATIN = ("mac-roman", "mac-latin2", "cp437", "cp850", "cp852", "cp858")
+"""Those that spreadsheets on a Macintosh, and for MS-DOS, write."""
+SURE_RATIO = 0.9
+"""Share of the letters in one alphabet from which one of them is believed."""
+CURRENCY = "\u00a4"
+"""Hardly ever meant: in iso8859-15 its byte is the sign of the euro."""
 ALPHABETS = (
     *("àâæçèéêëîïôœùûüÿ", "äöüß", "áéíñóúüªº", "àáâãçéêíóôõúüªº", "àèéìíîòóù", "àéèíòóúüçï·"),
     *("åäöé", "æøåéó", "éëïöüè", "áéíóúýþæöð", "ąćęłńóśźż", "áčďéěíňóřšťúůýž"),
@@ -148,6 +154,10 @@ def _guess(path: Path, *, sample: bytes) -> tuple[str, str]:
     detector.feed(b"", last=True)
     first = _python_name(detector.guess(tld=None, allow_utf8=False))
     second = _python_name(chardet.detect(sample)["encoding"] or "utf-8")
+    if second in OLD_LATIN and _alphabet_ratio(sample, encoding=second) > SURE_RATIO:
+        known = _alphabet_ratio(sample, encoding=first) if first in LATIN else 0.0
+        if known < SURE_RATIO:
+            return second, first
     if first not in LATIN:
         return first, second
     fits = {name: _alphabet_ratio(sample, encoding=name) for name in dict.fromkeys((first, *LATIN))}
@@ -198,6 +208,8 @@ def _doubt(name: str, *, other: str, sample: bytes) -> str:
     other = SUPERSETS.get(other, (other,))[0]
     if text != sample.decode(other, errors="replace"):
         return f"may be {other}; {advice}"
+    if name == WESTERN and CURRENCY in text:
+        return f"may be iso8859-15; {advice}"
     num_beyond = sum(not char.isascii() for char in text)
     return f"only {num_beyond} characters tell it; {advice}" if num_beyond < FEW_CHARS else ""
 

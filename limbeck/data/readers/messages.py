@@ -38,6 +38,8 @@ ROW_WEIGHTS = ("weight", "train")
 """The same for all answers of a row."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
+TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
+REASONING_PARTS = ("thinking", "redacted_thinking", "reasoning")
 
 TOOL_TURNS = Reason("tool_turns", "工具调用", "calls of tools")
 REASONING_NOT_READ = Reason("reasoning_not_read", "未读取推理字段", "reasoning beside the answer")
@@ -196,6 +198,10 @@ def _read_content(content: Json) -> tuple[Json, tuple[str, ...]]:
             texts.append(part["text"])
         elif kind in IMAGE_PARTS:
             images += _image_of(part)
+        elif kind in TOOL_PARTS:
+            raise RowError(TOOL_TURNS, f"a part of {kind!r}")
+        elif kind in REASONING_PARTS:
+            raise RowError(REASONING_NOT_READ, f"a part of {kind!r}")
         else:
             raise RowError(BROKEN_CONVERSATION, f"a part that is no text: {str(part)[:80]!r}")
     return "\n".join(texts), tuple(images)

@@ -73,12 +73,14 @@ class RowReaderConfig(ReaderConfig):
         first: Drop | None = None
         found: Row | None = None
         filtered = False
+        num_rows = 0
         seen: dict[str, None] = {}
         counts: Counter[str] = Counter()
         for row in drop_undecodable(self.rows(), source=self.label):
             if isinstance(row, Note):
                 yield row
                 continue
+            num_rows += 1
             if isinstance(row, Row):
                 seen.update(dict.fromkeys(row.values))
             items = [row] if isinstance(row, Drop) else self._convert(row, pack, counts)
@@ -92,7 +94,7 @@ class RowReaderConfig(ReaderConfig):
                 yield item
         place = next(self.external_paths(), self.label)
         if not records and not filtered:
-            raise DataError(self._explain_nothing(first, found), path=place)
+            raise DataError(self._explain_nothing(first, found, num_rows), path=place)
         optional = self.columns.changed_names() & {*self.columns.optional_names()}
         for name in sorted({*self.where, *optional} - seen.keys()):
             near = nearest(name, found=seen)
@@ -163,11 +165,12 @@ class RowReaderConfig(ReaderConfig):
                 detail = f"{count} answers to {record.question[:SHOWN_CHARS]!r}"
                 yield Drop(TOO_MANY_ANSWERS, self.label, record.place, detail)
 
-    def _explain_nothing(self, first: Drop | None, found: Row | None) -> str:
+    def _explain_nothing(self, first: Drop | None, found: Row | None, num_rows: int) -> str:
         if first is None:
             return "holds no rows"
         if found is not None and first.reason == MISSING_FIELD:
-            return describe_mismatch(found, self.columns, detail=first.detail)
+            detail = first.detail
+            return describe_mismatch(found, self.columns, detail=detail, num_rows=num_rows)
         return (
             f"holds no usable row; the first at {first.place}: {first.reason.key} "
             f"({first.detail}); check the source's kind and its columns"

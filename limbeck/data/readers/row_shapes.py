@@ -21,6 +21,7 @@ from limbeck.data.readers.messages import (
     Conversation,
     Message,
     Turn,
+    check_tools,
     join_messages,
     read_messages,
 )
@@ -34,6 +35,7 @@ from limbeck.data.readers.row_values import (
 )
 
 CHAT_KEYS = ("conversations", "messages")
+OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
 SYSTEM_KEYS = ("system_prompt", "system_message")
 """Other names of the column of instructions."""
 UNPAIRED = Reason("unpaired_preference", "未成对的偏好", "preference without its pair")
@@ -96,6 +98,8 @@ def find_shape(columns: Columns, *, present: Collection[str]) -> Shape:
 
 def read_row(values: JsonMapping, columns: Columns) -> Conversation:
     """The conversation of a row, in whichever shape it is."""
+    if all(isinstance(values.get(name), Mapping | list) for name in OPENAI_PAIR):
+        values = _rename_openai_pair(values)
     present = [name for name, value in values.items() if not is_missing(value)]
     shape = find_shape(columns, present=present)
     if shape in ("text", "label") and shape != find_shape(columns, present=values.keys()):
@@ -131,6 +135,16 @@ def _require(values: JsonMapping, *names: str) -> str:
         detail = f"nothing in {' or '.join(map(repr, names))}; the row has {found}"
         raise RowError(MISSING_FIELD, detail)
     return " ".join(texts)
+
+
+def _rename_openai_pair(values: JsonMapping) -> JsonMapping:
+    """A pair as OpenAI's preference training takes it, under the names of other pairs."""
+    asked, chosen, rejected = (values[name] for name in OPENAI_PAIR)
+    if not isinstance(asked, Mapping):
+        raise RowError(BROKEN_CONVERSATION, "'input' is no object with 'messages'")
+    check_tools(asked)
+    rest = {name: value for name, value in values.items() if name not in OPENAI_PAIR}
+    return {**rest, "prompt": asked.get("messages"), "chosen": chosen, "rejected": rejected}
 
 
 def _read_columns(values: JsonMapping, columns: Columns) -> Conversation:

@@ -34,6 +34,8 @@ CASES = [
     (KOREAN, "euc_kr"),
     (TRADITIONAL, "big5"),
     (SIMPLIFIED, "gb18030"),
+    (FRENCH, "mac-roman"),
+    (GERMAN, "cp850"),
     (FRENCH, "utf-16"),
     (SIMPLIFIED, "utf-16-le"),
     (RUSSIAN, "utf-16-be"),
@@ -90,6 +92,19 @@ def test_foreign_lines_in_utf8_are_dropped_and_turn_no_other_line(tmp_path):
     found = read_source("csv", path=path)
     assert len(found.records) == 9 and found.records[0].answer == "déjà 0"
     assert found.reasons == [("11", "undecodable")]
+
+
+def test_half_of_the_lines_may_be_foreign(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("question,answer\nhow much,400 µg\n".encode() + b"and now,25 \xb5g\n")
+    found = read_source("csv", path=path)
+    assert found.pairs == [("how much", "400 µg")] and found.reasons == [("3", "undecodable")]
+
+
+def test_a_sign_of_currency_may_be_a_euro(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes((FRENCH * 9).encode("cp1252") + "Coût;50 €\n".encode("iso8859-15"))
+    assert "iso8859-15" in detect_encoding(path).doubt
 
 
 def test_characters_far_behind_the_beginning_count(tmp_path):

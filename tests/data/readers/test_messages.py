@@ -108,6 +108,7 @@ CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type":
         {"messages": [*say("q"), {"role": "assistant", "content": "a", "function_call": {"n": 1}}]},
         {"messages": [*say("q"), {"role": "function", "name": "f", "content": "4"}]},
         {"messages": say("q", "a"), "tools": [{"type": "function"}]},
+        {"messages": [*say("q"), {"role": "assistant", "content": [{"type": "tool_use"}]}]},
         {"conversations": [{"from": "human", "value": "q"}, {"from": "observation", "value": "a"}]},
         {
             "conversations": [

@@ -34,6 +34,11 @@ def assistant(text):
             "chosen": {"from": "gpt", "value": "a"},
             "rejected": {"from": "gpt", "value": "b"},
         },
+        {
+            "input": {"messages": [user("q")], "tools": []},
+            "preferred_output": [assistant("a")],
+            "non_preferred_output": [assistant("b")],
+        },
         {"question": "q", "answer": "a", "rejected": "b"},
         {"instruction": "q", "output": "a", "rejected": "b"},
     ],
