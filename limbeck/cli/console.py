@@ -30,7 +30,9 @@ EXTRAS = {
     "chardetng_py": "data",
     "datasketch": "data",
     "ahocorasick": "data",
-    "sklearn": "data",
+    "sklearn": "evaluate",
+    "rapidfuzz": "evaluate",
+    "sacrebleu": "evaluate",
     "optuna": "tune",
 }
 """Packages to the extra of `pip install limbeck[...]` that installs them."""

@@ -51,6 +51,8 @@ def run(
                 screen = open_screen(WIDE_COLUMNS)
                 screen.print(terminal.make_table(report))
                 screen.print(terminal.make_task_table(report))
+                if scores := terminal.make_score_table(report):
+                    screen.print(scores)
                 typer.echo(f"report: {runs / loaded.name / artifact.name / 'report.html'}")
 
 

@@ -111,6 +111,10 @@ class Answerer(abc.ABC):
         """Mean log-probability per token of each option as the answer."""
 
     @abc.abstractmethod
+    def count_answer_tokens(self, answer: str) -> int:
+        """Tokens that `score` takes the mean over, where this is the option."""
+
+    @abc.abstractmethod
     def size(self) -> Size:
         """Counts and bytes of the loaded model."""
 

@@ -40,6 +40,8 @@ class AnsweredQuestion:
     confidence_ratio: float
     option_scores: tuple[float, ...]
     options: tuple[str, ...] = ()
+    answer_tokens: int = 0
+    """Tokens of the written answer, its end included, where its score is in `option_scores`."""
 
     @property
     def cluster(self) -> str:
@@ -56,10 +58,13 @@ class AnsweredQuestion:
         return cls(**value)
 
 
-def count_correct(answered: Sequence[AnsweredQuestion]) -> Share:
-    """The share answered right, with its interval."""
+def count_correct(
+    answered: Sequence[AnsweredQuestion], *, correct: Sequence[bool] | None = None
+) -> Share:
+    """The share answered right, with its interval; `correct` judges in place of the verdicts."""
+    verdicts = [item.correct for item in answered] if correct is None else correct
     return clustered_interval(
-        correct=np.array([item.correct for item in answered], dtype=bool),
+        correct=np.array(verdicts, dtype=bool),
         groups=[item.cluster for item in answered],
     )
 
@@ -189,6 +194,7 @@ def record_answer(question: Question, response: Response) -> AnsweredQuestion:
         round(response.confidence_ratio, DIGITS),
         tuple(round(score, DIGITS) for score in response.option_scores),
         question.options if response.option_scores else (),
+        response.answer_tokens,
     )
 
 

@@ -153,6 +153,41 @@ def clustered_mean(*, values: Float[np.ndarray, " questions"], groups: Sequence[
     return ratio_of_sums(sums=np.bincount(inverse, weights=values), counts=np.bincount(inverse))
 
 
+def macro_f1(
+    *,
+    given: Int[np.ndarray, " questions"],
+    right: Int[np.ndarray, " questions"],
+    num_labels: int,
+    groups: Sequence[str],
+    num_samples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """The mean over labels of each one's F1; what is given and no label is -1.
+
+    The interval is a percentile bootstrap that redraws whole groups. A label that a sample neither
+    asks nor gives is left out of its mean.
+    """
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    num_groups = int(inverse.max()) + 1
+    hits, sizes = np.zeros((2, num_groups, num_labels))
+    np.add.at(sizes, (inverse, right), 1)
+    is_label = given >= 0
+    np.add.at(sizes, (inverse[is_label], given[is_label]), 1)
+    np.add.at(hits, (inverse[given == right], right[given == right]), 1)
+
+    def mean(weights: np.ndarray) -> float:
+        below = weights @ sizes
+        return float((2 * (weights @ hits)[below > 0] / below[below > 0]).mean())
+
+    rng = np.random.default_rng(seed)
+    samples = [
+        mean(np.bincount(rng.integers(0, num_groups, size=num_groups), minlength=num_groups))
+        for _ in range(num_samples)
+    ]
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return Interval(mean(np.ones(num_groups)), float(low), float(high))
+
+
 def accuracy_ratio(
     *,
     correct: Bool[np.ndarray, " questions"],

@@ -32,6 +32,8 @@ class Response:
     option_scores: tuple[float, ...] = ()
     """Mean log-probability per token of each option: for `choice`, of what an image shows, and of
     a test record's answer."""
+    answer_tokens: int = 0
+    """Tokens of a test record's answer, its end included, where it is scored."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,8 @@ def _generate_and_score(
             scores = tuple(answerer.score(prompt, question.options))
         except PromptLengthError:
             scores = ()
-        found.append(Response(answer.text, answer.confidence_ratio, scores))
+        num_tokens = answerer.count_answer_tokens(question.options[0]) if scores else 0
+        found.append(Response(answer.text, answer.confidence_ratio, scores, num_tokens))
     return found
 
 

@@ -145,6 +145,10 @@ class GreedyAnswerer(Answerer):
         return float(found.mean())
 
     @override
+    def count_answer_tokens(self, answer: str) -> int:
+        return len(self._chat.encode(answer)) + 1
+
+    @override
     def size(self) -> Size:
         return self._model.size()
 

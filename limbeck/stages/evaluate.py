@@ -21,6 +21,7 @@ from limbeck.evaluation.answer_questions import (
     answer_all,
     make_batches,
 )
+from limbeck.evaluation.floors import Floor, make_floors
 from limbeck.evaluation.held_out_questions import TEST_SPLIT, read_evaluation
 from limbeck.evaluation.profiling.profile import Profile, profiling
 from limbeck.evaluation.report.build import (
@@ -31,7 +32,7 @@ from limbeck.evaluation.report.build import (
 )
 from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
-from limbeck.evaluation.report.rows import Measured, make_rows
+from limbeck.evaluation.report.rows import Measured, make_floor_rows, make_rows
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.evaluate import Config
@@ -58,6 +59,8 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     num_compared = check_leaks(
         corpus.records("train"), held_out=found.held_out, path=corpus.records_path("train")
     )
+    floors = make_floors(corpus.records("train"), questions=found.questions, names=config.floors)
+    floor_rows = make_floor_rows(floors, headline_tasks=headline_tasks, language=config.language)
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)
     with profiling(
@@ -73,6 +76,8 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         headline_tasks=headline_tasks,
         unknown_answers=config.unknown_answers,
         num_threads=config.profile.thread_counts[0],
+        floors=floor_rows,
+        language=config.language,
     )
     report = Report(
         environment=environment,
@@ -80,8 +85,10 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         teacher=teacher,
         headline_tasks=headline_tasks,
         rows=rows,
+        floors=floor_rows,
         titles=_name_split(domain.titles) if is_split else domain.titles,
     )
+    _write_floors(work.folder / "floors", floors=floors)
     _write(work.folder, report=report, answers=answers, artifacts=(artifact, *models))
     return {
         row.name: {
@@ -91,6 +98,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
             "memory_ratio": row.memory_ratio,
         }
         | ({"log_likelihood": row.log_likelihood.value} if row.log_likelihood else {})
+        | ({"nats_per_byte": row.nats_per_byte.value} if row.nats_per_byte else {})
         for row in rows
     }
 
@@ -201,6 +209,12 @@ def _describe_corpus(corpus: Artifact, found: QuestionSet, *, num_compared: int)
         train_records_compared=num_compared,
         left_out=found.num_left_out if is_split else None,
     )
+
+
+def _write_floors(folder: Path, *, floors: Sequence[Floor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for floor in floors:
+        write_jsonl(folder / f"{floor.name}.jsonl", map(dataclasses.asdict, floor.answered))
 
 
 def _write(

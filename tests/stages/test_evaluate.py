@@ -13,9 +13,9 @@ from rich.console import Console
 from limbeck.contracts.artifacts import Parent, Work, hash_files
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
-from limbeck.contracts.records import Record, write_jsonl
+from limbeck.contracts.records import Question, Record, write_jsonl
 from limbeck.evaluation.report.build import read_report
-from limbeck.evaluation.report.terminal import make_table, make_task_table
+from limbeck.evaluation.report.terminal import make_score_table, make_table, make_task_table
 from limbeck.stages import evaluate
 from tests.support import fake_answerer
 from tests.support.artifacts import make_artifact
@@ -109,10 +109,29 @@ def test_report(work, monkeypatch):
     assert tiny["memory_ratio"] == 2 * 1000 / 100
     assert tiny["refused"]["value"] == 1
     assert metrics["teacher"]["accuracy"] == teacher["accuracy"]
+    check_floors(report, folder=work.folder)
     check_page((work.folder / "report.html").read_text())
     check_markdown((work.folder / "report.md").read_text())
     check_table(read_report(work.folder / "report.json"))
     check_resume(work, monkeypatch)
+
+
+def check_floors(report, *, folder):
+    """Of six training records three ask a held-out subject's department, in other words."""
+    majority, lookup, linear = report["floors"]
+    assert [floor["name"] for floor in report["floors"]] == ["majority", "lookup", "linear"]
+    assert majority["tasks"]["recall"]["value"] == majority["tasks"]["triage"]["value"] == 0.5
+    assert lookup["tasks"]["choice"] == report["rows"][0]["tasks"]["choice"]
+    assert lookup["accuracy"] == 3 / 5 and lookup["accuracy_interval"]["count"] == 5
+    assert set(linear["missing"].values()) == {"one answer only"}
+    assert linear["accuracy"] is None and linear["accuracy_interval"] is None
+    teacher, tiny = report["rows"]
+    assert (teacher["beaten_by"], teacher["beaten_in"]) == ([], {})
+    assert tiny["beaten_by"] == ["majority", "lookup"]
+    assert tiny["beaten_in"]["choice"] == ["lookup"]
+    assert "refusal" not in tiny["beaten_in"]
+    rows = map(json.loads, (folder / "floors" / "lookup.jsonl").read_text().splitlines())
+    assert {row["id"]: row["correct"] for row in rows}["r1"]
 
 
 def check_page(page):
@@ -126,6 +145,9 @@ def check_page(page):
         "96.6 %",
         "18.0x",
         "load beside it",
+        "beaten by",
+        "▼",
+        "只有一种回答",
     ):
         assert words in page
     assert "load beside it" in page
@@ -134,6 +156,8 @@ def check_page(page):
 
 def check_markdown(text):
     assert "| teacher |" in text and "96.6 %" in text
+    assert "| 底线 floor: 查找 lookup |" in text
+    assert "**ignorant**: 不敌底线 beaten by majority, lookup" in text
     assert "1 (计算量太小 work too small to share) |" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
     assert len(tables) == 3
@@ -147,12 +171,16 @@ def check_table(report):
     shown = console.file.getvalue()
     assert "80.0 %" in shown and "ref. quantised" in shown and "20.0x" in shown
     assert "refusal *" in shown and "…" not in shown
+    assert "▼ lookup" in shown and "linear: one answer only" in shown
+    assert make_score_table(report) is None
 
 
 def check_resume(work, monkeypatch):
     """A second run asks nothing, and its hashed files are the same."""
     first = hash_files(work.folder / "answers")
+    floors = hash_files(work.folder / "floors")
     assert set(first) == {"teacher.jsonl", "ignorant.jsonl"}
+    assert set(floors) == {"majority.jsonl", "lookup.jsonl", "linear.jsonl"}
 
     def answer_all_without_opening(*, open_answerer, **arguments):
         def refuse():
@@ -164,6 +192,7 @@ def check_resume(work, monkeypatch):
     monkeypatch.setattr(evaluate, "answer_all", answer_all_without_opening)
     evaluate.run(config(), work=work)
     assert hash_files(work.folder / "answers") == first
+    assert hash_files(work.folder / "floors") == floors
 
 
 def test_a_teacher_that_knows_nothing_leaves_what_is_kept_undefined(work):
@@ -235,6 +264,66 @@ def test_without_questions_the_test_split_is_measured(work):
     console = Console(width=120, file=io.StringIO())
     console.print(make_task_table(read_report(work.folder / "report.json")))
     assert "log-likelihood" in console.file.getvalue()
+    check_free_answers(work, report, metrics=metrics)
+
+
+def check_free_answers(work, report, *, metrics):
+    """One of four answers is equal, one a list in another order of words."""
+    teacher, ignorant = report["rows"]
+    scores = teacher["texts"]["test_split"]
+    assert scores.keys() == {"exact_match", "token_f1", "chrf", "rouge_l"}
+    assert scores["exact_match"]["value"] == 1 / 4
+    for item in scores.values():
+        assert item["low"] < item["value"] < item["high"] and item["count"] == 4
+        assert item["value"] > ignorant["texts"]["test_split"]["exact_match"]["value"]
+    # Distances from 8 characters, times the characters and an end, over bytes of three each.
+    nats = teacher["nats_per_byte"]
+    assert nats["value"] == pytest.approx((3 * 6 + 0 * 9 + 1 * 10 + 5 * 4) / (3 * (5 + 8 + 9 + 3)))
+    assert metrics["teacher"]["nats_per_byte"] == nats["value"]
+    page, text = ((work.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for words in ("ROUGE-L", "chrF", "token F1", "nats/byte"):
+        assert words in page and words in text
+    console = Console(width=130, file=io.StringIO())
+    console.print(make_score_table(read_report(work.folder / "report.json")))
+    assert "ROUGE-L" in console.file.getvalue() and "…" not in console.file.getvalue()
+
+
+def test_labels_are_told_apart_in_every_view(work):
+    corpus = Corpus(work.one("corpus").path)
+    options = ("呼吸内科", "心血管内科")
+    questions = [
+        Question(str(place), "intent", text, (answer,), "single", options=options)
+        for place, (text, answer) in enumerate(
+            [
+                ("高血压去医院看什么科？", options[1]),
+                ("我出现了胸闷，去医院看哪个科？", options[1]),
+                *((f"咳嗽{place}天了看什么科？", options[0]) for place in range(8)),
+            ]
+        )
+    ]
+    shutil.rmtree(corpus.questions_path)
+    corpus.write_questions(questions)
+    corpus.write_records("train", [Record("0", "咳嗽去哪看？", options[0], "x", "qa")])
+    evaluate.run(config(headline_tasks=["intent"]), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    found = report["rows"][0]["labels"]["intent"]
+    # One of the teacher's answers ends in a full stop, and a label is compared whole.
+    assert found["num_labels"] == 2 and found["accuracy"]["value"] == 1 / 10
+    assert found["macro_f1"]["value"] == pytest.approx((2 / 3 + 0) / 2)
+    assert report["floors"][1]["labels"]["intent"]["accuracy"]["value"] == 8 / 10
+    page, text = ((work.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "macro-F1" in page and "macro-F1" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert make_score_table(read_report(work.folder / "report.json")) is not None
+
+
+def test_floors_can_be_left_out(work):
+    evaluate.run(config(floors=[], profile={"questions": 1, "rounds": 1}), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    assert report["floors"] == []
+    assert all(not row["beaten_by"] and not row["beaten_in"] for row in report["rows"])
+    assert "floor" not in (work.folder / "report.md").read_text()
 
 
 def test_the_source_of_questions_can_be_named(work):
@@ -291,6 +380,9 @@ def test_two_models_of_one_name_are_refused(work):
         ({"teacher": "other"}, "'other' is not among"),
         ({"models": []}, "at least 1"),
         ({"models": ["a", "a"]}, "twice"),
+        ({"floors": ["lookup", "lookup"]}, "one floor twice"),
+        ({"floors": ["teacher"]}, "'majority', 'lookup' or 'linear'"),
+        ({"language": "German"}, "pattern"),
         ({"asks": 3}, "unknown key"),
         ({"questions": "all"}, "'auto', 'pack' or 'test'"),
         ({"profile": {"rounds": 0}}, "greater than 0"),

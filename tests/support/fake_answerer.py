@@ -42,6 +42,9 @@ class LookUp(Answerer):
         right = [-float(abs(len(option) - 8)) for option in options]
         return right if self._knows else [-item for item in right]
 
+    def count_answer_tokens(self, answer: str) -> int:
+        return len(answer) + 1
+
     def size(self) -> Size:
         return Size(1000, 400, 4000) if self._knows else Size(100, 100, 100)
 

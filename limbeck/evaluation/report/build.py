@@ -11,7 +11,7 @@ from limbeck.contracts.records import Split
 from limbeck.contracts.serialization import OPTIONAL
 from limbeck.env.machine import describe_machine, package_versions
 from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
-from limbeck.evaluation.report.rows import Row
+from limbeck.evaluation.report.rows import FloorRow, Row
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("limbeck", "torch", "transformers", "onnxruntime", "tokenizers", "numpy")
@@ -64,6 +64,8 @@ class Report:
     teacher: str
     headline_tasks: tuple[str, ...]
     rows: tuple[Row, ...]
+    floors: tuple[FloorRow, ...] = ()
+    """What answers the same questions from the training records alone; () in older reports."""
     titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
     """Of `tasks` and `specialties`: each name's title by language, and how many records it has."""
     reference: Mapping[str, PublishedResult] = field(default_factory=lambda: REFERENCE)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from limbeck.env.threads import Reason
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
+from limbeck.evaluation.floors import FloorName, Missing
 from limbeck.evaluation.report import charts, number_format
 from limbeck.evaluation.report.build import Report
 from limbeck.evaluation.report.charts import Bilingual, Number, Point
@@ -42,6 +43,20 @@ THREAD_REASONS: Mapping[Reason, Bilingual] = {
     "work too small to share": Bilingual("计算量太小", "work too small to share"),
     "cores are busy": Bilingual("核被占用", "cores are busy"),
     "work is shared": Bilingual("计算量足够分摊", "work is shared"),
+}
+
+FLOOR_TITLES: Mapping[FloorName, Bilingual] = {
+    "majority": Bilingual("多数", "majority"),
+    "lookup": Bilingual("查找", "lookup"),
+    "linear": Bilingual("线性", "linear"),
+}
+MISSING_REASONS: Mapping[Missing, Bilingual] = {
+    "no training record of this kind": Bilingual(
+        "没有此类训练记录", "no training record of this kind"
+    ),
+    "the question is an image": Bilingual("题目是图像", "the question is an image"),
+    "too many different answers": Bilingual("不同回答太多", "too many different answers"),
+    "one answer only": Bilingual("只有一种回答", "one answer only"),
 }
 
 
@@ -97,6 +112,8 @@ def _environment(report: Report, *, escape_html: bool) -> Environment:
         task_titles=_titles(report, "tasks"),
         reference_titles=REFERENCE_TITLES,
         thread_reasons=THREAD_REASONS,
+        floor_titles=FLOOR_TITLES,
+        missing_reasons=MISSING_REASONS,
     )
     return environment
 

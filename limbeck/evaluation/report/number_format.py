@@ -46,6 +46,11 @@ def percent_range(interval: Bounded | None) -> str:
     return f"{100 * interval.low:.1f}–{100 * interval.high:.1f}"
 
 
+def score(value: ValueBounded) -> str:
+    """A ratio with its interval, as percentages."""
+    return f"{percent(value.value)} ({percent_range(value)})"
+
+
 def area(interval: Interval) -> str:
     """An area under a curve with its interval."""
     return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"

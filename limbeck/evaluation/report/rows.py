@@ -8,16 +8,25 @@ import numpy as np
 from limbeck.contracts.serialization import OPTIONAL
 from limbeck.env.threads import LoadRange, ThreadChoice
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
-from limbeck.evaluation.held_out_questions import TEST_SPLIT
+from limbeck.evaluation.floors import Floor, Missing
 from limbeck.evaluation.metrics import (
     Share,
     accuracy_ratio,
-    clustered_mean,
     exact_match,
     speed_ratio,
     wilson_interval,
 )
 from limbeck.evaluation.profiling.profile import Latency, Profile
+from limbeck.evaluation.quality import (
+    Estimate,
+    LabelScores,
+    TextScores,
+    by_task,
+    compare_to_floors,
+    measure_labels,
+    measure_likelihoods,
+    measure_texts,
+)
 from limbeck.evaluation.roc_auc import Findings, measure_findings
 
 BFLOAT16_BYTES = 2
@@ -62,17 +71,6 @@ class Percentiles:
     p95: float
 
 
-@dataclass(frozen=True)
-class LogLikelihood:
-    """The mean over records of the mean log-probability per token, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-    """Records that every model of the report can read."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One model; ratios are against the teacher on the same questions."""
@@ -110,8 +108,58 @@ class Row:
     specialties: Mapping[str, Share]
     refused: Share
     """How often the model answered that it does not know, where an answer was generated."""
-    log_likelihood: LogLikelihood | None = field(default=None, metadata=OPTIONAL)
-    """Of the answers of test records, where these are asked."""
+    log_likelihood: Estimate | None = field(default=None, metadata=OPTIONAL)
+    """Of the answers of test records, where these are asked: mean over records, per token."""
+    nats_per_byte: Estimate | None = field(default=None, metadata=OPTIONAL)
+    """Of the same answers; unlike the former, it compares models with different tokenizers."""
+    texts: Mapping[str, TextScores] = field(default_factory=dict)
+    """Of the tasks whose answers are free texts."""
+    labels: Mapping[str, LabelScores] = field(default_factory=dict)
+    """Of the tasks whose answers are labels."""
+    beaten_by: tuple[str, ...] = ()
+    """Floors with a higher accuracy, among those that answer every headline task."""
+    beaten_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tasks in which a floor answers more questions right, with those floors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloorRow:
+    """One floor, scored as the models are."""
+
+    name: str
+    tasks: Mapping[str, Share]
+    missing: Mapping[str, Missing]
+    """Tasks that it has no answers to, with the reason."""
+    accuracy: float | None
+    """None where it lacks a headline task."""
+    accuracy_interval: CountedBounds | None
+    texts: Mapping[str, TextScores]
+    labels: Mapping[str, LabelScores]
+
+
+def make_floor_rows(
+    floors: Sequence[Floor], *, headline_tasks: Sequence[str], language: str
+) -> tuple[FloorRow, ...]:
+    """A row for each floor, in order."""
+    return tuple(
+        _make_floor_row(floor, headline_tasks=headline_tasks, language=language) for floor in floors
+    )
+
+
+def _make_floor_row(floor: Floor, *, headline_tasks: Sequence[str], language: str) -> FloorRow:
+    is_whole = not set(headline_tasks) & floor.missing.keys()
+    headline = [item for item in floor.answered if item.task in headline_tasks]
+    pooled = count_correct(headline)
+    bounds = CountedBounds(pooled.low, pooled.high, pooled.count)
+    return FloorRow(
+        name=floor.name,
+        tasks={task: count_correct(items) for task, items in by_task(floor.answered).items()},
+        missing=floor.missing,
+        accuracy=pooled.value if is_whole else None,
+        accuracy_interval=bounds if is_whole else None,
+        texts=measure_texts(floor.answered, language=language),
+        labels=measure_labels(floor.answered),
+    )
 
 
 def make_rows(
@@ -121,8 +169,10 @@ def make_rows(
     headline_tasks: Sequence[str],
     unknown_answers: Sequence[str],
     num_threads: int,
+    floors: Sequence[FloorRow] = (),
+    language: str = "",
 ) -> tuple[Row, ...]:
-    """A row for each model, in order."""
+    """A row for each model, in order; `floors` are what it is compared with."""
     reference = next(model for model in models if model.name == teacher)
     return tuple(
         _make_row(
@@ -132,6 +182,8 @@ def make_rows(
             headline_tasks=headline_tasks,
             unknown_answers=unknown_answers,
             num_threads=num_threads,
+            floors=floors,
+            language=language,
         )
         for model in models
     )
@@ -145,6 +197,8 @@ def _make_row(
     headline_tasks: Sequence[str],
     unknown_answers: Sequence[str],
     num_threads: int,
+    floors: Sequence[FloorRow],
+    language: str,
 ) -> Row:
     opened, latency = model.profile.opened, model.profile.latency(num_threads)
     speedup = speed_ratio(
@@ -159,7 +213,11 @@ def _make_row(
         ),
         groups=[item.cluster for item in headline],
     )
-    tasks = dict.fromkeys((*headline_tasks, *(item.task for item in model.asked)))
+    names = dict.fromkeys((*headline_tasks, *(item.task for item in model.asked)))
+    tasks = {
+        task: count_correct([item for item in model.asked if item.task == task]) for task in names
+    }
+    likelihoods = measure_likelihoods(model.asked, others=[item.asked for item in others])
     specialties = sorted({item.specialty for item in headline} - {""})
     return Row(
         name=model.name,
@@ -181,10 +239,7 @@ def _make_row(
         default_threads=model.profile.default_threads,
         speedup_ratio=speedup.value,
         speedup_interval=Bounds(speedup.low, speedup.high),
-        tasks={
-            task: count_correct([item for item in model.asked if item.task == task])
-            for task in tasks
-        },
+        tasks=tasks,
         accuracy=pooled.value,
         accuracy_interval=CountedBounds(pooled.low, pooled.high, pooled.count),
         kept_ratio=kept.value if kept else None,
@@ -195,7 +250,16 @@ def _make_row(
             for name in specialties
         },
         refused=_count_refused(headline, unknown_answers),
-        log_likelihood=_measure_likelihood(model, others=others),
+        log_likelihood=likelihoods.per_token if likelihoods else None,
+        nats_per_byte=likelihoods.nats_per_byte if likelihoods else None,
+        texts=measure_texts(model.asked, language=language),
+        labels=measure_labels(model.asked),
+        beaten_by=tuple(
+            floor.name
+            for floor in floors
+            if floor.accuracy is not None and floor.accuracy > pooled.value
+        ),
+        beaten_in=compare_to_floors(tasks, floors={floor.name: floor.tasks for floor in floors}),
     )
 
 
@@ -213,19 +277,3 @@ def _count_refused(headline: Sequence[AnsweredQuestion], unknown_answers: Sequen
     generated = [item for item in headline if item.form != "choice"]
     refused = sum(exact_match(item.answer, expected=unknown_answers) for item in generated)
     return wilson_interval(refused, len(generated))
-
-
-def _measure_likelihood(model: Measured, *, others: Sequence[Measured]) -> LogLikelihood | None:
-    columns = zip(*(item.asked for item in others), strict=True)
-    read = [
-        place
-        for place, items in enumerate(columns)
-        if all(item.task == TEST_SPLIT and item.option_scores for item in items)
-    ]
-    if not read:
-        return None
-    mean = clustered_mean(
-        values=np.array([model.asked[place].option_scores[0] for place in read]),
-        groups=[model.asked[place].cluster for place in read],
-    )
-    return LogLikelihood(mean.value, mean.low, mean.high, len(read))

@@ -5,9 +5,9 @@ from rich.table import Table
 
 from limbeck.evaluation.report import number_format
 from limbeck.evaluation.report.build import Report
-from limbeck.evaluation.report.number_format import Bounded
+from limbeck.evaluation.report.number_format import Bounded, ValueBounded
 from limbeck.evaluation.report.published_reference import PublishedResult
-from limbeck.evaluation.report.rows import Row
+from limbeck.evaluation.report.rows import FloorRow, Row
 
 COLUMNS = (
     "model",
@@ -22,6 +22,14 @@ COLUMNS = (
     "smaller",
 )
 
+BEATEN = "▼"
+TEXT_SCORES = {
+    "exact_match": "exact",
+    "token_f1": "token F1",
+    "chrf": "chrF",
+    "rouge_l": "ROUGE-L",
+}
+
 
 def make_table(report: Report) -> Table:
     """The rows of a `report.json`, and the reference's ratios below them."""
@@ -30,7 +38,7 @@ def make_table(report: Report) -> Table:
         title=f"{report.corpus.name}: {first.accuracy_interval.count} questions never "
         f"trained on; batch 1, {first.latency_threads} thread",
         caption=f"kept, faster, smaller: against {report.teacher}, its weights counted in bf16; "
-        f"accuracy pools {', '.join(report.headline_tasks)}",
+        f"accuracy pools {', '.join(report.headline_tasks)}{_explain_marks(report)}",
         box=box.SIMPLE_HEAVY,
         padding=(0, 1),
     )
@@ -39,6 +47,10 @@ def make_table(report: Report) -> Table:
     for row in report.rows:
         table.add_row(*_cells(row))
     table.add_section()
+    for floor in report.floors:
+        accuracy = _two(floor.accuracy_interval, floor.accuracy)
+        table.add_row(floor.name, *[""] * 5, accuracy, *[""] * 3)
+    table.add_section()
     for name, item in report.reference.items():
         table.add_row(*_reference_cells(name, item), style="dim")
     return table
@@ -46,7 +58,7 @@ def make_table(report: Report) -> Table:
 
 def make_task_table(report: Report) -> Table:
     """The rows of a `report.json`, task by task; tasks with * are not in the accuracy."""
-    table = Table(box=box.SIMPLE_HEAVY, padding=(0, 1))
+    table = Table(caption=_explain_gaps(report), box=box.SIMPLE_HEAVY, padding=(0, 1))
     table.add_column("model", no_wrap=True)
     for task, share in report.rows[0].tasks.items():
         star = "" if task in report.headline_tasks else " *"
@@ -58,17 +70,81 @@ def make_task_table(report: Report) -> Table:
         table.add_row(
             row.name,
             *(
-                f"{number_format.percent(share.value)} ({number_format.percent_range(share)})"
-                for share in row.tasks.values()
+                number_format.score(share) + (f" [red]{BEATEN}[/]" if task in row.beaten_in else "")
+                for task, share in row.tasks.items()
             ),
             *([number_format.nats(row.log_likelihood)] if row.log_likelihood else []),
         )
+    table.add_section()
+    for floor in report.floors:
+        shares = [floor.tasks.get(task) for task in report.rows[0].tasks]
+        cells = [number_format.score(share) if share else number_format.MISSING for share in shares]
+        table.add_row(floor.name, *cells, *[""] * bool(likelihood))
     return table
+
+
+def _explain_marks(report: Report) -> str:
+    """What the floors are, and what a mark means."""
+    if not report.floors:
+        return ""
+    names = ", ".join(floor.name for floor in report.floors)
+    return f"\n{names}: floors, made from the training records alone; {BEATEN} beaten by a floor"
+
+
+def _explain_gaps(report: Report) -> str:
+    """Why a floor has no answers to a task."""
+    reasons: dict[str, list[str]] = {}
+    for floor in report.floors:
+        for task, reason in floor.missing.items():
+            reasons.setdefault(f"{floor.name}: {reason}", []).append(task)
+    return "\n".join(f"{reason} ({', '.join(tasks)})" for reason, tasks in reasons.items())
+
+
+def make_score_table(report: Report) -> Table | None:
+    """How much free answers share with the written ones, and how labels are told apart.
+
+    None where the report has neither.
+    """
+    first = report.rows[0]
+    if not first.texts and not first.labels:
+        return None
+    table = Table(box=box.SIMPLE_HEAVY, padding=(0, 1))
+    table.add_column("model", no_wrap=True)
+    for task, scores in first.texts.items():
+        for name in TEXT_SCORES.values():
+            heading = f"{task}\n{name} n={scores.exact_match.count}"
+            table.add_column(heading, justify="right", no_wrap=True)
+    for task, labels in first.labels.items():
+        table.add_column(f"{task}\nmacro-F1 of {labels.num_labels}", justify="right", no_wrap=True)
+    if first.nats_per_byte:
+        table.add_column("nats\nper byte", justify="right", no_wrap=True)
+    for row in report.rows:
+        nats = [number_format.nats(row.nats_per_byte)] if row.nats_per_byte else []
+        table.add_row(row.name, *_score_cells(row, first), *nats)
+    table.add_section()
+    for floor in report.floors:
+        table.add_row(floor.name, *_score_cells(floor, first))
+    return table
+
+
+def _score_cells(row: Row | FloorRow, first: Row) -> list[str]:
+    """A cell for each column that the first row has; a floor may lack a task."""
+    found: list[ValueBounded | None] = []
+    for task in first.texts:
+        scores = row.texts.get(task)
+        found += (
+            [scores.exact_match, scores.token_f1, scores.chrf, scores.rouge_l]
+            if scores
+            else [None] * len(TEXT_SCORES)
+        )
+    labels = [row.labels.get(task) for task in first.labels]
+    found += [item.macro_f1 if item else None for item in labels]
+    return [number_format.score(item) if item else number_format.MISSING for item in found]
 
 
 def _cells(row: Row) -> list[str]:
     return [
-        row.name,
+        _name(row),
         f"{number_format.counted(row.parameters)}\n{number_format.counted(row.active_parameters)}",
         f"{number_format.byte_count(row.weight_bytes)}\n{number_format.byte_count(row.size_bytes)}",
         number_format.byte_count(row.peak_memory_bytes),
@@ -79,6 +155,11 @@ def _cells(row: Row) -> list[str]:
         f"{number_format.times(row.speedup_ratio)}\n{number_format.times_range(row.speedup_interval)}",
         number_format.times(row.memory_ratio),
     ]
+
+
+def _name(row: Row) -> str:
+    """The model's name, and below it the floors that beat it."""
+    return "\n".join([row.name, *(f"[red]{BEATEN} {floor}[/]" for floor in row.beaten_by)])
 
 
 def _two(interval: Bounded | None, value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
+from limbeck.evaluation.floors import FLOORS, FloorName
 from limbeck.evaluation.held_out_questions import QuestionSource
 from limbeck.evaluation.profiling.profile import ProfileConfig
 
@@ -38,6 +39,9 @@ class Config(StageConfig):
     headline_tasks: tuple[str, ...] = ()
     """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
     corpus's pack names, or else all that hold questions."""
+    floors: tuple[FloorName, ...] = FLOORS
+    """Rows of what needs no model, made from the training records: the most frequent answer, the
+    answer of the most similar question, and a linear classifier where answers are few."""
     max_questions: PositiveInt = 400
     """Of each task, drawn by a hash of their ids."""
     max_new_tokens: PositiveInt = 64
@@ -58,6 +62,8 @@ class Config(StageConfig):
             )
         if len(set(self.models)) != len(self.models):
             raise ValueError(f"models {list(self.models)} name one model twice: remove one")
+        if len(set(self.floors)) != len(self.floors):
+            raise ValueError(f"floors {list(self.floors)} name one floor twice: remove one")
         return self
 
     @override

@@ -1,0 +1,179 @@
+"""What a model's answers are worth beside accuracy: as texts, as labels, and by their likelihood.
+
+Every figure has a 95 % interval in which the questions of one group count together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
+from limbeck.evaluation.held_out_questions import TEST_SPLIT
+from limbeck.evaluation.metrics import (
+    Interval,
+    Share,
+    clustered_mean,
+    exact_match,
+    label_key,
+    macro_f1,
+    ratio_of_sums,
+)
+from limbeck.evaluation.text_overlap import chrf, rouge_l, token_f1, tokenize
+
+Score = Callable[[str, str], float]
+"""Of an answer and a written one."""
+MAX_LABELS_RATIO = 0.2
+"""Single answers are labels where they are so few, over the questions."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval, and of how many questions it is one."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class TextScores:
+    """How much generated answers share with the written ones; means over questions, 0 to 1."""
+
+    exact_match: Share
+    token_f1: Estimate
+    chrf: Estimate
+    rouge_l: Estimate
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """How well labels are told apart; a rare one weighs as much as a frequent one in `macro_f1`."""
+
+    accuracy: Share
+    macro_f1: Estimate
+    num_labels: int
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """How probable a model finds the written answers."""
+
+    per_token: Estimate
+    """Mean over records of the mean log-probability per token."""
+    nats_per_byte: Estimate
+    """Minus the log-probability of all answers, their ends included, over their UTF-8 bytes."""
+
+
+def by_task(asked: Sequence[AnsweredQuestion]) -> dict[str, list[AnsweredQuestion]]:
+    """The answers of each task, in order."""
+    found: dict[str, list[AnsweredQuestion]] = {}
+    for item in asked:
+        found.setdefault(item.task, []).append(item)
+    return found
+
+
+def measure_texts(asked: Sequence[AnsweredQuestion], *, language: str) -> dict[str, TextScores]:
+    """The scores of held-out records, whose answers are free texts; empty where none are asked."""
+    return {
+        task: _measure_text(items, language=language)
+        for task, items in by_task(asked).items()
+        if task == TEST_SPLIT
+    }
+
+
+def _measure_text(items: Sequence[AnsweredQuestion], *, language: str) -> TextScores:
+    def overlap(score: Callable[..., float]) -> Score:
+        def compare(answer: str, expected: str) -> float:
+            given, right = (tokenize(text, language=language) for text in (answer, expected))
+            return score(given, expected=right)
+
+        return compare
+
+    def mean(score: Score) -> Estimate:
+        values = [max(score(item.answer, text) for text in item.expected) for item in items]
+        found = clustered_mean(values=np.array(values), groups=[item.cluster for item in items])
+        return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0), len(items))
+
+    equal = [exact_match(item.answer, expected=item.expected, language=language) for item in items]
+    return TextScores(
+        exact_match=count_correct(items, correct=equal),
+        token_f1=mean(overlap(token_f1)),
+        chrf=mean(lambda answer, expected: chrf(answer, expected=expected)),
+        rouge_l=mean(overlap(rouge_l)),
+    )
+
+
+def measure_labels(asked: Sequence[AnsweredQuestion]) -> dict[str, LabelScores]:
+    """The scores of each task whose right answers are labels: single answers of few kinds."""
+    found = {}
+    for task, items in by_task(asked).items():
+        labels = sorted({item.expected[0] for item in items})
+        is_single = all(item.form == "single" and len(item.expected) == 1 for item in items)
+        if is_single and 1 < len(labels) <= MAX_LABELS_RATIO * len(items):
+            found[task] = _measure_labels(items, labels=labels)
+    return found
+
+
+def _measure_labels(items: Sequence[AnsweredQuestion], *, labels: Sequence[str]) -> LabelScores:
+    places = {label_key(label): place for place, label in enumerate(labels)}
+    right = [labels.index(item.expected[0]) for item in items]
+    given = [
+        place if item.correct else places.get(label_key(item.answer), -1)
+        for item, place in zip(items, right, strict=True)
+    ]
+    f1 = macro_f1(
+        given=np.array(given),
+        right=np.array(right),
+        num_labels=len(labels),
+        groups=[item.cluster for item in items],
+    )
+    return LabelScores(count_correct(items), _counted(f1, len(items)), len(labels))
+
+
+def measure_likelihoods(
+    asked: Sequence[AnsweredQuestion], *, others: Sequence[Sequence[AnsweredQuestion]]
+) -> Likelihoods | None:
+    """Of the held-out records that every model can read; None where there are none."""
+    columns = zip(*others, strict=True)
+    read = [
+        place
+        for place, items in enumerate(columns)
+        if all(item.task == TEST_SPLIT and item.option_scores for item in items)
+    ]
+    if not read:
+        return None
+    items = [asked[place] for place in read]
+    scores = np.array([item.option_scores[0] for item in items])
+    groups = [item.cluster for item in items]
+    nats = -scores * np.array([item.answer_tokens for item in items])
+    sizes = np.array([len(item.expected[0].encode()) for item in items])
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    per_byte = ratio_of_sums(
+        sums=np.bincount(inverse, weights=nats),
+        counts=np.bincount(inverse, weights=sizes).astype(np.int64),
+    )
+    return Likelihoods(
+        _counted(clustered_mean(values=scores, groups=groups), len(read)),
+        _counted(per_byte, len(read)),
+    )
+
+
+def _counted(found: Interval, count: int) -> Estimate:
+    return Estimate(found.value, found.low, found.high, count)
+
+
+def compare_to_floors(
+    shares: Mapping[str, Share], *, floors: Mapping[str, Mapping[str, Share]]
+) -> dict[str, tuple[str, ...]]:
+    """Each task in which a floor answers more questions right, with those floors."""
+    beaten = {
+        task: tuple(
+            name
+            for name, tasks in floors.items()
+            if task in tasks and tasks[task].value > share.value
+        )
+        for task, share in shares.items()
+    }
+    return {task: names for task, names in beaten.items() if names}
