@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,15 @@ from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.config import DenseModel, MoeModel
 
 torch.set_num_threads(1)
+# No time limit, and the same examples each time; LIMBECK_TEST_EXAMPLES hunts for more of them.
+hypothesis.settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=int(os.environ.get("LIMBECK_TEST_EXAMPLES", "100")),
+)
+hypothesis.settings.load_profile("repeatable")
 
 WHOLE_RUNS = ("cli", "invariants", "pipeline", "recipes", "stages", "training", "tuning")
 """Folders whose files take long: begun first, so that no worker ends long before another."""

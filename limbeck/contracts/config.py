@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
 from limbeck.contracts.errors import UnknownNameError
-from limbeck.contracts.synonyms import find_field
+from limbeck.contracts.synonyms import MOVED, find_field
 
 SomeConfig = TypeVar("SomeConfig", bound="Config")
 Table = Mapping[str, str]
@@ -114,6 +114,8 @@ class Choice:
                 f"expected a mapping with a key 'kind', one of {', '.join(sorted(self.table))}; "
                 f"found {value!r}"
             )
+        if value["kind"] in MOVED and value["kind"] not in self.table:
+            raise ValueError(f"unknown {self.what} {value['kind']!r}: {MOVED[value['kind']]}")
         try:
             config = resolve(self.table, value["kind"], what=self.what)
         except UnknownNameError as error:

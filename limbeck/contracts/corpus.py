@@ -30,7 +30,7 @@ Titles = Mapping[str, Mapping[str, Mapping[str, str | int]]]
 
 @dataclass(frozen=True)
 class Domain:
-    """What a corpus's card holds of its pack; empty where a corpus has no card of its own."""
+    """What a corpus's card holds of its pack; empty where it has no pack or no card of its own."""
 
     headline_tasks: tuple[str, ...] = ()
     titles: Titles = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Corpus:
             DataError: the corpus has a card that was not made by this version.
         """
         card = self._read_card() if self.card_path.is_file() else {}
-        if "pack" not in card:
+        if not card.get("pack"):
             return Domain()
         try:
             titles = {"tasks": card["tasks"], "specialties": card["specialties"]}
@@ -112,7 +112,7 @@ class Corpus:
             raise self._stale(error) from None
 
     def answer_format(self) -> AnswerFormat:
-        """How the domain joins items, and answers what it does not know.
+        """How the domain joins items, and answers what it does not know; nothing without a pack.
 
         Raises:
             DataError: the corpus has no card that holds it.

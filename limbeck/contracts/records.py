@@ -131,15 +131,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why something was not used: the key that is counted, and its text for people."""
+    """Why a record was dropped or changed: the key that is counted, and its text for people."""
 
     key: str
     zh: str
     en: str
+    counts_as: Literal["fault", "choice", "surplus"] = "fault"
+    """What it says about a source: a fault of its data, the recipe's choice among good records, or
+    that nothing was to be had from it: a repetition, a row that the recipe leaves out."""
 
     def in_evaluation_file(self) -> "Reason":
         """The same reason, where it concerns a question instead of a record."""
-        return Reason(f"evaluation_{self.key}", f"评测：{self.zh}", f"evaluation: {self.en}")
+        key, zh, en = f"evaluation_{self.key}", f"评测：{self.zh}", f"evaluation: {self.en}"
+        return dataclasses.replace(self, key=key, zh=zh, en=en)
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,17 @@ class Drop:
     source: str
     place: str
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one rule did to the texts of one record: why, where it stands, and one text of them."""
+
+    reason: Reason
+    source: str
+    place: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,6 @@ READERS: Table = {
 """Sources of records: each a ReaderConfig whose `read` yields them."""
 
 FILTERS: Table = {
-    "normalize_light": "limbeck.data.filters.normalization.light:NormalizeLight",
-    "normalize_zh": "limbeck.data.filters.normalization.zh:NormalizeZh",
     "length": "limbeck.data.filters.length:Length",
     "in_evaluation": "limbeck.data.filters.in_evaluation:InEvaluation",
     "duplicates": "limbeck.data.filters.dedup:Duplicates",

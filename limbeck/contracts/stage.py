@@ -41,6 +41,16 @@ class StageConfig(Config, abc.ABC):
     stage: Any
     """The verb: a name from `limbeck list stages`."""
 
+    @property
+    def makes_no_domain(self) -> bool:
+        """Whether it makes a corpus of no domain: one without a pack."""
+        return False
+
+    @property
+    def domain_need(self) -> str:
+        """What of it needs the domain of the corpus's pack; empty: nothing."""
+        return ""
+
     @abc.abstractmethod
     def run(self, *, work: Work) -> Mapping[str, object]:
         """Write the artifact into `work.folder`; the metrics of its manifest."""

@@ -71,6 +71,13 @@ ALTERNATIVES = {
 }
 
 
+MOVED = {
+    "normalize_light": "set `normalization: light` on each source instead",
+    "normalize_zh": "set `normalization: zh` on each source instead",
+}
+"""What older recipes name in a table that has it no more, and what to write in its place."""
+
+
 def find_field(name: str, fields: tuple[str, ...]) -> str:
     """The field that an unknown key probably means; empty where nothing is near."""
     candidates = (SYNONYMS.get(name, ""), *ALTERNATIVES.get(name, ()))

@@ -15,11 +15,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from limbeck.env.interrupts import raise_lost_interrupt
 from limbeck.env.ranks import process_index
 
 PLAIN_INTERVAL_SECONDS = 10.0
+WIDE_COLUMNS = 160
 Advance = Callable[..., None]
 """`advance(num, note="")`: so many more units are done."""
 
@@ -44,6 +46,18 @@ def print_line(line: str) -> None:
     raise_lost_interrupt()
     if process_index() == 0:
         print(line, file=sys.stderr, flush=True)
+
+
+def print_table(table: Table) -> None:
+    """Show a table beside the bars, from the first of several launched processes.
+
+    Where no terminal gives a width, it is as wide as its content needs to be.
+    """
+    raise_lost_interrupt()
+    if process_index() == 0:
+        console = Console(stderr=True)
+        console = console if console.is_terminal else Console(stderr=True, width=WIDE_COLUMNS)
+        console.print(table)
 
 
 def _silent() -> Iterator[Advance]:

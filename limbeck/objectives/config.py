@@ -79,6 +79,11 @@ class ObjectiveConfig(Config, ABC):
         return None
 
     @property
+    def domain_need(self) -> str:
+        """What of it needs the domain of the corpus's pack; empty: nothing."""
+        return ""
+
+    @property
     def sequences_per_record(self) -> int:
         """Sequences that a step trains on for each record of its batch."""
         return 1

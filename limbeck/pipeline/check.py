@@ -1,6 +1,6 @@
 """Typing and wiring a recipe: every fault at once, with its path and line in the file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def check(recipe: Recipe) -> dict[str, Entry]:
             entries[name] = entry
     for entry in entries.values():
         faults.extend(_check_references(recipe, entry, entries))
+        faults.extend(_check_domain(recipe, entry, entries))
     try:
         Assumptions.model_validate(recipe.plan)
     except ValidationError as error:
@@ -172,6 +173,28 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
             except UnknownNameError as error:
                 faults.append(Fault(where, str(error), line))
     return faults
+
+
+def _check_domain(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) -> Iterator[Fault]:
+    """A fault for each corpus of no domain that an entry reads though it needs one."""
+    if not (need := entry.config.domain_need):
+        return
+    for reference in entry.references:
+        seen: set[str] = set()
+        waiting = [reference.target] if "corpus" in reference.kinds else []
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name not in entries:
+                continue
+            seen.add(name)
+            found = entries[name]
+            if found.config.makes_no_domain:
+                message = (
+                    f"{need} needs the domain of a pack, and {name!r} has none; set its `pack`"
+                )
+                line = recipe.line(entry.name, reference.field)
+                yield Fault(f"{entry.name}.{reference.field}", message, line)
+            waiting += [item.target for item in found.references if "corpus" in item.kinds]
 
 
 def is_folder(target: str) -> bool:

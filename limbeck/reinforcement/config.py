@@ -16,6 +16,7 @@ from limbeck.contracts.fields import (
 )
 from limbeck.contracts.registry import REWARDS
 from limbeck.objectives.config import Balance, BatchKind, ObjectiveConfig
+from limbeck.reinforcement.rewards import name_domain_rewards
 
 if TYPE_CHECKING:
     from limbeck.objectives.base import Objective, ObjectiveContext
@@ -87,6 +88,11 @@ class Grpo(ObjectiveConfig):
             if name not in REWARDS:
                 raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
         return value
+
+    @property
+    @override
+    def domain_need(self) -> str:
+        return name_domain_rewards(self.rewards)
 
     @property
     @override

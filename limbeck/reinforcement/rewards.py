@@ -1,16 +1,39 @@
 """Rewards that a rule can verify: each rates one sampled answer from 0 to 1.
 
-No reward needs a written answer in a person's words, only what the domain pack holds.
+No reward needs a written answer in a person's words, only what the pack or the record holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import AnswerFormat
 from limbeck.contracts.registry import REWARDS
 
+DOMAIN_REWARDS = frozenset({"form", "refusal"})
+"""Those that compare with how a pack joins items and admits what it does not know."""
 OTHER_SEPARATORS = ",，;；/\n"
+
+
+def name_domain_rewards(weights: Iterable[str]) -> str:
+    """Those of some rewards that need a pack, as a message names them; empty: none of them."""
+    named = [repr(name) for name in sorted(weights) if name in DOMAIN_REWARDS]
+    return f"reward {' and '.join(named)}" if named else ""
+
+
+def check_domain(answer_format: AnswerFormat, *, weights: Iterable[str], path: Path) -> None:
+    """Refuses rewards that need a pack for a corpus that has none.
+
+    Raises:
+        DataError: it has none.
+    """
+    if (need := name_domain_rewards(weights)) and not answer_format.joiner:
+        message = f"{need} needs the domain of a pack, and the corpus has none"
+        raise DataError(
+            f"{message}; leave it out, or set `pack` and make the corpus again", path=path
+        )
 
 
 @dataclass(frozen=True)
@@ -26,7 +49,7 @@ class AnswerSample:
 
 
 def facts(sample: AnswerSample, answer_format: AnswerFormat) -> float:
-    """Entity F1 with what the pack holds."""
+    """Entity F1 with the expected answer."""
     return sample.agreement_ratio
 
 

@@ -23,7 +23,7 @@ from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.tokenizer_identity import identify
-from limbeck.reinforcement.rewards import AnswerSample, score
+from limbeck.reinforcement.rewards import AnswerSample, check_domain, score
 from limbeck.stages.config.label import Config
 
 MAX_LISTED_TOKENS = 20
@@ -129,6 +129,7 @@ def _choose(write: Answers | Preferences | Logprobs, *, corpus: Corpus) -> Score
     weights = write.better_by
     assert not isinstance(weights, str)
     answer_format = corpus.answer_format()
+    check_domain(answer_format, weights=weights, path=corpus.folder)
 
     def score_answers(texts: Sequence[str], record: Record) -> list[float]:
         expected = record.answer

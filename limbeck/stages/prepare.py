@@ -12,21 +12,24 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import Drop, Note, Question, Record
+from limbeck.contracts.records import Change, Drop, Note, Question, Record
+from limbeck.data.corpus.account import check_dropped, count_source, draw_sources
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import ImageStore, image_names
 from limbeck.data.corpus.splits import split
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.data.filters.base import FilterContext
-from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.filters.limit import Limit
 from limbeck.data.filters.mark_entities import MarkEntities
-from limbeck.data.packs.load import load_pack
+from limbeck.data.filters.normalization.record import Normalizer, normalize_record
+from limbeck.data.filters.record_log import RecordLog
+from limbeck.data.packs.load import empty_pack, load_pack
 from limbeck.data.packs.schema import Pack
+from limbeck.data.readers.base import Item, ReaderConfig
 from limbeck.data.readers.lexicon import read_names
-from limbeck.env.progress import track
+from limbeck.env.progress import print_table, track
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.stages.config.prepare import Config
@@ -38,11 +41,12 @@ LAST_FILTERS = (Limit(), MarkEntities())
 
 
 def run(config: Config, *, work: Work) -> dict[str, object]:
-    """Write the corpus; the metrics are its counts."""
-    corpus, pack = Corpus(work.folder), load_pack(config.pack)
+    """Write the corpus; the metrics are its counts, in all and by source."""
+    corpus = Corpus(work.folder)
+    pack = load_pack(config.pack) if config.pack else empty_pack()
     lexicon = Lexicon(_collect_names(config, pack=pack))
     questions: list[Question] = []
-    with DropLog(corpus.dropped_path) as log:
+    with RecordLog(corpus.dropped_path) as log:
         context = FilterContext(
             pack=pack,
             lexicon=lexicon,
@@ -58,6 +62,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         for record in records:
             log.source(record.source).kept += 1
         log.check()
+    print_table(draw_sources(log))
+    check_dropped(log, max_ratios={s.label: s.max_dropped_ratio for s in config.sources})
     if not records:
         reasons = dict(log.total_dropped().most_common(5))
         raise DataError(f"no record is left; dropped by reason: {reasons}; see dropped.jsonl")
@@ -86,7 +92,9 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     }
     corpus.write_card(card)
     write_atomically(corpus.page_path, render_page(card, reasons=log.reasons))
-    return card["counts"]
+    return card["counts"] | {
+        "sources": {name: count_source(counts) for name, counts in log.sources.items()}
+    }
 
 
 def _collect_names(config: Config, *, pack: Pack) -> dict[str, str]:
@@ -98,7 +106,7 @@ def _collect_names(config: Config, *, pack: Pack) -> dict[str, str]:
 
 
 def _read(
-    config: Config, *, pack: Pack, questions: list[Question], log: DropLog, folder: Path
+    config: Config, *, pack: Pack, questions: list[Question], log: RecordLog, folder: Path
 ) -> Iterator[Record]:
     """The records of every source; questions, drops and notes are put where they belong."""
     images = ImageStore(folder)
@@ -106,7 +114,7 @@ def _read(
         for source in config.sources:
             counts = log.source(source.label)
             counts.notes["kind"] = source.kind
-            for item in source.read(pack=pack, seed=config.seed):
+            for item in _normalized(source, pack=pack, seed=config.seed):
                 if isinstance(item, Record | Question) and item.images:
                     item = images.take(item, source=source.label)
                 if isinstance(item, Question):
@@ -115,12 +123,25 @@ def _read(
                 if isinstance(item, Note):
                     _add_note(counts.notes, item)
                     continue
+                if isinstance(item, Change):
+                    log.change(item)
+                    continue
                 counts.read += 1
                 if isinstance(item, Drop):
                     log.drop(item)
                 else:
                     yield item
             advance(1, note=f"{source.label}: {counts.read:,} read")
+
+
+def _normalized(source: ReaderConfig, *, pack: Pack, seed: int) -> Iterator[Item]:
+    """What a source holds, its records in the form that it asks for."""
+    normalizer = Normalizer(source.normalization, source=source.label)
+    for item in source.read(pack=pack, seed=seed):
+        if isinstance(item, Record) and not source.normalizes:
+            yield from normalize_record(item, normalizer=normalizer)
+        else:
+            yield item
 
 
 def _add_note(notes: JsonObject, note: Note) -> None:

@@ -28,7 +28,7 @@ from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import Objective, ObjectiveContext
 from limbeck.objectives.config import BatchKind
 from limbeck.reinforcement.config import Grpo
-from limbeck.reinforcement.rewards import AnswerSample, score
+from limbeck.reinforcement.rewards import AnswerSample, check_domain, score
 from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.sizing.parameters import size_model
 from limbeck.stages.config.train import Config
@@ -149,6 +149,7 @@ def _set_up_rollouts(
         field="objective.max_completion_length",
     )
     answer_format = corpus.answer_format()
+    check_domain(answer_format, weights=objective.rewards, path=corpus.folder)
 
     def reward_function(text: str, ended: bool, expected: str) -> dict[str, float]:
         sample = AnswerSample(text, ended, expected, entity_f1(text, expected=[expected]))

@@ -34,8 +34,19 @@ RENAMED = {
     "diseases": "subjects",
 }
 """Keys of stored JSON, old to new."""
-ADDED = {"disclaimer", "min_confidence_ratio", "headline_tasks", "tasks", "record_ids"}
-"""Keys that are new: the texts of a domain's pack, and the records that signals cover."""
+ADDED = {
+    "disclaimer",
+    "min_confidence_ratio",
+    "headline_tasks",
+    "tasks",
+    "record_ids",
+    "changed",
+    "changed_examples",
+    "dropped_examples",
+    "confidence",
+}
+"""Keys that are new or no longer made unasked: the texts of a domain's pack, the records that
+signals cover, what a data card says of changes and of a classifier."""
 ADDED_FILES = {"record_ids.npy"}
 NESTED = "runtime_settings"
 """Where a bundle keeps what only its runtime reads; once beside the other keys."""

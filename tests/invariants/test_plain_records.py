@@ -21,9 +21,8 @@ def write_recipe(folder):
     recipe = {
         "corpus": {
             "stage": "prepare",
-            "pack": "medical",
             "sources": [{"kind": "jsonl", "name": "sums", "path": str(folder / "sums.jsonl")}],
-            "filters": [{"kind": "normalize_light"}],
+            "filters": [],
             "splits": {"validation_ratio": 0.0, "test_ratio": 0.2},
             "tokenizer": {"min_count": 1, "num_merges": 16},
         },

@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work, hash_files
-from limbeck.contracts.errors import DataError, LimbeckError
+from limbeck.contracts.corpus import Corpus, Domain
+from limbeck.contracts.errors import DataError, LeakError, LimbeckError
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import Question, Record, read_jsonl
+from limbeck.contracts.records import SPLITS, Question, Record, read_jsonl
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.packs import folder
 from limbeck.stages.config.prepare import Config
@@ -21,7 +22,19 @@ KNOWLEDGE = {
     "facts": {"forms_per_fact": 2},
     "classification": {"train_sets": 2},
 }
+FILTERS = [
+    {"kind": "length"},
+    {"kind": "in_evaluation"},
+    {"kind": "duplicates", "nearly_equal": "drop"},
+    {"kind": "quality"},
+]
+ANSWER = "这是一个足够长的回答，建议到医院就诊并完善检查，遵医嘱治疗。"
 TESTBED = Path(os.environ.get("LIMBECK_TESTBED", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def dirty(path, **fields):
+    """A source of raw Chinese texts, many of which go."""
+    return {"kind": "jsonl", "path": path, "normalization": "zh", "max_dropped_ratio": 1} | fields
 
 
 def prepare(path, *sources, **fields):
@@ -37,7 +50,17 @@ def prepare(path, *sources, **fields):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     path = tmp_path_factory.mktemp("prepare")
-    return prepare(path, KNOWLEDGE, {"kind": "jsonl", "path": CONSULT})
+    return prepare(path, KNOWLEDGE, dirty(CONSULT), filters=FILTERS)
+
+
+def write_rows(path, *pairs):
+    rows = [{"question": question, "answer": answer} for question, answer in pairs]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_all(corpus):
+    return [record for split in SPLITS for record in read_records(corpus, split)]
 
 
 def read_records(corpus, split):
@@ -56,7 +79,9 @@ def test_counts_add_up(made):
     corpus, counts = made
     card = json.loads((corpus / "card.json").read_text())
     dropped = list(read_jsonl(corpus / "dropped.jsonl"))
-    assert counts == card["counts"]
+    assert {key: counts[key] for key in card["counts"]} == card["counts"]
+    for name, source in counts["sources"].items():
+        assert source.items() <= card["sources"][name].items()
     assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
     assert len(dropped) == sum(counts["dropped"].values())
     assert all(drop["reason"] and drop["place"] for drop in dropped)
@@ -122,7 +147,8 @@ def test_it_is_the_same_twice_and_takes_a_given_tokenizer(made, tmp_path):
     again, _ = prepare(
         tmp_path,
         KNOWLEDGE,
-        {"kind": "jsonl", "path": CONSULT},
+        dirty(CONSULT),
+        filters=FILTERS,
         tokenizer=str(corpus / "tokenizer"),
     )
     left, right = hash_files(corpus), hash_files(again)
@@ -134,8 +160,7 @@ def test_it_is_the_same_twice_and_takes_a_given_tokenizer(made, tmp_path):
 
 
 def test_a_limit_is_counted(tmp_path):
-    source = {"kind": "jsonl", "path": CONSULT, "max_records": 50, "name": "few"}
-    _, counts = prepare(tmp_path, source)
+    _, counts = prepare(tmp_path, dirty(CONSULT, max_records=50, name="few"), filters=FILTERS)
     assert counts["kept"] == 50 and counts["dropped"]["over_limit"] > 0
 
 
@@ -143,18 +168,128 @@ def test_a_consult_record_that_evaluation_asks_is_counted(made, tmp_path):
     corpus, _ = made
     asked = next(question for question in read_questions(corpus) if question.task == "recall")
     path = tmp_path / "own.jsonl"
-    answer = "这是一个足够长的回答，建议到医院就诊并完善检查，遵医嘱治疗。"
-    rows = [{"question": asked.question, "answer": answer, "confidence": 0.99}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    _, counts = prepare(tmp_path / "run", KNOWLEDGE, {"kind": "jsonl", "path": path})
+    write_rows(path, (asked.question, ANSWER))
+    source = {"kind": "jsonl", "path": path, "max_dropped_ratio": 1}
+    _, counts = prepare(tmp_path / "run", KNOWLEDGE, source)
     assert counts["dropped"] == {"in_evaluation": 1}
 
 
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path):
-    path = tmp_path / "short.jsonl"
-    path.write_text('{"question": "头痛", "answer": "休息"}\n', encoding="utf-8")
+    path = write_rows(tmp_path / "short.jsonl", ("头痛", "休息"))
     with pytest.raises(DataError, match="answer_too_short"):
-        prepare(tmp_path / "run", {"kind": "jsonl", "path": path})
+        prepare(tmp_path / "run", dirty(path), filters=FILTERS)
+
+
+OTHERS_TEXTS = [
+    ("T值多少？", "-2.5 SD 及以下"),
+    ("保存温度", "-20℃"),
+    ("科学计数法", "10⁻⁷ mol/L，½ 片，①5mg②3mg"),
+    ("code", "def f(a_b):\n    return a_b == 1  # $x$"),
+    ("table", "| drug | dose |\n| --- | --- |\n| a | 100 mg |"),
+    ("think", "<think>1 < 2</think><answer>yes</answer>"),
+    ("contact", "$50 to help_desk@example.org, https://example.org/faq (now)"),
+    ("marks", "e\u0301 \u2126 שָׁלוֹם ไทย"),
+    ("short", "5"),
+]
+
+
+def test_texts_of_a_file_are_left_alone(tmp_path):
+    """To the code point, and every record stays: only what is asked for changes or drops any."""
+    path = write_rows(tmp_path / "own.jsonl", *OTHERS_TEXTS)
+    corpus, counts = prepare(tmp_path / "run", {"kind": "jsonl", "path": path}, pack="")
+    found = {record.question: record.answer for record in read_all(corpus)}
+    assert found == dict(OTHERS_TEXTS)
+    assert counts["dropped"] == counts["changed"] == {}
+
+
+def test_changes_are_counted_with_examples(tmp_path, capfd):
+    rows = [(f"体温{n}", f"３８．{n}摄氏度，注意[休息]★") for n in range(5)]
+    path = write_rows(tmp_path / "own.jsonl", *rows)
+    source = {"kind": "jsonl", "path": path, "normalization": "zh"}
+    corpus, counts = prepare(tmp_path / "run", source, pack="")
+    assert counts["changed"] == {"symbols": 5, "units": 5}
+    assert counts["sources"]["own"]["changed"] == counts["changed"]
+    card = json.loads((corpus / "card.json").read_text(encoding="utf-8"))
+    examples = card["sources"]["own"]["changed_examples"]["symbols"]
+    assert len(examples) == 3 and examples[0]["place"] == "own.jsonl:1"
+    assert (examples[0]["before"], examples[0]["after"]) == (
+        "３８．0摄氏度，注意[休息]★",
+        "38.0摄氏度，注意[休息]",
+    )
+    shown = capfd.readouterr().err
+    assert "changed: widths" in shown and "３８．0摄氏度" in shown and "-> 38.0" in shown
+    page = (corpus / "card.html").read_text(encoding="utf-8")
+    assert "改写 changed" in page and "３８．0摄氏度" in page
+
+
+def test_a_source_that_loses_too_much_stops_the_stage(tmp_path, capfd):
+    rows = [(f"问题{n}", ANSWER if n > 2 else "") for n in range(20)]
+    path = write_rows(tmp_path / "own.jsonl", *rows)
+    source = {"kind": "jsonl", "path": path}
+    with pytest.raises(DataError) as error:
+        prepare(tmp_path / "run", source)
+    text = str(error.value)
+    for part in ("'own'", "3 of its 20", "15.0%", "5.0%", "missing_field", "own.jsonl:1", "0.15"):
+        assert part in text, text
+    assert "missing field" in capfd.readouterr().err
+    _, counts = prepare(tmp_path / "again", source | {"max_dropped_ratio": 0.15})
+    assert counts["kept"] == 17
+
+
+def test_repetitions_and_rows_left_out_are_no_faults(tmp_path):
+    rows = [{"question": "头痛", "answer": ANSWER, "use": "1"}] * 9
+    rows += [{"question": f"问题{n}", "answer": ANSWER, "use": "0"} for n in range(9)]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source = {"kind": "jsonl", "path": path, "where": {"use": "1"}, "max_dropped_ratio": 0}
+    _, counts = prepare(tmp_path / "run", source)
+    assert counts["dropped"] == {"filtered": 9, "duplicate": 8}
+
+
+def test_a_leak_that_no_filter_drops_stops_the_stage(made, tmp_path):
+    corpus, _ = made
+    asked = next(question for question in read_questions(corpus) if question.task == "recall")
+    path = write_rows(tmp_path / "own.jsonl", (asked.question, ANSWER))
+    splits = {"validation_ratio": 0, "test_ratio": 0}
+    with pytest.raises(LeakError, match=r"own\.jsonl"):
+        prepare(
+            tmp_path / "run",
+            KNOWLEDGE,
+            {"kind": "jsonl", "path": path},
+            filters=[],
+            splits=splits,
+        )
+
+
+def test_nothing_left_of_a_text_is_a_drop(tmp_path):
+    path = write_rows(tmp_path / "own.jsonl", ("头痛", "★★"), ("😀", ANSWER), ("发热", ANSWER))
+    _, counts = prepare(tmp_path / "run", dirty(path))
+    assert (counts["kept"], counts["dropped"]) == (1, {"nothing_left": 2})
+
+
+def test_a_corpus_needs_no_pack(tmp_path):
+    path = write_rows(tmp_path / "own.jsonl", ("头痛怎么办", ANSWER))
+    corpus, _ = prepare(tmp_path / "run", {"kind": "jsonl", "path": path}, pack="")
+    assert Corpus(corpus).domain() == Domain()
+    (record,) = read_all(corpus)
+    assert (record.entities, record.specialty) == ((), "")
+    assert "参考语料" not in (corpus / "card.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("fields", "need"),
+    [
+        ({"sources": [{"kind": "knowledge"}]}, "source 'knowledge': a source of facts needs"),
+        ({"sources": [{"kind": "triples", "path": "x"}]}, "a source of triples needs"),
+        (
+            {"sources": [{"kind": "jsonl", "path": "x"}], "filters": [{"kind": "quality"}]},
+            "the filter `quality`",
+        ),
+    ],
+)
+def test_what_needs_a_pack_is_refused_without_one(fields, need):
+    with pytest.raises(ValidationError, match=f"{need}.*set `pack`"):
+        Config.model_validate({"stage": "prepare", **fields})
 
 
 @pytest.mark.parametrize(
@@ -168,6 +303,10 @@ def test_nothing_left_is_an_error_with_the_reasons(tmp_path):
         (
             {"sources": [{"kind": "knowledge"}], "filters": [{"kind": "qualty"}]},
             "did you mean 'quality'",
+        ),
+        (
+            {"sources": [{"kind": "knowledge"}], "filters": [{"kind": "normalize_zh"}]},
+            "unknown filter 'normalize_zh': set `normalization: zh` on each source",
         ),
         (
             {
@@ -202,7 +341,7 @@ def test_mutated_files_are_counted_or_named(tmp_path):
                 data[chooser.randrange(len(data))] = chooser.randrange(256)
         path = tmp_path / f"{number}.jsonl"
         path.write_bytes(data)
-        source = {"kind": "jsonl", "path": path}
+        source = {"kind": "jsonl", "path": path, "max_dropped_ratio": 1}
         try:
             _, counts = prepare(tmp_path / str(number), source)
         except LimbeckError as error:
@@ -229,6 +368,7 @@ def test_the_real_test_bed(tmp_path):
             "path": tmp_path / "toyhom_internal_medicine.gb18030.csv",
             "name": "toyhom",
             "columns": {"question": ["title"]},
+            "max_dropped_ratio": 1,
         },
         {
             "kind": "csv",
@@ -237,6 +377,7 @@ def test_the_real_test_bed(tmp_path):
             "where": {"label": "1"},
             "header": ["label", "question", "answer"],
             "max_answers": 3,
+            "max_dropped_ratio": 1,
         },
         {
             "kind": "labelled",
@@ -244,6 +385,7 @@ def test_the_real_test_bed(tmp_path):
             "evaluation_path": medical / "intent" / "kuake_qic_dev.json",
             "task": "intent",
             "form": "“{text}”的意图是什么？",
+            "max_dropped_ratio": 1,
         },
     )
     card = json.loads((tmp_path / "corpus" / "card.json").read_text(encoding="utf-8"))

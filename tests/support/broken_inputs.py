@@ -64,7 +64,7 @@ def prepare_from(source: dict, folder: Path, *, pack: Path) -> str:
         {
             "stage": "prepare",
             "pack": str(pack),
-            "sources": [knowledge, source],
+            "sources": [knowledge, source | {"max_dropped_ratio": 1}],
             "tokenizer": {"num_merges": 0},
         }
     )

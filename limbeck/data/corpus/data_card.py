@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import SPLITS, Question, Reason, Record, Source, Split
-from limbeck.data.filters.drop_log import DropLog
+from limbeck.data.corpus.account import describe_sources
+from limbeck.data.filters.record_log import RecordLog
 from limbeck.data.packs.schema import Pack
 
 TEMPLATE = "card.html.jinja"
@@ -31,7 +32,7 @@ def describe(
     splits: Mapping[Split, Sequence[Record]],
     *,
     questions: Sequence[Question],
-    log: DropLog,
+    log: RecordLog,
     pack: Pack,
     sources: Mapping[str, Source],
 ) -> JsonObject:
@@ -57,18 +58,11 @@ def describe(
             "statements": len(records) - len(pairs),
             "free_text": len(free),
             "dropped": dict(log.total_dropped().most_common()),
+            "changed": dict(log.total_changed().most_common()),
             "splits": {name: len(splits[name]) for name in SPLITS},
             "questions": dict(Counter(question.task for question in questions)),
         },
-        "sources": {
-            name: {
-                "read": counts.read,
-                "kept": counts.kept,
-                "dropped": dict(counts.dropped.most_common()),
-                **counts.notes,
-            }
-            for name, counts in log.sources.items()
-        },
+        "sources": describe_sources(log),
         "specialties": {
             key: {"zh": item.zh, "en": item.en, "records": specialties[key]}
             for key, item in pack.description.specialties.items()

@@ -11,8 +11,8 @@ from typing import Any
 from limbeck.contracts.config import Config
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Question, Record, Source
-from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.filters.entities import Lexicon
+from limbeck.data.filters.record_log import RecordLog
 from limbeck.data.packs.schema import Pack
 
 
@@ -27,7 +27,7 @@ class FilterContext:
     questions: Sequence[Question]
     """The evaluation's questions; complete once every source is read."""
     seed: int
-    log: DropLog
+    log: RecordLog
     card: JsonObject = field(default_factory=dict)
     """What filters add to the data card, by the card's keys."""
 
@@ -37,6 +37,11 @@ class FilterConfig(Config, abc.ABC):
 
     kind: Any
     """The name of the filter's kind, as in the registry."""
+
+    @property
+    def domain_need(self) -> str:
+        """What of it needs the domain of a pack; empty: nothing."""
+        return ""
 
     @abc.abstractmethod
     def applies_to(self, source: Source) -> bool:

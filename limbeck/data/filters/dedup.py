@@ -19,7 +19,7 @@ from limbeck.contracts.records import UNSCORED, Reason, Record, Source
 from limbeck.data.filters.base import FilterConfig, FilterContext
 from limbeck.env.progress import track
 
-DUPLICATE = Reason("duplicate", "重复", "duplicate")
+DUPLICATE = Reason("duplicate", "重复", "duplicate", counts_as="surplus")
 EQUAL_SIDES = Reason("equal_sides", "两个答案相同", "a pair of equal answers")
 NEAR_DUPLICATE = Reason("near_duplicate", "近似重复", "near duplicate")
 MAX_TABLE_THRESHOLD = 0.85
@@ -27,7 +27,7 @@ MAX_TABLE_THRESHOLD = 0.85
 
 
 class Duplicates(FilterConfig):
-    """The first of equal records, and of nearly equal free texts.
+    """The first of equal records, and where it is asked for the first of nearly equal free texts.
 
     Records made from facts come first, then free text, and last free text that its source does not
     trust: of two equal records the trusted one stays. About different images, after other
@@ -36,6 +36,8 @@ class Duplicates(FilterConfig):
     """
 
     kind: Literal["duplicates"] = "duplicates"
+    nearly_equal: Literal["keep", "drop"] = "keep"
+    """What becomes of free texts that are nearly the same as an earlier one."""
     min_similarity_ratio: PositiveRatio = 0.8
     """Jaccard similarity of the character shingles from which two free texts are nearly equal."""
     shingle_chars: Annotated[int, Field(ge=1, le=16)] = 4
@@ -57,11 +59,12 @@ class Duplicates(FilterConfig):
 
         ordered = sorted(records, key=distrust)
         exact, near = Exact(), Near(self)
-        with track("near duplicates", total=len(ordered), unit="records") as advance:
+        with track("duplicates", total=len(ordered), unit="records") as advance:
             for record in ordered:
                 texts = (*record.images, *record.history, record.question, record.answer)
                 apart = (record.system, record.rejected)
                 is_text = context.sources[record.source].free_text and not record.images
+                is_text = is_text and self.nearly_equal == "drop"
                 if record.rejected and record.rejected.strip() == record.answer.strip():
                     context.log.drop_record(record, reason=EQUAL_SIDES)
                 elif first := exact.find(*apart, *texts, id=record.id):

@@ -9,7 +9,7 @@ from typing_extensions import override
 from limbeck.contracts.records import Reason, Record, Source
 from limbeck.data.filters.base import FilterConfig, FilterContext
 
-OVER_LIMIT = Reason("over_limit", "超出上限", "over the limit")
+OVER_LIMIT = Reason("over_limit", "超出上限", "over the limit", counts_as="choice")
 
 
 class Limit(FilterConfig):

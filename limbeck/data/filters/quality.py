@@ -40,6 +40,11 @@ class Quality(FilterConfig):
     """A record stays only above this."""
     classifier: ClassifierConfig = ClassifierConfig()
 
+    @property
+    @override
+    def domain_need(self) -> str:
+        return "the filter `quality`, which compares names and phrases,"
+
     @override
     def applies_to(self, source: Source) -> bool:
         return source.free_text

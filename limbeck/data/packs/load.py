@@ -11,7 +11,7 @@ from limbeck import packs
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError, UnknownNameError
 from limbeck.contracts.json_data import JsonObject
-from limbeck.data.packs.schema import FactsFile, Forms, Pack, PackDescription, Subject
+from limbeck.data.packs.schema import FactsFile, Forms, Names, Pack, PackDescription, Subject
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 FACTS = "facts"
@@ -60,6 +60,25 @@ def load_pack(name: str) -> Pack:
             raise DataError(f"{name!r} is unknown, yet has facts", path=folder / "pack.yaml")
     forms = _read_forms(folder / QUESTIONS, description=description)
     return Pack(folder, description, forms, subjects, specialty_of)
+
+
+def empty_pack() -> Pack:
+    """The pack of a corpus that has none: no names, no facts, no forms."""
+    no_names = Names.model_construct(zh="", en="")
+    description = PackDescription.model_construct(
+        name="",
+        title=no_names,
+        language="en",
+        joiner="",
+        unknown_answer="",
+        disclaimer=no_names,
+        subject="",
+        entities={},
+        attributes={},
+        specialties={},
+        relations={},
+    )
+    return Pack(Path(), description, forms={}, subjects={}, specialty_of={})
 
 
 def _check_subject(subject: Subject, *, description: PackDescription, path: Path) -> None:

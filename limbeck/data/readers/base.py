@@ -9,13 +9,14 @@ from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.fields import PositiveInt
-from limbeck.contracts.records import Drop, Note, Question, Record, Source
+from limbeck.contracts.fields import PositiveInt, Ratio
+from limbeck.contracts.records import Change, Drop, Note, Question, Record, Source
+from limbeck.data.filters.normalization.record import Normalization
 from limbeck.data.packs.schema import Pack
 
 SHOWN_CHARS = 120
 
-Item = Record | Question | Drop | Note
+Item = Record | Question | Drop | Change | Note
 
 
 class ReaderConfig(Config, abc.ABC):
@@ -23,13 +24,27 @@ class ReaderConfig(Config, abc.ABC):
 
     free_text: ClassVar[bool] = False
     """Whether people wrote the answers freely: most filters apply to such records only."""
+    normalizes: ClassVar[bool] = False
+    """Whether it brings its texts into the form of `normalization` itself, as parts of questions;
+    the records of all others are brought into it whole."""
 
     kind: Any
     """The name of the reader's kind, as in the registry."""
     name: str = ""
     """What the data card calls it; empty: after its file."""
+    normalization: Normalization = "none"
+    """How its texts are changed. `none`: not at all; `light`: control characters, line ends, letters
+    apart from their marks; `zh`: Chinese prose in one form."""
+    max_dropped_ratio: Ratio = 0.05
+    """A larger share of faulty records stops the stage. Repetitions, and what the recipe leaves out
+    by its own choice, do not count."""
     max_records: PositiveInt = 1_000_000
     """Most records kept; beyond that a fixed random choice of them."""
+
+    @property
+    def domain_need(self) -> str:
+        """What of it needs the domain of a pack; empty: nothing."""
+        return ""
 
     @property
     @abc.abstractmethod

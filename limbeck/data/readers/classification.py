@@ -7,16 +7,16 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import normalise
-from limbeck.contracts.records import Drop, Note, Question, Record
+from limbeck.contracts.records import Change, Drop, Note, Question, Record
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
-from limbeck.data.filters.normalization.zh import clean
+from limbeck.data.filters.normalization.record import Normalizer
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, Item
 from limbeck.data.readers.column_names import nearest, quote
@@ -30,6 +30,8 @@ TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 class Config(TextFileReaderConfig):
     """Texts with labels, as JSON lines or one JSON array."""
+
+    normalizes: ClassVar[bool] = True
 
     kind: Literal["labelled"] = "labelled"
     evaluation_path: Path
@@ -49,7 +51,7 @@ class Config(TextFileReaderConfig):
                 asked.setdefault(normalise(item[1]), item)
             elif isinstance(item, Note):
                 yield item
-            else:
+            elif isinstance(item, Drop):
                 yield dataclasses.replace(item, reason=item.reason.in_evaluation_file())
         labels: dict[str, None] = dict.fromkeys(label for _, _, label in asked.values())
         for item in self._labelled(self.path):
@@ -83,10 +85,11 @@ class Config(TextFileReaderConfig):
     def _fill(self, text: str) -> str:
         return self.form.replace("{text}", text)
 
-    def _labelled(self, path: Path) -> Iterator[tuple[str, str, str] | Drop | Note]:
+    def _labelled(self, path: Path) -> Iterator[tuple[str, str, str] | Drop | Change | Note]:
         """Place, text and label of each good entry."""
         found = False
         seen: dict[str, None] = {}
+        normalizer = Normalizer(self.normalization, source=self.label)
         rows = json_rows(path, encoding=self.encoding, source=self.label)
         for row in drop_undecodable(rows, source=self.label):
             if not isinstance(row, Row):
@@ -94,12 +97,16 @@ class Config(TextFileReaderConfig):
                 continue
             seen.update(dict.fromkeys(row.values))
             text, label = row.values.get(self.text_column), row.values.get(self.label_column)
-            if isinstance(text, str) and isinstance(label, str) and clean(text) and label.strip():
-                found = True
-                yield row.place, clean(text), label.strip()
-            else:
-                shown = str(dict(row.values))[:SHOWN_CHARS]
-                yield Drop(MISSING_FIELD, self.label, row.place, shown)
+            if isinstance(text, str) and isinstance(label, str):
+                text, label = normalizer.clean(text), label.strip()
+                changes = tuple(normalizer.take_changes(row.place))
+                if text.strip() and label:
+                    found = True
+                    yield from changes
+                    yield row.place, text, label
+                    continue
+            shown = str(dict(row.values))[:SHOWN_CHARS]
+            yield Drop(MISSING_FIELD, self.label, row.place, shown)
         if not found:
             names = f"{self.text_column!r} and {self.label_column!r}"
             near = [nearest(name, found=seen) for name in (self.text_column, self.label_column)]

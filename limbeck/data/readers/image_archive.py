@@ -66,6 +66,11 @@ class Config(FileReaderConfig):
             raise ValueError(f"a form is for training and for evaluation at once: {sorted(both)}")
         return self
 
+    @property
+    @override
+    def domain_need(self) -> str:
+        return "`specialty`" if self.specialty else ""
+
     @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
         if self.specialty and self.specialty not in pack.description.specialties:

@@ -5,7 +5,7 @@ from pathlib import Path
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import Text
-from limbeck.data.filters.normalization.zh import clean
+from limbeck.data.filters.normalization.record import Normalization, Normalizer
 from limbeck.data.readers.text_files import Line, read_lines
 
 
@@ -15,6 +15,8 @@ class LexiconFile(Config):
     path: Path
     type: Text
     """What the names are: an entity type of the pack, or another word."""
+    normalization: Normalization = "none"
+    """As of the source whose texts hold the names."""
 
 
 def read_names(config: LexiconFile) -> list[str]:
@@ -24,7 +26,8 @@ def read_names(config: LexiconFile) -> list[str]:
         DataError: the file is missing, or holds no name.
     """
     lines = (line for line in read_lines(config.path) if isinstance(line, Line))
-    names = [clean(line.text.split("\t")[0]) for line in lines]
+    clean = Normalizer(config.normalization, source=config.path.stem).clean
+    names = [clean(line.text.split("\t")[0]).strip() for line in lines]
     names = [name for name in names if name]
     if not names:
         raise DataError("holds no name; expected one a line", path=config.path)

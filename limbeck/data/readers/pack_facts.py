@@ -61,6 +61,11 @@ class Config(ReaderConfig):
 
     @property
     @override
+    def domain_need(self) -> str:
+        return "a source of facts"
+
+    @property
+    @override
     def default_name(self) -> str:
         return "knowledge"
 

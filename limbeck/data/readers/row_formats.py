@@ -37,8 +37,8 @@ from limbeck.data.readers.row_values import (
 )
 from limbeck.data.readers.text_files import UNDECODABLE
 
-FILTERED = Reason("filtered", "按列筛除", "filtered by column")
-NOT_TRAINED = Reason("not_trained", "权重为零", "weight zero")
+FILTERED = Reason("filtered", "按列筛除", "filtered by column", counts_as="surplus")
+NOT_TRAINED = Reason("not_trained", "权重为零", "weight zero", counts_as="surplus")
 TOO_MANY_ANSWERS = Reason("too_many_answers", "答案过多（标注可疑）", "too many answers")
 OF_THE_KIND = (FILTERED, NOT_TRAINED, UNDECODABLE, EQUAL_SIDES)
 """Drops of rows in a right file: one that holds only such rows is counted, not refused."""

@@ -5,8 +5,8 @@ a cut text, a whole sentence, a fact told twice.
 """
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -14,7 +14,7 @@ from typing_extensions import override
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.records import Drop, Note, Reason
-from limbeck.data.filters.normalization.zh import clean
+from limbeck.data.filters.normalization.record import Normalizer
 from limbeck.data.packs.fact_questions import (
     Fact,
     FactsConfig,
@@ -29,7 +29,9 @@ from limbeck.data.readers.text_files import Line, TextFileReaderConfig
 
 NUM_FIELDS = 5
 BROKEN_LINE = Reason("broken_line", "行损坏", "broken line")
-RELATION_NOT_ASKED = Reason("relation_not_asked", "未用关系", "relation not used")
+RELATION_NOT_ASKED = Reason(
+    "relation_not_asked", "未用关系", "relation not used", counts_as="surplus"
+)
 HEADING = Reason("heading", "标题残留", "heading")
 CUT_TEXT = Reason("cut_text", "截断文本", "cut text")
 EMPTY = Reason("empty", "空", "empty")
@@ -45,6 +47,8 @@ BARE = re.compile(r"[\W\d_]*")
 class Config(TextFileReaderConfig):
     """A folder of `*.txt` files: one of triples a relation."""
 
+    normalizes: ClassVar[bool] = True
+
     kind: Literal["triples"] = "triples"
     max_items: PositiveInt = 5
     """Items of a list answer; the first ones of the file stay."""
@@ -53,6 +57,11 @@ class Config(TextFileReaderConfig):
     relations: tuple[str, ...] = ()
     """The pack's relations to read; empty: every one that has a file."""
     facts: FactsConfig = FactsConfig()
+
+    @property
+    @override
+    def domain_need(self) -> str:
+        return "a source of triples"
 
     @property
     @override
@@ -70,6 +79,7 @@ class Config(TextFileReaderConfig):
         if not paths:
             raise DataError("no such folder, or no *.txt file in it", path=self.path)
         tails: dict[tuple[str, str], dict[str, str]] = {}
+        normalizer = Normalizer(self.normalization, source=self.label)
         num_lines = 0
         for path in paths:
             found = False
@@ -82,7 +92,11 @@ class Config(TextFileReaderConfig):
                     continue
                 num_lines += 1
                 place = f"{path.name}:{line.number}"
-                item = self._read_line(line.text, place, known=known, tails=tails)
+                item = self._read_line(
+                    line.text, place, known=known, tails=tails, clean=normalizer.clean
+                )
+                changes = normalizer.take_changes(place)
+                yield from changes if item is None else ()
                 found = found or item is None or item.reason != BROKEN_LINE
                 if item is not None:
                     yield item
@@ -114,6 +128,7 @@ class Config(TextFileReaderConfig):
         *,
         known: dict[str, str],
         tails: dict[tuple[str, str], dict[str, str]],
+        clean: Callable[[str], str],
     ) -> Drop | None:
         """Put one line's tail among its head's; a drop when it is odd."""
 
@@ -123,7 +138,7 @@ class Config(TextFileReaderConfig):
         fields = line.split(" ", NUM_FIELDS - 1)
         if len(fields) != NUM_FIELDS or not all(fields):
             return drop(BROKEN_LINE)
-        head, relation, tail = clean(fields[1]), known.get(fields[2], ""), fields[4].strip()
+        head, relation, tail = clean(fields[1]).strip(), known.get(fields[2], ""), fields[4].strip()
         if not relation or (self.relations and relation not in self.relations):
             return drop(RELATION_NOT_ASKED)
         if HEADING_END.search(tail):

@@ -11,6 +11,7 @@ from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.registry import REWARDS
 from limbeck.contracts.stage import CorpusRef, StageConfig
 from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Logprobs, Preferences
+from limbeck.reinforcement.rewards import name_domain_rewards
 
 
 class Config(StageConfig):
@@ -38,6 +39,13 @@ class Config(StageConfig):
                 if name not in REWARDS:
                     raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
         return self
+
+    @property
+    @override
+    def domain_need(self) -> str:
+        if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
+            return name_domain_rewards(self.write.better_by)
+        return ""
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

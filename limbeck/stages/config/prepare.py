@@ -16,13 +16,11 @@ from limbeck.data.corpus.splits import SplitConfig
 from limbeck.data.filters.base import FilterConfig
 from limbeck.data.filters.dedup import Duplicates
 from limbeck.data.filters.in_evaluation import InEvaluation
-from limbeck.data.filters.length import Length
-from limbeck.data.filters.normalization.zh import NormalizeZh
-from limbeck.data.filters.quality import Quality
 from limbeck.data.packs.load import locate_pack
 from limbeck.data.readers.base import ReaderConfig
 from limbeck.data.readers.lexicon import LexiconFile
 
+NEEDS_PACK = "needs the domain of a pack: set `pack`, or leave it out"
 Reader = Annotated[ReaderConfig, Choice(READERS, what="source")]
 
 
@@ -35,16 +33,10 @@ class Config(StageConfig):
     make: ClassVar[Kind] = "corpus"
     shows_name: ClassVar[bool] = True
 
-    pack: str
-    """The domain: a pack's name, or the folder of one."""
+    pack: str = ""
+    """The domain: a pack's name, or the folder of one; empty: none."""
     sources: Annotated[tuple[Reader, ...], Field(min_length=1)]
-    filters: tuple[Filter, ...] = (
-        NormalizeZh(),
-        Length(),
-        InEvaluation(),
-        Duplicates(),
-        Quality(),
-    )
+    filters: tuple[Filter, ...] = (InEvaluation(), Duplicates())
     """What records pass, in this order; each filter states which sources it applies to."""
     lexicon: tuple[LexiconFile, ...] = ()
     """Names to mark besides the pack's own."""
@@ -61,9 +53,27 @@ class Config(StageConfig):
             raise ValueError(f"two sources are called {twice[0]!r}: give one of them a `name`")
         return self
 
+    @model_validator(mode="after")
+    def _check_pack(self) -> "Config":
+        if self.pack:
+            return self
+        for source in self.sources:
+            if source.domain_need:
+                raise ValueError(f"source {source.label!r}: {source.domain_need} {NEEDS_PACK}")
+        for step in self.filters:
+            if step.domain_need:
+                raise ValueError(f"{step.domain_need} {NEEDS_PACK}")
+        return self
+
+    @property
+    @override
+    def makes_no_domain(self) -> bool:
+        return not self.pack
+
     def external_paths(self) -> Iterator[Path]:
-        """The pack's folder besides every file that a source reads."""
-        yield locate_pack(self.pack)
+        """The folder of the pack, if any, besides every file that a source reads."""
+        if self.pack:
+            yield locate_pack(self.pack)
         yield from super().external_paths()
 
     @override

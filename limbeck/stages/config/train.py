@@ -37,6 +37,11 @@ class Config(StageConfig):
         self.objective.check_packing(self.batching.packing)
         return self
 
+    @property
+    @override
+    def domain_need(self) -> str:
+        return self.objective.domain_need
+
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:
         from limbeck.stages.train import run

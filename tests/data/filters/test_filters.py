@@ -9,15 +9,13 @@ from limbeck.contracts.records import UNSCORED, Question, Record, Source
 from limbeck.contracts.registry import FILTERS
 from limbeck.data.filters.base import FilterConfig, FilterContext
 from limbeck.data.filters.dedup import Duplicates
-from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.filters.in_evaluation import InEvaluation
 from limbeck.data.filters.length import Length
 from limbeck.data.filters.limit import Limit
 from limbeck.data.filters.mark_entities import MarkEntities
-from limbeck.data.filters.normalization.light import NormalizeLight, clean
-from limbeck.data.filters.normalization.zh import NormalizeZh
 from limbeck.data.filters.quality import Quality
+from limbeck.data.filters.record_log import RecordLog
 from limbeck.data.packs.load import load_pack
 
 TEXT = "高血压患者平时要低盐饮食，规律服药，每天监测血压，避免熬夜和情绪激动，定期复查。"
@@ -27,7 +25,7 @@ SOURCES = {"made": Source("made", False, 3), "free": Source("free", True, 1_000)
 @pytest.fixture
 def context(tmp_path):
     pack = load_pack("medical")
-    with DropLog(tmp_path / "dropped.jsonl") as log:
+    with RecordLog(tmp_path / "dropped.jsonl") as log:
         asked = Question("q", "recall", "头痛怎么办", ("休息",), "single")
         yield FilterContext(pack, Lexicon(pack.names), SOURCES, [asked], 0, log)
 
@@ -85,9 +83,17 @@ def test_of_equal_records_the_trusted_one_stays(context):
 def test_near_duplicates_are_sought_in_free_text_alone(context):
     close = TEXT.replace("定期复查", "定期来复查")
     records = [make(0, "头痛"), make(1, "头痛", close)]
-    assert run(Duplicates(), records, context) == (["0"], {"near_duplicate": 1})
+    assert run(Duplicates(nearly_equal="drop"), records, context) == (
+        ["0"],
+        {"near_duplicate": 1},
+    )
     made = [make(i, "头痛", text, source="made") for i, text in enumerate((TEXT, close))]
-    assert run(Duplicates(), made, context)[0] == ["0", "1"]
+    assert run(Duplicates(nearly_equal="drop"), made, context)[0] == ["0", "1"]
+
+
+def test_nearly_equal_texts_stay_unless_asked(context):
+    records = [make(0, "头痛"), make(1, "头痛", TEXT.replace("定期复查", "定期来复查"))]
+    assert run(Duplicates(), records, context) == (["0", "1"], {})
 
 
 def test_quality_reads_confidences_and_leaves_the_order(context):
@@ -112,26 +118,6 @@ def test_entities_are_marked_and_none_is_dropped(context):
     (record,) = MarkEntities().run([make(0, "高血压怎么办")], context=context)
     assert record.entities[0].text == "高血压" and record.specialty == "cardiology"
     assert not context.log.total_dropped()
-
-
-def test_chinese_is_normalised_where_people_wrote_it(context):
-    records = [make(0, "体温３８．５摄氏度"), make(1, "体温３８．５摄氏度", source="made")]
-    free, made = NormalizeZh().run(records, context=context)
-    assert (free.question, free.group) == ("体温38.5℃", "体温38.5c")
-    assert made == records[1]
-
-
-CODE = "def add(a, b):\n    return a + b  # sum\n\n| x | $y$ |\n- [link](https://example.org)"
-
-
-def test_light_normalisation_keeps_code_and_markdown(context):
-    (record,) = NormalizeLight().run([make(0, "code?", CODE + "  \r\n\ufeff")], context=context)
-    assert record.answer == CODE
-
-
-@pytest.mark.parametrize("text", [CODE, "a\r\x00\nb", " \x07e\u0301 \r\r\n", "", "\ufeff x"])
-def test_light_normalisation_twice_changes_nothing(text):
-    assert clean(clean(text)) == clean(text)
 
 
 def test_drops_are_written_with_their_reason_and_its_text(context, tmp_path):

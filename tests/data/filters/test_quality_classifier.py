@@ -3,7 +3,7 @@ import pytest
 
 from limbeck.contracts.records import UNSCORED, Record
 from limbeck.data.filters.entities import Lexicon
-from limbeck.data.filters.normalization.zh import clean_record
+from limbeck.data.filters.normalization.record import Normalizer, normalize_record
 from limbeck.data.filters.quality_classifier import (
     FEATURES,
     ClassifierConfig,
@@ -24,7 +24,9 @@ def pack():
 def consult(pack):
     source = Config(path=pack.folder / "consult")
     items = [item for item in source.read(pack=pack, seed=0) if isinstance(item, Record)]
-    return [clean_record(item) for item in items]
+    normalizer = Normalizer("zh", source="consult")
+    cleaned = [item for record in items for item in normalize_record(record, normalizer=normalizer)]
+    return [item for item in cleaned if isinstance(item, Record)]
 
 
 def fit(pack, records, **fields):

@@ -27,11 +27,6 @@ def corpus(tmp_path_factory):
             "stage": "prepare",
             "pack": str(FOLDER),
             "sources": [{"kind": "knowledge"}, {"kind": "jsonl", "path": folder / "own.jsonl"}],
-            "filters": [
-                {"kind": "normalize_light"},
-                {"kind": "in_evaluation"},
-                {"kind": "duplicates"},
-            ],
             "splits": {"validation_ratio": 0.1, "test_ratio": 0},
             "tokenizer": {"min_count": 1, "num_merges": 0},
         }

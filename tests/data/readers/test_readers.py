@@ -245,7 +245,11 @@ def test_triples(pack, tmp_path):
     )
     (folder / "科室.txt").write_text("疾病 高血压 科室 科室 内科\n疾病 高血压 科室 科室 心内科\n")
     records, drops, notes, questions = read(
-        "triples", pack, path=folder, facts={"forms_per_fact": 3, "statements_per_fact": 0}
+        "triples",
+        pack,
+        path=folder,
+        normalization="zh",
+        facts={"forms_per_fact": 3, "statements_per_fact": 0},
     )
     assert [(drop.place, drop.reason.key) for drop in drops] == [
         ("症状.txt:3", "duplicate_triple"),
@@ -299,3 +303,19 @@ def test_labels_keep_their_signs_and_points(pack, tmp_path):
     assert [record.answer for record in records] == kept
     assert [question.answers for question in questions] == [(label,) for label in kept]
     assert questions[0].options == tuple(sorted(kept))
+
+
+def test_labelled_texts_stay_as_they_are_unless_asked(pack, tmp_path):
+    text = "  if x == -2.5: # ５"
+    write_lines(tmp_path / "train.jsonl", {"query": text, "label": "代码"})
+    write_lines(tmp_path / "dev.jsonl", {"query": "y", "label": "代码"})
+    fields = {
+        "path": tmp_path / "train.jsonl",
+        "evaluation_path": tmp_path / "dev.jsonl",
+        "task": "intent",
+        "form": "{text}",
+    }
+    ((record,), *_) = read("labelled", pack, **fields)
+    assert (record.question, record.answer) == (text, "代码")
+    ((record,), *_) = read("labelled", pack, **fields, normalization="zh")
+    assert record.question == "if x == -2.5: 5"

@@ -1,44 +1,54 @@
-"""The least that any text needs: code, mathematics and Markdown keep every sign."""
+"""The least that any text needs: code, mathematics, Markdown and marks keep every sign.
 
-import dataclasses
+Left out on purpose: Unicode's normal forms as a whole. They rewrite the signs of ohm, kelvin and
+angstrom, and reorder the marks of Hebrew or Arabic; here only a letter and its marks are composed.
+"""
+
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from typing import Literal
 
-from typing_extensions import override
+from limbeck.contracts.records import Reason
+from limbeck.data.filters.normalization.rules import OnChange, Rule, apply_rules, ignore_change
 
-from limbeck.contracts.records import Record, Source
-from limbeck.data.filters.base import FilterConfig, FilterContext
+MARKED = re.compile(
+    "[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?"  # parts of one Korean syllable
+    "|[^\\W\\d_][\u0300-\u036f\u093c\u0654\u0655\u3099\u309a]+"
+)
+"""A letter with marks that Unicode may hold as one character."""
+ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+BETWEEN_WORDS = re.compile(r"(?<=\w)[\x00-\x08\x0e-\x1f\x7f]+(?=\w)")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]+")
+LINE_END = re.compile(r"\r\n?|[\x0b\x0c]")
+OUTER = re.compile(r"\A(?:[ \t\ufeff]*\n)*\ufeff*|[ \t\n\ufeff]+\Z")
+"""Not the spaces before the first word: they indent code."""
 
-LINE_END = re.compile(r"[ \t]*(?:\r\n|\r|\n)")
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
-
-
-class NormalizeLight(FilterConfig):
-    """Composed characters, one kind of line end, no control characters."""
-
-    kind: Literal["normalize_light"] = "normalize_light"
-
-    @override
-    def applies_to(self, source: Source) -> bool:
-        return source.free_text
-
-    @override
-    def run(self, records: Iterable[Record], *, context: FilterContext) -> Iterator[Record]:
-        for record in records:
-            if self.applies_to(context.sources[record.source]):
-                record = dataclasses.replace(
-                    record,
-                    question=clean(record.question),
-                    answer=clean(record.answer),
-                    history=tuple(map(clean, record.history)),
-                    rejected=clean(record.rejected),
-                )
-            yield record
+CONTROLS = Reason("controls", "控制字符", "control characters")
+LINE_ENDS = Reason("line_ends", "换行符", "line ends")
+COMPOSED = Reason("composed", "组合字符", "letters composed with their marks")
+OUTER_BLANKS = Reason("outer_blanks", "首尾空白", "blank lines around the text")
 
 
-def clean(text: str) -> str:
+def _remove_controls(text: str) -> str:
+    """Between two words or numbers a control stands for a space: 5 and 3 never become 53."""
+    text = BETWEEN_WORDS.sub(" ", ESCAPE_SEQUENCE.sub("", text))
+    return CONTROL.sub("", text)
+
+
+def _compose(match: re.Match[str]) -> str:
+    composed = unicodedata.normalize("NFC", match[0])
+    base = match[0][0]
+    is_one = len(composed) == 1 and unicodedata.normalize("NFC", base) == base
+    return composed if is_one else match[0]
+
+
+RULES = (
+    Rule(LINE_ENDS, lambda text: LINE_END.sub("\n", text)),
+    Rule(CONTROLS, _remove_controls),
+    Rule(COMPOSED, lambda text: MARKED.sub(_compose, text)),
+    Rule(OUTER_BLANKS, lambda text: OUTER.sub("", text)),
+)
+
+
+def clean(text: str, *, on_change: OnChange = ignore_change) -> str:
     """The text with its signs and line breaks as they are; cleaning it again changes nothing."""
-    text = unicodedata.normalize("NFC", CONTROLS.sub("", text))
-    return LINE_END.sub("\n", text).strip()
+    return apply_rules(text, rules=RULES, on_change=on_change)
