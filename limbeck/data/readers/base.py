@@ -33,8 +33,8 @@ class ReaderConfig(Config, abc.ABC):
     name: str = ""
     """What the data card calls it; empty: after its file."""
     normalization: Normalization = "none"
-    """How its texts are changed. `none`: not at all; `light`: control characters, line ends, letters
-    apart from their marks; `zh`: Chinese prose in one form."""
+    """How its texts are changed. `none`: not at all; `light`: line ends, control characters and
+    letters apart from their marks; `zh`: Chinese prose in one form."""
     max_dropped_ratio: Ratio = 0.05
     """A larger share of faulty records stops the stage. Repetitions, and what the recipe leaves out
     by its own choice, do not count."""

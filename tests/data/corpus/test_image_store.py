@@ -31,7 +31,8 @@ FORMS = {"train": ["有什么发现？", "结果如何？"], "evaluation": ["怎
 
 
 def source(path, **changes):
-    return {"kind": "images", "path": path, "findings": FINDINGS, "forms": FORMS} | changes
+    fields = {"findings": FINDINGS, "forms": FORMS, "max_dropped_ratio": 1}
+    return {"kind": "images", "path": path} | fields | changes
 
 
 def make(folder, *sources, **changes):
@@ -204,7 +205,7 @@ def table(tmp_path):
 
 def test_images_of_a_table(table, tmp_path):
     path, folder = table
-    rows = {"kind": "jsonl", "path": path, "image_folder": str(folder)}
+    rows = {"kind": "jsonl", "path": path, "image_folder": str(folder), "max_dropped_ratio": 1}
     made, counts = make(tmp_path, rows)
     assert counts["kept"] == 30
     assert counts["dropped"] == {
