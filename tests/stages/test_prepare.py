@@ -184,7 +184,7 @@ OTHERS_TEXTS = [
     ("T值多少？", "-2.5 SD 及以下"),
     ("保存温度", "-20℃"),
     ("科学计数法", "10⁻⁷ mol/L，½ 片，①5mg②3mg"),
-    ("code", "def f(a_b):\n    return a_b == 1  # $x$"),
+    ("code", "def f(a_b):\n    return a_b == 1  # $x$\n"),
     ("table", "| drug | dose |\n| --- | --- |\n| a | 100 mg |"),
     ("think", "<think>1 < 2</think><answer>yes</answer>"),
     ("contact", "$50 to help_desk@example.org, https://example.org/faq (now)"),

@@ -7,8 +7,8 @@ from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Record, Source
 from limbeck.data.filters.base import FilterContext
 from limbeck.data.filters.dedup import Duplicates, Exact, Near, jaccard
-from limbeck.data.filters.drop_log import DropLog
 from limbeck.data.filters.entities import Lexicon
+from limbeck.data.filters.record_log import RecordLog
 from limbeck.data.packs.load import load_pack
 
 TEXT = (
@@ -42,7 +42,7 @@ def test_jaccard_of_equal_sets_is_one():
 
 def run_filter(*records, **settings):
     """The records that stay, and the reasons for which others go."""
-    with DropLog(Path("/dev/null")) as log:
+    with RecordLog(Path("/dev/null")) as log:
         context = FilterContext(
             pack=load_pack("medical"),
             lexicon=Lexicon({}),
@@ -73,8 +73,23 @@ def test_other_instructions_make_other_records():
     assert run_filter(*same) == (["0", "1", "2"], {})
     edited = TEXT.replace("定期到心血管内科复查", "定期心血管内科复查")
     near = make("3", system="只说一句", answer=edited)
-    assert run_filter(same[0], near) == (["0"], {"near_duplicate": 1})
-    assert run_filter(same[1], near) == (["1", "3"], {})
+    assert run_filter(same[0], near, nearly_equal="drop") == (["0"], {"near_duplicate": 1})
+    assert run_filter(same[1], near, nearly_equal="drop") == (["1", "3"], {})
+
+
+def test_candidates_of_the_tables_below_the_threshold_stay():
+    """The hash tables only guess: here they name a text that is 0.89 like another, 0.95 asked."""
+    edited = TEXT.replace("定期到心血管内科复查", "定期到心血管内科来复查")
+    near = Near(Duplicates(min_similarity_ratio=0.95))
+    assert near.find(TEXT, id="a") == ""
+    values = [near._hash_shingles(normalise(text)) for text in (TEXT, edited)]
+    sketch = near._blank.copy()
+    sketch.update_batch(values[1].tolist())
+    assert list(near._lsh.query(sketch)) == ["a"] and 0.85 < jaccard(*values) < 0.95
+    assert near.find(edited, id="b") == ""
+    records = [make("a"), make("b", answer=edited)]
+    settings = {"nearly_equal": "drop", "min_similarity_ratio": 0.95}
+    assert run_filter(*records, **settings) == (["a", "b"], {})
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.5, 0.86, 0.95, 0.99, 1.0])
