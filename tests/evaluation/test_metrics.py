@@ -11,6 +11,7 @@ from limbeck.evaluation.metrics import (
     entity_f1,
     exact_match,
     percentile,
+    ratio_of_sums,
     speed_ratio,
     split_items,
     wilson_interval,
@@ -175,3 +176,46 @@ def test_the_interval_of_a_mean_counts_a_group_once():
     )
     twice = clustered_mean(values=values.repeat(2), groups=list("aabbccdd"))
     np.testing.assert_allclose([twice.low, twice.high], [alone.low, alone.high])
+
+
+def test_a_speed_ratio_is_of_medians_so_one_slow_answer_does_not_move_it():
+    seconds = np.array([1.0] * 20 + [500.0])
+    reference = np.array([3.0] * 19 + [900.0, 900.0])
+    found = speed_ratio(seconds=seconds, reference_seconds=reference)
+    assert (found.value, found.low, found.high) == (3.0, 3.0, 3.0)
+
+
+def test_a_speed_ratio_is_of_answers_to_the_same_questions():
+    seconds = np.linspace(0.1, 2.0, 40)
+    found = speed_ratio(seconds=seconds, reference_seconds=2 * seconds)
+    assert found.high - found.low == pytest.approx(0.0, abs=1e-12)
+
+
+def test_what_is_kept_of_a_reference_that_knows_all_varies_as_a_share_does():
+    correct = np.arange(400) % 10 < 7
+    groups = [str(n) for n in range(400)]
+    found = accuracy_ratio(correct=correct, reference=np.ones(400, dtype=bool), groups=groups)
+    assert found is not None
+    width = 2 * 1.959964 * np.sqrt(0.7 * 0.3 / 400)
+    assert found.high - found.low == pytest.approx(width, rel=0.08)
+    assert (found.high + found.low) / 2 == pytest.approx(0.7, abs=0.05 * width)
+
+
+def test_what_is_kept_is_paired_question_by_question():
+    rng = np.random.default_rng(1)
+    reference = rng.random(400) < 0.5
+    correct = reference & (rng.random(400) < 0.9)
+    groups = [str(n // 2) for n in range(400)]
+    found = accuracy_ratio(correct=correct, reference=reference, groups=groups)
+    assert found is not None
+    known = ratio_of_sums(
+        sums=correct.reshape(-1, 2).sum(axis=1).astype(float),
+        counts=reference.reshape(-1, 2).sum(axis=1),
+    )
+    assert found.value == pytest.approx(known.value)
+    assert found.high - found.low == pytest.approx(known.high - known.low, rel=0.1)
+    # Unpaired, the shares of both would vary: 0.45 over 0.5 has an interval three times as wide.
+    shuffled = rng.permutation(400)
+    apart = accuracy_ratio(correct=correct, reference=reference[shuffled], groups=groups)
+    assert apart is not None
+    assert apart.high - apart.low > 2.5 * (found.high - found.low)

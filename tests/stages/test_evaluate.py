@@ -318,6 +318,22 @@ def test_labels_are_told_apart_in_every_view(work):
     assert make_score_table(read_report(work.folder / "report.json")) is not None
 
 
+def test_models_are_opened_with_the_threads_and_rows_of_the_config(work, monkeypatch):
+    monkeypatch.setattr(evaluate, "open_answerer", fake_answerer.open_threaded)
+    monkeypatch.setattr(fake_answerer, "OPENED", [])
+    profile = {"questions": 1, "rounds": 1, "thread_counts": [2, 1]}
+    evaluate.run(config(num_threads=3, batch_size=5, profile=profile), work=work)
+    assert fake_answerer.OPENED == [("teacher", 3, 5), ("ignorant", 3, 5)]
+    for row in json.loads((work.folder / "report.json").read_text())["rows"]:
+        by_threads = row["latency_by_threads"]
+        assert {count: item["tokens_per_answer"] for count, item in by_threads.items()} == {
+            "1": 1,
+            "2": 2,
+        }
+        assert row["latency_threads"] == 2
+        assert row["latency_seconds"]["p50"] == by_threads["2"]["p50"]
+
+
 def test_floors_can_be_left_out(work):
     evaluate.run(config(floors=[], profile={"questions": 1, "rounds": 1}), work=work)
     report = json.loads((work.folder / "report.json").read_text())

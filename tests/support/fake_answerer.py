@@ -56,6 +56,23 @@ def open_lookup(folder: Path, *, num_threads: int, num_rows: int = 1) -> LookUp:
     return LookUp(folder, num_threads=num_threads)
 
 
+class Threaded(LookUp):
+    """Every answer has as many tokens as there are threads."""
+
+    def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
+        answers = super().answer(prompts, max_new_tokens=max_new_tokens)
+        return [Answer(item.text, self.num_threads(), 0.9) for item in answers]
+
+
+OPENED: list[tuple[str, int, int]] = []
+"""Name, threads and rows of every model that this process opened with `open_threaded`."""
+
+
+def open_threaded(folder: Path, *, num_threads: int, num_rows: int = 1) -> Threaded:
+    OPENED.append((folder.name, num_threads, num_rows))
+    return Threaded(folder, num_threads=num_threads)
+
+
 def open_broken(folder: Path, *, num_threads: int, num_rows: int = 1) -> LookUp:
     raise CheckpointError(f"{folder}: the weights are cut short; copy them again")
 

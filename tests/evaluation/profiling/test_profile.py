@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from limbeck.contracts.answerer import Size
 from limbeck.contracts.errors import CheckpointError
-from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
+from limbeck.env.threads import ThreadChoice
+from limbeck.evaluation.profiling.profile import Profile, ProfileConfig, profiling
+from limbeck.evaluation.profiling.worker import Opened, Timing
 from tests.support import fake_answerer
 
 CONFIG = ProfileConfig(questions=2, rounds=2, thread_counts=(1, 2))
@@ -47,6 +50,35 @@ def test_profiles_of_fresh_processes():
         assert model.opened.size.parameters == 1000
     ballast = found["heavy"].opened.peak_memory_bytes - found["light"].opened.peak_memory_bytes
     assert ballast == pytest.approx(32 * 2**20, rel=0.1)
+    # What the libraries take stands in the base and not in the peak.
+    opened = found["light"].opened
+    assert opened.peak_memory_bytes < 16 * 2**20 < opened.base_memory_bytes
+
+
+def test_answers_are_timed_with_each_number_of_threads():
+    found = profile(
+        {"one": openers("one", fake_answerer.open_threaded)},
+        questions=QUESTIONS,
+        config=CONFIG,
+        max_new_tokens=64,
+    )
+    for num_threads in (1, 2):
+        counts = {timing.num_tokens for timing in found["one"].timings[num_threads]}
+        assert counts == {num_threads}
+        assert found["one"].latency(num_threads).tokens_per_answer == num_threads
+
+
+def test_a_latency_is_a_median_and_one_slow_answer_moves_only_the_tail():
+    timings = tuple(Timing(seconds, 3) for seconds in (1.0, 1.0, 1.0, 2.0, 15.0))
+    latency = Profile(
+        Opened(Size(1, 1, 1), 0, 0, "none"),
+        {1: timings},
+        {},
+        ThreadChoice(1, "work is shared", 1, 1, 1),
+    ).latency(1)
+    assert (latency.p50, latency.answers) == (1.0, 5)
+    assert latency.p95 == pytest.approx(2.0 + 0.8 * 13.0)
+    assert latency.tokens_per_second == pytest.approx(15 / 20)
 
 
 def test_a_spent_budget_ends_the_rounds_after_the_first():
