@@ -108,13 +108,13 @@ def detect_encoding(path: Path) -> Encoding:
 
 
 def check_encoding(name: str) -> str:
-    """The name, where Python has a text encoding of this name.
+    """The name, where Python has a text encoding of this name, or where it is ''.
 
     Raises:
         ValueError: it has none.
     """
     try:
-        "".encode(name)
+        "".encode(name or "utf-8")
     except LookupError:
         raise ValueError(f"no text encoding {name!r}; some are utf-8, cp1252, gb18030") from None
     return name

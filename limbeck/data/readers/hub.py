@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset, load_from_disk
 from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.row_formats import RowReaderConfig
-from limbeck.data.readers.row_values import Row
+from limbeck.data.readers.row_values import Row, shorten_float
 
 
 class Config(RowReaderConfig):
@@ -39,6 +39,11 @@ class Config(RowReaderConfig):
     @override
     def rows(self) -> Iterator[Row | Drop | Note]:
         found = self._load()
+        short = {
+            name
+            for name, feature in found.features.items()
+            if isinstance(feature, Value) and feature.dtype == "float32"
+        }
         labels = {
             name: feature
             for name, feature in found.features.items()
@@ -50,6 +55,8 @@ class Config(RowReaderConfig):
                 # -1 stands for a label that is not known.
                 known = values[name] is not None and values[name] >= 0
                 values[name] = feature.int2str(values[name]) if known else None
+            for name in short:
+                values[name] = None if values[name] is None else shorten_float(values[name])
             yield Row(f"{self.label}:row {number}", values)
 
     def _load(self) -> Dataset:

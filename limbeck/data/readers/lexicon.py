@@ -6,7 +6,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import Text
 from limbeck.data.filters.normalization.record import Normalization, Normalizer
-from limbeck.data.readers.text_files import Line, read_lines
+from limbeck.data.readers.text_files import EncodingName, Line, read_lines
 
 
 class LexiconFile(Config):
@@ -17,6 +17,8 @@ class LexiconFile(Config):
     """What the names are: an entity type of the pack, or another word."""
     normalization: Normalization = "none"
     """As of the source whose texts hold the names."""
+    encoding: EncodingName = ""
+    """Empty: detected."""
 
 
 def read_names(config: LexiconFile) -> list[str]:
@@ -25,7 +27,8 @@ def read_names(config: LexiconFile) -> list[str]:
     Raises:
         DataError: the file is missing, or holds no name.
     """
-    lines = (line for line in read_lines(config.path) if isinstance(line, Line))
+    found = read_lines(config.path, encoding=config.encoding)
+    lines = (line for line in found if isinstance(line, Line))
     clean = Normalizer(config.normalization, source=config.path.stem).clean
     names = [clean(line.text.split("\t")[0]).strip() for line in lines]
     names = [name for name in names if name]

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pyarrow
-from pyarrow import parquet
+from pyarrow import parquet, types
 from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.json_data import Json, JsonObject
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.base import FileReaderConfig, check_file
 from limbeck.data.readers.row_formats import RowReaderConfig
-from limbeck.data.readers.row_values import Row
+from limbeck.data.readers.row_values import Row, shorten_float
 
 BATCH_ROWS = 4096
 
@@ -28,9 +29,28 @@ class Config(FileReaderConfig, RowReaderConfig):
         try:
             with parquet.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                    for values in batch.to_pylist():
+                    for values in _rows_of(batch):
                         number += 1
                         yield Row(f"{self.path.name}:row {number}", values)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             message = f"cannot be read as Parquet after row {number}: {error}"
             raise DataError(message, path=self.path) from None
+
+
+def _rows_of(batch: pyarrow.RecordBatch) -> Iterator[JsonObject]:
+    """The rows of a batch; a text that is no UTF-8 keeps a mark where it lost characters."""
+    columns = [_values_of(column) for column in batch.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
+
+
+def _values_of(column: pyarrow.Array) -> list[Json]:
+    if types.is_float32(column.type):
+        return [None if value is None else shorten_float(value) for value in column.to_pylist()]
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        if not (types.is_string(column.type) or types.is_large_string(column.type)):
+            raise
+        content = column.cast(pyarrow.large_binary()).to_pylist()
+        return [None if value is None else value.decode(errors="replace") for value in content]

@@ -1,8 +1,11 @@
 """The values of one row, each checked as what it is used for; what fits nothing is a `RowError`."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.records import UNSCORED, Reason
@@ -13,7 +16,7 @@ BROKEN_CONVERSATION = Reason("broken_conversation", "对话损坏", "broken conv
 WRONG_TYPE = Reason("wrong_type", "类型错误", "wrong type")
 IMAGES_NOT_READ = Reason("images_not_read", "未读取图像", "images not read")
 BAD_CONFIDENCE = Reason("bad_confidence", "置信度无效", "invalid confidence")
-EXTRA_SURROGATES = range(0xD800, 0xE000)
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,23 @@ class RowError(Exception):
 
 def find_undecodable(value: object) -> str:
     """A text in a value, however deep, that lost characters before it was read; '' without one."""
-    if isinstance(value, str):
-        # Half a surrogate pair is no character, and cannot be written again.
-        lost = REPLACED in value or (
-            not value.isascii() and any(ord(char) in EXTRA_SURROGATES for char in value)
-        )
-        return value if lost else ""
-    if isinstance(value, Mapping):
-        return next(filter(None, map(find_undecodable, (*value, *value.values()))), "")
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return next(filter(None, map(find_undecodable, value)), "")
+    rest = [value]
+    while rest:
+        found = rest.pop()
+        if isinstance(found, str):
+            # Half a surrogate pair is no character, and cannot be written again.
+            if REPLACED in found or (not found.isascii() and SURROGATE.search(found)):
+                return found
+        elif isinstance(found, Mapping):
+            rest += [*found, *found.values()]
+        elif isinstance(found, Sequence) and not isinstance(found, bytes):
+            rest += found
     return ""
+
+
+def shorten_float(value: float) -> float:
+    """A number of 32 bits as it was before it was stored: 0.9, not 0.8999999761581421."""
+    return float(str(np.float32(value)))
 
 
 def is_missing(value: object) -> bool:

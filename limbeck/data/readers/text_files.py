@@ -9,8 +9,9 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import field_validator
+from pydantic import AfterValidator
 
 from limbeck.contracts.records import Drop, Note, Reason
 from limbeck.data.readers.base import SHOWN_CHARS, FileReaderConfig, check_file
@@ -25,6 +26,8 @@ MAX_LINE_CHARS = 1 << 26
 """A longer line is no entry of a data set; most lines of a broken file are one such line."""
 UNDECODABLE = Reason("undecodable", "无法解码", "cannot be decoded")
 LINE_TOO_LONG = Reason("line_too_long", "行过长", "line too long")
+EncodingName = Annotated[str, AfterValidator(check_encoding)]
+"""A text encoding that Python knows, or '' for the one that is detected."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,8 @@ class Line:
 class TextFileReaderConfig(FileReaderConfig, abc.ABC):
     """Base of the readers of text files."""
 
-    encoding: str = ""
+    encoding: EncodingName = ""
     """Of the file, such as `cp1252`; empty: detected, and named in the data card."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _check_encoding(cls, value: str) -> str:
-        return check_encoding(value) if value else value
 
     def lines(self, path: Path) -> Iterator[Line | Drop | Note]:
         """The lines of a file; first what the data card says of its encoding.

@@ -187,6 +187,32 @@ def test_wrong_columns_are_named_with_what_to_set(tmp_path):
         read_rows(tmp_path, PLAIN, where={"anser": "x"})
 
 
+def test_damaged_and_short_values_of_a_table(tmp_path):
+    texts = pyarrow.array([b"400 \xc2\xb5g", b"25 \xb5g"], pyarrow.binary())
+    columns = {
+        "question": pyarrow.array(["how much", "and now"]),
+        "answer": pyarrow.Array.from_buffers(pyarrow.string(), 2, texts.buffers()),
+        "confidence": pyarrow.array([0.9, 0.8], pyarrow.float32()),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    found = read_source("parquet", path=tmp_path / "a.parquet")
+    assert found.pairs == [("how much", "400 µg")] and found.records[0].confidence == 0.9
+    assert found.reasons == [("row 2", "undecodable")]
+
+    from datasets import Dataset, Features, Value
+
+    features = Features({"question": Value("string"), "answer": Value("float32")})
+    rows = {"question": ["q"], "answer": [0.9]}
+    Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    assert read_source("hub", dataset=str(tmp_path / "saved")).pairs == [("q", "0.9")]
+
+
+def test_a_deep_value_is_no_fault(tmp_path):
+    deep = "[" * 900 + "]" * 900
+    found = read_rows(tmp_path, PLAIN, f'{{"question": "q", "answer": "a", "x": {deep}}}')
+    assert len(found.records) == 2
+
+
 def test_classes_of_a_data_set_are_their_names(tmp_path):
     from datasets import ClassLabel, Dataset, Features, Value
 
