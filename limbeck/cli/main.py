@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from limbeck.cli.ask import ask
 from limbeck.cli.console import report_user_errors
 from limbeck.cli.list import list_command
+from limbeck.cli.new import new
 from limbeck.cli.run import check, plan, run, tune
 from limbeck.cli.show import show
 from limbeck.cli.store import add_commands
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (run, check, plan, tune, show, ask):
+for command in (new, run, check, plan, tune, show, ask):
     app.command()(command)
 app.command(name="list")(list_command)
 

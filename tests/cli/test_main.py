@@ -23,6 +23,7 @@ PUBLIC_COMMANDS = [
     "check",
     "history",
     "list",
+    "new",
     "plan",
     "promote",
     "rollback",

@@ -1,0 +1,183 @@
+"""`limbeck new`: a recipe for somebody's own file, after a look at what the file holds."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from limbeck.cli.console import open_screen, report_user_errors
+from limbeck.contracts.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from limbeck.drafting.findings import Findings
+
+NUM_SHOWN = 3
+SHOWN_CHARS = 400
+END_CHARS = 60
+COLUMNS = 100
+
+
+def new(
+    recipe: Annotated[Path, typer.Argument(help="The recipe to write.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="JSONL, JSON, CSV, TSV or Parquet; a folder of JSON; or ORGANISATION/NAME on the "
+            "hub."
+        ),
+    ] = "",
+    teacher: Annotated[
+        str, typer.Option(help="The teacher: a checkpoint's folder, or its name on the hub.")
+    ] = "",
+    student: Annotated[
+        str, typer.Option(help="A smaller model to start from; by default a fresh one.")
+    ] = "",
+    task: Annotated[
+        Literal["auto", "chat", "classify"],
+        typer.Option(help="Free answers, or labels; auto: labels where few answers are distinct."),
+    ] = "auto",
+    language: Annotated[
+        str, typer.Option(help="Of the answers: zh, en, de, ...; it decides what 2,5 mg means.")
+    ] = "",
+    question: Annotated[str, typer.Option(help="The column of questions, where not found.")] = "",
+    answer: Annotated[str, typer.Option(help="The column of answers, where not found.")] = "",
+    from_demo: Annotated[
+        bool, typer.Option("--from-demo", help="Write the demo's recipe, to change it.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a recipe that exists.")] = False,
+) -> None:
+    """Write a recipe for your own file: look at the file, say what it holds, and how it is used.
+
+    limbeck new mine.yaml --data mine.jsonl --teacher models/SmolLM2-135M-Instruct
+    """
+    with report_user_errors():
+        if recipe.exists() and not force:
+            raise DataError("exists; choose another name, or --force", path=recipe)
+        if from_demo:
+            from limbeck.drafting.demo import read_demo
+
+            recipe.write_text(read_demo(), encoding="utf-8")
+        elif not data or not teacher:
+            raise DataError("name your file with --data and a model with --teacher, or --from-demo")
+        else:
+            _write(recipe, Wanted(data, teacher, student, task, language, question, answer))
+        typer.echo(f"\nwrote {recipe}; next:")
+        for command, purpose in (
+            ("check", "types and wiring"),
+            ("plan", "memory and time, before any training"),
+            ("run", "everything; it goes on where it stopped"),
+        ):
+            typer.echo(f"  limbeck {command} {recipe}".ljust(44) + f"  # {purpose}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user named."""
+
+    data: str
+    teacher: str
+    student: str
+    task: Literal["auto", "chat", "classify"]
+    language: str
+    question: str
+    answer: str
+
+
+def _write(recipe: Path, wanted: Wanted) -> None:
+    from limbeck.drafting.findings import read_findings
+    from limbeck.drafting.models import open_model_folder, read_model_config
+    from limbeck.drafting.recipe import Choices, draft
+    from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
+    from limbeck.drafting.sources import describe_source, open_source
+    from limbeck.models.checkpoints import load_tokenizer
+
+    data, teacher = wanted.data, wanted.teacher
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(data).stem).strip("-") or "own"
+    source = describe_source(data, question=wanted.question, answer=wanted.answer, name=name)
+    findings = read_findings(open_source(source))
+    screen = open_screen(COLUMNS)
+    screen.print(draw_findings(findings, title=data))
+    if wanted.task == "classify" and not findings.labels:
+        raise DataError(
+            "its answers are no labels: too many of them are distinct, or long; leave --task out, "
+            "or name the column of labels with --answer",
+            path=data,
+        )
+    folder = open_model_folder(teacher)
+    tokenizer = load_tokenizer(folder)
+    readable = [record for record in findings.records if not record.images]
+    if not readable:
+        raise DataError("every record has images; start from recipes/chest-xray.yaml", path=data)
+    screen.print(f"\n[bold]as {teacher} reads it[/] (given, then learnt)", highlight=False)
+    for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):
+        screen.print(item.given[-SHOWN_CHARS:], style="dim", markup=False, highlight=False, end="")
+        screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
+        screen.print()
+    lengths = measure_tokens(readable, tokenizer=tokenizer)
+    choices = Choices(
+        source,
+        teacher,
+        wanted.student,
+        describe_fresh_student(read_model_config(folder)),
+        language=wanted.language,
+        longest_tokens=lengths.records,
+        answer_tokens=lengths.answers,
+    )
+    title = f"{Path(data).name}: {len(findings.records):,} records, distilled from {teacher}."
+    recipe.write_text(draft(findings, choices, title=title), encoding="utf-8")
+
+
+def shorten(text: str) -> str:
+    """A text without its middle where it is long: how it ends matters."""
+    if len(text) <= SHOWN_CHARS:
+        return text
+    return f"{text[: SHOWN_CHARS - END_CHARS]} [...] {text[-END_CHARS:]}"
+
+
+def draw_findings(findings: "Findings", *, title: str) -> "Table":
+    """What a file holds, as a table to read."""
+    from rich.table import Table
+
+    from limbeck.drafting.findings import SHOWN_DROPS, Lengths
+
+    table = Table("", "", box=None, show_header=False, title=title, title_justify="left")
+    table.add_row("rows", f"{findings.num_read:,} read, {len(findings.records):,} usable")
+    for reason, drops in findings.dropped.items():
+        shown = "; ".join(f"{drop.place} {drop.detail}".strip() for drop in drops[:SHOWN_DROPS])
+        table.add_row("dropped", f"{len(drops):,} {reason}: {shown}")
+    for name, value in findings.notes.items():
+        table.add_row(name, str(value))
+    sample = findings.sample
+    total = len(sample)
+    table.add_row(
+        "languages",
+        ", ".join(
+            f"{name} {count / total:.0%}" for name, count in findings.languages.most_common(4)
+        ),
+    )
+    for label, texts in (
+        ("questions", [record.question for record in sample]),
+        ("answers", [record.answer for record in sample]),
+    ):
+        lengths = Lengths.of(texts)
+        table.add_row(
+            label,
+            f"{lengths.median:,} characters in the median, 95 % at most {lengths.most:,}, "
+            f"longest {lengths.longest:,}",
+        )
+    for label, count in (
+        ("with earlier turns", findings.num_conversations),
+        ("with instructions", findings.num_with_system),
+        ("with a rejected answer", findings.num_pairs),
+        ("with images", findings.num_with_images),
+        ("plain text", findings.num_texts),
+    ):
+        if count:
+            table.add_row(label, f"{count:,}")
+    if labels := findings.labels:
+        table.add_row("labels", f"{len(labels)}: {', '.join(labels[:8])}")
+    return table

@@ -1,0 +1,74 @@
+"""Records as the teacher's tokenizer makes them, to be looked at before anything is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from limbeck.contracts.json_data import JsonObject
+from limbeck.contracts.records import Record
+from limbeck.data.loading.chat_template import render_records
+
+MEASURED_RECORDS = 500
+MOST_QUANTILE = 0.99
+
+
+@dataclass(frozen=True)
+class RenderedRecord:
+    """What is given to a model, and what it learns to write."""
+
+    given: str
+    learnt: str
+
+
+@dataclass(frozen=True)
+class TokenLengths:
+    """How many tokens nearly all records have, and nearly all answers."""
+
+    records: int
+    answers: int
+
+
+def show_records(
+    records: Sequence[Record], *, tokenizer: PreTrainedTokenizerBase
+) -> list[RenderedRecord]:
+    """Each record as text, control tokens included."""
+    return [
+        RenderedRecord(
+            str(tokenizer.decode(item.input_ids[: item.answer_start])),
+            str(tokenizer.decode(item.input_ids[item.answer_start :])),
+        )
+        for item in render_records(tokenizer, records)
+    ]
+
+
+def measure_tokens(
+    records: Sequence[Record], *, tokenizer: PreTrainedTokenizerBase
+) -> TokenLengths:
+    """Lengths of records evenly spread over the given ones."""
+    chosen = records[:: -(-len(records) // MEASURED_RECORDS)]
+    rendered = render_records(tokenizer, chosen)
+    lengths = [len(item.input_ids) for item in rendered]
+    answers = [len(item.input_ids) - item.answer_start for item in rendered]
+    most = np.quantile([lengths, answers], MOST_QUANTILE, axis=1, method="higher")
+    return TokenLengths(int(most[0]), int(most[1]))
+
+
+def describe_fresh_student(config: JsonObject) -> JsonObject:
+    """A student of half a teacher's width and depth, by the teacher's `config.json`."""
+    text = config.get("text_config", config)
+    hidden = int(text.get("hidden_size", 1024))
+    layers = int(text.get("num_hidden_layers", 16))
+    width = max(64, hidden // 2 // 64 * 64)
+    num_heads = width // 64 if width >= 256 else width // 32
+    num_kv_heads = num_heads // 2 if num_heads % 2 == 0 else num_heads
+    return {
+        "kind": "dense",
+        "hidden_size": width,
+        "num_hidden_layers": max(2, layers // 2),
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_kv_heads,
+        "head_dim": width // num_heads,
+        "intermediate_size": width * 3,
+    }

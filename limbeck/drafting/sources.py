@@ -1,0 +1,68 @@
+"""The source of a recipe that reads a given file, folder or data set of the hub."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.json_data import JsonObject
+from limbeck.contracts.registry import READERS
+from limbeck.data.readers.row_formats import RowReaderConfig
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".txt": "csv",
+    ".parquet": "parquet",
+}
+"""Kinds of sources by the ends of files' names."""
+
+
+def describe_source(data: str, *, question: str, answer: str, name: str) -> JsonObject:
+    """The source as a recipe states it; empty columns are left to the reader.
+
+    Raises:
+        DataError: there is no such file, or its kind is not known.
+    """
+    path = Path(data)
+    found: JsonObject = {"kind": "hub", "name": name, "dataset": data}
+    if path.is_file() or path.suffix.lower() in KINDS:
+        if not path.is_file():
+            raise DataError("no such file; check the path, from where you are now", path=path)
+        if path.suffix.lower() not in KINDS:
+            known = ", ".join(KINDS)
+            raise DataError(f"ends in none of {known}; rename it to what it is", path=path)
+        found = {"kind": KINDS[path.suffix.lower()], "name": name, "path": data}
+    elif path.is_dir():
+        kind = "jsonl" if any(path.glob("*.json*")) and not is_dataset(path) else "hub"
+        found = {"kind": kind, "name": name, "path" if kind == "jsonl" else "dataset": data}
+    elif data.count("/") != 1:
+        raise DataError(
+            "no such file or folder; a data set of the hub is named ORGANISATION/NAME", path=path
+        )
+    columns = {"question": [question]} if question else {}
+    columns |= {"answer": answer} if answer else {}
+    return found | ({"columns": columns} if columns else {})
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is one that `datasets` saved."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def open_source(source: JsonObject) -> RowReaderConfig:
+    """The reader of a source.
+
+    Raises:
+        DataError: a setting is wrong.
+    """
+    kind = resolve(READERS, source["kind"], what="source")
+    try:
+        return kind.model_validate(source)
+    except ValidationError as error:
+        raise DataError(str(error.errors()[0]["msg"]), path=str(source)) from None

@@ -1,0 +1,202 @@
+"""`limbeck new`: from a stranger's file to a recipe that runs."""
+
+import json
+import random
+
+import pytest
+import yaml
+
+from limbeck.cli.main import app
+from limbeck.contracts.records import Record
+from limbeck.drafting.findings import Findings, Lengths
+from limbeck.drafting.languages import find_language
+from tests.support import tiny_recipe
+from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
+
+CLAUSES = ("governing law", "renewal term", "audit rights", "cap on liability", "exclusivity")
+STUDENT = (
+    "student.student={kind: dense, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, "
+    "num_key_value_heads: 1, head_dim: 16, intermediate_size: 32}"
+)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "teacher"
+    make_checkpoint(folder, build=TEACHERS["qwen3_moe"])
+    return folder
+
+
+@pytest.fixture
+def new(tmp_path, monkeypatch, teacher):
+    """Runs the command on a file of the given content; what it printed, its code, the recipe."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    from typer.testing import CliRunner
+
+    def new(name, content, *options):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        words = ["new", "mine.yaml", "--data", name, "--teacher", str(teacher), *options]
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        recipe = tmp_path / "mine.yaml"
+        found = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
+        return " ".join(result.output.split()), result.exit_code, found
+
+    return new
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def clauses(count):
+    rng = random.Random(0)
+    return [
+        {
+            "instruction": f"What does clause {number} (of {rng.choice(CLAUSES)}) say?",
+            "input": "",
+            "output": f"Party {number} shall keep at least {rng.uniform(1, 9):.2f} % [net] reserve.",
+        }
+        for number in range(count)
+    ]
+
+
+def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path):
+    text, code, recipe = new("contract clauses.jsonl", lines(clauses(120)))
+    assert code == 0, text
+    assert "120 read, 120 usable" in text
+    assert "latin 100%" in text
+    assert "<|im_end|>" in text
+    assert recipe["corpus"]["sources"][0]["name"] == "contract-clauses"
+    log = tmp_path / "log"
+    words = ["run", tmp_path / "mine.yaml", "--runs", tmp_path / "runs"]
+    for override in (
+        STUDENT,
+        "student.training.max_steps=2",
+        "int8.training.max_steps=2",
+        "report.max_questions=4",
+        "report.max_new_tokens=4",
+        "report.profile={questions: 1, rounds: 1, thread_counts: [1]}",
+        f"corpus.sources.0.path={tmp_path / 'contract clauses.jsonl'}",
+    ):
+        words += ["--set", override]
+    warm = tiny_recipe.warm()
+    assert warm.wait(warm.start(*words, output=log)) == 0, log.read_text()
+    report = json.loads((tmp_path / "runs" / "mine" / "report" / "report.json").read_text())
+    names = [row["name"] for row in report["rows"]]
+    assert {"teacher", "student", "int8", "bundle"} <= set(names)
+    records = (tmp_path / "runs" / "mine" / "corpus" / "records" / "train.jsonl").read_text()
+    assert "% [net] reserve." in records
+
+
+def test_messages_with_instructions_and_turns(new):
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "Answer briefly."},
+                {"role": "user", "content": f"Hello {number}"},
+                {"role": "assistant", "content": "Hi."},
+                {"role": "user", "content": "And now?"},
+                {"role": "assistant", "content": f"Now {number}."},
+            ]
+        }
+        for number in range(30)
+    ]
+    text, code, _ = new("chat.jsonl", lines(rows))
+    assert code == 0, text
+    assert "60 usable" in text
+    assert "with earlier turns 30" in text
+    assert "with instructions 60" in text
+    assert "<|im_start|>system Answer briefly.<|im_end|>" in text
+
+
+def test_a_table_in_gb18030_with_labels(new):
+    rows = [f"头晕{number}怎么办,{'内科' if number % 2 else '外科'}" for number in range(60)]
+    table = ("query,label\n" + "\n".join(rows)).encode("gb18030")
+    text, code, recipe = new("query.csv", table, "--question", "query", "--answer", "label")
+    assert code == 0, text
+    assert "zh 100%" in text
+    assert "labels 2:" in text
+    source = recipe["corpus"]["sources"][0]
+    assert source["columns"] == {"question": ["query"], "answer": "label"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.jsonl", "", (), "is empty"),
+        ("a.jsonl", "\n\n", (), "no"),
+        ("a.csv", "x,y\n1,2\n", (), "has no column"),
+        ("a.csv", "query,reply\n1,2\n", ("--question", "querry"), "has no column 'querry'"),
+        ("a.docx", "PK", (), "ends in none of"),
+        ("a.jsonl", lines(clauses(60)), ("--task", "classify"), "its answers are no labels"),
+        ("a.jsonl", lines(clauses(9)), ("--teacher", "nowhere"), "no such folder"),
+    ],
+)
+def test_what_cannot_be_used_is_named(new, name, content, options, message):
+    text, code, recipe = new(name, content, *options)
+    assert code == 1, text
+    assert message in text
+    assert "Traceback" not in text
+    assert recipe is None
+
+
+def test_a_recipe_is_not_overwritten(new, tmp_path):
+    (tmp_path / "mine.yaml").write_text("corpus: {}\n")
+    text, code, recipe = new("a.jsonl", lines(clauses(20)))
+    assert code == 1
+    assert "--force" in text
+    assert recipe == {"corpus": {}}
+    text, code, recipe = new("a.jsonl", lines(clauses(20)), "--force")
+    assert code == 0, text
+    assert list(recipe) == ["corpus", "student", "int8", "bundle", "report"]
+
+
+def test_the_demo_is_a_start_too(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["new", "own.yaml", "--from-demo"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(app, ["check", "own.yaml"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("高血压 BP > 140/90 mmHg 怎么办", "zh"),
+        ("頭痛がするときは", "ja"),
+        ("두통이 있을 때", "ko"),
+        ("Was hilft bei Kopfschmerzen?", "latin"),
+        ("Что делать?", "cyrillic"),
+        ("12 / 4 = 3", "other"),
+    ],
+)
+def test_languages_are_told_by_their_scripts(text, language):
+    assert find_language(text) == language
+
+
+def test_few_short_answers_are_labels():
+    def find(answers):
+        records = (Record(str(n), f"q{n}", text, "g", "s") for n, text in enumerate(answers))
+        return Findings(tuple(records)).labels
+
+    assert find(["b", "a", "a", "a", "b"] * 4) == ("a", "b")
+    assert find([str(number) for number in range(20)]) == ()
+    assert find(["a" * 50, "b"] * 10) == ()
+
+
+def test_lengths():
+    found = Lengths.of(["a" * length for length in range(1, 102)])
+    assert (found.median, found.most, found.longest) == (51, 96, 101)
+
+
+def test_students_of_publishers_are_continued(new, tmp_path):
+    make_checkpoint(tmp_path / "small", build=STUDENTS["qwen3"])
+    text, code, recipe = new("a.jsonl", lines(clauses(40)), "--student", "small")
+    assert code == 0, text
+    assert recipe["student"]["student"] == "small"
+    assert recipe["student"]["training"]["learning_rate"] < 0.001
