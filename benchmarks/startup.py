@@ -27,6 +27,8 @@ COMMANDS = (
     f"run {RECIPE} --runs RUNS",
 )
 """RUNS is a folder in which the tiny recipe is finished already."""
+LIBRARIES = "from transformers import AutoConfig"
+"""What any plan needs: the configurations of published models, which import torch."""
 TURNS = 3
 QUICK_TURNS = 1
 HERE = Path(__file__).parents[1]
@@ -55,6 +57,15 @@ def main() -> None:
             for command in options.commands
             for name, path in checkouts.items()
         ]
+        rows += [
+            {
+                "checkout": "after",
+                "command": LIBRARIES,
+                "turn": turn,
+                **run(["-c", LIBRARIES], HERE),
+            }
+            for turn in range(QUICK_TURNS if options.quick else TURNS)
+        ]
     end = [round(value, 2) for value in os.getloadavg()]
     commits = {name: commit(path) for name, path in checkouts.items()}
     report(
@@ -69,12 +80,19 @@ def main() -> None:
 
 def measure(command: str, *, checkout: Path, runs: Path) -> dict[str, float]:
     """Wall and user seconds of one command, run in a checkout and in its code."""
+    words = ["-m", "limbeck.cli", *command.replace("RUNS", str(runs)).split()]
+    return run(words, checkout)
+
+
+def run(words: list[str], checkout: Path) -> dict[str, float]:
+    """Wall and user seconds of Python with these arguments."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "limbeck.cli", *command.replace("RUNS", str(runs)).split()],
+        [sys.executable, *words],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
+        # Compiled files are kept, as wherever nobody forbids it.
+        env={**os.environ, "PYTHONPATH": str(checkout.resolve()), "PYTHONDONTWRITEBYTECODE": ""},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         check=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from limbeck.cli.console import open_screen, report_user_errors
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import ColumnsError, DataError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,14 +92,26 @@ def _write(recipe: Path, wanted: Wanted) -> None:
     from limbeck.drafting.models import open_model_folder, read_model_config
     from limbeck.drafting.recipe import Choices, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
-    from limbeck.drafting.sources import describe_source, open_source
+    from limbeck.drafting.sources import describe_source, open_source, suggest_columns
     from limbeck.models.checkpoints import load_tokenizer
 
     data, teacher = wanted.data, wanted.teacher
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(data).stem).strip("-") or "own"
     source = describe_source(data, question=wanted.question, answer=wanted.answer, name=name)
-    findings = read_findings(open_source(source))
     screen = open_screen(COLUMNS)
+    try:
+        findings = read_findings(open_source(source))
+    except ColumnsError as error:
+        if "columns" in source:
+            raise
+        source = suggest_columns(source, found=error.found)
+        findings = read_findings(open_source(source))
+        columns = source["columns"]
+        screen.print(
+            f"took column {columns['question'][0]!r} for the question and {columns['answer']!r} "
+            "for the answer; --question and --answer name others",
+            highlight=False,
+        )
     screen.print(draw_findings(findings, title=data))
     if wanted.task == "classify" and not findings.labels:
         raise DataError(

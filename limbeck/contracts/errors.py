@@ -4,6 +4,7 @@
     |-- RecipeError (ValueError)             a recipe or an override is wrong: every fault at once
     |-- UnknownNameError (LookupError)       a name stands in no table
     |-- DataError (ValueError)               a source file or a record is wrong
+    |   |-- ColumnsError                     a file's columns are not those that are looked for
     |   |-- PromptLengthError                a model cannot read so long a prompt
     |   |-- ImageError                       an image cannot be read
     |   `-- LeakError                        training and evaluation share a question
@@ -21,7 +22,7 @@ bug can cause; those stay assertions.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,14 @@ class DataError(LimbeckError, ValueError):
         self.line = line
         place = f"{path}:{line}: " if line else (f"{path}: " if path else "")
         super().__init__(place + message)
+
+
+class ColumnsError(DataError):
+    """A file's columns are not those that are looked for; `found` are its own."""
+
+    def __init__(self, message: str, *, found: Sequence[str], path: Path | str, line: int = 0):
+        self.found = tuple(found)
+        super().__init__(message, path=path, line=line)
 
 
 class PromptLengthError(DataError):

@@ -1,5 +1,6 @@
 """The source of a recipe that reads a given file, folder or data set of the hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -8,7 +9,9 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.registry import READERS
+from limbeck.data.readers.column_names import guess_columns
 from limbeck.data.readers.row_formats import RowReaderConfig
+from limbeck.data.readers.row_shapes import Columns
 
 KINDS = {
     ".jsonl": "jsonl",
@@ -53,6 +56,22 @@ def describe_source(data: str, *, question: str, answer: str, name: str) -> Json
 def is_dataset(folder: Path) -> bool:
     """Whether a folder is one that `datasets` saved."""
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def suggest_columns(source: JsonObject, *, found: Sequence[str]) -> JsonObject:
+    """The source with the columns that a file's own names make likely.
+
+    Raises:
+        DataError: none is likely for the question, or none for the answer.
+    """
+    question, answer = guess_columns(found, Columns())
+    if not all(question) or not answer:
+        raise DataError(
+            f"has the columns {', '.join(map(repr, found))}; say which hold what with --question "
+            "and --answer",
+            path=source["name"],
+        )
+    return source | {"columns": {"question": question, "answer": answer}}
 
 
 def open_source(source: JsonObject) -> RowReaderConfig:

@@ -57,7 +57,7 @@ def clauses(count):
         {
             "instruction": f"What does clause {number} (of {rng.choice(CLAUSES)}) say?",
             "input": "",
-            "output": f"Party {number} shall keep at least {rng.uniform(1, 9):.2f} % [net] reserve.",
+            "output": f"Party {number} keeps at least {rng.uniform(1, 9):.2f} % [net] reserve.",
         }
         for number in range(count)
     ]
@@ -123,13 +123,23 @@ def test_a_table_in_gb18030_with_labels(new):
     assert source["columns"] == {"question": ["query"], "answer": "label"}
 
 
+def test_likely_columns_are_taken_and_said(new):
+    table = "ask;reply\n" + "".join(f"Frage {n}?;Antwort {n}, ja\n" for n in range(30))
+    text, code, recipe = new("fragen.csv", table)
+    assert code == 0, text
+    assert "took column 'ask' for the question and 'reply' for the answer" in text
+    source = recipe["corpus"]["sources"][0]
+    assert source["columns"] == {"question": ["ask"], "answer": "reply"}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
         ("a.jsonl", "", (), "is empty"),
         ("a.jsonl", "\n\n", (), "no"),
-        ("a.csv", "x,y\n1,2\n", (), "has no column"),
+        ("a.csv", "x,y\n1,2\n", (), "say which"),
         ("a.csv", "query,reply\n1,2\n", ("--question", "querry"), "has no column 'querry'"),
+        ("a.csv", "colour,height\n1,2\n", (), "say which hold what with --question"),
         ("a.docx", "PK", (), "ends in none of"),
         ("a.jsonl", lines(clauses(60)), ("--task", "classify"), "its answers are no labels"),
         ("a.jsonl", lines(clauses(9)), ("--teacher", "nowhere"), "no such folder"),

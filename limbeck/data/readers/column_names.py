@@ -34,12 +34,17 @@ def quote(names: Iterable[str]) -> str:
     return (", ".join(map(repr, names[:NUM_SHOWN])) or "none") + more
 
 
+def guess_columns(found: Sequence[str], columns: Columns) -> tuple[list[str], str]:
+    """The likely columns of the question and the likely one of the answer; '' where none is."""
+    question = [_guess(name, found, names=QUESTION_NAMES) for name in columns.question]
+    rest = [name for name in found if name not in question]
+    return question, _guess(columns.answer, rest, names=ANSWER_NAMES)
+
+
 def describe_columns(found: Sequence[str], columns: Columns) -> str:
     """What a file lacks, what it has, and which `columns` the recipe could name."""
     missing = [name for name in (*columns.question, columns.answer) if name not in found]
-    question = [_guess(name, found, names=QUESTION_NAMES) for name in columns.question]
-    rest = [name for name in found if name not in question]
-    answer = _guess(columns.answer, rest, names=ANSWER_NAMES)
+    question, answer = guess_columns(found, columns)
     message = f"has no column {' and no '.join(map(repr, missing))}; found {quote(found)}; "
     if any(question) or answer:
         guessed = ", ".join(filter(None, question)) or "..."

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import ColumnsError, DataError
 from limbeck.contracts.records import Drop, Note, Reason
 from limbeck.data.readers.base import SHOWN_CHARS
 from limbeck.data.readers.column_names import describe_columns, nearest, quote
@@ -135,4 +135,5 @@ class Config(TextFileReaderConfig, RowReaderConfig):
                 f"{describe_columns(header, self.columns)}, or `header` when the first line holds "
                 "data, or `separator`"
             )
+            raise ColumnsError(message, found=header, path=self.path, line=1)
         raise DataError(message, path=self.path, line=1)

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import ColumnsError, DataError
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Drop, Note, Reason, Record
@@ -94,7 +94,7 @@ class RowReaderConfig(ReaderConfig):
                 yield item
         place = next(self.external_paths(), self.label)
         if not records and not filtered:
-            raise DataError(self._explain_nothing(first, found, num_rows), path=place)
+            raise self._explain_nothing(first, found, num_rows=num_rows, place=place)
         optional = self.columns.changed_names() & {*self.columns.optional_names()}
         for name in sorted({*self.where, *optional} - seen.keys()):
             near = nearest(name, found=seen)
@@ -165,15 +165,19 @@ class RowReaderConfig(ReaderConfig):
                 detail = f"{count} answers to {record.question[:SHOWN_CHARS]!r}"
                 yield Drop(TOO_MANY_ANSWERS, self.label, record.place, detail)
 
-    def _explain_nothing(self, first: Drop | None, found: Row | None, num_rows: int) -> str:
+    def _explain_nothing(
+        self, first: Drop | None, found: Row | None, *, num_rows: int, place: Path | str
+    ) -> DataError:
         if first is None:
-            return "holds no rows"
+            return DataError("holds no rows", path=place)
         if found is not None and first.reason == MISSING_FIELD:
             detail = first.detail
-            return describe_mismatch(found, self.columns, detail=detail, num_rows=num_rows)
-        return (
+            message = describe_mismatch(found, self.columns, detail=detail, num_rows=num_rows)
+            return ColumnsError(message, found=list(map(str, found.values)), path=place)
+        return DataError(
             f"holds no usable row; the first at {first.place}: {first.reason.key} "
-            f"({first.detail}); check the source's kind and its columns"
+            f"({first.detail}); check the source's kind and its columns",
+            path=place,
         )
 
 
