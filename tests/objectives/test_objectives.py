@@ -148,7 +148,9 @@ def test_masked_positions_and_padded_vocabulary_carry_no_loss(dense):
 
 def test_padding_tokens_change_nothing(moe):
     batch = make_batch(vocab=moe.config.vocab_size)
-    objective = NextToken(kind="next_token").build(ObjectiveContext(moe))
+    # Weights of one, so that a routing loss which counted the padding would show.
+    balance = Balance(loss_weight=1.0, z_weight=1.0)
+    objective = NextToken(kind="next_token", balance=balance).build(ObjectiveContext(moe))
     plain = objective(KeptForward(moe), batch)
     pad = torch.zeros(3, 4, dtype=torch.int64)
     wide = Batch(
@@ -160,6 +162,9 @@ def test_padding_tokens_change_nothing(moe):
     padded = objective(KeptForward(moe), wide)
     assert padded.sum.item() == pytest.approx(plain.sum.item(), rel=1e-5)
     assert padded.count == plain.count
+    assert padded.parts["routing"] == pytest.approx(plain.parts["routing"], rel=1e-5)
+    picks = objective.balancer.picks
+    assert picks[0].equal(picks[1])
 
 
 def test_matching_is_zero_for_the_teachers_own_direction_and_reaches_the_projection(dense):
