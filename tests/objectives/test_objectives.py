@@ -165,6 +165,16 @@ def test_padding_tokens_change_nothing(moe):
     assert padded.parts["routing"] == pytest.approx(plain.parts["routing"], rel=1e-5)
     picks = objective.balancer.picks
     assert picks[0].equal(picks[1])
+    # Layer by layer, for the differences of two layers may cancel.
+    narrow, broad = KeptForward(moe)(batch).routing, KeptForward(moe)(wide).routing
+    for left, right in zip(narrow, broad, strict=True):
+        values = [
+            balance_loss(
+                probabilities=layer.probabilities, picked=layer.picked, tokens=tokens.reshape(-1)
+            ).item()
+            for layer, tokens in ((left, batch.tokens), (right, wide.tokens))
+        ]
+        assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
 def test_matching_is_zero_for_the_teachers_own_direction_and_reaches_the_projection(dense):
