@@ -8,7 +8,7 @@ import numpy as np
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note, Record
-from limbeck.data.packs.load import load_pack
+from limbeck.data.packs.load import empty_pack
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.drafting.languages import count_languages
 
@@ -105,7 +105,7 @@ def read_findings(source: RowReaderConfig) -> Findings:
     records: list[Record] = []
     dropped: dict[str, list[Drop]] = {}
     notes: dict[str, object] = {}
-    for item in source.read(pack=load_pack("medical"), seed=0):
+    for item in source.read(pack=empty_pack(), seed=0):
         if isinstance(item, Record):
             records.append(item)
         elif isinstance(item, Drop):
