@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from limbeck.contracts.errors import DataError
+from limbeck.data.readers.base import check_file
 
 AXES = {3: "images, height, width", 4: "images, height, width, channels"}
 
@@ -35,8 +36,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
     Raises:
         DataError: there is no such archive or array, or it is damaged.
     """
-    if not path.is_file():
-        raise DataError("no such file; check the path in the recipe", path=path)
+    check_file(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):

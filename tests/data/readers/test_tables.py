@@ -138,6 +138,24 @@ def test_a_table_of_nothing_is_named(read_table, content, message):
         read_table(content)
 
 
+@pytest.mark.parametrize(
+    ("header", "pair"),
+    [
+        ("text,label", ("a", "b")),
+        ("prompt,completion", ("a", "b")),
+        ("instruction,output", ("a", "b")),
+        ("text,id", ("", "a")),
+    ],
+)
+def test_tables_of_other_shapes(read_table, header, pair):
+    assert read_table(f"{header}\na,b\n").pairs == [pair]
+
+
+def test_pairs_in_a_table(read_table):
+    (record,) = read_table("system;prompt;chosen;rejected\ns;q;a;b\n").records
+    assert (record.system, record.answer, record.rejected) == ("s", "a", "b")
+
+
 def test_a_folder_is_no_table(tmp_path):
     with pytest.raises(DataError, match="is a folder"):
         read_source("csv", path=tmp_path)
