@@ -47,7 +47,7 @@ def draft(findings: Findings, choices: Choices, *, title: str) -> str:
     length = LENGTH_STEP * math.ceil(choices.longest_tokens / LENGTH_STEP)
     length = min(max(length, LEAST_LENGTH), MOST_LENGTH)
     fresh = not choices.student
-    student = choices.fresh_student if fresh else choices.student
+    student = _flow(choices.fresh_student) if fresh else _scalar(choices.student)
     rate = 0.001 if fresh else 0.00002
     batching = (
         f"{{per_device_train_batch_size: 8, gradient_accumulation_steps: 4, max_length: {length}}}"
@@ -68,7 +68,7 @@ corpus:
 
 student:
   stage: distill
-  student: {_flow(student) if fresh else _scalar(choices.student)}
+  student: {student}
   teacher: {_scalar(choices.teacher)}
   corpus: corpus
   # The teacher's distribution at each token, beside the written answers.
