@@ -4,15 +4,18 @@ Every record that does not come out is counted with its reason and place.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
+from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work, write_atomically
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import Change, Drop, Note, Question, Record
+from limbeck.contracts.records import Change, Drop, Note, Question, Reason, Record
 from limbeck.data.corpus.account import check_dropped, count_source, draw_sources
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.data_card import describe, render_page
@@ -31,11 +34,16 @@ from limbeck.data.readers.base import Item, ReaderConfig
 from limbeck.data.readers.lexicon import read_names
 from limbeck.env.progress import print_table, track
 from limbeck.models.chat import IMAGE_TOKEN
+from limbeck.models.chat_tokens import chat_template_of
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.stages.config.prepare import Config
 
 logger = logging.getLogger(__name__)
 
+SWITCH = "enable_thinking"
+"""The variable by which chat templates that think are told not to."""
+SHOWN_CHARS = 160
+REFUSED_BY_TEMPLATE = Reason("refused_by_template", "对话模板拒绝", "refused by the chat template")
 LAST_FILTERS = (Limit(), MarkEntities())
 """Follow those of every recipe."""
 
@@ -45,6 +53,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     corpus = Corpus(work.folder)
     pack = load_pack(config.pack) if config.pack else empty_pack()
     lexicon = Lexicon(_collect_names(config, pack=pack))
+    tokenizer = _open_tokenizer(config)
     questions: list[Question] = []
     with RecordLog(corpus.dropped_path) as log:
         context = FilterContext(
@@ -58,6 +67,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         stream = _read(config, pack=pack, questions=questions, log=log, folder=work.folder)
         for step in (*config.filters, *LAST_FILTERS):
             stream = step.run(stream, context=context)
+        stream = _drop_refused(stream, tokenizer=tokenizer, log=log)
         records = list(stream)
         for record in records:
             log.source(record.source).kept += 1
@@ -77,6 +87,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     num_tokens = _make_tokenizer(
         config,
         splits["train"],
+        tokenizer=tokenizer,
         folder=corpus.tokenizer_path,
         special=(IMAGE_TOKEN,) if corpus.images_path.is_dir() else (),
     )
@@ -163,13 +174,63 @@ def _drop_unused_images(
         corpus.images_path.rmdir()
 
 
-def _make_tokenizer(
-    config: Config, records: Sequence[Record], *, folder: Path, special: Sequence[str]
-) -> int:
-    """The number of tokens of the tokenizer now in the folder."""
+def _open_tokenizer(config: Config) -> PreTrainedTokenizerBase | None:
+    """The teacher's tokenizer, its template set to think or not; None where one is trained here.
+
+    Raises:
+        CheckpointError: it cannot be used, or its template has no such switch.
+    """
     if isinstance(config.tokenizer, TokenizerConfig):
-        texts = (text for r in records for text in (*r.history, r.question, r.answer) if text)
-        train_tokenizer(texts, folder=folder, config=config.tokenizer, special=special)
+        return None
+    tokenizer = load_tokenizer(config.tokenizer)
+    if config.enable_thinking != "default":
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+        if SWITCH not in template:
+            raise CheckpointError(
+                f"{config.tokenizer}: its chat template has no switch {SWITCH!r}, so it cannot be "
+                f"set to {config.enable_thinking!r}; leave it out"
+            )
+        value = "true" if config.enable_thinking == "on" else "false"
+        tokenizer.chat_template = f"{{%- set {SWITCH} = {value} -%}}{template}"
+    return tokenizer
+
+
+def _drop_refused(
+    records: Iterable[Record], *, tokenizer: PreTrainedTokenizerBase | None, log: RecordLog
+) -> Iterator[Record]:
+    """The records whose conversation the teacher's chat template takes, such as system turns."""
+    if tokenizer is None:
+        yield from records
+        return
+    template = chat_template_of(tokenizer)
+    for record in records:
+        messages = alternate([*record.history, record.question], system=record.system)
+        try:
+            template.render_turn(messages, answer=record.answer)
+        except CheckpointError as error:
+            log.drop_record(record, reason=REFUSED_BY_TEMPLATE, detail=str(error)[:SHOWN_CHARS])
+        else:
+            yield record
+
+
+def _make_tokenizer(
+    config: Config,
+    records: Sequence[Record],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None,
+    folder: Path,
+    special: Sequence[str],
+) -> int:
+    """The number of tokens of the tokenizer now in the folder: the given one, or one trained."""
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     else:
-        load_tokenizer(config.tokenizer).save_pretrained(folder)
+        assert isinstance(config.tokenizer, TokenizerConfig)
+        texts = (
+            text
+            for record in records
+            for text in (record.system, *record.history, record.question, record.answer)
+            if text
+        )
+        train_tokenizer(texts, folder=folder, config=config.tokenizer, special=special)
     return len(load_tokenizer(folder))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import override
@@ -43,6 +43,9 @@ class Config(StageConfig):
     splits: SplitConfig = SplitConfig()
     tokenizer: TokenizerConfig | Path = TokenizerConfig()
     """How to train one, or the folder of a teacher's own."""
+    enable_thinking: Literal["default", "on", "off"] = "default"
+    """Of a teacher's chat template that has this switch: whether answers begin with a thought. It
+    goes with the corpus's tokenizer, and so with every model trained on it."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -51,6 +54,15 @@ class Config(StageConfig):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"two sources are called {twice[0]!r}: give one of them a `name`")
+        return self
+
+    @model_validator(mode="after")
+    def _check_thinking(self) -> "Config":
+        if self.enable_thinking != "default" and isinstance(self.tokenizer, TokenizerConfig):
+            raise ValueError(
+                "enable_thinking is a switch of a teacher's chat template: name the teacher's "
+                "folder as `tokenizer`, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")
