@@ -5,6 +5,7 @@ does, so that one code scores both. Questions about images have a majority and n
 """
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -184,7 +185,10 @@ class _Pool:
         answers = [self._index.records[place].answer for place in drawn]
         if len(set(answers)) == 1:
             return answers[:1] * len(self._questions)
-        model = LinearSVC(random_state=0).fit(self._index.vectors[drawn], answers)
+        with warnings.catch_warnings():
+            # That most answers occur once is what a floor finds, no mistake of the caller's.
+            warnings.simplefilter("ignore", UserWarning)
+            model = LinearSVC(random_state=0).fit(self._index.vectors[drawn], answers)
         predicted = [str(text) for text in model.predict(self._asked)]
         return [
             nearest(text, options=question.options) if question.form == "choice" else text
