@@ -158,3 +158,32 @@ def test_override_has_no_line(tmp_path):
 def test_hub_names_are_left_to_the_run(tmp_path):
     text = f"{CORPUS}x:\n{TRAIN.replace(MODEL, 'someone/some-model')}  training: {{max_steps: 1}}\n"
     assert list(check_recipe(load(tmp_path, text))) == ["corpus", "x"]
+
+
+GRPO = """
+corpus: {stage: prepare, sources: [{kind: jsonl, path: %s}]}
+tuned:
+  stage: train
+  corpus: corpus
+  model: base
+  objective: {kind: grpo, rewards: {%s}}
+  training: {max_steps: 1, learning_rate: 0.1}
+base:
+  stage: train
+  corpus: corpus
+  model: {kind: dense, hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 1,
+    num_key_value_heads: 1, head_dim: 8, intermediate_size: 8}
+  objective: {kind: next_token}
+  training: {max_steps: 1, learning_rate: 0.1}
+"""
+
+
+def test_rewards_that_need_a_domain_are_refused_for_a_corpus_without_a_pack(tmp_path):
+    data = tmp_path / "own.jsonl"
+    data.write_text('{"question": "a", "answer": "b"}\n')
+    path = tmp_path / "own.yaml"
+    path.write_text(GRPO % (data, "facts: 1.0, brevity: 0.1"))
+    assert set(check_recipe(load_recipe(path))) == {"corpus", "tuned", "base"}
+    path.write_text(GRPO % (data, "facts: 1.0, form: 0.1"))
+    with pytest.raises(RecipeError, match="reward 'form' needs the domain of a pack, and 'corpus'"):
+        check_recipe(load_recipe(path))

@@ -261,6 +261,16 @@ def test_a_leak_that_no_filter_drops_stops_the_stage(made, tmp_path):
         )
 
 
+def test_half_a_character_in_a_drop_is_shown_escaped(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(
+        '{"question": "头痛", "answer": "休息"}\n{"question": "\\ud800"}\n', encoding="utf-8"
+    )
+    source = {"kind": "jsonl", "path": path, "max_dropped_ratio": 1}
+    corpus, counts = prepare(tmp_path / "run", source, pack="")
+    assert counts["kept"] == 1 and (corpus / "card.html").is_file()
+
+
 def test_nothing_left_of_a_text_is_a_drop(tmp_path):
     path = write_rows(tmp_path / "own.jsonl", ("头痛", "★★"), ("😀", ANSWER), ("发热", ANSWER))
     _, counts = prepare(tmp_path / "run", dirty(path))

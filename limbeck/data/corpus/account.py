@@ -26,12 +26,16 @@ def describe_sources(log: RecordLog) -> JsonObject:
         name: count_source(counts)
         | {
             "dropped_examples": {
-                key: [{"place": drop.place, "text": drop.detail} for drop in drops]
+                key: [{"place": drop.place, "text": _storable(drop.detail)} for drop in drops]
                 for key, drops in counts.drops.items()
             },
             "changed_examples": {
                 key: [
-                    {"place": item.place, "before": item.before, "after": item.after}
+                    {
+                        "place": item.place,
+                        "before": _storable(item.before),
+                        "after": _storable(item.after),
+                    }
                     for item in changes
                 ]
                 for key, changes in counts.changes.items()
@@ -108,6 +112,11 @@ def _show_drop(drop: Drop) -> str:
 def _show_change(change: Change) -> str:
     place, before, after = change.place, _visible(change.before), _visible(change.after)
     return f"{Path(place).name}: {before} -> {after}"
+
+
+def _storable(text: str) -> str:
+    """The text with escapes for halves of characters, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _visible(text: str) -> str:
