@@ -5,9 +5,10 @@ does, so that one code scores both. Questions about images have a majority and n
 """
 
 import hashlib
+import heapq
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
@@ -52,14 +53,21 @@ class Floor:
 
 
 def make_floors(
-    records: Iterable[Record], *, questions: Sequence[Question], names: Sequence[FloorName]
+    read_records: Callable[[], Iterable[Record]],
+    *,
+    questions: Sequence[Question],
+    names: Sequence[FloorName],
 ) -> tuple[Floor, ...]:
-    """Every named floor, made from training records alone, with its answers to the questions."""
+    """Every named floor, made from training records alone, with its answers to the questions.
+
+    The records are read once for texts and once for images, and only those drawn are held.
+    """
     if not names:
         return ()
-    asked = [record for record in records if record.question]
-    with_images = _draw([record for record in asked if record.images])
-    texts = _Index(_draw([record for record in asked if not record.images]))
+    texts = _Index(_draw(item for item in read_records() if item.question and not item.images))
+    with_images: list[Record] = []
+    if any(question.images for question in questions):
+        with_images = _draw(item for item in read_records() if item.question and item.images)
     answers: dict[FloorName, dict[int, str]] = {name: {} for name in names}
     missing: dict[FloorName, dict[str, Missing]] = {name: {} for name in names}
     tasks: dict[str, list[int]] = {}
@@ -230,12 +238,11 @@ def _text(item: Record | Question) -> str:
     return "\n".join((*item.history, item.question)).casefold()[-MAX_CHARS:]
 
 
-def _draw(records: Sequence[Record]) -> list[Record]:
+def _draw(records: Iterable[Record]) -> list[Record]:
     """At most so many records, by a hash of their ids, in their own order."""
-    if len(records) <= MAX_RECORDS:
-        return list(records)
-    drawn = sorted(range(len(records)), key=lambda place: _digest(records[place].id))[:MAX_RECORDS]
-    return [records[place] for place in sorted(drawn)]
+    ranked = ((_digest(record.id), place, record) for place, record in enumerate(records))
+    drawn = heapq.nsmallest(MAX_RECORDS, ranked, key=lambda item: item[:2])
+    return [record for _, _, record in sorted(drawn, key=lambda item: item[1])]
 
 
 def _digest(text: str) -> str:

@@ -21,6 +21,8 @@ COMMA_LANGUAGES = frozenset(
 )
 """Languages (ISO 639-1) in which a comma is the decimal mark."""
 MAX_EXPONENT = 400
+MAX_DIGITS = 100
+"""A number with more is text: a model that repeats itself writes thousands."""
 
 Scale = tuple[str, Fraction]
 
@@ -85,6 +87,7 @@ LOWER = {
 }
 """Names whose case tells nothing: MG and mg, yet not MW and mW."""
 
+ENDS = ("low", "high")
 _LATIN = sorted((name for name in UNITS if name.isascii() or name[0] in "μ°‰"), key=len)[::-1]
 _HAN = sorted(set(UNITS) - set(_LATIN), key=len)[::-1]
 _UNIT = (
@@ -183,6 +186,8 @@ def answer_key(text: str, *, language: str = "") -> str:
 
 def _read(found: re.Match[str], *, mark: str) -> Iterator[Quantity | str]:
     """One quantity; two with what is between them where they make no range; none for a version."""
+    if _is_endless(found):
+        return
     low = _value(found, "low", sign=found["sign"], mark=mark)
     low_unit, factor = _read_units(found["unit"])
     has_high = found["high"] is not None or found["high_power"] is not None
@@ -212,7 +217,7 @@ def _is_version(found: re.Match[str]) -> bool:
 
 def _value(found: re.Match[str], name: str, *, sign: str, mark: str) -> Fraction:
     if found[f"{name}_power"]:
-        value = Fraction(10) ** _clip(found[f"{name}_of"])
+        value = Fraction(10) ** int(found[f"{name}_of"])
     else:
         digits = found[name].replace(" ", "")
         if mark == "point":
@@ -220,12 +225,16 @@ def _value(found: re.Match[str], name: str, *, sign: str, mark: str) -> Fraction
         elif "," in digits or re.fullmatch(r"\d{1,3}(?:\.\d{3})+", digits):
             digits = digits.replace(".", "").replace(",", ".")
         exponent = found[f"{name}_times"] or found[f"{name}_e"] or "0"
-        value = Fraction(f"0{digits}") * Fraction(10) ** _clip(exponent)
+        value = Fraction(f"0{digits}") * Fraction(10) ** int(exponent)
     return -value if sign == "-" else value
 
 
-def _clip(exponent: str) -> int:
-    return max(-MAX_EXPONENT, min(int(exponent), MAX_EXPONENT))
+def _is_endless(found: re.Match[str]) -> bool:
+    """Whether a number is too long to be one that somebody means."""
+    exponents = [found[f"{name}_{way}"] for name in ENDS for way in ("of", "times", "e")]
+    return any(len(found[name] or "") > MAX_DIGITS for name in ENDS) or any(
+        abs(int(item)) > MAX_EXPONENT for item in exponents if item
+    )
 
 
 def _read_units(text: str | None) -> tuple[str, Fraction]:

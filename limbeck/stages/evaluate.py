@@ -59,7 +59,9 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     num_compared = check_leaks(
         corpus.records("train"), held_out=found.held_out, path=corpus.records_path("train")
     )
-    floors = make_floors(corpus.records("train"), questions=found.questions, names=config.floors)
+    floors = make_floors(
+        functools.partial(corpus.records, "train"), questions=found.questions, names=config.floors
+    )
     floor_rows = make_floor_rows(floors, headline_tasks=headline_tasks, language=config.language)
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)

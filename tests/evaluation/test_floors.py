@@ -36,7 +36,10 @@ QUESTIONS = (
 
 
 def make(questions=QUESTIONS, records=TRAINING, names=FLOORS):
-    return {floor.name: floor for floor in make_floors(records, questions=questions, names=names)}
+    return {
+        floor.name: floor
+        for floor in make_floors(lambda: records, questions=questions, names=names)
+    }
 
 
 def answers(floor):

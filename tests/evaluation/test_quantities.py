@@ -182,6 +182,14 @@ def test_a_range_is_its_two_ends(low, high):
     assert (key == answer_key(f"{high}-{low}ml")) is (low == high)
 
 
+@pytest.mark.parametrize("piece", ["1", "1,", "1,000", "1-", "1.", "1:", "10^", "5 mg/"])
+def test_an_answer_that_repeats_itself_is_compared_as_well(piece):
+    answer = piece * 5000
+    assert exact_match(answer, expected=[answer])
+    assert not exact_match(answer, expected=[piece])
+    assert not exact_match("10^999", expected=["10^998"])
+
+
 @given(st.text(max_size=30))
 def test_any_text_has_a_key_and_equals_itself(text):
     assert answer_key(text) == answer_key(text)
