@@ -217,7 +217,12 @@ def test_changes_are_counted_with_examples(tmp_path, capfd):
         "38.0摄氏度，注意[休息]",
     )
     shown = capfd.readouterr().err
-    assert "changed: widths" in shown and "３８．0摄氏度" in shown and "-> 38.0" in shown
+    assert (
+        " own " in shown
+        and "changed: widths" in shown
+        and "３８．0摄氏度" in shown
+        and "-> 38.0" in shown
+    )
     page = (corpus / "card.html").read_text(encoding="utf-8")
     assert "改写 changed" in page and "３８．0摄氏度" in page
 

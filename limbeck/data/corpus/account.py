@@ -15,7 +15,7 @@ from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Change, Drop
 from limbeck.data.filters.record_log import RecordLog, SourceCounts
 
-EXAMPLE_CHARS = 40
+EXAMPLE_CHARS = 30
 NUM_REASONS = 3
 """Most frequent reasons that a refusal names."""
 
@@ -60,7 +60,8 @@ def draw_sources(log: RecordLog) -> Table:
     """Each source's records by what became of them, with the first ones of each reason."""
     table = Table("source", "records", "", "examples", box=None, header_style="bold")
     table.columns[1].justify = "right"
-    table.columns[3].overflow, table.columns[3].no_wrap = "ellipsis", True
+    for column in table.columns[:3]:
+        column.no_wrap = True  # only long examples give way on a narrow screen
     for name, counts in log.sources.items():
         table.add_row(Text(name, "bold"), f"{counts.read:,}", "read")
         table.add_row("", f"{counts.kept:,}", "kept")
