@@ -24,7 +24,7 @@ from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpo
 
 MIXTURE_RECIPE = tiny_recipe.ROOT / "recipes" / "qwen3-30b-a3b.yaml"
 FEW = (
-    "batching={per_device_train_batch_size: 4, gradient_accumulation_steps: 1, max_length: 64}",
+    "batching={per_device_train_batch_size: 4, gradient_accumulation_steps: 1, max_length: 128}",
     "training={max_steps: 3, learning_rate: 0.01, warmup_steps: 1}",
 )
 SOURCES = (

@@ -69,7 +69,7 @@ class Batches:
         self.num_truncated = int((self.split.lengths > config.max_length)[self.record_ids].sum())
         """Selected records that lose their end, and with it the token that ends an answer."""
         if used == "records":
-            self._check_truncated()
+            self._check_truncated(split)
 
     def _check(self) -> None:
         """Refuse records that no batch could hold, and a selection that is empty."""
@@ -107,8 +107,11 @@ class Batches:
                 f"{split.answer_starts[index]} tokens, max_length is {config.max_length}; raise it"
             )
 
-    def _check_truncated(self) -> None:
-        """Warn of records that teach no end; refuse a selection in which no answer has one."""
+    def _check_truncated(self, split: Split) -> None:
+        """Warn of records that teach no end; refuse training records of which none has one.
+
+        Held-out records are read after training, which must not be lost by then.
+        """
         if not self.num_truncated:
             return
         longest = int(self.split.lengths[self.record_ids].max())
@@ -117,7 +120,7 @@ class Batches:
             f"batching.max_length {self.config.max_length} (the longest has {longest} tokens) and "
             "are cut at their end, so they teach no model to end its answers"
         )
-        if self.num_truncated == len(self) and self.config.select != "text":
+        if self.num_truncated == len(self) and split == "train" and self.config.select != "text":
             raise DataError(f"{found}; raise max_length, or leave long records out")
         logger.warning("%s", found)
 

@@ -76,3 +76,7 @@ def test_records_that_lose_their_end_are_counted_and_warned_of(corpus, tokenizer
     assert f"{cut.num_truncated} of {len(cut)} selected records are longer than" in caplog.text
     with pytest.raises(DataError, match=r"batching\.max_length 4 .*raise max_length"):
         Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig(max_length=4))
+    held_out = Batches(
+        Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig(max_length=4), split="validation"
+    )
+    assert held_out.num_truncated == len(held_out)
