@@ -10,6 +10,7 @@ TREE = {
     "RecipeError": (LimbeckError, ValueError),
     "UnknownNameError": (LimbeckError, LookupError),
     "DataError": (LimbeckError, ValueError),
+    "ColumnsError": (DataError,),
     "ImageError": (DataError,),
     "PromptLengthError": (DataError,),
     "LeakError": (DataError,),
