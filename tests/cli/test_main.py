@@ -107,9 +107,10 @@ def test_help_of_a_real_process_is_quick_and_names_every_command():
     assert all(command in done.stdout for command in PUBLIC_COMMANDS)
 
 
-def test_a_run_stops_after_an_entry(invoke, tmp_path):
-    runs = tmp_path / "runs"
-    invoke("run", tiny_recipe.RECIPE, "--runs", runs, "--until", "corpus")
+def test_a_run_stops_after_an_entry(tmp_path):
+    runs, warm, log = tmp_path / "runs", tiny_recipe.warm(), tmp_path / "log"
+    words = ("run", tiny_recipe.RECIPE, "--runs", runs, "--until", "corpus")
+    assert warm.wait(warm.start(*words, output=log)) == 0, log.read_text()
     assert [path.name for path in (runs / "tiny").glob("*/manifest.json")] == ["manifest.json"]
     assert (runs / "tiny" / "corpus" / "manifest.json").is_file()
 

@@ -2,30 +2,23 @@
 
 import pytest
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.leaks import check_leaks, normalise, question_key
-from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
 from limbeck.data.packs.load import load_pack
 from limbeck.evaluation.answer_questions import read_questions
-from limbeck.stages import prepare
 from tests.support import tiny_recipe
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """As `recipes/demo.yaml` makes it."""
-    recipe = load_recipe(tiny_recipe.ROOT / "recipes" / "demo.yaml")
-    raw = recipe.entries["corpus"]
-    for source in raw["sources"]:
-        if "path" in source:
-            source["path"] = str(tiny_recipe.ROOT / source["path"])
     folder = tmp_path_factory.mktemp("demo")
-    work = Work("corpus", folder / "corpus", folder / "state")
-    work.folder.mkdir()
-    prepare.run(prepare.Config.model_validate(raw), work=work)
-    return work.folder
+    recipe = tiny_recipe.ROOT / "recipes" / "demo.yaml"
+    warm, log = tiny_recipe.warm(), folder / "log"
+    number = warm.start("run", recipe, "--runs", folder, "--until", "corpus", output=log)
+    assert warm.wait(number) == 0, log.read_text()
+    return folder / "demo" / "corpus"
 
 
 @pytest.fixture(scope="module")
