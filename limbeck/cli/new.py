@@ -89,11 +89,11 @@ class Wanted:
 
 def _write(recipe: Path, wanted: Wanted) -> None:
     from limbeck.drafting.findings import read_findings
-    from limbeck.drafting.models import open_model_folder, read_model_config
+    from limbeck.drafting.models import open_model_folder
     from limbeck.drafting.recipe import Choices, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
     from limbeck.drafting.sources import describe_source, open_source, suggest_columns
-    from limbeck.models.checkpoints import load_tokenizer
+    from limbeck.models.checkpoints import load_tokenizer, read_config
 
     data, teacher = wanted.data, wanted.teacher
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(data).stem).strip("-") or "own"
@@ -134,7 +134,7 @@ def _write(recipe: Path, wanted: Wanted) -> None:
         source,
         teacher,
         wanted.student,
-        describe_fresh_student(read_model_config(folder)),
+        describe_fresh_student(read_config(folder)),
         language=wanted.language,
         longest_tokens=lengths.records,
         answer_tokens=lengths.answers,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from limbeck.models.chat_tokens import control_tokens
+
 PROBES = (
     "What are the symptoms of asthma (3 of them)?\n\n1. Wheezing; 2. coughing...",
     "高血压（BP ≥ 140/90 mmHg）怎么办？　每次2.5mg，一日3次。",
@@ -65,10 +67,9 @@ def identify(tokenizer: PreTrainedTokenizerBase) -> TokenizerIdentity:
     merges: list[str | list[str]] = []
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("merges", [])
-    added = tokenizer.added_tokens_decoder.values()
     return TokenizerIdentity(
         tokens=tokenizer.get_vocab(),
-        special=frozenset(token.content for token in added if token.special),
+        special=frozenset(control_tokens(tokenizer)),
         merges=tuple(item if isinstance(item, str) else " ".join(item) for item in merges),
         probes=tuple(tuple(tokenizer.encode(text, add_special_tokens=False)) for text in PROBES),
     )

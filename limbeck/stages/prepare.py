@@ -9,7 +9,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work, write_atomically
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError, DataError
@@ -28,6 +27,7 @@ from limbeck.data.filters.limit import Limit
 from limbeck.data.filters.mark_entities import MarkEntities
 from limbeck.data.filters.normalization.record import Normalizer, normalize_record
 from limbeck.data.filters.record_log import RecordLog
+from limbeck.data.loading.chat_template import render_record
 from limbeck.data.packs.load import empty_pack, load_pack
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import Item, ReaderConfig
@@ -204,9 +204,8 @@ def _drop_refused(
         return
     template = chat_template_of(tokenizer)
     for record in records:
-        messages = alternate([*record.history, record.question], system=record.system)
         try:
-            template.render_turn(messages, answer=record.answer)
+            render_record(template, record)
         except CheckpointError as error:
             log.drop_record(record, reason=REFUSED_BY_TEMPLATE, detail=str(error)[:SHOWN_CHARS])
         else:

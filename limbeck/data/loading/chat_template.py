@@ -37,8 +37,9 @@ def render_records(
     A conversation is what the chat template makes of it, up to the token with which the template
     ends its last answer. Text without a question stands between the tokenizer's own start and end.
     """
+    assert image_format is not None or not any(record.images for record in records)
     template = chat_template_of(tokenizer)
-    turns = [_render(template, record, image_format=image_format) for record in records]
+    turns = [render_record(template, record, image_format=image_format) for record in records]
     given = encode_texts(tokenizer, [turn.prompt for turn in turns])
     learnt = encode_texts(tokenizer, [turn.learnt for turn in turns])
     start, end = start_ids(tokenizer), end_of_text_id(tokenizer)
@@ -51,13 +52,16 @@ def render_records(
     return rendered
 
 
-def _render(
-    template: ChatTemplate, record: Record, *, image_format: ImageFormat | None
+def render_record(
+    template: ChatTemplate, record: Record, *, image_format: ImageFormat | None = None
 ) -> RenderedTurn:
-    """A record's conversation, or its plain text after its images."""
+    """A record's conversation, or its plain text after its images; without a format, no images.
+
+    Raises:
+        CheckpointError: the template cannot render it.
+    """
     num_tokens = 0
-    if record.images:
-        assert image_format is not None
+    if record.images and image_format is not None:
         num_tokens = image_format.num_tokens * len(record.images)
     if not record.question:
         return RenderedTurn(IMAGE_TOKEN * num_tokens, "", template.mask(record.answer), "")
