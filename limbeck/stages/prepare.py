@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 SWITCH = "enable_thinking"
 """The variable by which chat templates that think are told not to."""
 SHOWN_CHARS = 160
+"""Of what a template said: the end, since a folder of any length stands before it."""
 REFUSED_BY_TEMPLATE = Reason("refused_by_template", "对话模板拒绝", "refused by the chat template")
 LAST_FILTERS = (Limit(), MarkEntities())
 """Follow those of every recipe."""
@@ -207,7 +208,7 @@ def _drop_refused(
         try:
             render_record(template, record)
         except CheckpointError as error:
-            log.drop_record(record, reason=REFUSED_BY_TEMPLATE, detail=str(error)[:SHOWN_CHARS])
+            log.drop_record(record, reason=REFUSED_BY_TEMPLATE, detail=str(error)[-SHOWN_CHARS:])
         else:
             yield record
 
