@@ -27,6 +27,19 @@ ModelRef = Annotated[str, Accepts(("checkpoint", "bundle"))]
 TeacherRef = Annotated[str, Accepts(("checkpoint", "signals", "corpus"))]
 
 
+def check_initialize_from(source: str, *, start: object, field: str) -> None:
+    """Refuse to take a checkpoint's weights over a model that has weights already.
+
+    Raises:
+        ValueError: `start`, the value of `field`, names a checkpoint to go on with.
+    """
+    if source and isinstance(start, str):
+        raise ValueError(
+            f"initialize_from: {source!r} is for a fresh {field}, yet `{field}` "
+            f"continues from {start!r}; remove one of the two"
+        )
+
+
 class StageConfig(Config, abc.ABC):
     """Base of the `Config` of every stage."""
 

@@ -9,7 +9,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import CheckpointError
 from limbeck.data.loading.batches import (
     Batches,
     open_validation,
@@ -19,12 +18,12 @@ from limbeck.data.loading.batches import (
 from limbeck.distillation.diagnostics.expert_gap import find_largest_gap, measure_expert_gap
 from limbeck.distillation.diagnostics.probe import Probe
 from limbeck.distillation.initialization.from_experts import merge_experts
-from limbeck.distillation.initialization.from_weights import copy_matching_weights
+from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch
 from limbeck.models.chat_tokens import end_token_ids
-from limbeck.models.checkpoints import load_model, load_tokenizer, open_start
+from limbeck.models.checkpoints import open_start
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import ObjectiveConfig
@@ -172,12 +171,7 @@ def _initialize(
     if not config.initialize_from:
         return {"inherited_ratio": 0.0}
     source = work.one("initialize_from").path
-    if load_tokenizer(source).get_vocab() != tokenizer.get_vocab():
-        raise CheckpointError(
-            f"{source}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
-            "prepare the corpus with that tokenizer, or leave `initialize_from` out"
-        )
-    model = load_model(source, dtype="auto")
+    model = open_source(source, tokenizer=tokenizer)
     ratio = copy_matching_weights(student, teacher=model)
     if config.initialize_experts == "none":
         return {"inherited_ratio": ratio}

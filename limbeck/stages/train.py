@@ -18,6 +18,7 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import TrainingError
 from limbeck.data.loading.batches import Batches, read_selected, validation_batches
 from limbeck.data.loading.preference_pairs import Pairs
+from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.batch import Batch
 from limbeck.models.chat_tokens import end_token_ids
@@ -60,6 +61,10 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the trained checkpoint, its training curve, and a mixture's expert load."""
     corpus = Corpus(work.one("corpus").path)
     tokenizer, model = open_start(config.model, work=work, field="model", seed=config.seed)
+    inherited: dict[str, object] = {}
+    if config.initialize_from:
+        source = open_source(work.one("initialize_from").path, tokenizer=tokenizer)
+        inherited["inherited_ratio"] = copy_matching_weights(model, teacher=source)
     setup = SETUPS[config.objective.batch_kind](config, work, model, tokenizer)
     training = config.training.resolve_steps(tokens_per_step=setup.tokens_per_step)
     history = fit(
@@ -92,6 +97,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "parameters": sum(item.numel() for item in model.parameters()),
         "truncated_records": records.num_truncated,
         "passes": training.max_steps * records.records_per_step / len(records.epoch),
+        **inherited,
         **report_tokens(
             config.training.max_steps, seen_tokens=setup.count_tokens(training.max_steps)
         ),

@@ -4,13 +4,16 @@ import json
 import shutil
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
-from limbeck.contracts.errors import DataError
-from limbeck.models.checkpoints import save_checkpoint
+from limbeck.contracts.errors import CheckpointError, DataError
+from limbeck.data.corpus.config import TokenizerConfig
+from limbeck.data.corpus.train_tokenizer import train_tokenizer
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.sizing.parameters import size_model
-from limbeck.stages import quantize, train
+from limbeck.stages import distill, quantize, train
 from tests.support.artifacts import make_artifact
 
 
@@ -147,3 +150,72 @@ def test_other_stages_refuse_it(kind, what):
                 "training": {"max_steps": 1},
             }
         )
+
+
+def train_from_teacher(dense_config, *, work, **changes):
+    config = train.Config.model_validate(
+        {
+            "stage": "train",
+            "corpus": "corpus",
+            "model": dense_config.model_dump(),
+            "initialize_from": "teacher",
+            "objective": {"kind": "next_token"},
+            "batching": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+            "training": {"max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0},
+        }
+        | changes
+    )
+    return train.run(config, work=work)
+
+
+@pytest.fixture
+def with_teacher(tmp_path, corpus, moe, tokenizer):
+    for name in ("artifact", "state"):
+        (tmp_path / name).mkdir()
+    teacher = (write_start(tmp_path, moe, tokenizer),)
+    inputs = {"corpus": (make_artifact(corpus, "corpus"),), "initialize_from": teacher}
+    return Work("alone", tmp_path / "artifact", tmp_path / "state", inputs)
+
+
+def test_a_fresh_model_starts_from_a_teachers_weights(with_teacher, moe, dense_config):
+    metrics = train_from_teacher(dense_config, work=with_teacher)
+    found = load_model(with_teacher.folder).get_input_embeddings().weight
+    torch.testing.assert_close(found, moe.get_input_embeddings().weight)
+    assert 0.1 < metrics["inherited_ratio"] < 0.9
+
+
+def test_the_start_is_the_one_of_distillation(with_teacher, dense_config, tmp_path):
+    """A student with and without its teacher differ in what they learn from, not in their start."""
+    train_from_teacher(dense_config, work=with_teacher)
+    alone = load_model(with_teacher.folder).state_dict()
+    (tmp_path / "student").mkdir()
+    inputs = {**with_teacher.inputs, "teacher": with_teacher.inputs["initialize_from"]}
+    config = distill.Config.model_validate(
+        {
+            "stage": "distill",
+            "student": dense_config.model_dump(),
+            "teacher": "teacher",
+            "initialize_from": "teacher",
+            "corpus": "corpus",
+            "objective": {"kind": "soft_target"},
+            "batching": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+            "training": {"max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0},
+        }
+    )
+    distill.run(config, work=Work("student", tmp_path / "student", tmp_path / "state", inputs))
+    for name, value in load_model(tmp_path / "student").state_dict().items():
+        torch.testing.assert_close(value, alone[name])
+
+
+def test_a_checkpoint_to_go_on_with_takes_no_weights_over(dense_config, with_teacher):
+    with pytest.raises(ValidationError, match="'teacher' is for a fresh model"):
+        train_from_teacher(dense_config, work=with_teacher, model="start")
+
+
+def test_another_tokenizers_weights_are_refused(with_teacher, moe, dense_config, tmp_path):
+    folder = tmp_path / "other"
+    train_tokenizer(["完全不同的字"] * 3, folder=folder, config=TokenizerConfig(min_count=1))
+    path = with_teacher.one("initialize_from").path
+    save_checkpoint(moe, tokenizer=load_tokenizer(folder), folder=path)
+    with pytest.raises(CheckpointError, match="tokenizer is not the corpus's"):
+        train_from_teacher(dense_config, work=with_teacher)

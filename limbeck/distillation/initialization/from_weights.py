@@ -4,11 +4,28 @@ Whatever has the same name and shape in both is copied; of a deeper teacher, lay
 over its depth. Left out: feed-forward layers of other widths, and mixing experts into them.
 """
 
+from pathlib import Path
+
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.structure import find_layers, match_depth
+
+
+def open_source(folder: Path, *, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The checkpoint whose weights a student with this tokenizer takes over.
+
+    Raises:
+        CheckpointError: its embeddings belong to another tokenizer.
+    """
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise CheckpointError(
+            f"{folder}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
+            "prepare the corpus with that tokenizer, or leave `initialize_from` out"
+        )
+    return load_model(folder, dtype="auto")
 
 
 @torch.no_grad()

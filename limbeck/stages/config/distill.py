@@ -15,6 +15,7 @@ from limbeck.contracts.stage import (
     CorpusRef,
     StageConfig,
     TeacherRef,
+    check_initialize_from,
 )
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.config import OnPolicy
@@ -58,11 +59,7 @@ class Config(StageConfig):
         self.objective.check_teacher(", ".join(self.teacher_names))
         check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
         self.objective.check_packing(self.batching.packing)
-        if self.initialize_from and isinstance(self.student, str):
-            raise ValueError(
-                f"initialize_from: {self.initialize_from!r} is for a fresh student, yet `student` "
-                f"continues from {self.student!r}; remove one of the two"
-            )
+        check_initialize_from(self.initialize_from, start=self.student, field="student")
         if self.initialize_experts != "none" and not self.initialize_from:
             raise ValueError(
                 f"initialize_experts: {self.initialize_experts!r} needs a checkpoint to take them "

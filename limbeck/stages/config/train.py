@@ -9,7 +9,13 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.registry import MODELS, OBJECTIVES
-from limbeck.contracts.stage import Accepts, CorpusRef, StageConfig
+from limbeck.contracts.stage import (
+    Accepts,
+    CheckpointRef,
+    CorpusRef,
+    StageConfig,
+    check_initialize_from,
+)
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.config import ModelConfig
 from limbeck.objectives.config import ObjectiveConfig
@@ -25,6 +31,8 @@ class Config(StageConfig):
     corpus: CorpusRef
     model: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Accepts(("checkpoint",))]
     """A fresh model by description, or a checkpoint to go on with."""
+    initialize_from: CheckpointRef = ""
+    """A checkpoint, as a teacher, whose embeddings, attention and norms a fresh model takes."""
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
@@ -33,6 +41,7 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _check_start(self) -> "Config":
+        check_initialize_from(self.initialize_from, start=self.model, field="model")
         self.objective.check_start(self.model)
         self.objective.check_packing(self.batching.packing)
         return self
