@@ -1,14 +1,15 @@
-"""Answers at the terminal, piece by piece, with a word of caution when the model is unsure."""
+"""Answers at the terminal: what the model is sure of, or that it does not know."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from limbeck.cli.console import report_user_errors
-from limbeck.contracts.answerer import Answerer, as_prompt, geometric_mean
+from limbeck.contracts.answer_policy import AnswerPolicy
+from limbeck.contracts.answerer import Answerer, Prompt, as_prompt
 from limbeck.contracts.errors import DataError
+from limbeck.runtimes.draft import Draft, draft_answer
 
 GENERAL_DISCLAIMER = {"zh": "机器生成，仅供参考", "en": "machine-made, for reference only"}
 """Where the model brings none of its domain."""
@@ -20,56 +21,92 @@ def ask(
     images: Annotated[
         list[Path], typer.Option("--image", help="An image that the question is about.")
     ] = [],  # noqa: B006
+    show_unsure: Annotated[
+        bool, typer.Option("--show-unsure", help="Print what the model drafts, however unsure.")
+    ] = False,
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads; 0: by the model's size and the free cores.")
     ] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 200,
 ) -> None:
-    """Ask a model; the answer streams, and an unsure model says so."""
+    """Ask a model. One that is calibrated says that it does not know rather than guess.
+
+    Stages `quantize` and `export` calibrate: below the confidence that they found, the answer is
+    不知道 / I do not know, and --show-unsure prints the draft. A model of another stage answers
+    everything, with the probability of its tokens behind it.
+    """
     with report_user_errors():
+        from limbeck.contracts.answer_policy import read_policy
         from limbeck.runtimes import open_answerer
-        from limbeck.runtimes.bundle import read_disclaimer, read_min_confidence
 
+        if not question.strip():
+            raise DataError("the question is empty; ask something")
         answerer = open_answerer(model, num_threads=threads or "auto")
-        for piece in stream_answer(
+        print_answer(
             answerer,
-            question,
+            as_prompt(question, images=images),
+            policy=read_policy(model),
             max_new_tokens=max_new_tokens,
-            images=images,
-            min_confidence_ratio=read_min_confidence(model),
-            disclaimer=read_disclaimer(model),
-        ):
-            typer.echo(piece, nl=False)
-        typer.echo()
+            show_unsure=show_unsure,
+        )
 
 
-def stream_answer(
+def print_answer(
     answerer: Answerer,
-    question: str,
+    prompt: Prompt,
     *,
+    policy: AnswerPolicy,
     max_new_tokens: int,
-    min_confidence_ratio: float,
-    images: Sequence[Path] = (),
-    disclaimer: Mapping[str, str] = GENERAL_DISCLAIMER,
-) -> Iterator[str]:
-    """Pieces of the answer as they come, then how sure the model was.
+    show_unsure: bool = False,
+) -> None:
+    """Print what the domain warns of, the answer, and how sure the model is of it.
+
+    The answer streams where it will be shown whatever the confidence is.
 
     Raises:
-        DataError: the question is empty, or has images that the model cannot see.
+        DataError: the prompt does not fit the model, or has images that it cannot see.
         ImageError: an image cannot be read.
     """
-    if not question.strip():
-        raise DataError("the question is empty; ask something")
-    prompt = as_prompt(question, images=images)
-    logs: list[float] = []
-    for piece, log_prob in answerer.stream(prompt, max_new_tokens=max_new_tokens):
-        logs.append(log_prob)
-        yield piece
-    confidence = geometric_mean(logs)
-    if confidence < min_confidence_ratio:
-        yield (
-            f"\n不确定：我不知道这个答案是否正确（把握 {confidence:.0%}）"
-            f" / unsure: I do not know whether this is right ({confidence:.0%})"
-        )
-    shown = disclaimer or GENERAL_DISCLAIMER
-    yield f"\n（{shown['zh']} / {shown['en']}）"
+    for emergency in policy.find_emergencies(prompt.question):
+        typer.echo(f"{emergency.zh} / {emergency.en}")
+    streams = show_unsure or policy.file.confidence == "not calibrated"
+    draft = draft_answer(
+        answerer,
+        prompt,
+        policy=policy,
+        max_new_tokens=max_new_tokens,
+        on_piece=_print_piece if streams else lambda _: None,
+    )
+    if streams:
+        typer.echo()
+    elif draft.is_shown:
+        typer.echo(draft.text)
+    if note := describe(draft, show_unsure=show_unsure):
+        typer.echo(note)
+    shown = policy.file.disclaimer or GENERAL_DISCLAIMER
+    typer.echo(f"（{shown['zh']} / {shown['en']}）")
+
+
+def _print_piece(piece: str) -> None:
+    typer.echo(piece, nl=False)
+
+
+def describe(draft: Draft, *, show_unsure: bool) -> str:
+    """How sure the model is; empty where the answer speaks for itself."""
+    judgement = draft.judgement
+    if draft.is_repeating:
+        why = ("草稿不断重复", "the draft repeats itself")
+    elif judgement is None:
+        ratio = f"{draft.token_confidence_ratio:.0%}"
+        return f"（未校准，词元概率 {ratio} / not calibrated, probability of its tokens {ratio}）"
+    elif judgement.is_sure:
+        return ""
+    elif not judgement.is_familiar:
+        why = ("问题与训练内容相去太远", "the question is unlike those that it was trained on")
+    else:
+        found, least = f"{judgement.confidence_ratio:.0%}", f"{judgement.min_confidence_ratio:.0%}"
+        why = (f"把握 {found}，低于 {least}", f"confidence {found}, below {least}")
+    if show_unsure:
+        return f"不知道以上是否正确：{why[0]} / I do not know whether this is right: {why[1]}"
+    how = ("--show-unsure 显示草稿", "--show-unsure prints the draft")
+    return f"不知道（{why[0]}；{how[0]}）/ I do not know ({why[1]}; {how[1]})"

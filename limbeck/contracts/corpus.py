@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
+from limbeck.contracts.answer_policy import Emergency
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
@@ -35,6 +36,7 @@ class Domain:
     headline_tasks: tuple[str, ...] = ()
     titles: Titles = field(default_factory=dict)
     disclaimer: Mapping[str, str] = field(default_factory=dict)
+    emergencies: tuple[Emergency, ...] = ()
 
 
 @final
@@ -107,8 +109,9 @@ class Corpus:
             return Domain()
         try:
             titles = {"tasks": card["tasks"], "specialties": card["specialties"]}
-            return Domain(tuple(card["headline_tasks"]), titles, card["disclaimer"])
-        except (KeyError, TypeError) as error:
+            emergencies = tuple(map(Emergency.model_validate, card["emergencies"]))
+            return Domain(tuple(card["headline_tasks"]), titles, card["disclaimer"], emergencies)
+        except (KeyError, TypeError, ValueError) as error:
             raise self._stale(error) from None
 
     def answer_format(self) -> AnswerFormat:

@@ -12,13 +12,9 @@ from pydantic import AfterValidator, Field
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError, UnknownNameError
-from limbeck.contracts.fields import Ratio
 from limbeck.contracts.registry import FORMATS
 
 BUNDLE = "bundle.json"
-MIN_CONFIDENCE_RATIO = 0.8
-"""Of the demo's bundle, 5 of 357 right facts lie below, 27 of 43 wrong ones, and 14 of the 22
-answers that it made up to what its pack holds nothing about."""
 Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 
@@ -65,10 +61,6 @@ class Bundle(Config):
     active_parameters: Positive
     max_tokens: Positive
     """Longest sequence, prompt and answer together."""
-    min_confidence_ratio: Ratio = MIN_CONFIDENCE_RATIO
-    """Below this geometric mean of its tokens' probabilities an answer is called unsure."""
-    disclaimer: Mapping[str, str] = {}
-    """Printed with every answer, in both languages: what the domain's pack has for it."""
     parity: Parity | Literal["not measured"] = "not measured"
 
 
@@ -85,18 +77,6 @@ def read_bundle(folder: Path) -> Bundle:
         return Bundle.model_validate_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}); export the checkpoint again") from None
-
-
-def read_disclaimer(folder: Path) -> Mapping[str, str]:
-    """What is printed with a model's answers; nothing for a checkpoint, which holds no domain."""
-    return read_bundle(folder).disclaimer if (folder / BUNDLE).is_file() else {}
-
-
-def read_min_confidence(folder: Path) -> float:
-    """The confidence below which a model's answers are unsure; the default for a checkpoint."""
-    if not (folder / BUNDLE).is_file():
-        return MIN_CONFIDENCE_RATIO
-    return read_bundle(folder).min_confidence_ratio
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

@@ -6,13 +6,15 @@ import logging
 
 import numpy as np
 
+from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
 from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import Difference
 from limbeck.contracts.registry import FORMATS
-from limbeck.runtimes import open_runtime
+from limbeck.evaluation.calibration import make_policy
+from limbeck.runtimes import open_answerer, open_runtime
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.parity import NUM_CACHED_STEPS, compare
@@ -40,17 +42,20 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         prompts = _make_prompts(config.num_prompts, vocab=vocab, max_tokens=bundle.max_tokens)
     found = compare(reference, candidate, prompts=prompts)
     parity = _check(found, config=config, bundle=bundle, num_prompts=len(prompts))
-    disclaimer = (
-        Corpus(work.one("corpus").path).domain().disclaimer if "corpus" in work.inputs else {}
-    )
-    bundle = bundle.replace(
-        parity=parity.model_dump(),
-        min_confidence_ratio=config.min_confidence_ratio,
-        disclaimer=disclaimer,
-    )
+    bundle = bundle.replace(parity=parity.model_dump())
     write_bundle(work.folder, bundle)
+    policy = _make_policy(config, work=work)
+    policy.write(work.folder)
     size = dataclasses.asdict(candidate.size())
-    return {"format": bundle.format, "parity": parity.model_dump(), **size}
+    return {"format": bundle.format, "parity": parity.model_dump(), **size, **policy.metrics()}
+
+
+def _make_policy(config: Config, *, work: Work) -> AnswerPolicy:
+    """Calibrated on the bundle's own drafts; without a corpus, the checkpoint's."""
+    if "corpus" not in work.inputs:
+        return read_policy(work.one("checkpoint").path)
+    answerer = open_answerer(work.folder, num_threads=1)
+    return make_policy(answerer, Corpus(work.one("corpus").path), config=config.calibration)
 
 
 def _read_prompts(config: Config, *, work: Work, max_tokens: int) -> list[list[int]]:

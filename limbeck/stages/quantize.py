@@ -7,11 +7,14 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import Tolerance, compare_logits
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
+from limbeck.env.ranks import process_index
+from limbeck.evaluation.calibration import make_policy
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.qat import convert, prepare_for_qat
+from limbeck.runtimes import open_answerer
 from limbeck.stages.config.quantize import Config
 from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
@@ -72,6 +75,10 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         ),
         folder=work.folder,
     )
-    return metrics | {
-        "parity_logit_difference": difference.max_logit_difference,
-    }
+    metrics["parity_logit_difference"] = difference.max_logit_difference
+    if process_index() == 0:  # the others' folders are thrown away
+        answerer = open_answerer(work.folder, num_threads=1)
+        policy = make_policy(answerer, corpus, config=config.calibration)
+        policy.write(work.folder)
+        metrics |= policy.metrics()
+    return metrics

@@ -15,7 +15,9 @@ import limbeck
 from limbeck.cli import ask
 from limbeck.cli.list import TABLES
 from limbeck.cli.main import app
-from limbeck.contracts.answerer import Answerer, Size
+from limbeck.contracts.answer_policy import AnswerPolicy, Confidence, PolicyFile
+from limbeck.contracts.answerer import Answerer, Size, as_prompt
+from limbeck.contracts.familiarity import Familiarity
 from tests.support import artifacts, tiny_recipe
 
 PUBLIC_COMMANDS = [
@@ -326,11 +328,19 @@ def test_plan_as_json(invoke, student):
 @pytest.mark.parametrize("name", ["teacher", "student", "int8", "bundle"])
 def test_ask(invoke, student, name):
     text = invoke("ask", student.parent / name, "高血压看什么科？", "--max-new-tokens", 3).stdout
-    assert "不确定" in text
-    assert "unsure" in text
-    general = "for reference only"
-    wording = "no substitute for a doctor" if name == "bundle" else general
+    assert "not calibrated, probability of its tokens" in text
+    deployed = name in ("int8", "bundle")
+    wording = "no substitute for a doctor" if deployed else "for reference only"
     assert f"（机器生成，仅供参考 / machine-made, {wording}）" in text
+
+
+def test_ask_in_an_emergency(invoke, student):
+    question = "胸口剧痛出冷汗左胳膊发麻怎么办"
+    text = invoke("ask", student.parent / "bundle", question, "--max-new-tokens", 3).stdout
+    assert text.startswith("胸痛伴这些表现可能是心肌梗死，请立即拨打120")
+    assert "a heart attack; call an ambulance" in text.splitlines()[0]
+    calm = invoke("ask", student.parent / "bundle", "高血压看什么科？", "--max-new-tokens", 3)
+    assert "120" not in calm.stdout
 
 
 @pytest.mark.parametrize("question", ["", "  "])
@@ -371,25 +381,63 @@ class Sure(Answerer):
         return 1
 
 
-def stream(answerer):
-    return ask.stream_answer(answerer, "症状？", max_new_tokens=9, min_confidence_ratio=0.8)
+CONFIDENCE = Confidence(
+    bias=0.0,
+    log_prob_weight=1.0,
+    familiarity_weight=0.0,
+    min_confidence_ratio=0.4,
+    min_familiarity_ratio=0.2,
+    basis="right answers",
+    num_held_out=200,
+    num_right=150,
+    num_foreign=190,
+    declined_right_ratio=0.0,
+    declined_foreign_ratio=1.0,
+)
+CALIBRATED = AnswerPolicy(PolicyFile(confidence=CONFIDENCE), Familiarity.of(["症状？"]))
 
 
-def test_answers_come_piece_by_piece():
-    pieces = ask.stream_answer(
-        Sure(["头晕", "、心悸"], 0.9), "症状？", max_new_tokens=9, min_confidence_ratio=0.8
-    )
-    assert next(pieces) == "头晕"
-    assert list(pieces) == ["、心悸", "\n（机器生成，仅供参考 / machine-made, for reference only）"]
+@pytest.fixture
+def printed(capsys):
+    def ask_for(answerer, **options):
+        ask.print_answer(answerer, as_prompt("症状？"), max_new_tokens=99, **options)
+        return capsys.readouterr().out
+
+    return ask_for
 
 
-@pytest.mark.parametrize("answerer", [Sure(["也许"], 0.2), Sure([], 1.0), Sure(["x"], 0.0)])
-def test_an_unsure_answer_says_so(answerer):
-    text = "".join(
-        ask.stream_answer(answerer, "症状？", max_new_tokens=9, min_confidence_ratio=0.8)
-    )
-    assert "不确定：我不知道这个答案是否正确" in text
-    assert "unsure: I do not know whether this is right" in text
+NOTE = "（机器生成，仅供参考 / machine-made, for reference only）\n"
+
+
+def test_a_sure_answer_stands_alone(printed):
+    assert printed(Sure(["头晕", "、心悸"], 0.9), policy=CALIBRATED) == "头晕、心悸\n" + NOTE
+
+
+@pytest.mark.parametrize("answerer", [Sure(["也许"], 0.2), Sure([], 1.0), Sure(["也许"], 0.0)])
+def test_an_unsure_answer_is_not_shown(printed, answerer):
+    text = printed(answerer, policy=CALIBRATED)
+    assert "也许" not in text
+    assert text.startswith("不知道（把握 ")
+    assert "below 40%; --show-unsure prints the draft" in text
+    shown = printed(answerer, policy=CALIBRATED, show_unsure=True)
+    assert shown.startswith("".join(answerer.pieces) + "\n不知道以上是否正确：把握 ")
+
+
+def test_a_question_of_another_kind_is_not_answered(capsys):
+    sure = Sure(["头晕"], 1.0)
+    ask.print_answer(sure, as_prompt("今天天气"), policy=CALIBRATED, max_new_tokens=9)
+    text = capsys.readouterr().out
+    assert "头晕" not in text
+    assert "the question is unlike those that it was trained on" in text
+
+
+def test_repetition_is_stopped_and_not_shown(printed):
+    lost = Sure(["鼻"] * 90, 1.0)
+    text = printed(lost, policy=CALIBRATED)
+    assert "鼻" not in text
+    assert "I do not know (the draft repeats itself" in text
+    shown = printed(lost, policy=AnswerPolicy())
+    assert 0 < shown.count("鼻") <= 45
 
 
 def test_a_reader_that_stops_reading_causes_no_noise(student):

@@ -1,19 +1,21 @@
 """Export: a bundle comes out when it answers as its checkpoint, an error when not."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
+from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile, read_policy
 from limbeck.contracts.artifacts import Artifact, Work, hash_files, read_artifact
+from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ParityError
+from limbeck.contracts.records import Record
 from limbeck.contracts.registry import FORMATS
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 from limbeck.runtimes import open_answerer, open_runtime
-from limbeck.runtimes.bundle import read_bundle, read_min_confidence
+from limbeck.runtimes.bundle import read_bundle
 from limbeck.runtimes.onnx import decoder
 from limbeck.stages import export
 
@@ -59,15 +61,35 @@ def test_compares_on_the_questions_of_a_corpus(checkpoint, corpus, tmp_path):
     assert metrics["parity"]["num_prompts"] == 5
 
 
-def test_a_bundle_keeps_the_confidence_below_which_it_is_unsure(checkpoint, tmp_path):
+def test_a_bundle_is_calibrated_on_its_own_drafts(checkpoint, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("limbeck.evaluation.calibration.MIN_HELD_OUT", 3)
+    manifest = read_artifact(checkpoint).manifest.replace(kind="corpus")
+    apart = Corpus(tmp_path)
+    apart.write_records("validation", list(Corpus(corpus).records("validation")))
+    for split in ("train", "test"):
+        apart.write_records(split, [Record(split, f"{split}是什么？", "无", split, "s")])
+    work = make_work(tmp_path, checkpoint, corpus=(Artifact(apart.folder, manifest),))
+    calibration = {"num_questions": 5, "max_new_tokens": 2}
+    metrics = export.run(configure(corpus="corpus", calibration=calibration), work=work)
+    policy = read_policy(work.folder)
+    assert metrics["calibration"] == policy.file.confidence.model_dump()
+    assert policy.file.confidence.num_held_out == 5
+    assert policy.judge("高血压看什么科？", confidence_ratio=0.5) is not None
+
+
+def test_a_leak_leaves_a_bundle_uncalibrated_and_says_so(checkpoint, corpus, tmp_path):
+    manifest = read_artifact(checkpoint).manifest.replace(kind="corpus")
+    work = make_work(tmp_path, checkpoint, corpus=(Artifact(corpus, manifest),))
+    metrics = export.run(configure(corpus="corpus", num_prompts=1), work=work)
+    assert "train" in metrics["calibration"]
+    assert read_policy(work.folder).file.confidence == "not calibrated"
+
+
+def test_without_a_corpus_a_bundle_keeps_what_its_checkpoint_has(checkpoint, tmp_path):
+    AnswerPolicy(PolicyFile(disclaimer={"zh": "甲", "en": "a"})).write(checkpoint)
     work = make_work(tmp_path, checkpoint)
-    export.run(configure(min_confidence_ratio=0.3, num_prompts=1), work=work)
-    assert read_min_confidence(work.folder) == 0.3
-    path = work.folder / "bundle.json"
-    held = json.loads(path.read_text(encoding="utf-8"))
-    del held["min_confidence_ratio"]  # as bundles of an earlier version
-    path.write_text(json.dumps(held), encoding="utf-8")
-    assert read_min_confidence(work.folder) == read_min_confidence(checkpoint) == 0.8
+    export.run(configure(num_prompts=1), work=work)
+    assert read_policy(work.folder).file.disclaimer["en"] == "a"
 
 
 def test_formats_of_a_runtime_are_those_of_the_table(monkeypatch):

@@ -45,6 +45,7 @@ def describe(
         "pack": pack.description.name,
         "title": pack.description.title.model_dump(),
         "disclaimer": pack.description.disclaimer.model_dump(),
+        "emergencies": [item.model_dump() for item in pack.description.emergencies],
         "answer_format": {
             "joiner": pack.description.joiner,
             "unknown_answer": pack.description.unknown_answer,

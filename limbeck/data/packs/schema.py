@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from limbeck.contracts.answer_policy import Emergency
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Text, Texts
 
@@ -116,6 +117,8 @@ class PackDescription(Config):
     unknown_answer: Text
     disclaimer: Names
     """Printed with every answer of a model of this domain."""
+    emergencies: tuple[Emergency, ...] = ()
+    """Signs in a question that call for help at once, and what is printed before the answer."""
     subject: Text
     """The entity type of what facts are about."""
     entities: Annotated[Mapping[str, EntityType], Field(min_length=1)]

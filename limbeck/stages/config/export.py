@@ -7,11 +7,10 @@ from pydantic import Field
 from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
-from limbeck.contracts.fields import Ratio
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
+from limbeck.evaluation.calibration import CalibrationConfig
 from limbeck.runtimes import RuntimeName
-from limbeck.runtimes.bundle import MIN_CONFIDENCE_RATIO
 
 
 class Config(StageConfig):
@@ -21,7 +20,8 @@ class Config(StageConfig):
     stage: Literal["export"]
     checkpoint: CheckpointRef
     corpus: CorpusRef = ""
-    """Where the compared prompts come from; without it they are random tokens."""
+    """Where the compared prompts come from (without it they are random tokens), and the questions
+    that calibrate the bundle."""
     runtime: RuntimeName = "onnx"
     """What the bundle is written for and answers in."""
     num_prompts: Annotated[int, Field(ge=1)] = 16
@@ -29,9 +29,9 @@ class Config(StageConfig):
     tolerance: Tolerance | Literal["format"] = "format"
     """How far the bundle may differ from its checkpoint; `format` is what its number format
     states. Raise it only if the task's accuracy holds."""
-
-    min_confidence_ratio: Ratio = MIN_CONFIDENCE_RATIO
-    """Answers below this confidence are called unsure; the bundle keeps it."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    """How the bundle learns when to say that it does not know; needs the corpus. Without one it
+    keeps what the checkpoint has learnt."""
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -11,6 +11,7 @@ from limbeck.contracts.config import Choice
 from limbeck.contracts.registry import FORMATS, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.config import BatchingConfig
+from limbeck.evaluation.calibration import CalibrationConfig
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.training.config import TrainingConfig
@@ -30,6 +31,8 @@ class Config(StageConfig):
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
+    calibration: CalibrationConfig = CalibrationConfig()
+    """How the checkpoint learns when to say that it does not know."""
 
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":

@@ -1,0 +1,138 @@
+"""Calibration: the threshold lies where the drafts say, on what is held out alone."""
+
+import math
+
+import numpy as np
+import pytest
+
+from limbeck.contracts.answerer import Answer, Answerer, Size, as_prompt
+from limbeck.contracts.corpus import Corpus
+from limbeck.contracts.records import SPLITS, Record
+from limbeck.evaluation.calibration import CalibrationConfig, Drafts, fit, make_policy
+from limbeck.evaluation.foreign import read_foreign
+
+
+def draw(num, *, log_prob, familiarity, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [rng.normal(log_prob, 0.05, num), np.clip(rng.normal(familiarity, 0.05, num), 0, 1)], axis=1
+    )
+
+
+def drafts(figures, is_right):
+    return Drafts(figures, np.full(len(figures), is_right) if np.isscalar(is_right) else is_right)
+
+
+def test_what_is_apart_is_told_apart():
+    held_out = drafts(draw(200, log_prob=-0.05, familiarity=0.9), True)
+    foreign = drafts(draw(200, log_prob=-1.0, familiarity=0.2, seed=1), False)
+    found = fit(held_out, foreign)
+    assert found.basis == "right answers"
+    assert found.declined_right_ratio == 0
+    assert found.declined_foreign_ratio == 1
+    middle = found.ratio(familiarity=0.55, confidence_ratio=math.exp(-0.5))
+    assert abs(middle - found.min_confidence_ratio) < 0.25
+    assert found.log_prob_weight > 0 and found.familiarity_weight > 0
+
+
+def test_where_they_overlap_the_right_answers_are_kept():
+    held_out = drafts(draw(400, log_prob=-0.5, familiarity=0.6), True)
+    foreign = drafts(draw(400, log_prob=-0.5, familiarity=0.6, seed=1), False)
+    found = fit(held_out, foreign)
+    assert found.declined_right_ratio <= 0.01
+    assert found.declined_foreign_ratio < 0.1
+
+
+def test_wrong_answers_count_as_foreign():
+    right = draw(100, log_prob=-0.05, familiarity=0.9)
+    wrong = draw(100, log_prob=-1.5, familiarity=0.9, seed=2)
+    held_out = Drafts(np.concatenate([right, wrong]), np.arange(200) < 100)
+    found = fit(held_out, drafts(draw(100, log_prob=-1.0, familiarity=0.1, seed=1), False))
+    assert found.num_right == 100
+    unsure = found.ratio(familiarity=0.9, confidence_ratio=math.exp(-1.5))
+    assert unsure < found.min_confidence_ratio
+
+
+def test_free_text_is_calibrated_by_its_questions():
+    held_out = drafts(draw(100, log_prob=-1.0, familiarity=0.9), np.arange(100) < 5)
+    found = fit(held_out, drafts(draw(100, log_prob=-1.0, familiarity=0.1, seed=1), False))
+    assert found.basis == "questions"
+    assert found.declined_right_ratio <= 0.01
+    assert found.declined_foreign_ratio >= 0.97
+
+
+class Echo(Answerer):
+    """Answers what it was taught, and anything else with little confidence."""
+
+    def __init__(self, known):
+        self.known = known
+        self.asked = []
+
+    def answer(self, prompts, *, max_new_tokens):
+        questions = [as_prompt(prompt).question for prompt in prompts]
+        self.asked += questions
+        return [
+            Answer(self.known.get(question, "？"), 1, 0.9 if question in self.known else 0.1)
+            for question in questions
+        ]
+
+    def stream(self, prompt, *, max_new_tokens):
+        raise NotImplementedError
+
+    def score(self, prompt, options):
+        raise NotImplementedError
+
+    def count_answer_tokens(self, answer):
+        raise NotImplementedError
+
+    def size(self):
+        return Size(1, 1, 1)
+
+    def num_threads(self):
+        return 1
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    found = Corpus(tmp_path)
+    for split in SPLITS:
+        found.write_records(
+            split,
+            [
+                Record(
+                    f"{split}{n}", f"第{split}{n}号病人要看哪个科室？", f"科{n}", f"{split}{n}", "s"
+                )
+                for n in range(60)
+            ],
+        )
+    return found
+
+
+def test_a_policy_comes_from_validation_and_foreign_questions_alone(corpus):
+    held_out = {record.question: record.answer for record in corpus.records("validation")}
+    model = Echo(held_out)
+    policy = make_policy(model, corpus, config=CalibrationConfig(num_questions=50))
+    confidence = policy.file.confidence
+    assert confidence.num_held_out == confidence.num_right == 50
+    foreign = {question.question for question in read_foreign("calibration")}
+    assert set(model.asked) <= set(held_out) | foreign
+    assert confidence.num_foreign == len(foreign)
+    assert policy.judge("第test7号病人要看哪个科室？", confidence_ratio=0.9).is_sure
+    assert not policy.judge("Wie geht es dir?", confidence_ratio=0.9).is_sure
+
+
+@pytest.mark.parametrize(
+    ("count", "config", "reason"),
+    [
+        (60, CalibrationConfig(num_questions=0), "num_questions is 0"),
+        (5, CalibrationConfig(), "5 validation questions, expected at least 30"),
+        (0, CalibrationConfig(), "no record has a question"),
+    ],
+)
+def test_too_little_is_not_calibrated_and_says_why(corpus, count, config, reason):
+    records = list(corpus.records("validation"))[:count]
+    corpus.write_records("validation", records)
+    policy = make_policy(Echo({}), corpus, config=config)
+    assert policy.file.confidence == "not calibrated"
+    assert reason in policy.file.reason
+    assert policy.judge("？", confidence_ratio=0.0) is None
