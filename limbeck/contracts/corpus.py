@@ -109,7 +109,7 @@ class Corpus:
             return Domain()
         try:
             titles = {"tasks": card["tasks"], "specialties": card["specialties"]}
-            emergencies = tuple(map(Emergency.model_validate, card["emergencies"]))
+            emergencies = tuple(map(Emergency.model_validate, card.get("emergencies", ())))
             return Domain(tuple(card["headline_tasks"]), titles, card["disclaimer"], emergencies)
         except (KeyError, TypeError, ValueError) as error:
             raise self._stale(error) from None

@@ -20,7 +20,6 @@ CARD = {
     "specialties": {},
     "headline_tasks": ["recall"],
     "disclaimer": {"zh": "仅供参考", "en": "for reference only"},
-    "emergencies": [],
     "answer_format": {"joiner": "、", "unknown_answer": "不知道"},
 }
 

@@ -54,7 +54,6 @@ def work(tmp_path, monkeypatch):
         "specialties": {"cardiology": {"zh": "心血管内科", "en": "Cardiology"}},
         "headline_tasks": ["recall", "choice"],
         "disclaimer": {"zh": "仅供参考", "en": "for reference only"},
-        "emergencies": [],
     }
     (corpus.path / "card.json").write_text(json.dumps(card))
     parent = Parent(name="corpus", path="corpus", kind="corpus", content_hash="hash of corpus")
