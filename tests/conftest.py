@@ -6,18 +6,15 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
 
-from limbeck.contracts.records import Record, write_jsonl
-from limbeck.data.corpus.config import TokenizerConfig
-from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.models.config import DenseModel, MoeModel
+from tests.support import tiny_recipe, type_checks
 
-torch.set_num_threads(1)
+type_checks.install()
 # No time limit, and the same examples each time; LIMBECK_TEST_EXAMPLES hunts for more of them.
 hypothesis.settings.register_profile(
     "repeatable",
@@ -39,6 +36,19 @@ FACTS = {
 }
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder for all workers; torch for those that run tests, which takes it seconds to load."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        stack = ExitStack()
+        stack.enter_context(tiny_recipe.make_folder())
+        config.add_cleanup(stack.close)
+        if config.getoption("numprocesses", None):
+            return
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in WHOLE_RUNS)
@@ -47,6 +57,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """A hand-made corpus folder of a few records, with its tokenizer."""
+    from limbeck.contracts.records import Record, write_jsonl
+    from limbeck.data.corpus.config import TokenizerConfig
+    from limbeck.data.corpus.train_tokenizer import train_tokenizer
+
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "records").mkdir()
     records = []
@@ -75,7 +89,9 @@ def tokenizer(corpus):
 
 
 @pytest.fixture(scope="session")
-def moe_config() -> MoeModel:
+def moe_config():
+    from limbeck.models.config import MoeModel
+
     return MoeModel(
         kind="moe",
         hidden_size=16,
@@ -91,7 +107,9 @@ def moe_config() -> MoeModel:
 
 
 @pytest.fixture(scope="session")
-def dense_config() -> DenseModel:
+def dense_config():
+    from limbeck.models.config import DenseModel
+
     return DenseModel(
         kind="dense",
         hidden_size=16,

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "tests" / "tiny.yaml"
@@ -19,12 +22,21 @@ ENTRIES = tuple(yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
 LONGEST_RUN_SECONDS = 1200
 
 
-@functools.cache
+FOLDER = "LIMBECK_TESTS_FOLDER"
+"""The environment variable that names the folder of a test run to its workers."""
+
+
+@contextmanager
+def make_folder() -> Iterator[None]:
+    """One folder for the whole test run and all its workers, removed at its end."""
+    with tempfile.TemporaryDirectory(prefix="limbeck-tests-", ignore_cleanup_errors=True) as found:
+        os.environ[FOLDER] = found
+        yield
+
+
 def folder() -> Path:
-    """One folder for the whole test run, removed at its end."""
-    found = Path(tempfile.mkdtemp(prefix="limbeck-tests-"))
-    atexit.register(shutil.rmtree, found, ignore_errors=True)
-    return found
+    """The folder of this test run."""
+    return Path(os.environ[FOLDER])
 
 
 class Warm:
@@ -76,10 +88,16 @@ def warm() -> Warm:
 
 @functools.cache
 def runs() -> Path:
-    """The runs folder with the finished tiny recipe; copy it before changing anything."""
-    output = folder() / "chain.log"
-    code = warm().wait(warm().start("run", RECIPE, "--runs", folder() / "runs", output=output))
-    assert code == 0, output.read_text()
+    """The runs folder with the finished tiny recipe; copy it before changing anything.
+
+    The first worker that asks makes it; others wait for it.
+    """
+    output, finished = folder() / "chain.log", folder() / "chain.finished"
+    with FileLock(folder() / "chain.lock"):
+        if not finished.exists():
+            number = warm().start("run", RECIPE, "--runs", folder() / "runs", output=output)
+            assert warm().wait(number) == 0, output.read_text()
+            finished.touch()
     return folder() / "runs"
 
 
