@@ -13,8 +13,10 @@ import hypothesis
 import pytest
 
 from tests.support import tiny_recipe, type_checks
+from tests.support.disk import without_fsync
 
 type_checks.install()
+without_fsync()
 # No time limit, and the same examples each time; LIMBECK_TEST_EXAMPLES hunts for more of them.
 hypothesis.settings.register_profile(
     "repeatable",
@@ -37,7 +39,7 @@ FACTS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One folder for all workers; torch for those that run tests, which takes it seconds to load."""
+    """One folder for all workers; torch, slow to load, for those that run tests."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         stack = ExitStack()
         stack.enter_context(tiny_recipe.make_folder())

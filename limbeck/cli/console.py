@@ -28,6 +28,7 @@ EXTRAS = {
     "PIL": "train",
     "chardet": "data",
     "chardetng_py": "data",
+    "ftfy": "data",
     "datasketch": "data",
     "ahocorasick": "data",
     "sklearn": "evaluate",

@@ -10,20 +10,9 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.registry import READERS
 from limbeck.data.readers.column_names import guess_columns
+from limbeck.data.readers.row_files import KINDS
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
-
-KINDS = {
-    ".jsonl": "jsonl",
-    ".json": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".tab": "csv",
-    ".txt": "csv",
-    ".parquet": "parquet",
-}
-"""Kinds of sources by the ends of files' names."""
 
 
 def describe_source(data: str, *, question: str, answer: str, name: str) -> JsonObject:

@@ -75,12 +75,25 @@ def by_task(asked: Sequence[AnsweredQuestion]) -> dict[str, list[AnsweredQuestio
 
 
 def measure_texts(asked: Sequence[AnsweredQuestion], *, language: str) -> dict[str, TextScores]:
-    """The scores of held-out records, whose answers are free texts; empty where none are asked."""
-    return {
-        task: _measure_text(items, language=language)
-        for task, items in by_task(asked).items()
-        if task == TEST_SPLIT
-    }
+    """The scores of held-out records, and of each task's answers that are free texts."""
+    found = {}
+    for task, items in by_task(asked).items():
+        free = items if task == TEST_SPLIT else _free_answers(items)
+        if free:
+            found[task] = _measure_text(free, language=language)
+    return found
+
+
+def _free_answers(items: Sequence[AnsweredQuestion]) -> list[AnsweredQuestion]:
+    """The questions of a task that ask for a text of its own: for no label, list or choice."""
+    found = [
+        item
+        for item in items
+        if item.form == "single"
+        and not (len(item.options) > 1 and set(item.expected) <= set(item.options))
+    ]
+    num_answers = len({item.expected for item in found})
+    return found if num_answers > MAX_LABELS_RATIO * len(found) else []
 
 
 def _measure_text(items: Sequence[AnsweredQuestion], *, language: str) -> TextScores:

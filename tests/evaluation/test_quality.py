@@ -63,7 +63,7 @@ def answered(place, answer, *, expected=("右",), task="test_split", correct=Fal
     return AnsweredQuestion(
         id=str(place),
         task=task,
-        form="single",
+        form=fields.pop("form", "single"),
         question="?",
         expected=expected,
         specialty="",
@@ -96,7 +96,27 @@ def test_free_answers_are_scored_with_intervals_by_group():
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
         assert 0 <= one.low < one.value < one.high <= 1
         assert (one.count, other.count) == (4, 8)
-    assert measure_texts([answered(0, "x", task="recall")], language="") == {}
+
+
+def test_free_answers_to_questions_of_ones_own_are_scored():
+    """As those of the test split; labels, choices and lists of the same task are not."""
+    free = [
+        answered(n, f"take {n} mg", task="doses", expected=(f"take {n} mg daily", "x"))
+        for n in range(6)
+    ]
+    lists = [answered(f"l{n}", "a, b", task="doses", form="list") for n in range(3)]
+    choices = [
+        answered(f"c{n}", "a", task="doses", expected=("a",), options=("a", "b")) for n in range(3)
+    ]
+    found = measure_texts([*free, *lists, *choices], language="en")
+    assert found.keys() == {"doses"}
+    assert found["doses"] == measure_texts(free, language="en")["doses"]
+    assert found["doses"].rouge_l.value == pytest.approx(2 * 2 / 5)
+    assert found["doses"].rouge_l.count == 6
+    labels = [answered(n, "yes", task="t", expected=("yes" if n % 2 else "no",)) for n in range(20)]
+    refused = [answered(n, "no", task="t", expected=("I do not know",)) for n in range(20)]
+    assert measure_texts([*lists, *choices], language="en") == {}
+    assert measure_texts(labels, language="en") == measure_texts(refused, language="en") == {}
 
 
 def test_the_language_of_free_answers_counts():

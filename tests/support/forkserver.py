@@ -28,9 +28,11 @@ from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.evaluation.profiling import profile
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.config import DenseModel
+from tests.support.disk import without_fsync
 
 
 def warm_up() -> None:
+    without_fsync()
     torch.set_num_threads(1)
     for target in (*STAGES.values(), *RUNTIMES.values()):
         importlib.import_module(target.partition(":")[0])

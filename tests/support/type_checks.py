@@ -26,7 +26,7 @@ def has_shape(annotation: object) -> bool:
 
 
 def check_calls(*, typechecker: Callable) -> Callable:
-    """A decorator for functions and classes, as `jaxtyping.jaxtyped` gives it to the import hook."""
+    """A decorator of functions and classes, in the place of `jaxtyping.jaxtyped`."""
 
     def decorate(target):
         function = target.__init__ if inspect.isclass(target) else target

@@ -26,6 +26,7 @@ from limbeck.data.readers.messages import (
     check_tools,
     read_weight,
 )
+from limbeck.data.readers.mojibake import MojibakeCount
 from limbeck.data.readers.row_images import take_images
 from limbeck.data.readers.row_shapes import CHAT_KEYS, Columns, read_row
 from limbeck.data.readers.row_values import (
@@ -76,6 +77,7 @@ class RowReaderConfig(ReaderConfig):
         num_rows = 0
         seen: dict[str, None] = {}
         counts: Counter[str] = Counter()
+        garbled = MojibakeCount()
         for row in drop_undecodable(self.rows(), source=self.label):
             if isinstance(row, Note):
                 yield row
@@ -84,6 +86,8 @@ class RowReaderConfig(ReaderConfig):
             if isinstance(row, Row):
                 seen.update(dict.fromkeys(row.values))
             items = [row] if isinstance(row, Drop) else self._convert(row, pack, counts)
+            if isinstance(items[-1], Record):  # its earlier turns are those of the others
+                garbled.add(_texts(items[-1]), place=items[-1].place)
             for item in items:
                 if isinstance(item, Record):
                     records.setdefault(item.group, []).append(item)
@@ -101,6 +105,7 @@ class RowReaderConfig(ReaderConfig):
             hint = f"did you mean {near!r}?" if near else "check `columns` and `where`"
             raise DataError(f"has no column {name!r}; found {quote(seen)}; {hint}", path=place)
         yield from (Note(name, count) for name, count in counts.items())
+        yield from garbled.notes(source=self.label)
         yield from self._limit_answers([item for group in records.values() for item in group])
 
     def _convert(self, row: Row, pack: Pack, counts: Counter[str]) -> list[Record] | list[Drop]:
@@ -191,6 +196,11 @@ def drop_undecodable(
             yield Drop(UNDECODABLE, source, row.place, lost[:SHOWN_CHARS])
         else:
             yield row
+
+
+def _texts(record: Record) -> Iterator[str]:
+    """All texts that a record holds."""
+    yield from (record.system, record.question, record.answer, record.rejected, *record.history)
 
 
 def _asked(record: Record) -> tuple[str, ...]:

@@ -319,3 +319,69 @@ def test_labelled_texts_stay_as_they_are_unless_asked(pack, tmp_path):
     assert (record.question, record.answer) == (text, "代码")
     ((record,), *_) = read("labelled", pack, **fields, normalization="zh")
     assert record.question == "if x == -2.5: 5"
+
+
+LABELLED = [("头痛吃什么药", "1"), ("什么是流感，怎么传播", "2"), ("挂号，排队", "2")]
+
+
+def write_labelled(path, rows, *, encoding="utf-8", header=True):
+    """The same texts and labels in the format that a file's name says."""
+    names = [("query", "label")] if header else []
+    sign = {".csv": ",", ".tsv": "\t", ".txt": ";"}.get(path.suffix)
+    if path.suffix == ".parquet":
+        columns = {"query": [row[0] for row in rows], "label": [int(row[1]) for row in rows]}
+        parquet.write_table(pyarrow.table(columns), path)
+    elif sign:
+        with path.open("w", encoding=encoding, newline="") as file:
+            csv.writer(file, delimiter=sign).writerows([*names, *rows])
+    else:
+        values = [dict(zip(("query", "label"), row, strict=True)) for row in rows]
+        text = "\n".join(json.dumps(value, ensure_ascii=False) for value in values)
+        path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+@pytest.mark.parametrize("end", ["jsonl", "json", "csv", "tsv", "txt", "parquet"])
+def test_labelled_reads_every_format_of_rows(end, encoding, pack, tmp_path):
+    others = [("发烧多少度", "2"), ("挂号，排队", "2")]
+    found = read_source(
+        "labelled",
+        path=write_labelled(tmp_path / f"train.{end}", LABELLED, encoding=encoding),
+        evaluation_path=write_labelled(tmp_path / f"dev.{end}", others, encoding=encoding),
+        task="intent",
+        form="{text}",
+    )
+    assert [(r.question, r.answer) for r in found.records] == LABELLED[:2]
+    assert [drop.reason.key for drop in found.drops] == ["in_evaluation"]
+    assert {q.question: q.answers for q in found.questions} == {
+        "发烧多少度": ("2",),
+        "挂号，排队": ("2",),
+    }
+    assert found.questions[0].options == ("1", "2")
+
+
+def test_labelled_tables_without_names_and_with_others(pack, tmp_path):
+    paths = [write_labelled(tmp_path / name, LABELLED, header=False) for name in ("a.tsv", "b.tsv")]
+    fields = {"path": paths[0], "task": "intent", "form": "{text}"}
+    fields["evaluation_path"] = write_labelled(tmp_path / "b.tsv", [("咳嗽", "3")], header=False)
+    records, *_ = read("labelled", pack, **fields, header=("query", "label"))
+    assert [(r.question, r.answer) for r in records] == LABELLED
+    with pytest.raises(
+        DataError, match=r"b\.tsv.*no row with the texts 'query' and 'label'; found"
+    ):
+        read("labelled", pack, **fields)
+    named = write_labelled(tmp_path / "c.csv", LABELLED)
+    with pytest.raises(DataError, match=r"did you mean 'query'\? set text_column and label_column"):
+        read("labelled", pack, **fields | {"evaluation_path": named}, text_column="querry")
+    own = write_labelled(tmp_path / "d.parquet", LABELLED)
+    with pytest.raises(DataError, match=r"d\.parquet.*`encoding`"):
+        read("labelled", pack, **fields | {"evaluation_path": own}, encoding="cp1252")
+
+
+def test_labelled_text_in_json_keeps_its_name(pack, tmp_path):
+    path = write_lines(tmp_path / "a.txt", {"query": "咳嗽", "label": "b"})
+    other = write_lines(tmp_path / "b.txt", {"query": "头痛", "label": "a"})
+    fields = {"path": path, "evaluation_path": other, "task": "intent", "form": "{text}"}
+    ((record,), *_) = read("labelled", pack, **fields)
+    assert (record.question, record.answer) == ("咳嗽", "b")

@@ -1,0 +1,61 @@
+"""Files of rows by the ends of their names: which reader a file needs, and its rows."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.records import Drop, Note
+from limbeck.contracts.registry import READERS
+from limbeck.data.readers.row_formats import RowReaderConfig
+from limbeck.data.readers.row_shapes import Columns
+from limbeck.data.readers.row_values import Row
+
+KINDS = {
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".txt": "csv",
+    ".parquet": "parquet",
+}
+"""Kinds of sources by the ends of files' names."""
+PLAIN_TEXT = ".txt"
+JSON_STARTS = (b"{", b"[")
+
+
+def file_rows(
+    path: Path, *, columns: Columns, source: str, encoding: str, header: tuple[str, ...]
+) -> Iterator[Row | Drop | Note]:
+    """The rows of a file of any known kind; of an unknown one, of JSON.
+
+    Raises:
+        DataError: the file cannot be read, or a setting does not fit its kind.
+    """
+    kind = KINDS.get(path.suffix.lower(), "jsonl")
+    if path.suffix.lower() == PLAIN_TEXT and _begins_json(path):
+        kind = "jsonl"
+    settings: dict[str, object] = {"path": path, "name": source, "columns": columns}
+    for name, value, kinds in (
+        ("encoding", encoding, ("jsonl", "csv")),
+        ("header", header, ("csv",)),
+    ):
+        if value and kind not in kinds:
+            raise DataError(f"is no file that `{name}` could describe; leave it out", path=path)
+        if value:
+            settings[name] = value
+    return _open(kind, settings).rows()
+
+
+def _open(kind: str, settings: Mapping[str, object]) -> RowReaderConfig:
+    reader: type[RowReaderConfig] = resolve(READERS, kind, what="source")
+    return reader.model_validate({"kind": kind, **settings})
+
+
+def _begins_json(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(JSON_STARTS)
