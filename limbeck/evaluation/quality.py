@@ -25,6 +25,10 @@ Score = Callable[[str, str], float]
 """Of an answer and a written one."""
 MAX_LABELS_RATIO = 0.2
 """Single answers are labels where they are so few, over the questions."""
+LEAST_DISTINCT_RATIO = 0.5
+"""Single answers are texts where more of them are distinct, over the questions."""
+LEAST_FREE_ANSWERS = 5
+"""Of fewer, nothing tells labels from texts."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def _free_answers(items: Sequence[AnsweredQuestion]) -> list[AnsweredQuestion]:
         and not (len(item.options) > 1 and set(item.expected) <= set(item.options))
     ]
     num_answers = len({item.expected for item in found})
-    return found if num_answers > MAX_LABELS_RATIO * len(found) else []
+    is_free = len(found) >= LEAST_FREE_ANSWERS and num_answers > LEAST_DISTINCT_RATIO * len(found)
+    return found if is_free else []
 
 
 def _measure_text(items: Sequence[AnsweredQuestion], *, language: str) -> TextScores:

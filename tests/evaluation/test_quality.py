@@ -113,6 +113,9 @@ def test_free_answers_to_questions_of_ones_own_are_scored():
     assert found["doses"] == measure_texts(free, language="en")["doses"]
     assert found["doses"].rouge_l.value == pytest.approx(2 * 2 / 5)
     assert found["doses"].rouge_l.count == 6
+    names = "abcdefghijkl"
+    rare = [answered(n, "a", task="t", expected=(names[n % 12],)) for n in range(24)]
+    assert measure_texts(rare, language="en") == measure_texts(free[:4], language="en") == {}
     labels = [answered(n, "yes", task="t", expected=("yes" if n % 2 else "no",)) for n in range(20)]
     refused = [answered(n, "no", task="t", expected=("I do not know",)) for n in range(20)]
     assert measure_texts([*lists, *choices], language="en") == {}
