@@ -142,9 +142,12 @@ class Corpus:
 
     def _read_card(self) -> JsonObject:
         try:
-            return json.loads(self.card_path.read_text(encoding="utf-8"))
+            card = json.loads(self.card_path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise self._stale(error) from None
+        if not isinstance(card, dict):
+            raise self._stale(TypeError(f"{type(card).__name__}, expected an object"))
+        return card
 
     def _stale(self, error: Exception) -> DataError:
         return DataError(

@@ -57,6 +57,13 @@ def test_a_damaged_card_is_named(corpus, card):
         corpus.answer_format()
 
 
+def test_a_card_that_is_no_object_is_named_everywhere(corpus):
+    corpus.card_path.write_text("[]")
+    for use in (corpus.domain, lambda: corpus.add_to_card("a", {})):
+        with pytest.raises(DataError, match=r"list, expected an object.*make the corpus again"):
+            use()
+
+
 def test_missing_files_are_named(corpus):
     with pytest.raises(DataError, match="file is missing"):
         next(corpus.records("train"))
