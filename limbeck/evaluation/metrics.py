@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,19 +203,49 @@ def accuracy_ratio(
     """
     if not reference.any():
         return None
-    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
-    num_groups = int(inverse.max()) + 1
-    hits = np.bincount(inverse, weights=correct, minlength=num_groups)
-    reference_hits = np.bincount(inverse, weights=reference, minlength=num_groups)
-    rng = np.random.default_rng(seed)
+    hits = _count_by_group(correct, groups)
+    reference_hits = _count_by_group(reference, groups)
     ratios = []
-    for _ in range(num_samples):
-        drawn = rng.integers(0, num_groups, size=num_groups)
+    for drawn in _redraw(len(hits), num_samples=num_samples, seed=seed):
         below = reference_hits[drawn].sum()
         if below:
             ratios.append(hits[drawn].sum() / below)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return Interval(float(correct.sum() / reference.sum()), float(low), float(high))
+
+
+def accuracy_difference(
+    *,
+    correct: Bool[np.ndarray, " questions"],
+    reference: Bool[np.ndarray, " questions"],
+    groups: Sequence[str],
+    num_samples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Accuracy of a model minus the reference's on the same questions.
+
+    The interval is the bootstrap of `accuracy_ratio`.
+    """
+    gains = _count_by_group(correct, groups) - _count_by_group(reference, groups)
+    sizes = _count_by_group(np.ones(len(correct)), groups)
+    samples = [
+        gains[drawn].sum() / sizes[drawn].sum()
+        for drawn in _redraw(len(gains), num_samples=num_samples, seed=seed)
+    ]
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return Interval(float(gains.sum() / sizes.sum()), float(low), float(high))
+
+
+def _count_by_group(weights: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    return np.bincount(inverse, weights=weights)
+
+
+def _redraw(num_groups: int, *, num_samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Indices of as many groups, drawn with replacement, once for each sample."""
+    rng = np.random.default_rng(seed)
+    for _ in range(num_samples):
+        yield rng.integers(0, num_groups, size=num_groups)
 
 
 def speed_ratio(

@@ -33,6 +33,11 @@ from limbeck.evaluation.report.build import (
 from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
 from limbeck.evaluation.report.rows import Measured, make_floor_rows, make_rows
+from limbeck.evaluation.report.without_teacher import (
+    describe_training,
+    measure_teacher_gain,
+    pair_students,
+)
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.evaluate import Config
@@ -73,7 +78,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         profiles = measure()
     environment = describe_environment(load_before=load_before, load_after=load_average())
     rows = make_rows(
-        [_measured(model, answers=answers, profiles=profiles) for model in models],
+        [_measured(model, answers=answers, profiles=profiles, teacher=teacher) for model in models],
         teacher=teacher,
         headline_tasks=headline_tasks,
         unknown_answers=config.unknown_answers,
@@ -88,6 +93,10 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         headline_tasks=headline_tasks,
         rows=rows,
         floors=floor_rows,
+        teacher_gains=tuple(
+            measure_teacher_gain(student, alone, answers=answers, headline_tasks=headline_tasks)
+            for student, alone in pair_students(models)
+        ),
         titles=_name_split(domain.titles) if is_split else domain.titles,
     )
     _write_floors(work.folder / "floors", floors=floors)
@@ -178,6 +187,7 @@ def _measured(
     *,
     answers: Mapping[str, list[AnsweredQuestion]],
     profiles: Mapping[str, Profile],
+    teacher: str,
 ) -> Measured:
     return Measured(
         artifact.name,
@@ -186,6 +196,7 @@ def _measured(
         size_bytes(artifact.path),
         tuple(answers[artifact.name]),
         profiles[artifact.name],
+        None if artifact.name == teacher else describe_training(artifact),
     )
 
 

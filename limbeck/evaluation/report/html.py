@@ -20,6 +20,7 @@ from limbeck.evaluation.report.charts import Bilingual, Number, Point
 from limbeck.evaluation.report.lineage import ExpertGap, ExpertLoad, LineageStep
 from limbeck.evaluation.report.published_reference import PublishedResult
 from limbeck.evaluation.report.rows import Row
+from limbeck.evaluation.report.without_teacher import Training
 
 NOT_CURVES = frozenset(
     {
@@ -57,6 +58,11 @@ MISSING_REASONS: Mapping[Missing, Bilingual] = {
     "the question is an image": Bilingual("题目是图像", "the question is an image"),
     "too many different answers": Bilingual("不同回答太多", "too many different answers"),
     "one answer only": Bilingual("只有一种回答", "one answer only"),
+}
+TRAINING_TITLES: Mapping[Training, Bilingual] = {
+    "trained without a teacher (labels alone)": Bilingual(
+        "未用教师训练（仅用标签）", "trained without a teacher (labels alone)"
+    ),
 }
 
 
@@ -114,6 +120,7 @@ def _environment(report: Report, *, escape_html: bool) -> Environment:
         thread_reasons=THREAD_REASONS,
         floor_titles=FLOOR_TITLES,
         missing_reasons=MISSING_REASONS,
+        training_titles=TRAINING_TITLES,
     )
     return environment
 

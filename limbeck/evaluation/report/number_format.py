@@ -51,6 +51,21 @@ def score(value: ValueBounded) -> str:
     return f"{percent(value.value)} ({percent_range(value)})"
 
 
+@runtime_checkable
+class DifferenceBounded(Bounded, Protocol):
+    """A difference of two shares with its interval."""
+
+    @property
+    def difference(self) -> Number:
+        """The figure."""
+        ...
+
+
+def points(item: DifferenceBounded) -> str:
+    """A difference of shares with its interval, in percentage points."""
+    return f"{100 * item.difference:+.1f} ({100 * item.low:+.1f} – {100 * item.high:+.1f})"
+
+
 def area(interval: Interval) -> str:
     """An area under a curve with its interval."""
     return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"

@@ -27,6 +27,7 @@ from limbeck.evaluation.quality import (
     measure_likelihoods,
     measure_texts,
 )
+from limbeck.evaluation.report.without_teacher import Training
 from limbeck.evaluation.roc_auc import Findings, measure_findings
 
 BFLOAT16_BYTES = 2
@@ -44,6 +45,7 @@ class Measured:
     """Bytes of its folder on disk."""
     asked: tuple[AnsweredQuestion, ...]
     profile: Profile
+    training: Training | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ class Row:
     """Of the tasks whose answers are free texts."""
     labels: Mapping[str, LabelScores] = field(default_factory=dict)
     """Of the tasks whose answers are labels."""
+    training: Training | None = field(default=None, metadata=OPTIONAL)
+    """How it was trained, where that tells it from the other rows."""
     beaten_by: tuple[str, ...] = ()
     """Floors with a higher accuracy, among those that answer every headline task."""
     beaten_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -254,6 +258,7 @@ def _make_row(
         nats_per_byte=likelihoods.nats_per_byte if likelihoods else None,
         texts=measure_texts(model.asked, language=language),
         labels=measure_labels(model.asked),
+        training=model.training,
         beaten_by=tuple(
             floor.name
             for floor in floors

@@ -1,5 +1,7 @@
 """The report's tables for a terminal."""
 
+from collections.abc import Mapping
+
 from rich import box
 from rich.table import Table
 
@@ -8,6 +10,7 @@ from limbeck.evaluation.report.build import Report
 from limbeck.evaluation.report.number_format import Bounded, ValueBounded
 from limbeck.evaluation.report.published_reference import PublishedResult
 from limbeck.evaluation.report.rows import FloorRow, Row
+from limbeck.evaluation.report.without_teacher import TeacherGain, Training
 
 COLUMNS = (
     "model",
@@ -23,6 +26,7 @@ COLUMNS = (
 )
 
 BEATEN = "▼"
+TRAINING: Mapping[Training, str] = {"trained without a teacher (labels alone)": "labels alone"}
 TEXT_SCORES = {
     "exact_match": "exact",
     "token_f1": "token F1",
@@ -38,7 +42,8 @@ def make_table(report: Report) -> Table:
         title=f"{report.corpus.name}: {first.accuracy_interval.count} questions never "
         f"trained on; batch 1, {first.latency_threads} thread",
         caption=f"kept, faster, smaller: against {report.teacher}, its weights counted in bf16; "
-        f"accuracy pools {', '.join(report.headline_tasks)}{_explain_marks(report)}",
+        f"accuracy pools {', '.join(report.headline_tasks)}{_explain_marks(report)}"
+        + "".join(map(_explain_gain, report.teacher_gains)),
         box=box.SIMPLE_HEAVY,
         padding=(0, 1),
     )
@@ -81,6 +86,13 @@ def make_task_table(report: Report) -> Table:
         cells = [number_format.score(share) if share else number_format.MISSING for share in shares]
         table.add_row(floor.name, *cells, *[""] * bool(likelihood))
     return table
+
+
+def _explain_gain(gain: TeacherGain) -> str:
+    return (
+        f"\n{gain.student} minus {gain.alone} (same start and steps, no teacher): "
+        f"{number_format.points(gain)} points"
+    )
 
 
 def _explain_marks(report: Report) -> str:
@@ -158,8 +170,11 @@ def _cells(row: Row) -> list[str]:
 
 
 def _name(row: Row) -> str:
-    """The model's name, and below it the floors that beat it."""
-    return "\n".join([row.name, *(f"[red]{BEATEN} {floor}[/]" for floor in row.beaten_by)])
+    """The model's name, and below it how it was trained and the floors that beat it."""
+    training = [TRAINING[row.training]] if row.training else []
+    return "\n".join(
+        [row.name, *training, *(f"[red]{BEATEN} {floor}[/]" for floor in row.beaten_by)]
+    )
 
 
 def _two(interval: Bounded | None, value: float | None) -> str:

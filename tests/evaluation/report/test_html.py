@@ -14,6 +14,7 @@ from limbeck.evaluation.report.charts import Bilingual, Point, fit_axis, lines, 
 from limbeck.evaluation.report.lineage import _read_history, _read_object, validate_load
 from limbeck.evaluation.report.rows import Bounds
 from limbeck.evaluation.report.terminal import make_table
+from limbeck.evaluation.report.without_teacher import TeacherGain
 from tests.support import tiny_recipe
 
 TITLE = Bilingual("步 <1>", "step <1>")
@@ -86,6 +87,8 @@ def test_numbers_as_people_read_them():
     assert number_format.counted(10_240_000) == "10.2 M"
     assert number_format.duration(0.0451) == "45.1 ms"
     assert number_format.times(18.04) == "18.0x"
+    gain = TeacherGain("student", "alone", 0.0321, -0.004, 0.07, 9)
+    assert number_format.points(gain) == "+3.2 (-0.4 – +7.0)"
     assert number_format.times_range(Bounds(1.0, math.pi)) == "1.0–3.1"
 
 

@@ -1,0 +1,109 @@
+"""Models that no teacher taught, and what the teacher gave to a student from the same start.
+
+Both follow from the manifests of the models, not from their names.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from limbeck.contracts.artifacts import Artifact, Manifest, Parent
+from limbeck.contracts.lineage import find_parent
+from limbeck.evaluation.answer_questions import AnsweredQuestion
+from limbeck.evaluation.metrics import accuracy_difference
+
+Training = Literal["trained without a teacher (labels alone)"]
+WEIGHTS = ("model", "student", "checkpoint")
+"""Fields that name the checkpoint a stage goes on with."""
+SAME = ("corpus", "initialize_from", "batching", "training", "seed")
+"""Settings in which a student and its counterpart without a teacher agree."""
+
+
+@dataclass(frozen=True)
+class TeacherGain:
+    """Accuracy of a student minus that of the same student trained without its teacher."""
+
+    student: str
+    alone: str
+    difference: float
+    low: float
+    high: float
+    """The 95 % interval, paired over question groups."""
+    count: int
+    """Questions."""
+
+
+def describe_training(artifact: Artifact) -> Training | None:
+    """How a model was trained, where it and all that it goes on with learnt from labels alone.
+
+    None where a teacher was at work, in the model's objective or in its corpus, and where the
+    lineage does not tell: a published checkpoint, or one whose folder is gone.
+    """
+    return "trained without a teacher (labels alone)" if _learnt_alone(artifact) else None
+
+
+def _learnt_alone(artifact: Artifact) -> bool:
+    manifest = artifact.manifest
+    if not manifest.stage or manifest.parents.get("teacher"):
+        return False
+    objective = manifest.recipe.get("objective")
+    if isinstance(objective, dict) and objective.get("kind") != "next_token":
+        return False
+    corpora = _open(manifest.parents.get("corpus", ()), near=artifact)
+    if not all(item is not None and item.manifest.stage == "prepare" for item in corpora):
+        return False
+    starts = [parent for field in WEIGHTS for parent in manifest.parents.get(field, ())]
+    return all(item is not None and _learnt_alone(item) for item in _open(starts, near=artifact))
+
+
+def _open(parents: Sequence[Parent], *, near: Artifact) -> Iterator[Artifact | None]:
+    return (find_parent(parent, near=near.path) for parent in parents)
+
+
+def pair_students(models: Sequence[Artifact]) -> list[tuple[str, str]]:
+    """Each distilled student with its counterpart: same model, start, corpus, batches and steps."""
+    return [
+        (student.name, alone.name)
+        for student in models
+        for alone in models
+        if _is_counterpart(alone.manifest, student=student.manifest) and _learnt_alone(alone)
+    ]
+
+
+def _is_counterpart(alone: Manifest, *, student: Manifest) -> bool:
+    if (alone.stage, student.stage) != ("train", "distill"):
+        return False
+    if student.recipe.get("initialize_experts") != "none":
+        return False
+    is_same_model = isinstance(alone.recipe["model"], dict) and (
+        alone.recipe["model"] == student.recipe["student"]
+    )
+    return is_same_model and all(_value(alone, name) == _value(student, name) for name in SAME)
+
+
+def _value(manifest: Manifest, name: str) -> object:
+    """A setting, an artifact by its content."""
+    if name in manifest.parents:
+        return [parent.content_hash for parent in manifest.parents[name]]
+    return manifest.recipe.get(name)
+
+
+def measure_teacher_gain(
+    student: str,
+    alone: str,
+    *,
+    answers: dict[str, list[AnsweredQuestion]],
+    headline_tasks: Sequence[str],
+) -> TeacherGain:
+    """What the teacher added, over the questions of the headline tasks."""
+    own, others = (
+        [item for item in answers[name] if item.task in headline_tasks] for name in (student, alone)
+    )
+    found = accuracy_difference(
+        correct=np.array([item.correct for item in own]),
+        reference=np.array([item.correct for item in others]),
+        groups=[item.cluster for item in own],
+    )
+    return TeacherGain(student, alone, found.value, found.low, found.high, len(own))
