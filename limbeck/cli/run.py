@@ -51,8 +51,9 @@ def run(
                 screen = open_screen(WIDE_COLUMNS)
                 screen.print(terminal.make_table(report))
                 screen.print(terminal.make_task_table(report))
-                if scores := terminal.make_score_table(report):
-                    screen.print(scores)
+                for make_table in (terminal.make_score_table, terminal.make_declined_table):
+                    if table := make_table(report):
+                        screen.print(table)
                 typer.echo(f"report: {runs / loaded.name / artifact.name / 'report.html'}")
 
 

@@ -71,6 +71,8 @@ class Confidence(Config):
     num_held_out: NonNegativeInt
     num_right: NonNegativeInt
     num_foreign: NonNegativeInt
+    home_topics: tuple[str, ...] = ()
+    """Topics that belong to the domain: foreign questions about them were left out."""
     declined_right_ratio: Ratio
     """Share of the right answers (or questions, see `basis`) that it was fitted on and declines."""
     declined_foreign_ratio: Ratio

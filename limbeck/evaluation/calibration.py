@@ -92,7 +92,8 @@ def make_policy(answerer: Answerer, corpus: Corpus, *, config: CalibrationConfig
             _draft(answerer, questions, familiarity=familiarity, config=config, advance=advance)
             for questions in (held_out, foreign)
         ]
-    return AnswerPolicy(file.replace(confidence=fit(*found).model_dump()), familiarity)
+    confidence = fit(*found).replace(home_topics=config.home_topics)
+    return AnswerPolicy(file.replace(confidence=confidence.model_dump()), familiarity)
 
 
 def _draft(

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from limbeck.contracts.answer_policy import read_policy
 from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.artifacts import Artifact, Work, size_bytes
 from limbeck.contracts.corpus import Corpus, Titles
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.leaks import check_leaks
-from limbeck.contracts.records import write_jsonl
+from limbeck.contracts.records import Question, write_jsonl
 from limbeck.contracts.serialization import to_json
 from limbeck.env.progress import track
 from limbeck.env.threads import NumThreads, load_average
@@ -21,7 +22,9 @@ from limbeck.evaluation.answer_questions import (
     answer_all,
     make_batches,
 )
+from limbeck.evaluation.declined import measure_declined
 from limbeck.evaluation.floors import Floor, make_floors
+from limbeck.evaluation.foreign import read_foreign
 from limbeck.evaluation.held_out_questions import TEST_SPLIT, read_evaluation
 from limbeck.evaluation.profiling.profile import Profile, profiling
 from limbeck.evaluation.report.build import (
@@ -73,12 +76,23 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     with profiling(
         openers, questions=timed, config=config.profile, max_new_tokens=config.max_new_tokens
     ) as measure:
-        answers = _answer(config, models=models, found=found, state=work.state)
+        answers = _answer(config, models=models, questions=found.questions, state=work.state)
+        foreign = _answer_foreign(config, models=models, state=work.state / "foreign")
         load_before = load_average()
         profiles = measure()
     environment = describe_environment(load_before=load_before, load_after=load_average())
     rows = make_rows(
-        [_measured(model, answers=answers, profiles=profiles, teacher=teacher) for model in models],
+        [
+            _measured(
+                model,
+                asked=answers[model.name],
+                profile=profiles[model.name],
+                foreign=foreign.get(model.name, ()),
+                unknown_answers=config.unknown_answers,
+                teacher=teacher,
+            )
+            for model in models
+        ],
         teacher=teacher,
         headline_tasks=headline_tasks,
         unknown_answers=config.unknown_answers,
@@ -100,6 +114,8 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         titles=_name_split(domain.titles) if is_split else domain.titles,
     )
     _write_floors(work.folder / "floors", floors=floors)
+    _write_answers(work.folder / "foreign", foreign)
+    _write_answers(work.folder / "answers", answers)
     _write(work.folder, report=report, answers=answers, artifacts=(artifact, *models))
     return {
         row.name: {
@@ -134,14 +150,27 @@ def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, corpus
         )
 
 
+def _answer_foreign(
+    config: Config, *, models: Sequence[Artifact], state: Path
+) -> dict[str, list[AnsweredQuestion]]:
+    """The calibrated models' answers to questions of other domains, by name."""
+    found = {}
+    for model in models:
+        confidence = read_policy(model.path).file.confidence
+        if confidence != "not calibrated":
+            questions = read_foreign("measurement", without=confidence.home_topics)
+            found |= _answer(config, models=[model], questions=questions, state=state)
+    return found
+
+
 def _answer(
-    config: Config, *, models: Sequence[Artifact], found: QuestionSet, state: Path
+    config: Config, *, models: Sequence[Artifact], questions: Sequence[Question], state: Path
 ) -> dict[str, list[AnsweredQuestion]]:
     """Every model's answers, by name; each batch survives a kill."""
-    batches = make_batches(found.questions, batch_size=config.batch_size)
+    batches = make_batches(questions, batch_size=config.batch_size)
     state.mkdir(parents=True, exist_ok=True)
     answers = {}
-    total = len(found.questions) * len(models)
+    total = len(questions) * len(models)
     with track("answer", total=total, unit="question") as advance:
         for artifact in models:
 
@@ -185,8 +214,10 @@ def _timed_questions(
 def _measured(
     artifact: Artifact,
     *,
-    answers: Mapping[str, list[AnsweredQuestion]],
-    profiles: Mapping[str, Profile],
+    asked: Sequence[AnsweredQuestion],
+    profile: Profile,
+    foreign: Sequence[AnsweredQuestion],
+    unknown_answers: Sequence[str],
     teacher: str,
 ) -> Measured:
     return Measured(
@@ -194,9 +225,15 @@ def _measured(
         artifact.manifest.kind,
         artifact.manifest.content_hash,
         size_bytes(artifact.path),
-        tuple(answers[artifact.name]),
-        profiles[artifact.name],
+        tuple(asked),
+        profile,
         None if artifact.name == teacher else describe_training(artifact),
+        measure_declined(
+            read_policy(artifact.path),
+            asked=asked,
+            foreign=foreign,
+            unknown_answers=unknown_answers,
+        ),
     )
 
 
@@ -230,6 +267,12 @@ def _write_floors(folder: Path, *, floors: Sequence[Floor]) -> None:
         write_jsonl(folder / f"{floor.name}.jsonl", map(dataclasses.asdict, floor.answered))
 
 
+def _write_answers(folder: Path, answers: Mapping[str, Sequence[AnsweredQuestion]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, asked in answers.items():
+        write_jsonl(folder / f"{name}.jsonl", map(dataclasses.asdict, asked))
+
+
 def _write(
     folder: Path,
     *,
@@ -237,9 +280,6 @@ def _write(
     answers: Mapping[str, Sequence[AnsweredQuestion]],
     artifacts: Sequence[Artifact],
 ) -> None:
-    (folder / "answers").mkdir(parents=True, exist_ok=True)
-    for name, asked in answers.items():
-        write_jsonl(folder / "answers" / f"{name}.jsonl", map(dataclasses.asdict, asked))
     text = json.dumps(to_json(report), ensure_ascii=False, indent=2, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")

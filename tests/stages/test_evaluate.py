@@ -10,12 +10,20 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
+from limbeck.contracts.answer_policy import AnswerPolicy, Confidence, PolicyFile
 from limbeck.contracts.artifacts import Parent, Work, hash_files
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
+from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.records import Question, Record, write_jsonl
+from limbeck.evaluation.foreign import read_foreign
 from limbeck.evaluation.report.build import read_report
-from limbeck.evaluation.report.terminal import make_score_table, make_table, make_task_table
+from limbeck.evaluation.report.terminal import (
+    make_declined_table,
+    make_score_table,
+    make_table,
+    make_task_table,
+)
 from limbeck.stages import evaluate
 from tests.support import fake_answerer
 from tests.support.artifacts import make_artifact
@@ -407,3 +415,40 @@ def test_two_models_of_one_name_are_refused(work):
 def test_a_wrong_config_is_refused(changes, message):
     with pytest.raises(ValidationError, match=message):
         config(**changes)
+
+
+def test_what_a_calibrated_model_declines_stands_in_every_view(work):
+    teacher = work.inputs["models"][0]
+    confidence = Confidence(
+        bias=0.0,
+        log_prob_weight=1.0,
+        familiarity_weight=0.0,
+        min_confidence_ratio=0.4,
+        min_familiarity_ratio=0.5,
+        basis="right answers",
+        num_held_out=100,
+        num_right=90,
+        num_foreign=100,
+        home_topics=("law",),
+        declined_right_ratio=0.0,
+        declined_foreign_ratio=1.0,
+    )
+    familiarity = Familiarity.of(item.question for item in fake_answerer.QUESTIONS)
+    AnswerPolicy(PolicyFile(confidence=confidence), familiarity).write(teacher.path)
+    evaluate.run(config(), work=work)
+    report = json.loads((work.folder / "report.json").read_text())
+    found = report["rows"][0]["declined"]
+    asked = read_foreign("measurement", without=["law"])
+    assert found["foreign"]["count"] == len(asked)
+    assert found["foreign"]["value"] == 1  # whatever is not in the table is answered 不知道
+    assert found["right"]["value"] == 0
+    assert "declined" not in report["rows"][1]
+    lines = (work.folder / "foreign" / "teacher.jsonl").read_text().splitlines()
+    assert {json.loads(line)["question"] for line in lines} == {q.question for q in asked}
+    page, text = ((work.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "Saying that it does not know" in page and "Saying that it does not know" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    console = Console(width=140, file=io.StringIO())
+    console.print(make_declined_table(read_report(work.folder / "report.json")))
+    assert f"n={len(asked)}" in console.file.getvalue()

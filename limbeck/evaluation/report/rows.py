@@ -8,6 +8,7 @@ import numpy as np
 from limbeck.contracts.serialization import OPTIONAL
 from limbeck.env.threads import LoadRange, ThreadChoice
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
+from limbeck.evaluation.declined import Declined
 from limbeck.evaluation.floors import Floor, Missing
 from limbeck.evaluation.metrics import (
     Share,
@@ -46,6 +47,8 @@ class Measured:
     asked: tuple[AnsweredQuestion, ...]
     profile: Profile
     training: Training | None = None
+    declined: Declined | None = None
+    """None where the model is not calibrated."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Row:
     specialties: Mapping[str, Share]
     refused: Share
     """How often the model answered that it does not know, where an answer was generated."""
+    declined: Declined | None = field(default=None, metadata=OPTIONAL)
+    """What its calibration declines; None where it is not calibrated."""
     log_likelihood: Estimate | None = field(default=None, metadata=OPTIONAL)
     """Of the answers of test records, where these are asked: mean over records, per token."""
     nats_per_byte: Estimate | None = field(default=None, metadata=OPTIONAL)
@@ -254,6 +259,7 @@ def _make_row(
             for name in specialties
         },
         refused=_count_refused(headline, unknown_answers),
+        declined=model.declined,
         log_likelihood=likelihoods.per_token if likelihoods else None,
         nats_per_byte=likelihoods.nats_per_byte if likelihoods else None,
         texts=measure_texts(model.asked, language=language),

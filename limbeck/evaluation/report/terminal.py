@@ -139,6 +139,26 @@ def make_score_table(report: Report) -> Table | None:
     return table
 
 
+def make_declined_table(report: Report) -> Table | None:
+    """How often the calibrated models say that they do not know; None where there is none."""
+    rows = [(row.name, row.declined) for row in report.rows if row.declined]
+    if not rows:
+        return None
+    table = Table(
+        caption="declined: answered with 不知道 / I do not know, below the calibrated confidence; "
+        "foreign questions are of other domains and languages",
+        box=box.SIMPLE_HEAVY,
+        padding=(0, 1),
+    )
+    for column in ("model", "foreign declined", "right answers declined", "wrong answers declined"):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    for name, declined in rows:
+        shares = (declined.foreign, declined.right, declined.wrong)
+        cells = [f"{number_format.score(share)} n={share.count}" for share in shares]
+        table.add_row(name, *cells)
+    return table
+
+
 def _score_cells(row: Row | FloorRow, first: Row) -> list[str]:
     """A cell for each column that the first row has; a floor may lack a task."""
     found: list[ValueBounded | None] = []
