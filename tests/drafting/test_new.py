@@ -85,7 +85,7 @@ def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path):
         words += ["--set", override]
     # A fresh interpreter: forked processes that load a published model may find no thread pool.
     done = subprocess.run(
-        [sys.executable, "-m", "limbeck.cli", *map(str, words)],
+        [sys.executable, "-m", "tests.support.forked_profiles", *map(str, words)],
         cwd=tiny_recipe.ROOT,
         capture_output=True,
         text=True,

@@ -8,14 +8,12 @@ themselves are those of the command line.
 
 import importlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
@@ -25,10 +23,10 @@ from limbeck.cli.main import app
 from limbeck.contracts.registry import RUNTIMES, STAGES
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.evaluation.profiling import profile
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.config import DenseModel
 from tests.support.disk import without_fsync
+from tests.support.forked_profiles import fork_profiles
 
 
 def warm_up() -> None:
@@ -36,12 +34,7 @@ def warm_up() -> None:
     torch.set_num_threads(1)
     for target in (*STAGES.values(), *RUNTIMES.values()):
         importlib.import_module(target.partition(":")[0])
-    # A fresh interpreter for each measured model takes seconds; its figures are not hashed.
-    profile.multiprocessing = SimpleNamespace(
-        get_context=lambda method: multiprocessing.get_context("fork")
-    )
-    # Forked processes hold each other's pipes, so that closing one's own does not end them.
-    profile.STOP_SECONDS = 0.05
+    fork_profiles()
     small = DenseModel(
         kind="dense",
         hidden_size=4,

@@ -1,10 +1,7 @@
 """The token cache: what it gives equals a tokenisation anew, and no stale entry is read."""
 
-import json
+import multiprocessing
 import shutil
-import subprocess
-import sys
-from contextlib import ExitStack
 from dataclasses import fields
 
 import numpy as np
@@ -231,46 +228,35 @@ def test_a_full_disk_leaves_nothing(copy, split, tokenizer, monkeypatch):
     assert entries(copy) == []
 
 
-LOAD = """
-import sys
-from pathlib import Path
+def load_at_once(copy, log, results, *, ready):
+    """What a process of its own does: it loads the split when all have begun."""
 
-from limbeck.contracts.corpus import Corpus
-from limbeck.data.loading import token_cache
-from limbeck.data.loading.tokenized import tokenize_split
-from limbeck.models.checkpoints import load_tokenizer
+    def tokenize(path, **options):
+        with log.open("a") as file:
+            file.write("tokenised\n")
+        return tokenize_split(path, **options)
 
-def tokenize(path, **options):
-    with open(sys.argv[2], "a") as log:
-        log.write("tokenised\\n")
-    return tokenize_split(path, **options)
-
-token_cache.tokenize_split = tokenize
-corpus = Path(sys.argv[1])
-tokenizer = load_tokenizer(corpus / "tokenizer")
-print("ready", flush=True)
-sys.stdin.readline()
-found = token_cache.TokenCache(Corpus(corpus)).load(
-    "train", tokenizer=tokenizer
-)
-print(found.tokens.tolist())
-"""
+    token_cache.tokenize_split = tokenize
+    own_tokenizer = load_tokenizer(copy / "tokenizer")
+    ready.wait()
+    found = TokenCache(Corpus(copy)).load("train", tokenizer=own_tokenizer)
+    results.put(found.tokens.tolist())
 
 
 def test_two_processes_at_once_tokenise_once(copy, split, tokenizer, tmp_path):
-    log = tmp_path / "log"
-    command = [sys.executable, "-c", LOAD, str(copy), str(log)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with ExitStack() as stack:
-        processes = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(2)]
-        for process in processes:
-            stack.callback(process.kill)
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        found = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    log, context = tmp_path / "log", multiprocessing.get_context("fork")
+    results, ready = context.SimpleQueue(), context.Barrier(2, timeout=1200)
+    processes = [
+        context.Process(target=load_at_once, args=(copy, log, results), kwargs={"ready": ready})
+        for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    found = [results.get() for _ in processes]
+    results.close()
     expected = tokenize_split(split, tokenizer=tokenizer).tokens.tolist()
     assert found == [expected, expected]
     assert log.read_text() == "tokenised\n"
