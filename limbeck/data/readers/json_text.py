@@ -126,9 +126,12 @@ class _Stream:
             try:
                 found, end = self._decode()
             except json.JSONDecodeError as error:
-                if self._is_complete or len(self._buffer) > text_files.MAX_LINE_CHARS:
+                if self._is_complete:
                     self.skip(error.pos - self._position)
                     raise self.fault(error.msg) from None
+                if len(self._buffer) - self._position > text_files.MAX_LINE_CHARS:
+                    most = f"{text_files.MAX_LINE_CHARS:,} characters"
+                    raise self.fault(f"an item is broken, or longer than {most}") from None
             except RecursionError:
                 raise self.fault("nests too deep") from None
             else:
@@ -150,7 +153,9 @@ class _Stream:
 
     def _read_more(self) -> None:
         kept = self._buffer[self._position :]
-        # As much again as is there: a long value is not parsed once a chunk.
-        chunk = self._file.read(max(CHUNK_CHARS, len(kept)))
+        # As much again as is there: a long value is not parsed once a chunk. No more than needed
+        # to see that it is too long.
+        most = max(CHUNK_CHARS, text_files.MAX_LINE_CHARS + 1 - len(kept))
+        chunk = self._file.read(min(max(CHUNK_CHARS, len(kept)), most))
         self._buffer, self._position = kept + chunk, 0
         self._is_complete = not chunk

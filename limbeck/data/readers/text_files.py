@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from pydantic import AfterValidator
 
@@ -24,6 +24,8 @@ REPLACED = "\ufffd"
 LINE_ENDS = ("\r", "\n")
 MAX_LINE_CHARS = 1 << 26
 """A longer line is no entry of a data set; most lines of a broken file are one such line."""
+PART_CHARS = 1 << 20
+"""Lines are read in parts of this length."""
 UNDECODABLE = Reason("undecodable", "无法解码", "cannot be decoded")
 LINE_TOO_LONG = Reason("line_too_long", "行过长", "line too long")
 EncodingName = Annotated[str, AfterValidator(check_encoding)]
@@ -103,11 +105,26 @@ def bounded_lines(path: Path, *, encoding: str, newline: str | None = None) -> I
     """
     with path.open(encoding=encoding, errors="replace", newline=newline) as file:
         number = 0
-        while text := file.readline(MAX_LINE_CHARS):
+        while (line := _read_line(file)) is not None:
             number += 1
-            rest = text if len(text) >= MAX_LINE_CHARS else ""
-            is_cut = bool(rest) and not rest.endswith(LINE_ENDS)
-            text = text[:SHOWN_CHARS] if is_cut else text.lstrip("\ufeff")
-            while is_cut and rest and not rest.endswith(LINE_ENDS):
-                rest = file.readline(MAX_LINE_CHARS)
+            text, is_cut = line
+            text = text if is_cut else text.lstrip("\ufeff")
             yield Line(number, text.rstrip("\r\n") if newline is None else text, is_cut)
+
+
+def _read_line(file: TextIO) -> tuple[str, bool] | None:
+    """The next line and whether only its beginning is given; None at the file's end.
+
+    Of a line too long, no more than `MAX_LINE_CHARS` are ever in memory, and only once.
+    """
+    part = file.readline(PART_CHARS)
+    if not part:
+        return None
+    parts, num_chars = [part], len(part)
+    while not part.endswith(LINE_ENDS) and (part := file.readline(PART_CHARS)):
+        num_chars += len(part)
+        if num_chars <= MAX_LINE_CHARS:
+            parts.append(part)
+        else:
+            del parts[1:]
+    return (parts[0][:SHOWN_CHARS], True) if num_chars > MAX_LINE_CHARS else ("".join(parts), False)
