@@ -37,7 +37,7 @@ from limbeck.sizing.parameters import size_model
 
 BASE = Path("recipes/demo.yaml")
 RUNS = Path("runs")
-TASKS = ("recall", "triage")
+TASKS = ("recall", "symptom_sets")
 VALIDATION_RATIO = 0.06
 BATCHING = {"per_device_train_batch_size": 21, "gradient_accumulation_steps": 3}
 LR = 0.003

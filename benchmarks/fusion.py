@@ -12,7 +12,7 @@ from limbeck.models.vocabulary import Vocabulary
 from limbeck.sizing.parameters import size_model
 
 STEPS = 400
-COLUMNS = ("validation_loss", "recall", "triage", "accuracy")
+COLUMNS = ("validation_loss", "recall", "symptom_sets", "accuracy")
 
 
 def training_flops(model: dict) -> float:

@@ -25,7 +25,7 @@ from limbeck.pipeline.run import run
 RECIPE = Path("recipes/progressive.yaml")
 RUNS = Path("runs")
 SEEDS = (0, 1, 2)
-TASKS = ("recall", "triage", "refusal")
+TASKS = ("recall", "symptom_sets", "refusal")
 UNKNOWN = ("不知道",)
 TRIES: dict[str, dict[str, Any]] = {
     "reinforced_lr_5e-4": {"training": {"learning_rate": 0.0005}},

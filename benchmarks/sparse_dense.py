@@ -33,7 +33,7 @@ SHARED = (
     "head_dim",
     "initializer_range",
 )
-COLUMNS = ("validation_loss", "recall", "triage", "accuracy")
+COLUMNS = ("validation_loss", "recall", "symptom_sets", "accuracy")
 
 
 def list_variants(steps: int) -> list[Variant]:

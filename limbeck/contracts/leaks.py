@@ -3,8 +3,10 @@
 Filters, splits and evaluation compare questions with the functions of this module alone.
 """
 
+import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ DROPPED_CATEGORIES = ("P", "Z", "C", "So", "Sk")
 KEPT_SYMBOLS = frozenset("^%\u2030")
 DROPPED_SYMBOLS = frozenset("|~$")
 """Signs of mathematics and currency by their category, markup in texts."""
+MIN_SIMILARITY_RATIO = 0.6
+"""Of the pairs of characters of two texts that are nearly equal."""
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 MINUS = "\u2212"
 RAISED = re.compile(r"(?<=\d)[\u207a\u207b]?[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
@@ -92,24 +96,75 @@ def question_key(record: Record) -> str:
     return normalise("".join((*record.history, record.question)))
 
 
+class NearIndex:
+    """Texts, to find the one that another text nearly equals.
+
+    Two texts nearly equal each other when the Jaccard similarity of their pairs of neighbouring
+    characters is at least t = MIN_SIMILARITY_RATIO. With pairs in one order, two such sets x and y
+    share one of the first |x| - ceil(t |x|) + 1 and |y| - ceil(t |y|) + 1, so only these are
+    looked up (prefix filtering: Bayardo, Ma and Srikant 2007, sec. 3.2, rarest pairs first).
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        sets = [character_pairs(text) for text in texts]
+        self._rank = Counter(pair for pairs in sets for pair in pairs)
+        self._sets: list[frozenset[str]] = []
+        self._places: dict[str, list[int]] = {}
+        for place, pairs in enumerate(sets):
+            self._sets.append(pairs)
+            for pair in self._prefix(pairs):
+                self._places.setdefault(pair, []).append(place)
+
+    def find(self, text: str) -> int | None:
+        """The place of the first text that this one nearly equals; None where there is none."""
+        pairs = character_pairs(text)
+        candidates = {place for pair in self._prefix(pairs) for place in self._places.get(pair, ())}
+        for place in sorted(candidates):
+            shared = len(pairs & self._sets[place])
+            whole = len(pairs) + len(self._sets[place]) - shared
+            if whole and shared >= MIN_SIMILARITY_RATIO * whole:
+                return place
+        return None
+
+    def _prefix(self, pairs: frozenset[str]) -> list[str]:
+        count = len(pairs) - math.ceil(MIN_SIMILARITY_RATIO * len(pairs)) + 1
+        return sorted(pairs, key=lambda pair: (self._rank[pair], pair))[:count]
+
+
+def character_pairs(text: str) -> frozenset[str]:
+    """Each two neighbouring characters of what the text says; a single one by itself."""
+    key = normalise(text)
+    return frozenset(key[place : place + 2] for place in range(max(1, len(key) - 1))) - {""}
+
+
 class LeakIndex:
     """Records and questions by what they ask, to find others that ask the same.
 
     Two of them ask the same when they share a question text, a group or an image. A question that
-    has no earlier turns is compared with the last turn of a conversation as well.
+    has no earlier turns is compared with the last turn of a conversation as well. What nearly
+    equals a question written by hand asks the same, too: people's questions are few and have no
+    form, so whoever has read one in other words has read it.
     """
 
     def __init__(self, items: Iterable[Record | Question]) -> None:
         self._items: dict[tuple[str, str], Record | Question] = {}
+        self._written: list[Question] = []
         for item in items:
             for key in _keys(item, is_sought=False):
                 self._items.setdefault(key, item)
+            if isinstance(item, Question) and item.is_written:
+                self._written.append(item)
+        self._near = NearIndex(item.question for item in self._written)
 
     def find(self, item: Record | Question) -> tuple[Record | Question, str] | None:
         """What was given and asks the same, and what the two share; None where nothing does."""
         for key in _keys(item, is_sought=True):
             if key in self._items:
                 return self._items[key], key[1]
+        if self._written and isinstance(item, Record) and item.question:
+            place = self._near.find(item.question)
+            if place is not None:
+                return self._written[place], self._written[place].question
         return None
 
 

@@ -91,6 +91,8 @@ class Question:
     """The instructions that stand before the conversation."""
     language: str = ""
     """Of the answers (ISO 639-1), where it is known: it says how their numbers are written."""
+    is_written: bool = False
+    """Whether a person wrote it for evaluation: then no training record may nearly equal it."""
 
     @classmethod
     def from_json(cls, value: JsonObject) -> "Question":

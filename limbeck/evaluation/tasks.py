@@ -93,7 +93,7 @@ class Choice(Task):
 
 @final
 class Triage(Task):
-    """The right specialty for a set of symptoms never trained on, generated exactly."""
+    """The right specialty for complaints never trained on, generated exactly."""
 
     form = "single"
 

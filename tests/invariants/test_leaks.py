@@ -3,7 +3,13 @@
 import pytest
 
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.leaks import check_leaks, normalise, question_key
+from limbeck.contracts.leaks import (
+    MIN_SIMILARITY_RATIO,
+    character_pairs,
+    check_leaks,
+    normalise,
+    question_key,
+)
 from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
 from limbeck.data.packs.load import load_pack
 from limbeck.evaluation.answer_questions import read_questions
@@ -42,7 +48,14 @@ def pack():
 
 def test_there_is_something_to_compare(splits, questions):
     assert len(splits["train"]) > 5000
-    assert {question.task for question in questions} >= {"recall", "choice", "triage", "refusal"}
+    assert {question.task for question in questions} >= {
+        "recall",
+        "choice",
+        "symptom_sets",
+        "refusal",
+        "triage",
+        "free",
+    }
     assert len(questions) > 800
     assert all(splits.values())
 
@@ -118,7 +131,7 @@ def test_no_symptom_set_of_triage_is_trained_on(splits, questions, pack):
                 text = text.replace(symptom, "|")
         return frozenset(found)
 
-    asked = {find(item.question) for item in questions if item.task == "triage"}
+    asked = {find(item.question) for item in questions if item.task == "symptom_sets"}
     assert len(asked) > 100
     assert all(len(item) >= 2 for item in asked)
     trained = {
@@ -142,3 +155,17 @@ def test_evaluation_checks_for_itself(corpus, splits, questions):
     path = corpus / "records" / "train.jsonl"
     num_compared = check_leaks(read_records(path), held_out=found.questions, path=path)
     assert num_compared == len(splits["train"])
+
+
+def test_no_training_record_is_like_a_question_that_a_person_wrote(splits, questions):
+    """Every pair, by the similarity itself and not by the index that the stages use."""
+    written = [character_pairs(item.question) for item in questions if item.is_written]
+    assert len(written) > 600
+    for name in SPLITS:
+        for record in splits[name]:
+            if not record.question:
+                continue
+            pairs = character_pairs(record.question)
+            for other in written:
+                shared = len(pairs & other)
+                assert shared < MIN_SIMILARITY_RATIO * (len(pairs) + len(other) - shared), record

@@ -185,9 +185,19 @@ def _draw_wrong(
 def _ask(fact: Fact, *, pack: Pack, seed: int) -> tuple[str, str]:
     """A fact in one of the forms kept for evaluation, and its group."""
     forms = pack.forms[fact.relation].evaluation
-    index = draw(seed, "ask", fact.subject, fact.relation).randrange(len(forms))
-    group = f"{fact.subject}|{fact.relation}|evaluation {index}"
-    return forms[index].format(subject=fact.subject), group
+    index = _draw_form(fact, pack=pack, seed=seed)
+    return forms[index].format(subject=fact.subject), fact_group(fact, pack=pack, seed=seed)
+
+
+def fact_group(fact: Fact, *, pack: Pack, seed: int) -> str:
+    """The group of all questions about a fact."""
+    index = _draw_form(fact, pack=pack, seed=seed)
+    return f"{fact.subject}|{fact.relation}|evaluation {index}"
+
+
+def _draw_form(fact: Fact, *, pack: Pack, seed: int) -> int:
+    num_forms = len(pack.forms[fact.relation].evaluation)
+    return draw(seed, "ask", fact.subject, fact.relation).randrange(num_forms)
 
 
 def _cell(fact: Fact) -> tuple[str, str]:
@@ -211,3 +221,18 @@ def draw_evenly(
             if depth < len(cell) and len(chosen) < count:
                 chosen.append(cell[depth])
     return chosen
+
+
+def take_evenly(questions: Sequence[Question], *, count: int, seed: str) -> Iterator[Question]:
+    """Up to `count` questions, taken in turn from each specialty."""
+    cells: dict[str, list[Question]] = {}
+    for question in questions:
+        cells.setdefault(question.specialty, []).append(question)
+    chooser = draw(seed)
+    shuffled = [chooser.sample(cell, len(cell)) for cell in cells.values()]
+    made = 0
+    for depth in range(max(map(len, shuffled), default=0)):
+        for cell in shuffled:
+            if depth < len(cell) and made < count:
+                made += 1
+                yield cell[depth]

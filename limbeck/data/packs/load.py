@@ -1,5 +1,6 @@
 """Reading a pack's folder, with every fault named by its file."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -12,10 +13,12 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError, UnknownNameError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.data.packs.schema import FactsFile, Forms, Names, Pack, PackDescription, Subject
+from limbeck.data.packs.written_questions import read_written
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 FACTS = "facts"
 QUESTIONS = "questions.yaml"
+WRITTEN = "evaluation"
 
 
 def locate_pack(name: str) -> Path:
@@ -59,7 +62,8 @@ def load_pack(name: str) -> Pack:
         if name in subjects:
             raise DataError(f"{name!r} is unknown, yet has facts", path=folder / "pack.yaml")
     forms = _read_forms(folder / QUESTIONS, description=description)
-    return Pack(folder, description, forms, subjects, specialty_of)
+    pack = Pack(folder, description, forms, subjects, specialty_of)
+    return dataclasses.replace(pack, written=read_written(folder / WRITTEN, pack=pack))
 
 
 def empty_pack() -> Pack:

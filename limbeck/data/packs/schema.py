@@ -5,7 +5,7 @@ Everything that belongs to one domain stands in its files; nothing here knows a 
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,6 +63,8 @@ class Classification(Config):
     """A task: from some items of an attribute to the specialty of the subject that has them."""
 
     attribute: Text
+    task: str = ""
+    """The name of its questions in evaluation; empty: the classification's own."""
     set_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (2, 3, 4)
     """How many items a question names."""
 
@@ -126,7 +128,7 @@ class PackDescription(Config):
     specialties: Annotated[Mapping[str, Specialty], Field(min_length=1)]
     relations: Annotated[Mapping[str, Relation], Field(min_length=1)]
     classifications: Mapping[str, Classification] = {}
-    """By the task's name in evaluation."""
+    """By the name of their question forms."""
     tasks: Mapping[str, Names] = {}
     """Titles of evaluation tasks, those of other sources too."""
     headline_tasks: tuple[Text, ...] = ()
@@ -152,6 +154,10 @@ class PackDescription(Config):
         if reserved := sorted({SPECIALTY, *RESERVED} & self.attributes.keys()):
             raise ValueError(f"{reserved[0]!r} cannot be the name of an attribute")
         return self
+
+    def task_of(self, classification: str) -> str:
+        """The name of a classification's questions in evaluation."""
+        return self.classifications[classification].task or classification
 
     def specialty_name(self, key: str) -> str:
         """A specialty's name in the language of the pack's texts."""
@@ -182,6 +188,27 @@ class FactsFile(Config):
     subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
 
 
+class WrittenQuestion(Config):
+    """A question that a person wrote, for evaluation only; its answer follows from the pack.
+
+    It asks for facts, by `subject` and `relations`, or for a specialty.
+    """
+
+    question: Text
+    subject: str = ""
+    relations: tuple[Text, ...] = ()
+    specialty: str = ""
+
+    @model_validator(mode="after")
+    def _check_answer(self) -> "WrittenQuestion":
+        asks_facts = bool(self.subject and self.relations)
+        if asks_facts == bool(self.specialty) or bool(self.subject) != bool(self.relations):
+            raise ValueError("expected 'subject' and 'relations', or 'specialty' alone")
+        if len(set(self.relations)) < len(self.relations):
+            raise ValueError(f"relations {list(self.relations)} name one twice")
+        return self
+
+
 @dataclass(frozen=True)
 class Pack:
     """A loaded pack."""
@@ -193,6 +220,8 @@ class Pack:
     subjects: Mapping[str, Subject]
     specialty_of: Mapping[str, str]
     """A subject's name to its specialty's key."""
+    written: Mapping[str, tuple[WrittenQuestion, ...]] = field(default_factory=dict)
+    """Questions for evaluation only, by task."""
 
     def items(self, subject: str, relation: str) -> tuple[str, ...]:
         """What answers a relation of a subject; nothing where the pack has no such fact."""

@@ -22,9 +22,11 @@ from limbeck.data.packs.fact_questions import (
     draw,
     fact_records,
     recall_questions,
+    take_evenly,
 )
 from limbeck.data.packs.rejected_answers import add_rejected
 from limbeck.data.packs.schema import Pack
+from limbeck.data.packs.written_questions import written_questions
 from limbeck.data.readers.base import Item, ReaderConfig
 
 
@@ -58,6 +60,8 @@ class Config(ReaderConfig):
     """Share of those names that only the split `rl` asks about."""
     refusal_questions: NonNegativeInt = 60
     """Most evaluation questions about other such names."""
+    written_questions: NonNegativeInt = 1000
+    """Most evaluation questions of each task that the pack holds as people wrote them."""
 
     @property
     @override
@@ -94,6 +98,9 @@ class Config(ReaderConfig):
         for task in pack.description.classifications:
             yield from self._classification(task, pack=pack, seed=seed)
         yield from self._refusals(pack, seed=seed)
+        yield from written_questions(
+            pack, count=self.written_questions, source=self.label, seed=seed
+        )
 
     def _classification(self, task: str, *, pack: Pack, seed: int) -> Iterator[Record | Question]:
         questions: list[Question] = []
@@ -122,7 +129,7 @@ class Config(ReaderConfig):
                 questions.append(
                     Question(
                         id=f"{self.label}:{group}",
-                        task=task,
+                        task=pack.description.task_of(task),
                         answers=(answer,),
                         question=chooser.choice(forms.evaluation).format(items=text),
                         form="single",
@@ -133,7 +140,7 @@ class Config(ReaderConfig):
                         ),
                     )
                 )
-        yield from _take_evenly(
+        yield from take_evenly(
             questions, count=self.classification.questions, seed=f"{seed}:{task} order"
         )
 
@@ -238,18 +245,3 @@ def classification_cases(
 def _subsets(items: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
     for size in sizes:
         yield from combinations(sorted(set(items)), size)
-
-
-def _take_evenly(questions: Sequence[Question], *, count: int, seed: str) -> Iterator[Question]:
-    """Up to `count` questions, taken in turn from each specialty."""
-    cells: dict[str, list[Question]] = {}
-    for question in questions:
-        cells.setdefault(question.specialty, []).append(question)
-    chooser = draw(seed)
-    shuffled = [chooser.sample(cell, len(cell)) for cell in cells.values()]
-    made = 0
-    for depth in range(max(map(len, shuffled), default=0)):
-        for cell in shuffled:
-            if depth < len(cell) and made < count:
-                made += 1
-                yield cell[depth]

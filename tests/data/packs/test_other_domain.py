@@ -73,6 +73,27 @@ def test_its_classification_is_a_task(corpus, records):
     assert trained and trained.isdisjoint(question.group for question in questions)
 
 
+def test_its_own_people_write_questions(corpus):
+    """A task is a file; what several facts answer is one list."""
+    first, both, area = sorted(read_task(corpus, "plain"), key=lambda item: item.id)
+    assert first.form == "list" and set(first.answers) == {
+        "mirror of the terms",
+        "notice to the offeror",
+        "act before lapse",
+    }
+    assert both.form == "list"
+    assert both.answers == (
+        "Formation of contract",
+        "wrongful threat",
+        "no reasonable alternative",
+        "induced assent",
+    )
+    assert (area.form, area.answers) == ("single", ("Performance of contract",))
+    assert area.options == ("Formation of contract", "Performance of contract")
+    assert all(item.is_written for item in (first, both, area))
+    assert "plain" in {path.stem for path in Corpus(corpus).task_paths()}
+
+
 def test_what_it_does_not_hold_is_refused(corpus, records):
     assert any(r.answer == "I do not know." and "patent exhaustion" in r.question for r in records)
     (refusal, *_) = read_task(corpus, "refusal")

@@ -70,7 +70,7 @@ def test_wrong_options_are_of_the_same_specialty_where_there_are_enough(pack, qu
 
 def test_symptom_sets_asked_are_never_trained_on(records, questions):
     trained = {record.group for record in records if record.group.startswith("triage|")}
-    asked = {question.group for question in questions if question.task == "triage"}
+    asked = {question.group for question in questions if question.task == "symptom_sets"}
     assert trained and asked and trained.isdisjoint(asked)
 
 
@@ -113,7 +113,7 @@ def test_wrong_options_are_wrong(pack, questions):
 
 
 def test_questions_are_spread_evenly(pack, questions):
-    for task in ("recall", "triage"):
+    for task in ("recall", "symptom_sets", "triage", "free"):
         counts = dict.fromkeys(pack.description.specialties, 0)
         for question in questions:
             counts[question.specialty] = counts.get(question.specialty, 0) + (question.task == task)
