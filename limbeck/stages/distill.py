@@ -76,6 +76,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         examples,
         questions,
         tokenizer_tokens=len(tokenizer),
+        show_token=lambda token: str(tokenizer.convert_ids_to_tokens(token)),
         fresh=not isinstance(config.student, str) and not config.initialize_from,
     )
     warnings = probe.before() if config.diagnostics == "on" else []

@@ -5,7 +5,7 @@ Each returns a warning with what was found, what was expected and what to do, or
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,6 +20,9 @@ INITIAL_LOSS_TOLERANCE, MAX_INITIAL_LOSS_RATIO = 0.15, 0.8
 """How far a fresh loss may lie from ln V, and what a checkpoint's may reach, as shares of ln V."""
 MIN_ANSWERS, MIN_MAJORITY, MAJORITY_EXCESS = 20, 0.5, 0.2
 """When the answers count as collapsed: one is so frequent, and so much more than in the data."""
+MIN_OPENINGS, MIN_OPENING_RATIO, MIN_OPENING_EXCESS = 8, 0.5, 4
+"""When a teacher opens its answers in its own way: of at least so many, half begin with one token,
+four times as many as are written so."""
 MAX_PADDED_RATIO = 0.05
 
 
@@ -78,6 +81,26 @@ def check_agreement(*, agreed: float, ce: float, vocab: int) -> str | None:
         f"the teacher's likeliest token is the label at {agreed:.1%} of positions and its "
         f"cross-entropy on labels is {ce:.2f} nats (guessing: {math.log(vocab):.2f}): check that "
         "the corpus has the teacher's chat template and language, and that the teacher is trained"
+    )
+
+
+def check_first_tokens(
+    likeliest: Sequence[int], *, labels: Sequence[int], show: Callable[[int], str]
+) -> str | None:
+    """A warning where the teacher begins its answers otherwise than the records do.
+
+    A teacher that thinks first opens every answer with the same token, such as `<think>`.
+    """
+    if len(likeliest) < MIN_OPENINGS:
+        return None
+    token, count = Counter(likeliest).most_common(1)[0]
+    written = sum(label == token for label in labels)
+    if count < MIN_OPENING_RATIO * len(likeliest) or written * MIN_OPENING_EXCESS > count:
+        return None
+    return (
+        f"the teacher begins {count} of {len(likeliest)} answers with {show(token)!r}, the records "
+        f"{written}: a teacher that thinks first is told not to by `enable_thinking: off` where "
+        "the corpus is prepared; otherwise check its chat template, and that it is trained"
     )
 
 

@@ -5,11 +5,13 @@ step.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from limbeck.distillation.diagnostics import checks
@@ -41,6 +43,8 @@ class Probe:
     questions: Batch
     """Whose questions are answered after training: held-out ones where there are some."""
     tokenizer_tokens: int
+    show_token: Callable[[int], str]
+    """A token as the tokenizer writes it."""
     fresh: bool
     """Whether the student's weights are random."""
 
@@ -131,6 +135,20 @@ class Probe:
         yield checks.check_temperature(soft=soft, plain=plain, temperature=first)
         agreed, ce = checks.top1_agreement(plain, labels=labels)
         yield checks.check_agreement(agreed=agreed, ce=ce, vocab=vocab)
+        opens = _opens_answer(batch)
+        yield checks.check_first_tokens(
+            plain.argmax(dim=-1)[opens].tolist(),
+            labels=labels[opens].tolist(),
+            show=self.show_token,
+        )
+
+
+def _opens_answer(batch: Batch) -> Bool[Tensor, " kept"]:
+    """Which of the kept positions predict the first token of an answer."""
+    kept = batch.kept
+    before = torch.zeros_like(kept)
+    before[:, 1:] = kept[:, :-1]
+    return (kept & ~before)[kept]
 
 
 def _split(batch: Batch) -> tuple[list[list[int]], list[tuple[int, ...]]]:

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from limbeck.distillation.diagnostics import checks
+from limbeck.distillation.diagnostics import checks, probe
 from limbeck.distillation.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
+from limbeck.models.batch import pack_rows, pad_rows
 
 
 @pytest.mark.parametrize(
@@ -104,3 +106,30 @@ def test_tokens_that_were_not_drawn_share_the_rest():
     found = output.log_probs(vocab=6, temperature=1.0)
     wanted = torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]])
     assert torch.allclose(found.exp(), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("likeliest", "labels", "speaks"),
+    [
+        ([9] * 10, [1, 2] * 5, True),
+        ([9] * 10, [9] * 10, False),
+        ([9] * 10, [9, 9, 9, 1, 1, 1, 1, 1, 1, 1], False),
+        ([9] * 6 + [1, 2, 3, 4], [1, 2] * 5, True),
+        ([9] * 4 + [1, 2, 3, 4, 5, 6], [1, 2] * 5, False),
+        ([9] * 7, [1] * 7, False),
+    ],
+)
+def test_a_teacher_that_thinks_first(likeliest, labels, speaks):
+    found = checks.check_first_tokens(likeliest, labels=labels, show=lambda _: "<think>")
+    assert (found is not None) == speaks
+    if speaks:
+        assert f"{likeliest.count(9)} of 10 answers with '<think>'" in found
+        assert "enable_thinking" in found
+
+
+def test_the_first_token_of_each_answer_is_compared():
+    rows = [np.arange(1, 7), np.arange(11, 15)]
+    batch = pad_rows(rows, starts=[3, 2], pad=0, record_ids=[0, 1])
+    assert batch.targets[probe._opens_answer(batch)].tolist() == [4, 13]
+    packed = pack_rows(rows, starts=[3, 2], pad=0, record_ids=[[0, 1]])
+    assert packed.targets[probe._opens_answer(packed)].tolist() == [4, 13]
