@@ -35,6 +35,7 @@ EXTRAS = {
     "rapidfuzz": "evaluate",
     "sacrebleu": "evaluate",
     "optuna": "tune",
+    "lm_eval": "harness",
 }
 """Packages to the extra of `pip install limbeck[...]` that installs them."""
 

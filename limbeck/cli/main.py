@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 
 from limbeck.cli.ask import ask
 from limbeck.cli.console import report_user_errors
+from limbeck.cli.evaluate import evaluate
 from limbeck.cli.list import list_command
 from limbeck.cli.new import new
 from limbeck.cli.run import check, plan, run, tune
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (new, run, check, plan, tune, show, ask):
+for command in (new, run, check, plan, tune, show, ask, evaluate):
     app.command()(command)
 app.command(name="list")(list_command)
 

@@ -58,7 +58,7 @@ class Chat:
         end_ids: tuple[int, ...],
         tokens_per_image: int = 0,
     ) -> None:
-        self._template = template
+        self.template = template
         self._tokens_per_image = tokens_per_image
         self.end_ids = end_ids
         """Tokens that end an answer; the first is what an answer is trained to end with."""
@@ -73,7 +73,7 @@ class Chat:
             CheckpointError: the chat template cannot render the messages.
         """
         num_tokens = self._count_image_tokens(prompt)
-        return self.encode(self._template.render(prompt.messages, num_image_tokens=num_tokens))
+        return self.encode(self.template.render(prompt.messages, num_image_tokens=num_tokens))
 
     def render_options(self, prompt: Prompt, options: Sequence[str]) -> list[RenderedOption]:
         """Each option as the answer to a prompt, as an answer is trained.
@@ -84,7 +84,7 @@ class Chat:
         num_tokens = self._count_image_tokens(prompt)
         found = []
         for option in options:
-            turn = self._template.render_turn(
+            turn = self.template.render_turn(
                 prompt.messages, answer=option, num_image_tokens=num_tokens
             )
             given = self.encode(turn.prompt) + (self.encode(turn.opening) if turn.opening else [])

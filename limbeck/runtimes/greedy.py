@@ -6,7 +6,7 @@ was measured to answer.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -55,11 +55,16 @@ class GeneratedToken:
 
 
 def decode_greedily(
-    session: Session[np.ndarray], requests: Sequence[Request], *, end_ids: Collection[int]
+    session: Session[np.ndarray],
+    requests: Sequence[Request],
+    *,
+    end_ids: Collection[int],
+    ends_after: Callable[[int, int], bool] = lambda request, token: False,
 ) -> Iterator[GeneratedToken]:
     """The tokens of every answer, each as soon as it is known.
 
-    A row that ends leaves its slot at once, and the next request that waits takes it.
+    A row that ends leaves its slot at once, and the next request that waits takes it. `ends_after`
+    may end a request's answer after any token of it, and is called once for each.
     """
     waiting = deque(index for index, item in enumerate(requests) if item.max_new_tokens > 0)
     request_of: dict[int, int] = {}
@@ -81,10 +86,12 @@ def decode_greedily(
         for slot, token, log_prob in zip(slots, *most_probable(logits), strict=True):
             latest[slot] = int(token)
             num_left[request_of[slot]] -= 1
-            is_last = latest[slot] in end_ids or not num_left[request_of[slot]]
+            request = request_of[slot]
+            stops = ends_after(request, latest[slot])
+            is_last = stops or latest[slot] in end_ids or not num_left[request]
             if is_last:
                 ended.append(slot)
-            yield GeneratedToken(request_of[slot], latest[slot], float(log_prob), is_last)
+            yield GeneratedToken(request, latest[slot], float(log_prob), is_last)
         session.evict(ended)
 
 

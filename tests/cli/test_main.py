@@ -23,6 +23,7 @@ from tests.support import artifacts, tiny_recipe
 PUBLIC_COMMANDS = [
     "ask",
     "check",
+    "evaluate",
     "history",
     "list",
     "new",
@@ -37,7 +38,15 @@ FOLDER = tiny_recipe.ROOT / "recipes"
 # `accelerate` holds files for the launcher, not recipes.
 RECIPES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("tests/*.yaml")])
 TESTBED = tiny_recipe.ROOT.parent / "shared" / "data"
-LAZY = ("torch", "transformers", "onnxruntime", "sklearn", "datasets", "limbeck.pipeline")
+LAZY = (
+    "lm_eval",
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "sklearn",
+    "datasets",
+    "limbeck.pipeline",
+)
 
 
 @pytest.fixture
