@@ -68,7 +68,10 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         corpus.records("train"), held_out=found.held_out, path=corpus.records_path("train")
     )
     floors = make_floors(
-        functools.partial(corpus.records, "train"), questions=found.questions, names=config.floors
+        functools.partial(corpus.records, "train"),
+        folder=corpus.folder,
+        questions=found.questions,
+        names=config.floors,
     )
     floor_rows = make_floor_rows(floors, headline_tasks=headline_tasks, language=config.language)
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}

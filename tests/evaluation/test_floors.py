@@ -1,12 +1,18 @@
 """Floors: answers from the training records alone, equal on every run."""
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from limbeck.contracts.records import Question, Record
+from limbeck.contracts.records import Entity, Question, Record
 from limbeck.evaluation import floors
-from limbeck.evaluation.floors import FLOORS, make_floors, nearest
+from limbeck.evaluation.floors import FLOORS, make_floors, text_pool
+from limbeck.evaluation.floors.named_entities import EntityIndex
+from limbeck.evaluation.floors.text_pool import nearest
+from limbeck.evaluation.roc_auc import measure_findings
 
 
 def record(place, question, answer, **fields):
@@ -31,14 +37,24 @@ QUESTIONS = (
     Question("t2", "triage", "牙痛了，去哪个科呢", ("口腔科",), "single", DEPARTMENTS),
     Question("f1", "free", "感冒了吃什么药", ("多喝水，注意休息",), "single"),
     Question("c1", "choice", "头晕该去哪", ("神经内科",), "choice", DEPARTMENTS),
-    Question("i1", "finding", "图？", ("正常",), "single", ("肺炎", "正常"), images=("/a.png",)),
+    Question("i1", "finding", "图？", ("正常",), "single", ("肺炎", "正常"), images=("a.png",)),
 )
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Where images lie: bright ones show something, dark ones do not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for name, grey in (("images/1", 200), ("images/2", 220), ("images/3", 20), ("a", 30)):
+        Image.fromarray(np.full((40, 30), grey, np.uint8)).save(tmp_path / f"{name}.png")
+    return tmp_path
 
 
 def make(questions=QUESTIONS, records=TRAINING, names=FLOORS):
     return {
         floor.name: floor
-        for floor in make_floors(lambda: records, questions=questions, names=names)
+        for floor in make_floors(lambda: records, folder=Path(), questions=questions, names=names)
     }
 
 
@@ -111,12 +127,93 @@ def test_a_corpus_without_training_questions_has_floors_that_say_so():
 
 @pytest.mark.parametrize("name", FLOORS)
 def test_a_floor_is_the_same_on_every_run_and_alone(name):
-    assert make()[name] == make(names=(name,))[name]
+    records = [*TRAINING, MARKED[0]]
+    assert make(records=records)[name] == make(names=(name,), records=records)[name]
+
+
+def marked(place, question, answer, *names):
+    entities = tuple(Entity(name, "disease", question.index(name), "question") for name in names)
+    return record(place, question, answer, entities=entities)
+
+
+MARKED = [
+    marked(20, "胃炎有哪些症状", "胃痛", "胃炎"),
+    marked(21, "胃炎要做什么检查", "胃镜", "胃炎"),
+    marked(22, "肺炎有哪些症状", "咳嗽", "肺炎"),
+    marked(23, "肺炎要做什么检查", "拍片", "肺炎"),
+    marked(24, "肺炎和胃炎一起得了有哪些症状", "都有", "肺炎", "胃炎"),
+]
+
+
+def test_names_are_compared_first_and_what_is_left_second():
+    """Nearest by n-grams is a question about something else: the name decides."""
+    asked = "胃炎的人去了医院要做什么检查呢"
+    rest = [marked(30, "鼻炎的人去了医院要做什么检查呢", "鼻镜", "鼻炎")]
+    question = Question("e", "recall", asked, ("胃镜",), "single")
+    found = make((question,), [*MARKED, *rest])
+    assert answers(found["lookup"]) == {"e": "鼻镜"}
+    assert answers(found["entity_lookup"]) == {"e": "胃镜"}
+    both = Question("b", "recall", "肺炎，胃炎，什么检查", ("都有",), "single")
+    assert answers(make((both,), MARKED)["entity_lookup"]) == {"b": "都有"}
+    none = Question("n", "recall", "有哪些症状", ("胃痛",), "single")
+    assert answers(make((none,), MARKED)["entity_lookup"]) == {"n": "胃痛"}
+
+
+def test_an_unknown_name_beside_a_known_one_makes_another_question():
+    records = [
+        marked(0, "胃炎怎么办", "甲", "胃炎"),
+        marked(1, "胃炎、肺炎怎么办", "乙", "胃炎", "肺炎"),
+    ]
+    question = Question("q", "recall", "肺炎，胃炎！怎么办", ("乙",), "single")
+    assert answers(make((question,), records)["entity_lookup"]) == {"q": "乙"}
+
+
+def test_the_longest_name_counts():
+    index = EntityIndex([marked(0, "糖尿病视网膜病变", "x", "糖尿病视网膜病变"), MARKED[0]])
+    assert index.split("糖尿病视网膜病变和胃炎") == (["糖尿病视网膜病变", "胃炎"], "和")
+    assert index.split("没有") == ([], "没有")
+
+
+def test_without_marked_names_there_is_no_lookup_by_them():
+    assert set(make()) == {"majority", "lookup", "linear"}
+    assert "entity_lookup" in make(records=[*TRAINING, MARKED[0]])
+
+
+def test_images_are_told_apart_by_their_pixels():
+    found = make()["linear"]
+    (answered,) = [item for item in found.answered if item.task == "finding"]
+    assert answered.answer == "正常" and answered.correct
+    assert len(answered.option_scores) == 2
+    assert answered.option_scores[1] > answered.option_scores[0]
+    assert sum(np.exp(answered.option_scores)) == pytest.approx(1)
+    assert make()["lookup"].missing["finding"] == "the question is an image"
+
+
+def test_pixels_have_an_area_under_the_curve(folder):
+    bright = dataclasses.replace(
+        QUESTIONS[4], id="i2", answers=("肺炎",), images=("images/2.png",), group="i2"
+    )
+    found = measure_findings(make((QUESTIONS[4], bright))["linear"].answered)
+    assert found["finding"].auc.value == 1
+
+
+def test_several_images_are_refused_by_name():
+    two = dataclasses.replace(QUESTIONS[4], images=("a.png", "images/1.png"))
+    assert make((two,))["linear"].missing == {"finding": "several images in one question"}
+
+
+def test_colour_is_used_where_there_is_some(folder):
+    """Of the same brightness: only the hue tells them apart."""
+    for name, colour in (("1", (90, 0, 0)), ("2", (90, 0, 0)), ("3", (0, 0, 236))):
+        image = Image.fromarray(np.full((8, 8, 3), colour, np.uint8))
+        image.save(folder / "images" / f"{name}.png")
+    Image.fromarray(np.full((8, 8, 3), (0, 0, 236), np.uint8)).save(folder / "a.png")
+    assert make(QUESTIONS[4:])["linear"].answered[0].answer == "正常"
 
 
 def test_large_corpora_are_drawn_by_id(monkeypatch):
     monkeypatch.setattr(floors, "MAX_RECORDS", 3)
-    monkeypatch.setattr(floors, "MAX_LINEAR_RECORDS", 2)
+    monkeypatch.setattr(text_pool, "MAX_LINEAR_RECORDS", 2)
     first = make()
     assert make(records=TRAINING[::-1])["majority"].answered[0].answer in DEPARTMENTS
     assert first == make()

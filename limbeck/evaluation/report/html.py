@@ -49,6 +49,7 @@ THREAD_REASONS: Mapping[Reason, Bilingual] = {
 FLOOR_TITLES: Mapping[FloorName, Bilingual] = {
     "majority": Bilingual("多数", "majority"),
     "lookup": Bilingual("查找", "lookup"),
+    "entity_lookup": Bilingual("实体查找", "entity lookup"),
     "linear": Bilingual("线性", "linear"),
 }
 MISSING_REASONS: Mapping[Missing, Bilingual] = {
@@ -56,6 +57,7 @@ MISSING_REASONS: Mapping[Missing, Bilingual] = {
         "没有此类训练记录", "no training record of this kind"
     ),
     "the question is an image": Bilingual("题目是图像", "the question is an image"),
+    "several images in one question": Bilingual("一题有多幅图像", "several images in one question"),
     "too many different answers": Bilingual("不同回答太多", "too many different answers"),
     "one answer only": Bilingual("只有一种回答", "one answer only"),
 }

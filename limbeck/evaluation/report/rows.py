@@ -144,6 +144,7 @@ class FloorRow:
     accuracy_interval: CountedBounds | None
     texts: Mapping[str, TextScores]
     labels: Mapping[str, LabelScores]
+    findings: Mapping[str, Findings] = field(default_factory=dict)
 
 
 def make_floor_rows(
@@ -168,6 +169,7 @@ def _make_floor_row(floor: Floor, *, headline_tasks: Sequence[str], language: st
         accuracy_interval=bounds if is_whole else None,
         texts=measure_texts(floor.answered, language=language),
         labels=measure_labels(floor.answered),
+        findings=measure_findings(floor.answered),
     )
 
 

@@ -41,7 +41,8 @@ class Config(StageConfig):
     corpus's pack names, or else all that hold questions."""
     floors: tuple[FloorName, ...] = FLOORS
     """Rows of what needs no model, made from the training records: the most frequent answer, the
-    answer of the most similar question, and a linear classifier where answers are few."""
+    answer of the most similar question, the same among records about the same names where the
+    corpus marks names, and a linear classifier where answers are few (of pixels for images)."""
     max_questions: PositiveInt = 400
     """Of each task, drawn by a hash of their ids."""
     max_new_tokens: PositiveInt = 64
