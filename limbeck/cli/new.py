@@ -9,8 +9,10 @@ import typer
 
 from limbeck.cli.console import open_screen, report_user_errors
 from limbeck.contracts.errors import ColumnsError, DataError
+from limbeck.contracts.json_data import JsonObject
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from limbeck.drafting.findings import Findings
@@ -37,14 +39,23 @@ def new(
         str, typer.Option(help="A smaller model to start from; by default a fresh one.")
     ] = "",
     task: Annotated[
-        Literal["auto", "chat", "classify"],
-        typer.Option(help="Free answers, or labels; auto: labels where few answers are distinct."),
+        Literal["auto", "chat", "classify", "extract"],
+        typer.Option(
+            help="Free answers, labels, or lists and JSON; auto: labels where few are distinct."
+        ),
     ] = "auto",
     language: Annotated[
         str, typer.Option(help="Of the answers: zh, en, de, ...; it decides what 2,5 mg means.")
     ] = "",
     question: Annotated[str, typer.Option(help="The column of questions, where not found.")] = "",
     answer: Annotated[str, typer.Option(help="The column of answers, where not found.")] = "",
+    separator: Annotated[
+        str,
+        typer.Option(help="With --task extract: what stands between the items of an answer."),
+    ] = "",
+    images: Annotated[
+        str, typer.Option(help="The folder of the images that rows name, where not beside them.")
+    ] = "",
     from_demo: Annotated[
         bool, typer.Option("--from-demo", help="Write the demo's recipe, to change it.")
     ] = False,
@@ -57,6 +68,8 @@ def new(
     with report_user_errors():
         if recipe.exists() and not force:
             raise DataError("exists; choose another name, or --force", path=recipe)
+        if separator and task != "extract":
+            raise DataError("--separator is for --task extract, whose answers are lists")
         if from_demo:
             from limbeck.drafting.demo import read_demo
 
@@ -64,7 +77,20 @@ def new(
         elif not data or not teacher:
             raise DataError("name your file with --data and a model with --teacher, or --from-demo")
         else:
-            _write(recipe, Wanted(data, teacher, student, task, language, question, answer))
+            _write(
+                recipe,
+                Wanted(
+                    data,
+                    teacher,
+                    student,
+                    task,
+                    language=language,
+                    question=question,
+                    answer=answer,
+                    separator=separator,
+                    images=images,
+                ),
+            )
         typer.echo(f"\nwrote {recipe}; next:")
         for command, purpose in (
             ("check", "types and wiring"),
@@ -81,37 +107,26 @@ class Wanted:
     data: str
     teacher: str
     student: str
-    task: Literal["auto", "chat", "classify"]
+    task: Literal["auto", "chat", "classify", "extract"]
     language: str
     question: str
     answer: str
+    separator: str
+    """Between the items of answers that are lists; empty: found."""
+    images: str
+    """The folder of images; empty: beside the data."""
 
 
 def _write(recipe: Path, wanted: Wanted) -> None:
-    from limbeck.drafting.findings import read_findings
+    from limbeck.drafting.images import describe_images
     from limbeck.drafting.models import open_model_folder
     from limbeck.drafting.recipe import Choices, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
-    from limbeck.drafting.sources import describe_source, open_source, suggest_columns
     from limbeck.models.checkpoints import load_tokenizer, read_config
 
     data, teacher = wanted.data, wanted.teacher
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(data).stem).strip("-") or "own"
-    source = describe_source(data, question=wanted.question, answer=wanted.answer, name=name)
     screen = open_screen(COLUMNS)
-    try:
-        findings = read_findings(open_source(source))
-    except ColumnsError as error:
-        if "columns" in source:
-            raise
-        source = suggest_columns(source, found=error.found)
-        findings = read_findings(open_source(source))
-        columns = source["columns"]
-        screen.print(
-            f"took column {columns['question'][0]!r} for the question and {columns['answer']!r} "
-            "for the answer; --question and --answer name others",
-            highlight=False,
-        )
+    source, findings = _read(wanted, screen=screen)
     screen.print(draw_findings(findings, title=data))
     if wanted.task == "classify" and not findings.labels:
         raise DataError(
@@ -121,9 +136,10 @@ def _write(recipe: Path, wanted: Wanted) -> None:
         )
     folder = open_model_folder(teacher)
     tokenizer = load_tokenizer(folder)
+    note = describe_images(findings, data=data)
+    if note:
+        screen.print(f"\n{note}", highlight=False)
     readable = [record for record in findings.records if not record.images]
-    if not readable:
-        raise DataError("every record has images; start from recipes/chest-xray.yaml", path=data)
     screen.print(f"\n[bold]as {teacher} reads it[/] (given, then learnt)", highlight=False)
     for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):
         screen.print(item.given[-SHOWN_CHARS:], style="dim", markup=False, highlight=False, end="")
@@ -138,9 +154,48 @@ def _write(recipe: Path, wanted: Wanted) -> None:
         language=wanted.language,
         longest_tokens=lengths.records,
         answer_tokens=lengths.answers,
+        note=note,
     )
     title = f"{Path(data).name}: {len(findings.records):,} records, distilled from {teacher}."
     recipe.write_text(draft(findings, choices, title=title), encoding="utf-8")
+
+
+def _read(wanted: Wanted, *, screen: "Console") -> tuple[JsonObject, "Findings"]:
+    """The source of the file, with the columns that are likely, and what it holds."""
+    from limbeck.drafting.extraction import read_lists
+    from limbeck.drafting.findings import read_findings
+    from limbeck.drafting.hints import hint_at_option
+    from limbeck.drafting.images import place_images
+    from limbeck.drafting.sources import describe_source, open_source, suggest_columns
+
+    def read(source: JsonObject) -> "tuple[JsonObject, Findings]":
+        if wanted.task == "extract":
+            return read_lists(source, separator=wanted.separator)
+        return source, read_findings(open_source(source))
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(wanted.data).stem).strip("-") or "own"
+    source = describe_source(
+        wanted.data,
+        question=wanted.question,
+        answer=wanted.answer,
+        name=name,
+        image_folder=wanted.images,
+    )
+    try:
+        source, findings = read(source)
+    except ColumnsError as error:
+        if "columns" in source:
+            raise
+        source, findings = read(suggest_columns(source, found=error.found))
+        columns = source["columns"]
+        screen.print(
+            f"took column {columns['question'][0]!r} for the question and {columns['answer']!r} "
+            "for the answer; --question and --answer name others",
+            highlight=False,
+        )
+    except DataError as error:
+        raise DataError(f"{error}{hint_at_option(str(error), task=wanted.task)}") from None
+    return place_images(source, findings), findings
 
 
 def shorten(text: str) -> str:

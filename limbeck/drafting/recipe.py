@@ -36,13 +36,15 @@ class Choices:
     """Nearly all records, as the model reads them, are at most so long."""
     answer_tokens: int
     """Nearly all answers are at most so long."""
+    note: str = ""
+    """What the recipe does not use, and why."""
 
 
 def draft(findings: Findings, choices: Choices, *, title: str) -> str:
     """A recipe that runs."""
     num_records = len(findings.records)
     held_out = min(MAX_HELD_OUT_RATIO, HELD_OUT_RECORDS / num_records)
-    num_train = round(num_records * (1 - 2 * held_out))
+    num_train = round((num_records - findings.num_with_images) * (1 - 2 * held_out))
     steps = max(LEAST_STEPS, math.ceil(PASSES * num_train / BATCH_RECORDS))
     length = LENGTH_STEP * math.ceil(choices.longest_tokens / LENGTH_STEP)
     length = min(max(length, LEAST_LENGTH), MOST_LENGTH)
@@ -50,13 +52,14 @@ def draft(findings: Findings, choices: Choices, *, title: str) -> str:
     student = _flow(choices.fresh_student) if fresh else _scalar(choices.student)
     rate = 0.001 if fresh else 0.00002
     batching = (
-        f"{{per_device_train_batch_size: 8, gradient_accumulation_steps: 4, max_length: {length}}}"
+        f"{{per_device_train_batch_size: 8, gradient_accumulation_steps: 4, max_length: {length}"
+        f"{', images: without' if findings.num_with_images else ''}}}"
     )
     return f"""\
 # {title}
 # `limbeck check` and `limbeck plan` say whether it can run and what it costs; `limbeck run` makes
 # it and goes on where it stopped; `limbeck run --until ENTRY` makes one entry and what it needs.
-
+{f"# {choices.note}{chr(10)}" if choices.note else ""}
 corpus:
   stage: prepare
   sources:

@@ -15,8 +15,12 @@ from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
 
 
-def describe_source(data: str, *, question: str, answer: str, name: str) -> JsonObject:
+def describe_source(
+    data: str, *, question: str, answer: str, name: str, image_folder: str = ""
+) -> JsonObject:
     """The source as a recipe states it; empty columns are left to the reader.
+
+    Images lie beside the file, where no folder is named.
 
     Raises:
         DataError: there is no such file, or its kind is not known.
@@ -30,13 +34,16 @@ def describe_source(data: str, *, question: str, answer: str, name: str) -> Json
             known = ", ".join(KINDS)
             raise DataError(f"ends in none of {known}; rename it to what it is", path=path)
         found = {"kind": KINDS[path.suffix.lower()], "name": name, "path": data}
+        image_folder = image_folder or str(path.parent)
     elif path.is_dir():
         kind = "jsonl" if any(path.glob("*.json*")) and not is_dataset(path) else "hub"
         found = {"kind": kind, "name": name, "path" if kind == "jsonl" else "dataset": data}
+        image_folder = image_folder or (data if kind == "jsonl" else "")
     elif data.count("/") != 1:
         raise DataError(
             "no such file or folder; a data set of the hub is named ORGANISATION/NAME", path=path
         )
+    found |= {"image_folder": image_folder} if image_folder else {}
     columns = {"question": [question]} if question else {}
     columns |= {"answer": answer} if answer else {}
     return found | ({"columns": columns} if columns else {})

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from limbeck.contracts.leaks import MINUS, to_compatible
 from limbeck.evaluation.quantities import COMMA_LANGUAGES, answer_key
+from limbeck.evaluation.structured_answers import json_items
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % point of the standard normal distribution."""
@@ -78,7 +79,17 @@ def _split(text: str, *, language: str) -> list[str]:
 
 
 def entity_f1(answer: str, *, expected: Sequence[str], language: str = "") -> float:
-    """F1 of the set of items in a list answer against the set of expected items."""
+    """F1 of the set of items in a list answer against the set of expected items.
+
+    Where JSON is expected, an answer that is no JSON holds no item; two empty lists agree.
+    """
+    structured = json_items(expected[0], language=language) if len(expected) == 1 else None
+    if structured is not None:
+        given = json_items(answer, language=language)
+        if given is None:
+            return 0.0
+        size = len(given) + len(structured)
+        return 2 * len(given & structured) / size if size else 1.0
     items = {
         answer_key(part, language=language)
         for item in expected

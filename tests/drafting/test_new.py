@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+from PIL import Image
 
 from limbeck.cli.main import app
 from limbeck.contracts.records import Record
@@ -66,7 +67,9 @@ def clauses(count):
 
 
 def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path):
-    text, code, recipe = new("contract clauses.jsonl", lines(clauses(120)))
+    """Rows about images among them are of no model of the recipe."""
+    draw(tmp_path, 4)
+    text, code, recipe = new("contract clauses.jsonl", lines([*clauses(116), *pictured(4)]))
     assert code == 0, text
     assert "120 read, 120 usable" in text
     assert "latin 100%" in text
@@ -81,6 +84,7 @@ def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path):
         "report.max_new_tokens=4",
         "report.profile={questions: 1, rounds: 1, thread_counts: [1]}",
         f"corpus.sources.0.path={tmp_path / 'contract clauses.jsonl'}",
+        f"corpus.sources.0.image_folder={tmp_path}",
     ):
         words += ["--set", override]
     # A fresh interpreter: forked processes that load a published model may find no thread pool.
@@ -159,6 +163,131 @@ def test_what_cannot_be_used_is_named(new, name, content, options, message):
     assert message in text
     assert "Traceback" not in text
     assert recipe is None
+
+
+def drugs(write):
+    return [
+        {"question": f"Which drugs does text {n} name?", "answer": write(["aspirin", f"d{n}", "x"])}
+        for n in range(30)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "settings"),
+    [
+        (lambda items: items, (), {}),
+        (lambda items: {"drugs": items}, (), {}),
+        (json.dumps, (), {}),
+        ("; ".join, (), {"item_separator": ";"}),
+        ("、".join, (), {"item_separator": "、"}),
+        ("\n".join, (), {"item_separator": "\n"}),
+        (lambda items: ", 5 mg; ".join(items), ("--separator", ";"), {"item_separator": ";"}),
+        (" and ".join, ("--separator", " and "), {"item_separator": " and "}),
+    ],
+)
+def test_answers_to_be_extracted_are_lists(write, options, settings, new):
+    text, code, recipe = new("drugs.jsonl", lines(drugs(write)), "--task", "extract", *options)
+    assert code == 0, text
+    assert "30 usable" in text
+    source = recipe["corpus"]["sources"][0]
+    assert source["answers"] == "list"
+    assert {name: source[name] for name in source if name == "item_separator"} == settings
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "message"),
+    [
+        (", 5 mg; ".join, ("--task", "extract"), "several separators (';' in 100%, ',' in 100%)"),
+        (lambda items: items[1], ("--task", "extract"), "neither JSON nor lists"),
+        (lambda items: items, (), "--task extract reads answers that are lists"),
+        (lambda items: [{"start": 0, "end": 3}], ("--task", "extract"), "span_without_text"),
+        ("; ".join, ("--separator", ";"), "--separator is for --task extract"),
+    ],
+)
+def test_what_cannot_be_extracted_is_named(write, options, message, new):
+    text, code, recipe = new("drugs.jsonl", lines(drugs(write)), *options)
+    assert code == 1
+    assert message in text, text
+    assert recipe is None
+
+
+def pictured(count, *, name="scan{}.png", others=0):
+    """Chats about images, as OpenAI and LLaVA write them, and some rows without any."""
+    rows = [
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": f"What is in image {n}?"},
+                        {"type": "image_url", "image_url": {"url": name.format(n)}},
+                    ],
+                },
+                {"role": "assistant", "content": f"A lung ({n})."},
+            ]
+        }
+        if n % 2
+        else {
+            "conversations": [
+                {"from": "human", "value": f"<image>\nWhat does {n} show?"},
+                {"from": "gpt", "value": "A heart."},
+            ],
+            "image": name.format(n),
+        }
+        for n in range(count)
+    ]
+    return rows + [{"question": f"Is {n} even?", "answer": str(n % 2 == 0)} for n in range(others)]
+
+
+def draw(folder, count):
+    folder.mkdir(exist_ok=True)
+    for n in range(count):
+        Image.new("L", (8, 8), n).save(folder / f"scan{n}.png")
+
+
+@pytest.mark.parametrize("options", [(), ("--images", "pictures")])
+def test_images_beside_texts_are_found_counted_and_left_out(options, new, tmp_path):
+    draw(tmp_path / "pictures" if options else tmp_path, 6)
+    text, code, recipe = new("chat.jsonl", lines(pictured(6, others=40)), *options)
+    assert code == 0, text
+    assert "46 read, 46 usable" in text and "with images 6" in text
+    assert "6 rows are about images: they stay in the corpus" in text
+    assert "# 6 rows are about images" in (tmp_path / "mine.yaml").read_text()
+    assert recipe["corpus"]["sources"][0]["image_folder"] == (options[1] if options else ".")
+    for name in ("student", "int8"):
+        assert recipe[name]["batching"]["images"] == "without"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (pictured(6), "all of its 6 rows are about images"),
+        (pictured(6, name="no{}.png", others=9), "6 of its 15 rows are about images, and 6 of"),
+        (pictured(6, name="../no{}.png", others=9), "6 rows name images outside"),
+        (pictured(6, name="/else/no{}.png"), "--images names the folder that holds the images"),
+        (pictured(6, name="https://example.org/{}.png"), "is no file; save it as one"),
+    ],
+)
+def test_images_that_cannot_be_used_are_named(rows, message, new, tmp_path):
+    draw(tmp_path, 6)
+    text, code, recipe = new("chat.jsonl", lines(rows))
+    assert code == 1
+    assert message in text, text
+    assert recipe is None
+
+
+def test_texts_alone_name_no_folder_of_images(new):
+    _, code, recipe = new("a.jsonl", lines(clauses(30)))
+    assert code == 0
+    assert "image_folder" not in recipe["corpus"]["sources"][0]
+    assert "images" not in recipe["student"]["batching"]
+
+
+def test_text_decoded_wrongly_before_is_shown(new):
+    rows = [{"question": f"Où {n} ?".encode().decode("cp1252"), "answer": "là"} for n in range(30)]
+    text, code, _ = new("a.jsonl", lines(rows))
+    assert code == 0
+    assert "decoded_wrongly_before" in text and "'entries': 30" in text
 
 
 def test_a_recipe_is_not_overwritten(new, tmp_path):

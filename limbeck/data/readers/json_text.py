@@ -6,7 +6,7 @@ read one after the other.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO, final
 
 from typing_extensions import override
@@ -66,6 +66,16 @@ def parse_json(text: str) -> Json:
         return STRICT.decode(text)
     except RecursionError:
         raise ValueError("nests too deep") from None
+
+
+def write_json(value: Json) -> str:
+    """A value as JSON on one line, its numbers as they were written."""
+    if isinstance(value, Mapping):
+        pairs = (f"{write_json(str(key))}: {write_json(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(write_json, value))}]"
+    return str(value) if isinstance(value, WrittenFloat) else json.dumps(value, ensure_ascii=False)
 
 
 def array_items(file: TextIO) -> Iterator[Json | DuplicateKeyError]:

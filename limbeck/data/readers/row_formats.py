@@ -8,7 +8,7 @@ import abc
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from typing_extensions import override
 
@@ -20,6 +20,7 @@ from limbeck.data.filters.dedup import EQUAL_SIDES
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, Item, ReaderConfig
 from limbeck.data.readers.column_names import describe_mismatch, nearest, quote
+from limbeck.data.readers.list_answers import as_list_answer, write_list_values
 from limbeck.data.readers.messages import (
     ROW_WEIGHTS,
     Conversation,
@@ -55,6 +56,11 @@ class RowReaderConfig(ReaderConfig):
     """Columns and the values they must have; other rows are dropped as `filtered`."""
     max_answers: PositiveInt = 1_000_000
     """A question with more answers than this is taken for mislabelled: all of them are dropped."""
+    answers: Literal["text", "list"] = "text"
+    """`list`: an answer is a list or an object, in JSON or of items between `item_separator`. It is
+    learnt as JSON, and scored by its items."""
+    item_separator: str = ""
+    """Stands between the items of answers that are no JSON."""
     image_folder: str = ""
     """Where the images lie that rows name; without it a row that names one is dropped."""
 
@@ -121,7 +127,9 @@ class RowReaderConfig(ReaderConfig):
 
     def _records(self, row: Row, pack: Pack, counts: Counter[str]) -> list[Record]:
         """A record for each answer of a row that is learnt."""
-        found = read_row(row.values, self.columns)
+        is_list = self.answers == "list"
+        values = write_list_values(row.values, columns=self.columns) if is_list else row.values
+        found = read_row(values, self.columns)
         if any(key in row.values for key in CHAT_KEYS):
             check_tools(row.values)
             if not read_weight(row.values, keys=ROW_WEIGHTS):
@@ -142,7 +150,10 @@ class RowReaderConfig(ReaderConfig):
                 record = Record(
                     id=f"{self.label}:{row.place}" + (f"/{index}" if index else ""),
                     question=turn.question,
-                    answer=turn.answer,
+                    answer=as_list_answer(turn.answer, separator=self.item_separator)
+                    if is_list
+                    else turn.answer,
+                    answer_form="list" if is_list else "single",
                     group="+".join(images) or normalise(asked) or asked,
                     source=self.label,
                     specialty=specialty,
