@@ -1,18 +1,24 @@
 """Charts and what feeds them: axes, damaged curve files, numbers as people read them."""
 
+import dataclasses
+import io
 import json
 import math
 import xml.etree.ElementTree
 
 import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.serialization import to_json
+from limbeck.env.threads import ThreadChoice
 from limbeck.evaluation.report import number_format
-from limbeck.evaluation.report.build import read_report
+from limbeck.evaluation.report.build import Report, read_report
 from limbeck.evaluation.report.charts import Bilingual, Point, fit_axis, lines, scatter, strips, svg
+from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import _read_history, _read_object, validate_load
-from limbeck.evaluation.report.rows import Bounds
+from limbeck.evaluation.report.rows import Bounds, FloorRow
 from limbeck.evaluation.report.terminal import make_table
 from limbeck.evaluation.report.without_teacher import TeacherGain
 from tests.support import tiny_recipe
@@ -106,3 +112,55 @@ def test_published_reports_are_read_and_others_refused(tmp_path):
     (tmp_path / "report.json").write_text('{"rows": []}')
     with pytest.raises(ArtifactError, match="not a report of this version"):
         read_report(tmp_path / "report.json")
+
+
+def test_a_row_without_a_teacher_and_what_the_teacher_added_are_in_every_table():
+    report = read_published("demo")
+    rows = list(report.rows)
+    rows[1] = dataclasses.replace(rows[1], training="trained without a teacher (labels alone)")
+    gain = TeacherGain("healed", "student", 0.0321, 0.011, 0.0532, 1200)
+    report = dataclasses.replace(report, rows=tuple(rows), teacher_gains=(gain,))
+    assert read_back(report).teacher_gains == (gain,)
+    text = render_markdown(report)
+    assert "student (未用教师训练（仅用标签） trained without a teacher (labels alone)) |" in text
+    assert "**healed - student**: +3.2 (+1.1 – +5.3), n=1200" in text
+    answers = {row.name: [] for row in rows}
+    page = render_html(report, answers=answers, steps=[])
+    assert "trained without a teacher (labels alone)" in page and "+3.2 (+1.1 – +5.3)" in page
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(make_table(report))
+    shown = stream.getvalue()
+    assert "labels alone" in shown and "healed minus student" in shown
+
+
+def read_published(name):
+    """A committed report, with what the newest ones hold of their threads."""
+    report = read_report(tiny_recipe.ROOT / "benchmarks" / "results" / name / "report.json")
+    choice = ThreadChoice(1, "work is shared", 1, 1, 1)
+    rows = [dataclasses.replace(row, default_threads=choice) for row in report.rows]
+    return dataclasses.replace(report, rows=tuple(rows))
+
+
+def read_back(report):
+    return TypeAdapter(Report).validate_json(json.dumps(to_json(report)))
+
+
+def test_a_floor_of_pixels_stands_among_the_images():
+    report = read_published("chest-xray")
+    (findings,) = [row.findings for row in report.rows[:1]]
+    missing = {task: "the question is an image" for task in report.rows[0].tasks}
+    floor = FloorRow(
+        name="linear",
+        tasks={},
+        missing=missing,
+        accuracy=None,
+        accuracy_interval=None,
+        texts={},
+        labels={},
+        findings=findings,
+    )
+    report = dataclasses.replace(report, floors=(floor,))
+    images = render_markdown(report).partition("## 影像")[2].partition("## 用时")[0]
+    assert "| 底线 floor: 线性 linear | finding |" in images
+    page = render_html(report, answers={row.name: [] for row in report.rows}, steps=[])
+    assert page.count("Floor: ") >= 3
