@@ -148,7 +148,7 @@ def read_back(report):
 def test_a_floor_of_pixels_stands_among_the_images():
     report = read_published("chest-xray")
     (findings,) = [row.findings for row in report.rows[:1]]
-    missing = {task: "the question is an image" for task in report.rows[0].tasks}
+    missing = dict.fromkeys(report.rows[0].tasks, "the question is an image")
     floor = FloorRow(
         name="linear",
         tasks={},
