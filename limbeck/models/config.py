@@ -41,6 +41,11 @@ class ModelConfig(Config):
     kind: Any
     """The description's name in the registry."""
 
+    @property
+    @abstractmethod
+    def sets_rotary(self) -> bool:
+        """Whether the rotary embedding is asked for, rather than left to the default."""
+
     @abstractmethod
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":
         """The transformers config, without building anything."""
@@ -69,6 +74,11 @@ class Decoder(ModelConfig):
     """Standard deviation of fresh weights."""
     rope_theta: PositiveFloat = 10000.0
     """Base wavelength of the rotary embedding, in tokens."""
+
+    @property
+    @override
+    def sets_rotary(self) -> bool:
+        return "rope_theta" in self.model_fields_set
 
     def _shared(self, vocabulary: "Vocabulary") -> dict:
         return {
@@ -256,6 +266,11 @@ class VisionModel(ModelConfig):
     kind: Literal["vision"]
     text: Annotated[MoeModel | DenseModel, Field(discriminator="kind")]
     encoder: EncoderConfig = EncoderConfig()
+
+    @property
+    @override
+    def sets_rotary(self) -> bool:
+        return self.text.sets_rotary
 
     @override
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":

@@ -173,13 +173,16 @@ def _initialize(
         return {"inherited_ratio": 0.0}
     source = work.one("initialize_from").path
     model = open_source(source, tokenizer=tokenizer)
-    ratio = copy_matching_weights(student, teacher=model)
+    assert not isinstance(config.student, str)
+    inherited = copy_matching_weights(
+        student, teacher=model, keep_rotary=config.student.sets_rotary
+    )
     if config.initialize_experts == "none":
-        return {"inherited_ratio": ratio}
+        return inherited.metrics()
     examples = (batch for step in range(EXPERT_USAGE_STEPS) for batch in batches(step))
     taken = merge_experts(student, teacher=model, batches=examples)
-    return {
-        "inherited_ratio": ratio + taken["copied_ratio"],
+    return inherited.metrics() | {
+        "inherited_ratio": inherited.ratio + taken["copied_ratio"],
         "experts": taken["experts"],
         "experts_gate_weight_ratios": taken["gate_weight_ratios"],
     }

@@ -64,7 +64,9 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     inherited: dict[str, object] = {}
     if config.initialize_from:
         source = open_source(work.one("initialize_from").path, tokenizer=tokenizer)
-        inherited["inherited_ratio"] = copy_matching_weights(model, teacher=source)
+        assert not isinstance(config.model, str)
+        keep = config.model.sets_rotary
+        inherited = copy_matching_weights(model, teacher=source, keep_rotary=keep).metrics()
     setup = SETUPS[config.objective.batch_kind](config, work, model, tokenizer)
     training = config.training.resolve_steps(tokens_per_step=setup.tokens_per_step)
     history = fit(

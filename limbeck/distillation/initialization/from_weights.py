@@ -1,17 +1,36 @@
 """Initialises a fresh student from its teacher: attention, embeddings and norms are copied.
 
-Whatever has the same name and shape in both is copied; of a deeper teacher, layers evenly spread
-over its depth. Left out: feed-forward layers of other widths, and mixing experts into them.
+Whatever plays the same part and has the same shape in both is copied; of a deeper teacher, layers
+evenly spread over its depth. What makes weights mean the same goes with them (`conventions.py`),
+and what still differs is said. Left out: feed-forward layers of other widths, and mixing experts
+into them.
 """
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.distillation.initialization.conventions import (
+    COMPARED,
+    MAX_RELATIVE_ERROR,
+    compare_rotary,
+    embedding_scale,
+    find_final_norm,
+    is_norm,
+    source_name,
+    take_norm,
+    take_rotary,
+)
 from limbeck.models.checkpoints import load_model, load_tokenizer
-from limbeck.models.structure import find_layers, match_depth
+from limbeck.models.structure import find_layers, find_submodule, match_depth
+
+logger = logging.getLogger(__name__)
 
 
 def open_source(folder: Path, *, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -28,38 +47,134 @@ def open_source(folder: Path, *, tokenizer: PreTrainedTokenizerBase) -> PreTrain
     return load_model(folder, dtype="auto")
 
 
+@dataclass(frozen=True)
+class Inherited:
+    """What a student took over, and what of it means something else in the student."""
+
+    ratio: float
+    """Share of the student's parameters that were copied."""
+    differences: tuple[str, ...] = ()
+
+    def metrics(self) -> dict[str, object]:
+        """For the manifest; the differences are logged as well."""
+        for difference in self.differences:
+            logger.warning("initialize_from: %s", difference)
+        found: dict[str, object] = {"inherited_ratio": self.ratio}
+        return found | ({"inherited_differences": self.differences} if self.differences else {})
+
+
 @torch.no_grad()
-def copy_matching_weights(student: PreTrainedModel, *, teacher: PreTrainedModel) -> float:
-    """The share of the student's parameters that were copied from the teacher, in place.
+def copy_matching_weights(
+    student: PreTrainedModel, *, teacher: PreTrainedModel, keep_rotary: bool = False
+) -> Inherited:
+    """Copies the teacher's parameters that fit, with what makes them mean the same.
 
     Student layer i of n gets layer ceil(i m / n) of the teacher's m, counted from 1, so the last
-    gets the last (evenly spaced layers, as in DistilBERT: Sanh et al. 2019, sec. 3,
-    arXiv:1910.01108).
+    gets the last (evenly spread layers, as in DistilBERT: Sanh et al. 2019, sec. 3,
+    arXiv:1910.01108). The student gets the teacher's rotary embedding unless `keep_rotary`, and its
+    scale of embeddings. A norm of another convention is converted, or stays fresh.
 
     Raises:
         CheckpointError: nothing fits.
     """
     own_prefix, own_layers = find_layers(student)
     prefix, layers = find_layers(teacher)
-    sources = dict(teacher.named_parameters())
-    copied = 0
-    for name, parameter in student.named_parameters():
-        source = name
-        if name.startswith(f"{own_prefix}."):
-            index, rest = name.removeprefix(f"{own_prefix}.").split(".", 1)
-            depth = match_depth(int(index) + 1, num_layers=len(own_layers), num_sources=len(layers))
-            source = f"{prefix}.{depth - 1}.{rest}"
-        found = sources.get(source)
-        if found is not None and found.shape == parameter.shape:
-            parameter.copy_(found)
-            copied += parameter.numel()
+    depths = [
+        match_depth(index + 1, num_layers=len(own_layers), num_sources=len(layers)) - 1
+        for index in range(len(own_layers))
+    ]
+    copied: dict[Tensor, str] = {}
+    fresh_norms: list[str] = []
+    for owner, module in student.named_modules():
+        source = owner
+        if owner.startswith(f"{own_prefix}."):
+            index, _, rest = owner.removeprefix(f"{own_prefix}.").partition(".")
+            depth = depths[int(index)]
+            rest = source_name(rest, own=own_layers[int(index)], source=layers[depth])
+            source = f"{prefix}.{depth}.{rest}".removesuffix(".")
+        found = find_submodule(teacher, source)
+        sources = {} if found is None else dict(found.named_parameters(recurse=False))
+        for name, parameter in module.named_parameters(recurse=False):
+            if name not in sources or sources[name].shape != parameter.shape:
+                continue
+            if name != "weight" or found is None or not is_norm(module):
+                parameter.copy_(sources[name])
+            elif not take_norm(module, found):
+                fresh_norms.append(owner)
+                continue
+            copied[parameter] = owner
     if not copied:
         raise CheckpointError(
             f"nothing of {type(teacher).__name__} (hidden {_width(teacher)}) fits "
             f"{type(student).__name__} (hidden {_width(student)}): give the student the "
             "teacher's `hidden_size` and heads, or leave `initialize_from` out"
         )
-    return copied / sum(parameter.numel() for parameter in student.parameters())
+    compare = compare_rotary if keep_rotary else take_rotary
+    differences = [
+        compare(student, teacher=teacher),
+        _match_embeddings(student, teacher=teacher),
+        f"norms of another kind stay fresh: {', '.join(fresh_norms[:4])} and so on"
+        if fresh_norms
+        else None,
+        _compare_layers(student, teacher, depths=depths),
+    ]
+    total = sum(parameter.numel() for parameter in student.parameters())
+    ratio = sum(parameter.numel() for parameter in copied) / total
+    return Inherited(ratio, tuple(item for item in differences if item is not None))
+
+
+def _match_embeddings(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | None:
+    """Scales embeddings that were copied so that the first layer reads what the teacher's reads.
+
+    A head that shares them then reads a final norm scaled by the inverse, so its logits stay.
+    """
+    own, source = (model.get_input_embeddings() for model in (student, teacher))
+    weights = own.get_parameter("weight")
+    if weights.shape != source.get_parameter("weight").shape:
+        return None
+    factor = embedding_scale(teacher) / embedding_scale(student)
+    if abs(factor - 1) <= MAX_RELATIVE_ERROR:
+        return None
+    head = student.get_output_embeddings()
+    if head is not None and head.get_parameter("weight") is weights:
+        norm = find_final_norm(student)
+        if norm is None:
+            return f"the teacher scales its embeddings by {factor:.3g}, the student does not"
+        norm.get_parameter("weight").div_(factor)
+    weights.mul_(factor)
+    return None
+
+
+def _compare_layers(
+    student: PreTrainedModel, teacher: PreTrainedModel, *, depths: Sequence[int]
+) -> str | None:
+    """A sentence where a block that was taken over computes something else."""
+    own_layers, layers = find_layers(student)[1], find_layers(teacher)[1]
+    found: list[str] = []
+    for name, compare in COMPARED.items():
+        errors = [0.0]
+        for own, depth in zip(own_layers, depths, strict=True):
+            block, source = find_submodule(own, name), find_submodule(layers[depth], name)
+            if block is not None and source is not None and _fits(block, source):
+                errors.append(compare(student, teacher, own=block, source=source) or 0.0)
+        if max(errors) > MAX_RELATIVE_ERROR:
+            found.append(f"{name} {max(errors):.2f}")
+    if not found:
+        return None
+    return (
+        f"layers that were taken over give other outputs than the teacher's (relative difference "
+        f"of {', '.join(found)}): {type(student).__name__} computes them otherwise than "
+        f"{type(teacher).__name__}, as with norms of queries and keys, biases, caps or activations"
+    )
+
+
+def _fits(own: nn.Module, source: nn.Module) -> bool:
+    """Whether all projections of a block were taken over."""
+    return _projections(own) == _projections(source)
+
+
+def _projections(block: nn.Module) -> dict[str, torch.Size]:
+    return {name: item.shape for name, item in block.named_parameters() if "proj" in name}
 
 
 def _width(model: PreTrainedModel) -> int:

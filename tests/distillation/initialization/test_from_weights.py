@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+import transformers
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.distillation.initialization.from_weights import copy_matching_weights
+from limbeck.distillation.initialization.from_weights import Inherited, copy_matching_weights
 
 
 def test_attention_embeddings_and_norms_are_taken_and_the_rest_stays_fresh(moe, dense):
     fresh = {name: item.clone() for name, item in dense.named_parameters()}
-    share = copy_matching_weights(dense, teacher=moe)
+    share = copy_matching_weights(dense, teacher=moe).ratio
     sources = dict(moe.named_parameters())
     copied = 0
     for name, item in dense.named_parameters():
@@ -25,7 +26,7 @@ def test_attention_embeddings_and_norms_are_taken_and_the_rest_stays_fresh(moe, 
 def test_the_same_architecture_becomes_its_teacher(dense_config, tokenizer):
     teacher = dense_config.build(tokenizer=tokenizer, seed=1).eval()
     student = dense_config.build(tokenizer=tokenizer, seed=2).eval()
-    assert copy_matching_weights(student, teacher=teacher) == 1.0
+    assert copy_matching_weights(student, teacher=teacher) == Inherited(1.0)
     ids = torch.arange(6).unsqueeze(0)
     assert torch.equal(student(ids).logits, teacher(ids).logits)
 
@@ -47,3 +48,110 @@ def test_a_student_that_nothing_fits_is_refused(moe, dense_config, tokenizer):
     other = dense_config.replace(hidden_size=24, head_dim=6).build(tokenizer=tokenizer, seed=0)
     with pytest.raises(CheckpointError, match="hidden 24"):
         copy_matching_weights(other, teacher=moe)
+
+
+def build(name, **changes):
+    shape = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "intermediate_size": 48,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": True,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+    }
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**shape | changes)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+
+
+def kl(teacher, student):
+    ids = torch.randint(0, 60, (2, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        p, q = (model(input_ids=ids).logits.log_softmax(-1) for model in (teacher, student))
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "default", "rope_theta": 1e6},
+        {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0},
+    ],
+)
+def test_the_rotary_embedding_is_taken_over(rope):
+    teacher = build("Qwen3", rope_parameters=rope)
+    student = build("Qwen3", initializer_range=0.02)
+    assert copy_matching_weights(student, teacher=teacher) == Inherited(1.0)
+    assert kl(teacher, student) < 1e-6
+    assert student.config.rope_parameters["rope_theta"] == rope["rope_theta"]
+
+
+def test_a_rotary_embedding_that_the_recipe_asks_for_is_kept_and_said():
+    teacher = build("Qwen3", rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    student = build("Qwen3")
+    found = copy_matching_weights(student, teacher=teacher, keep_rotary=True)
+    assert any("rope_theta differs" in text for text in found.differences)
+    assert any("give other outputs" in text for text in found.differences)
+    assert student.config.rope_parameters["rope_theta"] == 1e4
+
+
+def test_a_base_survives_saving(tmp_path):
+    teacher = build("Qwen3", rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    student = build("Qwen3")
+    copy_matching_weights(student, teacher=teacher)
+    student.save_pretrained(tmp_path)
+    assert kl(teacher, type(student).from_pretrained(tmp_path).eval()) < 1e-6
+
+
+def test_norms_that_add_one_and_scaled_embeddings_are_converted():
+    """Gemma multiplies by 1 + weight and its embeddings by the root of the width."""
+    teacher = build("Gemma", hidden_act="silu", hidden_activation="silu")
+    student = build("Llama", initializer_range=0.02, hidden_act="silu")
+    with torch.no_grad():
+        for module in teacher.modules():
+            if type(module).__name__ == "GemmaRMSNorm":
+                module.weight.normal_(0, 0.1)
+    assert copy_matching_weights(student, teacher=teacher) == Inherited(1.0)
+    assert kl(teacher, student) < 1e-5
+
+
+def test_the_inner_norm_is_taken_from_between_sandwiched_ones():
+    teacher, student = build("Gemma2"), build("Llama")
+    with torch.no_grad():
+        for layer in teacher.model.layers:
+            layer.pre_feedforward_layernorm.weight.fill_(0.5)
+            layer.post_attention_layernorm.weight.fill_(0.1)
+    copy_matching_weights(student, teacher=teacher)
+    for layer in student.model.layers:
+        assert torch.allclose(layer.post_attention_layernorm.weight, torch.tensor(1.5))
+
+
+def test_a_norm_that_computes_otherwise_stays_fresh_and_is_said():
+    student = build("Llama")
+    student.model.norm = torch.nn.LayerNorm(32)
+    teacher = build("Llama")
+    with torch.no_grad():
+        teacher.model.norm.weight.normal_(1, 0.5)
+    found = copy_matching_weights(student, teacher=teacher)
+    assert any("norms of another kind stay fresh: model.norm" in t for t in found.differences)
+    assert torch.equal(student.model.norm.weight, torch.ones(32))
+
+
+def test_attention_with_norms_of_its_own_is_said_to_differ():
+    found = copy_matching_weights(build("Qwen3"), teacher=build("Llama"))
+    assert not any("mlp" in text for text in found.differences)
+    assert any(
+        "self_attn" in text and "Qwen3ForCausalLM computes" in text for text in found.differences
+    )
+
+
+def test_another_activation_is_said_to_differ():
+    found = copy_matching_weights(build("Llama"), teacher=build("Llama", hidden_act="gelu"))
+    assert any("of mlp" in text and "self_attn" not in text for text in found.differences)

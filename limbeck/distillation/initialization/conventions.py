@@ -1,0 +1,207 @@
+"""What makes a teacher's weights mean the same in its student: rotary base, norms, scales.
+
+Modules are compared by what they compute, never by their names or their classes' names: the same
+weight multiplies in one architecture and is added to one in another.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from limbeck.models.structure import find_layers
+
+MAX_RELATIVE_ERROR = 0.02
+"""Of outputs that count as equal: a teacher may compute in 16 bits."""
+NUM_TOKENS = 12
+"""Length of the sequence on which attention is compared."""
+INNER_NORM, SANDWICH_NORM = "post_attention_layernorm", "pre_feedforward_layernorm"
+"""The norm before the feed-forward block: the second where one more follows attention itself, which
+then bears the first name."""
+
+
+def source_name(name: str, *, own: nn.Module, source: nn.Module) -> str:
+    """The module of a teacher's layer that plays the part of one of the student's layer."""
+    sandwiched = dict(source.named_children()).keys() - dict(own.named_children()).keys()
+    return SANDWICH_NORM if name == INNER_NORM and SANDWICH_NORM in sandwiched else name
+
+
+@torch.no_grad()
+def take_norm(own: nn.Module, source: nn.Module) -> bool:
+    """Whether a norm computes as the source does with the source's weight, or that plus or minus 1.
+
+    It has that weight afterwards, or its own where none of the three makes them equal.
+    """
+    weight, taken = own.get_parameter("weight"), source.get_parameter("weight")
+    fresh = weight.clone()
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(4, len(weight), generator=generator)
+    wanted = _run_norm(source, given)
+    for shift in (0.0, 1.0, -1.0):
+        weight.copy_(taken.float() + shift)
+        if relative_error(_run_norm(own, given), wanted) <= MAX_RELATIVE_ERROR:
+            return True
+    weight.copy_(fresh)
+    return False
+
+
+def _run_norm(norm: nn.Module, given: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+    weight = norm.get_parameter("weight")
+    return norm(given.to(weight)).float().cpu()
+
+
+def relative_error(found: Float[Tensor, "..."], wanted: Float[Tensor, "..."]) -> float:
+    """The norm of the difference over the norm of what was wanted."""
+    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module has one vector of weights and no matrix."""
+    parameters = list(module.parameters())
+    return "weight" in dict(module.named_parameters(recurse=False)) and all(
+        item.dim() == 1 for item in parameters
+    )
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """The rotary embedding of a model, and the module that holds it."""
+
+    owner: nn.Module
+    name: str
+
+    @property
+    def module(self) -> nn.Module:
+        """The embedding."""
+        return self.owner.get_submodule(self.name)
+
+
+def find_rotary(model: PreTrainedModel) -> Rotary | None:
+    """The one rotary embedding of the decoder; None where it has none, or several."""
+    found = [
+        Rotary(owner, name)
+        for owner in model.modules()
+        for name, child in owner.named_children()
+        if "inv_freq" in dict(child.named_buffers(recurse=False))
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def take_rotary(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | None:
+    """Give the student the teacher's rotary embedding; a sentence where it cannot have it."""
+    own, source = find_rotary(student), find_rotary(teacher)
+    if own is None and source is None:
+        return None
+    if own is None or source is None:
+        return "one rotary embedding cannot be told in both models, so positions may mean other"
+    frequencies = [item.module.get_buffer("inv_freq").float().cpu() for item in (own, source)]
+    if len(frequencies[0]) != len(frequencies[1]) or torch.equal(*frequencies):
+        return None
+    config = student.config.get_text_config()
+    taken = teacher.config.get_text_config().rope_parameters
+    if not isinstance(taken, Mapping) or "rope_type" not in taken:
+        return f"the teacher's rope_parameters {taken!r} are not those of one embedding"
+    config.rope_parameters = dict(taken)
+    rotary = type(own.module)(config).to(student.device)
+    own.owner.add_module(own.name, rotary)
+    if relative_error(rotary.get_buffer("inv_freq").float().cpu(), frequencies[1]) > 1e-6:
+        return f"the student's rotary embedding computes otherwise from {dict(taken)!r}"
+    return None
+
+
+@torch.no_grad()
+def compare_rotary(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | None:
+    """A sentence where the two rotary embeddings turn by other angles."""
+    own, source = find_rotary(student), find_rotary(teacher)
+    if own is None or source is None:
+        return None
+    angles = [item.module.get_buffer("inv_freq").float().cpu() for item in (own, source)]
+    if len(angles[0]) != len(angles[1]) or relative_error(*angles) <= 1e-6:
+        return None
+    return (
+        "the recipe's rope_theta differs from the teacher's, so its attention means other "
+        "positions; leave rope_theta out to take the teacher's"
+    )
+
+
+def find_final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm after the last layer, beside the list of layers; None where there is not one."""
+    parent = find_layers(model)[0].rpartition(".")[0]
+    norms = [child for child in model.get_submodule(parent).children() if is_norm(child)]
+    return norms[0] if len(norms) == 1 else None
+
+
+@torch.no_grad()
+def embedding_scale(model: PreTrainedModel) -> float:
+    """The factor between a token's embedding and what the first layer reads."""
+    embeddings = model.get_input_embeddings().get_parameter("weight")
+    ids = torch.arange(min(8, len(embeddings)), device=embeddings.device)
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, arguments: tuple, keywords: dict) -> None:
+        hidden = arguments[0] if arguments else keywords["hidden_states"]
+        seen.append(hidden[0].float())
+
+    hook = find_layers(model)[1][0].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        model(input_ids=ids.unsqueeze(0), use_cache=False)
+    finally:
+        hook.remove()
+    plain = embeddings[ids].float()
+    return float((seen[0] * plain).sum() / (plain * plain).sum().clamp_min(1e-12))
+
+
+@torch.no_grad()
+def compare_attention(
+    student: PreTrainedModel, teacher: PreTrainedModel, *, own: nn.Module, source: nn.Module
+) -> float | None:
+    """The relative difference of two attention blocks' outputs for one input.
+
+    None where they cannot be called alike.
+    """
+    outputs = []
+    width = student.config.get_text_config().hidden_size
+    given = torch.randn(1, NUM_TOKENS, width, generator=torch.Generator().manual_seed(0))
+    for model, block in ((student, own), (teacher, source)):
+        rotary = find_rotary(model)
+        if rotary is None:
+            return None
+        reference = next(block.parameters())
+        hidden = given.to(reference)
+        places = torch.arange(NUM_TOKENS, device=reference.device).unsqueeze(0)
+        try:
+            found = block(
+                hidden_states=hidden,
+                position_embeddings=rotary.module(hidden, places),
+                attention_mask=None,
+            )
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            return None
+        outputs.append(found[0].float().cpu())
+    return relative_error(*outputs)
+
+
+@torch.no_grad()
+def compare_feed_forward(
+    student: PreTrainedModel, teacher: PreTrainedModel, *, own: nn.Module, source: nn.Module
+) -> float | None:
+    """The relative difference of two feed-forward blocks' outputs for one input.
+
+    None where they cannot be called alike.
+    """
+    width = student.config.get_text_config().hidden_size
+    given = torch.randn(NUM_TOKENS, width, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for block in (own, source):
+        found = block(given.unsqueeze(0).to(next(block.parameters())))
+        if not isinstance(found, Tensor):
+            return None
+        outputs.append(found.float().cpu())
+    return relative_error(*outputs)
+
+
+COMPARED = {"self_attn": compare_attention, "mlp": compare_feed_forward}
+"""Blocks of a layer that can be compared, by their names in transformers."""
