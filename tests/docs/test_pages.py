@@ -1,0 +1,54 @@
+"""Links lead somewhere, shell blocks are marked as such, and Python snippets run."""
+
+import pytest
+
+from tests.support import documentation
+from tests.support.documentation import PAGES, ROOT
+
+EXTENSIONS = ROOT / "docs" / "extend"
+"""Its Python is tested page by page in `tests/extend`."""
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_to_files_and_headings(page):
+    lost = []
+    for target, anchor in documentation.read_links(page):
+        path = (page.parent / target).resolve() if target else page
+        if not path.exists():
+            lost.append(target)
+        elif anchor and anchor not in documentation.read_anchors(path):
+            lost.append(f"{target}#{anchor}")
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_shell_blocks_are_marked_as_such(page):
+    """A block that is not marked `sh` would escape the test of commands."""
+    for block in documentation.read_blocks(page):
+        assert block.language not in ("bash", "shell", "console"), block.text
+        if block.language == documentation.SHELL:
+            continue
+        for line in block.text.splitlines():
+            assert line.split(" ")[0] not in documentation.PROGRAMS, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_page_can_be_reached(page):
+    """From the README, by links."""
+    reached, rest = set(), [ROOT / "README.md"]
+    while rest:
+        here = rest.pop()
+        if here in reached or here.suffix != ".md":
+            continue
+        reached.add(here)
+        for target, _ in documentation.read_links(here):
+            path = (here.parent / target).resolve()
+            if path.is_dir():  # a folder's own page, and the folder itself where it has none
+                rest += [path / "README.md"] if (path / "README.md").exists() else path.glob("*.md")
+            elif path.exists():
+                rest.append(path)
+    assert page in reached
