@@ -63,6 +63,7 @@ ENGLISH = Words(
     floors={
         "majority": "*no model: the most frequent answer*",
         "lookup": "*no model: the nearest training question*",
+        "entity_lookup": "*no model: the nearest question about the same name*",
         "linear": "*no model: a linear classifier*",
     },
     headline="**{parameters_before} → {parameters_after} parameters, {size_before} → {size_after} "
@@ -91,6 +92,7 @@ CHINESE = Words(
     floors={
         "majority": "*不用模型：最常见的答案*",
         "lookup": "*不用模型：最相近的训练问题*",
+        "entity_lookup": "*不用模型：同一名称下最相近的训练问题*",
         "linear": "*不用模型：线性分类器*",
     },
     headline="**参数 {parameters_before} → {parameters_after}，磁盘 {size_before} → {size_after}，"
@@ -160,7 +162,7 @@ def _make_table(report: Report, words: Words) -> Iterator[str]:
     for floor in report.floors:
         if floor.accuracy is not None:
             shown = f"{percent(floor.accuracy)} ({percent_range(floor.accuracy_interval)})"
-            yield f"| {floor.name} | {words.floors[floor.name]} | | | {shown} | | |"
+            yield f"| {floor.name} | {words.floors.get(floor.name, "")} | | | {shown} | | |"
     yield from _make_notes(report, words)
 
 

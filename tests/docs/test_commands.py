@@ -28,6 +28,7 @@ TRAINS = "trains for minutes; the tests run the same stages from tests/recipes a
 PARSED = {
     "limbeck run": TRAINS,
     "limbeck tune": TRAINS,
+    "limbeck evaluate": "needs the extra `harness` (tests/harness), or a server as a judge",
     "limbeck ask runs/chest-xray/": "needs a model that was trained on images (tests/stages)",
     "limbeck plan recipes/reference-size.yaml": "plans 1.55 T parameters: 8 s (tests/planning)",
     "accelerate launch": "starts several processes that train (tests/training)",

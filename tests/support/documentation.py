@@ -13,7 +13,7 @@ PAGES = sorted(
 FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", flags=re.MULTILINE | re.DOTALL)
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
 PROGRAMS = ("limbeck", "make", "pip", "python", "accelerate")
-SHELL = "sh"
+SHELL = ("sh", "bash")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_commands(page: Path) -> list[Command]:
     """The command lines of a page's shell blocks, in order."""
     found = []
     for block in read_blocks(page):
-        if block.language != SHELL:
+        if block.language not in SHELL:
             continue
         for line in block.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
