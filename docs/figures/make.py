@@ -162,7 +162,7 @@ def _make_table(report: Report, words: Words) -> Iterator[str]:
     for floor in report.floors:
         if floor.accuracy is not None:
             shown = f"{percent(floor.accuracy)} ({percent_range(floor.accuracy_interval)})"
-            yield f"| {floor.name} | {words.floors.get(floor.name, "")} | | | {shown} | | |"
+            yield f"| {floor.name} | {words.floors.get(floor.name, '')} | | | {shown} | | |"
     yield from _make_notes(report, words)
 
 
