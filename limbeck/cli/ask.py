@@ -29,7 +29,12 @@ def ask(
     ] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 200,
 ) -> None:
-    """Ask a model. One that is calibrated says that it does not know rather than guess.
+    """Ask a model a question.
+
+    ```
+    limbeck ask runs/mine/bundle "..."
+    limbeck ask runs/chest-xray/student "..." --image film.png
+    ```
 
     Stages `quantize` and `export` calibrate: below the confidence that they found, the answer is
     不知道 / I do not know, and --show-unsure prints the draft. A model of another stage answers

@@ -29,7 +29,13 @@ def list_command(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """What recipes can name: stages, objectives, criteria, runtimes, sources, tasks, packs."""
+    """List what a recipe can name, each with one line; the fields are in docs/reference.
+
+    ```
+    limbeck list
+    limbeck list objectives
+    ```
+    """
     with report_user_errors():
         found = list_names(what)
         if as_json:

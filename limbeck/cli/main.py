@@ -18,16 +18,29 @@ from limbeck.cli.run import check, plan, run, tune
 from limbeck.cli.show import show
 from limbeck.cli.store import add_commands
 
+HELP = """From a large teacher and your questions to small models for cloud, edge and phone.
+
+```
+limbeck new mine.yaml --data mine.jsonl --teacher models/SmolLM2-135M-Instruct
+limbeck run mine.yaml
+limbeck ask runs/mine/bundle "..."
+```
+
+Each command explains itself with examples: limbeck run --help
+"""
+
 app = typer.Typer(
-    help="From a large teacher and a domain's questions to small models for cloud, edge and phone.",
+    help=HELP,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (new, run, check, plan, tune, show, ask, evaluate):
-    app.command()(command)
-app.command(name="list")(list_command)
+for command in (new, check, plan, run, ask):
+    app.command(rich_help_panel="First steps")(command)
+for command in (show, evaluate, tune):
+    app.command(rich_help_panel="A closer look")(command)
+app.command(name="list", rich_help_panel="A closer look")(list_command)
 
 
 add_commands(app, guard=report_user_errors)

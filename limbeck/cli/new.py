@@ -61,9 +61,15 @@ def new(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a recipe that exists.")] = False,
 ) -> None:
-    """Write a recipe for your own file: look at the file, say what it holds, and how it is used.
+    """Write a recipe for your own file, after printing what the file holds.
 
+    Texts are left as they are. The recipe has comments; `limbeck run` makes what it names.
+
+    ```
     limbeck new mine.yaml --data mine.jsonl --teacher models/SmolLM2-135M-Instruct
+    limbeck new mine.yaml --data table.csv --question frage --answer antwort --teacher ...
+    limbeck new demo.yaml --from-demo
+    ```
     """
     with report_user_errors():
         if recipe.exists() and not force:

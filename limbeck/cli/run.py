@@ -37,6 +37,12 @@ def run(
     """Make every artifact of a recipe, or reuse what is made already.
 
     Stop it at any time; the same command goes on from the last saved step.
+
+    ```
+    limbeck run mine.yaml
+    limbeck run mine.yaml --until student
+    limbeck run mine.yaml --set student.training.max_steps=2000
+    ```
     """
     with report_user_errors():
         from limbeck.evaluation.report import terminal
@@ -58,7 +64,15 @@ def run(
 
 
 def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """Check types, bounds, unknown keys and wiring; every fault at once, with its place."""
+    """Check a recipe: types, bounds, unknown keys, missing files; all faults at once, with lines.
+
+    Nothing is made. It prints the entries in the order in which they would be made.
+
+    ```
+    limbeck check mine.yaml
+    limbeck check mine.yaml --set student.objective.temperature=3
+    ```
+    """
     with report_user_errors():
         from limbeck.pipeline.check import check as check_recipe
 
@@ -106,10 +120,15 @@ def plan(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """What every model will cost, before any training: size, memory, time, and what it fits on.
+    """Print what every model will cost, before any training: size, memory, time, fitting GPUs.
 
-    The cards are those of the recipe's key `plan`, by default two A100 of 40 GB to train and a T4
-    of 16 GB to answer: --set plan.training.gpu=H100-80GB.
+    The GPUs are those of the recipe's key `plan`, by default two A100 of 40 GB to train and a T4
+    of 16 GB to answer.
+
+    ```
+    limbeck plan mine.yaml
+    limbeck plan mine.yaml --set plan.training.gpu=H100-80GB --set plan.training.count=8
+    ```
     """
     with report_user_errors():
         from limbeck import planning
@@ -138,15 +157,19 @@ def tune(
         float, typer.Option(min=0, help="Seconds after which no trial starts; 0: no limit.")
     ] = 0.0,
 ) -> None:
-    """Search a distillation's settings; leaves a report and the winning recipe, which runs.
+    """Search the settings of a distillation; writes a report and the winning recipe.
 
-    The recipe's key `tune` says what is searched:
+    ```
+    limbeck tune mine.yaml --set tune.stage=student --trials 12 --timeout 3600
+    ```
+
+    The recipe's key `tune` sets what is searched:
 
         tune: {stage: student, trials: 20, budget: {max_mib: 4}}
 
     searches temperature, divergence, weights, layer map and learning rate of the distill entry
-    `student`; `search: {objective.temperature: {low: 1.5, high: 3.0}}` names paths instead. A trial
-    trains the entry and is scored on validation records, never on test questions; hopeless ones
+    `student`; `search: {objective.temperature: {low: 1.5, high: 3.0}}` names fields instead. A
+    trial trains the entry and is scored on validation records, never on test questions; bad trials
     stop early. Stop it at any time; the same command goes on with the same study.
     """
     with report_user_errors():

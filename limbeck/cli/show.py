@@ -18,7 +18,13 @@ def show(
     artifact: Annotated[Path, typer.Argument(help="An artifact's folder, as runs/demo/int8.")],
     as_json: AsJson = False,
 ) -> None:
-    """An artifact's manifest, its lineage up to the sources, and its metrics."""
+    """Print an artifact's settings, its metrics, and its lineage up to the sources.
+
+    ```
+    limbeck show runs/demo/int8
+    limbeck show runs/demo/student --json
+    ```
+    """
     with report_user_errors():
         found = read_artifact(artifact)
         (ancestry,) = trace_lineage([found])

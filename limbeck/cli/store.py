@@ -17,6 +17,7 @@ KeepDays = Annotated[
     float, typer.Option(min=0, help="Keep for so many days after its last use what nothing needs.")
 ]
 RUNS = Path("runs")
+PANEL = "Keep and serve"
 KEEP_DAYS = 14.0
 """As long as git keeps what no branch reaches."""
 
@@ -29,11 +30,16 @@ def add_commands(app: typer.Typer, *, guard: Guard) -> None:
 
 def _add_store(app: typer.Typer, guard: Guard) -> None:
     store = typer.Typer(help="The artifact store: list, gc, verify.", no_args_is_help=True)
-    app.add_typer(store, name="store")
+    app.add_typer(store, name="store", rich_help_panel=PANEL)
 
     @store.command(name="list")
     def list_artifacts(runs: Runs = RUNS, as_json: AsJson = False) -> None:
-        """Every artifact: key, names that point at it, size, and whether anything needs it."""
+        """List every artifact: key, names that point at it, size, and whether anything needs it.
+
+        ```
+        limbeck store list
+        ```
+        """
         from limbeck.cli.store_tables import print_listing
 
         with guard():
@@ -43,12 +49,17 @@ def _add_store(app: typer.Typer, guard: Guard) -> None:
     def gc(
         runs: Runs = RUNS,
         keep_days: KeepDays = KEEP_DAYS,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
         as_json: AsJson = False,
     ) -> None:
-        """Remove what no name and no served model reaches, and say what that frees.
+        """Remove what no name and no served model reaches, and print what that frees.
 
         To let an artifact go, delete the name that points at it first.
+
+        ```
+        limbeck store gc --dry-run
+        limbeck store gc --keep-days 0
+        ```
         """
         from limbeck.cli.store_tables import print_collected
 
@@ -57,7 +68,12 @@ def _add_store(app: typer.Typer, guard: Guard) -> None:
 
     @store.command()
     def verify(runs: Runs = RUNS, as_json: AsJson = False) -> None:
-        """Hash every file again; the exit code is 1 where one differs from its manifest."""
+        """Hash every file again; the exit code is 1 where one differs from its manifest.
+
+        ```
+        limbeck store verify
+        ```
+        """
         from limbeck.cli.store_tables import print_damage
 
         with guard():
@@ -66,7 +82,7 @@ def _add_store(app: typer.Typer, guard: Guard) -> None:
 
 
 def _add_registry(app: typer.Typer, guard: Guard) -> None:
-    @app.command()
+    @app.command(rich_help_panel=PANEL)
     def promote(
         name: Name,
         artifact: Annotated[Path, typer.Argument(help="A checkpoint or bundle of the store.")],
@@ -78,7 +94,13 @@ def _add_registry(app: typer.Typer, guard: Guard) -> None:
         runs: Runs = RUNS,
         as_json: AsJson = False,
     ) -> None:
-        """Make an artifact the champion of a served name, at once and on record."""
+        """Make an artifact the champion of a served name: the model that answers under it.
+
+        ```
+        limbeck promote triage runs/demo/bundle --report runs/demo/report
+        limbeck promote triage runs/demo/bundle --candidate
+        ```
+        """
         from limbeck.cli.store_tables import open_registry, print_event, user
 
         with guard():
@@ -91,16 +113,21 @@ def _add_registry(app: typer.Typer, guard: Guard) -> None:
             )
             print_event(event, name, as_json=as_json)
 
-    @app.command()
+    @app.command(rich_help_panel=PANEL)
     def rollback(name: Name, by: By = "", runs: Runs = RUNS, as_json: AsJson = False) -> None:
-        """Make the champion before the present one answer again."""
+        """Make the previous champion of a served name answer again.
+
+        ```
+        limbeck rollback triage
+        ```
+        """
         from limbeck.cli.store_tables import open_registry, print_event, user
 
         with guard():
             event = open_registry(runs).rollback(name, by=by or user())
             print_event(event, name, as_json=as_json)
 
-    @app.command()
+    @app.command(rich_help_panel=PANEL)
     def history(
         name: Name,
         at: Annotated[
@@ -109,7 +136,13 @@ def _add_registry(app: typer.Typer, guard: Guard) -> None:
         runs: Runs = RUNS,
         as_json: AsJson = False,
     ) -> None:
-        """Everything that happened to a served name, or what answered at a time."""
+        """List everything that happened to a served name, or what answered at a time.
+
+        ```
+        limbeck history triage
+        limbeck history triage --at 2026-11-24
+        ```
+        """
         from limbeck.cli.store_tables import print_history
 
         with guard():

@@ -8,6 +8,7 @@ the real command line (every option, every argument), with its recipe and its `-
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -23,6 +24,7 @@ from tests.support import documentation, tiny_recipe
 from tests.support.documentation import PAGES, ROOT
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
 
+COMMAND = typer.main.get_command(app)
 COMMANDS = {page: documentation.read_commands(page) for page in PAGES}
 TRAINS = "trains for minutes; the tests run the same stages from tests/recipes and tests/stages"
 PARSED = {
@@ -83,7 +85,7 @@ def invoke(clone, monkeypatch):
 
 def parse(words):
     """The last command's context: every word was an option or an argument that it has."""
-    command, rest = typer.main.get_command(app), list(words)
+    command, rest = COMMAND, list(words)
     while isinstance(command, typer.core.TyperGroup):
         command = command.commands[rest.pop(0)]
     return command.make_context(command.name, rest)
@@ -116,6 +118,25 @@ def parse_pip(words):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extras in re.findall(r"\[([a-z,]+)\]", " ".join(words)):
         assert set(extras.split(",")) <= set(project["optional-dependencies"])
+
+
+def walk(command, name="limbeck"):
+    """Every command and group below, with its name."""
+    yield name, command
+    if isinstance(command, typer.core.TyperGroup):
+        for key, item in command.commands.items():
+            yield from walk(item, f"{name} {key}")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [pytest.param(*item, id=item[0]) for item in walk(COMMAND)]
+)
+def test_every_help_has_examples_that_parse(name, command):
+    examples = re.findall(r"^ *(limbeck .*)$", command.help, flags=re.MULTILINE)
+    assert examples or isinstance(command, typer.core.TyperGroup)
+    for line in examples:
+        assert line.startswith(name)
+        parse(shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize(
