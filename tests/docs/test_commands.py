@@ -156,6 +156,23 @@ def test_commands_run_or_are_parsed(page, invoke):
             {"make": parse_make, "pip": parse_pip}[program](command.words)
 
 
+EXTENSIONS = ROOT / "docs" / "extend"
+"""Its Python is tested page by page in `tests/extend`."""
+SNIPPETS = [
+    block
+    for page in PAGES
+    if not page.is_relative_to(EXTENSIONS)
+    for block in documentation.read_blocks(page)
+    if block.language == "python"
+]
+
+
+@pytest.mark.parametrize("block", SNIPPETS, ids=lambda block: block.page.stem)
+def test_python_snippets_run(block, clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    exec(compile(block.text, str(block.page), "exec"), {})
+
+
 def test_the_list_of_parsed_commands_is_short_of_nothing():
     """Each entry still occurs on some page."""
     texts = [command.text for commands in COMMANDS.values() for command in commands]

@@ -1,12 +1,9 @@
-"""Links lead somewhere, shell blocks are marked as such, and Python snippets run."""
+"""Links lead somewhere, every page is reached, and shell blocks are marked as such."""
 
 import pytest
 
 from tests.support import documentation
 from tests.support.documentation import PAGES, ROOT
-
-EXTENSIONS = ROOT / "docs" / "extend"
-"""Its Python is tested page by page in `tests/extend`."""
 
 
 def name(page):
