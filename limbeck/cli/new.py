@@ -21,6 +21,11 @@ NUM_SHOWN = 3
 SHOWN_CHARS = 400
 END_CHARS = 60
 COLUMNS = 100
+LANGUAGE = re.compile("([a-z]{2,3})?")
+NO_TEMPLATE = (
+    "a question and its answer stand on two lines, as below; if it was trained on chats, copy its "
+    "chat_template.jinja too"
+)
 
 
 def new(
@@ -76,6 +81,8 @@ def new(
             raise DataError("exists; choose another name, or --force", path=recipe)
         if separator and task != "extract":
             raise DataError("--separator is for --task extract, whose answers are lists")
+        if not LANGUAGE.fullmatch(language):
+            raise DataError(f"--language {language!r}: write it as ISO 639 does: zh, en, de, ...")
         if from_demo:
             from limbeck.drafting.demo import read_demo
 
@@ -124,10 +131,12 @@ class Wanted:
 
 
 def _write(recipe: Path, wanted: Wanted) -> None:
+    from limbeck.drafting.doubts import check_findings, find_doubts
     from limbeck.drafting.images import describe_images
     from limbeck.drafting.models import open_model_folder
     from limbeck.drafting.recipe import Choices, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
+    from limbeck.drafting.sources import open_source
     from limbeck.models.checkpoints import load_tokenizer, read_config
 
     data, teacher = wanted.data, wanted.teacher
@@ -142,9 +151,16 @@ def _write(recipe: Path, wanted: Wanted) -> None:
         )
     folder = open_model_folder(teacher)
     tokenizer = load_tokenizer(folder)
+    if wanted.student:
+        load_tokenizer(open_model_folder(wanted.student))
     note = describe_images(findings, data=data)
     if note:
         screen.print(f"\n{note}", highlight=False)
+    check_findings(findings, path=data)
+    for doubt in find_doubts(findings, open_source(source), recipe=recipe):
+        print_doubt(screen, doubt)
+    if not tokenizer.chat_template:
+        print_doubt(screen, f"{teacher} has no chat template: {NO_TEMPLATE}")
     readable = [record for record in findings.records if not record.images]
     screen.print(f"\n[bold]as {teacher} reads it[/] (given, then learnt)", highlight=False)
     for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):
@@ -160,6 +176,7 @@ def _write(recipe: Path, wanted: Wanted) -> None:
         language=wanted.language,
         longest_tokens=lengths.records,
         answer_tokens=lengths.answers,
+        mean_tokens=lengths.mean,
         note=note,
     )
     title = f"{Path(data).name}: {len(findings.records):,} records, distilled from {teacher}."
@@ -172,7 +189,13 @@ def _read(wanted: Wanted, *, screen: "Console") -> tuple[JsonObject, "Findings"]
     from limbeck.drafting.findings import read_findings
     from limbeck.drafting.hints import hint_at_option
     from limbeck.drafting.images import place_images
-    from limbeck.drafting.sources import describe_source, open_source, suggest_columns
+    from limbeck.drafting.sources import (
+        describe_source,
+        describe_unused,
+        explain_options,
+        open_source,
+        suggest_columns,
+    )
 
     def read(source: JsonObject) -> "tuple[JsonObject, Findings]":
         if wanted.task == "extract":
@@ -191,17 +214,32 @@ def _read(wanted: Wanted, *, screen: "Console") -> tuple[JsonObject, "Findings"]
         source, findings = read(source)
     except ColumnsError as error:
         if "columns" in source:
-            raise
-        source, findings = read(suggest_columns(source, found=error.found))
+            raise explain_options(error, source, path=wanted.data) from None
+        source, findings = read(suggest_columns(source, found=error.found, path=wanted.data))
         columns = source["columns"]
         screen.print(
             f"took column {columns['question'][0]!r} for the question and {columns['answer']!r} "
-            "for the answer; --question and --answer name others",
+            "for the answer; --question and --answer name others"
+            + describe_unused(columns, error.found),
             highlight=False,
         )
     except DataError as error:
         raise DataError(f"{error}{hint_at_option(str(error), task=wanted.task)}") from None
     return place_images(source, findings), findings
+
+
+def print_doubt(screen: "Console", doubt: str) -> None:
+    """Prints what the user should mend first."""
+    screen.print(f"note: {doubt}", style="yellow", markup=False, highlight=False)
+
+
+def describe_note(value: object) -> str:
+    """What a reader noted of a file, or of each of several."""
+    if not isinstance(value, dict):
+        return str(value)
+    if len(value) == 1:
+        return str(next(iter(value.values())))
+    return ", ".join(f"{name} {item}" for name, item in value.items())
 
 
 def shorten(text: str) -> str:
@@ -223,7 +261,7 @@ def draw_findings(findings: "Findings", *, title: str) -> "Table":
         shown = "; ".join(f"{drop.place} {drop.detail}".strip() for drop in drops[:SHOWN_DROPS])
         table.add_row("dropped", f"{len(drops):,} {reason}: {shown}")
     for name, value in findings.notes.items():
-        table.add_row(name, str(value))
+        table.add_row(name.replace("_", " "), describe_note(value))
     sample = findings.sample
     total = len(sample)
     table.add_row(

@@ -36,6 +36,8 @@ class Choices:
     """Nearly all records, as the model reads them, are at most so long."""
     answer_tokens: int
     """Nearly all answers are at most so long."""
+    mean_tokens: float
+    """Of a record, as the model reads it."""
     note: str = ""
     """What the recipe does not use, and why."""
 
@@ -99,6 +101,9 @@ report:
   max_questions: 200
   max_new_tokens: {min(512, max(16, choices.answer_tokens))}
 {f"  language: {choices.language}" if choices.language else LANGUAGE_HINT}
+
+# What `limbeck plan` counts with before the corpus is made: measured on some records.
+plan: {{record_tokens: {min(choices.mean_tokens, length):.1f}}}
 """
 
 

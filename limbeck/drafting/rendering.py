@@ -28,6 +28,8 @@ class TokenLengths:
 
     records: int
     answers: int
+    mean: float
+    """Of a record, on average."""
 
 
 def show_records(
@@ -52,7 +54,7 @@ def measure_tokens(
     lengths = [len(item.input_ids) for item in rendered]
     answers = [len(item.input_ids) - item.answer_start for item in rendered]
     most = np.quantile([lengths, answers], MOST_QUANTILE, axis=1, method="higher")
-    return TokenLengths(int(most[0]), int(most[1]))
+    return TokenLengths(int(most[0]), int(most[1]), float(np.mean(lengths)))
 
 
 def describe_fresh_student(config: JsonObject) -> JsonObject:

@@ -6,10 +6,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import DataError
+from limbeck.contracts.errors import ColumnsError, DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.registry import READERS
-from limbeck.data.readers.column_names import guess_columns
+from limbeck.data.readers.column_names import guess_columns, quote
 from limbeck.data.readers.row_files import KINDS
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
@@ -29,13 +29,20 @@ def describe_source(
     found: JsonObject = {"kind": "hub", "name": name, "dataset": data}
     if path.is_file() or path.suffix.lower() in KINDS:
         if not path.is_file():
+            if path.is_dir():
+                raise DataError("is a folder named like a file; name the file in it", path=path)
             raise DataError("no such file; check the path, from where you are now", path=path)
         if path.suffix.lower() not in KINDS:
             known = ", ".join(KINDS)
-            raise DataError(f"ends in none of {known}; rename it to what it is", path=path)
+            raise DataError(
+                f"ends in none of {known}; rename it if it is one of these, or save it as one",
+                path=path,
+            )
         found = {"kind": KINDS[path.suffix.lower()], "name": name, "path": data}
         image_folder = image_folder or str(path.parent)
     elif path.is_dir():
+        if not any(path.iterdir()):
+            raise DataError("is an empty folder; name the file, or the folder of it", path=path)
         kind = "jsonl" if any(path.glob("*.json*")) and not is_dataset(path) else "hub"
         found = {"kind": kind, "name": name, "path" if kind == "jsonl" else "dataset": data}
         image_folder = image_folder or (data if kind == "jsonl" else "")
@@ -54,7 +61,7 @@ def is_dataset(folder: Path) -> bool:
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def suggest_columns(source: JsonObject, *, found: Sequence[str]) -> JsonObject:
+def suggest_columns(source: JsonObject, *, found: Sequence[str], path: str) -> JsonObject:
     """The source with the columns that a file's own names make likely.
 
     Raises:
@@ -63,11 +70,34 @@ def suggest_columns(source: JsonObject, *, found: Sequence[str]) -> JsonObject:
     question, answer = guess_columns(found, Columns())
     if not all(question) or not answer:
         raise DataError(
-            f"has the columns {', '.join(map(repr, found))}; say which hold what with --question "
-            "and --answer",
-            path=source["name"],
+            f"has the columns {quote(found)}; say which hold what with --question and "
+            "--answer, or, if these are no names, put a line of names above them",
+            path=path,
         )
     return source | {"columns": {"question": question, "answer": answer}}
+
+
+def describe_unused(columns: JsonObject, found: Sequence[str]) -> str:
+    """The columns that nothing reads, as the end of a sentence; '' where there are none."""
+    unused = [name for name in found if name not in (*columns["question"], columns["answer"])]
+    return f"; not used: {quote(unused)}" if unused else ""
+
+
+def explain_options(error: ColumnsError, source: JsonObject, *, path: str) -> DataError:
+    """The error of columns that the options name, in terms of these options."""
+    columns = Columns.model_validate(source["columns"])
+    named = {"--question": columns.question[0], "--answer": columns.answer}
+    wrong = {option: name for option, name in named.items() if name not in error.found}
+    if not wrong:
+        return error
+    question, answer = guess_columns(error.found, columns)
+    likely = {"--question": question[0], "--answer": answer}
+    hints = [f"{option} {likely[option] or 'NAME'}" for option in wrong]
+    missing = " and no ".join(map(repr, wrong.values()))
+    return DataError(
+        f"has no column {missing}; found {quote(error.found)}; write {' and '.join(hints)}",
+        path=path,
+    )
 
 
 def open_source(source: JsonObject) -> RowReaderConfig:

@@ -70,7 +70,7 @@ def plan(entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, obje
     assumptions = Assumptions.model_validate(assumed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     speed = measure_speed(device=device)
-    resolver = Resolver(root=root, assumed=assumptions)
+    resolver = Resolver(root=root, assumed=assumptions, tokenizers=_named_tokenizers(entries))
     rows = tuple(_make_row(entry, resolver, speed) for entry in entries.values())
     return Plan(
         rows=rows,
@@ -83,6 +83,16 @@ def plan(entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, obje
         assumed=assumptions,
         cards={name: GPUS[name] for name in (assumptions.training.gpu, assumptions.inference.gpu)},
     )
+
+
+def _named_tokenizers(entries: Mapping[str, Entry]) -> dict[str, Path]:
+    """The tokenizer's folder of every corpus whose recipe names one."""
+    named = {name: dict(entry.config).get("tokenizer") for name, entry in entries.items()}
+    return {
+        name: folder
+        for name, folder in named.items()
+        if isinstance(folder, Path) and folder.is_dir()
+    }
 
 
 def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:

@@ -1,9 +1,11 @@
 """What each entry of a recipe makes and from what: architectures, corpora, steps.
 
-Where a corpus exists its tokenizer and lengths are used; otherwise they are assumed.
+Where a corpus exists its tokenizer and lengths are used; otherwise lengths are assumed, and so is
+the vocabulary where the recipe names no tokenizer that is there.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -87,10 +89,16 @@ class Architectures:
 
 
 class Resolver:
-    """Finds out what entries make, in the order of the recipe; `root` is the run's folder."""
+    """Finds out what entries make, in the order of the recipe; `root` is the run's folder.
 
-    def __init__(self, *, root: Path, assumed: Assumptions) -> None:
+    `tokenizers` are the folders that recipes name for corpora not made yet, by entry.
+    """
+
+    def __init__(
+        self, *, root: Path, assumed: Assumptions, tokenizers: Mapping[str, Path] | None = None
+    ) -> None:
         self.root = root
+        self.tokenizers = tokenizers or {}
         self.assumed = assumed
         self.made: dict[str, PreTrainedConfig] = {}
         self.corpora: dict[str, Known] = {}
@@ -118,11 +126,19 @@ class Resolver:
                     measured=True,
                 )
             else:
-                known = Known(Vocabulary(self.assumed.vocab), self.assumed.record_tokens, 0, False)
+                known = Known(self._vocabulary(name), self.assumed.record_tokens, 0, False)
             self.corpora[name] = known
         if known.measured or batching is None:
             return known
         return dataclasses.replace(known, longest_tokens=batching.max_length)
+
+    def _vocabulary(self, corpus: str) -> Vocabulary:
+        """Of a corpus that is not made yet: its recipe may name a tokenizer that is there."""
+        if corpus not in self.tokenizers:
+            return Vocabulary(self.assumed.vocab)
+        from limbeck.models.checkpoints import load_tokenizer
+
+        return Vocabulary.of(load_tokenizer(self.tokenizers[corpus]))
 
     def find(self, entry: Entry) -> Architectures | None:
         """The architectures of an entry; None where it makes no model.

@@ -170,7 +170,11 @@ def _assumption_lines(planned: Plan) -> list[Text]:
         f"{speed.num_threads} threads)"
     ]
     for name, item in planned.corpora.items():
-        how = "assumed, for the corpus is not made yet" if item.assumed else "measured"
+        how = (
+            "length assumed, for the corpus is not made yet; `--until` makes it"
+            if item.assumed
+            else "measured"
+        )
         notes.append(
             f"{name}: {item.vocab:,} tokens in the vocabulary, {item.record_tokens:.1f} a "
             f"record ({how})"

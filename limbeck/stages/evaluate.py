@@ -35,6 +35,7 @@ from limbeck.evaluation.report.build import (
 )
 from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
+from limbeck.evaluation.report.published_reference import REFERENCE
 from limbeck.evaluation.report.rows import Measured, make_floor_rows, make_rows
 from limbeck.evaluation.report.without_teacher import (
     describe_training,
@@ -115,6 +116,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
             for student, alone in pair_students(models)
         ),
         titles=_name_split(domain.titles) if is_split else domain.titles,
+        reference={} if is_split else REFERENCE,
     )
     _write_floors(work.folder / "floors", floors=floors)
     _write_answers(work.folder / "foreign", foreign)

@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -150,11 +152,24 @@ def test_likely_columns_are_taken_and_said(new):
         ("a.jsonl", "", (), "is empty"),
         ("a.jsonl", "\n\n", (), "no"),
         ("a.csv", "x,y\n1,2\n", (), "say which"),
-        ("a.csv", "query,reply\n1,2\n", ("--question", "querry"), "has no column 'querry'"),
+        ("a.csv", "query,reply\n1,2\n", ("--question", "querry"), "write --question query"),
         ("a.csv", "colour,height\n1,2\n", (), "say which hold what with --question"),
         ("a.docx", "PK", (), "ends in none of"),
+        ("a.csv", "".join(f"Word {n} of prose, " for n in range(90)), (), "put a line of names"),
+        ("a.csv", b"PK\x03\x04" + bytes(range(256)) * 9, (), "save a spreadsheet as CSV"),
+        ("a.json", '[{"question": "a", "answer": "b"}, {"ques', (), "only the broken line is lost"),
+        ("a.jsonl", lines(clauses(3)), (), "holds 3 usable records"),
+        ("a.jsonl", lines({"text": f"Plain {n}."} for n in range(60)), (), "is plain text: no row"),
+        (
+            "a.jsonl",
+            lines({"question": f"Is {n} odd?", "answer": "yes"} for n in range(60)),
+            (),
+            "every answer is 'yes'",
+        ),
+        ("a.jsonl", lines(clauses(20)), ("--language", "klingon"), "write it as ISO 639 does"),
+        ("a.jsonl", lines(clauses(20)), ("--student", "nowhere"), "no such folder"),
         ("a.jsonl", lines(clauses(60)), ("--task", "classify"), "its answers are no labels"),
-        ("a.jsonl", lines(clauses(9)), ("--teacher", "nowhere"), "no such folder"),
+        ("a.jsonl", lines(clauses(20)), ("--teacher", "nowhere"), "no such folder"),
     ],
 )
 def test_what_cannot_be_used_is_named(new, name, content, options, message):
@@ -284,10 +299,74 @@ def test_texts_alone_name_no_folder_of_images(new):
 
 
 def test_text_decoded_wrongly_before_is_shown(new):
-    rows = [{"question": f"Où {n} ?".encode().decode("cp1252"), "answer": "là"} for n in range(30)]
+    rows = [
+        {"question": f"Où {n} ?".encode().decode("cp1252"), "answer": f"{n}"} for n in range(30)
+    ]
     text, code, _ = new("a.jsonl", lines(rows))
     assert code == 0
-    assert "decoded_wrongly_before" in text and "'entries': 30" in text
+    assert "decoded wrongly before" in text and "'entries': 30" in text
+
+
+def test_folders_are_told_from_files(new, tmp_path):
+    (tmp_path / "a.jsonl").mkdir()
+    (tmp_path / "nothing").mkdir()
+    for data, message in (("a.jsonl", "is a folder named like a file"), ("nothing", "is an empty")):
+        text, code, _ = new("b.jsonl", lines(clauses(20)), "--data", data)
+        assert code == 1
+        assert message in text
+
+
+def test_what_would_stop_the_run_is_said_before(new):
+    rows = lines(clauses(40)) + "{broken\n" * 10
+    text, code, recipe = new("a.jsonl", rows)
+    assert code == 0, text
+    assert "the run will stop: 10 of 50 rows (20.0%)" in text
+    assert "max_dropped_ratio: 0.2" in text
+    assert "40 records are few" in text
+    assert recipe["plan"]["record_tokens"] > 10
+    text, _, _ = new("a.jsonl", lines(clauses(120)), "--force")
+    assert "note:" not in text
+
+
+def test_columns_that_nothing_reads_are_named(new):
+    rows = [{"id": n, "ask": f"Frage {n}?", "context": "c", "reply": f"Ja {n}"} for n in range(30)]
+    text, code, _ = new("a.jsonl", lines(rows))
+    assert code == 0, text
+    assert "not used: 'id', 'context'" in text
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "change", "message"),
+    [
+        ("*.safetensors", cut_short, "is cut short or damaged"),
+        ("*.safetensors", Path.unlink, "lacks model-00001"),
+        ("config.json", Path.unlink, "no config.json"),
+        ("tokenizer_config.json", Path.unlink, "no tokenizer_config.json"),
+    ],
+)
+def test_models_that_are_not_whole_are_named(new, teacher, tmp_path, pattern, change, message):
+    for option in ("--teacher", "--student"):
+        folder = tmp_path / f"broken{option}"
+        shutil.copytree(teacher, folder)
+        for path in folder.glob(pattern):
+            change(path)
+        text, code, recipe = new("a.jsonl", lines(clauses(20)), option, str(folder))
+        assert code == 1
+        assert message in text
+        assert recipe is None
+
+
+def test_a_teacher_without_a_template_is_noted(new, teacher, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(teacher, folder)
+    (folder / "chat_template.jinja").unlink()
+    text, code, _ = new("a.jsonl", lines(clauses(20)), "--teacher", str(folder))
+    assert code == 0, text
+    assert "has no chat template: a question and its answer stand on two lines" in text
 
 
 def test_a_recipe_is_not_overwritten(new, tmp_path):
@@ -298,7 +377,7 @@ def test_a_recipe_is_not_overwritten(new, tmp_path):
     assert recipe == {"corpus": {}}
     text, code, recipe = new("a.jsonl", lines(clauses(20)), "--force")
     assert code == 0, text
-    assert list(recipe) == ["corpus", "student", "int8", "bundle", "report"]
+    assert list(recipe) == ["corpus", "student", "int8", "bundle", "report", "plan"]
 
 
 def test_the_demo_is_a_start_too(tmp_path, monkeypatch):

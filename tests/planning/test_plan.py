@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from limbeck.distillation.losses.config import CHUNK_BYTES
+from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.moe.fusion import AttentionFusion
 from limbeck.planning.tables import span
 from limbeck.sizing.memory import LAYOUTS
 from tests.support import tiny_recipe
+from tests.support.published_checkpoints import TEACHERS, make_checkpoint
 
 REFERENCE = tiny_recipe.ROOT / "recipes" / "reference-size.yaml"
 MOST_BYTES = 2 * 10**9
@@ -153,6 +155,15 @@ def test_cards_are_stated_like_any_field(invoke):
     assert "8 x H200-141GB" in text
     text = invoke(tiny_recipe.RECIPE, "--set", "plan.vocab=777").output
     assert "777 tokens in the vocabulary" in text
+
+
+def test_a_named_tokenizer_is_counted_before_the_corpus_is_made(invoke, tmp_path):
+    folder = tmp_path / "teacher"
+    make_checkpoint(folder, build=TEACHERS["qwen3_moe"])
+    num_tokens = len(load_tokenizer(folder))
+    assert num_tokens != 2000  # what is assumed otherwise
+    text = invoke(tiny_recipe.RECIPE, "--set", f"corpus.tokenizer={folder}").output
+    assert f"corpus: {num_tokens:,} tokens in the vocabulary" in text
 
 
 @pytest.mark.parametrize(

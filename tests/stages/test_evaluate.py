@@ -357,6 +357,10 @@ def test_the_source_of_questions_can_be_named(work):
     evaluate.run(config(questions="test", headline_tasks=[]), work=work)
     report = json.loads((work.folder / "report.json").read_text())
     assert report["headline_tasks"] == ["test_split"]
+    # Published results of a medical description say nothing beside the user's own questions.
+    assert report["reference"] == {}
+    pages = [(work.folder / name).read_text() for name in ("report.md", "report.html")]
+    assert not any("8.7 GB" in page for page in pages)
     evaluate.run(config(questions="pack", headline_tasks=[]), work=work)
     report = json.loads((work.folder / "report.json").read_text())
     assert report["headline_tasks"] == ["recall", "choice"]

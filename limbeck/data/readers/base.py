@@ -92,5 +92,5 @@ def check_file(path: Path) -> Path:
     if not path.is_file():
         raise DataError("no such file; check the path in the recipe", path=path)
     if not path.stat().st_size:
-        raise DataError("is empty", path=path)
+        raise DataError("is empty: 0 bytes; write it again, or name another file", path=path)
     return path

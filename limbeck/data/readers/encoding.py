@@ -132,7 +132,11 @@ def _unmarked_utf16(sample: bytes, *, path: Path) -> str:
     # Zero bytes are halves of ASCII characters, such as line ends.
     has_ascii = any("\t" <= char <= "~" for char in sample.decode(best, errors="replace"))
     if ratios[best] > MOST_DAMAGE_RATIO or not has_ascii:
-        raise DataError("holds zero bytes, so it is not a text file", path=path)
+        raise DataError(
+            "holds zero bytes, so it is not a text file; save a spreadsheet as CSV, and unpack an "
+            "archive first",
+            path=path,
+        )
     return best
 
 

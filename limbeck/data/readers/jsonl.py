@@ -109,4 +109,8 @@ def _array_rows(path: Path, *, encoding: str, source: str) -> Iterator[Row | Dro
                 else:
                     yield _row(value, place=place, source=source)
         except ValueError as error:
-            raise DataError(f"is a broken JSON array: {error}", path=path) from None
+            raise DataError(
+                f"is a broken JSON array: {error}; write it again to its end, or as .jsonl, an "
+                "object a line, of which only the broken line is lost",
+                path=path,
+            ) from None

@@ -185,7 +185,7 @@ class RowReaderConfig(ReaderConfig):
         self, first: Drop | None, found: Row | None, *, num_rows: int, place: Path | str
     ) -> DataError:
         if first is None:
-            return DataError("holds no rows", path=place)
+            return DataError("holds no rows; write it again, or name another file", path=place)
         if found is not None and first.reason == MISSING_FIELD:
             detail = first.detail
             message = describe_mismatch(found, self.columns, detail=detail, num_rows=num_rows)

@@ -72,6 +72,7 @@ class Report:
     titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
     """Of `tasks` and `specialties`: each name's title by language, and how many records it has."""
     reference: Mapping[str, PublishedResult] = field(default_factory=lambda: REFERENCE)
+    """Published results to compare ratios with; {} where the questions are the user's own."""
 
 
 def read_report(path: Path) -> Report:

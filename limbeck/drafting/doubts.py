@@ -1,0 +1,60 @@
+"""What a user must know of a file before its recipe is written: what refuses or stops it."""
+
+from pathlib import Path
+
+from limbeck.contracts.errors import DataError
+from limbeck.data.readers.row_formats import RowReaderConfig
+from limbeck.drafting.findings import Findings
+
+FEW_RECORDS = 100
+"""Below, the held-out records are so few that no interval tells two models apart."""
+LEAST_RECORDS = 10
+
+
+def check_findings(findings: Findings, *, path: Path | str) -> None:
+    """Refuses records from which no model can be told to have learnt anything.
+
+    Raises:
+        DataError: they are too few, or all have one answer.
+    """
+    count = len(findings.records)
+    if count < LEAST_RECORDS:
+        raise DataError(
+            f"holds {count} usable records, too few to learn from and to be asked; "
+            f"{LEAST_RECORDS} are the least that a recipe is written for",
+            path=path,
+        )
+    if findings.num_texts == count:
+        raise DataError(
+            "is plain text: no row has a question for the report to ask; name the columns with "
+            "--question and --answer, or write a recipe with `select: all, loss_on: all` "
+            "(docs/training.md)",
+            path=path,
+        )
+    answers = {record.answer for record in findings.records}
+    if len(answers) == 1:
+        raise DataError(
+            f"every answer is {answers.pop()[:40]!r}, so there is nothing to learn; name the "
+            "column of answers with --answer",
+            path=path,
+        )
+
+
+def find_doubts(findings: Findings, source: RowReaderConfig, *, recipe: Path) -> list[str]:
+    """What will stop the run or make its scores say little, each with what to do."""
+    doubts = []
+    num_dropped = findings.num_read - len(findings.records)
+    ratio = num_dropped / findings.num_read
+    if ratio > source.max_dropped_ratio:
+        doubts.append(
+            f"the run will stop: {num_dropped:,} of {findings.num_read:,} rows ({ratio:.1%}) "
+            f"cannot be used, and {source.max_dropped_ratio:.0%} may be; mend the file, or set "
+            f"`max_dropped_ratio: {min(1.0, -(-ratio * 1000 // 10) / 100):g}` on the source in "
+            f"{recipe.name}"
+        )
+    if len(findings.records) < FEW_RECORDS:
+        doubts.append(
+            f"{len(findings.records)} records are few: the report asks one in ten of them, and "
+            "its intervals will be wide"
+        )
+    return doubts
