@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from limbeck.runtimes import open_runtime
+from tests.support import tiny_recipe
 from tests.support.harness_tasks import write_tasks
 from tests.support.tiny_checkpoints import make_checkpoint
 
@@ -48,7 +49,7 @@ def test_json_alone_is_printed(folder):
 
 def test_errors_are_one_message(folder, monkeypatch):
     tasks = ["--task-folder", folder / "tasks"]
-    assert "name what to measure by" in call(folder / "bundle").stderr
+    assert "found none of --harness" in call(folder / "bundle").stderr
     assert "no such folder" in call(folder / "none", "--harness", "tiny_text", *tasks).stderr
     assert "did you mean" in call(folder / "bundle", "--harness", "tiny_txt", *tasks).stderr
     for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"]:
@@ -58,3 +59,13 @@ def test_errors_are_one_message(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     done = call(folder / "bundle", "--harness", "tiny_text", *tasks)
     assert done.exit_code == 1 and "pip install 'limbeck[harness]'" in done.stderr
+
+
+def test_a_corpus_becomes_tasks(tmp_path):
+    corpus = tiny_recipe.runs() / "tiny" / "corpus"
+    done = call(corpus, "--export-tasks", tmp_path / "own", "--max-questions", 2)
+    assert done.exit_code == 0, done.output
+    assert "own_recall.yaml: 2 questions" in done.stdout.replace("\n", "")
+    assert "--harness own_" in done.stdout
+    done = call(corpus, "--export-tasks", tmp_path / "own", "--harness", "a")
+    assert done.exit_code == 1 and "name one" in done.stderr

@@ -95,9 +95,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(answer, fault=lambda body, tries: None):
-    """A server while the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def serving(answer, fault=lambda body, tries: None, port=0):
+    """A server while the block runs; port 0 is any free one."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     server.state = state = State(answer, fault)
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
