@@ -4,10 +4,11 @@ Every figure has a 95 % interval in which the questions of one group count toget
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from limbeck.contracts.serialization import OPTIONAL
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.held_out_questions import TEST_SPLIT
 from limbeck.evaluation.metrics import (
@@ -49,6 +50,8 @@ class TextScores:
     token_f1: Estimate
     chrf: Estimate
     rouge_l: Estimate
+    entity_f1: Estimate | None = field(default=None, metadata=OPTIONAL)
+    """Of the answers that are lists, as sets of items; None where none is."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,16 @@ def _measure_text(items: Sequence[AnsweredQuestion], *, language: str) -> TextSc
         token_f1=mean(overlap(token_f1)),
         chrf=mean(lambda answer, expected: chrf(answer, expected=expected)),
         rouge_l=mean(overlap(rouge_l)),
+        entity_f1=_measure_lists([item for item in items if item.form == "list"]),
     )
+
+
+def _measure_lists(items: Sequence[AnsweredQuestion]) -> Estimate | None:
+    if not items:
+        return None
+    values = np.array([item.agreement_ratio for item in items])
+    found = clustered_mean(values=values, groups=[item.cluster for item in items])
+    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0), len(items))
 
 
 def measure_labels(asked: Sequence[AnsweredQuestion]) -> dict[str, LabelScores]:

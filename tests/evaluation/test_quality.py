@@ -1,5 +1,6 @@
 """Scores of free answers, labels and likelihoods: known values, and edges."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -120,6 +121,16 @@ def test_free_answers_to_questions_of_ones_own_are_scored():
     refused = [answered(n, "no", task="t", expected=("I do not know",)) for n in range(20)]
     assert measure_texts([*lists, *choices], language="en") == {}
     assert measure_texts(labels, language="en") == measure_texts(refused, language="en") == {}
+
+
+def test_lists_among_held_out_answers_have_their_entity_f1():
+    lists = [
+        dataclasses.replace(answered(n, "a", form="list"), agreement_ratio=n / 4) for n in range(5)
+    ]
+    found = measure_texts([*lists, answered("x", "b")], language="en")["test_split"]
+    assert (found.entity_f1.value, found.entity_f1.count) == (0.5, 5)
+    assert 0 <= found.entity_f1.low < 0.5 < found.entity_f1.high <= 1
+    assert measure_texts([answered("x", "b")], language="en")["test_split"].entity_f1 is None
 
 
 def test_the_language_of_free_answers_counts():

@@ -278,7 +278,9 @@ def test_without_questions_the_test_split_is_measured(work):
 def check_free_answers(work, report, *, metrics):
     """One of four answers is equal, one a list in another order of words."""
     teacher, ignorant = report["rows"]
-    scores = teacher["texts"]["test_split"]
+    scores = dict(teacher["texts"]["test_split"])
+    lists = scores.pop("entity_f1")
+    assert lists["count"] == 1 and 0 <= lists["low"] <= lists["value"] <= lists["high"] <= 1
     assert scores.keys() == {"exact_match", "token_f1", "chrf", "rouge_l"}
     assert scores["exact_match"]["value"] == 1 / 4
     for item in scores.values():
@@ -289,11 +291,31 @@ def check_free_answers(work, report, *, metrics):
     assert nats["value"] == pytest.approx((3 * 6 + 0 * 9 + 1 * 10 + 5 * 4) / (3 * (5 + 8 + 9 + 3)))
     assert metrics["teacher"]["nats_per_byte"] == nats["value"]
     page, text = ((work.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
-    for words in ("ROUGE-L", "chrF", "token F1", "nats/byte"):
+    for words in ("ROUGE-L", "chrF", "token F1", "nats/byte", "entity F1"):
         assert words in page and words in text
     console = Console(width=130, file=io.StringIO())
     console.print(make_score_table(read_report(work.folder / "report.json")))
     assert "ROUGE-L" in console.file.getvalue() and "…" not in console.file.getvalue()
+    check_lists_alone(read_report(work.folder / "report.json"))
+
+
+def check_lists_alone(report):
+    """Where every answer is a list, the terminal shows the items instead of the order of words."""
+
+    def only_lists(row):
+        texts = {
+            task: dataclasses.replace(
+                scores, entity_f1=dataclasses.replace(scores.entity_f1, count=4)
+            )
+            for task, scores in row.texts.items()
+        }
+        return dataclasses.replace(row, texts=texts)
+
+    rows, floors = (tuple(map(only_lists, rows)) for rows in (report.rows, report.floors))
+    console = Console(width=130, file=io.StringIO())
+    console.print(make_score_table(dataclasses.replace(report, rows=rows, floors=floors)))
+    assert "entity F1 n=4" in console.file.getvalue()
+    assert "ROUGE-L" not in console.file.getvalue()
 
 
 def test_labels_are_told_apart_in_every_view(work):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich import box
 from rich.table import Table
 
+from limbeck.evaluation.quality import TextScores
 from limbeck.evaluation.report import number_format
 from limbeck.evaluation.report.build import Report
 from limbeck.evaluation.report.number_format import Bounded, ValueBounded
@@ -27,12 +28,6 @@ COLUMNS = (
 
 BEATEN = "▼"
 TRAINING: Mapping[Training, str] = {"trained without a teacher (labels alone)": "labels alone"}
-TEXT_SCORES = {
-    "exact_match": "exact",
-    "token_f1": "token F1",
-    "chrf": "chrF",
-    "rouge_l": "ROUGE-L",
-}
 
 
 def make_table(report: Report) -> Table:
@@ -123,7 +118,7 @@ def make_score_table(report: Report) -> Table | None:
     table = Table(box=box.SIMPLE_HEAVY, padding=(0, 1))
     table.add_column("model", no_wrap=True)
     for task, scores in first.texts.items():
-        for name in TEXT_SCORES.values():
+        for name in _text_scores(scores):
             heading = f"{task}\n{name} n={scores.exact_match.count}"
             table.add_column(heading, justify="right", no_wrap=True)
     for task, labels in first.labels.items():
@@ -162,16 +157,24 @@ def make_declined_table(report: Report) -> Table | None:
 def _score_cells(row: Row | FloorRow, first: Row) -> list[str]:
     """A cell for each column that the first row has; a floor may lack a task."""
     found: list[ValueBounded | None] = []
-    for task in first.texts:
+    for task, asked in first.texts.items():
         scores = row.texts.get(task)
-        found += (
-            [scores.exact_match, scores.token_f1, scores.chrf, scores.rouge_l]
-            if scores
-            else [None] * len(TEXT_SCORES)
-        )
+        found += _text_scores(scores).values() if scores else [None] * len(_text_scores(asked))
     labels = [row.labels.get(task) for task in first.labels]
     found += [item.macro_f1 if item else None for item in labels]
     return [number_format.score(item) if item else number_format.MISSING for item in found]
+
+
+def _text_scores(scores: TextScores) -> dict[str, ValueBounded]:
+    """What a task's columns show: where every answer is a list, the order of words is no merit."""
+    if scores.entity_f1 and scores.entity_f1.count == scores.exact_match.count:
+        return {"exact": scores.exact_match, "entity F1": scores.entity_f1}
+    return {
+        "exact": scores.exact_match,
+        "token F1": scores.token_f1,
+        "chrF": scores.chrf,
+        "ROUGE-L": scores.rouge_l,
+    }
 
 
 def _cells(row: Row) -> list[str]:
