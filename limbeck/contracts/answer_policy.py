@@ -175,14 +175,17 @@ def read_policy(folder: Path) -> AnswerPolicy:
 def repeats(text: str) -> bool:
     """Whether a text ends in the same few characters over and over, as a lost model writes.
 
-    Rules and blanks are no sign of it: they hold no letter and no digit.
+    Rules and blanks are no sign of it, unless a long text holds nothing else: no letter, no digit.
     """
     for size, count in REPEATED:
         tail = text[-size:]
         if len(text) >= size * count and text.endswith(tail * count):
-            return any(character.isalnum() for character in tail)
+            only_signs = len(text) >= MIN_MARK_CHARS and not any(map(str.isalnum, text))
+            return only_signs or any(map(str.isalnum, tail))
     return False
 
 
+MIN_MARK_CHARS = 120
+"""A text of signs alone may be a rule up to this length."""
 REPEATED: Sequence[tuple[int, int]] = tuple((size, max(4, -(-40 // size))) for size in range(1, 41))
 """Characters of a repeated piece, and how often it is repeated: at least 4 times, 40 characters."""

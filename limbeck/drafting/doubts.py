@@ -49,8 +49,7 @@ def find_doubts(findings: Findings, source: RowReaderConfig, *, recipe: Path) ->
         doubts.append(
             f"the run will stop: {num_dropped:,} of {findings.num_read:,} rows ({ratio:.1%}) "
             f"cannot be used, and {source.max_dropped_ratio:.0%} may be; mend the file, or set "
-            f"`max_dropped_ratio: {min(1.0, -(-ratio * 1000 // 10) / 100):g}` on the source in "
-            f"{recipe.name}"
+            f"`max_dropped_ratio` above {ratio:.2g} on the source in {recipe.name}"
         )
     if len(findings.records) < FEW_RECORDS:
         doubts.append(

@@ -321,7 +321,7 @@ def test_what_would_stop_the_run_is_said_before(new):
     text, code, recipe = new("a.jsonl", rows)
     assert code == 0, text
     assert "the run will stop: 10 of 50 rows (20.0%)" in text
-    assert "max_dropped_ratio: 0.2" in text
+    assert "`max_dropped_ratio` above 0.2 on" in text
     assert "40 records are few" in text
     assert recipe["plan"]["record_tokens"] > 10
     text, _, _ = new("a.jsonl", lines(clauses(120)), "--force")
