@@ -185,7 +185,7 @@ def repeats(text: str) -> bool:
     return False
 
 
-MIN_MARK_CHARS = 120
+MIN_MARK_CHARS = 200
 """A text of signs alone may be a rule up to this length."""
 REPEATED: Sequence[tuple[int, int]] = tuple((size, max(4, -(-40 // size))) for size in range(1, 41))
 """Characters of a repeated piece, and how often it is repeated: at least 4 times, 40 characters."""

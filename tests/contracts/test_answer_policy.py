@@ -102,3 +102,17 @@ def test_repetition_is_seen():
     assert repeats("x" + "一二三四五六七八九十" * 4)
     for text in ("| --- | --- |" * 9, " " * 90, "————" * 30, "头晕、头痛、心悸", "", "1, 2, 3"):
         assert not repeats(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("," * 300, True),
+        (" ." * 120, True),
+        ("-" * 80, False),
+        ("Dose" + "-" * 200, False),
+        ("Dose " * 40, True),
+    ],
+)
+def test_signs_repeat_only_where_nothing_else_is_written(text, expected):
+    assert repeats(text) is expected
