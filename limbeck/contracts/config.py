@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,8 @@ from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.synonyms import MOVED, find_field
 
 SomeConfig = TypeVar("SomeConfig", bound="Config")
+BUILT_IN_ERRORS = frozenset(get_args(core_schema.ErrorType))
+"""Types of errors that pydantic can make again from their name."""
 Table = Mapping[str, str]
 """Names to `"package.module:Object"`, imported on first use."""
 
@@ -51,8 +53,9 @@ class Config(BaseModel):
             hint = f"did you mean {near!r}?" if near else f"known: {', '.join(fields)}"
             message = f"unknown key {item['loc'][0]!r}: {hint}"
             kind = PydanticCustomError("unknown_key", "{message}", {"message": message})
-        elif kind == "unknown_key":
-            kind = PydanticCustomError("unknown_key", "{message}", item.get("ctx"))
+        elif kind not in BUILT_IN_ERRORS:
+            # One that a validator made, ours or pydantic's own, as of paths: it is told by its text.
+            kind = PydanticCustomError(kind, "{message}", {"message": item["msg"]})
         return InitErrorDetails(
             type=kind, loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
         )

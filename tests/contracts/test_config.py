@@ -113,3 +113,15 @@ def test_every_listed_name_exists_and_is_documented(table):
     found = TABLES[table]
     for name in found:
         assert resolve(found, name, what="entry").__doc__, name
+
+
+def test_an_error_of_pydantics_own_validators_is_told():
+    class Item(Config):
+        path: Path
+
+    class Holder(Config):
+        items: tuple[Item, ...]
+
+    with pytest.raises(ValidationError, match="not a valid path") as caught:
+        Holder.model_validate({"items": [{"path": 5}]})
+    assert caught.value.errors()[0]["loc"] == ("items", 0, "path")
