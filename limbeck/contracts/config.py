@@ -54,7 +54,7 @@ class Config(BaseModel):
             message = f"unknown key {item['loc'][0]!r}: {hint}"
             kind = PydanticCustomError("unknown_key", "{message}", {"message": message})
         elif kind not in BUILT_IN_ERRORS:
-            # One that a validator made, ours or pydantic's own, as of paths: it is told by its text.
+            # One that a validator made, ours or pydantic's own: it is told by its text.
             kind = PydanticCustomError(kind, "{message}", {"message": item["msg"]})
         return InitErrorDetails(
             type=kind, loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})

@@ -5,14 +5,14 @@ phrasing.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
 from typing_extensions import override
 
 from limbeck.contracts.config import Config as BaseConfig
-from limbeck.contracts.fields import NonNegativeInt, PositiveInt, RatioBelowOne
+from limbeck.contracts.fields import NonNegativeInt, PositiveInt, Ratio, RatioBelowOne
 from limbeck.contracts.records import Note, Question, Record
 from limbeck.data.packs.fact_questions import (
     Fact,
@@ -28,6 +28,8 @@ from limbeck.data.packs.rejected_answers import add_rejected
 from limbeck.data.packs.schema import Pack
 from limbeck.data.packs.written_questions import written_questions
 from limbeck.data.readers.base import Item, ReaderConfig
+
+END_MARKS = "？?。.！!"
 
 
 class ClassificationConfig(BaseConfig):
@@ -60,6 +62,8 @@ class Config(ReaderConfig):
     """Share of those names that only the split `rl` asks about."""
     refusal_questions: NonNegativeInt = 60
     """Most evaluation questions about other such names."""
+    unmarked_ratio: Ratio = 0.0
+    """Share of the training questions that lose the mark at their end, as people type them."""
     written_questions: NonNegativeInt = 1000
     """Most evaluation questions of each task that the pack holds as people wrote them."""
 
@@ -78,10 +82,21 @@ class Config(ReaderConfig):
         facts = list(pack_facts(pack))
         yield Note("facts", len(facts))
         yield Note("subjects", len(pack.subjects))
-        items = self._items(facts, pack=pack, seed=seed)
+        items = self._as_typed(self._items(facts, pack=pack, seed=seed), seed=seed)
         if self.preferences == "plausible":
             items = add_rejected(items, facts=facts, pack=pack, seed=seed)
         yield from items
+
+    def _as_typed(
+        self, items: Iterator[Record | Question], *, seed: int
+    ) -> Iterator[Record | Question]:
+        """The items, some training questions without the mark at their end."""
+        for item in items:
+            if isinstance(item, Record) and item.question:
+                unmarked = draw(seed, "unmarked", item.id).random() < self.unmarked_ratio
+                if unmarked:
+                    item = replace(item, question=item.question.rstrip(END_MARKS))
+            yield item
 
     def _items(
         self, facts: Sequence[Fact], *, pack: Pack, seed: int

@@ -133,3 +133,27 @@ def test_what_is_unknown_is_refused(pack, records, questions):
     for name in unknown.evaluation:
         assert not any(name in record.question for record in refused)
         assert any(name in question.question for question in asked) or name not in trained
+
+
+def test_a_share_of_the_training_questions_is_typed_without_a_mark():
+    pack = load_pack("medical")
+    marked, typed = (
+        [
+            item
+            for item in Config(unmarked_ratio=ratio).read(pack=pack, seed=0)
+            if isinstance(item, Record | Question)
+        ]
+        for ratio in (0.0, 0.5)
+    )
+    assert [item for item in marked if isinstance(item, Question)] == [
+        item for item in typed if isinstance(item, Question)
+    ]
+    pairs = [
+        (before, after)
+        for before, after in zip(marked, typed, strict=True)
+        if isinstance(before, Record) and before.question
+    ]
+    unmarked = [after for before, after in pairs if after.question != before.question]
+    assert 0.4 < len(unmarked) / len(pairs) < 0.6
+    assert not any(item.question.endswith(("？", "?", "。")) for item in unmarked)
+    assert all(before.question.startswith(after.question) for before, after in pairs)
