@@ -38,11 +38,13 @@ MIN_RIGHT = 20
 """With fewer right answers, all drafts of validation questions stand for the domain."""
 MAX_DECLINED_RATIO = 0.01
 """Of what the model's domain is taken to be: the threshold never lies above this quantile."""
-MIN_DECLINED_FOREIGN_RATIO = 0.97
-"""Of the foreign questions: the threshold never lies below this quantile if it need not."""
-UNFAMILIAR_RATIO = 0.5
-"""A question of which the model knows less than half of what it knows of nearly every validation
-question is foreign, whatever the draft looks like."""
+DECLINED_FOREIGN_RATIO = 0.96
+"""Of the foreign questions, which the threshold is to decline, and no more than need be."""
+DECLINED_BY_SCORE_RATIO = 0.9
+"""Of them, by the regression alone: where familiarity tells them all, drafts still count."""
+UNFAMILIAR_RATIO = 0.4
+"""A question of which the model knows less than this part of what it knows of nearly every
+validation question is foreign, whatever the draft looks like."""
 BATCH_SIZE = 32
 
 
@@ -130,10 +132,9 @@ def _answer(
 def fit(held_out: Drafts, foreign: Drafts) -> Confidence:
     """The regression and its threshold.
 
-    What is to be answered lies above the threshold but for a hundredth at most, and 97 % of the
-    foreign questions lie below; where both can be had the threshold is half-way between, since a
-    new question of the domain is less familiar than a validation question, and a new foreign one
-    may be more.
+    It declines 96 % of the foreign questions (90 % by the regression alone) and no more than that
+    asks for, since a question of the domain in words of its own looks less familiar than a
+    validation question does; and never more than a hundredth of what is to be answered.
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (slow to import)
 
@@ -147,22 +148,29 @@ def fit(held_out: Drafts, foreign: Drafts) -> Confidence:
     weights = model.coef_[0] / scale
     bias = float(model.intercept_[0] - weights @ mean)
     scores = figures @ weights + bias
-    inside, outside = scores[wanted], scores[len(held_out.figures) :]
-    least = np.quantile(held_out.figures[:, 1], MAX_DECLINED_RATIO) * UNFAMILIAR_RATIO
-    highest = float(np.quantile(inside, MAX_DECLINED_RATIO, method="lower"))
-    lowest = float(np.quantile(outside, MIN_DECLINED_FOREIGN_RATIO, method="higher"))
-    threshold = (lowest + highest) / 2 if lowest < highest else highest
-    is_declined = (figures[:, 1] < least) | (scores < threshold)
+    least = float(np.quantile(held_out.figures[:, 1], MAX_DECLINED_RATIO) * UNFAMILIAR_RATIO)
+    is_foreign = figures[:, 1] < least
+    highest = np.quantile(scores[wanted], MAX_DECLINED_RATIO, method="lower")
+    outside = slice(len(held_out.figures), None)
+    lowest = max(
+        np.quantile(values[outside], ratio, method="higher")
+        for values, ratio in (
+            (np.where(is_foreign, -np.inf, scores), DECLINED_FOREIGN_RATIO),
+            (scores, DECLINED_BY_SCORE_RATIO),
+        )
+    )
+    threshold = float(min(np.nextafter(lowest, np.inf), highest))
+    is_declined = is_foreign | (scores < threshold)
     return Confidence(
         bias=bias,
         log_prob_weight=float(weights[0]),
         familiarity_weight=float(weights[1]),
-        min_confidence_ratio=1 / (1 + math.exp(-threshold)),
-        min_familiarity_ratio=float(least),
+        min_confidence_ratio=1 / (1 + math.exp(-max(-500.0, threshold))),
+        min_familiarity_ratio=least,
         basis="right answers" if by_answer else "questions",
         num_held_out=len(held_out.figures),
         num_right=num_right,
         num_foreign=len(foreign.figures),
         declined_right_ratio=float(is_declined[wanted].mean()),
-        declined_foreign_ratio=float(is_declined[len(held_out.figures) :].mean()),
+        declined_foreign_ratio=float(is_declined[outside].mean()),
     )
