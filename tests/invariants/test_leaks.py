@@ -132,7 +132,7 @@ def test_no_symptom_set_of_triage_is_trained_on(splits, questions, pack):
         return frozenset(found)
 
     asked = {find(item.question) for item in questions if item.task == "symptom_sets"}
-    assert len(asked) > 100
+    assert len(asked) >= 100
     assert all(len(item) >= 2 for item in asked)
     trained = {
         find(record.question) for record in splits["train"] if record.group.startswith("triage|")
