@@ -55,7 +55,8 @@ class Config(BaseModel):
             kind = PydanticCustomError("unknown_key", "{message}", {"message": message})
         elif kind not in BUILT_IN_ERRORS:
             # One that a validator made, ours or pydantic's own: it is told by its text.
-            kind = PydanticCustomError(kind, "{message}", {"message": item["msg"]})
+            name = "unknown_key" if kind == "unknown_key" else "refused"
+            kind = PydanticCustomError(name, "{message}", {"message": item["msg"]})
         return InitErrorDetails(
             type=kind, loc=item["loc"], input=item["input"], ctx=item.get("ctx", {})
         )
