@@ -24,6 +24,11 @@ LEAST_CONFIDENCE_RATIO = 1e-6
 """Of the tokens of an answer; a model that gives them less is no surer of being wrong."""
 
 
+def bounded_log(confidence_ratio: float) -> float:
+    """The logarithm that a calibration reads, of no less than `LEAST_CONFIDENCE_RATIO`."""
+    return math.log(max(confidence_ratio, LEAST_CONFIDENCE_RATIO))
+
+
 def _check_pattern(text: str) -> str:
     try:
         re.compile(text)
@@ -80,7 +85,7 @@ class Confidence(Config):
 
     def ratio(self, *, familiarity: float, confidence_ratio: float) -> float:
         """How sure a draft is, between 0 and 1."""
-        log_prob = math.log(max(confidence_ratio, LEAST_CONFIDENCE_RATIO))
+        log_prob = bounded_log(confidence_ratio)
         score = self.bias + self.log_prob_weight * log_prob + self.familiarity_weight * familiarity
         return 1 / (1 + math.exp(-max(-500.0, min(500.0, score))))
 

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from limbeck.contracts.answer_policy import (
-    LEAST_CONFIDENCE_RATIO,
     AnswerPolicy,
     Confidence,
     PolicyFile,
+    bounded_log,
 )
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import Config
@@ -109,7 +109,7 @@ def _draft(
     figures, is_right = [], []
     for batch in make_batches(questions, batch_size=BATCH_SIZE):
         for question, response in _answer(answerer, batch, config=config):
-            log_prob = math.log(max(response.confidence_ratio, LEAST_CONFIDENCE_RATIO))
+            log_prob = bounded_log(response.confidence_ratio)
             figures.append((log_prob, familiarity.ratio(question.question)))
             is_right.append(score_response(question, response).correct)
         advance(len(batch))

@@ -15,10 +15,11 @@ import limbeck
 from limbeck.cli import ask
 from limbeck.cli.list import TABLES
 from limbeck.cli.main import app
-from limbeck.contracts.answer_policy import AnswerPolicy, Confidence, PolicyFile
+from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile
 from limbeck.contracts.answerer import Answerer, Size, as_prompt
 from limbeck.contracts.familiarity import Familiarity
 from tests.support import artifacts, tiny_recipe
+from tests.support.answer_policies import CONFIDENCE
 
 PUBLIC_COMMANDS = [
     "ask",
@@ -390,19 +391,6 @@ class Sure(Answerer):
         return 1
 
 
-CONFIDENCE = Confidence(
-    bias=0.0,
-    log_prob_weight=1.0,
-    familiarity_weight=0.0,
-    min_confidence_ratio=0.4,
-    min_familiarity_ratio=0.2,
-    basis="right answers",
-    num_held_out=200,
-    num_right=150,
-    num_foreign=190,
-    declined_right_ratio=0.0,
-    declined_foreign_ratio=1.0,
-)
 CALIBRATED = AnswerPolicy(PolicyFile(confidence=CONFIDENCE), Familiarity.of(["症状？"]))
 
 

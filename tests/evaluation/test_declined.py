@@ -4,24 +4,12 @@ import dataclasses
 
 import pytest
 
-from limbeck.contracts.answer_policy import AnswerPolicy, Confidence, PolicyFile
+from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.declined import measure_declined
+from tests.support.answer_policies import CONFIDENCE
 
-CONFIDENCE = Confidence(
-    bias=0.0,
-    log_prob_weight=1.0,
-    familiarity_weight=0.0,
-    min_confidence_ratio=0.4,
-    min_familiarity_ratio=0.5,
-    basis="right answers",
-    num_held_out=100,
-    num_right=90,
-    num_foreign=100,
-    declined_right_ratio=0.0,
-    declined_foreign_ratio=1.0,
-)
 POLICY = AnswerPolicy(PolicyFile(confidence=CONFIDENCE), Familiarity.of(["头痛看什么科？"]))
 SURE, UNSURE = 0.9, 0.1
 

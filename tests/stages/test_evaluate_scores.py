@@ -9,7 +9,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from limbeck.contracts.answer_policy import AnswerPolicy, Confidence, PolicyFile
+from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.records import Question, Record
@@ -22,6 +22,7 @@ from limbeck.evaluation.report.terminal import (
 )
 from limbeck.stages import evaluate
 from tests.support import fake_answerer
+from tests.support.answer_policies import CONFIDENCE
 from tests.support.evaluation_work import config, make_work, use_plain_records
 
 
@@ -133,20 +134,7 @@ def test_labels_are_told_apart_in_every_view(work):
 
 def test_what_a_calibrated_model_declines_stands_in_every_view(work):
     teacher = work.inputs["models"][0]
-    confidence = Confidence(
-        bias=0.0,
-        log_prob_weight=1.0,
-        familiarity_weight=0.0,
-        min_confidence_ratio=0.4,
-        min_familiarity_ratio=0.5,
-        basis="right answers",
-        num_held_out=100,
-        num_right=90,
-        num_foreign=100,
-        home_topics=("law",),
-        declined_right_ratio=0.0,
-        declined_foreign_ratio=1.0,
-    )
+    confidence = CONFIDENCE.replace(home_topics=("law",))
     familiarity = Familiarity.of(item.question for item in fake_answerer.QUESTIONS)
     AnswerPolicy(PolicyFile(confidence=confidence), familiarity).write(teacher.path)
     evaluate.run(config(), work=work)

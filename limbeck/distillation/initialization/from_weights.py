@@ -83,7 +83,7 @@ def copy_matching_weights(
         match_depth(index + 1, num_layers=len(own_layers), num_sources=len(layers)) - 1
         for index in range(len(own_layers))
     ]
-    copied: dict[Tensor, str] = {}
+    copied: set[Tensor] = set()
     fresh_norms: list[str] = []
     for owner, module in student.named_modules():
         source = owner
@@ -102,7 +102,7 @@ def copy_matching_weights(
             elif not take_norm(module, found):
                 fresh_norms.append(owner)
                 continue
-            copied[parameter] = owner
+            copied.add(parameter)
     if not copied:
         raise CheckpointError(
             f"nothing of {type(teacher).__name__} (hidden {_width(teacher)}) fits "
