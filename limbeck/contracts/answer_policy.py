@@ -66,6 +66,8 @@ class Confidence(Config):
     """Of the logarithm of the geometric mean of the draft's token probabilities."""
     familiarity_weight: float
     """Of the share of the question's n-grams that training questions hold."""
+    unseen_ngrams: NonNegativeInt
+    """Added to the n-grams of every question: the shorter it is, the less it proves."""
     min_confidence_ratio: Ratio
     """Below it the answer is that the model does not know."""
     min_familiarity_ratio: Ratio
@@ -138,7 +140,7 @@ class AnswerPolicy:
         confidence = self.file.confidence
         if confidence == "not calibrated" or self.familiarity is None:
             return None
-        familiarity = self.familiarity.ratio(question)
+        familiarity = self.familiarity.ratio(question, unseen_ngrams=confidence.unseen_ngrams)
         return Judgement(
             confidence.ratio(familiarity=familiarity, confidence_ratio=confidence_ratio),
             confidence.min_confidence_ratio,

@@ -2,7 +2,8 @@
 
 A question of another domain or language shares few n-grams of characters with the training
 questions. Texts without spaces between words (Chinese, Japanese, Korean, Thai) are compared by
-pairs of characters, others by five characters that may reach over a word's end.
+pairs of characters, others by five characters that may reach over a word's end. Closing marks do
+not count: people leave them out.
 """
 
 import re
@@ -73,14 +74,21 @@ class Familiarity:
         """Write the hashes, 4 bytes each."""
         np.save(folder / FAMILIAR, self._hashes)
 
-    def ratio(self, question: str) -> float:
-        """The share of the question's n-grams that the training questions hold."""
+    def ratio(self, question: str, *, unseen_ngrams: int) -> float:
+        """The share of the question's n-grams that the training questions hold.
+
+        So many n-grams are added to the question's own, as if it had them and no training question
+        did: of two questions that share a half, the longer one shares more words.
+        """
         ngrams = np.array(hash_ngrams(question), dtype=np.uint32)
-        return float(np.isin(ngrams, self._hashes).mean())
+        return float(np.isin(ngrams, self._hashes).sum() / (len(ngrams) + unseen_ngrams))
 
 
 def hash_ngrams(question: str) -> list[int]:
-    """The hash of every n-gram of a question, at least one; case, width and digits do not count."""
+    """The hash of every n-gram of a question, at least one.
+
+    Case, width, digits and closing marks do not count.
+    """
     return [zlib.crc32(ngram.encode("utf-8", "replace")) for ngram in split_ngrams(question)]
 
 
@@ -88,6 +96,7 @@ def split_ngrams(question: str) -> Sequence[str]:
     """The n-grams of a question, at least one."""
     text = unicodedata.normalize("NFKC", question[:MAX_CHARS]).casefold()
     text = _DIGIT.sub("0", _SPACE.sub(" ", text)).strip()
+    text = _strip_marks(text) or text
     found: list[str] = []
     for unspaced, spaced in _RUN.findall(text):
         run, size = (
@@ -95,3 +104,10 @@ def split_ngrams(question: str) -> Sequence[str]:
         )
         found += [run[at : at + size] for at in range(max(1, len(run) - size + 1))]
     return found or [""]
+
+
+def _strip_marks(text: str) -> str:
+    end = len(text)
+    while end and unicodedata.category(text[end - 1])[0] in "PZ":
+        end -= 1
+    return text[:end]

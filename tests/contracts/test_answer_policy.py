@@ -20,6 +20,7 @@ CONFIDENCE = Confidence(
     bias=-2.0,
     log_prob_weight=1.0,
     familiarity_weight=4.0,
+    unseen_ngrams=0,
     min_confidence_ratio=0.5,
     min_familiarity_ratio=0.2,
     basis="right answers",

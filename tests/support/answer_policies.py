@@ -6,6 +6,7 @@ CONFIDENCE = Confidence(
     bias=0.0,
     log_prob_weight=1.0,
     familiarity_weight=0.0,
+    unseen_ngrams=0,
     min_confidence_ratio=0.4,
     min_familiarity_ratio=0.5,
     basis="right answers",
