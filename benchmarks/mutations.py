@@ -213,8 +213,8 @@ MUTANTS = (
     Mutant(
         "only the first end token ends an answer",
         "runtimes/greedy.py",
-        "is_last = latest[slot] in end_ids or",
-        "is_last = latest[slot] == next(iter(end_ids)) or",
+        "stops or latest[slot] in end_ids or",
+        "stops or latest[slot] == next(iter(end_ids)) or",
         "tests/runtimes",
     ),
     Mutant(
