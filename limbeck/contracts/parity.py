@@ -4,7 +4,7 @@ On numpy alone, because a device that only answers has no torch.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,16 +14,24 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.fields import NonNegativeFloat
 
-Measure = Literal["max_logit_difference", "max_logit_difference / max_logit", "mean_kl"]
+Measure = Literal[
+    "max_logit_difference",
+    "max_logit_difference / max_logit",
+    "mean_kl",
+    "copy_rounding_kl / rounding_kl",
+]
 SMALLEST_LOGIT = 1e-30
 """Keeps the relative difference finite where every logit is zero."""
+SMALLEST_ROUNDING_KL = 1e-4
+"""In nats. Where rounding activations costs less, no copy is held to the cost."""
 
 
 class Tolerance(Config):
     """The largest difference at which a copy still counts as the same model."""
 
     measure: Measure
-    """The figure that is limited; `mean_kl` is KL(original || copy) in nats."""
+    """The figure that is limited. `mean_kl` is KL(original || copy) in nats; the ratio of
+    `rounding_kl` compares both with the same weights and unrounded activations."""
     limit: NonNegativeFloat
     """The largest value of that figure."""
 
@@ -39,6 +47,10 @@ class Difference:
     """Largest magnitude of a logit of the original."""
     argmax_agreement_ratio: float = 0.0
     mean_kl: float = 0.0
+    rounding_kl: float = 0.0
+    """KL(unrounded || original): what the original loses by rounding activations."""
+    copy_rounding_kl: float = 0.0
+    """KL(unrounded || copy), with the original's unrounded activations."""
 
     def figure(self, measure: Measure) -> float:
         """The value of one measure."""
@@ -46,7 +58,13 @@ class Difference:
             return self.mean_kl
         if measure == "max_logit_difference":
             return self.max_logit_difference
+        if measure == "copy_rounding_kl / rounding_kl":
+            return self.copy_rounding_kl / max(self.rounding_kl, SMALLEST_ROUNDING_KL)
         return self.max_logit_difference / max(self.max_logit, SMALLEST_LOGIT)
+
+    def with_rounding(self, *, original: "Difference", copy: "Difference") -> "Difference":
+        """The same, with both models' differences from one that rounds no activations."""
+        return replace(self, rounding_kl=original.mean_kl, copy_rounding_kl=copy.mean_kl)
 
     def check(self, tolerance: Tolerance, *, fault: str, advice: str) -> None:
         """Accept the difference.

@@ -3,12 +3,15 @@
 What they compute is the format's; how they hold parameters and codes is the same for all.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from limbeck.quantization.formats.base import QuantizedFormat
-from limbeck.quantization.formats.tensors import QuantizedTensor
+from limbeck.quantization.formats.tensors import QuantizedTensor, multiply_dequantized
 
 
 class QuantizedLinear(nn.Module):
@@ -17,6 +20,8 @@ class QuantizedLinear(nn.Module):
     weight: Tensor
     weight_scale: Tensor
     bias: Tensor | None
+    rounds_activations = True
+    """As the format does; else they are multiplied as they are."""
 
     def __init__(
         self,
@@ -36,7 +41,12 @@ class QuantizedLinear(nn.Module):
         """The product, in the dtype of the input."""
         stored = QuantizedTensor(self.weight, self.weight_scale, self.in_features)
         rows = x.reshape(-1, self.in_features).float()
-        outputs = self.number_format.multiply(rows, weight=stored)
+        if self.rounds_activations:
+            outputs = self.number_format.multiply(rows, weight=stored)
+        else:
+            outputs = multiply_dequantized(
+                rows, weight=stored, dequantize=self.number_format.dequantize
+            )
         if self.bias is not None:
             outputs = outputs + self.bias
         return outputs.view(*x.shape[:-1], self.out_features).to(x.dtype)
@@ -61,8 +71,28 @@ class QuantizedEmbedding(nn.Module):
         return self.number_format.dequantize(rows)
 
 
+@contextmanager
+def unrounded_activations(model: nn.Module) -> Iterator[None]:
+    """Within, a stored or prepared model rounds weights only, so that only they lose anything."""
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, QuantizedLinear | FakeQuantizedLinear)
+    ]
+    for layer in layers:
+        layer.rounds_activations = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.rounds_activations = True
+
+
 class FakeQuantizedLinear(nn.Module):
     """A linear layer that rounds as its stored form does; it holds the original parameters."""
+
+    rounds_activations = True
+    """As the format does; else they are multiplied as they are."""
 
     def __init__(self, linear: nn.Linear, *, number_format: QuantizedFormat) -> None:
         super().__init__()
@@ -73,7 +103,10 @@ class FakeQuantizedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows out"]:
         """What the stored layer computes, with gradients for input, weight and bias."""
-        outputs = self.number_format.fake_multiply(x, weight=self.weight)
+        if self.rounds_activations:
+            outputs = self.number_format.fake_multiply(x, weight=self.weight)
+        else:
+            outputs = functional.linear(x, self.number_format.fake(self.weight))
         return (outputs if self.bias is None else outputs + self.bias).to(x.dtype)
 
 

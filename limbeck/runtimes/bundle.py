@@ -42,6 +42,11 @@ class Parity(Config):
     argmax_agreement_ratio: Annotated[float, Field(ge=0, le=1)]
     mean_kl: Amount
     """Mean of KL(checkpoint || bundle), in nats."""
+    rounding_kl: Amount = 0.0
+    """Mean of KL(unrounded || checkpoint): what rounding activations costs the checkpoint; 0 where
+    the format rounds none."""
+    copy_rounding_kl: Amount = 0.0
+    """The same of the bundle."""
     measure: str
     """The figure that was held against the tolerance."""
     tolerance: Amount

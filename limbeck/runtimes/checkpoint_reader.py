@@ -50,10 +50,13 @@ class Weights:
 
     rows: Shaped[np.ndarray, "out channels"]
     scale: Float[np.ndarray, "out blocks"] | None
-    """One for each block of a row, mostly one for the whole row; None for floats."""
+    """One for each block of a row; None for floats."""
     bias: Float[np.ndarray, " out"] | None
     bits: int = 32
     """Of one number."""
+    block: int | None = None
+    """Numbers of a row that share a scale, of which the last block may have fewer; None is the
+    whole row."""
 
 
 def format_name(folder: Path) -> str:
@@ -185,14 +188,14 @@ class Tensors:
         """The matrix of a module, with its scale and its bias where it has them."""
         rows = self.take(f"{module}.weight", shape=[out, channels])
         scale = bias = None
-        bits = 32
+        bits, block = 32, None
         if self._format is not None and rows.dtype != np.float32:
-            bits = int(self._format.bits)
-            blocks = -(-channels // (self._format.block or channels))
+            bits, block = int(self._format.bits), self._format.block
+            blocks = -(-channels // (block or channels))
             scale = self.take(f"{module}.weight_scale", shape=[out, blocks])
         if self.has(f"{module}.bias"):
             bias = self.take(f"{module}.bias", shape=[out])
-        return Weights(rows, scale, bias, bits)
+        return Weights(rows, scale, bias, bits, block)
 
 
 def stack(parts: Sequence[Weights]) -> Weights:
@@ -212,6 +215,7 @@ def stack(parts: Sequence[Weights]) -> Weights:
         scale=np.concatenate(scales) if scales else None,
         bias=np.concatenate(biases) if any(part.bias is not None for part in parts) else None,
         bits=parts[0].bits,
+        block=parts[0].block,
     )
 
 

@@ -11,9 +11,10 @@ from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.parity import Difference
+from limbeck.contracts.parity import Difference, Tolerance
 from limbeck.contracts.registry import FORMATS
 from limbeck.evaluation.calibration import make_policy
+from limbeck.quantization.layers import unrounded_activations
 from limbeck.runtimes import open_answerer, open_runtime
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
@@ -40,8 +41,16 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     if not prompts:
         vocab = reference.model.config.get_text_config().vocab_size
         prompts = _make_prompts(config.num_prompts, vocab=vocab, max_tokens=bundle.max_tokens)
+    tolerance = _tolerance(config, bundle=bundle)
     found = compare(reference, candidate, prompts=prompts)
-    parity = _check(found, config=config, bundle=bundle, num_prompts=len(prompts))
+    if tolerance.measure == "copy_rounding_kl / rounding_kl":
+        unrounded = TransformersRuntime().open_model(checkpoint, num_threads=1)
+        with unrounded_activations(unrounded.model):
+            found = found.with_rounding(
+                original=compare(unrounded, reference, prompts=prompts),
+                copy=compare(unrounded, candidate, prompts=prompts),
+            )
+    parity = _check(found, tolerance=tolerance, bundle=bundle, num_prompts=len(prompts))
     bundle = bundle.replace(parity=parity.model_dump())
     write_bundle(work.folder, bundle)
     policy = _make_policy(config, work=work)
@@ -81,10 +90,13 @@ def _longest(max_tokens: int) -> int:
     return max(1, min(LONGEST_PROMPT_TOKENS, max_tokens - NUM_CACHED_STEPS))
 
 
-def _check(found: Difference, *, config: Config, bundle: Bundle, num_prompts: int) -> Parity:
-    tolerance = config.tolerance
-    if tolerance == "format":
-        tolerance = resolve(FORMATS, bundle.format, what="format").tolerance
+def _tolerance(config: Config, *, bundle: Bundle) -> Tolerance:
+    if config.tolerance == "format":
+        return resolve(FORMATS, bundle.format, what="format").tolerance
+    return config.tolerance
+
+
+def _check(found: Difference, *, tolerance: Tolerance, bundle: Bundle, num_prompts: int) -> Parity:
     measure = tolerance.measure
     logger.info(
         "parity of %s: %s %.3g (at most %.3g)",

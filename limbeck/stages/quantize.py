@@ -1,26 +1,37 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
-from torch import nn
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.parity import Tolerance, compare_logits
+from limbeck.contracts.errors import ParityError
+from limbeck.contracts.parity import Difference, compare_logits
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.env.ranks import process_index
 from limbeck.evaluation.calibration import make_policy
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
-from limbeck.quantization.qat import convert, prepare_for_qat
+from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.quantization.layers import unrounded_activations
+from limbeck.quantization.qat import convert, prepare_for_qat, restore_float
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.quantize import Config
 from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 
-TOLERANCE = Tolerance(measure="max_logit_difference", limit=1e-3)
-"""Between the model as trained and its codes: float32 rounding."""
+PROBE_RECORDS = 8
+PROBE_TOKENS = 64
+"""Training records on which the converted model is compared with the trained one, and their first
+tokens: logits of a large vocabulary would fill the memory else."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, object]:
@@ -42,6 +53,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         needs=config.objective.needs(),
     )
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
+    probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids[:, :PROBE_TOKENS]
+    started = compute_logits(model, input_ids=probe)
     prepare_for_qat(model, number_format=config.scheme)
     history = fit(
         model,
@@ -53,17 +66,11 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         on_step=work.on_step,
     )
     nn.Module.to(model, "cpu")
-    probe = batches.batch(batches.record_ids[:8].tolist()).input_ids
-    trained = compute_logits(model, input_ids=probe)
-    model = convert(model, number_format=config.scheme)
-    difference = compare_logits([(trained, compute_logits(model, input_ids=probe))])
-    difference.check(
-        TOLERANCE,
-        fault="the converted model's logits differ from those of the trained one",
-        advice="Keep the float checkpoint and report this",
+    converted = convert_checked(
+        model, number_format=config.scheme, input_ids=probe, start=start, work=work
     )
     metrics = save_trained(
-        model,
+        converted.model,
         tokenizer=tokenizer,
         history=history,
         steps=training.max_steps,
@@ -75,10 +82,68 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         ),
         folder=work.folder,
     )
-    metrics["parity_logit_difference"] = difference.max_logit_difference
+    metrics["parity_logit_difference"] = converted.difference.max_logit_difference
+    metrics["kl_to_floats"] = converted.kl_to_floats
+    metrics["kl_to_start"] = compare_logits([(started, converted.logits)]).mean_kl
     if process_index() == 0:  # the others' folders are thrown away
         answerer = open_answerer(work.folder, num_threads=1)
         policy = make_policy(answerer, corpus, config=config.calibration)
         policy.write(work.folder)
         metrics |= policy.metrics()
     return metrics
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model in its number format, and how far it is from what it was."""
+
+    model: PreTrainedModel
+    logits: Float[np.ndarray, "prompts tokens vocab"]
+    difference: Difference
+    """From the model that rounded while it was trained."""
+    kl_to_floats: float
+    """KL(trained weights as floats || codes), in nats: what the number format costs."""
+
+
+def convert_checked(
+    model: PreTrainedModel,
+    *,
+    number_format: QuantizedFormat,
+    input_ids: Int[Tensor, "prompts tokens"],
+    start: Path,
+    work: Work,
+) -> Converted:
+    """The prepared and trained model as codes; what it was trained from gives the shape of a copy.
+
+    Raises:
+        ParityError: the codes answer differently; the trained weights are kept as a checkpoint.
+    """
+    trained = compute_logits(model, input_ids=input_ids)
+    with unrounded_activations(model):
+        unrounded = compute_logits(model, input_ids=input_ids)
+    restore_float(model)
+    floats = compute_logits(model, input_ids=input_ids)
+    weights = model.state_dict()
+    model = convert(model, number_format=number_format)
+    stored = compute_logits(model, input_ids=input_ids)
+    difference = compare_logits([(trained, stored)]).with_rounding(
+        original=compare_logits([(unrounded, trained)]),
+        copy=compare_logits([(unrounded, stored)]),
+    )
+    try:
+        difference.check(
+            number_format.tolerance,
+            fault="the converted model's logits differ from those of the trained one",
+            advice="Report this",
+        )
+    except ParityError as error:
+        folder = work.state / "trained"
+        kept = load_model(start)
+        kept.load_state_dict(weights)
+        save_checkpoint(kept, tokenizer=load_tokenizer(start), folder=folder)
+        raise ParityError(
+            f"{error}. The trained weights are kept as floats: an entry can name {folder} as its "
+            "`checkpoint`"
+        ) from None
+    kl_to_floats = compare_logits([(floats, stored)]).mean_kl
+    return Converted(model, stored, difference, kl_to_floats)

@@ -1,5 +1,6 @@
 """Export: a bundle comes out when it answers as its checkpoint, an error when not."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -9,6 +10,7 @@ from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile, read_polic
 from limbeck.contracts.artifacts import Artifact, Work, hash_files, read_artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ParityError
+from limbeck.contracts.parity import Difference
 from limbeck.contracts.records import Record
 from limbeck.contracts.registry import FORMATS
 from limbeck.models.checkpoints import save_checkpoint
@@ -127,3 +129,49 @@ def test_not_a_number_is_no_parity(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "compare", broken)
     with pytest.raises(ParityError, match="nan"):
         export.run(configure(), work=make_work(tmp_path, checkpoint))
+
+
+def test_a_bundle_loses_no_more_by_rounding_than_its_checkpoint(checkpoint, tmp_path):
+    metrics = export.run(configure(), work=make_work(tmp_path, checkpoint))
+    parity = metrics["parity"]
+    if metrics["format"] == "float32":
+        assert parity["rounding_kl"] == parity["copy_rounding_kl"] == 0
+        return
+    assert parity["measure"] == "copy_rounding_kl / rounding_kl"
+    assert parity["rounding_kl"] > 0
+    assert parity["copy_rounding_kl"] == pytest.approx(parity["rounding_kl"], rel=0.2)
+
+
+def test_a_runtime_that_rounds_no_activations_is_no_other_model(
+    dense_config, tokenizer, tmp_path, monkeypatch
+):
+    """As ONNX Runtime does on processors for which it has no integer kernel."""
+    monkeypatch.setattr("limbeck.runtimes.onnx.kernels.INTEGER_ACTIVATIONS", 0)
+    dense = dense_config.replace(head_dim=16).build(tokenizer=tokenizer, seed=1)
+    model = convert(dense, number_format=Int8(kind="int8"))
+    save_checkpoint(model, tokenizer=tokenizer, folder=tmp_path / "checkpoint")
+    work = make_work(tmp_path, tmp_path / "checkpoint")
+    parity = export.run(configure(), work=work)["parity"]
+    assert parity["copy_rounding_kl"] < 0.01 * parity["rounding_kl"]
+    assert parity["mean_kl"] == pytest.approx(parity["rounding_kl"], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "copy", "passes"),
+    [
+        (4e-3, 4e-3, True),
+        (4e-3, 7.9e-3, True),
+        (4e-3, 8.1e-3, False),
+        (4e-3, 0.0, True),
+        (1e-7, 1.9e-4, True),
+        (1e-7, 2.1e-4, False),
+        (float("nan"), 1e-3, False),
+        (4e-3, float("nan"), False),
+    ],
+)
+def test_a_copy_may_lose_twice_what_rounding_costs(rounding, copy, passes):
+    original, other = (Difference(mean_kl=value) for value in (rounding, copy))
+    found = Difference(mean_kl=1.0).with_rounding(original=original, copy=other)
+    outcome = contextlib.nullcontext() if passes else pytest.raises(ParityError)
+    with outcome:
+        found.check(Int8.tolerance, fault="x", advice="y")

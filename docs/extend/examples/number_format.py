@@ -25,9 +25,13 @@ class Int4Blocks(WeightOnlyFormat):
 
     kind: Literal["int4_blocks"]
     bits: ClassVar[float] = 4
-    block: ClassVar[int | None] = 32
     scale_bits: ClassVar[int] = 16
     tolerance: ClassVar[Tolerance] = ROUNDING
+
+    @property
+    @override
+    def block(self) -> int:
+        return 32
 
     @property
     @override

@@ -31,12 +31,15 @@ class Format(Config, abc.ABC):
     """A name of `limbeck list formats`."""
     bits: ClassVar[float]
     """Of one weight, without its share of a scale."""
-    block: ClassVar[int | None] = None
-    """Weights of a row that share a scale; None is the whole row."""
     scale_bits: ClassVar[int] = 0
     """Of one scale; 0 where nothing is scaled."""
     tolerance: ClassVar[Tolerance]
     """How far a bundle may differ from its checkpoint in this format."""
+
+    @property
+    @abc.abstractmethod
+    def block(self) -> int | None:
+        """Weights of a row that share a scale; None is the whole row."""
 
     @property
     @abc.abstractmethod

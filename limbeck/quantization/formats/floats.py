@@ -22,6 +22,11 @@ class Float32(Format):
 
     @property
     @override
+    def block(self) -> None:
+        return None
+
+    @property
+    @override
     def embedding_format(self) -> str:
         return self.kind
 
@@ -37,6 +42,11 @@ class BFloat16(Format):
     kind: Literal["bfloat16"]
     bits: ClassVar[float] = 16
     tolerance: ClassVar[Tolerance] = ROUNDING
+
+    @property
+    @override
+    def block(self) -> None:
+        return None
 
     @property
     @override

@@ -18,6 +18,12 @@ class SizedOnly(Format, abc.ABC):
     """A format without arithmetic; small embeddings are usually kept in int4."""
 
     tolerance: ClassVar[Tolerance] = ROUNDING
+    weights_per_scale: ClassVar[int]
+
+    @property
+    @override
+    def block(self) -> int:
+        return self.weights_per_scale
 
     @property
     @override
@@ -35,7 +41,7 @@ class Int4(SizedOnly):
 
     kind: Literal["int4"]
     bits: ClassVar[float] = 4
-    block: ClassVar[int | None] = 128
+    weights_per_scale: ClassVar[int] = 128
     scale_bits: ClassVar[int] = 16
 
 
@@ -44,7 +50,7 @@ class Int2(SizedOnly):
 
     kind: Literal["int2"]
     bits: ClassVar[float] = 2
-    block: ClassVar[int | None] = 128
+    weights_per_scale: ClassVar[int] = 128
     scale_bits: ClassVar[int] = 16
 
 
@@ -53,5 +59,5 @@ class Ternary(SizedOnly):
 
     kind: Literal["ternary"]
     bits: ClassVar[float] = 1.6
-    block: ClassVar[int | None] = 256
+    weights_per_scale: ClassVar[int] = 256
     scale_bits: ClassVar[int] = 16

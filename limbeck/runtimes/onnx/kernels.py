@@ -1,13 +1,13 @@
 """Embeddings and matrix products as graph nodes, in float32 or on integers.
 
-Integers follow the checkpoint's format, of one scale a row: a row's absmax / 127 is its step,
-rounding is to the nearest, products are summed in int32 and scaled afterwards. Two ways to the same
-numbers, with figures in docs/decisions/0001-onnx-runtime.md:
+Integers follow the checkpoint's format: a block's absmax / 127 is its step, rounding is to the
+nearest, products of a block are summed in int32 and scaled afterwards. Two ways to the same
+numbers, with figures in docs/decisions/0001-onnx-runtime.md and 0023-int8-blocks.md:
 
-- rows as wide as one quantisation block: `MatMulNBits` does everything in one node;
-- other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations and weights
-  are uint8 around 128: two signed operands are slow on x86, and an unsigned by a signed one adds
-  pairs of products in 16 bits that overflow where a processor has no VNNI.
+- blocks of 16 to 256, of which a whole row may be one: `MatMulNBits` does everything in one node;
+- whole rows of other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations
+  and weights are uint8 around 128: two signed operands are slow on x86, and an unsigned by a signed
+  one adds pairs of products in 16 bits that overflow where a processor has no VNNI.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from limbeck.runtimes.checkpoint_reader import Weights
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
 
 BLOCKS = (16, 32, 64, 128, 256)
-"""Widths of a row that `MatMulNBits` can give a single step."""
+"""Numbers that `MatMulNBits` can give one step."""
 LEVELS = 127
 ZERO_POINT = 128
 INTEGER_ACTIVATIONS = 4
@@ -31,10 +31,15 @@ def embed(graph: Graph, ids: str, *, weights: Weights, name: str) -> str:
         return graph.node("Gather", graph.constant(f"{name}.weight", weights.rows), ids)
     if _fits_block(weights):
         table, scale = _store_blocks(graph, weights=weights, name=name)
-        blocks = graph.node("Cast", graph.node("Gather", table, ids), to=TensorProto.FLOAT)
-        shifted = graph.node("Squeeze", blocks, _axes(graph, -2))
-        rows = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
-        return graph.node("Mul", rows, graph.node("Gather", scale, ids))
+        shifted = graph.node("Cast", graph.node("Gather", table, ids), to=TensorProto.FLOAT)
+        integers = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
+        steps = graph.node("Unsqueeze", graph.node("Gather", scale, ids), _axes(graph, -1))
+        rows = graph.constant("joined_blocks", np.array([0, 0, -1], np.int64))
+        joined = graph.node("Reshape", graph.node("Mul", integers, steps), rows)
+        if weights.rows.shape[1] % _block(weights) == 0:
+            return joined
+        start, stop = (_axes(graph, end) for end in (0, weights.rows.shape[1]))
+        return graph.node("Slice", joined, start, stop, _axes(graph, -1))
     table = graph.constant(f"{name}.weight", _shift(weights.rows).T)
     scale = graph.constant(f"{name}.scale", weights.scale[:, 0])
     picked = graph.node("Transpose", graph.node("Gather", table, ids, axis=1), perm=[1, 2, 0])
@@ -64,13 +69,22 @@ def multiply_by_table(graph: Graph, x: str, *, weights: Weights, name: str) -> s
     return multiply(graph, x, weights=weights, name=name)
 
 
+def _block(weights: Weights) -> int:
+    return weights.block or weights.rows.shape[1]
+
+
 def _fits_block(weights: Weights) -> bool:
-    return weights.rows.shape[1] in BLOCKS
+    return _block(weights) in BLOCKS
 
 
 def _store_blocks(graph: Graph, *, weights: Weights, name: str) -> tuple[str, str]:
     assert weights.scale is not None
-    table = graph.constant(f"{name}.weight", _shift(weights.rows)[:, None])
+    out, channels = weights.rows.shape
+    block = _block(weights)
+    padded = np.pad(
+        _shift(weights.rows), ((0, 0), (0, -channels % block)), constant_values=ZERO_POINT
+    )
+    table = graph.constant(f"{name}.weight", padded.reshape(out, -1, block))
     return table, graph.constant(f"{name}.scale", weights.scale)
 
 
@@ -86,7 +100,7 @@ def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> st
         K=channels,
         N=out,
         bits=weights.bits,
-        block_size=channels,
+        block_size=_block(weights),
         accuracy_level=INTEGER_ACTIVATIONS,
     )
 

@@ -24,6 +24,7 @@ from limbeck.quantization.formats.rounding import (
     multiply_in_float32,
     multiply_integers,
 )
+from limbeck.quantization.formats.tensors import QuantizedTensor
 from limbeck.quantization.layers import QuantizedEmbedding, QuantizedLinear
 from limbeck.quantization.qat import convert, prepare_for_qat
 from limbeck.quantization.storage import load_quantized, save_quantized
@@ -70,7 +71,8 @@ def logits(model):
         return model(IDS).logits
 
 
-INT8 = Int8(kind="int8")
+INT8 = Int8(kind="int8", block_size="row")
+BLOCK_SIZES = ("row", 16, 32, 128)
 
 
 def load(folder):
@@ -82,10 +84,11 @@ def load(folder):
 
 @pytest.mark.parametrize("make", [qwen3, llama, moe])
 @pytest.mark.parametrize("embeddings", ["int8", "float32"])
-def test_converted_equals_fake_quantized_bit_for_bit(make, embeddings):
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_converted_equals_fake_quantized_bit_for_bit(make, embeddings, block_size):
     model = make()
     plain = logits(model)
-    int8 = Int8(kind="int8", embeddings=embeddings)
+    int8 = Int8(kind="int8", embeddings=embeddings, block_size=block_size)
     prepare_for_qat(model, number_format=int8)
     fake = logits(model)
     converted = logits(convert(model, number_format=int8))
@@ -112,9 +115,12 @@ def test_integer_products_are_exact_on_every_path(terms, multiply):
 
 @pytest.mark.parametrize("make", [qwen3, llama, moe])
 @pytest.mark.parametrize("embeddings", ["int8", "float32"])
-def test_save_then_load_gives_the_same_logits(make, embeddings, tmp_path):
-    model = convert(make(), number_format=Int8(kind="int8", embeddings=embeddings))
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+def test_save_then_load_gives_the_same_logits(make, embeddings, block_size, tmp_path):
+    int8 = Int8(kind="int8", embeddings=embeddings, block_size=block_size)
+    model = convert(make(), number_format=int8)
     save_quantized(model, tmp_path)
+    assert find_quantized(json.loads((tmp_path / "config.json").read_text())) == int8
     loaded = load(tmp_path)
     assert torch.equal(logits(model), logits(loaded))
     assert not loaded.training
@@ -135,24 +141,28 @@ def test_tied_integers_are_stored_and_held_once(tmp_path):
 def test_the_file_holds_about_one_byte_a_parameter(tmp_path):
     model = qwen3(hidden_size=128, intermediate_size=256, vocab_size=512)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    save_quantized(convert(model, number_format=INT8), tmp_path)
+    save_quantized(convert(model, number_format=Int8(kind="int8")), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     num_integers = sum(tensor.numel() for tensor in tensors.values() if tensor.dtype == torch.int8)
     assert num_integers > 0.99 * num_parameters
-    assert (tmp_path / "model.safetensors").stat().st_size < 1.15 * num_parameters
-    assert tensors["model.layers.0.mlp.up_proj.weight_scale"].shape == (256, 1)
+    # Of 32 weights, a float32 scale takes an eighth of what they take.
+    assert (tmp_path / "model.safetensors").stat().st_size < 1.24 * num_parameters
+    assert tensors["model.layers.0.mlp.up_proj.weight_scale"].shape == (256, 4)
 
 
-def test_stock_transformers_reads_float_embeddings_with_int8_layers(tmp_path):
+@pytest.mark.parametrize("block_size", ["row", 16])
+def test_stock_transformers_reads_float_embeddings_with_int8_layers(block_size, tmp_path):
     pytest.importorskip("compressed_tensors")
-    model = convert(qwen3(), number_format=Int8(kind="int8", embeddings="float32"))
+    int8 = Int8(kind="int8", embeddings="float32", block_size=block_size)
+    model = convert(qwen3(), number_format=int8)
     save_quantized(model, tmp_path)
     stock = AutoModelForCausalLM.from_pretrained(tmp_path)
     layer = model.model.layers[1].mlp.up_proj
     # It unpacks weights at the first call; activations it rounds to a slightly other step.
     difference = (logits(stock) - logits(model)).abs().max()
     found = stock.model.layers[1].mlp.up_proj.weight
-    assert torch.equal(found, layer.weight * layer.weight_scale)
+    stored = QuantizedTensor(layer.weight, layer.weight_scale, layer.in_features)
+    assert torch.equal(found, int8.dequantize(stored))
     assert difference < 0.2 * logits(model).abs().max()
 
 
@@ -284,3 +294,52 @@ def test_configs_that_do_not_fit_are_named(tmp_path):
 )
 def test_other_formats_are_not_taken_for_int8(described, expected):
     assert Int8.matches({"quantization_config": described}) is expected
+
+
+def described(weights, inputs, **changes):
+    """What compressed-tensors writes into a config.json, as tools of others do."""
+    integers = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": {**integers, "dynamic": False, **weights},
+        "input_activations": {**integers, "dynamic": True, **inputs},
+    }
+    content = {"quant_method": "compressed-tensors", "format": "int-quantized"}
+    return {"quantization_config": {**content, "config_groups": {"group_0": group}, **changes}}
+
+
+IN_ROWS = ({"strategy": "channel"}, {"strategy": "token"})
+
+
+def in_blocks(size):
+    return ({"strategy": "group", "group_size": size},) * 2
+
+
+@pytest.mark.parametrize(
+    ("schemes", "block_size"), [(IN_ROWS, "row"), (in_blocks(16), 16), (in_blocks(128), 128)]
+)
+def test_folders_of_others_are_read_as_they_are_described(schemes, block_size):
+    found = find_quantized(described(*schemes))
+    assert found == Int8(kind="int8", block_size=block_size, embeddings="float32")
+
+
+OTHERS = {
+    "a block no runtime has": in_blocks(48),
+    "blocks of two sizes": (*in_blocks(32)[:1], *in_blocks(64)[:1]),
+    "blocks of weights only": (*in_blocks(32)[:1], *IN_ROWS[1:]),
+    "a static step": (*IN_ROWS[:1], {"strategy": "group", "group_size": 32, "dynamic": False}),
+    "four bits": ({**in_blocks(32)[0], "num_bits": 4}, *in_blocks(32)[1:]),
+    "floats of eight bits": tuple({**item, "type": "float"} for item in in_blocks(32)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_schemes_of_others_are_left_to_their_own_readers(kind):
+    assert find_quantized(described(*OTHERS[kind])) is None
+
+
+@pytest.mark.parametrize("size", [48, 0, None, "32"])
+def test_a_wrong_block_of_ours_is_named(size):
+    config = described(*in_blocks(size), quant_method="limbeck-int8", embeddings="int8")
+    with pytest.raises(CheckpointError, match="blocks of 16, 32"):
+        find_quantized(config)

@@ -1,0 +1,92 @@
+"""Symmetric integers with a scale a block of each row, in weights and in activations.
+
+The integers are those of ONNX Runtime's `MatMulNBits`, bit for bit: 127 / absmax is computed first
+and multiplied, halves go to even. A row's last block may be shorter than the others.
+"""
+
+import functools
+
+import torch
+from jaxtyping import Float, Real
+from torch import Tensor
+from torch.nn import functional
+
+from limbeck.quantization.formats.rounding import LEVELS, SMALLEST_ABSMAX
+from limbeck.quantization.formats.tensors import QuantizedTensor, multiply_dequantized
+
+
+def split_blocks(
+    x: Real[Tensor, "*rows columns"], *, block: int
+) -> Float[Tensor, "*rows blocks block"]:
+    """Each row in blocks of float32, the last one filled up with zeros."""
+    return functional.pad(x.float(), (0, -x.shape[-1] % block)).unflatten(-1, (-1, block))
+
+
+def join_blocks(
+    blocks: Real[Tensor, "*rows blocks block"], *, columns: int
+) -> Real[Tensor, "*rows columns"]:
+    """The rows again, without what filled the last block up."""
+    return blocks.flatten(-2)[..., :columns]
+
+
+def _absmax(blocks: Float[Tensor, "*rows blocks block"]) -> Float[Tensor, "*rows blocks 1"]:
+    return blocks.detach().abs().amax(dim=-1, keepdim=True).clamp_min(SMALLEST_ABSMAX)
+
+
+def _to_steps(
+    blocks: Float[Tensor, "*rows blocks block"], absmax: Float[Tensor, "*rows blocks 1"]
+) -> Float[Tensor, "*rows blocks block"]:
+    """Each block in its steps, not yet rounded."""
+    # torch divides a number by a tensor through the reciprocal, which rounds once more.
+    return blocks * (torch.full_like(absmax, LEVELS) / absmax)
+
+
+def quantize(weight: Float[Tensor, "*rows columns"], *, block: int) -> QuantizedTensor:
+    """The nearest codes of each block, and its scale; codes lie as the weights do."""
+    blocks = split_blocks(weight.detach(), block=block)
+    absmax = _absmax(blocks)
+    codes = torch.round(_to_steps(blocks, absmax)).to(torch.int8)
+    columns = weight.shape[-1]
+    scale = (absmax / LEVELS).squeeze(-1)
+    return QuantizedTensor(join_blocks(codes, columns=columns).contiguous(), scale, columns)
+
+
+def dequantize(stored: QuantizedTensor, *, block: int) -> Float[Tensor, "*rows columns"]:
+    """What the codes stand for, in float32."""
+    if stored.columns % block:
+        blocks = split_blocks(stored.codes, block=block)
+    else:
+        # Integers are multiplied as they are: a copy in float32 would take as long again.
+        blocks = stored.codes.unflatten(-1, (-1, block))
+    return join_blocks(blocks * stored.scale.float()[..., None], columns=stored.columns)
+
+
+def fake(x: Float[Tensor, "*rows columns"], *, block: int) -> Float[Tensor, "*rows columns"]:
+    """What the codes would stand for; the gradient is that of the row itself."""
+    blocks = split_blocks(x, block=block)
+    absmax = _absmax(blocks)
+    steps = _to_steps(blocks, absmax)
+    whole = steps + (torch.round(steps) - steps).detach()
+    return join_blocks(whole * (absmax / LEVELS), columns=x.shape[-1]).to(x.dtype)
+
+
+def multiply(
+    x: Float[Tensor, "rows columns"], *, weight: QuantizedTensor, block: int
+) -> Float[Tensor, "rows out"]:
+    """x @ weight.T, activations rounded block by block.
+
+    Integers times their scales are multiplied as floats: a block's sum is exact up to float32's
+    rounding, and integer products of so few terms take longer (decision 0023).
+    """
+    return multiply_dequantized(
+        fake(x.float(), block=block),
+        weight=weight,
+        dequantize=functools.partial(dequantize, block=block),
+    )
+
+
+def fake_multiply(
+    x: Float[Tensor, "*rows columns"], *, weight: Float[Tensor, "out columns"], block: int
+) -> Float[Tensor, "*rows out"]:
+    """The same product of unrounded weights, with gradients for both."""
+    return functional.linear(fake(x.float(), block=block), fake(weight.float(), block=block))

@@ -1,0 +1,70 @@
+"""Quantize: what it reports, and that no training is lost where the codes answer differently."""
+
+import pytest
+import torch
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.errors import ParityError
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.quantization.layers import QuantizedLinear
+from limbeck.stages import quantize
+from tests.support.artifacts import make_artifact
+
+
+@pytest.fixture
+def work(tmp_path, corpus, dense_config, tokenizer):
+    dense = dense_config.replace(head_dim=16).build(tokenizer=tokenizer, seed=1)
+    save_checkpoint(dense, tokenizer=tokenizer, folder=tmp_path / "student")
+    for name in ("artifact", "state"):
+        (tmp_path / name).mkdir()
+    inputs = {
+        "checkpoint": (make_artifact(tmp_path / "student", "checkpoint"),),
+        "corpus": (make_artifact(corpus, "corpus"),),
+    }
+    return Work("int8", tmp_path / "artifact", tmp_path / "state", inputs)
+
+
+def run(work, **scheme):
+    config = quantize.Config.model_validate(
+        {
+            "stage": "quantize",
+            "checkpoint": "student",
+            "corpus": "corpus",
+            "scheme": {"kind": "int8", **scheme},
+            "objective": {"kind": "next_token"},
+            "training": {"max_steps": 2, "learning_rate": 1e-3},
+        }
+    )
+    return quantize.run(config, work=work)
+
+
+@pytest.mark.parametrize("block_size", [32, "row"])
+def test_it_reports_what_rounding_costs_and_how_far_the_model_moved(work, block_size):
+    metrics = run(work, block_size=block_size)
+    assert metrics["parity_logit_difference"] < 1e-4
+    assert 0 < metrics["kl_to_floats"] < 0.01
+    assert 0 < metrics["kl_to_start"] < 1
+    assert not list(work.state.glob("trained"))
+
+
+def test_the_trained_weights_are_kept_where_the_codes_answer_differently(work, monkeypatch):
+    convert = quantize.convert
+
+    def spoil(model, *, number_format):
+        converted = convert(model, number_format=number_format)
+        for module in converted.modules():
+            if isinstance(module, QuantizedLinear):
+                module.weight_scale *= 1.5
+        return converted
+
+    monkeypatch.setattr(quantize, "convert", spoil)
+    folder = work.state / "trained"
+    with pytest.raises(ParityError, match="converted") as raised:
+        run(work)
+    assert str(folder) in str(raised.value) and "`checkpoint`" in str(raised.value)
+    kept = load_model(folder).state_dict()
+    start = load_model(work.one("checkpoint").path).state_dict()
+    assert kept.keys() == start.keys()
+    moved = [not torch.equal(kept[name], start[name]) for name in start]
+    assert sum(moved) > 0.9 * len(moved)
+    assert all(torch.isfinite(item).all() for item in kept.values())
