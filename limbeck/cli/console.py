@@ -97,3 +97,8 @@ def show_event(name: str, text: str) -> None:
     console = Console(stderr=True)
     console.print(f"[bold]{name}[/]: ", end="", highlight=False)
     console.print(text, highlight=False, markup=False)
+
+
+def show_note(text: str) -> None:
+    """One line of what a run will do of its own accord, beside the output."""
+    Console(stderr=True).print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)

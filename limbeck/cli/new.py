@@ -22,10 +22,6 @@ SHOWN_CHARS = 400
 END_CHARS = 60
 COLUMNS = 100
 LANGUAGE = re.compile("([a-z]{2,3})?")
-NO_TEMPLATE = (
-    "a question and its answer stand on two lines, as below; if it was trained on chats, copy its "
-    "chat_template.jinja too"
-)
 
 
 def new(
@@ -137,7 +133,8 @@ def _write(recipe: Path, wanted: Wanted) -> None:
     from limbeck.drafting.recipe import Choices, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
     from limbeck.drafting.sources import open_source
-    from limbeck.models.checkpoints import load_tokenizer, read_config
+    from limbeck.models.chat import NO_TEMPLATE
+    from limbeck.models.checkpoints import has_template, load_tokenizer, read_config
 
     data, teacher = wanted.data, wanted.teacher
     screen = open_screen(COLUMNS)
@@ -159,8 +156,8 @@ def _write(recipe: Path, wanted: Wanted) -> None:
     check_findings(findings, path=data)
     for doubt in find_doubts(findings, open_source(source), recipe=recipe):
         print_doubt(screen, doubt)
-    if not tokenizer.chat_template:
-        print_doubt(screen, f"{teacher} has no chat template: {NO_TEMPLATE}")
+    if not has_template(folder):
+        print_doubt(screen, f"{teacher} {NO_TEMPLATE}")
     readable = [record for record in findings.records if not record.images]
     screen.print(f"\n[bold]as {teacher} reads it[/] (given, then learnt)", highlight=False)
     for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):

@@ -17,6 +17,7 @@ from limbeck.cli.console import (
     print_json,
     report_user_errors,
     show_event,
+    show_note,
 )
 from limbeck.contracts.errors import LimbeckError
 from limbeck.contracts.recipe import load_recipe
@@ -50,7 +51,7 @@ def run(
         from limbeck.pipeline.run import run as run_recipe
 
         loaded = load_recipe(recipe, overrides=overrides)
-        made = run_recipe(loaded, runs=runs, until=until, report=show_event)
+        made = run_recipe(loaded, runs=runs, until=until, report=show_event, note=show_note)
         for artifact in made.values():
             if artifact.manifest.kind == "report":
                 report = read_report(artifact.path / "report.json")
@@ -78,7 +79,8 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
 
         try:
             loaded = load_recipe(recipe, overrides=overrides)
-            entries = check_recipe(loaded)
+            notes: list[str] = []
+            entries = check_recipe(loaded, note=notes.append)
             if loaded.tune:
                 from limbeck import tuning
 
@@ -106,11 +108,13 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
             for entry in entries.values()
         ]
         if as_json:
-            print_json({"recipe": str(recipe), "faults": [], "entries": order})
+            print_json({"recipe": str(recipe), "faults": [], "notes": notes, "entries": order})
             return
         for item in order:
             source = f" from {', '.join(item['from'])}" if item["from"] else ""
             typer.echo(f"{item['name']}: {item['stage']} makes a {item['makes']}{source}")
+        for text in notes:
+            show_note(text)
         typer.echo(f"{recipe}: no faults")
 
 
@@ -135,7 +139,7 @@ def plan(
         from limbeck.pipeline.check import check as check_recipe
 
         loaded = load_recipe(recipe, overrides=overrides)
-        entries = check_recipe(loaded)
+        entries = check_recipe(loaded, note=show_note)
         planned = planning.plan(entries, root=runs / loaded.name, assumed=loaded.plan)
         if as_json:
             print_json(to_json(planned))

@@ -114,6 +114,13 @@ class Corpus:
         except (KeyError, TypeError, ValueError) as error:
             raise self._stale(error) from None
 
+    def states_template(self) -> bool:
+        """Whether its recipe states the chat template by which models read it."""
+        if not self.card_path.is_file():
+            return False
+        tokenizer = self._read_card().get("tokenizer")
+        return isinstance(tokenizer, dict) and bool(tokenizer.get("template_stated"))
+
     def answer_format(self) -> AnswerFormat:
         """How the domain joins items, and answers what it does not know; nothing without a pack.
 

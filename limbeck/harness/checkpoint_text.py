@@ -13,7 +13,7 @@ from limbeck.models.vocabulary import Vocabulary, as_token_ids
 
 
 def read_checkpoint_text(folder: Path) -> ModelText:
-    """The tokenizer of a checkpoint; a base model's has no template.
+    """The tokenizer of a checkpoint.
 
     Raises:
         CheckpointError: it is missing or damaged.
@@ -46,5 +46,5 @@ def read_checkpoint_text(folder: Path) -> ModelText:
             if token.special
         },
         num_tokens=len(tokenizer),
-        template=chat_template_of(tokenizer) if tokenizer.chat_template else None,
+        template=chat_template_of(tokenizer),
     )

@@ -26,6 +26,26 @@ from limbeck.contracts.errors import CheckpointError, DataError
 
 Encode = Callable[[str], list[int]]
 
+PLAIN_TEMPLATE = (
+    "{% if bos_token %}{{ bos_token }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}:\n"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] }}{{ eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] }}{% endif %}"
+    "{{ '\\n\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+"""Of a base model, whose tokenizer has none: from the start of a text, each turn after a line with
+its role, and the end of a text after each answer. A prompt ends with a line break, which tokenizers
+keep apart from the answer's first word."""
+NO_TEMPLATE = (
+    "has no chat template, so its conversations are written plainly: each turn after a line "
+    "`User:` or `Assistant:`, and the end-of-text token after each answer; if it was trained on "
+    "chats, copy its chat_template.jinja too, or state one with `chat_template: FILE` in the entry "
+    "that prepares the corpus"
+)
 IMAGE_TOKEN = "<|image|>"
 """Stands in a prompt where a merged patch of an image goes."""
 PROBE_ANSWER = "Q7wX"

@@ -11,7 +11,7 @@ from limbeck.models.vocabulary import Vocabulary
 
 
 def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """The chat template of a tokenizer; of a base model's, messages as lines.
+    """The chat template of a tokenizer.
 
     Raises:
         CheckpointError: it is damaged.

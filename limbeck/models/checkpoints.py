@@ -5,28 +5,40 @@ Left out: artifacts' manifests, which the pipeline writes.
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import transformers
 from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
+from transformers.utils import logging as logging_of_transformers
 
 import limbeck.models.moe.modeling  # noqa: F401  (registers the architecture with the Auto classes)
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import CheckpointError, UnknownNameError
 from limbeck.env.ranks import process_index
+from limbeck.models.chat import PLAIN_TEMPLATE
 from limbeck.models.chat_tokens import chat_template_of, end_token_ids
 from limbeck.models.config import ModelConfig
+from limbeck.models.known import codes_cannot_be_trained
+from limbeck.models.tokenizer_identity import identify
 from limbeck.models.vision.configuration import LimbeckVisionConfig
 from limbeck.models.vision.modeling import write_preprocessor
 from limbeck.models.vocabulary import as_token_ids
+from limbeck.models.weight_files import check_weight_files
 from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
 from limbeck.quantization.storage import load_quantized, save_quantized
 
@@ -52,6 +64,76 @@ def read_config(folder: Path) -> dict:
     if not isinstance(value, dict) or "model_type" not in value:
         raise CheckpointError(f"{path}: has no 'model_type'; expected a transformers config")
     return value
+
+
+def open_config(folder: Path) -> PreTrainedConfig:
+    """A checkpoint's config as transformers reads it.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or of an architecture that transformers does not
+            know.
+    """
+    model_type = read_config(folder)["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        error = UnknownNameError(str(model_type), known=CONFIG_MAPPING, what="model_type")
+        near = str(error).partition("known:")[0].strip()
+        raise CheckpointError(
+            f"{folder / 'config.json'}: {near or error} transformers {transformers.__version__} "
+            "has no such architecture; correct the name, or update transformers"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever an architecture's own code meets in a wrong config
+        raise CheckpointError(
+            f"{folder / 'config.json'}: cannot be read: {str(error)[:400]}"
+        ) from error
+
+
+def build_without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """The causal language model of a config on torch's meta device, which holds no numbers.
+
+    Raises:
+        CheckpointError: transformers cannot build it as a causal language model.
+    """
+    try:
+        with torch.device("meta"), no_init_weights():
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model.tie_weights()
+    except Exception as error:  # whatever an architecture's own code meets in a wrong config
+        raise CheckpointError(
+            f"a config of type {config.model_type!r} does not describe a causal language model: "
+            f"{str(error)[:400]}"
+        ) from None
+    return model
+
+
+def check_weights(folder: Path) -> None:
+    """Refuses weights that are missing, cut short, or do not fit the config, from heads alone.
+
+    Raises:
+        CheckpointError: `load_model` would fail.
+    """
+    check_weight_files(folder)
+    if read_number_format(folder) is None and any(folder.glob("*.safetensors")):
+        with _quiet():
+            load_model(folder, device_map="meta", ignore_mismatched_sizes=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and its own report on weights that do not fit, which is ours."""
+    verbosity, shown = (
+        logging_of_transformers.get_verbosity(),
+        logging_of_transformers.is_progress_bar_enabled(),
+    )
+    logging_of_transformers.set_verbosity(logging.CRITICAL)
+    logging_of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging_of_transformers.set_verbosity(verbosity)
+        if shown:
+            logging_of_transformers.enable_progress_bar()
 
 
 def read_number_format(folder: Path) -> QuantizedFormat | None:
@@ -104,7 +186,7 @@ def load_model(
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a checkpoint, bundle or tokenizer folder.
+    """The tokenizer in a checkpoint, bundle or tokenizer folder; without a template, a plain one.
 
     Raises:
         CheckpointError: there is none, it is damaged, it has no end token, or it has tokens that
@@ -120,12 +202,54 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{folder}: the tokenizer has no eos_token; answers could not end")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
     _try_out(tokenizer, folder)
     return tokenizer
 
 
-def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Render a question, so that a damaged template shows here and not in the middle of a run."""
+def has_template(folder: Path) -> bool:
+    """Whether a tokenizer's folder holds a chat template of its own."""
+    path = folder / "tokenizer_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        settings = {}
+    beside = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    return bool(settings.get("chat_template")) or any((folder / name).exists() for name in beside)
+
+
+def load_reader(folder: Path, *, corpus: Corpus) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint that reads a corpus.
+
+    Its chat template is the corpus's where the recipe states one, or where the checkpoint has none,
+    unless the tokenizers differ.
+
+    Raises:
+        CheckpointError: as `load_tokenizer`.
+    """
+    tokenizer = load_tokenizer(folder)
+    if has_template(folder) and not corpus.states_template():
+        return tokenizer
+    ours = load_tokenizer(corpus.tokenizer_path)
+    if ours.chat_template != tokenizer.chat_template:
+        if difference := identify(tokenizer).find_difference(identify(ours)):
+            logger.warning(
+                "%s: keeps its own chat template, for its tokenizer is not the corpus's (%s)",
+                folder,
+                difference,
+            )
+        else:
+            tokenizer.chat_template = ours.chat_template
+    return tokenizer
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
+    """Render a question, so that a damaged template shows here and not in the middle of a run.
+
+    Raises:
+        CheckpointError: it cannot be rendered.
+    """
     try:
         text = chat_template_of(tokenizer).render(alternate(["?"]))
         if "?" not in text:
@@ -133,9 +257,13 @@ def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         tokenizer(text)
     except Exception as error:  # a template and a tokenizer's settings can hold anything
         raise CheckpointError(
-            f"{folder}: the tokenizer or its chat template cannot render a question: "
+            f"{place}: the tokenizer or its chat template cannot render a question: "
             f"{str(error)[:400]}; copy the tokenizer files again"
         ) from error
+
+
+def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    check_template(tokenizer, folder)
     if not (folder / "config.json").is_file():
         return
     config = read_config(folder)
@@ -177,9 +305,15 @@ def open_start(
     """What training starts from: the checkpoint that a stage's field names, or a fresh model.
 
     A fresh model uses the tokenizer of the stage's corpus.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or holds codes, which are not trained.
     """
     if isinstance(described, str):
         folder = work.one(field).path
-        return load_tokenizer(folder), load_model(folder)
+        if (number_format := read_number_format(folder)) is not None:
+            raise codes_cannot_be_trained(folder, number_format.kind)
+        corpus = Corpus(work.one("corpus").path)
+        return load_reader(folder, corpus=corpus), load_model(folder)
     tokenizer = load_tokenizer(Corpus(work.one("corpus").path).tokenizer_path)
     return tokenizer, described.build(tokenizer=tokenizer, seed=seed)

@@ -31,6 +31,12 @@ FusionKind = Literal["weighted_sum", "attention", "full_attention"]
 Architecture = Literal["qwen3_moe", "limbeck_moe"]
 
 
+Ability = Literal["cut_channels", "cut_heads", "route", "give_experts", "be_exported"]
+"""What a described model is known to be fit for, so that its layers need not be built to see it."""
+EXPORTED_HEAD_MULTIPLE = 16
+"""Of the width of attention heads that a runtime's attention takes."""
+
+
 Multiple4 = Annotated[int, Field(gt=0, multiple_of=4)]
 """Widths of grouped products: rows must start at multiples of 16 bytes."""
 
@@ -45,6 +51,16 @@ class ModelConfig(Config):
     @abstractmethod
     def sets_rotary(self) -> bool:
         """Whether the rotary embedding is asked for, rather than left to the default."""
+
+    @property
+    @abstractmethod
+    def text_decoder(self) -> "Decoder":
+        """The decoder that reads text: itself, or a part of it."""
+
+    @property
+    @abstractmethod
+    def abilities(self) -> frozenset[Ability]:
+        """What it is known to be fit for; anything else is found out from its layers."""
 
     @abstractmethod
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":
@@ -79,6 +95,11 @@ class Decoder(ModelConfig):
     @override
     def sets_rotary(self) -> bool:
         return "rope_theta" in self.model_fields_set
+
+    @property
+    @override
+    def text_decoder(self) -> "Decoder":
+        return self
 
     def _shared(self, vocabulary: "Vocabulary") -> dict:
         return {
@@ -146,6 +167,11 @@ class MoeModel(Decoder):
             )
         return self
 
+    @property
+    @override
+    def abilities(self) -> frozenset[Ability]:
+        return frozenset({"route", "give_experts"})
+
     @override
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":
         from limbeck.models.moe.configuration import LimbeckMoeConfig
@@ -180,6 +206,16 @@ class DenseModel(Decoder):
     kind: Literal["dense"]
     intermediate_size: Multiple4
     """Feed-forward channels of one layer."""
+
+    @property
+    @override
+    def abilities(self) -> frozenset[Ability]:
+        found: set[Ability] = {"cut_channels"}
+        if self.num_attention_heads % self.num_key_value_heads == 0:
+            found.add("cut_heads")
+        if self.head_dim % EXPORTED_HEAD_MULTIPLE == 0:
+            found.add("be_exported")
+        return frozenset(found)
 
     @override
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":
@@ -271,6 +307,16 @@ class VisionModel(ModelConfig):
     @override
     def sets_rotary(self) -> bool:
         return self.text.sets_rotary
+
+    @property
+    @override
+    def text_decoder(self) -> Decoder:
+        return self.text
+
+    @property
+    @override
+    def abilities(self) -> frozenset[Ability]:
+        return frozenset()
 
     @override
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":

@@ -65,6 +65,19 @@ def returns_factored_logits(model: PreTrainedModel, *, form: LogitsForm) -> bool
     )
 
 
+def check_packing(architecture: str) -> None:
+    """Refuse packed rows where records in them could read each other.
+
+    Raises:
+        TrainingError: the architecture is not known to keep them apart.
+    """
+    if architecture not in PLAIN_HEADS:
+        raise TrainingError(
+            f"batching.packing: architecture {architecture!r} is not known to keep packed "
+            f"records apart, as {sorted(PLAIN_HEADS)} do; set it to 'none'"
+        )
+
+
 class KeptForward(nn.Module):
     """Wraps a model, so that data-parallel wrappers wrap one module with one forward."""
 
@@ -104,11 +117,7 @@ class KeptForward(nn.Module):
         architecture = self.model.config.get_text_config().model_type
         plain = architecture in PLAIN_HEADS
         if batch.positions is not None:
-            if not plain:
-                raise TrainingError(
-                    f"batching.packing: architecture {architecture!r} is not known to keep packed "
-                    f"records apart, as {sorted(PLAIN_HEADS)} do; set it to 'none'"
-                )
+            check_packing(architecture)
             if attention:
                 raise TrainingError(
                     "batching.packing: matched attention or values would compare tokens of one "

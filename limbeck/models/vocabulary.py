@@ -1,11 +1,12 @@
 """What a model's shape takes from its tokenizer. Left out: tokenizers themselves."""
 
 from dataclasses import dataclass
-from typing import cast
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, cast
 
 from limbeck.models.chat import IMAGE_TOKEN
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Vocabulary:
     """Of the token that images stand for; None where the tokenizer has none."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Vocabulary":
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Vocabulary":
         """The vocabulary of a tokenizer."""
         special = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
         pad, bos, end = cast(tuple[int | None, int | None, int | None], special)

@@ -10,7 +10,7 @@ from typing import Any
 
 import limbeck
 from limbeck.contracts.artifacts import Artifact, hash_text
-from limbeck.pipeline.check import Entry
+from limbeck.pipeline.entry import Entry
 
 
 def hash_key(

@@ -1,7 +1,6 @@
 """Typing and wiring a recipe: every fault at once, with its path and line in the file."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,18 @@ from limbeck.contracts.errors import (
     RecipeError,
     UnknownNameError,
 )
-from limbeck.contracts.pointers import follow
 from limbeck.contracts.recipe import PLAN, Recipe
 from limbeck.contracts.registry import STAGES
-from limbeck.contracts.stage import Reference, StageConfig, references
+from limbeck.contracts.stage import StageConfig, references
+from limbeck.pipeline.entry import Entry, exists, is_folder, names_hub
+from limbeck.pipeline.preflight import inspect_models
 from limbeck.sizing.assumptions import Assumptions
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One checked entry of a recipe."""
-
-    name: str
-    config: StageConfig
-    references: tuple[Reference, ...]
-
-
-def check(recipe: Recipe) -> dict[str, Entry]:
+def check(recipe: Recipe, *, note: Callable[[str], None] = lambda text: None) -> dict[str, Entry]:
     """Every entry, typed and wired, in an order in which they can run.
+
+    `note` hears what a run will do of its own accord.
 
     Raises:
         RecipeError: with every fault at once.
@@ -56,26 +49,14 @@ def check(recipe: Recipe) -> dict[str, Entry]:
         circle = [name for name in entries if name not in order]
         where, line = circle[0], recipe.line(circle[0])
         faults.append(Fault(where, f"entries feed each other in a circle: {circle}", line))
+    if not faults:
+        found = inspect_models(recipe, {name: entries[name] for name in order})
+        faults.extend(found.faults)
+        for text in found.notes:
+            note(text)
     if faults:
         raise RecipeError(recipe.path, sorted(faults, key=lambda fault: fault.line))
     return {name: entries[name] for name in order}
-
-
-def select_needed(entries: Mapping[str, Entry], name: str) -> dict[str, Entry]:
-    """An entry and all that it is made from, in the order in which they can run.
-
-    Raises:
-        UnknownNameError: there is no such entry.
-    """
-    if name not in entries:
-        raise UnknownNameError(name, known=entries, what="entry")
-    needed, waiting = set[str](), [name]
-    while waiting:
-        current = waiting.pop()
-        if current in entries and current not in needed:
-            needed.add(current)
-            waiting += [reference.target for reference in entries[current].references]
-    return {key: entry for key, entry in entries.items() if key in needed}
 
 
 def _check_entry(
@@ -95,7 +76,7 @@ def _check_entry(
         faults.extend(explain(recipe, (name,), error))
         return None
     try:
-        missing = [str(path) for path in config.external_paths() if not _exists(path)]
+        missing = [str(path) for path in config.external_paths() if not exists(path)]
     except LimbeckError as error:
         faults.append(Fault(name, str(error), recipe.line(name)))
         return None
@@ -104,13 +85,6 @@ def _check_entry(
         message = f"reads {path!r}, which does not exist; check the path, from where you are now"
         faults.append(Fault(".".join((name, *where)), message, recipe.line(name, *where)))
     return Entry(name, config, tuple(references(config)))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # such as a name too long to be one
-        return False
 
 
 def _find_value(data: Any, text: str) -> tuple[str, ...] | None:
@@ -165,7 +139,7 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
                 read_artifact(Path(reference.target), kinds=reference.kinds)
             except ArtifactError as error:
                 faults.append(Fault(where, str(error), line))
-        elif not _names_hub(reference):
+        elif not names_hub(reference):
             try:
                 raise UnknownNameError(
                     reference.target, known=recipe.entries, what="entry or folder"
@@ -195,18 +169,6 @@ def _check_domain(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) ->
                 line = recipe.line(entry.name, reference.field)
                 yield Fault(f"{entry.name}.{reference.field}", message, line)
             waiting += [item.target for item in found.references if "corpus" in item.kinds]
-
-
-def is_folder(target: str) -> bool:
-    """Whether a reference's target is a folder; a text too long for a name is none."""
-    path = Path(target)
-    return _exists(path) and follow(path).is_dir()
-
-
-def _names_hub(reference: Reference) -> bool:
-    """Whether a target reads like `organisation/model` on the hub."""
-    parts = reference.target.split("/")
-    return "checkpoint" in reference.kinds and len(parts) == 2 and all(parts) and parts[0] != "."
 
 
 def _order(entries: Mapping[str, Entry]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from limbeck.contracts.artifacts import Work, ignore_step
 from limbeck.contracts.errors import LaunchError
 from limbeck.env.ranks import num_processes, process_index
-from limbeck.pipeline.check import Entry
+from limbeck.pipeline.entry import Entry
 
 RunStage = Callable[[Entry, Work], Mapping[str, Any]]
 """Runs a stage on every rank that takes part, and gives back its metrics."""

@@ -34,8 +34,9 @@ from limbeck.contracts.stage import Reference
 from limbeck.env.machine import package_versions
 from limbeck.env.ranks import process_index
 from limbeck.pipeline.cache_key import hash_key
-from limbeck.pipeline.check import Entry, check, is_folder, select_needed
+from limbeck.pipeline.check import check
 from limbeck.pipeline.distributed import RunStage, lead_workers, run_worker
+from limbeck.pipeline.entry import Entry, is_folder, select_needed
 from limbeck.pipeline.store import STORE, Store, read_if_whole
 
 VERSIONED = ("torch", "transformers", "accelerate", "tokenizers", "onnxruntime", "numpy")
@@ -48,11 +49,13 @@ def run(
     runs: Path,
     until: str = "",
     report: Report = lambda name, text: None,
+    note: Callable[[str], None] = lambda text: None,
     on_step: OnStep = ignore_step,
 ) -> dict[str, Artifact]:
     """Every artifact of the recipe, made now or reused; with `until`, that one and what it needs.
 
-    `report(name, text)` hears what happens to each entry, `on_step` every step of training here.
+    `report(name, text)` hears what happens to each entry, `note` what will be done of its own
+    accord, `on_step` every step of training here.
 
     Of several processes that a launcher has started, the first one runs the recipe and the others
     join it where a stage trains; theirs is an empty result.
@@ -63,7 +66,7 @@ def run(
         BusyError: another process runs a recipe of this name.
         LaunchError: the processes cannot work together as they were launched.
     """
-    entries = check(recipe)
+    entries = check(recipe, note=note)
     if until:
         entries = select_needed(entries, until)
     if Path(recipe.name).parts[0] == STORE:

@@ -6,16 +6,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
+from limbeck.contracts.errors import CheckpointError
 from limbeck.distillation.losses.config import CHUNK_BYTES
 from limbeck.models.config import PLAIN_HEADS
-from limbeck.pipeline.check import Entry
-from limbeck.planning.resolve import (
-    Architectures,
-    Known,
-    Resolver,
-    SamplesExperts,
-    TrainsModel,
-)
+from limbeck.pipeline.entry import Entry
+from limbeck.pipeline.known_models import MODEL_KINDS, TrainsModel
+from limbeck.planning.resolve import Known, Resolver, SamplesExperts
 from limbeck.planning.rows import (
     CardsWay,
     CorpusFacts,
@@ -70,7 +66,7 @@ def plan(entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, obje
     assumptions = Assumptions.model_validate(assumed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     speed = measure_speed(device=device)
-    resolver = Resolver(root=root, assumed=assumptions, tokenizers=_named_tokenizers(entries))
+    resolver = Resolver(entries, root=root, assumed=assumptions)
     rows = tuple(_make_row(entry, resolver, speed) for entry in entries.values())
     return Plan(
         rows=rows,
@@ -85,24 +81,20 @@ def plan(entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, obje
     )
 
 
-def _named_tokenizers(entries: Mapping[str, Entry]) -> dict[str, Path]:
-    """The tokenizer's folder of every corpus whose recipe names one."""
-    named = {name: dict(entry.config).get("tokenizer") for name, entry in entries.items()}
-    return {
-        name: folder
-        for name, folder in named.items()
-        if isinstance(folder, Path) and folder.is_dir()
-    }
-
-
 def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
-    found = resolver.find(entry)
+    found = resolver.models.find(entry)
+    if found is None and entry.config.make in MODEL_KINDS:
+        raise CheckpointError(
+            f"{entry.name}: the config of the model that it starts from cannot be read, so it "
+            "cannot be sized; name a folder, or one on the hub that this machine reaches"
+        )
     if found is None:
         return Row(entry.name, entry.config.stage, None, None)
+    made, started = found.made.config, found.trained.config
     known = resolver.know(entry)
-    longest = find_number(found.made.get_text_config(), "max_position_embeddings") or 2**31
+    longest = find_number(made.get_text_config(), "max_position_embeddings") or 2**31
     context = min(resolver.assumed.inference.context_tokens, longest)
-    size = size_model(found.made, context_tokens=context)
+    size = size_model(made, context_tokens=context)
     trained = None
     if isinstance(entry.config, TrainsModel):
         # Attention costs what the records' own length makes it cost.
@@ -110,11 +102,11 @@ def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
         trained = _plan_training(
             entry,
             entry.config,
-            size_model(found.trained, context_tokens=tokens),
+            size_model(started, context_tokens=tokens),
             known=known,
             resolver=resolver,
             speed=speed,
-            found=found,
+            started=started,
         )
     return Row(entry.name, entry.config.stage, _plan_model(size, resolver.assumed), trained)
 
@@ -174,7 +166,7 @@ def _plan_training(
     known: Known,
     resolver: Resolver,
     speed: Speed,
-    found: Architectures,
+    started: PreTrainedConfig,
 ) -> TrainingCost:
     batching, cards = config.batching, resolver.assumed.training
     step_records = batching.per_device_train_batch_size * batching.gradient_accumulation_steps
@@ -182,7 +174,7 @@ def _plan_training(
     step_tokens = step_records * reads * known.record_tokens
     training = config.training.resolve_steps(tokens_per_step=step_tokens)
     num_tokens = int(training.max_steps * step_tokens)
-    teachers = resolver.find_live_teachers(entry)
+    teachers = [item.config for item in resolver.models.live_teachers(entry)]
     workload = Workload(
         records=batching.per_device_train_batch_size * reads,
         record_tokens=known.longest_tokens,
@@ -194,7 +186,7 @@ def _plan_training(
             for teacher in teachers
         ),
         reference_parameters=size.parameters if reads > 1 else 0,
-        chunk_bytes=CHUNK_BYTES if _is_chunked(entry, config, [found.trained, *teachers]) else 0,
+        chunk_bytes=CHUNK_BYTES if _is_chunked(entry, config, [started, *teachers]) else 0,
     )
     seconds = estimate_training_seconds(size, num_tokens=num_tokens, speed=speed)
     return TrainingCost(num_tokens, seconds, _fit_cards(size, workload, cards, num_tokens))

@@ -12,11 +12,12 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import read_number_format
+from limbeck.models.checkpoints import open_config, read_number_format
+from limbeck.models.config import EXPORTED_HEAD_MULTIPLE
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.base import Runtime
 
@@ -71,21 +72,32 @@ def read_architecture(folder: Path, *, runtime: Runtime) -> Architecture:
     Raises:
         CheckpointError: it is damaged, or the runtime computes none such.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no config.json; name a transformers checkpoint folder")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # whatever an architecture's own code meets in a wrong config
-        raise CheckpointError(f"{path}: cannot be read: {str(error)[:400]}") from error
-    _check_supported(path, config, runtime=runtime)
+    return describe_architecture(
+        open_config(folder), number_format=format_name(folder), runtime=runtime, place=folder
+    )
+
+
+def describe_architecture(
+    config: PreTrainedConfig, *, number_format: str, runtime: Runtime, place: str | Path
+) -> Architecture:
+    """The architecture that a config describes, for a runtime that computes all it reads.
+
+    Raises:
+        CheckpointError: the runtime computes none such.
+    """
+    _check_supported(place, config, number_format=number_format, runtime=runtime)
     heads = config.num_attention_heads
     rotary = LlamaRotaryEmbedding(cast(Any, config))
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     if 2 * len(rotary.inv_freq) != width:
         raise CheckpointError(
-            f"{path}: rotates {2 * len(rotary.inv_freq)} of {width} channels of a head; "
+            f"{place}: rotates {2 * len(rotary.inv_freq)} of {width} channels of a head; "
             "writers of bundles rotate all of them"
+        )
+    if width % EXPORTED_HEAD_MULTIPLE:
+        raise CheckpointError(
+            f"{place}: attention heads are {width} wide; a runtime's attention takes multiples of "
+            f"{EXPORTED_HEAD_MULTIPLE}"
         )
     return Architecture(
         model_type=config.model_type,
@@ -104,18 +116,19 @@ def read_architecture(folder: Path, *, runtime: Runtime) -> Architecture:
     )
 
 
-def _check_supported(path: Path, config: PreTrainedConfig, *, runtime: Runtime) -> None:
+def _check_supported(
+    place: str | Path, config: PreTrainedConfig, *, number_format: str, runtime: Runtime
+) -> None:
     known = runtime.architectures
     if known != "any" and config.model_type not in known:
         raise CheckpointError(
-            f"{path}: architecture {config.model_type!r} cannot be exported to "
+            f"{place}: architecture {config.model_type!r} cannot be exported to "
             f"{runtime.name}; supported: {', '.join(sorted(known))} (distil a mixture of experts "
             "into a dense student first)"
         )
-    stored = format_name(path.parent)
-    if stored not in runtime.formats:
+    if number_format not in runtime.formats:
         raise CheckpointError(
-            f"{path}: weights of format {stored!r} cannot be exported to {runtime.name}; "
+            f"{place}: weights of format {number_format!r} cannot be exported to {runtime.name}; "
             f"supported: {', '.join(sorted(runtime.formats))}"
         )
     rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
@@ -129,7 +142,7 @@ def _check_supported(path: Path, config: PreTrainedConfig, *, runtime: Runtime) 
         found, expected = f"activation {config.hidden_act!r}", "'silu'"
     else:
         return
-    raise CheckpointError(f"{path}: {found} cannot be exported; supported: {expected}")
+    raise CheckpointError(f"{place}: {found} cannot be exported; supported: {expected}")
 
 
 class Tensors:

@@ -16,7 +16,7 @@ from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.artifacts import MANIFEST
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.chat_tokens import chat_template_of, encode_texts, end_token_ids
-from limbeck.models.checkpoints import load_model, load_tokenizer, read_config
+from limbeck.models.checkpoints import has_template, load_model, load_tokenizer, read_config
 from limbeck.models.session import Session
 from limbeck.models.torch_session import TorchSession, image_inputs
 from limbeck.models.vision.configuration import image_format
@@ -25,7 +25,7 @@ from limbeck.quantization.formats.base import Format, QuantizedFormat
 from limbeck.quantization.formats.floats import Float32
 from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, write_bundle
-from limbeck.runtimes.chat import Chat, TextCodec, no_template
+from limbeck.runtimes.chat import Chat, TextCodec
 from limbeck.runtimes.checkpoint_reader import format_name
 from limbeck.runtimes.greedy import GreedyAnswerer
 from limbeck.sizing.parameters import size_model
@@ -51,6 +51,8 @@ class TransformersRuntime(Runtime):
         shutil.copytree(
             checkpoint, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)
         )
+        if not has_template(folder):
+            load_tokenizer(checkpoint).save_pretrained(folder)
         size = model.size()
         bundle = Bundle(
             runtime=self.name,
@@ -112,11 +114,9 @@ def open_chat(folder: Path, *, model: PreTrainedModel) -> Chat:
     """The chat of a checkpoint's own tokenizer.
 
     Raises:
-        CheckpointError: the tokenizer is damaged, or has no chat template.
+        CheckpointError: the tokenizer is damaged.
     """
     tokenizer = load_tokenizer(folder)
-    if not tokenizer.chat_template:
-        raise no_template(folder)
     generation = model.generation_config
     ends = as_token_ids(None if generation is None else generation.eos_token_id)
     images = image_format(model.config)

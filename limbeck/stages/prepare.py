@@ -35,7 +35,7 @@ from limbeck.data.readers.lexicon import read_names
 from limbeck.env.progress import print_table, track
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.chat_tokens import chat_template_of
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.checkpoints import check_template, load_tokenizer
 from limbeck.stages.config.prepare import Config
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     corpus = Corpus(work.folder)
     pack = load_pack(config.pack) if config.pack else empty_pack()
     lexicon = Lexicon(_collect_names(config, pack=pack))
-    tokenizer = _open_tokenizer(config)
+    tokenizer = open_tokenizer(config)
     questions: list[Question] = []
     with RecordLog(corpus.dropped_path) as log:
         context = FilterContext(
@@ -99,6 +99,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "tokenizer": {
             "vocab": num_tokens,
             "trained_here": isinstance(config.tokenizer, TokenizerConfig),
+            "template_stated": config.states_template,
         },
         "lexicon_names": lexicon.num_names,
     }
@@ -175,17 +176,20 @@ def _drop_unused_images(
         corpus.images_path.rmdir()
 
 
-def _open_tokenizer(config: Config) -> PreTrainedTokenizerBase | None:
-    """The teacher's tokenizer, its template set to think or not; None where one is trained here.
+def open_tokenizer(config: Config) -> PreTrainedTokenizerBase | None:
+    """A model's tokenizer with the template of the recipe; None where one is trained here.
 
     Raises:
-        CheckpointError: it cannot be used, or its template has no such switch.
+        CheckpointError: it cannot be used, or its template renders nothing or has no such switch.
     """
     if isinstance(config.tokenizer, TokenizerConfig):
         return None
     tokenizer = load_tokenizer(config.tokenizer)
+    if isinstance(config.chat_template, Path):
+        tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
+        check_template(tokenizer, config.chat_template)
     if config.enable_thinking != "default":
-        template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+        template = tokenizer.get_chat_template()
         if SWITCH not in template:
             raise CheckpointError(
                 f"{config.tokenizer}: its chat template has no switch {SWITCH!r}, so it cannot be "

@@ -16,7 +16,7 @@ from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.env.ranks import process_index
 from limbeck.evaluation.calibration import make_policy
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, load_reader, load_tokenizer, save_checkpoint
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
@@ -43,7 +43,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     artifact = work.one("corpus")
     corpus = Corpus(artifact.path)
     start = work.one("checkpoint").path
-    tokenizer, model = load_tokenizer(start), load_model(start)
+    tokenizer, model = load_reader(start, corpus=corpus), load_model(start)
     image_input = image_format(model.config)
     batches = Batches(corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input)
     teacher = open_teacher(

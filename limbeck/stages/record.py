@@ -21,7 +21,7 @@ from limbeck.distillation.signals.shards import Shard, write_index, write_shard
 from limbeck.distillation.signals.writer import encode_shard
 from limbeck.distillation.teachers.online import open_online_teacher
 from limbeck.env.progress import track
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.checkpoints import load_reader
 from limbeck.stages.config.record import Config
 
 
@@ -34,7 +34,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     """
     corpus = work.one("corpus")
     teacher_artifact = work.one("teacher")
-    tokenizer = load_tokenizer(teacher_artifact.path)
+    tokenizer = load_reader(teacher_artifact.path, corpus=Corpus(corpus.path))
     teacher = open_online_teacher(teacher_artifact, corpus=corpus)
     teacher.require(layers=config.layers)
     batches = Batches(

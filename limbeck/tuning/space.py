@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from limbeck.contracts.errors import Fault, RecipeError
 from limbeck.contracts.recipe import TUNE, Recipe
 from limbeck.distillation.losses.config import searched_divergences
-from limbeck.pipeline.check import Entry, check, explain
+from limbeck.pipeline.check import check, explain
+from limbeck.pipeline.entry import Entry
 from limbeck.tuning.config import Choices, Range, Tuning
 from limbeck.tuning.teachers import find_teachers, find_temperatures, shows_layers
 

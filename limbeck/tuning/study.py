@@ -25,8 +25,8 @@ from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError, TuningError
 from limbeck.contracts.recipe import Recipe
 from limbeck.env.ranks import num_processes
-from limbeck.pipeline.check import Entry
 from limbeck.pipeline.check import check as check_recipe
+from limbeck.pipeline.entry import Entry
 from limbeck.pipeline.run import open_external
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.tuning.config import Tuning

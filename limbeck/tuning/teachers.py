@@ -8,7 +8,7 @@ from typing import Any
 from limbeck.contracts.artifacts import MANIFEST, Kind, read_manifest
 from limbeck.distillation.signals.config import Codec
 from limbeck.distillation.signals.manifest import read_signals_manifest
-from limbeck.pipeline.check import Entry, is_folder
+from limbeck.pipeline.entry import Entry, is_folder
 from limbeck.tuning.config import Choices, Range
 
 TEMPERATURES = Range(low=1.5, high=3.0)

@@ -366,7 +366,7 @@ def test_a_teacher_without_a_template_is_noted(new, teacher, tmp_path):
     (folder / "chat_template.jinja").unlink()
     text, code, _ = new("a.jsonl", lines(clauses(20)), "--teacher", str(folder))
     assert code == 0, text
-    assert "has no chat template: a question and its answer stand on two lines" in text
+    assert "has no chat template, so its conversations are written plainly" in text
 
 
 def test_a_recipe_is_not_overwritten(new, tmp_path):

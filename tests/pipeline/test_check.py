@@ -5,7 +5,7 @@ import pytest
 from limbeck.contracts.errors import RecipeError, UnknownNameError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.pipeline.check import check as check_recipe
-from limbeck.pipeline.check import select_needed
+from limbeck.pipeline.entry import select_needed
 
 CORPUS = "corpus: {stage: prepare, pack: medical, sources: [{kind: knowledge}]}\n"
 MODEL = (

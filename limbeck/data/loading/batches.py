@@ -52,6 +52,7 @@ class Batches:
             DataError: no record is selected, or one cannot be learnt.
         """
         self.config = config
+        self.tokenizer = tokenizer
         self.pad = cast(int, tokenizer.pad_token_id)
         self.pixels = Pixels(corpus, image_format=image_format)
         self.path = corpus.records_path(split)

@@ -45,7 +45,7 @@ def render_records(
     start, end = start_ids(tokenizer), end_of_text_id(tokenizer)
     rendered = []
     for record, turn, before, after in zip(records, turns, given, learnt, strict=True):
-        if not record.question or tokenizer.chat_template is None:
+        if not record.question:
             before = [*start, *before]
         after = after if turn.end else [*after, end]
         rendered.append(Rendered([*before, *after], len(before)))

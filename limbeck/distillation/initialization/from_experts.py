@@ -55,6 +55,17 @@ def find_experts(model: PreTrainedModel) -> list[nn.Module | None]:
     return found
 
 
+def check_experts(model: PreTrainedModel) -> None:
+    """Refuse a model whose experts cannot become feed-forward layers.
+
+    Raises:
+        CheckpointError: it has none, or a gate of their own weighs its shared ones.
+    """
+    for experts, block in zip(find_experts(model), find_layers(model)[1], strict=True):
+        if experts is not None:
+            find_shared(block.get_submodule("mlp"))
+
+
 @torch.no_grad()
 def measure_use(
     model: PreTrainedModel, *, batches: Iterable[Batch]

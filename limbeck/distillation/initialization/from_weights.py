@@ -7,7 +7,7 @@ into them.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from limbeck.distillation.initialization.conventions import (
     take_norm,
     take_rotary,
 )
+from limbeck.distillation.known_inputs import describe_foreign_source
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.structure import find_layers, find_submodule, match_depth
 
@@ -40,10 +41,7 @@ def open_source(folder: Path, *, tokenizer: PreTrainedTokenizerBase) -> PreTrain
         CheckpointError: its embeddings belong to another tokenizer.
     """
     if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
-        raise CheckpointError(
-            f"{folder}: its tokenizer is not the corpus's, so its embeddings mean other tokens; "
-            "prepare the corpus with that tokenizer, or leave `initialize_from` out"
-        )
+        raise CheckpointError(describe_foreign_source(folder))
     return load_model(folder, dtype="auto")
 
 
@@ -77,38 +75,19 @@ def copy_matching_weights(
     Raises:
         CheckpointError: nothing fits.
     """
-    own_prefix, own_layers = find_layers(student)
-    prefix, layers = find_layers(teacher)
-    depths = [
-        match_depth(index + 1, num_layers=len(own_layers), num_sources=len(layers)) - 1
-        for index in range(len(own_layers))
-    ]
     copied: set[Tensor] = set()
     fresh_norms: list[str] = []
-    for owner, module in student.named_modules():
-        source = owner
-        if owner.startswith(f"{own_prefix}."):
-            index, _, rest = owner.removeprefix(f"{own_prefix}.").partition(".")
-            depth = depths[int(index)]
-            rest = source_name(rest, own=own_layers[int(index)], source=layers[depth])
-            source = f"{prefix}.{depth}.{rest}".removesuffix(".")
-        found = find_submodule(teacher, source)
-        sources = {} if found is None else dict(found.named_parameters(recurse=False))
-        for name, parameter in module.named_parameters(recurse=False):
-            if name not in sources or sources[name].shape != parameter.shape:
-                continue
-            if name != "weight" or found is None or not is_norm(module):
-                parameter.copy_(sources[name])
-            elif not take_norm(module, found):
-                fresh_norms.append(owner)
-                continue
-            copied.add(parameter)
+    for fitting in _find_fitting(student, teacher):
+        own = fitting.module.get_parameter(fitting.name)
+        if fitting.name != "weight" or not is_norm(fitting.module):
+            own.copy_(fitting.source.get_parameter(fitting.name))
+        elif not take_norm(fitting.module, fitting.source):
+            fresh_norms.append(fitting.owner)
+            continue
+        copied.add(own)
     if not copied:
-        raise CheckpointError(
-            f"nothing of {type(teacher).__name__} (hidden {_width(teacher)}) fits "
-            f"{type(student).__name__} (hidden {_width(student)}): give the student the "
-            "teacher's `hidden_size` and heads, or leave `initialize_from` out"
-        )
+        raise _nothing_fits(student, teacher)
+    depths = _match_depths(student, teacher)
     compare = compare_rotary if keep_rotary else take_rotary
     differences = [
         compare(student, teacher=teacher),
@@ -121,6 +100,63 @@ def copy_matching_weights(
     total = sum(parameter.numel() for parameter in student.parameters())
     ratio = sum(parameter.numel() for parameter in copied) / total
     return Inherited(ratio, tuple(item for item in differences if item is not None))
+
+
+def check_fit(student: PreTrainedModel, *, teacher: PreTrainedModel) -> None:
+    """Refuse a teacher of which a student can take nothing; shapes decide, so no weights are read.
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    if next(_find_fitting(student, teacher), None) is None:
+        raise _nothing_fits(student, teacher)
+
+
+def _nothing_fits(student: PreTrainedModel, teacher: PreTrainedModel) -> CheckpointError:
+    return CheckpointError(
+        f"nothing of {type(teacher).__name__} (hidden {_width(teacher)}) fits "
+        f"{type(student).__name__} (hidden {_width(student)}): give the student the "
+        "teacher's `hidden_size` and heads, or leave `initialize_from` out"
+    )
+
+
+def _match_depths(student: PreTrainedModel, teacher: PreTrainedModel) -> list[int]:
+    """The teacher's layer, counted from 0, of each of the student's."""
+    own_layers, layers = find_layers(student)[1], find_layers(teacher)[1]
+    return [
+        match_depth(index + 1, num_layers=len(own_layers), num_sources=len(layers)) - 1
+        for index in range(len(own_layers))
+    ]
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """A parameter that plays the same part and has the same shape in both models."""
+
+    owner: str
+    """The student's module by name."""
+    module: nn.Module
+    source: nn.Module
+    name: str
+    """Of the parameter in either module."""
+
+
+def _find_fitting(student: PreTrainedModel, teacher: PreTrainedModel) -> Iterator[_Fitting]:
+    own_prefix, own_layers = find_layers(student)
+    prefix, layers = find_layers(teacher)
+    depths = _match_depths(student, teacher)
+    for owner, module in student.named_modules():
+        name_there = owner
+        if owner.startswith(f"{own_prefix}."):
+            index, _, rest = owner.removeprefix(f"{own_prefix}.").partition(".")
+            depth = depths[int(index)]
+            rest = source_name(rest, own=own_layers[int(index)], source=layers[depth])
+            name_there = f"{prefix}.{depth}.{rest}".removesuffix(".")
+        source = find_submodule(teacher, name_there)
+        sources = {} if source is None else dict(source.named_parameters(recurse=False))
+        for name, parameter in module.named_parameters(recurse=False):
+            if source is not None and name in sources and sources[name].shape == parameter.shape:
+                yield _Fitting(owner, module, source, name)
 
 
 def _match_embeddings(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | None:

@@ -9,6 +9,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
+from limbeck.distillation.known_inputs import describe_difference
 from limbeck.distillation.targets import Targets, live_output
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
@@ -74,9 +75,5 @@ def open_online_teacher(
     theirs = load_tokenizer(artifact.path)
     ours = load_tokenizer(Corpus(corpus.path).tokenizer_path)
     if difference := identify(theirs).find_difference(identify(ours)):
-        raise ArtifactError(
-            f"{artifact.path}: the teacher's tokenizer differs from the corpus's ({difference}); "
-            "prepare the corpus with `tokenizer: FOLDER` of the teacher, or learn from its text "
-            "with `objective: {kind: cross_tokenizer}`"
-        )
+        raise ArtifactError(describe_difference(str(artifact.path), difference))
     return OnlineTeacher(load_frozen(artifact.path), vocab=len(theirs), logits_form=logits_form)

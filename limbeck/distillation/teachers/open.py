@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from transformers import PreTrainedTokenizerBase
+
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.data.loading.batches import Batches
+from limbeck.distillation.known_inputs import describe_foreign_student
 from limbeck.distillation.signals.manifest import check_fit
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.distillation.teachers.config import RouterSampling, Teachers
@@ -16,6 +19,8 @@ from limbeck.distillation.teachers.ensemble import combine_teachers
 from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.distillation.teachers.online import open_online_teacher
 from limbeck.distillation.teachers.router_sampling import RouterSamplingTeacher
+from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizer_identity import identify
 from limbeck.objectives.config import Needs
 
 
@@ -60,6 +65,7 @@ def open_teacher(
 
 def _open_one(artifact: Artifact, *, corpus: Artifact, batches: Batches, needs: Needs) -> Teacher:
     batching, image_format = batches.config, batches.pixels.image_format
+    _check_student(batches.tokenizer, corpus)
     if needs.tokenizer == "own":
         return open_cross_tokenizer_teacher(artifact, corpus=corpus, batching=batching)
     if artifact.manifest.kind == "corpus":
@@ -81,6 +87,13 @@ def _open_one(artifact: Artifact, *, corpus: Artifact, batches: Batches, needs: 
     offline = OfflineTeacher(artifact.path, needs=needs)
     check_fit(artifact.path, offline.manifest, corpus=corpus, batching=batching)
     return offline
+
+
+def _check_student(tokenizer: PreTrainedTokenizerBase, corpus: Artifact) -> None:
+    """Raises: CheckpointError: the student reads other tokens than the corpus's."""
+    ours = load_tokenizer(Corpus(corpus.path).tokenizer_path)
+    if difference := identify(tokenizer).find_difference(identify(ours)):
+        raise CheckpointError(describe_foreign_student(tokenizer.name_or_path, difference))
 
 
 def _sample_router(teacher: Teacher, *, num_samples: int, needs: Needs) -> RouterSamplingTeacher:

@@ -6,7 +6,7 @@ augmentation of Kim et al. 2025, arXiv:2502.12947).
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 
@@ -57,6 +57,27 @@ def read_gate(output: object) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+@torch.no_grad()
+def check_gates(model: PreTrainedModel) -> list[nn.Module]:
+    """The routers of a model, of which each returns what sampling can replace.
+
+    Raises:
+        CheckpointError: it has none, or one that returns something else.
+    """
+    gates = [gate for _, gate in find_gates(model)]
+    if not gates:
+        raise CheckpointError(
+            f"{type(model).__name__}: has no router (`mlp.gate` beside `mlp.experts`), so no "
+            "experts are left out; remove router_sampling"
+        )
+    width = model.config.get_text_config().hidden_size
+    for gate in gates:
+        # What a router needs besides hidden states shows when the model itself calls it.
+        with suppress(TypeError, RuntimeError, IndexError):
+            read_gate(gate(next(gate.parameters()).new_zeros(1, width)))
+    return gates
+
+
 def sample_experts(
     logits: Float[Tensor, "tokens experts"], *, picks: int, generator: torch.Generator
 ) -> Int[Tensor, "tokens picks"]:
@@ -103,13 +124,8 @@ class RouterSamplingTeacher(Teacher):
         Raises:
             CheckpointError: the model has no router.
         """
-        gates = find_gates(model)
-        if not gates:
-            raise CheckpointError(
-                f"{type(model).__name__}: has no router (`mlp.gate` beside `mlp.experts`), so no "
-                "experts are left out; remove router_sampling"
-            )
-        self.hooks = [gate.register_forward_hook(_resample) for _, gate in gates]
+        gates = check_gates(model)
+        self.hooks = [gate.register_forward_hook(_resample) for gate in gates]
         self.teacher, self.num_samples, self.temperature = teacher, num_samples, temperature
         self.vocab, self.hidden_size = teacher.vocab, teacher.hidden_size
         self.layers = teacher.layers

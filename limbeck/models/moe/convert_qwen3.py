@@ -58,13 +58,26 @@ def convert(model: PreTrainedModel, *, architecture: Architecture) -> PreTrained
     Raises:
         CheckpointError: the model is of neither kind, or does what the other cannot.
     """
-    if architecture == "qwen3_moe" and isinstance(model, LimbeckMoeForCausalLM):
+    describe_converted(model.config, architecture=architecture)
+    if isinstance(model, LimbeckMoeForCausalLM):
         return to_qwen3_moe(model)
-    if architecture == "limbeck_moe" and isinstance(model, Qwen3MoeForCausalLM):
-        return from_qwen3_moe(model)
+    assert isinstance(model, Qwen3MoeForCausalLM), type(model)
+    return from_qwen3_moe(model)
+
+
+def describe_converted(config: PreTrainedConfig, *, architecture: Architecture) -> PreTrainedConfig:
+    """The config of a model in another architecture.
+
+    Raises:
+        CheckpointError: the config is of neither kind, or describes what the other cannot do.
+    """
+    if architecture == "qwen3_moe" and isinstance(config, LimbeckMoeConfig):
+        return _describe_qwen3_moe(config)
+    if architecture == "limbeck_moe" and isinstance(config, Qwen3MoeConfig):
+        return _describe_limbeck_moe(config)
     source = {"qwen3_moe": "limbeck_moe", "limbeck_moe": "qwen3_moe"}[architecture]
     raise CheckpointError(
-        f"a {model.config.model_type!r} model does not convert to {architecture!r}, expected "
+        f"a {config.model_type!r} model does not convert to {architecture!r}, expected "
         f"{source!r}; every other architecture is used as it is"
     )
 
@@ -76,14 +89,7 @@ def to_qwen3_moe(model: LimbeckMoeForCausalLM) -> Qwen3MoeForCausalLM:
     Raises:
         CheckpointError: the mixture does what Qwen3-MoE cannot.
     """
-    config = model.config
-    found = {name: getattr(config, name) for name in PLAIN}
-    if found != PLAIN:
-        other = {name: value for name, value in found.items() if value != PLAIN[name]}
-        raise CheckpointError(
-            f"Qwen3-MoE has no place for {other}; train with "
-            f"{ {name: PLAIN[name] for name in other} } to exchange the checkpoint"
-        )
+    described = _describe_qwen3_moe(model.config)
     gates = [module for module in model.modules() if isinstance(module, Gate)]
     if any(gate.balance_bias.any() for gate in gates):
         raise CheckpointError(
@@ -91,17 +97,26 @@ def to_qwen3_moe(model: LimbeckMoeForCausalLM) -> Qwen3MoeForCausalLM:
             "have; train with objective.balance.bias_rate=0 (a balance loss instead), or let "
             "`convert` drop them (balance_bias: drop) and train on from there with bias_rate=0"
         )
-    theirs = Qwen3MoeForCausalLM(
-        Qwen3MoeConfig(
-            **_shared(config),
-            norm_topk_prob=config.norm_topk_prob,
-            intermediate_size=config.moe_intermediate_size,
-            mlp_only_layers=[],
-        )
-    )
+    theirs = Qwen3MoeForCausalLM(described)
     state = {name: item for name, item in model.state_dict().items() if "balance_bias" not in name}
     theirs.load_state_dict(state)
     return theirs.eval()
+
+
+def _describe_qwen3_moe(config: LimbeckMoeConfig) -> Qwen3MoeConfig:
+    found = {name: getattr(config, name) for name in PLAIN}
+    if found != PLAIN:
+        other = {name: value for name, value in found.items() if value != PLAIN[name]}
+        raise CheckpointError(
+            f"Qwen3-MoE has no place for {other}; train with "
+            f"{ {name: PLAIN[name] for name in other} } to exchange the checkpoint"
+        )
+    return Qwen3MoeConfig(
+        **_shared(config),
+        norm_topk_prob=config.norm_topk_prob,
+        intermediate_size=config.moe_intermediate_size,
+        mlp_only_layers=[],
+    )
 
 
 @torch.no_grad()
@@ -113,6 +128,14 @@ def from_qwen3_moe(model: Qwen3MoeForCausalLM) -> LimbeckMoeForCausalLM:
     """
     config = model.config
     assert isinstance(config, Qwen3MoeConfig)
+    ours = LimbeckMoeForCausalLM(_describe_limbeck_moe(config))
+    missing, unexpected = ours.load_state_dict(model.state_dict(), strict=False)
+    assert not unexpected, unexpected
+    assert all("balance_bias" in name for name in missing), missing
+    return ours.eval()
+
+
+def _describe_limbeck_moe(config: Qwen3MoeConfig) -> LimbeckMoeConfig:
     dense = sorted(config.mlp_only_layers or ())
     if dense or config.decoder_sparse_step != 1:
         raise CheckpointError(
@@ -121,13 +144,7 @@ def from_qwen3_moe(model: Qwen3MoeForCausalLM) -> LimbeckMoeForCausalLM:
         )
     if config.use_sliding_window:
         raise CheckpointError("attention slides; our mixture attends to everything before a token")
-    ours = LimbeckMoeForCausalLM(
-        LimbeckMoeConfig(**_shared(config), norm_topk_prob=config.norm_topk_prob)
-    )
-    missing, unexpected = ours.load_state_dict(model.state_dict(), strict=False)
-    assert not unexpected, unexpected
-    assert all("balance_bias" in name for name in missing), missing
-    return ours.eval()
+    return LimbeckMoeConfig(**_shared(config), norm_topk_prob=config.norm_topk_prob)
 
 
 def _shared(config: PreTrainedConfig) -> dict:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import onnx
 
-from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import read_number_format
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.checkpoint_reader import Tensors, format_name, read_architecture
@@ -13,7 +12,6 @@ from limbeck.runtimes.onnx.graph import OPSET
 from limbeck.runtimes.onnx.runtime import MODEL, OnnxRuntime
 from limbeck.runtimes.tokenizer_files import write_tokenizer
 
-HEAD_MULTIPLE = 16
 SINGLE_FILE_BYTES = 1 << 30
 """Larger weights go into a file of their own: one protobuf holds at most 2 GiB."""
 
@@ -25,11 +23,6 @@ def write(checkpoint: Path, folder: Path) -> Bundle:
         CheckpointError: the checkpoint is damaged, or its architecture is not supported.
     """
     architecture = read_architecture(checkpoint, runtime=OnnxRuntime())
-    if architecture.head_dim % HEAD_MULTIPLE:
-        raise CheckpointError(
-            f"{checkpoint}: attention heads are {architecture.head_dim} wide; onnxruntime's "
-            f"attention takes multiples of {HEAD_MULTIPLE}"
-        )
     folder.mkdir(parents=True, exist_ok=True)
     tensors = Tensors(checkpoint, number_format=read_number_format(checkpoint))
     model = build_decoder(architecture, tensors=tensors)

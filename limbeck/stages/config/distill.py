@@ -1,6 +1,6 @@
 """Settings of the stage `distill`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -19,8 +19,16 @@ from limbeck.contracts.stage import (
 )
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.config import OnPolicy
+from limbeck.distillation.known_inputs import (
+    refuse_experts,
+    refuse_inheritance,
+    refuse_sampling,
+    refuse_teachers,
+    refuse_training,
+)
 from limbeck.distillation.teachers.config import RouterSampling, Teachers, check_teachers
 from limbeck.models.config import ModelConfig
+from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.training.config import TrainingConfig
 
@@ -99,6 +107,19 @@ class Config(StageConfig):
         """Every teacher, in order; none where the field is empty."""
         names = (self.teacher,) if isinstance(self.teacher, str) else self.teacher
         return tuple(filter(None, names))
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """Codes, teachers of another tokenizer or without layers, sources of which nothing fits."""
+        packed = self.batching.packing != "none"
+        yield from refuse_training(inputs, field="student", packed=packed, objective=self.objective)
+        matched = self.objective.matched_features
+        yield from refuse_teachers(inputs, needs=self.objective.needs(), matched=matched)
+        for source in inputs.named("initialize_from"):
+            yield from refuse_inheritance(inputs.start, source, corpus=inputs.corpus_tokenizer)
+            if self.initialize_experts != "none":
+                yield from refuse_experts(source)
+        num_samples = self.router_sampling.num_samples
+        yield from refuse_sampling(inputs.named("teacher"), num_samples=num_samples)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Settings of the stage `export`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -10,7 +10,9 @@ from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.evaluation.calibration import CalibrationConfig
+from limbeck.models.known import KnownInputs, Refusal
 from limbeck.runtimes import RuntimeName
+from limbeck.runtimes.known_inputs import refuse_export
 
 
 class Config(StageConfig):
@@ -32,6 +34,11 @@ class Config(StageConfig):
     calibration: CalibrationConfig = CalibrationConfig()
     """How the bundle learns when to say that it does not know; needs the corpus. Without one it
     keeps what the checkpoint has learnt."""
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """Architectures and number formats that the runtime does not compute."""
+        for model in inputs.named("checkpoint"):
+            yield from refuse_export(model, runtime=self.runtime)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

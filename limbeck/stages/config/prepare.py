@@ -19,6 +19,7 @@ from limbeck.data.filters.in_evaluation import InEvaluation
 from limbeck.data.packs.load import locate_pack
 from limbeck.data.readers.base import ReaderConfig
 from limbeck.data.readers.lexicon import LexiconFile
+from limbeck.models.known import KnownInputs, Refusal, refusals
 
 NEEDS_PACK = "needs the domain of a pack: set `pack`, or leave it out"
 Reader = Annotated[ReaderConfig, Choice(READERS, what="source")]
@@ -43,6 +44,10 @@ class Config(StageConfig):
     splits: SplitConfig = SplitConfig()
     tokenizer: TokenizerConfig | Path = TokenizerConfig()
     """How to train one, or the folder of a teacher's own."""
+    chat_template: Path | Literal["own"] = "own"
+    """How conversations are written: the tokenizer's own template (of a base model, which has none,
+    a plain one), or a file with a Jinja template. It goes with the corpus's tokenizer, and with
+    every model of the same tokenizer that is trained on it."""
     enable_thinking: Literal["default", "on", "off"] = "default"
     """Of a teacher's chat template that has this switch: whether answers begin with a thought. It
     goes with the corpus's tokenizer, and so with every model trained on it."""
@@ -62,6 +67,11 @@ class Config(StageConfig):
             raise ValueError(
                 "enable_thinking is a switch of a teacher's chat template: name the teacher's "
                 "folder as `tokenizer`, or leave it out"
+            )
+        if isinstance(self.chat_template, Path) and isinstance(self.tokenizer, TokenizerConfig):
+            raise ValueError(
+                "chat_template: a tokenizer that is trained here has a template of its own; name a "
+                "model's folder as `tokenizer`, or leave it out"
             )
         return self
 
@@ -87,6 +97,18 @@ class Config(StageConfig):
         if self.pack:
             yield locate_pack(self.pack)
         yield from super().external_paths()
+
+    @property
+    def states_template(self) -> bool:
+        """Whether the recipe says how conversations are written."""
+        return isinstance(self.chat_template, Path) or self.enable_thinking != "default"
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """A tokenizer or a template that cannot be used."""
+        if self.states_template:
+            from limbeck.stages.prepare import open_tokenizer
+
+            yield from refusals("chat_template", lambda: open_tokenizer(self))
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

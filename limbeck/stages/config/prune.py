@@ -1,6 +1,6 @@
 """Settings of the stage `prune`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +11,8 @@ from limbeck.contracts.config import Choice
 from limbeck.contracts.registry import OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
+from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import NextToken, ObjectiveConfig
 from limbeck.pruning.config import CriterionName, GroupLasso
 from limbeck.training.config import TrainingConfig
@@ -54,6 +56,24 @@ class Config(StageConfig):
         if self.channels_ratio == self.heads_ratio == 0:
             raise ValueError("channels_ratio and heads_ratio are both 0: nothing would be cut")
         return self
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """Codes, teachers of another tokenizer, and architectures that cannot be cut."""
+        from limbeck.pruning.known_inputs import refuse_cut
+
+        packed = self.batching.packing != "none"
+        sound = True
+        for refusal in refuse_training(
+            inputs, field="checkpoint", packed=packed, objective=self.objective
+        ):
+            sound = False
+            yield refusal
+        matched = self.objective.matched_features
+        yield from refuse_teachers(inputs, needs=self.objective.needs(), matched=matched)
+        if inputs.start is not None and sound:
+            yield from refuse_cut(
+                inputs.start, channels_ratio=self.channels_ratio, heads_ratio=self.heads_ratio
+            )
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Settings of the stage `quantize`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -11,7 +11,9 @@ from limbeck.contracts.config import Choice
 from limbeck.contracts.registry import FORMATS, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
 from limbeck.evaluation.calibration import CalibrationConfig
+from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.training.config import TrainingConfig
@@ -39,6 +41,15 @@ class Config(StageConfig):
         self.objective.check_teacher(self.teacher)
         self.objective.check_packing(self.batching.packing)
         return self
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """Codes, and teachers of another tokenizer."""
+        packed = self.batching.packing != "none"
+        yield from refuse_training(
+            inputs, field="checkpoint", packed=packed, objective=self.objective
+        )
+        matched = self.objective.matched_features
+        yield from refuse_teachers(inputs, needs=self.objective.needs(), matched=matched)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Settings of the stage `record`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -11,7 +11,9 @@ from limbeck.contracts.config import Choice
 from limbeck.contracts.registry import CODECS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.known_inputs import refuse_teacher
 from limbeck.distillation.signals.config import Codec, HiddenPrecision, Plain
+from limbeck.models.known import KnownInputs, Refusal
 
 
 class Config(StageConfig):
@@ -34,6 +36,11 @@ class Config(StageConfig):
     """Records of one forward pass."""
     seed: int = 0
     """Of drawn tokens."""
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """Teachers of another tokenizer, or without the layers that are kept."""
+        for teacher in inputs.named("teacher"):
+            yield from refuse_teacher(teacher, corpus=inputs.corpus_tokenizer, layers=self.layers)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Settings of the stage `train`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -17,7 +17,9 @@ from limbeck.contracts.stage import (
     check_initialize_from,
 )
 from limbeck.data.loading.config import BatchingConfig
+from limbeck.distillation.known_inputs import refuse_inheritance, refuse_training
 from limbeck.models.config import ModelConfig
+from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.training.config import TrainingConfig
 
@@ -50,6 +52,13 @@ class Config(StageConfig):
     @override
     def domain_need(self) -> str:
         return self.objective.domain_need
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """Codes, and a source of which nothing fits."""
+        packed = self.batching.packing != "none"
+        yield from refuse_training(inputs, field="model", packed=packed, objective=self.objective)
+        for source in inputs.named("initialize_from"):
+            yield from refuse_inheritance(inputs.start, source, corpus=inputs.corpus_tokenizer)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -1,0 +1,296 @@
+"""Which model each entry of a recipe starts from and makes, before anything is made.
+
+Configs and tokenizers of named folders are opened when they are asked for, weights never. Left out:
+what a stage refuses of its inputs (its settings tell), and data.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from limbeck.contracts.artifacts import read_artifact
+from limbeck.contracts.corpus import Corpus
+from limbeck.contracts.errors import ArtifactError, CheckpointError
+from limbeck.contracts.pointers import follow
+from limbeck.data.loading.config import BatchingConfig
+from limbeck.models.config import (
+    Architecture,
+    DenseModel,
+    EncoderConfig,
+    GroupKind,
+    ModelConfig,
+    MoeModel,
+    VisionModel,
+)
+from limbeck.models.known import Change, KnownInputs, KnownModel, KnownTokenizer
+from limbeck.models.vocabulary import Vocabulary
+from limbeck.objectives.config import ObjectiveConfig
+from limbeck.pipeline.entry import Entry, is_folder
+from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+MODEL_FIELDS = ("model", "student", "checkpoint")
+"""Fields of a stage that say which model it starts from."""
+MODEL_KINDS = ("checkpoint", "bundle")
+
+
+@runtime_checkable
+class ReadsBatches(Protocol):
+    """Settings of a stage that reads a corpus in batches."""
+
+    batching: BatchingConfig
+
+
+@runtime_checkable
+class TrainsModel(ReadsBatches, Protocol):
+    """Settings of a stage that trains a model."""
+
+    training: TrainingConfig
+    objective: ObjectiveConfig
+
+
+@runtime_checkable
+class PrunesGroups(Protocol):
+    """Settings of a stage that cuts a model."""
+
+    channels_ratio: float
+    heads_ratio: float
+    multiple: int
+
+
+@runtime_checkable
+class AddsEncoder(Protocol):
+    """Settings of a stage that makes a model see."""
+
+    encoder: EncoderConfig
+
+
+@runtime_checkable
+class Converts(Protocol):
+    """Settings of a stage that writes a model in another architecture."""
+
+    architecture: Architecture
+
+
+@runtime_checkable
+class SetsFormat(Protocol):
+    """Settings of a stage that stores a model in a number format."""
+
+    scheme: QuantizedFormat
+
+
+@runtime_checkable
+class RecordsLayers(Protocol):
+    """Settings of a stage that keeps hidden states of a teacher's layers."""
+
+    layers: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architectures:
+    """What an entry trains, and what it makes; they differ where it prunes."""
+
+    trained: KnownModel
+    made: KnownModel
+
+
+class KnownModels:
+    """What entries make, in the order of the recipe.
+
+    `vocabulary` gives that of an entry's corpus, as far as it is known.
+    """
+
+    def __init__(
+        self, entries: Mapping[str, Entry], *, vocabulary: Callable[[Entry], Vocabulary]
+    ) -> None:
+        self._entries = entries
+        self._vocabulary = vocabulary
+        self._found: dict[str, Architectures | None] = {}
+        self._folders: dict[str, KnownModel | None] = {}
+        self._tokenizers: dict[str, KnownTokenizer | None] = {}
+
+    def find(self, entry: Entry) -> Architectures | None:
+        """The models of an entry; None where it makes none, or starts from one unknown."""
+        if entry.name not in self._found:
+            self._found[entry.name] = self._follow(entry)
+        return self._found[entry.name]
+
+    def _follow(self, entry: Entry) -> Architectures | None:
+        if entry.config.make not in MODEL_KINDS:
+            return None
+        settings = dict(entry.config)
+        for field in MODEL_FIELDS:
+            start = settings.get(field)
+            if isinstance(start, ModelConfig):
+                fresh = KnownModel(
+                    name=f"`{field}` of {entry.name!r}",
+                    tokenizer=self.tokenizer(entry),
+                    read=lambda start=start: start.describe(self._vocabulary(entry)),
+                    description=start,
+                )
+                return Architectures(fresh, dataclasses.replace(fresh, name=repr(entry.name)))
+            if isinstance(start, str):
+                found = self.open(start)
+                return None if found is None else Architectures(found, _change(entry, found))
+        return None
+
+    def open(self, target: str) -> KnownModel | None:
+        """The model that a reference names; None where it is none, or cannot be known yet."""
+        if target in self._entries:
+            found = self.find(self._entries[target])
+            return None if found is None else found.made
+        if target not in self._folders:
+            self._folders[target] = open_folder(target)
+        return self._folders[target]
+
+    def tokenizer(self, entry: Entry) -> KnownTokenizer | None:
+        """Of the corpus that an entry reads; None where it reads none."""
+        name = entry.target("corpus")
+        while name in self._entries and self._entries[name].target("corpus"):
+            name = self._entries[name].target("corpus")
+        if not name:
+            return None
+        if name not in self._tokenizers:
+            self._tokenizers[name] = self._find_tokenizer(name)
+        return self._tokenizers[name]
+
+    def _find_tokenizer(self, corpus: str) -> KnownTokenizer | None:
+        if corpus in self._entries:
+            named = dict(self._entries[corpus].config).get("tokenizer")
+            folder = named if isinstance(named, Path) else None
+            return KnownTokenizer(corpus if folder is None else str(folder), folder)
+        if not is_folder(corpus):
+            return None
+        folder = Corpus(follow(Path(corpus))).tokenizer_path
+        return KnownTokenizer(str(folder), folder)
+
+    def inputs(self, entry: Entry) -> KnownInputs:
+        """All that is known of what an entry reads."""
+        models: dict[str, tuple[KnownModel, ...]] = {}
+        for reference in entry.references:
+            found = self.open(reference.target) if set(reference.kinds) & {*MODEL_KINDS} else None
+            if found is not None:
+                models[reference.field] = (*models.get(reference.field, ()), found)
+        known = self.find(entry)
+        start = None if known is None else known.trained
+        return KnownInputs(start, self.tokenizer(entry), self._recorded_layers(entry), models)
+
+    def _recorded_layers(self, entry: Entry) -> tuple[int, ...] | None:
+        """Of the signals of this recipe that teach an entry; None where none do."""
+        teacher = self._entries.get(entry.target("teacher"))
+        if teacher is None or not isinstance(teacher.config, RecordsLayers):
+            return None
+        return teacher.config.layers
+
+    def live_teachers(self, entry: Entry) -> Iterator[KnownModel]:
+        """The models that run beside the trained one; none where there are only signals."""
+        for reference in entry.references:
+            if reference.field == "teacher" and (found := self.open(reference.target)):
+                yield found
+
+
+def open_folder(target: str) -> KnownModel | None:
+    """The model in a folder, or of the hub; None for what is neither, or is no checkpoint."""
+    folder = locate(target)
+    if folder is None or not _holds_checkpoint(folder):
+        return None
+    return KnownModel(
+        name=target,
+        tokenizer=KnownTokenizer(target, folder),
+        read=partial(_read_config, folder),
+        folder=folder,
+        number_format=_read_format(folder),
+    )
+
+
+def locate(target: str) -> Path | None:
+    """The folder that a reference names, or that the hub's small files were put in; or None."""
+    if is_folder(target):
+        return follow(Path(target))
+    from limbeck.models.hub import find_description
+
+    return find_description(target)
+
+
+def _holds_checkpoint(folder: Path) -> bool:
+    try:
+        return read_artifact(folder).manifest.kind == "checkpoint"
+    except ArtifactError:
+        return (folder / "config.json").is_file()
+
+
+def _read_config(folder: Path) -> "PreTrainedConfig":
+    from limbeck.models.checkpoints import open_config
+
+    return open_config(folder)
+
+
+def _read_format(folder: Path) -> str:
+    """The number format of a folder's codes; float32 where it cannot be read, which is told."""
+    from limbeck.models.checkpoints import read_number_format
+
+    try:
+        found = read_number_format(folder)
+    except CheckpointError:
+        return "float32"
+    return "float32" if found is None else found.kind
+
+
+def _change(entry: Entry, start: KnownModel) -> KnownModel:
+    """What an entry makes of the model that it starts from."""
+    settings = entry.config
+    change: Change | None = None
+    if isinstance(settings, AddsEncoder):
+        change = partial(settings.encoder.describe, image_token_id=0)
+    elif isinstance(settings, PrunesGroups):
+        change = partial(_prune, settings=settings, name=entry.name)
+    elif isinstance(settings, Converts):
+        change = partial(_convert, architecture=settings.architecture)
+    found = dataclasses.replace(start, name=repr(entry.name), folder=None)
+    if change is not None:
+        found = dataclasses.replace(found, changes=(*start.changes, change))
+    if isinstance(settings, AddsEncoder) and isinstance(start.description, MoeModel | DenseModel):
+        seeing = VisionModel(kind="vision", text=start.description, encoder=settings.encoder)
+        found = dataclasses.replace(found, description=seeing)
+    elif isinstance(settings, AddsEncoder | Converts):
+        found = dataclasses.replace(found, description=None)
+    if isinstance(settings, SetsFormat):
+        found = dataclasses.replace(found, number_format=settings.scheme.kind)
+    return found
+
+
+def _prune(config: "PreTrainedConfig", *, settings: PrunesGroups, name: str) -> "PreTrainedConfig":
+    """The architecture after pruning: narrower blocks, fewer heads."""
+    from limbeck.pruning.shapes import count_kept, describe_cut
+
+    values = config.get_text_config().to_dict()
+    if "intermediate_size" not in values:
+        raise CheckpointError(
+            f"{name}: a model of type {config.model_type!r} has no dense feed-forward width "
+            "(intermediate_size) to cut; prune a dense decoder, as a distilled student"
+        )
+    num_groups: dict[GroupKind, tuple[int, float, int]] = {
+        "channels": (values["intermediate_size"], settings.channels_ratio, settings.multiple),
+        "heads": (
+            values.get("num_key_value_heads") or values["num_attention_heads"],
+            settings.heads_ratio,
+            1,
+        ),
+    }
+    num_kept: dict[GroupKind, int] = {
+        kind: count_kept(number, ratio=ratio, multiple=multiple, kind=kind)
+        for kind, (number, ratio, multiple) in num_groups.items()
+        if ratio
+    }
+    return describe_cut(config, num_kept=num_kept)
+
+
+def _convert(config: "PreTrainedConfig", *, architecture: Architecture) -> "PreTrainedConfig":
+    from limbeck.models.moe.convert_qwen3 import describe_converted
+
+    return describe_converted(config, architecture=architecture)
