@@ -8,12 +8,12 @@ from transformers import GenerationConfig
 
 from limbeck.harness.model_text import ModelText
 from limbeck.models.chat_tokens import chat_template_of, encode_texts, end_token_ids
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.checkpoints import has_template, load_tokenizer
 from limbeck.models.vocabulary import Vocabulary, as_token_ids
 
 
 def read_checkpoint_text(folder: Path) -> ModelText:
-    """The tokenizer of a checkpoint.
+    """The tokenizer of a checkpoint; a base model's has no template.
 
     Raises:
         CheckpointError: it is missing or damaged.
@@ -46,5 +46,5 @@ def read_checkpoint_text(folder: Path) -> ModelText:
             if token.special
         },
         num_tokens=len(tokenizer),
-        template=chat_template_of(tokenizer),
+        template=chat_template_of(tokenizer) if has_template(folder) else None,
     )

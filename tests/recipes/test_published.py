@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.errors import RecipeError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.distillation.teachers import offloading
 from limbeck.evaluation.profiling import profile
@@ -177,7 +177,7 @@ def test_a_teacher_of_another_tokenizer_is_refused(go, checkpoints, tmp_path):
     other = shutil.copytree(checkpoints / "qwen3_moe", tmp_path / "other")
     path = other / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace("<|im_start|>", "<|start|>"))
-    with pytest.raises(ArtifactError, match="tokenizer differs from the corpus's"):
+    with pytest.raises(RecipeError, match=r"line 23: signals.teacher: .*tokenizer differs from"):
         go(
             MIXTURE_RECIPE,
             SOURCES,
