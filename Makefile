@@ -25,34 +25,40 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test pytest checks clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.ready-demo
 	$(BIN)/limbeck run $(RECIPE)
 
 # The types take one core for a minute; the tests fill the other meanwhile.
-test: $(VENV)/.ready
+test: $(VENV)/.ready-test
 	@$(MAKE) --no-print-directory --jobs 2 checks pytest
 
-pytest: $(VENV)/.ready
+pytest: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-checks: $(VENV)/.ready
+checks: $(VENV)/.ready-test
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 	$(BIN)/pyright --pythonpath $(BIN)/python > $(VENV)/types.log || { cat $(VENV)/types.log; exit 1; }
 
 # Torch first and pinned: asked for by name alone, it brings gigabytes of CUDA libraries along.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Not compiled here: Python compiles a file when it is first imported, and most of them never are.
+PIP_INSTALL := $(BIN)/pip install -qq --no-compile
+$(VENV)/.ready-demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "limbeck needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH),cuda)
-	$(BIN)/pip install -qq torch==$(TORCH_VERSION)
+	$(PIP_INSTALL) torch==$(TORCH_VERSION)
 else
-	$(BIN)/pip install -qq torch==$(TORCH_VERSION)+cpu 2>/dev/null || \
-	  $(BIN)/pip install -qq --index-url $(CPU_INDEX) torch==$(TORCH_VERSION)+cpu
+	$(PIP_INSTALL) torch==$(TORCH_VERSION)+cpu 2>/dev/null || \
+	  $(PIP_INSTALL) --index-url $(CPU_INDEX) torch==$(TORCH_VERSION)+cpu
 endif
-	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[train,data,evaluate]'
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready-demo
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:

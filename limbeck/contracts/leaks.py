@@ -3,6 +3,7 @@
 Filters, splits and evaluation compare questions with the functions of this module alone.
 """
 
+import functools
 import math
 import re
 import unicodedata
@@ -48,6 +49,7 @@ def to_compatible(text: str) -> str:
     return unicodedata.normalize("NFKC", text).translate(ONE_SIGN)
 
 
+@functools.lru_cache(maxsize=4096)  # one record's texts pass here in every filter
 def normalise(text: str) -> str:
     """What two texts share when they ask or answer the same.
 
