@@ -1,71 +1,25 @@
 """`limbeck new`: from a stranger's file to a recipe that runs."""
 
 import json
-import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from PIL import Image
 
 from limbeck.cli.main import app
 from limbeck.contracts.records import Record
 from limbeck.drafting.findings import Findings, Lengths
 from limbeck.drafting.languages import find_language
 from tests.support import tiny_recipe
-from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
+from tests.support.drafted_files import clauses, draw, lines, pictured
+from tests.support.published_checkpoints import STUDENTS, make_checkpoint
 
-CLAUSES = ("governing law", "renewal term", "audit rights", "cap on liability", "exclusivity")
 STUDENT = (
     "student.student={kind: dense, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, "
     "num_key_value_heads: 1, head_dim: 16, intermediate_size: 32}"
 )
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "teacher"
-    make_checkpoint(folder, build=TEACHERS["qwen3_moe"])
-    return folder
-
-
-@pytest.fixture
-def new(tmp_path, monkeypatch, teacher):
-    """Runs the command on a file of the given content; what it printed, its code, the recipe."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    from typer.testing import CliRunner
-
-    def new(name, content, *options):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        words = ["new", "mine.yaml", "--data", name, "--teacher", str(teacher), *options]
-        result = CliRunner().invoke(app, words, catch_exceptions=False)
-        recipe = tmp_path / "mine.yaml"
-        found = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else None
-        return " ".join(result.output.split()), result.exit_code, found
-
-    return new
-
-
-def lines(rows):
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def clauses(count):
-    rng = random.Random(0)
-    return [
-        {
-            "instruction": f"What does clause {number} (of {rng.choice(CLAUSES)}) say?",
-            "input": "",
-            "output": f"Party {number} keeps at least {rng.uniform(1, 9):.2f} % [net] reserve.",
-        }
-        for number in range(count)
-    ]
 
 
 def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path):
@@ -224,78 +178,6 @@ def test_what_cannot_be_extracted_is_named(write, options, message, new):
     assert code == 1
     assert message in text, text
     assert recipe is None
-
-
-def pictured(count, *, name="scan{}.png", others=0):
-    """Chats about images, as OpenAI and LLaVA write them, and some rows without any."""
-    rows = [
-        {
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "text", "text": f"What is in image {n}?"},
-                        {"type": "image_url", "image_url": {"url": name.format(n)}},
-                    ],
-                },
-                {"role": "assistant", "content": f"A lung ({n})."},
-            ]
-        }
-        if n % 2
-        else {
-            "conversations": [
-                {"from": "human", "value": f"<image>\nWhat does {n} show?"},
-                {"from": "gpt", "value": "A heart."},
-            ],
-            "image": name.format(n),
-        }
-        for n in range(count)
-    ]
-    return rows + [{"question": f"Is {n} even?", "answer": str(n % 2 == 0)} for n in range(others)]
-
-
-def draw(folder, count):
-    folder.mkdir(exist_ok=True)
-    for n in range(count):
-        Image.new("L", (8, 8), n).save(folder / f"scan{n}.png")
-
-
-@pytest.mark.parametrize("options", [(), ("--images", "pictures")])
-def test_images_beside_texts_are_found_counted_and_left_out(options, new, tmp_path):
-    draw(tmp_path / "pictures" if options else tmp_path, 6)
-    text, code, recipe = new("chat.jsonl", lines(pictured(6, others=40)), *options)
-    assert code == 0, text
-    assert "46 read, 46 usable" in text and "with images 6" in text
-    assert "6 rows are about images: they stay in the corpus" in text
-    assert "# 6 rows are about images" in (tmp_path / "mine.yaml").read_text()
-    assert recipe["corpus"]["sources"][0]["image_folder"] == (options[1] if options else ".")
-    for name in ("student", "int8"):
-        assert recipe[name]["batching"]["images"] == "without"
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (pictured(6), "all of its 6 rows are about images"),
-        (pictured(6, name="no{}.png", others=9), "6 of its 15 rows are about images, and 6 of"),
-        (pictured(6, name="../no{}.png", others=9), "6 rows name images outside"),
-        (pictured(6, name="/else/no{}.png"), "--images names the folder that holds the images"),
-        (pictured(6, name="https://example.org/{}.png"), "is no file; save it as one"),
-    ],
-)
-def test_images_that_cannot_be_used_are_named(rows, message, new, tmp_path):
-    draw(tmp_path, 6)
-    text, code, recipe = new("chat.jsonl", lines(rows))
-    assert code == 1
-    assert message in text, text
-    assert recipe is None
-
-
-def test_texts_alone_name_no_folder_of_images(new):
-    _, code, recipe = new("a.jsonl", lines(clauses(30)))
-    assert code == 0
-    assert "image_folder" not in recipe["corpus"]["sources"][0]
-    assert "images" not in recipe["student"]["batching"]
 
 
 def test_text_decoded_wrongly_before_is_shown(new):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from limbeck.contracts.errors import LimbeckError
-from tests.support import broken_inputs, tiny_recipe
+from tests.support import broken_inputs, broken_sources, tiny_recipe
 from tests.support.broken_inputs import KINDS
 
 MEDICAL = tiny_recipe.ROOT / "limbeck" / "packs" / "medical"
@@ -73,8 +73,9 @@ def test_what_is_not_broken_works(kind, tmp_path, pack, monkeypatch):
         def random(self):
             return 0.999
 
-    monkeypatch.setattr(broken_inputs, "break_file", lambda rng, path: None)
-    monkeypatch.setattr(broken_inputs, "change_value", lambda rng, value: value)
+    for module in (broken_inputs, broken_sources):
+        monkeypatch.setattr(module, "break_file", lambda rng, path: None)
+        monkeypatch.setattr(module, "change_value", lambda rng, value: value)
     _, use = KINDS[kind][1](Tame(0), tmp_path, pack)
     assert use() == "works"
 

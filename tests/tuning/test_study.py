@@ -12,82 +12,23 @@ from typer.testing import CliRunner
 from limbeck.cli.main import app
 from limbeck.contracts.artifacts import Parent, read_artifact
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import LeakError, RecipeError, TuningError
-from limbeck.contracts.recipe import load_recipe
-from limbeck.contracts.records import Question, Record, write_jsonl
-from limbeck.data.corpus.config import TokenizerConfig
-from limbeck.data.corpus.train_tokenizer import train_tokenizer
+from limbeck.contracts.errors import LeakError, TuningError
+from limbeck.contracts.records import Question, write_jsonl
 from limbeck.evaluation.held_out_questions import read_held_out
-from limbeck.pipeline.check import check
-from limbeck.tuning import make_space, read_tuning, scoring
+from limbeck.tuning import scoring
 from tests.support import artifacts, tiny_recipe
+from tests.support.searches import (
+    NAMES,
+    make_corpus,
+    make_recipe,
+    make_records,
+)
 
-DEPARTMENTS = {"甲": "内科", "乙": "外科"}
-NAMES = [first + second for first in DEPARTMENTS for second in "子丑寅卯辰巳午未申酉戌亥"]
-MODEL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "initializer_range": 0.2,
-}
-BATCHING = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 32}
 SEARCH = {
     "objective.temperature": {"low": 1.5, "high": 3.0},
     "objective.divergence": {"choices": [{"kind": "forward_kl"}, {"kind": "reverse_kl"}]},
     "training.learning_rate": {"choices": [0.02, 0.0000001]},
 }
-
-
-def make_records(names):
-    return [
-        Record(f"r{name}", f"{name}看什么科？", DEPARTMENTS[name[0]], f"g{name}", "test")
-        for name in names
-    ]
-
-
-def make_corpus(folder):
-    folder.mkdir(parents=True)
-    artifacts.make_artifact(folder, "corpus")
-    (folder / "records").mkdir()
-    (folder / "questions").mkdir()
-    parts = {"train": NAMES[::3] + NAMES[1::3], "validation": NAMES[2::3], "test": ["甲甲", "乙乙"]}
-    for split, names in parts.items():
-        write_jsonl(folder / "records" / f"{split}.jsonl", make_records(names))
-    asked = Question("q1", "recall", "甲乙看什么科？", ("内科",), "single", group="gq")
-    write_jsonl(folder / "questions" / "recall.jsonl", [asked])
-    texts = [record.question + record.answer for record in make_records(NAMES)]
-    train_tokenizer(texts, folder=folder / "tokenizer", config=TokenizerConfig(min_count=1))
-    return folder
-
-
-def make_recipe(folder, corpus, *, tune, **student):
-    entries = {
-        "teacher": {
-            "stage": "train",
-            "corpus": str(corpus),
-            "batching": BATCHING,
-            "model": {"kind": "dense", "intermediate_size": 64, **MODEL},
-            "objective": {"kind": "next_token"},
-            "training": {"max_steps": 50, "learning_rate": 0.02, "warmup_steps": 2},
-        },
-        "student": {
-            "stage": "distill",
-            "teacher": "teacher",
-            "corpus": str(corpus),
-            "batching": BATCHING,
-            "student": {"kind": "dense", "intermediate_size": 32, **MODEL},
-            "objective": {"kind": "soft_target"},
-            "training": {"max_steps": 18, "learning_rate": 0.02, "warmup_steps": 2},
-        }
-        | student,
-    }
-    if tune is not None:
-        entries["tune"] = {"stage": "student", "trials": 4, "seed": 3} | tune
-    path = folder / "search.yaml"
-    path.write_text(yaml.safe_dump(entries, allow_unicode=True, sort_keys=False))
-    return path
 
 
 def invoke(*arguments, code=0):
@@ -302,70 +243,6 @@ def test_what_guides_a_search_stands_nowhere_else(tmp_path, split):
     write_jsonl(path, shared)
     with pytest.raises(LeakError, match="is held out"):
         read_held_out(Corpus(corpus), max_questions=5)
-
-
-def test_the_default_space_holds_the_named_layer_maps(space, tmp_path):
-    loaded = load_recipe(make_recipe(tmp_path, space[1], tune={"trials": 1}))
-    found = make_space(loaded, read_tuning(loaded), check(loaded)).distributions
-    maps = ["[]", '[{"layers": "last"}]', '[{"layers": "uniform"}]']
-    assert list(found["objective.matching"].choices) == maps
-    assert (found["objective.temperature"].low, found["objective.temperature"].high) == (1.5, 3.0)
-
-
-def make_default(folder, corpus, *, targets=None, metric="likelihood", **student):
-    """The axes of the default space; `targets` are of signals that the recipe records."""
-    path = make_recipe(folder, corpus, tune={"trials": 1, "metric": metric}, **student)
-    if targets is not None:
-        recorded = {"stage": "record", "teacher": "teacher", "corpus": str(corpus)} | targets
-        written = yaml.safe_load(path.read_text()) | {"signals": recorded}
-        path.write_text(yaml.safe_dump(written, allow_unicode=True, sort_keys=False))
-    loaded = load_recipe(path)
-    return make_space(loaded, read_tuning(loaded), check(loaded)).distributions
-
-
-@pytest.mark.parametrize(
-    ("targets", "temperatures"),
-    [
-        ({"targets": {"kind": "plain", "temperatures": [1.0, 2.0, 4.0]}}, [1.0, 2.0, 4.0]),
-        ({"targets": {"kind": "plain", "temperatures": [2.0, 3.0]}}, [2.0, 3.0]),
-        ({"targets": {"kind": "plain", "temperatures": [2.0]}}, None),
-        ({"targets": {"kind": "top"}}, (1.5, 3.0)),
-        ({"targets": {"kind": "sampled"}}, (1.5, 3.0)),
-    ],
-)
-def test_recorded_signals_are_searched_at_what_they_can_give(
-    space, tmp_path, targets, temperatures
-):
-    found = make_default(tmp_path, space[1], targets=targets, teacher="signals")
-    assert "objective.matching" not in found
-    axis = found.get("objective.temperature")
-    if isinstance(temperatures, list):
-        assert list(axis.choices) == temperatures
-    elif temperatures:
-        assert (axis.low, axis.high) == temperatures
-    else:
-        assert axis is None
-
-
-def test_several_teachers_are_searched_at_what_all_can_give(space, tmp_path):
-    targets = {"targets": {"kind": "plain", "temperatures": [1.0, 2.0, 4.0]}}
-    found = make_default(tmp_path, space[1], targets=targets, teacher=["teacher", "signals"])
-    assert not any(path.startswith("objective.matching") for path in found)
-    assert list(found["objective.temperature"].choices) == [1.0, 2.0, 4.0]
-
-
-def test_a_labelled_corpus_is_searched_at_its_own_temperature_and_asked_nothing(space, tmp_path):
-    found = make_default(tmp_path, space[1], teacher=str(space[1]))
-    assert list(found) == ["objective.weight", "objective.divergence", "training.learning_rate"]
-    with pytest.raises(RecipeError, match="a labelled corpus; set `metric: likelihood`"):
-        make_default(tmp_path, space[1], teacher=str(space[1]), metric="kept_accuracy")
-
-
-@pytest.mark.parametrize("field", ["temperature", "weight"])
-def test_a_schedule_of_the_recipe_is_not_searched(space, tmp_path, field):
-    objective = {"kind": "soft_target", field: {"from": 0.9, "to": 0.5}}
-    found = make_default(tmp_path, space[1], objective=objective)
-    assert {"temperature", "weight"} - {path.split(".")[1] for path in found} == {field}
 
 
 def test_a_teacher_that_cannot_be_asked_is_told_with_what_to_set(tmp_path):

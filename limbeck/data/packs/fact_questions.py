@@ -7,12 +7,15 @@ name, so that adding a fact does not move the others.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Literal, TypeVar
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeInt
 from limbeck.contracts.records import Question, Record
 from limbeck.data.packs.schema import Pack
+
+Item = TypeVar("Item")
 
 NUM_OPTIONS = 4
 MAX_TRIES = 200
@@ -208,31 +211,29 @@ def draw_evenly(
     items: Sequence[Fact], *, key: Callable[[Fact], object], count: int, seed: str
 ) -> list[Fact]:
     """Up to `count` items, taken in turn from each value of the key, at random within it."""
-    cells: dict[object, list[Fact]] = {}
-    for item in items:
-        cells.setdefault(key(item), []).append(item)
     chooser = draw(seed)
-    shuffled = [chooser.sample(cell, len(cell)) for cell in cells.values()]
-    chooser.shuffle(shuffled)
-    chosen: list[Fact] = []
-    deepest = max(map(len, shuffled), default=0)
-    for depth in range(deepest):
-        for cell in shuffled:
-            if depth < len(cell) and len(chosen) < count:
-                chosen.append(cell[depth])
-    return chosen
+    cells = _shuffle_cells(items, key=key, chooser=chooser)
+    chooser.shuffle(cells)
+    return list(_take_in_turn(cells, count=count))
 
 
 def take_evenly(questions: Sequence[Question], *, count: int, seed: str) -> Iterator[Question]:
-    """Up to `count` questions, taken in turn from each specialty."""
-    cells: dict[str, list[Question]] = {}
-    for question in questions:
-        cells.setdefault(question.specialty, []).append(question)
-    chooser = draw(seed)
-    shuffled = [chooser.sample(cell, len(cell)) for cell in cells.values()]
-    made = 0
-    for depth in range(max(map(len, shuffled), default=0)):
-        for cell in shuffled:
-            if depth < len(cell) and made < count:
-                made += 1
-                yield cell[depth]
+    """Up to `count` questions, taken in turn from each specialty, in the order of the first."""
+    cells = _shuffle_cells(questions, key=lambda item: item.specialty, chooser=draw(seed))
+    return _take_in_turn(cells, count=count)
+
+
+def _shuffle_cells(
+    items: Sequence[Item], *, key: Callable[[Item], object], chooser: random.Random
+) -> list[list[Item]]:
+    """The items by their key, each cell in random order."""
+    cells: dict[object, list[Item]] = {}
+    for item in items:
+        cells.setdefault(key(item), []).append(item)
+    return [chooser.sample(cell, len(cell)) for cell in cells.values()]
+
+
+def _take_in_turn(cells: Sequence[Sequence[Item]], *, count: int) -> Iterator[Item]:
+    deepest = max(map(len, cells), default=0)
+    turns = (cell[depth] for depth in range(deepest) for cell in cells if depth < len(cell))
+    return islice(turns, count)

@@ -97,7 +97,7 @@ def take_rotary(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | 
         return None
     if own is None or source is None:
         return "one rotary embedding cannot be told in both models, so positions may mean other"
-    frequencies = [item.module.get_buffer("inv_freq").float().cpu() for item in (own, source)]
+    frequencies = [_inverse_frequencies(item.module) for item in (own, source)]
     if len(frequencies[0]) != len(frequencies[1]) or torch.equal(*frequencies):
         return None
     config = student.config.get_text_config()
@@ -107,7 +107,7 @@ def take_rotary(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | 
     config.rope_parameters = dict(taken)
     rotary = type(own.module)(config).to(student.device)
     own.owner.add_module(own.name, rotary)
-    if relative_error(rotary.get_buffer("inv_freq").float().cpu(), frequencies[1]) > 1e-6:
+    if relative_error(_inverse_frequencies(rotary), frequencies[1]) > 1e-6:
         return f"the student's rotary embedding computes otherwise from {dict(taken)!r}"
     return None
 
@@ -118,13 +118,17 @@ def compare_rotary(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str
     own, source = find_rotary(student), find_rotary(teacher)
     if own is None or source is None:
         return None
-    angles = [item.module.get_buffer("inv_freq").float().cpu() for item in (own, source)]
+    angles = [_inverse_frequencies(item.module) for item in (own, source)]
     if len(angles[0]) != len(angles[1]) or relative_error(*angles) <= 1e-6:
         return None
     return (
         "the recipe's rope_theta differs from the teacher's, so its attention means other "
         "positions; leave rope_theta out to take the teacher's"
     )
+
+
+def _inverse_frequencies(rotary: nn.Module) -> Float[Tensor, " pairs"]:
+    return rotary.get_buffer("inv_freq").float().cpu()
 
 
 def find_final_norm(model: PreTrainedModel) -> nn.Module | None:

@@ -7,87 +7,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from limbeck.contracts.artifacts import Work
-from limbeck.contracts.errors import ArtifactError, DataError, EndpointError, LeakError
-from limbeck.contracts.records import Entity, Question, Record, read_records, write_jsonl
-from limbeck.data.corpus.config import TokenizerConfig
-from limbeck.data.corpus.train_tokenizer import train_tokenizer
+from limbeck.contracts.errors import ArtifactError, EndpointError, LeakError
+from limbeck.contracts.records import Question, write_jsonl
 from limbeck.stages import label
 from tests.support import tiny_recipe
-from tests.support.artifacts import make_artifact
 from tests.support.endpoint_server import KEY, MODEL, answer, completion, ended, serving
-
-NUM = 12
-
-
-def name(number):
-    """A word that no other number has: numbers themselves are the same to the leak check."""
-    return "".join(chr(0x4E10 + int(digit)) for digit in f"{number:02d}")
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    folder = tmp_path / "corpus"
-    (folder / "records").mkdir(parents=True)
-    (folder / "questions").mkdir()
-
-    def record(key):
-        marked = (Entity("热", "x", 0, "answer"), Entity(key, "x", 0, "question"))
-        return Record(key, f"{key}怎么办？", f"{key}热", key, "test", entities=marked)
-
-    train = [record(f"训{name(number)}") for number in range(NUM)]
-    train.append(Record("text", "", "只是一段文字。", "text", "test"))
-    write_jsonl(folder / "records" / "train.jsonl", train)
-    for split in ("validation", "test"):
-        write_jsonl(folder / "records" / f"{split}.jsonl", [record(f"{split}一")])
-    held_out = Question("q", "recall", "谁也不问？", ("不",), "single", group="q")
-    write_jsonl(folder / "questions" / "recall.jsonl", [held_out])
-    answer_format = {"joiner": "、", "unknown_answer": "不知道。"}
-    (folder / "card.json").write_text(json.dumps({"answer_format": answer_format}))
-    texts = [item.question + item.answer for item in train]
-    train_tokenizer(texts, folder=folder / "tokenizer", config=TokenizerConfig(min_count=1))
-    return make_artifact(folder, "corpus")
-
-
-@pytest.fixture
-def go(tmp_path, corpus, monkeypatch):
-    """Runs the stage against a server, in a fresh folder each time; calls are kept."""
-    monkeypatch.setenv("TEACHER_KEY", KEY)
-
-    def go(server, *, write=None, entry=None, **endpoint):
-        config = label.Config.model_validate(
-            {
-                "stage": "label",
-                "corpus": "corpus",
-                "write": write or {"kind": "answers"},
-                "max_failed_ratio": 0.0,
-                "endpoint": {
-                    "url": server.url,
-                    "model": MODEL,
-                    "key_variable": "TEACHER_KEY",
-                    "retry_seconds": 0.01,
-                    "max_concurrent": 4,
-                    "timeout_seconds": 30.0,
-                    "input_price": 1e6,
-                    "output_price": 2e6,
-                }
-                | endpoint,
-            }
-            | (entry or {})
-        )
-        shop = tmp_path / "work" / "answers"
-        number = sum(1 for _ in shop.glob("artifact*")) if shop.is_dir() else 0
-        work = Work("answers", shop / f"artifact{number}", shop / "state", {"corpus": (corpus,)})
-        work.folder.mkdir(parents=True)
-        metrics = label.run(config, work=work)
-        return work.folder, metrics
-
-    go.calls = tmp_path / "work" / "answers" / "persistent" / "calls.jsonl"
-    return go
-
-
-def train_records(folder):
-    return list(read_records(folder / "records" / "train.jsonl"))
+from tests.support.label_runs import NUM, name, train_records
 
 
 def test_the_servers_answers_replace_those_of_training_alone(go, corpus, tmp_path):
@@ -329,65 +254,6 @@ def test_a_question_of_an_evaluation_is_never_sent(go, corpus):
     with serving(answer) as server, pytest.raises(LeakError, match="share"):
         go(server)
     assert not server.asked
-
-
-def vary(*texts):
-    """Answers in turn, by how often the question came."""
-    seen = {}
-
-    def respond(body):
-        question = body["messages"][-1]["content"]
-        seen[question] = seen.get(question, -1) + 1
-        return completion(texts[seen[question] % len(texts)].format(question[:3]))
-
-    return respond
-
-
-def test_preferences_by_agreement(go):
-    texts = ("头痛、发热", "发热、头痛", "头痛、发热、咳嗽", "咳血")
-    with serving(vary(*texts)) as server:
-        folder, metrics = go(server, write={"kind": "preferences", "samples": 4})
-        again, second = go(server, write={"kind": "preferences", "samples": 4})
-    for record in train_records(folder)[:-1]:
-        assert (record.answer, record.rejected) == ("头痛、发热", "咳血")
-    assert metrics["pairs"] == NUM
-    assert set(server.questions.values()) == {4}
-    assert second["calls"] == 0
-    assert train_records(again) == train_records(folder)
-
-
-def test_preferences_by_rewards(go):
-    with serving(vary("{}冷", "{}热")) as server:
-        write = {"kind": "preferences", "samples": 2, "better_by": {"facts": 1.0}}
-        folder, _ = go(server, write=write)
-    for record in train_records(folder)[:-1]:
-        assert (record.answer, record.rejected) == (record.id + "热", record.id + "冷")
-
-
-def test_questions_without_a_better_answer_have_no_pair(go):
-    first = name(0)
-
-    def respond(body):
-        same = first not in body["messages"][-1]["content"]
-        return completion("一样") if same else mixed(body)
-
-    mixed = vary("一、二", "一、二", "三")
-    with serving(respond) as server:
-        folder, metrics = go(server, write={"kind": "preferences", "samples": 3})
-        assert metrics["pairs"] == 1
-        assert metrics["without_pair"] == {"all_alike": NUM - 1}
-        assert [bool(item.rejected) for item in train_records(folder)] == [True] + [False] * NUM
-    with (
-        serving(lambda body: completion("一样")) as server,
-        pytest.raises(DataError, match="no question got two answers"),
-    ):
-        go(server, write={"kind": "preferences", "samples": 3, "temperature": 0.7})
-
-
-def test_agreement_is_highest_for_what_is_said_most():
-    found = label.agreement_ratios(["甲、乙", "乙、甲", "甲、乙、丙", "丁"])
-    assert found[0] == found[1] > found[2] > found[3] == 0
-    assert label.agreement_ratios(["甲", "甲", "甲"]) == [1, 1, 1]
 
 
 def test_no_log_probabilities_is_a_reason(go):
