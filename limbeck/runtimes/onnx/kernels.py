@@ -70,7 +70,11 @@ def multiply_by_table(graph: Graph, x: str, *, weights: Weights, name: str) -> s
 
 
 def _block(weights: Weights) -> int:
-    return weights.block or weights.rows.shape[1]
+    """Numbers of a row that share a step; the smallest width for a row that is one short block."""
+    channels = weights.rows.shape[1]
+    if weights.block is None:
+        return channels
+    return min([weights.block, *(block for block in BLOCKS if block >= channels)])
 
 
 def _fits_block(weights: Weights) -> bool:

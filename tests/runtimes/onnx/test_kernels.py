@@ -59,7 +59,7 @@ def quantized(channels, *, block_size, bias=None):
 
 
 @pytest.mark.parametrize("channels", [8, 16, 31, 32, 50, 96, 200, 576])
-@pytest.mark.parametrize("block_size", [16, 32, 128, "row"])
+@pytest.mark.parametrize("block_size", [16, 32, 256, "row"])
 @pytest.mark.parametrize("num_rows", [1, 3, 40])
 def test_blocks_are_the_checkpoints_to_float32_rounding(channels, block_size, num_rows):
     bias = np.linspace(-1, 1, 40, dtype=np.float32)
@@ -102,3 +102,20 @@ def test_a_table_that_a_head_shares_is_looked_up_exactly(channels, block_size):
     places = np.array([[0, 3, 39], [38, 1, 1]])
     expected = int8.dequantize(stored).numpy()[places]
     assert np.array_equal(answer(graph, {"ids": places}), expected)
+
+
+@pytest.mark.parametrize(
+    ("channels", "block_size", "stored"),
+    [(8, 32, 16), (50, 256, 64), (128, 256, 128), (50, 16, 64)],
+)
+def test_a_row_shorter_than_its_block_is_filled_up_no_further_than_it_must(
+    channels, block_size, stored
+):
+    _, _, weights = quantized(channels, block_size=block_size)
+    graph = Graph()
+    x = graph.input("x", TensorProto.FLOAT, ["rows", channels])
+    multiply(graph, x, weights=weights, name="layer")
+    (table,) = [
+        item for item in graph.build(name="t").graph.initializer if item.name == "layer.weight"
+    ]
+    assert np.prod(table.dims) == 40 * stored

@@ -1,0 +1,179 @@
+"""INT8 by block size: what it costs a model, how far bundle and checkpoint part, bytes and speed.
+
+A float checkpoint is converted without training; predictions are compared on questions with their
+answers, as the model's chat renders them. Bundles take turns while they decode, so that ratios
+compare neighbours in time. Left out: training for the format, which takes back much of the cost.
+"""
+
+import gc
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reporting import environment, make_parser, report
+
+from limbeck.contracts.answerer import as_prompt
+from limbeck.contracts.parity import Difference, compare_logits
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.quantization.formats.int8 import BLOCK_SIZES, BlockSize, Int8
+from limbeck.quantization.layers import unrounded_activations
+from limbeck.quantization.qat import convert
+from limbeck.runtimes.base import LoadedModel
+from limbeck.runtimes.chat import read_chat
+from limbeck.runtimes.onnx.runtime import OnnxRuntime
+from limbeck.runtimes.transformers import TransformersRuntime
+
+LONGEST_TOKENS = 96
+PROMPT_TOKENS = 24
+Logits = Sequence[np.ndarray]
+
+
+def read_rows(path: Path, *, bundle: Path, num: int) -> list[list[int]]:
+    """The first tokens of a file's questions and answers, spread over the file."""
+    chat = read_chat(bundle)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines[:: max(1, len(lines) // num)][:num]]
+    return [
+        [*chat.render(as_prompt(item["question"])), *chat.encode(item["answer"])][:LONGEST_TOKENS]
+        for item in records
+    ]
+
+
+def make_bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
+    """Bundles in float32 and in every block size, beside the checkpoints they were written from."""
+    tokenizer = load_tokenizer(checkpoint)
+    made = {"float32": folder / "float32"}
+    OnnxRuntime().write(checkpoint, made["float32"])
+    for block_size in BLOCK_SIZES:
+        int8 = Int8(kind="int8", block_size=block_size)
+        model = convert(load_model(checkpoint), number_format=int8)
+        save_checkpoint(model, tokenizer=tokenizer, folder=folder / f"{block_size}-checkpoint")
+        made[str(block_size)] = folder / str(block_size)
+        OnnxRuntime().write(folder / f"{block_size}-checkpoint", made[str(block_size)])
+    return made
+
+
+def predict(model: LoadedModel, rows: list[list[int]]) -> Logits:
+    """Logits at every position, one row at a time."""
+    return [logits for row in rows for logits in model.compute_logits([row], start=0)]
+
+
+def compare(original: Logits, copy: Logits) -> Difference:
+    """How far a copy's predictions lie from the original's."""
+    return compare_logits(zip(original, copy, strict=True))
+
+
+def measure_quality(
+    block_size: BlockSize, *, folder: Path, rows: list[list[int]], floats: Logits
+) -> dict[str, Any]:
+    """What one block size costs, and how far its bundle and checkpoint part."""
+    reference = TransformersRuntime().open_model(folder / f"{block_size}-checkpoint", num_threads=1)
+    started = time.perf_counter()
+    stored = predict(reference, rows)
+    seconds = time.perf_counter() - started
+    with unrounded_activations(reference.model):
+        unrounded = predict(reference, rows)
+    bundle = OnnxRuntime().open_model(folder / str(block_size), num_threads=1)
+    answered = predict(bundle, rows)
+    cost, apart = compare(floats, stored), compare(stored, answered)
+    return {
+        "block_size": str(block_size),
+        "num_positions": cost.num_positions,
+        "kl_to_float": cost.mean_kl,
+        "argmax_agreement_ratio": cost.argmax_agreement_ratio,
+        "weights_only_kl_to_float": compare(floats, unrounded).mean_kl,
+        "bundle_kl_to_float": compare(floats, answered).mean_kl,
+        "bundle_kl_to_checkpoint": apart.mean_kl,
+        "bundle_argmax_agreement_ratio": apart.argmax_agreement_ratio,
+        "rounding_kl": compare(unrounded, stored).mean_kl,
+        "copy_rounding_kl": compare(unrounded, answered).mean_kl,
+        "bundle_mb": bundle.size().weight_bytes / 1e6,
+        "torch_seconds": seconds,
+    }
+
+
+def measure_speed(model: LoadedModel, *, num_tokens: int) -> dict[str, float]:
+    """Milliseconds for a prompt, and the median of those for each token after it."""
+    prompt = list(range(1, PROMPT_TOKENS + 1))
+    started = time.perf_counter()
+    session = model.open_session(num_slots=1)
+    logits = session.admit([prompt]).logits
+    first = time.perf_counter() - started
+    times = []
+    for _ in range(num_tokens):
+        started = time.perf_counter()
+        logits = session.step(logits.argmax(axis=-1).tolist())
+        times.append(time.perf_counter() - started)
+    return {"prompt_ms": first * 1e3, "token_ms": statistics.median(times) * 1e3}
+
+
+def take_turns(bundles: dict[str, Path], *, num_turns: int, num_tokens: int) -> list[dict]:
+    """A row for each turn and bundle."""
+    models = {name: OnnxRuntime().open_model(path, num_threads=1) for name, path in bundles.items()}
+    for model in models.values():
+        measure_speed(model, num_tokens=2)
+    return [
+        {"block_size": name, "turn": turn, **measure_speed(model, num_tokens=num_tokens)}
+        for turn, (name, model) in itertools.product(range(num_turns), models.items())
+    ]
+
+
+def run(options: Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A row of quality for each block size; a row of speed for each turn and bundle."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundles = make_bundles(options.checkpoint, folder)
+        texts = read_rows(options.texts, bundle=bundles["float32"], num=4 if options.quick else 16)
+        floats = predict(TransformersRuntime().open_model(options.checkpoint, num_threads=1), texts)
+        quality = []
+        for block_size in BLOCK_SIZES:
+            quality.append(measure_quality(block_size, folder=folder, rows=texts, floats=floats))
+            gc.collect()
+        num_turns = 3 if options.quick else 9
+        return quality, take_turns(bundles, num_turns=num_turns, num_tokens=32)
+
+
+def find_ratios(speed: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians over turns of how many times longer than in blocks of 32 a token or prompt takes."""
+    ratios = {}
+    for what in ("token_ms", "prompt_ms"):
+        times = {(row["turn"], row["block_size"]): row[what] for row in speed}
+        for block_size in {name for _, name in times} - {"32"}:
+            pairs = [
+                value / times[turn, "32"]
+                for (turn, name), value in times.items()
+                if name == block_size
+            ]
+            ratios[f"{what}_{block_size}_over_32"] = statistics.median(pairs)
+    return dict(sorted(ratios.items()))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = make_parser("INT8 by block size: cost, parity, bytes, speed")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a float checkpoint")
+    parser.add_argument(
+        "--texts", type=Path, required=True, help="JSONL with the fields question and answer"
+    )
+    options = parser.parse_args()
+    machine = environment()
+    quality, speed = run(options)
+    report(
+        options,
+        environment=machine,
+        rows=quality,
+        tables={"speed": speed},
+        ratios=find_ratios(speed),
+        labels=("block_size",),
+    )
+
+
+if __name__ == "__main__":
+    main()
