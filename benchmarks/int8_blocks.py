@@ -136,6 +136,7 @@ def run(options: Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
         for block_size in BLOCK_SIZES:
             quality.append(measure_quality(block_size, folder=folder, rows=texts, floats=floats))
             gc.collect()
+        del floats
         num_turns = 3 if options.quick else 9
         return quality, take_turns(bundles, num_turns=num_turns, num_tokens=32)
 

@@ -6,8 +6,9 @@ gradient stopped. A block keeps an outlier's large step to itself (decision 0023
 
 The folder keeps the tensor names of compressed-tensors' "int-quantized" format: `<module>.weight`
 int8, `<module>.weight_scale` [out, blocks]. With float embeddings it *is* that format, which stock
-transformers reads. With int8 embeddings it calls itself `limbeck-int8`, because those
-readers leave embeddings alone and would look up integers as if they were weights.
+transformers reads if every width is a multiple of the block. With int8 embeddings it calls itself
+`limbeck-int8`, because those readers leave embeddings alone and would look up integers as if they
+were weights.
 """
 
 from collections.abc import Iterable
