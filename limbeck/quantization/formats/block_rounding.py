@@ -4,15 +4,16 @@ The integers are those of ONNX Runtime's `MatMulNBits`, bit for bit: 127 / absma
 and multiplied, halves go to even. A row's last block may be shorter than the others.
 """
 
-import functools
-
 import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 from torch.nn import functional
 
 from limbeck.quantization.formats.rounding import LEVELS, SMALLEST_ABSMAX
-from limbeck.quantization.formats.tensors import QuantizedTensor, multiply_dequantized
+from limbeck.quantization.formats.tensors import QuantizedTensor
+
+CHUNK_WEIGHTS = 1 << 17
+"""Weights that are floats at a time: what a core's own cache holds."""
 
 
 def split_blocks(
@@ -70,6 +71,7 @@ def fake(x: Float[Tensor, "*rows columns"], *, block: int) -> Float[Tensor, "*ro
     return join_blocks(whole * (absmax / LEVELS), columns=x.shape[-1]).to(x.dtype)
 
 
+@torch.no_grad()
 def multiply(
     x: Float[Tensor, "rows columns"], *, weight: QuantizedTensor, block: int
 ) -> Float[Tensor, "rows out"]:
@@ -78,11 +80,20 @@ def multiply(
     Integers times their scales are multiplied as floats: a block's sum is exact up to float32's
     rounding, and integer products of so few terms take longer (decision 0023).
     """
-    return multiply_dequantized(
-        fake(x.float(), block=block),
-        weight=weight,
-        dequantize=functools.partial(dequantize, block=block),
-    )
+    rounded, columns = fake(x.float(), block=block), weight.columns
+    num_blocks = weight.scale.shape[-1]
+    num_rows = max(1, CHUNK_WEIGHTS // (num_blocks * block))
+    # One buffer for all parts: fresh memory for each would take twice as long.
+    blocks = rounded.new_zeros(min(num_rows, len(weight.codes)), num_blocks, block)
+    products = []
+    parts = zip(weight.codes.split(num_rows), weight.scale.split(num_rows), strict=True)
+    for codes, scale in parts:
+        part = blocks[: len(codes)]
+        floats = part.flatten(-2)[:, :columns]
+        floats.copy_(codes)
+        part.mul_(scale.float()[..., None])
+        products.append(functional.linear(rounded, floats))
+    return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
 
 
 def fake_multiply(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from limbeck.quantization.formats import tensors
+from limbeck.quantization.formats import block_rounding
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.layers import (
     FakeQuantizedLinear,
@@ -96,7 +96,7 @@ def test_a_large_matrix_in_parts_is_the_same_product(monkeypatch):
     torch.manual_seed(0)
     x, stored = torch.randn(3, 50), INT8.quantize(torch.randn(41, 50))
     whole = INT8.multiply(x, weight=stored)
-    monkeypatch.setattr(tensors, "CHUNK_WEIGHTS", 300)
+    monkeypatch.setattr(block_rounding, "CHUNK_WEIGHTS", 300)
     torch.testing.assert_close(INT8.multiply(x, weight=stored), whole)
 
 
