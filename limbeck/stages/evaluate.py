@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from limbeck.contracts.answer_policy import read_policy
+from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
 from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.artifacts import Artifact, Work, size_bytes
 from limbeck.contracts.corpus import Corpus, Titles
@@ -75,13 +75,16 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         names=config.floors,
     )
     floor_rows = make_floor_rows(floors, headline_tasks=headline_tasks, language=config.language)
+    policies = {item.name: read_policy(item.path) for item in models}
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)
     with profiling(
         openers, questions=timed, config=config.profile, max_new_tokens=config.max_new_tokens
     ) as measure:
         answers = _answer(config, models=models, questions=found.questions, state=work.state)
-        foreign = _answer_foreign(config, models=models, state=work.state / "foreign")
+        foreign = _answer_foreign(
+            config, models=models, policies=policies, state=work.state / "foreign"
+        )
         load_before = load_average()
         profiles = measure()
     environment = describe_environment(load_before=load_before, load_after=load_average())
@@ -91,6 +94,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
                 model,
                 asked=answers[model.name],
                 profile=profiles[model.name],
+                policy=policies[model.name],
                 foreign=foreign.get(model.name, ()),
                 unknown_answers=config.unknown_answers,
                 teacher=teacher,
@@ -156,12 +160,16 @@ def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, corpus
 
 
 def _answer_foreign(
-    config: Config, *, models: Sequence[Artifact], state: Path
+    config: Config,
+    *,
+    models: Sequence[Artifact],
+    policies: Mapping[str, AnswerPolicy],
+    state: Path,
 ) -> dict[str, list[AnsweredQuestion]]:
     """The calibrated models' answers to questions of other domains, by name."""
     found = {}
     for model in models:
-        confidence = read_policy(model.path).file.confidence
+        confidence = policies[model.name].file.confidence
         if confidence != "not calibrated":
             questions = read_foreign("measurement", without=confidence.home_topics)
             found |= _answer(config, models=[model], questions=questions, state=state)
@@ -221,6 +229,7 @@ def _measured(
     *,
     asked: Sequence[AnsweredQuestion],
     profile: Profile,
+    policy: AnswerPolicy,
     foreign: Sequence[AnsweredQuestion],
     unknown_answers: Sequence[str],
     teacher: str,
@@ -234,7 +243,7 @@ def _measured(
         profile,
         None if artifact.name == teacher else describe_training(artifact),
         measure_declined(
-            read_policy(artifact.path),
+            policy,
             asked=asked,
             foreign=foreign,
             unknown_answers=unknown_answers,
