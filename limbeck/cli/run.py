@@ -76,11 +76,15 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
     """
     with report_user_errors():
         from limbeck.pipeline.check import check as check_recipe
+        from limbeck.pipeline.entry import names_models
+        from limbeck.pipeline.memory import check_memory
 
         try:
             loaded = load_recipe(recipe, overrides=overrides)
             notes: list[str] = []
             entries = check_recipe(loaded, note=notes.append)
+            if names_models(entries):
+                check_memory(loaded, entries)
             if loaded.tune:
                 from limbeck import tuning
 

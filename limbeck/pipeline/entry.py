@@ -39,6 +39,15 @@ def select_needed(entries: Mapping[str, Entry], name: str) -> dict[str, Entry]:
     return {key: entry for key, entry in entries.items() if key in needed}
 
 
+def names_models(entries: Mapping[str, Entry]) -> bool:
+    """Whether a recipe names models outside itself."""
+    return any(
+        "checkpoint" in reference.kinds and reference.target not in entries
+        for entry in entries.values()
+        for reference in entry.references
+    )
+
+
 def exists(path: Path) -> bool:
     """Whether a path exists; a text too long for a name is none."""
     try:

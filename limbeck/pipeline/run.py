@@ -37,6 +37,7 @@ from limbeck.pipeline.cache_key import hash_key
 from limbeck.pipeline.check import check
 from limbeck.pipeline.distributed import RunStage, lead_workers, run_worker
 from limbeck.pipeline.entry import Entry, is_folder, select_needed
+from limbeck.pipeline.memory import check_memory
 from limbeck.pipeline.store import STORE, Store, read_if_whole
 
 VERSIONED = ("torch", "transformers", "accelerate", "tokenizers", "onnxruntime", "numpy")
@@ -61,7 +62,7 @@ def run(
     join it where a stage trains; theirs is an empty result.
 
     Raises:
-        RecipeError: the recipe cannot be run.
+        RecipeError: the recipe cannot be run, or not in this machine's memory.
         UnknownNameError: no entry is called as `until`.
         BusyError: another process runs a recipe of this name.
         LaunchError: the processes cannot work together as they were launched.
@@ -72,10 +73,11 @@ def run(
     if Path(recipe.name).parts[0] == STORE:
         message = f"a recipe cannot be called {STORE}, as the folder of all artifacts is; rename it"
         raise RecipeError(recipe.path, [Fault("file name", message)])
+    root = runs / recipe.name
+    check_memory(recipe, entries, made=[name for name in entries if (root / name).exists()])
     if process_index() > 0:
         run_worker(entries)
         return {}
-    root = runs / recipe.name
     root.mkdir(parents=True, exist_ok=True)
     try:
         with lead_workers() as run_stage, FileLock(root / ".lock", timeout=0):

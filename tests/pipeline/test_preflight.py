@@ -1,5 +1,6 @@
 """What a run would refuse of its models is refused by `check`, with the line of its cause."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from limbeck.contracts.errors import RecipeError
 from limbeck.contracts.recipe import load_recipe
+from limbeck.env.machine import describe_machine
+from limbeck.pipeline import memory
 from limbeck.pipeline.check import check
 from tests.support import tiny_checkpoints
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
@@ -287,3 +290,25 @@ def test_what_descriptions_say_is_what_layers_show():
         assert description.abilities
         for ability in description.abilities:
             looks[ability](model)
+
+
+def test_models_larger_than_the_memory_are_refused(look, models, tmp_path, monkeypatch):
+    lines = (
+        f"t: {{stage: train, corpus: corpus, model: '@/llama', {TRAINING}}}",
+        "report: {stage: evaluate, corpus: corpus, models: ['@/llama', t]}",
+    )
+    assert look(*lines) == ({}, [])
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    entries = check(recipe)
+    memory.check_memory(recipe, entries)
+    machine = describe_machine()
+    # 54,000 parameters: 216 kB to hold, 864 kB to train.
+    for room, wanted in ((500_000, ["t"]), (100_000, ["t", "report.models", "report.models"])):
+        tight = dataclasses.replace(machine, memory_bytes=room)
+        monkeypatch.setattr(memory, "describe_machine", lambda tight=tight: tight)
+        with pytest.raises(RecipeError, match=r"this machine has 0.0 GB") as caught:
+            memory.check_memory(recipe, entries)
+        assert [fault.where for fault in caught.value.faults] == wanted
+    with pytest.raises(RecipeError) as caught:
+        memory.check_memory(recipe, entries, made=["t"])
+    assert [fault.line for fault in caught.value.faults] == [3, 3]
