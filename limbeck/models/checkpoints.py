@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import psutil
 import torch
 import transformers
 from transformers import (
@@ -114,7 +115,9 @@ def check_weights(folder: Path) -> None:
         CheckpointError: `load_model` would fail.
     """
     check_weight_files(folder)
-    if read_number_format(folder) is None and any(folder.glob("*.safetensors")):
+    num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    # Files larger than the memory cannot always be mapped; whether they fit shows when they run.
+    if read_number_format(folder) is None and 0 < num_bytes < psutil.virtual_memory().total:
         with _quiet():
             load_model(folder, device_map="meta", ignore_mismatched_sizes=True)
 

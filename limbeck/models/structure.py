@@ -187,6 +187,12 @@ def _expect_linears(
     """Refuse whatever a cut would not understand, before anything is trained."""
     for name in names:
         linear = find_submodule(module, name)
+        if linear is None:
+            raise CheckpointError(
+                f"{where}: has no {name!r} but {', '.join(dict(module.named_children()))}; what "
+                "can be cut has a projection of its own for each of "
+                f"{', '.join(names)}, as in Llama and Qwen3"
+            )
         if type(linear) is not nn.Linear:
             raise CheckpointError(
                 f"{where}.{name}: expected a float linear layer, found {type(linear).__name__}; "

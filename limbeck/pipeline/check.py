@@ -1,12 +1,13 @@
 """Typing and wiring a recipe: every fault at once, with its path and line in the file."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from limbeck.contracts.artifacts import is_plain_checkpoint, read_artifact
+from limbeck.contracts.artifacts import MANIFEST, is_plain_checkpoint, read_artifact
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import (
     ArtifactError,
@@ -135,6 +136,9 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
         elif is_folder(reference.target):
             if "checkpoint" in reference.kinds and is_plain_checkpoint(Path(reference.target)):
                 continue
+            if "checkpoint" in reference.kinds and (found := _tell_no_model(reference.target)):
+                faults.append(Fault(where, found, line))
+                continue
             try:
                 read_artifact(Path(reference.target), kinds=reference.kinds)
             except ArtifactError as error:
@@ -147,6 +151,25 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
             except UnknownNameError as error:
                 faults.append(Fault(where, str(error), line))
     return faults
+
+
+def _tell_no_model(target: str) -> str:
+    """What a folder holds in place of a model; '' for an artifact."""
+    folder = Path(target)
+    if (folder / MANIFEST).exists():
+        return ""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        named = re.search(r'"base_model_name_or_path":\s*"([^"]*)"', adapter.read_text("utf-8"))
+        base = f" of {named[1]!r}" if named else ""
+        return (
+            f"{target}: holds an adapter{base} and no model; merge the two (peft: "
+            "`merge_and_unload`, `save_pretrained`) and name the merged folder"
+        )
+    return (
+        f"{target}: has neither config.json nor {MANIFEST}, so it is no model and no artifact of "
+        "Limbeck; name a folder that transformers' save_pretrained wrote, or an entry's"
+    )
 
 
 def _check_domain(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from limbeck.contracts.artifacts import read_artifact
+from limbeck.contracts.artifacts import is_plain_checkpoint, read_artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.contracts.pointers import follow
@@ -218,10 +218,12 @@ def locate(target: str) -> Path | None:
 
 
 def _holds_checkpoint(folder: Path) -> bool:
+    if is_plain_checkpoint(folder):  # whose artifact would be a hash of all its weights
+        return True
     try:
         return read_artifact(folder).manifest.kind == "checkpoint"
     except ArtifactError:
-        return (folder / "config.json").is_file()
+        return False
 
 
 def _read_config(folder: Path) -> "PreTrainedConfig":
