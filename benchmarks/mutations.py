@@ -317,7 +317,7 @@ MUTANTS = (
     ),
     Mutant(
         "run --until makes everything",
-        "pipeline/check.py",
+        "pipeline/entry.py",
         "return {key: entry for key, entry in entries.items() if key in needed}",
         "return dict(entries)",
         "tests/pipeline/test_check.py",
