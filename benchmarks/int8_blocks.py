@@ -75,9 +75,7 @@ def measure_quality(
 ) -> dict[str, Any]:
     """What one block size costs, and how far its bundle and checkpoint part."""
     reference = TransformersRuntime().open_model(folder / f"{block_size}-checkpoint", num_threads=1)
-    started = time.perf_counter()
     stored = predict(reference, rows)
-    seconds = time.perf_counter() - started
     with unrounded_activations(reference.model):
         unrounded = predict(reference, rows)
     bundle = OnnxRuntime().open_model(folder / str(block_size), num_threads=1)
@@ -95,7 +93,6 @@ def measure_quality(
         "rounding_kl": compare(unrounded, stored).mean_kl,
         "copy_rounding_kl": compare(unrounded, answered).mean_kl,
         "bundle_mb": bundle.size().weight_bytes / 1e6,
-        "torch_seconds": seconds,
     }
 
 

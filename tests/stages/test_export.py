@@ -20,6 +20,7 @@ from limbeck.runtimes import open_answerer, open_runtime
 from limbeck.runtimes.bundle import read_bundle
 from limbeck.runtimes.onnx import decoder
 from limbeck.stages import export
+from tests.support.tiny_checkpoints import make_checkpoint
 
 
 def make_work(folder, checkpoint, **inputs):
@@ -175,3 +176,11 @@ def test_a_copy_may_lose_twice_what_rounding_costs(rounding, copy, passes):
     outcome = contextlib.nullcontext() if passes else pytest.raises(ParityError)
     with outcome:
         found.check(Int8.tolerance, fault="x", advice="y")
+
+
+def test_a_deep_model_passes_however_far_its_roundings_part(tmp_path):
+    """One activation on a border moves all later layers: no fixed distance holds at 40 of them."""
+    make_checkpoint(tmp_path / "deep", "qwen3", "int8", num_hidden_layers=40, initializer_range=0.7)
+    parity = export.run(configure(), work=make_work(tmp_path, tmp_path / "deep"))["parity"]
+    assert parity["mean_kl"] > 2e-3
+    assert parity["copy_rounding_kl"] == pytest.approx(parity["rounding_kl"], rel=0.1)
