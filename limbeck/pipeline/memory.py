@@ -8,7 +8,7 @@ from limbeck.env.machine import describe_machine
 from limbeck.models.known import KnownModel
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.pipeline.entry import Entry
-from limbeck.pipeline.known_models import KnownModels, TrainsModel
+from limbeck.pipeline.known_models import MODEL_FIELDS, KnownModels, TrainsModel
 
 LEAST_VOCAB = 260
 """Of a tokenizer that is not trained yet: what is counted is the least that a model takes."""
@@ -42,7 +42,8 @@ def check_memory(
 def _judge(recipe: Recipe, entry: Entry, models: KnownModels, *, room: int) -> Iterator[Fault]:
     inputs = models.inputs(entry)
     start = () if inputs.start is None else (inputs.start,)
-    loaded = {"models": inputs.named("models"), "": start}
+    named = next((field for field in MODEL_FIELDS if field in dict(entry.config)), "")
+    loaded = {"models": inputs.named("models"), named: start}
     trains = isinstance(entry.config, TrainsModel) and not _trains_on_gpu()
     for field, found in loaded.items():
         for model in found:
