@@ -38,7 +38,7 @@ TO_COME = ("LoRA", "GGUF in")
 
 def main() -> None:
     """Fill the table, print it, and write the page and the figures."""
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__ or "")
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--stage", choices=STAGES, action="append")
     options = parser.parse_args()

@@ -303,7 +303,10 @@ def test_models_larger_than_the_memory_are_refused(look, models, tmp_path, monke
     memory.check_memory(recipe, entries)
     machine = describe_machine()
     # 54,000 parameters: 216 kB to hold, 864 kB to train.
-    for room, wanted in ((500_000, ["t.model"]), (100_000, ["t.model", "report.models", "report.models"])):
+    for room, wanted in (
+        (500_000, ["t.model"]),
+        (100_000, ["t.model", "report.models", "report.models"]),
+    ):
         tight = dataclasses.replace(machine, memory_bytes=room)
         monkeypatch.setattr(memory, "describe_machine", lambda tight=tight: tight)
         with pytest.raises(RecipeError, match=r"this machine has 0.0 GB") as caught:
