@@ -14,6 +14,7 @@ from limbeck.contracts.lineage import trace_lineage
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.registry import STAGES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
+from limbeck.pipeline.preflight import Findings
 from limbeck.pipeline.run import run as run_recipe
 
 RECIPE = """\
@@ -53,6 +54,8 @@ class GrowConfig(StageConfig):
 @pytest.fixture
 def go(tmp_path, monkeypatch):
     """Runs the recipe; gives back the verb of what happened to each entry."""
+    # These stages write texts in place of models.
+    monkeypatch.setattr("limbeck.pipeline.check.inspect_models", lambda *_: Findings())
     for name, config in (("write", WriteConfig), ("grow", GrowConfig)):
         monkeypatch.setitem(STAGES, name, f"{__name__}:{config.__name__}")
     (tmp_path / "source.txt").write_text("ab")
