@@ -190,8 +190,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def is_plain_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a transformers checkpoint that no stage of Limbeck made."""
-    return (folder / "config.json").is_file() and not (folder / MANIFEST).is_file()
+    """Whether a folder holds a model or tokenizer of transformers that no stage of ours made."""
+    marks = ("config.json", "tokenizer_config.json")
+    return any((folder / name).is_file() for name in marks) and not (folder / MANIFEST).is_file()
 
 
 def plain_checkpoint(folder: Path, *, files: Mapping[str, str], content_hash: str) -> Artifact:

@@ -36,6 +36,24 @@ class Tolerance(Config):
     """The largest value of that figure."""
 
 
+FLOAT32_STEP = 2.0**-23
+DYNAMIC_RANGE = 16.0
+"""Residual streams of published models hold a few values far above all others (24,326 in SmolLM2),
+beside which the others lose digits: 2.5 times what even values lose was measured there."""
+
+
+def rounding_tolerance(*, width: int, depth: int) -> Tolerance:
+    """How far logits may differ by the order of float32 sums alone.
+
+    A sum of `width` terms rounds by about sqrt(width) steps (Higham, Accuracy and Stability of
+    Numerical Algorithms, 2nd ed., sec. 2.8); each of `depth` layers adds two such sums, in the
+    worst case all in one direction; `DYNAMIC_RANGE` times that is allowed. A fault of a graph or of
+    a cut is orders of magnitude above.
+    """
+    limit = FLOAT32_STEP * width**0.5 * (2 * depth + 1) * DYNAMIC_RANGE
+    return Tolerance(measure="max_logit_difference / max_logit", limit=limit)
+
+
 @dataclass(frozen=True)
 class Difference:
     """Differences of next-token logits, gathered over positions."""

@@ -16,6 +16,7 @@ STAGES: Table = {
     "quantize": "limbeck.stages.config.quantize:Config",
     "extend": "limbeck.stages.config.extend:Config",
     "convert": "limbeck.stages.config.convert:Config",
+    "dequantize": "limbeck.stages.config.dequantize:Config",
     "export": "limbeck.stages.config.export:Config",
     "evaluate": "limbeck.stages.config.evaluate:Config",
 }
@@ -85,6 +86,8 @@ REWARDS: Table = {
 """What `grpo` can reward: each a function of an answer and of the domain's answer format."""
 
 CRITERIA: Table = {
+    "contribution": "limbeck.pruning.criteria:Contribution",
+    "mean_abs": "limbeck.pruning.criteria:MeanAbs",
     "l1": "limbeck.pruning.criteria:L1",
     "group_l2": "limbeck.pruning.criteria:GroupL2",
     "norm_product": "limbeck.pruning.criteria:NormProduct",

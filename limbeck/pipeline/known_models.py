@@ -60,7 +60,18 @@ class PrunesGroups(Protocol):
 
     channels_ratio: float
     heads_ratio: float
+    layers_ratio: float
+    hidden_ratio: float
     multiple: int
+
+
+@runtime_checkable
+class DescribesModel(Protocol):
+    """Settings of a stage that makes a model from what is no checkpoint."""
+
+    def describe_model(self) -> "PreTrainedConfig":
+        """The architecture of the model that it makes."""
+        ...
 
 
 @runtime_checkable
@@ -123,6 +134,10 @@ class KnownModels:
     def _follow(self, entry: Entry) -> Architectures | None:
         if entry.config.make not in MODEL_KINDS:
             return None
+        if isinstance(entry.config, DescribesModel):
+            tokenizer = KnownTokenizer(entry.name, None)
+            made = KnownModel(repr(entry.name), tokenizer, entry.config.describe_model)
+            return Architectures(made, made)
         settings = dict(entry.config)
         for field in MODEL_FIELDS:
             start = settings.get(field)
@@ -161,9 +176,11 @@ class KnownModels:
 
     def _find_tokenizer(self, corpus: str) -> KnownTokenizer | None:
         if corpus in self._entries:
-            named = dict(self._entries[corpus].config).get("tokenizer")
-            folder = named if isinstance(named, Path) else None
-            return KnownTokenizer(corpus if folder is None else str(folder), folder)
+            named = self._entries[corpus].target("tokenizer")
+            if named in self._entries:
+                model = self.open(named)
+                return None if model is None else model.tokenizer
+            return KnownTokenizer(named or corpus, locate(named) if named else None)
         if not is_folder(corpus):
             return None
         folder = Corpus(follow(Path(corpus))).tokenizer_path
@@ -283,6 +300,8 @@ def _prune(config: "PreTrainedConfig", *, settings: PrunesGroups, name: str) -> 
             settings.heads_ratio,
             1,
         ),
+        "layers": (values["num_hidden_layers"], settings.layers_ratio, 1),
+        "hidden": (values["hidden_size"], settings.hidden_ratio, settings.multiple),
     }
     num_kept: dict[GroupKind, int] = {
         kind: count_kept(number, ratio=ratio, multiple=multiple, kind=kind)

@@ -56,7 +56,7 @@ class _Inspection:
         for reference in entry.references:
             if reference.target in self.entries:
                 sound &= reference.target not in self._faulty
-            elif {*reference.kinds} & {*MODEL_KINDS}:
+            elif {*reference.kinds} & {*MODEL_KINDS} and reference.field != "tokenizer":
                 sound &= self._open_model(entry, reference.field, reference.target)
         if not sound:
             self._faulty.add(entry.name)
@@ -83,13 +83,14 @@ class _Inspection:
         """Whether the tokenizer that a corpus's entry names can be used."""
         if entry.config.make != "corpus" or entry.target("corpus"):
             return True
-        tokenizer = dict(entry.config).get("tokenizer")
-        if not isinstance(tokenizer, Path):
+        named = entry.target("tokenizer")
+        folder = locate(named) if named and named not in self.entries else None
+        if folder is None:
             return True
-        known = KnownTokenizer(entry.name, tokenizer)
+        known = KnownTokenizer(entry.name, folder)
         sound = self._try(entry, "tokenizer", lambda: known.loaded)
         if sound:
-            self._note_template(str(tokenizer), tokenizer)
+            self._note_template(named, folder)
         return sound
 
     def _note_template(self, name: str, folder: Path) -> None:

@@ -59,6 +59,39 @@ class NormProduct(Criterion):
         return torch.stack([part.float().square().sum(dim=1).sqrt() for part in parts]).prod(dim=0)
 
 
+class Contribution(Criterion):
+    """What a group adds to the residual stream: the norm of (its activations times its columns).
+
+    Over the tokens of the calibration batches, in the mean square: sqrt(sum_j E[x_j^2] |w_j|^2).
+    Wanda's score (Sun et al. 2023, arXiv:2306.11695) with a whole column in place of one weight.
+    """
+
+    needs: ClassVar[Needs] = "activations"
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        squares = calibration.mean_square
+        assert squares is not None
+        num_groups, width = squares.shape
+        columns = parts[-1].float().view(num_groups, -1, width).square().sum(dim=1)
+        return (columns * squares).sum(dim=1).sqrt()
+
+
+class MeanAbs(Criterion):
+    """Mean magnitude of a group's activations (Minitron: Muralidharan et al., arXiv:2407.14679)."""
+
+    needs: ClassVar[Needs] = "activations"
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        assert calibration.mean_abs is not None
+        return calibration.mean_abs.mean(dim=1)
+
+
 @torch.no_grad()
 def score_groups(
     model: nn.Module, *, groups: Groups, criterion: Criterion, calibration: Calibration

@@ -6,7 +6,7 @@ one number for all layers, so such a model would need code of ours to be loaded.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedConfig
 
@@ -44,11 +44,30 @@ def describe_cut(
     for kind, count in num_kept.items():
         if kind == "channels":
             config.intermediate_size = count
+        elif kind == "layers":
+            keep_settings(config, layers=range(count))
+        elif kind == "hidden":
+            _fix_head_dim(config)
+            config.hidden_size = count
+        if kind != "heads":
             continue
         queries = config.num_attention_heads
         groups_before = getattr(config, "num_key_value_heads", None) or queries
-        # Without an explicit width, a config derives it from the number of heads.
-        config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
+        _fix_head_dim(config)
         config.num_attention_heads = queries // groups_before * count
         config.num_key_value_heads = count
     return whole
+
+
+def keep_settings(config: PreTrainedConfig, *, layers: Sequence[int]) -> None:
+    """Describe so many layers; settings of single layers, as their windows, go with them."""
+    for name, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == config.num_hidden_layers:
+            setattr(config, name, [value[index] for index in layers])
+    config.num_hidden_layers = len(layers)
+
+
+def _fix_head_dim(config: PreTrainedConfig) -> None:
+    """State the width of a head, which a config may derive from what is about to change."""
+    heads = config.num_attention_heads
+    config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads

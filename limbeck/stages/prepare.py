@@ -54,7 +54,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     corpus = Corpus(work.folder)
     pack = load_pack(config.pack) if config.pack else empty_pack()
     lexicon = Lexicon(_collect_names(config, pack=pack))
-    tokenizer = open_tokenizer(config)
+    folder = work.one("tokenizer").path if "tokenizer" in work.inputs else None
+    tokenizer = open_tokenizer(config, folder=folder)
     questions: list[Question] = []
     with RecordLog(corpus.dropped_path) as log:
         context = FilterContext(
@@ -176,15 +177,15 @@ def _drop_unused_images(
         corpus.images_path.rmdir()
 
 
-def open_tokenizer(config: Config) -> PreTrainedTokenizerBase | None:
+def open_tokenizer(config: Config, *, folder: Path | None) -> PreTrainedTokenizerBase | None:
     """A model's tokenizer with the template of the recipe; None where one is trained here.
 
     Raises:
         CheckpointError: it cannot be used, or its template renders nothing or has no such switch.
     """
-    if isinstance(config.tokenizer, TokenizerConfig):
+    if folder is None:
         return None
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = load_tokenizer(folder)
     if isinstance(config.chat_template, Path):
         tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
         check_template(tokenizer, config.chat_template)

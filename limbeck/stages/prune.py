@@ -1,9 +1,9 @@
 """Checkpoint and corpus to a checkpoint of smaller shapes; heal it with a `distill` entry."""
 
+import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -11,31 +11,40 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.parity import Tolerance
+from limbeck.contracts.parity import Difference, Tolerance, compare_logits, rounding_tolerance
 from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
+from limbeck.evaluation.validation_loss import measure_validation
+from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, load_tokenizer
-from limbeck.models.logit_parity import compare_models
-from limbeck.models.structure import Groups, find_channels, find_heads
+from limbeck.models.logit_parity import compare_models, compute_logits
+from limbeck.models.structure import Groups, find_channels, find_heads, find_layers
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.pruning.allocation import KeptGroups, pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import Criterion, score_groups
+from limbeck.pruning.depth import bypass, cut_layers, measure_influence
 from limbeck.pruning.group_lasso import Regulariser, count_zero
 from limbeck.pruning.shapes import count_kept
 from limbeck.pruning.surgery import cut, mask
+from limbeck.pruning.width import (
+    cut_stream,
+    find_stream,
+    mask_stream,
+    measure_kept_norms,
+    score_channels,
+)
 from limbeck.stages.config.prune import Config
-from limbeck.training.finish import save_trained
-from limbeck.training.loop import fit
+from limbeck.training.config import TrainingConfig
+from limbeck.training.finish import keep_trained, save_trained
+from limbeck.training.loop import History, fit
 from limbeck.training.lr_schedule import cosine_lr
 
 logger = logging.getLogger(__name__)
 PROBE_RECORDS = 8
 """Training records on which the cut model is compared with the masked one."""
-TOLERANCE = Tolerance(measure="max_logit_difference / max_logit", limit=1e-5)
-"""Between the cut and the masked model: sums in another order, in float32."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, object]:
@@ -51,54 +60,83 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     tokenizer, model = load_tokenizer(start), load_model(start)
     image_input = image_format(model.config)
     num_kept = plan_cut(model, config=config)
+    plan_coarse_cut(model, config=config)
     batches = Batches(corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input)
-    teacher = open_teacher(
-        work.inputs.get("teacher", ()),
-        corpus=artifact,
-        batches=batches,
-        needs=config.objective.needs(),
-    )
-    training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
-    history = fit(
-        model,
-        batches=batches,
-        objective=config.objective.build(ObjectiveContext(model, teacher=teacher)),
-        config=training,
-        state=work.state,
-        title=work.name,
-        on_step=work.on_step,
-        after_step=make_regulariser(
-            model, num_kept=num_kept, config=config.replace(training=training)
-        ),
-    )
+    history: History = []
+    num_steps = 0
+    if config.training is not None:
+        teacher = open_teacher(
+            work.inputs.get("teacher", ()),
+            corpus=artifact,
+            batches=batches,
+            needs=config.objective.needs(),
+        )
+        training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
+        num_steps = training.max_steps
+        history = fit(
+            model,
+            batches=batches,
+            objective=config.objective.build(ObjectiveContext(model, teacher=teacher)),
+            config=training,
+            state=work.state,
+            title=work.name,
+            on_step=work.on_step,
+            after_step=make_regulariser(model, num_kept=num_kept, training=training, config=config),
+        )
     model.cpu()
-    probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids
-    criterion: Criterion = resolve(CRITERIA, config.criterion, what="criterion")()
-    calibrations = calibrate(
-        model,
-        layers=list(num_kept),
-        batches=(batches(step)[0] for step in range(config.calibration_batches)),
-        needs=criterion.needs,
+    held_out = list(
+        validation_batches(
+            corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input
+        )
     )
-    scores = {
-        groups: score_groups(model, groups=groups, criterion=criterion, calibration=calibration)
-        for groups, calibration in calibrations.items()
-    }
-    smaller, metrics = cut_zeros(model, num_kept=num_kept, scores=scores, input_ids=probe)
+    before = measure_validation(model, held_out)
+    calibration = [batches(step)[0] for step in range(config.calibration_batches)]
+    probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids
+    with keep_trained(model, tokenizer=tokenizer, work=work):
+        smaller, metrics = cut_model(
+            copy.deepcopy(model),
+            config=config,
+            num_kept=num_kept,
+            calibration=calibration,
+            input_ids=probe,
+        )
     trained = save_trained(
         smaller,
         tokenizer=tokenizer,
         history=history,
-        steps=training.max_steps,
-        held_out=validation_batches(
-            corpus,
-            tokenizer=tokenizer,
-            config=config.batching,
-            image_format=image_input,
-        ),
+        steps=num_steps,
+        held_out=held_out,
         folder=work.folder,
     )
-    return trained | metrics
+    return trained | metrics | {f"{name}_before": value for name, value in before.items()}
+
+
+def cut_model(
+    model: PreTrainedModel,
+    *,
+    config: Config,
+    num_kept: Mapping[Groups, int],
+    calibration: Sequence[Batch],
+    input_ids: Tensor,
+) -> tuple[PreTrainedModel, dict[str, object]]:
+    """The smaller model, and what each cut took; the given one is masked in place.
+
+    Channels and heads go first, then layers, then width: each is scored on what is left.
+    """
+    metrics: dict[str, object] = {"parameters_before": count_parameters(model)}
+    if num_kept:
+        scores = score_all(model, layers=list(num_kept), config=config, calibration=calibration)
+        model, found = cut_zeros(model, num_kept=num_kept, scores=scores, input_ids=input_ids)
+        metrics |= found
+    if config.layers_ratio:
+        model, found = cut_depth(model, config=config, calibration=calibration, input_ids=input_ids)
+        metrics |= found
+    if config.hidden_ratio:
+        model, found = cut_width(model, config=config, calibration=calibration, input_ids=input_ids)
+        metrics |= found
+    metrics["parameters"] = count_parameters(model)
+    logger.info("cut %s", {name: value for name, value in metrics.items() if "ratio" in name})
+    return model, metrics
 
 
 def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:
@@ -116,11 +154,110 @@ def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:
     }
 
 
+def plan_coarse_cut(model: PreTrainedModel, *, config: Config) -> None:
+    """Refuse layers and widths that cannot be cut, before anything is trained.
+
+    Raises:
+        CheckpointError: the architecture cannot be cut, or so small a share of it.
+    """
+    if config.layers_ratio:
+        keep_layers(len(find_layers(model)[1]), config=config)
+    if config.hidden_ratio:
+        keep_width(find_stream(model).width, config=config)
+
+
+def keep_layers(num_layers: int, *, config: Config) -> int:
+    """How many layers stay."""
+    return count_kept(num_layers, ratio=config.layers_ratio, multiple=1, kind="layers")
+
+
+def keep_width(width: int, *, config: Config) -> int:
+    """How many channels of the residual stream stay."""
+    return count_kept(width, ratio=config.hidden_ratio, multiple=config.multiple, kind="hidden")
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """All parameters, shared ones once."""
+    return sum(item.numel() for item in model.parameters())
+
+
+def tolerance_of(model: PreTrainedModel) -> Tolerance:
+    """How far a model may differ from its masked self."""
+    widest = max(max(item.shape[1:], default=1) for item in model.parameters())
+    return rounding_tolerance(width=widest, depth=len(find_layers(model)[1]))
+
+
+def score_all(
+    model: PreTrainedModel,
+    *,
+    layers: Sequence[Groups],
+    config: Config,
+    calibration: Sequence[Batch],
+) -> dict[Groups, Float[Tensor, " groups"]]:
+    """The score of every group of every layer."""
+    criterion: Criterion = resolve(CRITERIA, config.criterion, what="criterion")()
+    found = calibrate(model, layers=layers, batches=calibration, needs=criterion.needs)
+    return {
+        groups: score_groups(model, groups=groups, criterion=criterion, calibration=item)
+        for groups, item in found.items()
+    }
+
+
+def cut_depth(
+    model: PreTrainedModel, *, config: Config, calibration: Sequence[Batch], input_ids: Tensor
+) -> tuple[PreTrainedModel, dict[str, object]]:
+    """The model without the layers of least influence; the first and the last always stay."""
+    influence = measure_influence(model, batches=calibration)
+    num_layers = len(influence)
+    influence[[0, -1]] = float("inf")
+    kept = pick_kept(influence, num_kept=keep_layers(num_layers, config=config))
+    gone = [index for index in range(num_layers) if index not in kept]
+    with bypass(model, layers=gone):
+        expected = compute_logits(model, input_ids=input_ids)
+    smaller = cut_layers(model, kept=kept)
+    difference = compare_logits([(expected, compute_logits(smaller, input_ids=input_ids))])
+    _check(difference, model=model, what="layers")
+    return smaller, {
+        "layers_before": num_layers,
+        "layers_kept": list(kept),
+        "layers_cut_ratio": len(gone) / num_layers,
+    }
+
+
+def cut_width(
+    model: PreTrainedModel, *, config: Config, calibration: Sequence[Batch], input_ids: Tensor
+) -> tuple[PreTrainedModel, dict[str, object]]:
+    """The model with a narrower residual stream; the given one is masked in place."""
+    stream = find_stream(model)
+    scores = score_channels(model, stream=stream, batches=calibration)
+    kept = pick_kept(scores, num_kept=keep_width(stream.width, config=config))
+    norms = measure_kept_norms(model, stream=stream, kept=kept, batches=calibration)
+    mask_stream(model, stream=stream, kept=kept, kept_norms=norms)
+    smaller = cut_stream(model, stream=stream, kept=kept)
+    _check(compare_models(model, smaller, input_ids=input_ids), model=model, what="width")
+    return smaller, {
+        "hidden_before": stream.width,
+        "hidden_kept": len(kept),
+        "hidden_cut_ratio": 1 - len(kept) / stream.width,
+    }
+
+
+def _check(difference: Difference, *, model: PreTrainedModel, what: str) -> None:
+    difference.check(
+        tolerance_of(model),
+        fault=f"the cut model ({what}) differs from the masked one",
+        advice=f"{type(model).__name__} cannot be cut so.",
+    )
+
+
 def make_regulariser(
-    model: PreTrainedModel, *, num_kept: Mapping[Groups, int], config: Config
+    model: PreTrainedModel,
+    *,
+    num_kept: Mapping[Groups, int],
+    training: TrainingConfig,
+    config: Config,
 ) -> Callable[[int, float], None]:
     """The proximal step for the training loop, under the loop's own learning rates."""
-    training = config.training
     lrs = [
         cosine_lr(
             step,
@@ -140,7 +277,7 @@ def cut_zeros(
     *,
     num_kept: Mapping[Groups, int],
     scores: Mapping[Groups, Float[Tensor, " groups"]],
-    input_ids: torch.Tensor,
+    input_ids: Tensor,
 ) -> tuple[PreTrainedModel, dict[str, object]]:
     """The smaller model, and what the cut took; the given one is masked in place."""
     zero = {groups: count_zero(model, groups=groups) for groups in num_kept}
@@ -150,16 +287,10 @@ def cut_zeros(
     removed = mask(model, kept=kept)
     smaller = cut(model, kept=kept)
     difference = compare_models(model, smaller, input_ids=input_ids)
-    difference.check(
-        TOLERANCE,
-        fault="the cut model differs from the masked one",
-        advice="Its architecture cannot be cut",
-    )
+    _check(difference, model=model, what="channels and heads")
     metrics: dict[str, object] = {
         "norm_removed_ratio": removed,
-        "parity_error": difference.figure(TOLERANCE.measure),
-        "parameters_before": sum(item.numel() for item in model.parameters()),
-        "parameters": sum(item.numel() for item in smaller.parameters()),
+        "parity_error": difference.figure("max_logit_difference / max_logit"),
     }
     for kind in sorted({groups.kind for groups in kept}):
         chosen = [groups for groups in kept if groups.kind == kind]
@@ -168,5 +299,4 @@ def cut_zeros(
         metrics[f"{kind}_kept"] = num_kept[chosen[0]]
         metrics[f"{kind}_cut_ratio"] = 1 - sum(num_kept[groups] for groups in chosen) / total
         metrics[f"{kind}_zero_ratio"] = sum(zero[groups] for groups in chosen) / total
-    logger.info("cut %s", {name: value for name, value in metrics.items() if "ratio" in name})
     return smaller, metrics

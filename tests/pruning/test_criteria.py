@@ -12,7 +12,14 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_channels, find_heads
 from limbeck.pruning.calibration import Calibration, calibrate
 from limbeck.pruning.config import CriterionName
-from limbeck.pruning.criteria import L1, GroupL2, NormProduct, score_groups
+from limbeck.pruning.criteria import (
+    L1,
+    Contribution,
+    GroupL2,
+    MeanAbs,
+    NormProduct,
+    score_groups,
+)
 
 NOTHING = Calibration()
 
@@ -28,16 +35,31 @@ def test_scores_are_what_their_names_say():
         torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
 
 
+def test_activations_are_weighed_by_their_columns():
+    parts = [torch.ones(2, 3), torch.tensor([[3.0, 4.0], [1.0, 0.0]])]
+    measured = Calibration(
+        mean_abs=torch.tensor([[2.0], [5.0]]), mean_square=torch.tensor([[4.0], [36.0]])
+    )
+    found = Contribution().score(parts, calibration=measured)
+    torch.testing.assert_close(found, torch.tensor([2 * 5.0, 6 * 1.0]))
+    found = MeanAbs().score(parts, calibration=measured)
+    torch.testing.assert_close(found, torch.tensor([2.0, 5.0]))
+
+
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_zero_group_scores_zero_and_others_do_not(name, dense):
     criterion = resolve(CRITERIA, name, what="criterion")()
+    batch = pad_rows([np.arange(3, 9)], starts=[0], pad=0, record_ids=[0])
     for groups in (find_channels(dense)[0], find_heads(dense)[1]):
         with torch.no_grad():
             for piece in groups.slices(0):
                 dense.get_parameter(piece.parameter).narrow(
                     piece.axis, piece.start, piece.stop - piece.start
                 ).zero_()
-        scores = score_groups(dense, groups=groups, criterion=criterion, calibration=NOTHING)
+        measured = calibrate(dense, layers=[groups], batches=[batch], needs=criterion.needs)
+        scores = score_groups(
+            dense, groups=groups, criterion=criterion, calibration=measured[groups]
+        )
         assert scores.shape == (groups.num_groups,)
         assert scores[0] == 0
         assert bool((scores[1:] > 0).all())

@@ -18,7 +18,9 @@ from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.logit_parity import compare_models
 from limbeck.models.structure import find_channels, find_heads
 from limbeck.pruning.surgery import cut, mask
-from limbeck.stages.prune import TOLERANCE
+from limbeck.stages.prune import tolerance_of
+
+MEASURE = "max_logit_difference / max_logit"
 
 SIZES = {
     "vocab_size": 40,
@@ -69,7 +71,7 @@ def test_a_cut_model_answers_as_the_masked_one(name, tmp_path):
     removed = mask(masked, kept=kept)
     smaller = cut(model, kept=kept)
     assert 0.3 < removed < 1
-    assert compare_models(masked, smaller, input_ids=ids).figure(TOLERANCE.measure) <= 1e-6
+    assert compare_models(masked, smaller, input_ids=ids).figure(MEASURE) <= 1e-6
     assert (original - smaller(input_ids=ids).logits).abs().max() > 1e-2
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert smaller.config.intermediate_size == 6
@@ -105,7 +107,7 @@ def test_heads_of_a_mixture_can_be_cut(moe_config, tokenizer):
     smaller = cut(moe, kept=kept)
     mask(moe, kept=kept)
     ids = torch.randint(0, moe.config.vocab_size, (2, 5))
-    assert compare_models(moe, smaller, input_ids=ids).figure(TOLERANCE.measure) <= 1e-6
+    assert compare_models(moe, smaller, input_ids=ids).figure(MEASURE) <= 1e-6
 
 
 def test_cutting_keeps_generation_and_mode(dense):
@@ -131,4 +133,4 @@ def test_a_model_that_differs_is_a_parity_error(dense):
     smaller = cut(dense, kept={groups: tuple(range(8)) for groups in find_channels(dense)})
     difference = compare_models(dense, smaller, input_ids=torch.arange(6).unsqueeze(0))
     with pytest.raises(ParityError, match="differs"):
-        difference.check(TOLERANCE, fault="differs", advice="")
+        difference.check(tolerance_of(dense), fault="differs", advice="")

@@ -10,7 +10,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.registry import FILTERS, READERS
-from limbeck.contracts.stage import StageConfig
+from limbeck.contracts.stage import Accepts, StageConfig
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.splits import SplitConfig
 from limbeck.data.filters.base import FilterConfig
@@ -42,8 +42,8 @@ class Config(StageConfig):
     lexicon: tuple[LexiconFile, ...] = ()
     """Names to mark besides the pack's own."""
     splits: SplitConfig = SplitConfig()
-    tokenizer: TokenizerConfig | Path = TokenizerConfig()
-    """How to train one, or the folder of a teacher's own."""
+    tokenizer: Annotated[TokenizerConfig | str, Accepts(("checkpoint",))] = TokenizerConfig()
+    """How to train one, or a teacher: its entry, its folder or its name on the hub."""
     chat_template: Path | Literal["own"] = "own"
     """How conversations are written: the tokenizer's own template (of a base model, which has none,
     a plain one), or a file with a Jinja template. It goes with the corpus's tokenizer, and with
@@ -105,10 +105,12 @@ class Config(StageConfig):
 
     def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
         """A tokenizer or a template that cannot be used."""
-        if self.states_template:
+        known = inputs.corpus_tokenizer
+        if self.states_template and known is not None and known.folder is not None:
             from limbeck.stages.prepare import open_tokenizer
 
-            yield from refusals("chat_template", lambda: open_tokenizer(self))
+            folder = known.folder
+            yield from refusals("chat_template", lambda: open_tokenizer(self, folder=folder))
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ Ratio = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(StageConfig):
-    """Train a share of a model's groups to zero, then cut them out."""
+    """Cut a share of a model out: channels and heads, trained to zero before; layers; width."""
 
     make: ClassVar[Kind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
@@ -34,28 +34,49 @@ class Config(StageConfig):
     """Share of each layer's feed-forward channels to cut."""
     heads_ratio: Ratio = 0.0
     """Share of each layer's key-value heads to cut, each with the query heads it serves."""
+    layers_ratio: Ratio = 0.0
+    """Share of the layers to leave out: those that change their input least."""
+    hidden_ratio: Ratio = 0.0
+    """Share of the residual stream's channels to cut, in every layer the same."""
     multiple: Annotated[int, Field(gt=0)] = 8
-    """Kept feed-forward widths are the nearest multiple of this; runtimes prefer 128 or 256 at
-    large widths. The metrics hold the share that was cut."""
-    criterion: CriterionName = "l1"
-    """Scores groups after training; those that training made zero score lowest."""
+    """Kept widths, of the feed-forward layers and of the residual stream, are the nearest multiple
+    of this; runtimes prefer 128 or 256 at large widths. The metrics hold the share that was cut."""
+    criterion: CriterionName = "contribution"
+    """Scores channels and heads after training; those that training made zero score lowest."""
     calibration_batches: Annotated[int, Field(gt=0)] = 8
-    """Batches of the corpus for a criterion on activations or gradients; others need none."""
+    """Batches of the corpus on which activations are measured."""
     lasso: GroupLasso = GroupLasso()
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")] = NextToken(
         kind="next_token"
     )
     """What training keeps up while groups shrink."""
     batching: BatchingConfig = BatchingConfig()
-    training: TrainingConfig
+    training: TrainingConfig | None = None
+    """How channels and heads are trained to zero before the cut; without it the model is cut as it
+    is, and needs healing all the more."""
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
         self.objective.check_teacher(self.teacher)
         self.objective.check_packing(self.batching.packing)
-        if self.channels_ratio == self.heads_ratio == 0:
-            raise ValueError("channels_ratio and heads_ratio are both 0: nothing would be cut")
+        if not any(self.ratios.values()):
+            raise ValueError(f"{', '.join(self.ratios)} are all 0: nothing would be cut")
+        if self.training and not self.channels_ratio and not self.heads_ratio:
+            raise ValueError(
+                "training takes channels and heads to zero, and channels_ratio and heads_ratio are "
+                "0: leave `training` out"
+            )
         return self
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """The shares to cut, by field."""
+        return {
+            "channels_ratio": self.channels_ratio,
+            "heads_ratio": self.heads_ratio,
+            "layers_ratio": self.layers_ratio,
+            "hidden_ratio": self.hidden_ratio,
+        }
 
     def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
         """Codes, teachers of another tokenizer, and architectures that cannot be cut."""
@@ -72,7 +93,11 @@ class Config(StageConfig):
         yield from refuse_teachers(inputs, needs=self.objective.needs(), matched=matched)
         if inputs.start is not None and sound:
             yield from refuse_cut(
-                inputs.start, channels_ratio=self.channels_ratio, heads_ratio=self.heads_ratio
+                inputs.start,
+                channels_ratio=self.channels_ratio,
+                heads_ratio=self.heads_ratio,
+                layers_ratio=self.layers_ratio,
+                hidden_ratio=self.hidden_ratio,
             )
 
     @override

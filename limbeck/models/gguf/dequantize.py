@@ -1,0 +1,231 @@
+"""A GGUF file as a model and tokenizer of transformers, in float32.
+
+Transformers unpacks the weights. What it does not know of a file it leaves out without a word, so
+that is looked for here: values that found no place, rotary factors, and how text is cut.
+"""
+
+import copy
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.initialization import no_init_weights
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.gguf.header import ROTARY_FACTORS, Header
+
+logger = logging.getLogger(__name__)
+GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SINGLE_DIGITS = r"\p{N}"
+SPLITS: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
+    (SINGLE_DIGITS, GPT2_SPLIT),
+) | {
+    "deepseek-v3": (
+        r"\p{N}{1,3}",
+        r"[一-龥぀-ゟ゠-ヿ]+",
+        r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
+        r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    "chatglm-bpe": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+}
+"""The expressions by which llama.cpp cuts text (`llama-vocab.cpp`), where transformers would cut as
+GPT-2 does. Each is held against llama.cpp when a file is read."""
+LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+"""The only scaling that files hold as factors; `factor` itself is the largest of them."""
+
+
+def load_gguf(header: Header) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """The tokenizer and the model, both as transformers saves and loads them.
+
+    Raises:
+        CheckpointError: transformers does not know the architecture, or would leave a part out.
+    """
+    folder, name = header.path.parent, header.path.name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+        packed, info = cast(
+            tuple[PreTrainedModel, dict[str, Any]],
+            AutoModelForCausalLM.from_pretrained(
+                folder,
+                gguf_file=name,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                local_files_only=True,
+            ),
+        )
+    except Exception as error:  # whatever a reader of another's format meets
+        raise CheckpointError(
+            f"{header.path}: transformers cannot read this file (architecture "
+            f"{header.architecture!r}, {', '.join(header.types)}): {str(error)[:400]}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(
+            f"{header.path}: holds no values for {missing[:5]}; transformers cannot read this "
+            f"file of architecture {header.architecture!r} whole"
+        )
+    model = _unpack(packed)
+    _check_size(model, header=header)
+    _take_rotary_factors(model, header=header)
+    tokenizer = _drop_own_tokens(tokenizer, header=header)
+    _set_split(tokenizer, header=header)
+    return tokenizer, model.eval()
+
+
+def describe_gguf(header: Header) -> PreTrainedConfig:
+    """The architecture of the model in a file.
+
+    Raises:
+        CheckpointError: transformers does not know it.
+    """
+    path = header.path
+    try:
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    except Exception as error:  # whatever a reader of another's format meets
+        raise CheckpointError(
+            f"{path}: transformers does not read GGUF files of architecture "
+            f"{header.architecture!r}: {str(error)[:300]}; name the published checkpoint's folder"
+        ) from error
+
+
+def _unpack(packed: PreTrainedModel) -> PreTrainedModel:
+    """The model without the traces of its file, which transformers refuses to save."""
+    values = packed.config.to_dict()
+    values.pop("quantization_config", None)
+    config = type(packed.config).from_dict(values)
+    with no_init_weights():
+        model = type(packed)(config)
+    model.load_state_dict(packed.state_dict(), strict=True, assign=True)
+    model.tie_weights()
+    model.generation_config = copy.deepcopy(packed.generation_config)
+    return model
+
+
+def _check_size(model: PreTrainedModel, *, header: Header) -> None:
+    loaded = sum(item.numel() for item in model.parameters())
+    if loaded != header.num_values:
+        raise CheckpointError(
+            f"{header.path}: holds {header.num_values:,} values, of which transformers makes a "
+            f"{type(model).__name__} of {loaded:,}; a part would be left out, so the file cannot "
+            "be used; name the published checkpoint's folder"
+        )
+
+
+@torch.no_grad()
+def _take_rotary_factors(model: PreTrainedModel, *, header: Header) -> None:
+    """Scale rotary frequencies as the file's factors do."""
+    scaling = header.values.get(f"{header.architecture}.rope.scaling.type", "none")
+    parameters = model.config.get_text_config().rope_parameters
+    if scaling != "none" and (parameters or {}).get("rope_type", "default") == "default":
+        raise CheckpointError(
+            f"{header.path}: scales its rotary positions ({scaling}), which transformers leaves "
+            "out when it reads a GGUF file; name the published checkpoint's folder"
+        )
+    factors = _read_floats(header, ROTARY_FACTORS)
+    if factors is None:
+        return
+    config = model.config.get_text_config()
+    plain = find_frequencies(model)
+    config.rope_parameters = {
+        **LLAMA3_SCALING,
+        "rope_theta": (parameters or {})["rope_theta"],
+        "factor": float(factors.max()),
+    }
+    rebuilt = type(model)(model.config)
+    scaled = find_frequencies(rebuilt)
+    if not torch.allclose(scaled, plain / factors, rtol=1e-4):
+        raise CheckpointError(
+            f"{header.path}: its {ROTARY_FACTORS} are not those of Llama 3, and transformers "
+            "leaves them out; name the published checkpoint's folder"
+        )
+    for module in model.modules():
+        if "inv_freq" in dict(module.named_buffers(recurse=False)):
+            module.get_buffer("inv_freq").copy_(scaled)
+
+
+def find_frequencies(model: PreTrainedModel) -> torch.Tensor:
+    """The frequencies of a model's one rotary embedding."""
+    found = [buffer for name, buffer in model.named_buffers() if name.endswith(".inv_freq")]
+    if len(found) != 1:
+        raise CheckpointError(
+            f"{type(model).__name__}: {len(found)} rotary embeddings where the file scales one"
+        )
+    return found[0].float().cpu()
+
+
+def _read_floats(header: Header, name: str) -> torch.Tensor | None:
+    """A float32 tensor of the file; None where it has none of this name."""
+    for tensor in header.tensors:
+        if tensor.name == name:
+            data = _read_bytes(header.path, start=tensor.offset, size=tensor.num_bytes)
+            return torch.frombuffer(bytearray(data), dtype=torch.float32)
+    return None
+
+
+def _read_bytes(path: Path, *, start: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+def _drop_own_tokens(
+    tokenizer: PreTrainedTokenizerBase, *, header: Header
+) -> PreTrainedTokenizerBase:
+    """The tokenizer without tokens that its class adds to the file's, which no row stands for."""
+    listed = header.values.get("tokenizer.ggml.tokens", 0)
+    num_tokens = len(listed) if isinstance(listed, list) else int(listed)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    known = [item for item in content["added_tokens"] if item["id"] < num_tokens]
+    if len(known) == len(content["added_tokens"]):
+        return tokenizer
+    content["added_tokens"] = known
+    vocabulary = {token for token, index in tokenizer.get_vocab().items() if index < num_tokens}
+    special = {
+        name: token
+        for name, token in tokenizer.special_tokens_map.items()
+        if isinstance(token, str) and token in vocabulary
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        chat_template=tokenizer.chat_template,
+        **special,
+    )
+
+
+def _set_split(tokenizer: PreTrainedTokenizerBase, *, header: Header) -> None:
+    """Cut text as the vocabulary was learnt, where transformers does not know how."""
+    splits = SPLITS.get(header.pre_tokenizer)
+    if splits is None or header.values.get("tokenizer.ggml.model") != "gpt2":
+        return
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(split), behavior="isolated") for split in splits),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )

@@ -1,0 +1,111 @@
+"""Leaving whole layers out: those that change their input least.
+
+A layer's influence is 1 - cos(what goes in, what comes out), in the mean over tokens (ShortGPT: Men
+et al. 2024, arXiv:2403.03853, sec. 3.1).
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.batch import Batch
+from limbeck.models.forward import KeptForward
+from limbeck.models.structure import find_layers
+from limbeck.pruning.shapes import keep_settings
+
+
+class _Influence:
+    """The mean cosine distance between a layer's input and its output."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+        self.tokens: Tensor | None = None
+
+    def __call__(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor | tuple[Tensor, ...]
+    ) -> None:
+        assert self.tokens is not None
+        given, made = inputs[0], outputs if isinstance(outputs, Tensor) else outputs[0]
+        pair = given[self.tokens].float(), made[self.tokens].float()
+        self.total += float((1 - functional.cosine_similarity(*pair, dim=-1)).sum())
+        self.count += len(pair[0])
+
+
+@torch.no_grad()
+def measure_influence(
+    model: PreTrainedModel, *, batches: Iterable[Batch]
+) -> Float[Tensor, " layers"]:
+    """The influence of every layer on its input, 0 to 2."""
+    layers = find_layers(model)[1]
+    found = [_Influence() for _ in layers]
+    handles = [layer.register_forward_hook(item) for layer, item in zip(layers, found, strict=True)]
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            batch = batch.to(model.device)
+            for item in found:
+                item.tokens = batch.tokens
+            KeptForward(model)(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
+    return torch.tensor([item.total / item.count for item in found])
+
+
+@contextmanager
+def bypass(model: PreTrainedModel, *, layers: Sequence[int]) -> Iterator[None]:
+    """The model with these layers handing their input on, for as long as the block runs."""
+
+    def hand_on(
+        module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor | tuple[Tensor, ...]
+    ) -> Tensor | tuple[Tensor, ...]:
+        return inputs[0] if isinstance(outputs, Tensor) else (inputs[0], *outputs[1:])
+
+    blocks = find_layers(model)[1]
+    handles = [blocks[layer].register_forward_hook(hand_on) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def cut_layers(model: PreTrainedModel, *, kept: Sequence[int]) -> PreTrainedModel:
+    """A new model of these layers only, ascending, in the same architecture.
+
+    Raises:
+        CheckpointError: its config does not describe layers that can be left out.
+    """
+    prefix, _ = find_layers(model)
+    config = copy.deepcopy(model.config)
+    keep_settings(config.get_text_config(), layers=kept)
+    with no_init_weights():
+        smaller = AutoModelForCausalLM.from_config(
+            config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+        )
+    smaller.tie_weights()
+    place = {f"{prefix}.{old}": f"{prefix}.{new}" for new, old in enumerate(kept)}
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        owner = ".".join(name.split(".")[: prefix.count(".") + 2])
+        if name.startswith(f"{prefix}.") and owner not in place:
+            continue
+        tensors[name.replace(owner, place.get(owner, owner), 1)] = tensor
+    try:
+        smaller.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{type(model).__name__}: layers cannot be left out: {str(error)[:400]}"
+        ) from None
+    smaller.generation_config = copy.deepcopy(model.generation_config)
+    return smaller.to(model.device).train(model.training)

@@ -1,0 +1,265 @@
+"""Narrowing the residual stream: the channels that its readers use least are cut everywhere.
+
+A channel counts by what it contributes to the layers that read it, behind their norm: its root mean
+square times the norm of its column, as a share of all channels', summed over the readers (Minitron:
+Muralidharan et al. 2024, arXiv:2407.14679, sec. 3; the columns as in Wanda, arXiv:2306.11695).
+
+A norm divides by the mean square of its input over all channels, so it says something else of fewer
+channels. Its weights are scaled by what that changes in the mean over the calibration batches.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.batch import Batch
+from limbeck.models.forward import KeptForward
+from limbeck.models.structure import ATTENTION, FEED_FORWARD, find_layers, find_submodule
+from limbeck.pruning.shapes import describe_cut
+
+READERS = {"self_attn": ATTENTION[:3], "mlp": FEED_FORWARD[:2]}
+"""Linear layers that read the residual stream, by their block."""
+WRITERS = {"self_attn": ATTENTION[3:], "mlp": FEED_FORWARD[2:]}
+Norms = Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Everything of a decoder that is as wide as its residual stream."""
+
+    width: int
+    columns: tuple[str, ...]
+    """Matrices that read it; embeddings, which lie as they do."""
+    rows: tuple[str, ...]
+    """Matrices and biases that write to it."""
+    norms: tuple[str, ...]
+    readers: tuple[tuple[str, ...], ...]
+    """Matrices that read the same norm's output."""
+
+
+def find_stream(model: PreTrainedModel) -> Stream:
+    """The residual stream of a decoder.
+
+    Raises:
+        CheckpointError: it has parts that are not known to read it or write to it.
+    """
+    width = model.config.get_text_config().hidden_size
+    prefix, layers = find_layers(model)
+    columns, rows, readers = [], [], []
+    for index in range(len(layers)):
+        for block in READERS:
+            reading = tuple(f"{prefix}.{index}.{block}.{name}" for name in READERS[block])
+            writing = [f"{prefix}.{index}.{block}.{name}" for name in WRITERS[block]]
+            for name in (*reading, *writing):
+                if type(find_submodule(model, name)) is not nn.Linear:
+                    raise CheckpointError(
+                        f"{type(model).__name__}: has no float linear layer {name}; the width of "
+                        "decoders built like Llama and Qwen3 can be cut"
+                    )
+            readers.append(reading)
+            columns += [f"{name}.weight" for name in reading]
+            rows += [f"{name}.{part}" for name in writing for part in ("weight", "bias")]
+    names = {id(module): name for name, module in model.named_modules()}
+    embeddings = model.get_input_embeddings(), model.get_output_embeddings()
+    columns += [f"{names[id(item)]}.weight" for item in embeddings if item is not None]
+    _check_embedding_scale(model)
+    norms = tuple(_find_norms(model, width=width))
+    stream = Stream(width, tuple(columns), tuple(rows), norms, tuple(readers))
+    _check_whole(model, stream)
+    return stream
+
+
+def _find_norms(model: PreTrainedModel, *, width: int) -> Iterable[str]:
+    """Norms of the stream: those inside a block normalise heads."""
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        inside = any(f".{block}." in f".{name}." for block in READERS)
+        if list(own) == ["weight"] and own["weight"].shape == (width,) and not inside:
+            yield name
+
+
+@torch.no_grad()
+def _check_embedding_scale(model: PreTrainedModel) -> None:
+    # Transformers' scaled embeddings hold their factor; those of plain torch have none.
+    if type(model.get_input_embeddings()) is not nn.Embedding:
+        raise CheckpointError(
+            f"{type(model).__name__}: scales its embeddings by their width, so cutting the width "
+            "would change the scale; leave hidden_ratio out"
+        )
+
+
+def _check_whole(model: PreTrainedModel, stream: Stream) -> None:
+    norms = {f"{name}.weight" for name in stream.norms}
+    known = norms | {*stream.columns, *stream.rows}
+    inner = {
+        f"{name.rpartition('.')[0]}.{part}"
+        for name in stream.columns
+        for part in ("bias", "weight")
+    }
+    unknown = [
+        name
+        for name, parameter in model.named_parameters()
+        if name not in known | inner
+        and stream.width in parameter.shape
+        and not name.endswith(("q_norm.weight", "k_norm.weight"))
+    ]
+    if unknown:
+        raise CheckpointError(
+            f"{type(model).__name__}: {unknown[:4]} may belong to the residual stream, and no rule "
+            "says how to cut them; leave hidden_ratio out"
+        )
+
+
+@dataclass
+class _Squares:
+    """The sum of squares of each channel of a linear layer's input."""
+
+    total: Tensor | float = 0.0
+    tokens: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert self.tokens is not None
+        self.total = self.total + inputs[0][self.tokens].float().square().sum(dim=0)
+
+
+@torch.no_grad()
+def score_channels(
+    model: PreTrainedModel, *, stream: Stream, batches: Iterable[Batch]
+) -> Float[Tensor, " width"]:
+    """The shares that each channel has in what the stream's readers compute, summed."""
+    found = {reading[0]: _Squares() for reading in stream.readers}
+    _run(model, hooks=found, batches=batches)
+    scores = torch.zeros(stream.width)
+    for reading in stream.readers:
+        columns = torch.stack(
+            [model.get_parameter(f"{name}.weight").float().square().sum(dim=0) for name in reading]
+        ).sum(dim=0)
+        contribution = (columns * torch.as_tensor(found[reading[0]].total)).sqrt().cpu()
+        scores += contribution / contribution.sum().clamp_min(1e-12)
+    return scores
+
+
+@dataclass
+class _KeptNorm:
+    """The norm of the kept channels over that of all, in the mean over tokens."""
+
+    kept: Sequence[int]
+    total: float = 0.0
+    count: int = 0
+    tokens: Tensor | None = field(default=None)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert self.tokens is not None
+        x = inputs[0][self.tokens].float()
+        ratios = x[:, list(self.kept)].norm(dim=-1) / x.norm(dim=-1).clamp_min(1e-12)
+        self.total += float(ratios.sum())
+        self.count += len(x)
+
+
+@torch.no_grad()
+def measure_kept_norms(
+    model: PreTrainedModel, *, stream: Stream, kept: Sequence[int], batches: Iterable[Batch]
+) -> dict[str, float]:
+    """For each norm, the mean share of its input's length that the kept channels hold, 0 to 1."""
+    found = {name: _KeptNorm(kept) for name in stream.norms}
+    _run(model, hooks=found, batches=batches)
+    return {name: item.total / item.count if item.count else 1.0 for name, item in found.items()}
+
+
+def _run(
+    model: PreTrainedModel,
+    *,
+    hooks: Mapping[str, _Squares] | Mapping[str, _KeptNorm],
+    batches: Iterable[Batch],
+) -> None:
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()
+    ]
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            batch = batch.to(model.device)
+            for hook in hooks.values():
+                hook.tokens = batch.tokens
+            KeptForward(model)(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
+
+
+@torch.no_grad()
+def mask_stream(
+    model: PreTrainedModel, *, stream: Stream, kept: Sequence[int], kept_norms: Mapping[str, float]
+) -> None:
+    """Zero every other channel in place, and scale the norms for it."""
+    gone = torch.ones(stream.width, dtype=torch.bool)
+    gone[list(kept)] = False
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in stream.columns:
+        parameters[name][:, gone] = 0.0
+    for name in stream.rows:
+        if name in parameters:
+            parameters[name][gone] = 0.0
+    for name, ratio in kept_norms.items():
+        scale_norm(model.get_submodule(name), ratio)
+
+
+@torch.no_grad()
+def scale_norm(norm: nn.Module, factor: float) -> None:
+    """Make a norm's outputs so many times as large, whether it multiplies by w or by 1 + w.
+
+    Raises:
+        CheckpointError: it does neither.
+    """
+    weight = norm.get_parameter("weight")
+    given = torch.randn(4, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    fresh, wanted = weight.clone(), norm(given).float() * factor
+    for offset in (0.0, 1.0):
+        weight.copy_((fresh + offset) * factor - offset)
+        if torch.allclose(norm(given).float(), wanted, rtol=1e-3, atol=1e-5):
+            return
+    weight.copy_(fresh)
+    raise CheckpointError(f"{type(norm).__name__}: its weight is no factor; leave hidden_ratio out")
+
+
+@torch.no_grad()
+def cut_stream(masked: PreTrainedModel, *, stream: Stream, kept: Sequence[int]) -> PreTrainedModel:
+    """A new model without the channels that are masked, which answers as the masked one does."""
+    config = describe_cut(masked.config, num_kept={"hidden": len(kept)})
+    text = config.get_text_config()
+    # What a norm adds to the mean square counts as much as before.
+    text.rms_norm_eps *= stream.width / len(kept)
+    with no_init_weights():
+        smaller = AutoModelForCausalLM.from_config(
+            config, dtype=masked.dtype, attn_implementation=masked.config._attn_implementation
+        )
+    smaller.tie_weights()
+    index = torch.tensor(list(kept))
+    norms = {f"{name}.weight" for name in stream.norms}
+    tensors = {}
+    for name, tensor in masked.state_dict().items():
+        if name in stream.columns:
+            tensor = tensor[:, index]
+        elif name in norms or name in stream.rows:
+            tensor = tensor[index]
+        tensors[name] = tensor.clone()
+    try:
+        smaller.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{type(masked).__name__}: its width cannot be cut: {str(error)[:400]}"
+        ) from None
+    # A norm divides by the mean over fewer channels now.
+    for name in stream.norms:
+        scale_norm(smaller.get_submodule(name), (stream.width / len(kept)) ** 0.5)
+    smaller.generation_config = copy.deepcopy(masked.generation_config)
+    return smaller.to(masked.device).train(masked.training)

@@ -1,0 +1,104 @@
+"""GGUF files become the models that llama.cpp runs, or are refused by name."""
+
+import gguf
+import pytest
+import torch
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.errors import CheckpointError, ParityError
+from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.gguf.compare import compare_predictions, kl_of_likeliest
+from limbeck.models.gguf.dequantize import load_gguf
+from limbeck.models.gguf.header import read_header
+from limbeck.models.gguf.llama_cpp import open_llama_cpp
+from limbeck.stages import dequantize
+from tests.support.gguf_files import fetch_smollm2, write_llama
+
+Kind = gguf.GGMLQuantizationType
+
+
+def run(file, tmp_path, **changes):
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    config = dequantize.Config(stage="dequantize", file=file, **changes)
+    return dequantize.run(config, work=Work("taken", folder, tmp_path / "state")), folder
+
+
+@pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.Q8_0, Kind.Q4_0])
+def test_the_checkpoint_predicts_what_llama_cpp_predicts(kind, tmp_path):
+    file = tmp_path / "tiny.gguf"
+    original = write_llama(file, kind=kind)
+    metrics, folder = run(file, tmp_path)
+    assert metrics["types"] == [kind.name]
+    assert metrics["llama_cpp_num_positions"] >= 20
+    assert metrics["llama_cpp_mean_kl"] < 0.05
+    model = load_model(folder)
+    ids = torch.arange(3, 60).unsqueeze(0)
+    if kind == Kind.F32:
+        torch.testing.assert_close(model(ids).logits, original(ids).logits, atol=1e-4, rtol=1e-4)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert load_tokenizer(folder).encode("the 12", add_special_tokens=False)
+
+
+def test_a_wrong_model_is_a_parity_error(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    write_llama(file)
+    header = read_header(file)
+    tokenizer, model = load_gguf(header)
+    with torch.no_grad():
+        rows = model.model.layers[0].self_attn.q_proj.weight
+        rows.copy_(rows.roll(1, dims=0))
+    with (
+        open_llama_cpp(file) as reference,
+        pytest.raises(ParityError, match=r"does not predict what llama\.cpp predicts"),
+    ):
+        compare_predictions(model, tokenizer=tokenizer, reference=reference, header=header)
+
+
+def test_a_tokenizer_that_cannot_be_rebuilt_is_refused(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    write_llama(file, pre="deepseek-coder")
+    with pytest.raises(CheckpointError, match=r"deepseek-coder\) cannot be rebuilt.*`tokenizer`"):
+        run(file, tmp_path)
+
+
+def test_damage_is_named(tmp_path):
+    whole, file = tmp_path / "tiny.gguf", tmp_path / "damaged.gguf"
+    write_llama(whole)
+    data = whole.read_bytes()
+    for content, message in (
+        (b"", "cannot be read as a GGUF file"),
+        (b"PK\x03\x04 a zip file", "begins with"),
+        (data[:4] + b"\x09" + data[5:], "version 9"),
+        (data[:2000], "damaged or cut short"),
+        (data[:-1000], "it was cut short, so copy it again"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            read_header(file)
+    with pytest.raises(CheckpointError, match="No such file"):
+        read_header(tmp_path / "missing.gguf")
+
+
+def test_scaled_positions_that_would_be_lost_are_refused(tmp_path):
+    file = tmp_path / "tiny.gguf"
+    write_llama(file, llama__rope__scaling__type="yarn")
+    with pytest.raises(CheckpointError, match=r"scales its rotary positions \(yarn\)"):
+        load_gguf(read_header(file))
+
+
+def test_kl_counts_the_other_tokens_as_one():
+    log_probs = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
+    known = {0: float(log_probs[0]), 1: float(log_probs[1])}
+    assert kl_of_likeliest(known, log_probs=log_probs) == pytest.approx(0, abs=1e-6)
+    other = torch.tensor([0.25, 0.25, 0.25, 0.25]).log()
+    expected = 0.5 * torch.tensor(2.0).log() + 0.25 * torch.tensor(0.5).log()
+    assert kl_of_likeliest(known, log_probs=other) == pytest.approx(float(expected), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_smollm2_of_the_registry(tmp_path):
+    metrics, folder = run(fetch_smollm2(), tmp_path)
+    assert metrics["pre_tokenizer"] == "smollm"
+    assert metrics["llama_cpp_mean_kl"] < 0.01
+    assert load_tokenizer(folder).chat_template
