@@ -96,7 +96,8 @@ def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
     context = min(resolver.assumed.inference.context_tokens, longest)
     size = size_model(made, context_tokens=context)
     trained = None
-    if isinstance(entry.config, TrainsModel):
+    # A model may be pruned without any training.
+    if isinstance(entry.config, TrainsModel) and dict(entry.config).get("training") is not None:
         # Attention costs what the records' own length makes it cost.
         tokens = max(1, min(longest, round(known.record_tokens)))
         trained = _plan_training(

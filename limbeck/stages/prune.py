@@ -15,7 +15,6 @@ from limbeck.contracts.parity import Difference, Tolerance, compare_logits, roun
 from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.logit_parity import compare_models, compute_logits
@@ -84,12 +83,6 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             after_step=make_regulariser(model, num_kept=num_kept, training=training, config=config),
         )
     model.cpu()
-    held_out = list(
-        validation_batches(
-            corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input
-        )
-    )
-    before = measure_validation(model, held_out)
     calibration = [batches(step)[0] for step in range(config.calibration_batches)]
     probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids
     with keep_trained(model, tokenizer=tokenizer, work=work):
@@ -105,10 +98,12 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         tokenizer=tokenizer,
         history=history,
         steps=num_steps,
-        held_out=held_out,
+        held_out=validation_batches(
+            corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input
+        ),
         folder=work.folder,
     )
-    return trained | metrics | {f"{name}_before": value for name, value in before.items()}
+    return trained | metrics
 
 
 def cut_model(
