@@ -65,7 +65,8 @@ def make(tmp_path, base):
     def corpus(**settings):
         value = {"stage": "prepare", "tokenizer": str(base)} | settings
         source = {"kind": "jsonl", "path": str(path)}
-        return make("corpus", Prepare.model_validate(value | {"sources": [source]}))
+        config = Prepare.model_validate(value | {"sources": [source]})
+        return make("corpus", config, tokenizer=base)
 
     make.corpus = corpus
     return make

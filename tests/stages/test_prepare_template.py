@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from limbeck.contracts.artifacts import Work
+from limbeck.contracts.artifacts import Work, read_artifact
 from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.chat_template import render_records
@@ -49,7 +49,8 @@ def prepare(tmp_path):
             {"stage": "prepare", "sources": [source], "tokenizer": str(tmp_path / "teacher")}
             | settings
         )
-        work = Work("corpus", tmp_path / "corpus", tmp_path / "state")
+        teacher = (read_artifact(tmp_path / "teacher"),)
+        work = Work("corpus", tmp_path / "corpus", tmp_path / "state", {"tokenizer": teacher})
         work.folder.mkdir()
         return work.folder, config.run(work=work)
 

@@ -1,8 +1,9 @@
 """Corpora that the stage `prepare` makes, and what they hold."""
 
 import json
+from pathlib import Path
 
-from limbeck.contracts.artifacts import Work
+from limbeck.contracts.artifacts import Work, read_artifact
 from limbeck.contracts.records import SPLITS, Question, Record, read_jsonl
 from limbeck.packs import folder
 from limbeck.stages.config.prepare import Config
@@ -40,7 +41,9 @@ def prepare(path, *sources, **fields):
     config = Config.model_validate(
         {"stage": "prepare", "pack": "medical", "sources": list(sources), **fields}
     )
-    metrics = run(config, work=Work("corpus", path / "corpus", path / "state"))
+    named = fields.get("tokenizer")
+    inputs = {"tokenizer": (read_artifact(Path(named)),)} if isinstance(named, str) else {}
+    metrics = run(config, work=Work("corpus", path / "corpus", path / "state", inputs))
     return path / "corpus", metrics
 
 
