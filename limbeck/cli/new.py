@@ -1,6 +1,7 @@
 """`limbeck new`: a recipe for somebody's own file, after a look at what the file holds."""
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,7 +35,7 @@ def new(
         ),
     ] = "",
     teacher: Annotated[
-        str, typer.Option(help="The teacher: a checkpoint's folder, or its name on the hub.")
+        str, typer.Option(help="The teacher: its folder, its name on the hub, or a GGUF file.")
     ] = "",
     student: Annotated[
         str, typer.Option(help="A smaller model to start from; by default a fresh one.")
@@ -129,7 +130,7 @@ class Wanted:
 def _write(recipe: Path, wanted: Wanted) -> None:
     from limbeck.drafting.doubts import check_findings, find_doubts
     from limbeck.drafting.images import describe_images
-    from limbeck.drafting.models import open_model_folder
+    from limbeck.drafting.models import open_named_model
     from limbeck.drafting.recipe import Choices, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
     from limbeck.drafting.sources import open_source
@@ -146,17 +147,22 @@ def _write(recipe: Path, wanted: Wanted) -> None:
             "or name the column of labels with --answer",
             path=data,
         )
-    folder = open_model_folder(teacher)
-    tokenizer = load_tokenizer(folder)
-    if wanted.student:
-        load_tokenizer(open_model_folder(wanted.student))
+    with tempfile.TemporaryDirectory() as place:
+        scratch = Path(place)
+        named = open_named_model(teacher, entry="published", scratch=scratch / "teacher")
+        tokenizer, config = load_tokenizer(named.folder), read_config(named.folder)
+        has_own_template = has_template(named.folder)
+        student = None
+        if wanted.student:
+            student = open_named_model(wanted.student, entry="start", scratch=scratch / "student")
+            load_tokenizer(student.folder)
     note = describe_images(findings, data=data)
     if note:
         screen.print(f"\n{note}", highlight=False)
     check_findings(findings, path=data)
     for doubt in find_doubts(findings, open_source(source), recipe=recipe):
         print_doubt(screen, doubt)
-    if not has_template(folder):
+    if not has_own_template:
         print_doubt(screen, f"{teacher} {NO_TEMPLATE}")
     readable = [record for record in findings.records if not record.images]
     screen.print(f"\n[bold]as {teacher} reads it[/] (given, then learnt)", highlight=False)
@@ -167,9 +173,10 @@ def _write(recipe: Path, wanted: Wanted) -> None:
     lengths = measure_tokens(readable, tokenizer=tokenizer)
     choices = Choices(
         source,
-        teacher,
-        wanted.student,
-        describe_fresh_student(read_config(folder)),
+        named.reference,
+        "" if student is None else student.reference,
+        describe_fresh_student(config),
+        entries={item.reference: item.entry for item in (named, student) if item and item.entry},
         language=wanted.language,
         longest_tokens=lengths.records,
         answer_tokens=lengths.answers,

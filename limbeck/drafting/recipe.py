@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import yaml
 
@@ -38,6 +38,8 @@ class Choices:
     """Nearly all answers are at most so long."""
     mean_tokens: float
     """Of a record, as the model reads it."""
+    entries: Mapping[str, JsonObject] = field(default_factory=dict)
+    """What makes the models that are no checkpoints yet, by entry."""
     note: str = ""
     """What the recipe does not use, and why."""
 
@@ -62,6 +64,7 @@ def draft(findings: Findings, choices: Choices, *, title: str) -> str:
 # `limbeck check` and `limbeck plan` say whether it can run and what it costs; `limbeck run` makes
 # it and goes on where it stopped; `limbeck run --until ENTRY` makes one entry and what it needs.
 {f"# {choices.note}{chr(10)}" if choices.note else ""}
+{"".join(f"{name}: {_flow(entry)}{chr(10)}{chr(10)}" for name, entry in choices.entries.items())}\
 corpus:
   stage: prepare
   sources:

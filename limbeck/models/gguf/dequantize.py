@@ -65,8 +65,8 @@ def load_gguf(header: Header) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]
         CheckpointError: transformers does not know the architecture, or would leave a part out.
     """
     folder, name = header.path.parent, header.path.name
+    tokenizer = load_gguf_tokenizer(header)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
         packed, info = cast(
             tuple[PreTrainedModel, dict[str, Any]],
             AutoModelForCausalLM.from_pretrained(
@@ -91,9 +91,27 @@ def load_gguf(header: Header) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]
     model = _unpack(packed)
     _check_size(model, header=header)
     _take_rotary_factors(model, header=header)
-    tokenizer = _drop_own_tokens(tokenizer, header=header)
-    _set_split(tokenizer, header=header)
     return tokenizer, model.eval()
+
+
+def load_gguf_tokenizer(header: Header) -> PreTrainedTokenizerBase:
+    """The tokenizer in a file, without its weights.
+
+    Raises:
+        CheckpointError: transformers does not know its kind.
+    """
+    path = header.path
+    try:
+        found = AutoTokenizer.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True
+        )
+    except Exception as error:  # whatever a reader of another's format meets
+        raise CheckpointError(
+            f"{path}: transformers cannot read its tokenizer: {str(error)[:300]}"
+        ) from error
+    tokenizer = _drop_own_tokens(found, header=header)
+    _set_split(tokenizer, header=header)
+    return tokenizer
 
 
 def describe_gguf(header: Header) -> PreTrainedConfig:

@@ -1,6 +1,6 @@
 """Settings of the stage `dequantize`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.stage import CheckpointRef, StageConfig
+from limbeck.models.known import KnownInputs, Refusal, refusals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -35,6 +36,13 @@ class Config(StageConfig):
         from limbeck.models.gguf.header import read_header
 
         return describe_gguf(read_header(self.file))
+
+    def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
+        """Packages that are missing, a damaged file, an architecture that is not known."""
+        from limbeck.stages.dequantize import check_packages
+
+        missing = list(refusals("file", lambda: check_packages(self)))
+        yield from missing or refusals("file", self.describe_model)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

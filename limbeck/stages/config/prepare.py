@@ -105,11 +105,12 @@ class Config(StageConfig):
 
     def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
         """A tokenizer or a template that cannot be used."""
-        known = inputs.corpus_tokenizer
-        if self.states_template and known is not None and known.folder is not None:
+        for known in inputs.named("tokenizer"):
+            folder = known.folder
+            if not self.states_template or folder is None:
+                continue
             from limbeck.stages.prepare import open_tokenizer
 
-            folder = known.folder
             yield from refusals("chat_template", lambda: open_tokenizer(self, folder=folder))
 
     @override
