@@ -16,7 +16,7 @@ from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model, load_reader
 from limbeck.models.logit_parity import compare_models, compute_logits
 from limbeck.models.structure import Groups, find_channels, find_heads, find_layers
 from limbeck.models.vision.configuration import image_format
@@ -56,7 +56,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     artifact = work.one("corpus")
     corpus = Corpus(artifact.path)
     start = work.one("checkpoint").path
-    tokenizer, model = load_tokenizer(start), load_model(start)
+    tokenizer, model = load_reader(start, corpus=corpus), load_model(start)
     image_input = image_format(model.config)
     num_kept = plan_cut(model, config=config)
     plan_coarse_cut(model, config=config)
