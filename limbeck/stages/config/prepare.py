@@ -1,6 +1,7 @@
 """Settings of the stage `prepare`."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -111,7 +112,7 @@ class Config(StageConfig):
                 continue
             from limbeck.stages.prepare import open_tokenizer
 
-            yield from refusals("chat_template", lambda: open_tokenizer(self, folder=folder))
+            yield from refusals("chat_template", partial(open_tokenizer, self, folder=folder))
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:
