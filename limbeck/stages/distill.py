@@ -21,6 +21,7 @@ from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.open import open_teacher
+from limbeck.models.adapters import add_adapter, merge_adapter
 from limbeck.models.batch import Batch
 from limbeck.models.chat_tokens import end_token_ids
 from limbeck.models.checkpoints import open_start
@@ -93,6 +94,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             pad_id=batches.pad,
             seed=config.training.seed,
         )
+    if config.lora is not None:
+        add_adapter(student, config=config.lora)
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
     history = fit(
         student,
@@ -111,6 +114,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         teacher.close()
         live_model = teacher.live_model
     held_out = partial(validation_batches, Corpus(corpus.path), **data)
+    adapter = merge_adapter(student, config=config.lora, folder=work.folder) if config.lora else {}
     metrics = save_trained(
         student,
         tokenizer=tokenizer,
@@ -124,6 +128,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     return {
         "warnings": warnings,
         **metrics,
+        **adapter,
         "parameters": sum(item.numel() for item in student.parameters()),
         "truncated_records": batches.num_truncated,
         **({} if on_policy_batches is None else on_policy_batches.generation_metrics()),

@@ -20,6 +20,7 @@ from limbeck.data.loading.batches import Batches, read_selected, validation_batc
 from limbeck.data.loading.preference_pairs import Pairs
 from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
 from limbeck.evaluation.metrics import entity_f1
+from limbeck.models.adapters import add_adapter, merge_adapter
 from limbeck.models.batch import Batch
 from limbeck.models.chat_tokens import end_token_ids
 from limbeck.models.checkpoints import load_model, open_start
@@ -67,6 +68,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         assert not isinstance(config.model, str)
         keep = config.model.sets_rotary
         inherited = copy_matching_weights(model, teacher=source, keep_rotary=keep).metrics()
+    if config.lora is not None:
+        add_adapter(model, config=config.lora)
     setup = SETUPS[config.objective.batch_kind](config, work, model, tokenizer)
     training = config.training.resolve_steps(tokens_per_step=setup.tokens_per_step)
     history = fit(
@@ -82,6 +85,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     if setup.rollouts is not None:
         means = {point["step"]: point for point in setup.rollouts.curve}
         history = [point | means[point["step"]] for point in history]
+    adapter = merge_adapter(model, config=config.lora, folder=work.folder) if config.lora else {}
     metrics = save_trained(
         model,
         tokenizer=tokenizer,
@@ -96,6 +100,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     records = setup.records
     return {
         **metrics,
+        **adapter,
         "parameters": sum(item.numel() for item in model.parameters()),
         "truncated_records": records.num_truncated,
         "passes": training.max_steps * records.records_per_step / len(records.epoch),

@@ -27,6 +27,7 @@ from limbeck.distillation.known_inputs import (
     refuse_training,
 )
 from limbeck.distillation.teachers.config import RouterSampling, Teachers, check_teachers
+from limbeck.models.adapters import LoraConfig, check_start
 from limbeck.models.config import ModelConfig
 from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import ObjectiveConfig
@@ -55,6 +56,9 @@ class Config(StageConfig):
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
+    lora: LoraConfig | None = None
+    """Trains adapters beside the frozen weights of a checkpoint, for models too large to be trained
+    whole. They are merged into the checkpoint; its folder `adapter` holds them alone."""
     on_policy: OnPolicy = OnPolicy()
     """How often a step trains on the student's own answers instead of the corpus's."""
     diagnostics: Literal["on", "off"] = "on"
@@ -68,6 +72,7 @@ class Config(StageConfig):
         check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
         self.objective.check_packing(self.batching.packing)
         check_initialize_from(self.initialize_from, start=self.student, field="student")
+        check_start(self.lora, start=self.student, field="student")
         if self.initialize_experts != "none" and not self.initialize_from:
             raise ValueError(
                 f"initialize_experts: {self.initialize_experts!r} needs a checkpoint to take them "

@@ -18,6 +18,7 @@ from limbeck.contracts.stage import (
 )
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.known_inputs import refuse_inheritance, refuse_training
+from limbeck.models.adapters import LoraConfig, check_start
 from limbeck.models.config import ModelConfig
 from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import ObjectiveConfig
@@ -38,12 +39,16 @@ class Config(StageConfig):
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
+    lora: LoraConfig | None = None
+    """Trains adapters beside the frozen weights of a checkpoint, for models too large to be trained
+    whole. They are merged into the checkpoint; its folder `adapter` holds them alone."""
     seed: int = 0
     """Of fresh weights."""
 
     @model_validator(mode="after")
     def _check_start(self) -> "Config":
         check_initialize_from(self.initialize_from, start=self.model, field="model")
+        check_start(self.lora, start=self.model, field="model")
         self.objective.check_start(self.model)
         self.objective.check_packing(self.batching.packing)
         return self

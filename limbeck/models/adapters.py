@@ -1,0 +1,106 @@
+"""Low-rank adapters: a few trained weights beside frozen ones (LoRA: Hu et al. 2021,
+arXiv:2106.09685), by the library peft.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from limbeck.contracts.config import Config
+from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.fields import PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PREFIX = "base_model.model."
+"""Before the names in files of peft, whose own model wraps ours."""
+FOLDER = "adapter"
+"""Within a checkpoint: the adapter as peft saves it."""
+
+
+class LoraConfig(Config):
+    """Which weights get an adapter, and how large it is."""
+
+    rank: PositiveInt = 16
+    """Width of the adapters."""
+    alpha: PositiveFloat = 32.0
+    """Adapters count alpha / rank times."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Linear layers by the ends of their names; all but the language head by default."""
+
+
+def check_start(lora: LoraConfig | None, *, start: object, field: str) -> None:
+    """Refuse adapters beside fresh weights, which would stay as they are.
+
+    Raises:
+        ValueError: `start`, the value of `field`, describes a fresh model.
+    """
+    if lora is not None and not isinstance(start, str):
+        raise ValueError(
+            f"lora: trains adapters beside the weights of a checkpoint, and `{field}` describes a "
+            "fresh model; name a checkpoint, or leave `lora` out"
+        )
+
+
+def add_adapter(model: "PreTrainedModel", *, config: LoraConfig) -> None:
+    """Freeze the model's weights and put adapters, which change nothing yet, beside some of them.
+
+    Raises:
+        CheckpointError: peft is not installed, or finds no such layer.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise CheckpointError("`lora` needs peft; install it with `pip install 'limbeck[train]'`")
+    import peft  # noqa: PLC0415  (slow to import)
+
+    targets = config.target_modules
+    try:
+        peft.inject_adapter_in_model(
+            peft.LoraConfig(
+                r=config.rank,
+                lora_alpha=int(config.alpha) if config.alpha.is_integer() else config.alpha,
+                lora_dropout=config.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                task_type="CAUSAL_LM",
+            ),
+            model,
+        )
+    except ValueError as error:
+        raise CheckpointError(
+            f"lora.target_modules {targets!r}: {str(error)[:300]}; name layers as q_proj, v_proj"
+        ) from error
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def merge_adapter(model: "PreTrainedModel", *, config: LoraConfig, folder: Path) -> dict[str, int]:
+    """Add the adapters to the weights, in place, after they are written to `folder` as peft does.
+
+    Returns the number of trained parameters.
+    """
+    import peft  # noqa: PLC0415  (slow to import)
+    from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    trained = peft.get_peft_model_state_dict(model)
+    kept = folder / FOLDER
+    kept.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{PREFIX}{name}": item.contiguous() for name, item in trained.items()}
+    save_file(tensors, kept / "adapter_model.safetensors")
+    targets = config.target_modules
+    peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    ).save_pretrained(str(kept))
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            model.set_submodule(name, module.get_base_layer())
+    model.requires_grad_(True)
+    return {"adapter_parameters": sum(item.numel() for item in trained.values())}
