@@ -10,7 +10,7 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
-from limbeck.contracts.fields import PositiveFloat, PositiveInt
+from limbeck.contracts.fields import PositiveInt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +26,7 @@ class LoraConfig(Config):
 
     rank: PositiveInt = 16
     """Width of the adapters."""
-    alpha: PositiveFloat = 32.0
+    alpha: PositiveInt = 32
     """Adapters count alpha / rank times."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
@@ -61,7 +61,7 @@ def add_adapter(model: "PreTrainedModel", *, config: LoraConfig) -> None:
         peft.inject_adapter_in_model(
             peft.LoraConfig(
                 r=config.rank,
-                lora_alpha=int(config.alpha) if config.alpha.is_integer() else config.alpha,
+                lora_alpha=config.alpha,
                 lora_dropout=config.dropout,
                 target_modules=targets if isinstance(targets, str) else list(targets),
                 task_type="CAUSAL_LM",

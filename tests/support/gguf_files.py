@@ -86,8 +86,8 @@ def write_llama(
     writer.add_token_list(tokens)
     writer.add_token_types([1] * (len(tokens) - 2) + [3, 3])
     writer.add_token_merges(merges)
-    writer.add_bos_token_id(config.bos_token_id)
-    writer.add_eos_token_id(config.eos_token_id)
+    writer.add_bos_token_id(len(tokens) - 2)
+    writer.add_eos_token_id(len(tokens) - 1)
     writer.add_add_bos_token(False)
     for name, value in said.items():
         writer.add_string(name.replace("__", "."), str(value))
@@ -112,6 +112,7 @@ def _add_tensors(
             if part in name:
                 values = permute(values, num_heads=num_heads)
         stored = names.get_name(name, try_suffixes=(".weight",))
+        assert stored is not None
         if values.ndim == 1 or kind == gguf.GGMLQuantizationType.F32:
             writer.add_tensor(stored, values)
         else:

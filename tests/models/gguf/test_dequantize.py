@@ -1,5 +1,8 @@
 """GGUF files become the models that llama.cpp runs, or are refused by name."""
 
+from pathlib import Path
+from typing import Any
+
 import gguf
 import pytest
 import torch
@@ -17,7 +20,7 @@ from tests.support.gguf_files import fetch_smollm2, write_llama
 Kind = gguf.GGMLQuantizationType
 
 
-def run(file, tmp_path, **changes):
+def run(file, tmp_path, **changes) -> tuple[dict[str, Any], Path]:
     folder = tmp_path / "artifact"
     folder.mkdir()
     config = dequantize.Config(stage="dequantize", file=file, **changes)
