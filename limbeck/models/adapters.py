@@ -98,9 +98,14 @@ def merge_adapter(model: "PreTrainedModel", *, config: LoraConfig, folder: Path)
         task_type="CAUSAL_LM",
         inference_mode=True,
     ).save_pretrained(str(kept))
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=True)
+    adapted = {
+        name: item for name, item in model.named_modules() if isinstance(item, BaseTunerLayer)
+    }
+    # Two weights of one module, as of stacked experts, have one adapter around the other.
+    for module in reversed(adapted.values()):
+        module.merge(safe_merge=True)
+    for name, module in adapted.items():
+        if not any(name.startswith(f"{other}.") for other in adapted):
             model.set_submodule(name, module.get_base_layer())
     model.requires_grad_(True)
     return {"adapter_parameters": sum(item.numel() for item in trained.values())}

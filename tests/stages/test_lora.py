@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.adapters import LoraConfig, add_adapter
+from limbeck.models.adapters import LoraConfig, add_adapter, merge_adapter
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.stages import distill, train
 from tests.support.artifacts import make_artifact
+from tests.support.families import make_family
 
 STAGES = {"train": (train, "model"), "distill": (distill, "student")}
 
@@ -88,3 +89,23 @@ def test_fresh_weights_are_refused(dense_config):
     }
     with pytest.raises(ValidationError, match="`model` describes a fresh model"):
         train.Config.model_validate(value)
+
+
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")  # of peft
+@pytest.mark.parametrize("family", ["OLMoE", "Mixtral"])
+def test_adapters_of_stacked_experts_are_merged(family, tmp_path):
+    model = load_model(make_family(tmp_path / "model", name=family))
+    config = LoraConfig(rank=2)
+    add_adapter(model, config=config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+    ids = torch.arange(3, 12).unsqueeze(0)
+    adapted = model(ids).logits
+    merge_adapter(model, config=config, folder=tmp_path)
+    assert not any("lora_" in name for name, _ in model.named_parameters())
+    torch.testing.assert_close(model(ids).logits, adapted, atol=1e-4, rtol=1e-4)
+    model.save_pretrained(tmp_path / "saved")
+    again = load_model(tmp_path / "saved")
+    torch.testing.assert_close(again(ids).logits, adapted, atol=1e-4, rtol=1e-4)

@@ -11,10 +11,10 @@ from limbeck.pipeline.run import run
 
 WORKS = "works"
 FAILED = "FAILED"
-FEW = (
-    "batching: {per_device_train_batch_size: 2, gradient_accumulation_steps: 1, max_length: 64}, "
-    "training: {max_steps: 1, learning_rate: 0.001}"
+BATCHES = (
+    "batching: {per_device_train_batch_size: 2, gradient_accumulation_steps: 1, max_length: 64}"
 )
+FEW = f"{BATCHES}, training: {{max_steps: 1, learning_rate: 0.001}}"
 STUDENT = (
     "{kind: dense, hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, "
     "num_key_value_heads: 2, head_dim: 16, intermediate_size: 32}"
@@ -39,11 +39,20 @@ STAGES: Mapping[str, str] = {
         "{stage: prune, corpus: corpus, checkpoint: '@', channels_ratio: 0, heads_ratio: 0.5, "
         f"{FEW}}}"
     ),
+    "prune layers": (
+        "{stage: prune, corpus: corpus, checkpoint: '@', channels_ratio: 0, layers_ratio: 0.34, "
+        f"{BATCHES}, calibration_batches: 1}}"
+    ),
+    "prune width": (
+        "{stage: prune, corpus: corpus, checkpoint: '@', channels_ratio: 0, hidden_ratio: 0.25, "
+        f"{BATCHES}, calibration_batches: 1}}"
+    ),
     "int8": (
         f"{{stage: quantize, corpus: corpus, checkpoint: '@', scheme: {{kind: int8}}, {PLAIN}, "
         f"calibration: {{num_questions: 4, max_new_tokens: 2}}, {FEW}}}"
     ),
     "export": "{stage: export, checkpoint: '@'}",
+    "LoRA": f"{{stage: train, corpus: corpus, model: '@', lora: {{rank: 2}}, {PLAIN}, {FEW}}}",
     "evaluate": (
         "{stage: evaluate, corpus: corpus, models: ['@'], max_questions: 3, max_new_tokens: 3, "
         "floors: [], profile: {questions: 1, rounds: 1, thread_counts: [1]}}"
