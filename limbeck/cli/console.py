@@ -19,6 +19,7 @@ EXTRAS = {
     "torch": "train",
     "transformers": "train",
     "accelerate": "train",
+    "peft": "train",
     "safetensors": "train",
     "huggingface_hub": "train",
     "onnx": "train",
@@ -36,6 +37,7 @@ EXTRAS = {
     "sacrebleu": "evaluate",
     "optuna": "tune",
     "lm_eval": "harness",
+    "gguf": "gguf",
 }
 """Packages to the extra of `pip install limbeck[...]` that installs them."""
 

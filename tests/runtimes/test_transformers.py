@@ -182,8 +182,8 @@ def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="neither"):
         open_answerer(tmp_path, num_threads=1)
     make_checkpoint(tmp_path / "a")
-    (tmp_path / "a" / "chat_template.jinja").unlink()
-    with pytest.raises(CheckpointError, match="chat template"):
+    (tmp_path / "a" / "tokenizer_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no tokenizer_config\.json"):
         open_answerer(tmp_path / "a", num_threads=1)
 
 
