@@ -10,13 +10,15 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
+from typing_extensions import override
 
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import Groups, view_groups
+from limbeck.pruning.observation import Observer, observe
 
 Needs = Literal["weights", "activations", "gradients"]
 """What a criterion reads besides the weights, which all do."""
@@ -58,42 +60,30 @@ def calibrate(
     return found
 
 
-class _Moments:
+class _Moments(Observer):
     """Sums of magnitudes and of squares of one linear layer's inputs."""
 
     def __init__(self) -> None:
         self.count = 0
         self.absolute: Tensor | float = 0.0
         self.squared: Tensor | float = 0.0
-        self.tokens: Tensor | None = None
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert self.tokens is not None
-        x = inputs[0][self.tokens].float()
-        self.count += len(x)
-        self.absolute = self.absolute + x.abs().sum(dim=0)
-        self.squared = self.squared + x.square().sum(dim=0)
+    @override
+    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
+        self.count += len(given)
+        self.absolute = self.absolute + given.abs().sum(dim=0)
+        self.squared = self.squared + given.square().sum(dim=0)
 
 
-@torch.no_grad()
 def _collect_activations(
     model: PreTrainedModel, *, layers: Sequence[Groups], batches: Iterable[Batch]
 ) -> dict[Groups, Calibration]:
     moments = {groups: _Moments() for groups in layers}
-    handles = []
+    observers = {}
     for groups, found in moments.items():
         (column,) = (part for part in groups.parts if part.axis == 1)
-        module = model.get_submodule(column.parameter.removesuffix(".weight"))
-        handles.append(module.register_forward_pre_hook(found))
-    try:
-        for batch in batches:
-            batch = batch.to(model.device)
-            for found in moments.values():
-                found.tokens = batch.tokens
-            KeptForward(model)(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+        observers[column.parameter.removesuffix(".weight")] = found
+    observe(model, observers=observers, batches=batches)
     return {
         groups: Calibration(
             mean_abs=torch.as_tensor(found.absolute / found.count).view(groups.num_groups, -1),

@@ -14,52 +14,35 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
+from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
-from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_layers
+from limbeck.pruning.observation import Observer, observe
 from limbeck.pruning.shapes import keep_settings
 
 
-class _Influence:
+class _Influence(Observer):
     """The mean cosine distance between a layer's input and its output."""
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
-        self.tokens: Tensor | None = None
 
-    def __call__(
-        self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor | tuple[Tensor, ...]
-    ) -> None:
-        assert self.tokens is not None
-        given, made = inputs[0], outputs if isinstance(outputs, Tensor) else outputs[0]
-        pair = given[self.tokens].float(), made[self.tokens].float()
-        self.total += float((1 - functional.cosine_similarity(*pair, dim=-1)).sum())
-        self.count += len(pair[0])
+    @override
+    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
+        self.total += float((1 - functional.cosine_similarity(given, made, dim=-1)).sum())
+        self.count += len(given)
 
 
-@torch.no_grad()
 def measure_influence(
     model: PreTrainedModel, *, batches: Iterable[Batch]
 ) -> Float[Tensor, " layers"]:
     """The influence of every layer on its input, 0 to 2."""
-    layers = find_layers(model)[1]
-    found = [_Influence() for _ in layers]
-    handles = [layer.register_forward_hook(item) for layer, item in zip(layers, found, strict=True)]
-    training = model.training
-    model.eval()
-    try:
-        for batch in batches:
-            batch = batch.to(model.device)
-            for item in found:
-                item.tokens = batch.tokens
-            KeptForward(model)(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.train(training)
-    return torch.tensor([item.total / item.count for item in found])
+    prefix, layers = find_layers(model)
+    found = {f"{prefix}.{index}": _Influence() for index in range(len(layers))}
+    observe(model, observers=found, batches=batches)
+    return torch.tensor([item.total / item.count for item in found.values()])
 
 
 @contextmanager

@@ -10,24 +10,24 @@ channels. Its weights are scaled by what that changes in the mean over the calib
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
+from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
-from limbeck.models.forward import KeptForward
 from limbeck.models.structure import ATTENTION, FEED_FORWARD, find_layers, find_submodule
+from limbeck.pruning.observation import Observer, observe
 from limbeck.pruning.shapes import describe_cut
 
 READERS = {"self_attn": ATTENTION[:3], "mlp": FEED_FORWARD[:2]}
 """Linear layers that read the residual stream, by their block."""
 WRITERS = {"self_attn": ATTENTION[3:], "mlp": FEED_FORWARD[2:]}
-Norms = Mapping[str, nn.Module]
 
 
 @dataclass(frozen=True)
@@ -117,16 +117,15 @@ def _check_whole(model: PreTrainedModel, stream: Stream) -> None:
         )
 
 
-@dataclass
-class _Squares:
+class _Squares(Observer):
     """The sum of squares of each channel of a linear layer's input."""
 
-    total: Tensor | float = 0.0
-    tokens: Tensor | None = None
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert self.tokens is not None
-        self.total = self.total + inputs[0][self.tokens].float().square().sum(dim=0)
+    @override
+    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
+        self.total = self.total + given.square().sum(dim=0)
 
 
 @torch.no_grad()
@@ -135,7 +134,7 @@ def score_channels(
 ) -> Float[Tensor, " width"]:
     """The shares that each channel has in what the stream's readers compute, summed."""
     found = {reading[0]: _Squares() for reading in stream.readers}
-    _run(model, hooks=found, batches=batches)
+    observe(model, observers=found, batches=batches)
     scores = torch.zeros(stream.width)
     for reading in stream.readers:
         columns = torch.stack(
@@ -146,54 +145,27 @@ def score_channels(
     return scores
 
 
-@dataclass
-class _KeptNorm:
+class _KeptNorm(Observer):
     """The norm of the kept channels over that of all, in the mean over tokens."""
 
-    kept: Sequence[int]
-    total: float = 0.0
-    count: int = 0
-    tokens: Tensor | None = field(default=None)
+    def __init__(self, kept: Sequence[int]) -> None:
+        self.kept = list(kept)
+        self.total, self.count = 0.0, 0
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert self.tokens is not None
-        x = inputs[0][self.tokens].float()
-        ratios = x[:, list(self.kept)].norm(dim=-1) / x.norm(dim=-1).clamp_min(1e-12)
+    @override
+    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
+        ratios = given[:, self.kept].norm(dim=-1) / given.norm(dim=-1).clamp_min(1e-12)
         self.total += float(ratios.sum())
-        self.count += len(x)
+        self.count += len(given)
 
 
-@torch.no_grad()
 def measure_kept_norms(
     model: PreTrainedModel, *, stream: Stream, kept: Sequence[int], batches: Iterable[Batch]
 ) -> dict[str, float]:
     """For each norm, the mean share of its input's length that the kept channels hold, 0 to 1."""
     found = {name: _KeptNorm(kept) for name in stream.norms}
-    _run(model, hooks=found, batches=batches)
+    observe(model, observers=found, batches=batches)
     return {name: item.total / item.count if item.count else 1.0 for name, item in found.items()}
-
-
-def _run(
-    model: PreTrainedModel,
-    *,
-    hooks: Mapping[str, _Squares] | Mapping[str, _KeptNorm],
-    batches: Iterable[Batch],
-) -> None:
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()
-    ]
-    training = model.training
-    model.eval()
-    try:
-        for batch in batches:
-            batch = batch.to(model.device)
-            for hook in hooks.values():
-                hook.tokens = batch.tokens
-            KeptForward(model)(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.train(training)
 
 
 @torch.no_grad()

@@ -1,0 +1,52 @@
+"""What modules of a model read and make while it runs over batches."""
+
+import abc
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from limbeck.models.batch import Batch
+from limbeck.models.forward import KeptForward
+
+
+class Observer(abc.ABC):
+    """Gathers figures of one module, token by token; padding is left out."""
+
+    tokens: Tensor | None = None
+
+    def __call__(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor | tuple[Tensor, ...]
+    ) -> None:
+        """The hook of torch."""
+        assert self.tokens is not None
+        made = outputs if isinstance(outputs, Tensor) else outputs[0]
+        self.add(inputs[0][self.tokens].float(), made[self.tokens].float())
+
+    @abc.abstractmethod
+    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
+        """Take in what the module read and made at some tokens."""
+
+
+@torch.no_grad()
+def observe(
+    model: PreTrainedModel, *, observers: Mapping[str, Observer], batches: Iterable[Batch]
+) -> None:
+    """Run the model over batches, each observer at the module of its name."""
+    handles = [
+        model.get_submodule(name).register_forward_hook(item) for name, item in observers.items()
+    ]
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            batch = batch.to(model.device)
+            for item in observers.values():
+                item.tokens = batch.tokens
+            KeptForward(model)(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
