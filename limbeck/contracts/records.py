@@ -225,9 +225,9 @@ def write_jsonl(path: Path, items: Iterable[object]) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for item in items:
-            if dataclasses.is_dataclass(item) and not isinstance(item, type):
-                item = dataclasses.asdict(item)
-            file.write(json.dumps(item, ensure_ascii=False, sort_keys=True) + "\n")
+            # `dataclasses.asdict` would copy every text of every record first.
+            line = json.dumps(item, ensure_ascii=False, sort_keys=True, default=vars)
+            file.write(line + "\n")
             count += 1
     return count
 

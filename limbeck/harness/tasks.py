@@ -5,6 +5,7 @@ A task that cannot be loaded is refused with its file and what is wrong there.
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,8 @@ def load_tasks(names: Sequence[str], *, folder: Path | None, online: bool) -> Ta
     """
     if not names:
         raise DataError("no task is named; name one or more, parted by commas")
-    manager, found = _find(names, folder=folder)
     loaded: TaskDict = {"tasks": {}, "groups": {}, "group_map": {}}
-    for name in found:
+    for name, manager in _find(names, folder=folder).items():
         files = list(_list_files(name, index=manager.task_index))
         with _standing_beside(files), _named_faults(name, files=files, online=online):
             one = manager.load([name])
@@ -43,47 +43,45 @@ def load_tasks(names: Sequence[str], *, folder: Path | None, online: bool) -> Ta
     return loaded
 
 
-def _find(names: Sequence[str], *, folder: Path | None) -> tuple[TaskManager, list[str]]:
-    """A manager that knows all names, and these with patterns replaced by what they match."""
-    managers = []
+def _find(names: Sequence[str], *, folder: Path | None) -> dict[str, TaskManager]:
+    """Every task or group that the names and patterns match, with the manager that knows it."""
+    found: dict[str, TaskManager] = {}
     broken: dict[Path, str] = {}
+    own = None
     if folder is not None:
         broken = _check_folder(folder)
-        managers.append(TaskManager(include_path=str(folder), include_defaults=False))
-        found = _match(managers[0], names)
-        if all(found.values()):
-            return managers[0], _flatten(found)
-    # Thousands of files are read here, for several seconds.
-    managers.append(TaskManager(include_path=None if folder is None else str(folder)))
-    found = _match(managers[-1], names)
-    for name, matches in found.items():
+        own = TaskManager(include_path=str(folder), include_defaults=False)
+    for name in names:
+        matches = {} if own is None else _match(own, name)
+        matches = matches or _match(_open_defaults(), name)
         if not matches:
-            raise _unknown(name, managers=managers, folder=folder, broken=broken)
-    return managers[-1], _flatten(found)
+            raise _unknown(name, own=own, folder=folder, broken=broken)
+        found |= matches
+    return found
 
 
-def _match(manager: TaskManager, names: Sequence[str]) -> dict[str, list[str]]:
-    return {
-        name: [name] if name in manager.task_index else manager.match_tasks([name])
-        for name in names
-    }
+@functools.cache
+def _open_defaults() -> TaskManager:
+    """The library's own tasks. Thousands of files are read here, for several seconds."""
+    return TaskManager()
 
 
-def _flatten(found: Mapping[str, Sequence[str]]) -> list[str]:
-    return list(dict.fromkeys(name for matches in found.values() for name in matches))
+def _match(manager: TaskManager, name: str) -> dict[str, TaskManager]:
+    names = [name] if name in manager.task_index else manager.match_tasks([name])
+    return dict.fromkeys(names, manager)
 
 
 def _unknown(
-    name: str, *, managers: Sequence[TaskManager], folder: Path | None, broken: Mapping[Path, str]
+    name: str, *, own: TaskManager | None, folder: Path | None, broken: Mapping[Path, str]
 ) -> Exception:
     if broken:
         path, fault = next(iter(broken.items()))
         return DataError(
             f"no task {name!r} in {folder}, where this file is no task: {fault}", path=path
         )
-    own = managers[0].all_tasks if len(managers) > 1 else []
-    near = difflib.get_close_matches(name, managers[-1].all_tasks, n=MAX_NEAR)
-    return UnknownNameError(name, known=[*own, *near], what="harness task")
+    near = difflib.get_close_matches(name, _open_defaults().all_tasks, n=MAX_NEAR)
+    known = [*(own.all_tasks if own is not None else ()), *near]
+    return UnknownNameError(name, known=known, what="harness task")
 
 
 def _check_folder(folder: Path) -> dict[Path, str]:

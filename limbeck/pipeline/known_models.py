@@ -285,27 +285,23 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
 
 def _prune(config: "PreTrainedConfig", *, settings: PrunesGroups, name: str) -> "PreTrainedConfig":
     """The architecture after pruning: narrower blocks, fewer heads."""
-    from limbeck.pruning.shapes import count_kept, describe_cut
+    from limbeck.pruning.shapes import count_groups, count_kept, describe_cut
 
-    values = config.get_text_config().to_dict()
-    if "intermediate_size" not in values:
+    num_groups = count_groups(config.get_text_config())
+    if settings.channels_ratio and not num_groups["channels"]:
         raise CheckpointError(
             f"{name}: a model of type {config.model_type!r} has no dense feed-forward width "
             "(intermediate_size) to cut; prune a dense decoder, as a distilled student"
         )
-    num_groups: dict[GroupKind, tuple[int, float, int]] = {
-        "channels": (values["intermediate_size"], settings.channels_ratio, settings.multiple),
-        "heads": (
-            values.get("num_key_value_heads") or values["num_attention_heads"],
-            settings.heads_ratio,
-            1,
-        ),
-        "layers": (values["num_hidden_layers"], settings.layers_ratio, 1),
-        "hidden": (values["hidden_size"], settings.hidden_ratio, settings.multiple),
+    ratios: dict[GroupKind, tuple[float, int]] = {
+        "channels": (settings.channels_ratio, settings.multiple),
+        "heads": (settings.heads_ratio, 1),
+        "layers": (settings.layers_ratio, 1),
+        "hidden": (settings.hidden_ratio, settings.multiple),
     }
     num_kept: dict[GroupKind, int] = {
-        kind: count_kept(number, ratio=ratio, multiple=multiple, kind=kind)
-        for kind, (number, ratio, multiple) in num_groups.items()
+        kind: count_kept(num_groups[kind], ratio=ratio, multiple=multiple, kind=kind)
+        for kind, (ratio, multiple) in ratios.items()
         if ratio
     }
     return describe_cut(config, num_kept=num_kept)

@@ -1,7 +1,9 @@
 """What pruning refuses of a model before it runs, by the functions that refuse while it runs."""
 
 from collections.abc import Iterator
+from functools import partial
 
+from limbeck.models.config import GroupKind
 from limbeck.models.known import KnownModel, Refusal, refusals
 
 
@@ -12,17 +14,38 @@ def refuse_cut(
     heads_ratio: float,
     layers_ratio: float,
     hidden_ratio: float,
+    multiple: int,
 ) -> Iterator[Refusal]:
     """Whatever keeps a model from being cut."""
     if channels_ratio and not model.is_able("cut_channels"):
         yield from refusals("channels_ratio", lambda: _find_channels(model))
     if heads_ratio and not model.is_able("cut_heads"):
         yield from refusals("heads_ratio", lambda: _find_heads(model))
-
     if layers_ratio:
         yield from refusals("layers_ratio", lambda: _find_layers(model))
     if hidden_ratio:
         yield from refusals("hidden_ratio", lambda: _find_stream(model))
+    ratios: dict[GroupKind, tuple[str, float, int]] = {
+        "channels": ("channels_ratio", channels_ratio, multiple),
+        "heads": ("heads_ratio", heads_ratio, 1),
+        "layers": ("layers_ratio", layers_ratio, 1),
+        "hidden": ("hidden_ratio", hidden_ratio, multiple),
+    }
+    for kind, (field, ratio, each) in ratios.items():
+        if ratio:
+            yield from refusals(field, partial(_count, model, kind, ratio, each))
+
+
+def _count(model: KnownModel, kind: GroupKind, ratio: float, multiple: int) -> int | None:
+    from limbeck.pruning.shapes import count_groups, count_kept  # noqa: PLC0415
+
+    shape = (
+        model.config.get_text_config()
+        if model.description is None or model.changes
+        else model.description.text_decoder
+    )
+    number = count_groups(shape)[kind]
+    return count_kept(number, ratio=ratio, multiple=multiple, kind=kind) if number else None
 
 
 def _find_channels(model: KnownModel) -> object:

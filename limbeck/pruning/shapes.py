@@ -7,11 +7,13 @@ one number for all layers, so such a model would need code of ours to be loaded.
 import copy
 import math
 from collections.abc import Mapping, Sequence
-
-from transformers import PreTrainedConfig
+from typing import TYPE_CHECKING
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.config import GroupKind
+from limbeck.models.config import Decoder, GroupKind
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind) -> int:
@@ -35,9 +37,20 @@ def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind)
     return min(kept, num_groups)
 
 
+def count_groups(shape: "Decoder | PreTrainedConfig") -> dict[GroupKind, int]:
+    """How many groups of each kind a layer, or the model, has by its description or config."""
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    return {
+        "channels": getattr(shape, "intermediate_size", None) or 0,
+        "heads": heads,
+        "layers": shape.num_hidden_layers,
+        "hidden": shape.hidden_size,
+    }
+
+
 def describe_cut(
-    config: PreTrainedConfig, *, num_kept: Mapping[GroupKind, int]
-) -> PreTrainedConfig:
+    config: "PreTrainedConfig", *, num_kept: Mapping[GroupKind, int]
+) -> "PreTrainedConfig":
     """The config of a model whose every layer keeps so many groups of each kind."""
     whole = copy.deepcopy(config)
     config = whole.get_text_config()
@@ -59,7 +72,7 @@ def describe_cut(
     return whole
 
 
-def keep_settings(config: PreTrainedConfig, *, layers: Sequence[int]) -> None:
+def keep_settings(config: "PreTrainedConfig", *, layers: Sequence[int]) -> None:
     """Describe so many layers; settings of single layers, as their windows, go with them."""
     for name, value in config.to_dict().items():
         if isinstance(value, list) and len(value) == config.num_hidden_layers:
@@ -67,7 +80,7 @@ def keep_settings(config: PreTrainedConfig, *, layers: Sequence[int]) -> None:
     config.num_hidden_layers = len(layers)
 
 
-def _fix_head_dim(config: PreTrainedConfig) -> None:
+def _fix_head_dim(config: "PreTrainedConfig") -> None:
     """State the width of a head, which a config may derive from what is about to change."""
     heads = config.num_attention_heads
     config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -13,7 +13,7 @@ def refuse_export(model: KnownModel, *, runtime: RuntimeName) -> Iterator[Refusa
         known.architectures == "any" or model.is_able("be_exported")
     ):
         return
-    from limbeck.runtimes.checkpoint_reader import describe_architecture  # noqa: PLC0415  (torch)
+    from limbeck.runtimes.architecture import describe_architecture  # noqa: PLC0415  (torch)
 
     yield from refusals(
         "checkpoint",

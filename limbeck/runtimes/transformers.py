@@ -23,10 +23,10 @@ from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import as_token_ids
 from limbeck.quantization.formats.base import Format, QuantizedFormat
 from limbeck.quantization.formats.floats import Float32
+from limbeck.runtimes.architecture import format_name
 from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.chat import Chat, TextCodec
-from limbeck.runtimes.checkpoint_reader import format_name
 from limbeck.runtimes.greedy import GreedyAnswerer
 from limbeck.sizing.parameters import size_model
 

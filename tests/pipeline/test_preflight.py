@@ -103,6 +103,20 @@ def test_a_sound_chain_of_folders_has_no_faults(look):
         ),
         (["b: {stage: export, checkpoint: '@/qwen3_moe'}"], "b.checkpoint", "cannot be exported"),
         (
+            [f"p: {{{PRUNE}, checkpoint: '@/qwen3', multiple: 64}}"],
+            "p.channels_ratio",
+            "which rounds to 64 at multiples of 64, so nothing would be cut",
+        ),
+        (
+            [
+                f"t: {{stage: train, corpus: corpus, model: {DESCRIBED}, {TRAINING}}}",
+                "p: {stage: prune, corpus: corpus, checkpoint: t, channels_ratio: 0, "
+                "layers_ratio: 0.01}",
+            ],
+            "p.layers_ratio",
+            "so nothing would be cut",
+        ),
+        (
             ["c: {stage: convert, checkpoint: '@/qwen3', architecture: limbeck_moe}"],
             "c.checkpoint",
             "does not convert to 'limbeck_moe'",
@@ -263,7 +277,7 @@ def test_what_descriptions_say_is_what_layers_show():
     from limbeck.models.structure import find_channels, find_heads
     from limbeck.models.vocabulary import Vocabulary
     from limbeck.runtimes import open_runtime
-    from limbeck.runtimes.checkpoint_reader import describe_architecture
+    from limbeck.runtimes.architecture import describe_architecture
 
     shape = {
         "hidden_size": 16,

@@ -35,6 +35,7 @@ LLAMA3_ROTARY = {
     "rope_theta": 500000.0,
 }
 PARTIAL_ROTARY = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+PARTIAL_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}
 FAMILIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "Llama 3": ("llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3_ROTARY}),
     "Llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
@@ -101,9 +102,22 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "Phi-3": ("phi3", {"head_dim": None, "sliding_window": None}),
     "Phi-4 mini": (
         "phi3",
-        {"head_dim": None, "tie_word_embeddings": True, "rope_parameters": PARTIAL_ROTARY},
+        {
+            **PARTIAL_HEADS,
+            "head_dim": None,
+            "tie_word_embeddings": True,
+            "rope_parameters": PARTIAL_ROTARY,
+        },
     ),
-    "GLM-4": ("glm4", {"attention_bias": True, "rope_parameters": PARTIAL_ROTARY}),
+    "GLM-4": (
+        "glm4",
+        {
+            **PARTIAL_HEADS,
+            "head_dim": 32,
+            "attention_bias": True,
+            "rope_parameters": PARTIAL_ROTARY,
+        },
+    ),
     "gpt-oss": (
         "gpt_oss",
         {**WINDOW, **MIXED_LAYERS, "num_local_experts": 4, "num_experts_per_tok": 2},

@@ -12,7 +12,7 @@ from torch import Tensor
 from limbeck.contracts.leaks import normalise
 from limbeck.distillation.losses.divergences import forward_kl_terms
 from limbeck.evaluation.quality import Estimate
-from tests.support.type_checks import check_calls
+from tests.support.type_checks import MAX_CHECKED_CALLS, begin_test, check_calls
 
 
 def check(target):
@@ -48,6 +48,20 @@ def test_types_alone_are_checked_too():
     for arguments in (("a", "b"), ("a", 0)):
         with pytest.raises(BeartypeCallHintViolation):
             repeat(*arguments)
+
+
+def test_the_first_calls_of_each_test_are_checked():
+    @check
+    def double(values: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        return 2 * values
+
+    for _ in range(2):
+        for _ in range(MAX_CHECKED_CALLS - 1):
+            double(torch.ones(2))
+        with pytest.raises(TypeCheckError):
+            double(torch.ones(2, 2))
+        double(torch.ones(2, 2))
+        begin_test()
 
 
 def test_dataclasses_are_checked_when_they_are_made():

@@ -5,6 +5,7 @@ that is looked for here: values that found no place, rotary factors, and how tex
 """
 
 import copy
+import functools
 import json
 import logging
 from collections.abc import Mapping
@@ -122,12 +123,19 @@ def describe_gguf(header: Header) -> PreTrainedConfig:
     """
     path = header.path
     try:
-        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+        return copy.deepcopy(_read_config(path, path.stat().st_mtime_ns))
     except Exception as error:  # whatever a reader of another's format meets
         raise CheckpointError(
             f"{path}: transformers does not read GGUF files of architecture "
             f"{header.architecture!r}: {str(error)[:300]}; name the published checkpoint's folder"
         ) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _read_config(path: Path, modified: int) -> PreTrainedConfig:
+    """Kept: with a large vocabulary this takes ten seconds, and a check asks several times."""
+    del modified
+    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
 
 
 def _unpack(packed: PreTrainedModel) -> PreTrainedModel:

@@ -5,13 +5,16 @@ cache goes on where the row does. Attention with its rotary positions and cache 
 (`GroupQueryAttention`).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from limbeck.runtimes.checkpoint_reader import Architecture, Tensors, stack
+from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
 from limbeck.runtimes.onnx.kernels import embed, multiply, multiply_by_table
+from limbeck.runtimes.tensors import Tensors, Weights, stack
 
 TABLE = "embed_tokens"
 
@@ -23,16 +26,18 @@ def build_decoder(architecture: Architecture, *, tensors: Tensors) -> onnx.Model
     graph.input("last_positions", TensorProto.INT32, ["batch"])
     graph.input("total_tokens", TensorProto.INT32, [])
     kept = graph.input("kept", TensorProto.INT64, ["kept"])
-    _add_rotary(graph, architecture)
+    for index in range(len(architecture.rotaries)):
+        _add_rotary(graph, architecture, index)
     table = tensors.take_weights(
         "model.embed_tokens", out=architecture.vocab_size, channels=architecture.hidden_size
     )
     layers = _Layers(graph, architecture, tensors)
     residual = embed(graph, ids, weights=table, name=TABLE)
+    residual = scale(graph, residual, architecture.embedding_scale)
     delta = ""
-    for layer in range(architecture.num_layers):
+    for layer in range(len(architecture.layers)):
         residual, delta = layers.add(layer, residual=residual, delta=delta)
-    hidden, _ = layers.normalize("model.norm", residual=residual, delta=delta)
+    hidden, _ = layers.add_and_normalize("model.norm", residual=residual, delta=delta)
     shape = graph.constant("rows_shape", np.array([-1, architecture.hidden_size], np.int64))
     rows = graph.node("Gather", graph.node("Reshape", hidden, shape), kept)
     if architecture.is_tied:
@@ -42,29 +47,40 @@ def build_decoder(architecture: Architecture, *, tensors: Tensors) -> onnx.Model
             "lm_head", out=architecture.vocab_size, channels=architecture.hidden_size
         )
         logits = multiply(graph, rows, weights=head, name="lm_head")
+    logits = scale(graph, logits, architecture.logit_scale)
+    if cap := architecture.logit_softcap:
+        logits = scale(graph, graph.node("Tanh", scale(graph, logits, 1 / cap)), cap)
     graph.nodes("Identity", logits, outputs=["logits"])
     graph.output("logits", TensorProto.FLOAT, ["kept", architecture.vocab_size])
     layers.declare_cache()
     return graph.build(name="decoder")
 
 
-def _add_rotary(graph: Graph, architecture: Architecture) -> None:
+def scale(graph: Graph, x: str, factor: float) -> str:
+    """x times a number; x itself for 1."""
+    if factor == 1:
+        return x
+    return graph.node("Mul", x, graph.constant(f"times_{factor}", np.array(factor, np.float32)))
+
+
+def _add_rotary(graph: Graph, architecture: Architecture, index: int) -> None:
     """Tables of cosines and sines; the runtime folds them once, so the file holds none."""
-    start, stop, step, scale = (
-        graph.constant(f"rotary_{name}", np.array(value, np.float32))
+    rotary = architecture.rotaries[index]
+    start, stop, step, factor = (
+        graph.constant(f"rotary_{index}_{name}", np.array(value, np.float32))
         for name, value in (
             ("start", 0),
             ("stop", architecture.max_tokens),
             ("step", 1),
-            ("scale", architecture.rotary_scale),
+            ("scale", rotary.scale),
         )
     )
     column = graph.constant("rotary_column", np.array([-1, 1], np.int64))
     positions = graph.node("Reshape", graph.node("Range", start, stop, step), column)
-    frequencies = graph.constant("frequencies", architecture.frequencies[None])
+    frequencies = graph.constant(f"frequencies_{index}", rotary.frequencies[None])
     angles = graph.node("Mul", positions, frequencies)
     for op, name in (("Cos", "cosines"), ("Sin", "sines")):
-        graph.nodes("Mul", graph.node(op, angles), scale, outputs=[name])
+        graph.nodes("Mul", graph.node(op, angles), factor, outputs=[f"{name}_{index}"])
 
 
 class _Layers:
@@ -77,42 +93,64 @@ class _Layers:
 
     def add(self, layer: int, *, residual: str, delta: str) -> tuple[str, str]:
         """The residual stream after attention, and the feed-forward output still to be added."""
-        name = f"model.layers.{layer}"
-        hidden, residual = self.normalize(f"{name}.input_layernorm", residual=residual, delta=delta)
-        attended = self._attend(layer, hidden)
-        hidden, residual = self.normalize(
-            f"{name}.post_attention_layernorm", residual=residual, delta=attended
+        name, conventions = f"model.layers.{layer}", self.shape.conventions
+        hidden, residual = self.add_and_normalize(
+            _join(name, conventions.attention_norm), residual=residual, delta=delta
         )
-        return residual, self._feed_forward(f"{name}.mlp", hidden)
+        attended = self._finish_block(
+            self._attend(layer, hidden), norm=_join(name, conventions.attention_output_norm)
+        )
+        hidden, residual = self.add_and_normalize(
+            _join(name, conventions.feed_forward_norm), residual=residual, delta=attended
+        )
+        fed = self._feed_forward(f"{name}.mlp", hidden)
+        fed = self._finish_block(fed, norm=_join(name, conventions.feed_forward_output_norm))
+        return residual, fed
 
-    def normalize(self, module: str, *, residual: str, delta: str) -> tuple[str, str]:
-        """The normed sum of both, and the sum; an empty delta adds nothing."""
-        gain = self.graph.constant(module, self._take_gain(module, self.shape.hidden_size))
-        epsilon = self.shape.rms_norm_eps
+    def add_and_normalize(self, module: str, *, residual: str, delta: str) -> tuple[str, str]:
+        """The normed sum of both, and the sum; an empty delta adds nothing, no module norms."""
+        if not module:
+            total = self.graph.node("Add", residual, delta) if delta else residual
+            return total, total
         if not delta:
-            normed = self.graph.node(
-                "SimplifiedLayerNormalization", residual, gain, axis=-1, epsilon=epsilon
-            )
-            return normed, residual
+            return self._normalize(module, residual, width=self.shape.hidden_size), residual
         outputs = [f"{module}.normed", "", "", f"{module}.sum"]
         self.graph.nodes(
             "SkipSimplifiedLayerNormalization",
             residual,
             delta,
-            gain,
+            self._gain(module, width=self.shape.hidden_size),
             outputs=outputs,
             domain=MICROSOFT,
-            epsilon=epsilon,
+            epsilon=self.shape.rms_norm_eps,
         )
         return outputs[0], outputs[3]
 
     def declare_cache(self) -> None:
         """Declare the keys and values that come out."""
-        for layer in range(self.shape.num_layers):
+        for layer in range(len(self.shape.layers)):
             for part in ("key", "value"):
                 self.graph.output(
                     f"present.{layer}.{part}", TensorProto.FLOAT, self._cache_shape("total")
                 )
+
+    def _finish_block(self, delta: str, *, norm: str) -> str:
+        if norm:
+            delta = self._normalize(norm, delta, width=self.shape.hidden_size)
+        return scale(self.graph, delta, self.shape.residual_scale)
+
+    def _normalize(self, module: str, x: str, *, width: int) -> str:
+        return self.graph.node(
+            "SimplifiedLayerNormalization",
+            x,
+            self._gain(module, width=width),
+            axis=-1,
+            epsilon=self.shape.rms_norm_eps,
+        )
+
+    def _gain(self, module: str, *, width: int) -> str:
+        weight = self.tensors.take(f"{module}.weight", shape=[width])
+        return self.graph.constant(module, weight + np.float32(self.shape.conventions.norm_offset))
 
     def _cache_shape(self, length: str) -> list[int | str]:
         return ["batch", self.shape.num_key_value_heads, length, self.shape.head_dim]
@@ -123,13 +161,16 @@ class _Layers:
         width = shape.head_dim
         heads = {"q": shape.num_heads, "k": shape.num_key_value_heads}
         heads["v"] = heads["k"]
-        projections = [
-            self.tensors.take_weights(
-                f"{module}.{part}_proj", out=num * width, channels=shape.hidden_size
-            )
-            for part, num in heads.items()
-        ]
-        packed = multiply(graph, hidden, weights=stack(projections), name=f"{module}.qkv")
+        packed = multiply(
+            graph,
+            hidden,
+            weights=self._take_stacked(
+                module,
+                fused="qkv_proj",
+                out={f"{part}_proj": n * width for part, n in heads.items()},
+            ),
+            name=f"{module}.qkv",
+        )
         past = [
             graph.input(f"past.{layer}.{part}", TensorProto.FLOAT, self._cache_shape("past"))
             for part in ("key", "value")
@@ -143,6 +184,8 @@ class _Layers:
         )
         query = self._normalize_heads(f"{module}.q_norm", query, heads["q"])
         key = self._normalize_heads(f"{module}.k_norm", key, heads["k"])
+        rotary, window = shape.layers[layer].rotary, shape.layers[layer].window
+        tables = [] if rotary is None else [f"cosines_{rotary}", f"sines_{rotary}"]
         attended, *_ = graph.nodes(
             "GroupQueryAttention",
             query,
@@ -151,14 +194,16 @@ class _Layers:
             *past,
             "last_positions",
             "total_tokens",
-            "cosines",
-            "sines",
+            *tables,
             outputs=[f"{module}.attended", f"present.{layer}.key", f"present.{layer}.value"],
             domain=MICROSOFT,
             num_heads=heads["q"],
             kv_num_heads=heads["k"],
-            scale=width**-0.5,
-            do_rotary=1,
+            scale=shape.attention_scale,
+            softcap=shape.attention_softcap,
+            local_window_size=-1 if window is None else window,
+            do_rotary=int(rotary is not None),
+            rotary_interleaved=int(shape.conventions.is_rotary_interleaved),
         )
         out = self.tensors.take_weights(
             f"{module}.o_proj", out=shape.hidden_size, channels=shape.num_heads * width
@@ -169,37 +214,46 @@ class _Layers:
         if not self.tensors.has(f"{module}.weight"):
             return x
         graph, width = self.graph, self.shape.head_dim
-        gain = graph.constant(module, self._take_gain(module, width))
+        if self.shape.conventions.norms_whole_projections:
+            return self._normalize(module, x, width=heads * width)
         split = graph.constant(f"split_{heads}", np.array([0, 0, heads, width], np.int64))
         joined = graph.constant(f"join_{heads}", np.array([0, 0, heads * width], np.int64))
-        normed = graph.node(
-            "SimplifiedLayerNormalization",
-            graph.node("Reshape", x, split),
-            gain,
-            axis=-1,
-            epsilon=self.shape.rms_norm_eps,
-        )
+        normed = self._normalize(module, graph.node("Reshape", x, split), width=width)
         return graph.node("Reshape", normed, joined)
 
     def _feed_forward(self, module: str, hidden: str) -> str:
         graph, shape = self.graph, self.shape
-        halves = [
-            self.tensors.take_weights(
-                f"{module}.{part}_proj", out=shape.intermediate_size, channels=shape.hidden_size
-            )
-            for part in ("gate", "up")
-        ]
-        both = multiply(graph, hidden, weights=stack(halves), name=f"{module}.gate_up")
+        halves = {"gate_proj": shape.intermediate_size, "up_proj": shape.intermediate_size}
+        stacked = self._take_stacked(module, fused="gate_up_proj", out=halves)
+        both = multiply(graph, hidden, weights=stacked, name=f"{module}.gate_up")
         gate, up = graph.nodes(
             "Split", both, outputs=[f"{module}.gate", f"{module}.up"], axis=-1, num_outputs=2
         )
-        # With a factor of 1, QuickGelu is SiLU in one node.
-        activated = graph.node("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
+        if shape.activation == "silu":
+            # With a factor of 1, QuickGelu is SiLU in one node.
+            activated = graph.node("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
+        else:
+            activated = graph.node("Gelu", gate, approximate="tanh")
         down = self.tensors.take_weights(
             f"{module}.down_proj", out=shape.hidden_size, channels=shape.intermediate_size
         )
         product = graph.node("Mul", activated, up)
         return multiply(graph, product, weights=down, name=f"{module}.down")
 
-    def _take_gain(self, module: str, width: int) -> np.ndarray:
-        return self.tensors.take(f"{module}.weight", shape=[width])
+    def _take_stacked(self, module: str, *, fused: str, out: Mapping[str, int]) -> Weights:
+        """Projections of one input as one matrix, however the checkpoint stores them."""
+        channels = self.shape.hidden_size
+        if self.tensors.has(f"{module}.{fused}.weight"):
+            return self.tensors.take_weights(
+                f"{module}.{fused}", out=sum(out.values()), channels=channels
+            )
+        return stack(
+            [
+                self.tensors.take_weights(f"{module}.{name}", out=num, channels=channels)
+                for name, num in out.items()
+            ]
+        )
+
+
+def _join(name: str, norm: str) -> str:
+    return norm and f"{name}.{norm}"

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int8, UInt8
 from onnx import TensorProto
 
-from limbeck.runtimes.checkpoint_reader import Weights
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
+from limbeck.runtimes.tensors import Weights
 
 BLOCKS = (16, 32, 64, 128, 256)
 """Numbers that `MatMulNBits` can give one step."""

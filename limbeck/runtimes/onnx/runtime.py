@@ -34,7 +34,19 @@ class OnnxRuntime(Runtime):
 
     name: ClassVar[str] = "onnx"
     architectures: ClassVar[frozenset[str] | Literal["any"]] = frozenset(
-        {"qwen3", "qwen2", "llama", "mistral"}
+        {
+            "gemma2",
+            "gemma3_text",
+            "glm4",
+            "granite",
+            "llama",
+            "mistral",
+            "olmo2",
+            "phi3",
+            "qwen2",
+            "qwen3",
+            "smollm3",
+        }
     )
 
     @override

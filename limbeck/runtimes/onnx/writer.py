@@ -5,11 +5,12 @@ from pathlib import Path
 import onnx
 
 from limbeck.models.checkpoints import read_number_format
+from limbeck.runtimes.architecture import format_name, read_architecture
 from limbeck.runtimes.bundle import Bundle, write_bundle
-from limbeck.runtimes.checkpoint_reader import Tensors, format_name, read_architecture
 from limbeck.runtimes.onnx.decoder import build_decoder
 from limbeck.runtimes.onnx.graph import OPSET
 from limbeck.runtimes.onnx.runtime import MODEL, OnnxRuntime
+from limbeck.runtimes.tensors import Tensors
 from limbeck.runtimes.tokenizer_files import write_tokenizer
 
 SINGLE_FILE_BYTES = 1 << 30

@@ -98,6 +98,7 @@ class Config(StageConfig):
                 heads_ratio=self.heads_ratio,
                 layers_ratio=self.layers_ratio,
                 hidden_ratio=self.hidden_ratio,
+                multiple=self.multiple,
             )
 
     @override

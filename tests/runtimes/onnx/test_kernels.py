@@ -7,9 +7,9 @@ import torch
 from onnx import TensorProto
 
 from limbeck.quantization.formats.int8 import Int8
-from limbeck.runtimes.checkpoint_reader import Weights
 from limbeck.runtimes.onnx.graph import Graph
 from limbeck.runtimes.onnx.kernels import embed, multiply
+from limbeck.runtimes.tensors import Weights
 
 
 def compute(x, weights):

@@ -1,4 +1,4 @@
-"""What a writer of bundles needs of a checkpoint: its architecture and, strictly, its tensors.
+"""The tensors of a checkpoint for a writer of bundles, strictly: each taken once, none left.
 
 Left out: whole models, which transformers loads.
 """
@@ -7,42 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import open_config, read_number_format
-from limbeck.models.config import EXPORTED_HEAD_MULTIPLE
 from limbeck.quantization.formats.base import QuantizedFormat
-from limbeck.runtimes.base import Runtime
-
-ROTARY_TYPES = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings whose wavelengths do not depend on the length of the input."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A decoder of pre-norm attention, rotary positions and a gated SiLU feed-forward."""
-
-    model_type: str
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    intermediate_size: int
-    rms_norm_eps: float
-    max_tokens: int
-    is_tied: bool
-    frequencies: Float[np.ndarray, " half"]
-    """Radians per position of each rotary pair."""
-    rotary_scale: float
 
 
 @dataclass(frozen=True)
@@ -58,91 +29,6 @@ class Weights:
     block: int | None = None
     """Numbers of a row that share a scale, of which the last block may have fewer; None is the
     whole row."""
-
-
-def format_name(folder: Path) -> str:
-    """The number format of a checkpoint's weights; floats of all widths are exported as float32."""
-    found = read_number_format(folder)
-    return "float32" if found is None else found.kind
-
-
-def read_architecture(folder: Path, *, runtime: Runtime) -> Architecture:
-    """The architecture that `config.json` describes.
-
-    Raises:
-        CheckpointError: it is damaged, or the runtime computes none such.
-    """
-    return describe_architecture(
-        open_config(folder), number_format=format_name(folder), runtime=runtime, place=folder
-    )
-
-
-def describe_architecture(
-    config: PreTrainedConfig, *, number_format: str, runtime: Runtime, place: str | Path
-) -> Architecture:
-    """The architecture that a config describes, for a runtime that computes all it reads.
-
-    Raises:
-        CheckpointError: the runtime computes none such.
-    """
-    _check_supported(place, config, number_format=number_format, runtime=runtime)
-    heads = config.num_attention_heads
-    rotary = LlamaRotaryEmbedding(cast(Any, config))
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    if 2 * len(rotary.inv_freq) != width:
-        raise CheckpointError(
-            f"{place}: rotates {2 * len(rotary.inv_freq)} of {width} channels of a head; "
-            "writers of bundles rotate all of them"
-        )
-    if width % EXPORTED_HEAD_MULTIPLE:
-        raise CheckpointError(
-            f"{place}: attention heads are {width} wide; a runtime's attention takes multiples of "
-            f"{EXPORTED_HEAD_MULTIPLE}"
-        )
-    return Architecture(
-        model_type=config.model_type,
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_hidden_layers,
-        num_heads=heads,
-        num_key_value_heads=config.num_key_value_heads,
-        head_dim=width,
-        intermediate_size=config.intermediate_size,
-        rms_norm_eps=config.rms_norm_eps,
-        max_tokens=config.max_position_embeddings,
-        is_tied=bool(config.tie_word_embeddings),
-        frequencies=rotary.inv_freq.float().numpy(),
-        rotary_scale=float(rotary.attention_scaling),
-    )
-
-
-def _check_supported(
-    place: str | Path, config: PreTrainedConfig, *, number_format: str, runtime: Runtime
-) -> None:
-    known = runtime.architectures
-    if known != "any" and config.model_type not in known:
-        raise CheckpointError(
-            f"{place}: architecture {config.model_type!r} cannot be exported to "
-            f"{runtime.name}; supported: {', '.join(sorted(known))} (distil a mixture of experts "
-            "into a dense student first)"
-        )
-    if number_format not in runtime.formats:
-        raise CheckpointError(
-            f"{place}: weights of format {number_format!r} cannot be exported to {runtime.name}; "
-            f"supported: {', '.join(sorted(runtime.formats))}"
-        )
-    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    window = getattr(config, "sliding_window", None)
-    layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if rotary not in ROTARY_TYPES:
-        found, expected = f"rotary embedding {rotary!r}", ", ".join(ROTARY_TYPES)
-    elif layers or (window is not None and getattr(config, "use_sliding_window", True)):
-        found, expected = f"sliding window {window!r}", "full attention in every layer"
-    elif getattr(config, "hidden_act", "silu") != "silu":
-        found, expected = f"activation {config.hidden_act!r}", "'silu'"
-    else:
-        return
-    raise CheckpointError(f"{place}: {found} cannot be exported; supported: {expected}")
 
 
 class Tensors:
