@@ -55,6 +55,9 @@ class Corpus:
         self.dropped_path = folder / "dropped.jsonl"
         """Every record that was read and not used, with the reason."""
 
+        self.unlabelled_path = folder / "records" / "unlabelled.jsonl"
+        """Training questions without an answer; there only where it has some."""
+
     def records_path(self, split: Split) -> Path:
         """The file of a split, one record a line."""
         return self.folder / "records" / f"{split}.jsonl"
@@ -75,6 +78,22 @@ class Corpus:
         """Write a split's file."""
         self.records_path(split).parent.mkdir(exist_ok=True)
         write_jsonl(self.records_path(split), records)
+
+    def unlabelled(self) -> Iterator[Record]:
+        """The training questions without an answer; none in most corpora.
+
+        Raises:
+            DataError: a line is not a record.
+        """
+        if self.unlabelled_path.is_file():
+            yield from read_records(self.unlabelled_path)
+
+    def write_unlabelled(self, records: Sequence[Record]) -> None:
+        """Write the questions without an answer; without any, no file is left."""
+        self.unlabelled_path.unlink(missing_ok=True)
+        if records:
+            self.unlabelled_path.parent.mkdir(exist_ok=True)
+            write_jsonl(self.unlabelled_path, records)
 
     def task_paths(self) -> list[Path]:
         """The files of questions, one a task, by its name."""

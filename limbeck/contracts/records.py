@@ -29,7 +29,10 @@ class Entity:
 
 @dataclass(frozen=True)
 class Record:
-    """One thing to learn from: a question with its answer, or plain text when `question` is ''."""
+    """One thing to learn from: a question with its answer, or plain text when `question` is ''.
+
+    Without an answer it is a question that a teacher is to answer.
+    """
 
     id: str
     question: str

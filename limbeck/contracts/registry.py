@@ -38,6 +38,7 @@ READERS: Table = {
     "knowledge": "limbeck.data.readers.pack_facts:Config",
     "images": "limbeck.data.readers.image_archive:Config",
     "labelled": "limbeck.data.readers.classification:Config",
+    "questions": "limbeck.data.readers.questions:Config",
 }
 """Sources of records: each a ReaderConfig whose `read` yields them."""
 

@@ -3,6 +3,7 @@
 Every record that does not come out is counted with its reason and place.
 """
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import ImageStore, image_names
 from limbeck.data.corpus.splits import split
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
+from limbeck.data.corpus.unlabelled import keep_new, withhold_answers
 from limbeck.data.filters.base import FilterContext
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.filters.limit import Limit
@@ -71,29 +73,38 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             stream = step.run(stream, context=context)
         stream = _drop_refused(stream, tokenizer=tokenizer, log=log)
         records = list(stream)
-        for record in records:
+        splits = split([r for r in records if r.answer], config=config.splits, seed=config.seed)
+        held_out = [*splits["validation"], *splits["test"], *questions]
+        train, withheld = withhold_answers(
+            splits["train"], labelled_ratio=config.labelled_ratio, seed=config.seed, log=log
+        )
+        splits["train"] = train
+        bare = [*withheld, *(record for record in records if not record.answer)]
+        unlabelled = keep_new(bare, labelled=train, held_out=held_out, log=log)
+        for record in [*itertools.chain(*splits.values()), *unlabelled]:
             log.source(record.source).kept += 1
         log.check()
     print_table(draw_sources(log))
     check_dropped(log, max_ratios={s.label: s.max_dropped_ratio for s in config.sources})
-    if not records:
+    if not train and not unlabelled:
         reasons = dict(log.total_dropped().most_common(5))
         raise DataError(f"no record is left; dropped by reason: {reasons}; see dropped.jsonl")
-    splits = split(records, config=config.splits, seed=config.seed)
-    held_out = [*splits["validation"], *splits["test"]]
-    check_leaks(splits["train"], held_out=[*held_out, *questions])
+    check_leaks(train, held_out=held_out)
     for name, members in splits.items():
         corpus.write_records(name, members)
+    corpus.write_unlabelled(unlabelled)
     corpus.write_questions(questions)
-    _drop_unused_images([*splits["train"], *held_out], questions, corpus=corpus)
+    used = [*itertools.chain(*splits.values()), *unlabelled]
+    _drop_unused_images(used, questions, corpus=corpus)
     num_tokens = _make_tokenizer(
         config,
-        splits["train"],
+        [*train, *unlabelled],
         tokenizer=tokenizer,
         folder=corpus.tokenizer_path,
         special=(IMAGE_TOKEN,) if corpus.images_path.is_dir() else (),
     )
     card = describe(splits, questions=questions, log=log, pack=pack, sources=context.sources)
+    card["counts"]["unlabelled"] = len(unlabelled)
     card |= {"confidence": {"fitted": False}} | context.card
     card |= {
         "name": work.name,

@@ -8,29 +8,65 @@ from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.fields import Ratio
 from limbeck.contracts.registry import REWARDS
-from limbeck.contracts.stage import CorpusRef, StageConfig
+from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Logprobs, Preferences
+from limbeck.env.threads import NumThreads
 from limbeck.reinforcement.rewards import name_domain_rewards
 
 
 class Config(StageConfig):
-    """Let a model behind an OpenAI-compatible server answer a corpus's training questions."""
+    """Let a teacher answer a corpus's questions: those without an answer, or else all of training.
+
+    The teacher is a model behind an OpenAI-compatible server, or one in a folder (checkpoint or
+    bundle).
+    """
 
     make: ClassVar[Kind] = "corpus"
     stage: Literal["label"]
     corpus: CorpusRef
-    endpoint: EndpointConfig
-    write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")]
-    """What to write: answers, preferences or logprobs."""
+    endpoint: EndpointConfig | None = None
+    """A teacher behind a server."""
+    teacher: ModelRef = ""
+    """A teacher in a folder, instead of one behind a server."""
+    write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")] = Answers(
+        kind="answers"
+    )
+    """What to write: answers, preferences or logprobs; a teacher in a folder writes answers."""
     system: str = ""
     """System prompt of the records that have none of their own; empty: none."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
-    """Longest answer, in the server's tokens; one that is cut off there counts as failed."""
+    """Longest answer, in the teacher's tokens; one that is cut off there counts as failed."""
+    min_confidence_ratio: Ratio = 0.0
+    """An answer of a teacher in a folder is taken from this confidence on: the geometric mean of
+    its tokens' probabilities. The questions of all others stay without an answer."""
+    batch_size: Annotated[int, Field(gt=0)] = 64
+    """Questions that a teacher in a folder answers at once."""
+    num_threads: NumThreads = "auto"
+    """CPU threads of a teacher in a folder."""
     failed: Literal["leave_out", "keep"] = "leave_out"
     """What becomes of records that got no usable answer: they go, or keep the answer they had."""
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
     """A larger share of failed records stops the run, so that the cause can be mended first."""
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> "Config":
+        if (self.endpoint is None) == (not self.teacher):
+            raise ValueError("name one teacher: `endpoint`, a server, or `teacher`, a folder")
+        if self.teacher and not isinstance(self.write, Answers):
+            raise ValueError(
+                f"write: a teacher in a folder writes answers, not {self.write.kind}; its "
+                "distributions come from the stage `record`, or from training beside it"
+            )
+        if self.teacher and self.write != Answers(kind="answers"):
+            raise ValueError("write.temperature is for a server; leave it out")
+        if self.endpoint is not None and self.min_confidence_ratio:
+            raise ValueError(
+                "min_confidence_ratio: a server's answers come without a confidence; leave it out, "
+                "or name a `teacher`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_rewards(self) -> "Config":

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice
+from limbeck.contracts.fields import PositiveRatio
 from limbeck.contracts.registry import FILTERS, READERS
 from limbeck.contracts.stage import Accepts, StageConfig
 from limbeck.data.corpus.config import TokenizerConfig
@@ -43,6 +44,9 @@ class Config(StageConfig):
     lexicon: tuple[LexiconFile, ...] = ()
     """Names to mark besides the pack's own."""
     splits: SplitConfig = SplitConfig()
+    labelled_ratio: PositiveRatio = 1.0
+    """Share of the training groups that keep their answers. The questions of the others stay
+    without, for a teacher to answer (`label`): what few labels are worth can so be measured."""
     tokenizer: Annotated[TokenizerConfig | str, Accepts(("checkpoint",))] = TokenizerConfig()
     """How to train one, or a teacher: its entry, its folder or its name on the hub."""
     chat_template: Path | Literal["own"] = "own"

@@ -44,7 +44,7 @@ def normalize_record(record: Record, *, normalizer: Normalizer) -> Iterator[Reco
         yield record
         return
     cleaned = _clean(record, normalizer)
-    if (record.question and not cleaned.question) or not cleaned.answer:
+    if (record.question and not cleaned.question) or (record.answer and not cleaned.answer):
         tuple(normalizer.take_changes(record.place))
         shown = record.answer if cleaned.question else record.question
         yield Drop(NOTHING_LEFT, record.source, record.place, shown)
