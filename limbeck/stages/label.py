@@ -35,6 +35,7 @@ from limbeck.distillation.local_labels import UNANSWERED, answer_questions
 from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
+from limbeck.evaluation.report.without_teacher import LABELS_KEPT
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.tokenizer_identity import identify
 from limbeck.reinforcement.rewards import AnswerSample, check_domain, score
@@ -113,6 +114,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "labelled": len(questions) - len(failures),
         "failed": _count(failures),
         "not_asked": len(asked) - len(questions),
+        LABELS_KEPT: len(train) if bare else 0,
         **outcome.metrics,
         **_describe(labelled, config),
     }

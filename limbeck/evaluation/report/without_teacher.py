@@ -17,8 +17,10 @@ from limbeck.evaluation.metrics import accuracy_difference
 Training = Literal["trained without a teacher (labels alone)"]
 WEIGHTS = ("model", "student", "checkpoint")
 """Fields that name the checkpoint a stage goes on with."""
-SAME = ("corpus", "initialize_from", "batching", "training", "seed")
+SAME = ("initialize_from", "batching", "training", "seed")
 """Settings in which a student and its counterpart without a teacher agree."""
+LABELS_KEPT = "labels_kept"
+"""The metric of a labelled corpus: how many records kept the labels that they had."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +65,50 @@ def _open(parents: Sequence[Parent], *, near: Artifact) -> Iterator[Artifact | N
 
 
 def pair_students(models: Sequence[Artifact]) -> list[tuple[str, str]]:
-    """Each distilled student with its counterpart: same model, start, corpus, batches and steps."""
+    """Each distilled student with its counterpart: same model, start, labels, batches and steps."""
     return [
         (student.name, alone.name)
         for student in models
         for alone in models
-        if _is_counterpart(alone.manifest, student=student.manifest) and _learnt_alone(alone)
+        if _is_counterpart(alone, student=student) and _learnt_alone(alone)
     ]
 
 
-def _is_counterpart(alone: Manifest, *, student: Manifest) -> bool:
-    if (alone.stage, student.stage) != ("train", "distill"):
+def _is_counterpart(alone: Artifact, *, student: Artifact) -> bool:
+    own, other = alone.manifest, student.manifest
+    if (own.stage, other.stage) != ("train", "distill"):
         return False
-    if student.recipe.get("initialize_experts") != "none":
+    if other.recipe.get("initialize_experts") != "none":
         return False
-    is_same_model = isinstance(alone.recipe["model"], dict) and (
-        alone.recipe["model"] == student.recipe["student"]
+    is_same_model = isinstance(own.recipe["model"], dict) and (
+        own.recipe["model"] == other.recipe["student"]
     )
-    return is_same_model and all(_value(alone, name) == _value(student, name) for name in SAME)
+    has_same_labels = _label_hashes(alone) == _label_hashes(student)
+    return (
+        is_same_model
+        and has_same_labels
+        and all(_value(own, name) == _value(other, name) for name in SAME)
+    )
+
+
+def _label_hashes(artifact: Artifact) -> list[str]:
+    """Of the corpora with the labels that people gave; a teacher may have answered other questions.
+
+    Where its answers took the place of all labels, that corpus stands for itself.
+    """
+    found = []
+    for parent in artifact.manifest.parents.get("corpus", ()):
+        corpus = find_parent(parent, near=artifact.path)
+        if corpus is not None and _answers_bare_questions(corpus):
+            found += [item.content_hash for item in corpus.manifest.parents["corpus"]]
+        else:
+            found.append(parent.content_hash)
+    return found
+
+
+def _answers_bare_questions(corpus: Artifact) -> bool:
+    """Whether a corpus is another one with a teacher's answers to its questions without any."""
+    return bool(corpus.manifest.metrics.get(LABELS_KEPT))
 
 
 def _value(manifest: Manifest, name: str) -> object:

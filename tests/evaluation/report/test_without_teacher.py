@@ -8,6 +8,7 @@ import pytest
 from limbeck.contracts.artifacts import Artifact, Parent
 from limbeck.evaluation.metrics import accuracy_difference
 from limbeck.evaluation.report.without_teacher import (
+    LABELS_KEPT,
     describe_training,
     measure_teacher_gain,
     pair_students,
@@ -112,6 +113,24 @@ def test_a_student_is_paired_with_its_equal_alone(chain, changes):
         manifest = manifest.replace(parents={**manifest.parents, **start})
     other = dataclasses.replace(chain["alone"], manifest=manifest)
     assert pair_students([*models[:2], other]) == []
+
+
+@pytest.mark.parametrize("num_kept", [0, 12])
+def test_a_teachers_answers_to_other_questions_are_no_labels_of_the_counterpart(
+    chain, make, num_kept
+):
+    labelled = make("labelled", "label", corpus=[chain["corpus"]], teacher=[chain["teacher"]])
+    manifest = labelled.manifest.replace(metrics={LABELS_KEPT: num_kept})
+    (labelled.path / "manifest.json").write_text(manifest.model_dump_json())
+    manifest = chain["student"].manifest
+    (parent,) = manifest.parents["corpus"]
+    parent = parent.replace(
+        name="labelled", path=str(labelled.path), content_hash=labelled.manifest.content_hash
+    )
+    manifest = manifest.replace(parents={**manifest.parents, "corpus": (parent,)})
+    student = dataclasses.replace(chain["student"], manifest=manifest)
+    found = pair_students([chain["teacher"], student, chain["alone"]])
+    assert found == ([("small", "lone")] if num_kept else [])
 
 
 def test_what_the_teacher_adds_is_paired_over_groups():
