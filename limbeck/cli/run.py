@@ -34,6 +34,14 @@ def run(
     until: Annotated[
         str, typer.Option(metavar="ENTRY", help="Make only this entry and what it needs.")
     ] = "",
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="ENTRY",
+            help="Make this entry and what follows from it; what it needs is taken as it stands.",
+        ),
+    ] = "",
 ) -> None:
     """Make every artifact of a recipe, or reuse what is made already.
 
@@ -42,6 +50,7 @@ def run(
     ```
     limbeck run mine.yaml
     limbeck run mine.yaml --until student
+    limbeck run mine.yaml --from pruned
     limbeck run mine.yaml --set student.training.max_steps=2000
     ```
     """
@@ -51,7 +60,9 @@ def run(
         from limbeck.pipeline.run import run as run_recipe
 
         loaded = load_recipe(recipe, overrides=overrides)
-        made = run_recipe(loaded, runs=runs, until=until, report=show_event, note=show_note)
+        made = run_recipe(
+            loaded, runs=runs, until=until, start=start, report=show_event, note=show_note
+        )
         for artifact in made.values():
             if artifact.manifest.kind == "report":
                 report = read_report(artifact.path / "report.json")

@@ -39,6 +39,21 @@ def select_needed(entries: Mapping[str, Entry], name: str) -> dict[str, Entry]:
     return {key: entry for key, entry in entries.items() if key in needed}
 
 
+def select_following(entries: Mapping[str, Entry], name: str) -> dict[str, Entry]:
+    """An entry and all that is made from it, in the order in which they can run.
+
+    Raises:
+        UnknownNameError: there is no such entry.
+    """
+    if name not in entries:
+        raise UnknownNameError(name, known=entries, what="entry")
+    found = {name: entries[name]}
+    for key, entry in entries.items():
+        if any(reference.target in found for reference in entry.references):
+            found[key] = entry
+    return {key: entry for key, entry in entries.items() if key in found}
+
+
 def names_models(entries: Mapping[str, Entry]) -> bool:
     """Whether a recipe names models outside itself."""
     return any(

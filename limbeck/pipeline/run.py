@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from limbeck.contracts.artifacts import (
     read_artifact,
     write_atomically,
 )
-from limbeck.contracts.errors import BusyError, Fault, RecipeError
+from limbeck.contracts.errors import ArtifactError, BusyError, Fault, RecipeError
 from limbeck.contracts.pointers import follow, is_pointer
 from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.stage import Reference
@@ -36,7 +36,7 @@ from limbeck.env.ranks import process_index
 from limbeck.pipeline.cache_key import hash_key
 from limbeck.pipeline.check import check
 from limbeck.pipeline.distributed import RunStage, lead_workers, run_worker
-from limbeck.pipeline.entry import Entry, is_folder, select_needed
+from limbeck.pipeline.entry import Entry, is_folder, select_following, select_needed
 from limbeck.pipeline.memory import check_memory
 from limbeck.pipeline.store import STORE, Store, read_if_whole
 
@@ -49,11 +49,15 @@ def run(
     *,
     runs: Path,
     until: str = "",
+    start: str = "",
     report: Report = lambda name, text: None,
     note: Callable[[str], None] = lambda text: None,
     on_step: OnStep = ignore_step,
 ) -> dict[str, Artifact]:
     """Every artifact of the recipe, made now or reused; with `until`, that one and what it needs.
+
+    With `start`, that entry and what is made from it; what these need besides is taken as it stands
+    under its name, whatever the recipe says of it now.
 
     `report(name, text)` hears what happens to each entry, `note` what will be done of its own
     accord, `on_step` every step of training here.
@@ -63,13 +67,19 @@ def run(
 
     Raises:
         RecipeError: the recipe cannot be run, or not in this machine's memory.
-        UnknownNameError: no entry is called as `until`.
+        UnknownNameError: no entry is called as `until` or `start`.
+        ArtifactError: what `start` needs has not been made.
         BusyError: another process runs a recipe of this name.
         LaunchError: the processes cannot work together as they were launched.
     """
     entries = check(recipe, note=note)
-    if until:
-        entries = select_needed(entries, until)
+    needed = select_needed(entries, until) if until else entries
+    made_now = select_following(entries, start) if start else entries
+    entries = {name: entry for name, entry in needed.items() if name in made_now}
+    if not entries:
+        raise RecipeError(
+            recipe.path, [Fault("until", f"{until!r} is not made from {start!r}; leave one out")]
+        )
     if Path(recipe.name).parts[0] == STORE:
         message = f"a recipe cannot be called {STORE}, as the folder of all artifacts is; rename it"
         raise RecipeError(recipe.path, [Fault("file name", message)])
@@ -83,11 +93,12 @@ def run(
         with lead_workers() as run_stage, FileLock(root / ".lock", timeout=0):
             session = _Run(root, Store(runs), {}, report, run_stage, on_step)
             try:
+                _take_standing(session, entries, recipe=recipe)
                 for entry in entries.values():
                     session.made[entry.name] = _make_or_reuse(session, entry)
             finally:
                 session.store.hashes.save()
-            return session.made
+            return {name: session.made[name] for name in entries}
     except Timeout:
         raise BusyError(
             f"{root}: another `limbeck run` is at work there; wait for it, or use --runs"
@@ -115,6 +126,27 @@ class _Order:
     inputs: dict[str, tuple[Artifact, ...]]
     sources: dict[str, str]
     key: str
+
+
+def _take_standing(session: _Run, entries: Mapping[str, Entry], *, recipe: Recipe) -> None:
+    """What the entries need of other entries, as it stands.
+
+    Raises:
+        ArtifactError: it has not been made.
+    """
+    for entry in entries.values():
+        for reference in entry.references:
+            name = reference.target
+            if name not in recipe.entries or name in entries or name in session.made:
+                continue
+            if not (session.root / name).exists():
+                raise ArtifactError(
+                    f"{entry.name}: needs {name!r}, which has not been made in {session.root}; run "
+                    "without --from"
+                )
+            artifact = read_artifact(follow(session.root / name), kinds=reference.kinds)
+            session.made[name] = replace(artifact, entry=name)
+            session.report(name, "taken as it stands")
 
 
 def _make_or_reuse(session: _Run, entry: Entry) -> Artifact:

@@ -9,7 +9,14 @@ import pytest
 from filelock import FileLock
 
 from limbeck.contracts.artifacts import Kind, find_damage, read_artifact
-from limbeck.contracts.errors import ArtifactError, BusyError, CheckpointError, TrainingError
+from limbeck.contracts.errors import (
+    ArtifactError,
+    BusyError,
+    CheckpointError,
+    RecipeError,
+    TrainingError,
+    UnknownNameError,
+)
 from limbeck.contracts.lineage import trace_lineage
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.registry import STAGES
@@ -60,7 +67,7 @@ def go(tmp_path, monkeypatch):
         monkeypatch.setitem(STAGES, name, f"{__name__}:{config.__name__}")
     (tmp_path / "source.txt").write_text("ab")
 
-    def go(*overrides, text=RECIPE):
+    def go(*overrides, text=RECIPE, **options):
         path = tmp_path / "chain.yaml"
         path.write_text(text.replace("PATH", str(tmp_path / "source.txt")))
         happened = {}
@@ -69,8 +76,8 @@ def go(tmp_path, monkeypatch):
             happened[name] = told.split()[0].rstrip(",")
 
         recipe = load_recipe(path, overrides=overrides)
-        made = run_recipe(recipe, runs=tmp_path / "runs", report=report)
-        assert list(made) == list(happened)
+        made = run_recipe(recipe, runs=tmp_path / "runs", report=report, **options)
+        assert list(made) == [name for name, verb in happened.items() if verb != "taken"]
         return happened
 
     return go
@@ -117,6 +124,32 @@ def test_a_changed_source_is_noticed(go, root):
     go()
     (root.parent.parent / "source.txt").write_text("abc")
     assert go() == ALL_DONE
+
+
+def test_from_an_entry_on_the_rest_is_taken_as_it_stands(go, root):
+    go()
+    before = read_artifact(root / "small").manifest.content_hash
+    (root.parent.parent / "source.txt").write_text("abc")
+    changed = ("small.times=5", "large.times=7")
+    taken = {"corpus": "taken", "small": "taken"}
+    assert go(*changed, start="large") == taken | {"large": "done"}
+    large = read_artifact(root / "large").manifest
+    assert [item.content_hash for item in large.parents["start"]] == [before]
+    assert go(*changed, start="large") == taken | {"large": "reused"}
+    assert go("small.times=6", start="small", until="large") == {
+        "corpus": "taken",
+        "small": "done",
+        "large": "done",
+    }
+    (root / "small").unlink()
+    with pytest.raises(
+        ArtifactError, match=r"large: needs 'small', which has not been made.*--from"
+    ):
+        go(start="large")
+    with pytest.raises(UnknownNameError, match="did you mean 'large'"):
+        go(start="larg")
+    with pytest.raises(RecipeError, match="'corpus' is not made from 'large'"):
+        go(start="large", until="corpus")
 
 
 def test_names_do_not_matter(go):
