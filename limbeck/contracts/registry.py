@@ -17,6 +17,7 @@ STAGES: Table = {
     "extend": "limbeck.stages.config.extend:Config",
     "convert": "limbeck.stages.config.convert:Config",
     "dequantize": "limbeck.stages.config.dequantize:Config",
+    "merge": "limbeck.stages.config.merge:Config",
     "export": "limbeck.stages.config.export:Config",
     "evaluate": "limbeck.stages.config.evaluate:Config",
 }

@@ -163,8 +163,8 @@ def _tell_no_model(target: str) -> str:
         named = re.search(r'"base_model_name_or_path":\s*"([^"]*)"', adapter.read_text("utf-8"))
         base = f" of {named[1]!r}" if named else ""
         return (
-            f"{target}: holds an adapter{base} and no model; merge the two (peft: "
-            "`merge_and_unload`, `save_pretrained`) and name the merged folder"
+            f"{target}: holds an adapter{base} and no model; merge the two in an entry of "
+            f"its own, {{stage: merge, adapter: {target}, checkpoint: MODEL}}, and name that"
         )
     return (
         f"{target}: has neither config.json nor {MANIFEST}, so it is no model and no artifact of "

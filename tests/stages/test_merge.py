@@ -1,0 +1,129 @@
+"""Adapters that peft saved become part of the model that they belong to, or are refused."""
+
+import json
+
+import peft
+import pytest
+import torch
+
+from limbeck.contracts.artifacts import Work
+from limbeck.contracts.errors import CheckpointError, RecipeError
+from limbeck.contracts.recipe import load_recipe
+from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.pipeline.check import check
+from limbeck.stages import merge
+from tests.support.artifacts import make_artifact
+from tests.support.families import make_family
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")
+PROBE = torch.arange(3, 200).reshape(1, -1)
+
+
+def add_adapter(base, folder, *, targets="all-linear", **fields):
+    """An adapter of random weights; the adapted model's logits."""
+    settings = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM", **fields
+    )
+    model = peft.get_peft_model(load_model(base), settings).eval()
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.1)
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        return model(input_ids=PROBE).logits
+
+
+def run(base, adapter, tmp_path):
+    config = merge.Config(stage="merge", adapter=adapter, checkpoint="base")
+    work = Work(
+        "merged",
+        tmp_path / "merged",
+        tmp_path,
+        {"checkpoint": (make_artifact(base, "checkpoint"),)},
+    )
+    work.folder.mkdir()
+    return merge.run(config, work=work), work.folder
+
+
+@pytest.mark.parametrize("family", ["Llama 3", "Gemma 3", "Phi-3", "Qwen2"])
+@pytest.mark.parametrize("targets", ["all-linear", ["o_proj", "down_proj"]])
+def test_the_merged_model_predicts_what_the_adapted_one_does(family, targets, tmp_path):
+    base = make_family(tmp_path / "base", name=family)
+    expected = add_adapter(base, tmp_path / "adapter", targets=targets)
+    metrics, folder = run(base, tmp_path / "adapter", tmp_path)
+    assert metrics["max_logit_difference"] < 1e-4 * metrics["max_logit"]
+    with torch.no_grad():
+        merged, plain = (load_model(item)(input_ids=PROBE).logits for item in (folder, base))
+    assert torch.allclose(merged, expected, atol=1e-4 * expected.abs().max().item())
+    assert (merged - plain).abs().max() > 0.1
+    assert load_tokenizer(folder).get_vocab() == load_tokenizer(base).get_vocab()
+
+
+@pytest.fixture
+def base(tmp_path):
+    return make_family(tmp_path / "base", name="Qwen3")
+
+
+@pytest.fixture
+def look(tmp_path, base):
+    """The faults that `check` finds in a recipe that merges an adapter."""
+
+    def look(adapter, checkpoint=base):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(f"m: {{stage: merge, adapter: '{adapter}', checkpoint: '{checkpoint}'}}")
+        try:
+            check(load_recipe(path))
+        except RecipeError as error:
+            return [fault.message for fault in error.faults]
+        return []
+
+    return look
+
+
+def spoil(folder, **changes):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: None, ""),
+        (lambda folder: (folder / "adapter_config.json").unlink(), "no adapter_config.json"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no adapter_model"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{"), "damaged"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "damaged"),
+        (lambda folder: spoil(folder, peft_type="IA3"), "type 'IA3'; only LORA"),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 40),
+            "adapter_model.safetensors: damaged",
+        ),
+    ],
+)
+def test_check_refuses_what_is_no_adapter(base, tmp_path, look, damage, message):
+    add_adapter(base, tmp_path / "adapter")
+    damage(tmp_path / "adapter")
+    faults = look(tmp_path / "adapter")
+    assert message in faults[0] if message else not faults
+
+
+@pytest.mark.parametrize(("family", "message"), [("Phi-3", "no linear layer"), ("Llama 3", "")])
+def test_an_adapter_of_another_model_is_refused_before_anything_runs(
+    base, tmp_path, look, family, message
+):
+    add_adapter(base, tmp_path / "adapter")
+    other = make_family(tmp_path / "other", name=family)
+    faults = look(tmp_path / "adapter", other)
+    assert all("belongs to another model" in fault for fault in faults)
+    assert message in faults[0] if message else not faults
+    if message:
+        with pytest.raises(CheckpointError, match=message):
+            run(other, tmp_path / "adapter", tmp_path)
+
+
+def test_other_widths_are_named(base, tmp_path, look):
+    other = make_family(tmp_path / "other", name="Qwen2-MoE")
+    add_adapter(other, tmp_path / "adapter", targets=["o_proj", "shared_expert.down_proj"])
+    (fault,) = look(tmp_path / "adapter")
+    assert "no linear layer 'model.layers.0.mlp.shared_expert.down_proj'" in fault
