@@ -22,7 +22,7 @@ from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import ImageStore, image_names
 from limbeck.data.corpus.splits import split
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.data.corpus.unlabelled import keep_new, withhold_answers
+from limbeck.data.corpus.unlabelled import describe_unlabelled, keep_new, withhold_answers
 from limbeck.data.filters.base import FilterContext
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.filters.limit import Limit
@@ -104,7 +104,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         special=(IMAGE_TOKEN,) if corpus.images_path.is_dir() else (),
     )
     card = describe(splits, questions=questions, log=log, pack=pack, sources=context.sources)
-    card["counts"]["unlabelled"] = len(unlabelled)
+    if unlabelled:
+        card["unlabelled"] = describe_unlabelled(unlabelled, labelled=train, questions=questions)
     card |= {"confidence": {"fitted": False}} | context.card
     card |= {
         "name": work.name,

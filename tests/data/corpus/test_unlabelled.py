@@ -1,7 +1,12 @@
 """Questions without answers: which they are, and that no evaluation asks them."""
 
 from limbeck.contracts.records import Entity, Question, Record
-from limbeck.data.corpus.unlabelled import keep_new, remove_answer, withhold_answers
+from limbeck.data.corpus.unlabelled import (
+    describe_unlabelled,
+    keep_new,
+    remove_answer,
+    withhold_answers,
+)
 from limbeck.data.filters.record_log import RecordLog
 
 
@@ -55,3 +60,20 @@ def test_only_new_questions_stay(tmp_path):
         )
     assert [item.id for item in kept] == ["1", "7"]
     assert log.total_dropped() == {"in_evaluation": 3, "duplicate": 2}
+
+
+def test_how_near_they_lie_to_evaluation_is_told():
+    asked = [
+        Question(str(n), "t", text, ("a",), "single")
+        for n, text in enumerate(("甲乙丙丁", "子丑寅卯"))
+    ]
+    near, far = record(1, question="甲乙丙戊"), record(2, question="天地玄黄")
+    found = describe_unlabelled([near, far], labelled=[far], questions=asked)
+    # Two of the first question's three pairs, of four in both; of the second, none.
+    assert found["nearest_to_evaluation"] == {"10": 0.05, "50": 0.25, "90": 0.45}
+    assert found["labelled_nearest_to_evaluation"] == {"10": 0.0, "50": 0.0, "90": 0.0}
+    assert describe_unlabelled([near], labelled=[], questions=[]) == {
+        "questions": 1,
+        "nearest_to_evaluation": {},
+        "labelled_nearest_to_evaluation": {},
+    }
