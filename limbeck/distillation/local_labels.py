@@ -1,6 +1,7 @@
 """A teacher in a folder answers questions: greedily, in batches, with how sure it is of each.
 
-Answers are appended to a file as they come, so a killed run asks for none of them again.
+Answers are appended to a file as they come, so a killed run asks for none of them again. They are
+found there by what was asked, not by the record: another file may use the same ids.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from limbeck.contracts.answerer import Answer, Answerer, Prompt, alternate
+from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.errors import PromptLengthError
 from limbeck.contracts.records import Record
 from limbeck.env.progress import Advance
@@ -26,45 +28,52 @@ def answer_questions(
     batch_size: int,
     state: Path,
     advance: Advance,
-) -> dict[str, Answer]:
-    """The answer to each record's question, by the record's id; `UNANSWERED` to one too long.
+) -> list[Answer]:
+    """The answer to each record's question; `UNANSWERED` to one too long.
 
     `system` is for records that have no instructions of their own; `state` is where answers are
     kept until the entry is made.
     """
     state.parent.mkdir(parents=True, exist_ok=True)
     found = _read(state)
-    advance(sum(record.id in found for record in records), note="kept from before")
-    waiting = [record for record in records if record.id not in found]
-    with state.open("a", encoding="utf-8") as file:
-        for start in range(0, len(waiting), batch_size):
-            batch = waiting[start : start + batch_size]
-            answers = _answer(answerer, batch, system=system, max_new_tokens=max_new_tokens)
-            for record, answer in zip(batch, answers, strict=True):
-                found[record.id] = answer
-                line = {"id": record.id, **dataclasses.asdict(answer)}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            advance(len(batch))
-    return found
-
-
-def _answer(
-    answerer: Answerer, records: Sequence[Record], *, system: str, max_new_tokens: int
-) -> list[Answer]:
     prompts = [
         Prompt(alternate([*item.history, item.question], system=item.system or system))
         for item in records
     ]
+    keys = [_key(prompt, max_new_tokens=max_new_tokens) for prompt in prompts]
+    waiting = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
+    advance(len(records) - len(waiting), note="kept from before, or asked twice")
+    with state.open("a", encoding="utf-8") as file:
+        asked = list(waiting)
+        for start in range(0, len(asked), batch_size):
+            batch = asked[start : start + batch_size]
+            answers = _answer(
+                answerer, [waiting[key] for key in batch], max_new_tokens=max_new_tokens
+            )
+            for key, answer in zip(batch, answers, strict=True):
+                found[key] = answer
+                line = {"asked": key, **dataclasses.asdict(answer)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            advance(len(batch))
+    return [found[key] for key in keys]
+
+
+def _key(prompt: Prompt, *, max_new_tokens: int) -> str:
+    turns = [[item.role, item.content] for item in prompt.messages]
+    return hash_text(json.dumps([turns, max_new_tokens], ensure_ascii=False))
+
+
+def _answer(answerer: Answerer, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[Answer]:
     try:
         return answerer.answer(prompts, max_new_tokens=max_new_tokens)
     except PromptLengthError:
-        if len(records) == 1:
+        if len(prompts) == 1:
             return [UNANSWERED]
     return [
         answer
-        for record in records
-        for answer in _answer(answerer, [record], system=system, max_new_tokens=max_new_tokens)
+        for prompt in prompts
+        for answer in _answer(answerer, [prompt], max_new_tokens=max_new_tokens)
     ]
 
 
@@ -78,6 +87,6 @@ def _read(state: Path) -> dict[str, Answer]:
         state.write_bytes(whole + b"\n" if whole else b"")
     for line in whole.decode().splitlines():
         value = json.loads(line)
-        id_ = value.pop("id")
-        found[id_] = Answer(**value)
+        key = value.pop("asked")
+        found[key] = Answer(**value)
     return found

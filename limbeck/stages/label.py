@@ -126,9 +126,8 @@ def _finish(
     """A training record as it goes on; None where it is left out."""
     if isinstance(result, Labelled):
         return result.record, result
-    return (
-        None if isinstance(result, CallError) and config.failed == "leave_out" else (record, None)
-    )
+    is_left_out = isinstance(result, CallError) and config.failed == "leave_out"
+    return None if is_left_out else (record, None)
 
 
 def _ask_folder(questions: Sequence[Record], config: Config, work: Work) -> Outcome:
@@ -148,14 +147,17 @@ def _ask_folder(questions: Sequence[Record], config: Config, work: Work) -> Outc
             state=state,
             advance=advance,
         )
-    results = [_take(item, found[item.id], config=config) for item in questions]
+    results = [
+        _take(record, answer, config=config)
+        for record, answer in zip(questions, found, strict=True)
+    ]
     _check_failures(
         [item for item in _failures(questions, results) if item[1].reason != UNSURE],
         num_asked=len(questions),
         config=config,
         kept_in=state,
     )
-    ratios = np.array([found[item.id].confidence_ratio for item in questions])
+    ratios = np.array([answer.confidence_ratio for answer in found])
     quantiles = dict(zip(("10", "50", "90"), np.quantile(ratios, (0.1, 0.5, 0.9)), strict=True))
     metrics = {f"confidence_quantile_{name}": float(value) for name, value in quantiles.items()}
     return Outcome(results, {**metrics, "num_threads": answerer.num_threads()})

@@ -1,6 +1,8 @@
 """A teacher in a folder answers the questions that have no answer, or all of training."""
 
+import dataclasses
 import json
+import shutil
 
 import pytest
 from pydantic import ValidationError
@@ -105,9 +107,14 @@ def test_a_killed_run_asks_only_what_is_left(corpus, teacher, tmp_path, monkeypa
     (tmp_path / "again-state").mkdir()
     cut = "".join(lines[:3]) + lines[3][:20]
     (tmp_path / "again-state" / state.name).write_text(cut, encoding="utf-8")
+    answer = local_labels._answer
     asked = []
     monkeypatch.setattr(
-        local_labels, "alternate", lambda turns, **rest: asked.append(turns) or keep(turns, **rest)
+        local_labels,
+        "_answer",
+        lambda answerer, prompts, **rest: (
+            asked.extend(prompts) or answer(answerer, prompts, **rest)
+        ),
     )
     again, _ = run(corpus, teacher, tmp_path, name="again")
     assert len(asked) == NUM_BARE - 3
@@ -118,7 +125,18 @@ def test_a_killed_run_asks_only_what_is_left(corpus, teacher, tmp_path, monkeypa
         assert not first.is_file() or first.read_bytes() == second.read_bytes()
 
 
-keep = local_labels.alternate
+def test_the_same_id_with_another_question_is_asked_anew(corpus, teacher, tmp_path):
+    first, *_ = corpus.unlabelled()
+    answers = []
+    for name, question in (("one", "头晕怎么办？"), ("two", "咳嗽怎么办？")):
+        corpus.write_unlabelled([dataclasses.replace(first, question=question)])
+        if answers:
+            shutil.copytree(tmp_path / "one-state", tmp_path / "two-state")
+        with pytest.raises(EndpointError, match="1 of 1 records"):
+            run(corpus, teacher, tmp_path, name=name, max_new_tokens=3)
+        (state,) = (tmp_path / f"{name}-state").glob("answers.*.jsonl")
+        answers.append(len(state.read_text(encoding="utf-8").splitlines()))
+    assert answers == [1, 2]
 
 
 def test_a_question_of_evaluation_is_not_asked(corpus, teacher, tmp_path):
