@@ -69,7 +69,7 @@ ENGLISH = Words(
     },
     headline="**{parameters_before} → {parameters_after} parameters, {size_before} → {size_after} "
     "on disk, {faster} faster, {right} of {count} questions right (teacher {teacher}).**",
-    beaten="**Beaten**: {names} answer fewer questions right than a row without a model.",
+    beaten="**Beaten** by a row without a model, which has more questions right: {names}.",
     gain="What the teacher adds to the student: {points} percentage points (95 % interval).",
     declined="The bundle declines {foreign} of {num_foreign} questions of other domains and "
     "languages, and {right} of the answers that it has right.",
@@ -99,7 +99,7 @@ CHINESE = Words(
     },
     headline="**参数 {parameters_before} → {parameters_after}，磁盘 {size_before} → {size_after}，"
     "快 {faster}，{count} 题答对 {right}（教师 {teacher}）。**",
-    beaten="**不敌底线**：{names} 答对的题少于不用模型的做法。",
+    beaten="**不敌底线**（答对的题少于不用模型的做法）：{names}。",
     gain="教师给学生带来的准确率之差：{points} 个百分点（95 % 区间）。",
     declined="部署包对 {num_foreign} 道其他领域或语言的问题，{foreign} 答“不知道”；"
     "本来答对的题，{right} 被误拒。",
