@@ -21,8 +21,17 @@ RunStage = Callable[[Entry, Work], Mapping[str, Any]]
 
 
 def run_alone(entry: Entry, work: Work) -> Mapping[str, Any]:
-    """The metrics of a stage that this process has run."""
-    return entry.config.run(work=work)
+    """The metrics of a stage that this process has run.
+
+    A stage whose model answers sets torch's threads for that; the next one finds them as they were.
+    """
+    import torch
+
+    num_threads = torch.get_num_threads()
+    try:
+        return entry.config.run(work=work)
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 @contextmanager

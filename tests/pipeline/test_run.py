@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from filelock import FileLock
 
 from limbeck.contracts.artifacts import Kind, find_damage, read_artifact
@@ -107,6 +108,20 @@ def test_made_then_reused(go, root):
     assert go() == ALL_REUSED
     assert sorted(path.name for path in root.iterdir()) == sorted([*ALL_DONE, ".lock"])
     assert not list((root.parent / "store" / ".work").iterdir())
+
+
+def test_a_stages_threads_are_not_those_of_the_next(go, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    run = GrowConfig.run
+
+    def run_with_threads(self, *, work):
+        seen.append(torch.get_num_threads())
+        torch.set_num_threads(before + 2)
+        return run(self, work=work)
+
+    monkeypatch.setattr(GrowConfig, "run", run_with_threads)
+    assert go() == ALL_DONE
+    assert seen == [before] * 3 and torch.get_num_threads() == before
 
 
 def test_an_override_changes_only_what_depends_on_it(go):
