@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from limbeck.contracts.parity import Difference, compare_logits
+from limbeck.contracts.parity import Difference, Tolerance, compare_logits, rounding_tolerance
 
 
 def random_tokens(
@@ -31,3 +31,9 @@ def compare_models(
     """How far a copy of a model differs from it on some tokens."""
     expected, found = (compute_logits(item, input_ids=input_ids) for item in (original, copied))
     return compare_logits([(expected, found)])
+
+
+def tolerance_of(model: PreTrainedModel) -> Tolerance:
+    """How far a model may differ from one that computes the same sums in another order."""
+    widest = max(max(item.shape[1:], default=1) for item in model.parameters())
+    return rounding_tolerance(width=widest, depth=model.config.get_text_config().num_hidden_layers)

@@ -51,7 +51,7 @@ def select_following(entries: Mapping[str, Entry], name: str) -> dict[str, Entry
     for key, entry in entries.items():
         if any(reference.target in found for reference in entry.references):
             found[key] = entry
-    return {key: entry for key, entry in entries.items() if key in found}
+    return found
 
 
 def names_models(entries: Mapping[str, Entry]) -> bool:

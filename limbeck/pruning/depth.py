@@ -12,14 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.initialization import no_init_weights
+from transformers import PreTrainedModel
 from typing_extensions import override
 
-from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.structure import find_layers
 from limbeck.pruning.observation import Observer, observe
+from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import keep_settings
 
 
@@ -72,11 +71,6 @@ def cut_layers(model: PreTrainedModel, *, kept: Sequence[int]) -> PreTrainedMode
     prefix, _ = find_layers(model)
     config = copy.deepcopy(model.config)
     keep_settings(config.get_text_config(), layers=kept)
-    with no_init_weights():
-        smaller = AutoModelForCausalLM.from_config(
-            config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
-        )
-    smaller.tie_weights()
     place = {f"{prefix}.{old}": f"{prefix}.{new}" for new, old in enumerate(kept)}
     tensors = {}
     for name, tensor in model.state_dict().items():
@@ -84,11 +78,4 @@ def cut_layers(model: PreTrainedModel, *, kept: Sequence[int]) -> PreTrainedMode
         if name.startswith(f"{prefix}.") and owner not in place:
             continue
         tensors[name.replace(owner, place.get(owner, owner), 1)] = tensor
-    try:
-        smaller.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{type(model).__name__}: layers cannot be left out: {str(error)[:400]}"
-        ) from None
-    smaller.generation_config = copy.deepcopy(model.generation_config)
-    return smaller.to(model.device).train(model.training)
+    return rebuild(model, config=config, tensors=tensors, fault="layers cannot be left out")

@@ -1,16 +1,14 @@
 """Masking groups and cutting them out: the cut model is smaller, and answers as the masked one."""
 
-import copy
-
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.initialization import no_init_weights
+from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import GroupKind
 from limbeck.models.structure import TensorSlice, view_groups
 from limbeck.pruning.allocation import KeptGroups
+from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import describe_cut
 
 
@@ -35,34 +33,21 @@ def mask(model: PreTrainedModel, *, kept: KeptGroups) -> float:
 def cut(model: PreTrainedModel, *, kept: KeptGroups) -> PreTrainedModel:
     """A new model without the other groups, in the same architecture; the old one is unchanged.
 
-    It is built from its own config, so that a saved copy loads in plain transformers, and its
-    embeddings are tied where those of the old one are.
+    It is built from its own config, so that a saved copy loads in plain transformers.
 
     Raises:
         CheckpointError: layers keep different numbers, or the architecture has further parameters
             that depend on the widths.
     """
     config = describe_cut(model.config, num_kept=_count_kept(kept))
-    with no_init_weights():
-        smaller = AutoModelForCausalLM.from_config(
-            config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
-        )
-    smaller.tie_weights()
     tensors = dict(model.state_dict())
     for groups, indices in kept.items():
         for part in groups.parts:
             tensors[part.parameter] = _select(
                 tensors[part.parameter], part=part, num_groups=groups.num_groups, indices=indices
             )
-    try:
-        smaller.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{type(model).__name__}: cannot be cut, further parameters depend on the widths: "
-            f"{str(error)[:400]}"
-        ) from None
-    smaller.generation_config = copy.deepcopy(model.generation_config)
-    return smaller.to(model.device).train(model.training)
+    fault = "cannot be cut, further parameters depend on the widths"
+    return rebuild(model, config=config, tensors=tensors, fault=fault)
 
 
 def _select(

@@ -8,21 +8,20 @@ A norm divides by the mean square of its input over all channels, so it says som
 channels. Its weights are scaled by what that changes in the mean over the calibration batches.
 """
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.initialization import no_init_weights
+from transformers import PreTrainedModel
 from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.structure import ATTENTION, FEED_FORWARD, find_layers, find_submodule
 from limbeck.pruning.observation import Observer, observe
+from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import describe_cut
 
 READERS = {"self_attn": ATTENTION[:3], "mlp": FEED_FORWARD[:2]}
@@ -210,11 +209,6 @@ def cut_stream(masked: PreTrainedModel, *, stream: Stream, kept: Sequence[int]) 
     text = config.get_text_config()
     # What a norm adds to the mean square counts as much as before.
     text.rms_norm_eps *= stream.width / len(kept)
-    with no_init_weights():
-        smaller = AutoModelForCausalLM.from_config(
-            config, dtype=masked.dtype, attn_implementation=masked.config._attn_implementation
-        )
-    smaller.tie_weights()
     index = torch.tensor(list(kept))
     norms = {f"{name}.weight" for name in stream.norms}
     tensors = {}
@@ -224,14 +218,8 @@ def cut_stream(masked: PreTrainedModel, *, stream: Stream, kept: Sequence[int]) 
         elif name in norms or name in stream.rows:
             tensor = tensor[index]
         tensors[name] = tensor.clone()
-    try:
-        smaller.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{type(masked).__name__}: its width cannot be cut: {str(error)[:400]}"
-        ) from None
+    smaller = rebuild(masked, config=config, tensors=tensors, fault="its width cannot be cut")
     # A norm divides by the mean over fewer channels now.
     for name in stream.norms:
         scale_norm(smaller.get_submodule(name), (stream.width / len(kept)) ** 0.5)
-    smaller.generation_config = copy.deepcopy(masked.generation_config)
-    return smaller.to(masked.device).train(masked.training)
+    return smaller

@@ -5,7 +5,7 @@ what else families differ stands in `CONVENTIONS` and, where a config states it,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,8 @@ class Conventions:
     """Norms of queries and keys are over all heads together, instead of each head."""
     is_rotary_interleaved: bool = False
     """Neighbouring channels are a rotary pair, instead of those half a head apart."""
+    caps_attention: bool = False
+    """A config's `attn_logit_softcapping` is used; Gemma 3 states one too, and does not."""
     scales_embeddings: bool = False
     """Embeddings are multiplied by the root of their width."""
     windows: Literal["all", "stated"] = "stated"
@@ -54,7 +56,7 @@ _GEMMA = Conventions(
     scales_embeddings=True,
 )
 CONVENTIONS: Mapping[str, Conventions] = {
-    "gemma2": _GEMMA,
+    "gemma2": replace(_GEMMA, caps_attention=True),
     "gemma3_text": _GEMMA,
     "glm4": Conventions(
         attention_output_norm="post_self_attn_layernorm",
@@ -188,12 +190,9 @@ def describe_architecture(
         layers=tuple(_describe_layers(config, conventions, rotaries=list(rotaries))),
         embedding_scale=getattr(config, "embedding_multiplier", embedding_scale),
         attention_scale=getattr(config, "attention_multiplier", query_scalar**-0.5),
-        # Gemma 3 states one too, and does not use it.
-        attention_softcap=(
-            getattr(config, "attn_logit_softcapping", None) or 0.0
-            if config.model_type == "gemma2"
-            else 0.0
-        ),
+        attention_softcap=(config.attn_logit_softcapping or 0.0)
+        if conventions.caps_attention
+        else 0.0,
         residual_scale=getattr(config, "residual_multiplier", 1.0),
         logit_scale=1 / getattr(config, "logits_scaling", 1.0),
         logit_softcap=getattr(config, "final_logit_softcapping", None) or 0.0,

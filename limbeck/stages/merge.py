@@ -3,10 +3,10 @@
 import logging
 
 from limbeck.contracts.artifacts import Work
-from limbeck.contracts.parity import compare_logits, rounding_tolerance
+from limbeck.contracts.parity import compare_logits
 from limbeck.models.adapters import find_misfit, load_adapted, read_base
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from limbeck.models.logit_parity import compute_logits, random_tokens
+from limbeck.models.logit_parity import compute_logits, random_tokens, tolerance_of
 from limbeck.stages.config.merge import Config
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,10 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     logger.info("%s: trained beside %s", config.adapter, base or "a model that it does not name")
     has_tokenizer = (config.adapter / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(config.adapter if has_tokenizer else folder)
+    tolerance = tolerance_of(model)
     adapted = load_adapted(model, folder=config.adapter)
-    text = model.config.get_text_config()
-    probe = random_tokens(vocab=text.vocab_size, num_prompts=NUM_PROMPTS, num_tokens=PROMPT_TOKENS)
+    vocab = model.config.get_text_config().vocab_size
+    probe = random_tokens(vocab=vocab, num_prompts=NUM_PROMPTS, num_tokens=PROMPT_TOKENS)
     # The adapters are within the model now.
     expected = compute_logits(model.eval(), input_ids=probe)
     save_checkpoint(
@@ -39,9 +40,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     )
     found = compute_logits(load_model(work.folder), input_ids=probe)
     difference = compare_logits([(expected, found)])
-    widest = max(max(item.shape[1:], default=1) for item in model.parameters())
     difference.check(
-        rounding_tolerance(width=widest, depth=text.num_hidden_layers),
+        tolerance,
         fault="the merged model's logits differ from the adapted one's",
         advice="The adapter holds something that merging does not know: merge it with peft",
     )

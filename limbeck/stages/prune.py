@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.parity import Difference, Tolerance, compare_logits, rounding_tolerance
+from limbeck.contracts.parity import Difference, compare_logits
 from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, load_reader
-from limbeck.models.logit_parity import compare_models, compute_logits
+from limbeck.models.logit_parity import compare_models, compute_logits, tolerance_of
 from limbeck.models.structure import Groups, find_channels, find_heads, find_layers
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
@@ -174,12 +174,6 @@ def keep_width(width: int, *, config: Config) -> int:
 def count_parameters(model: PreTrainedModel) -> int:
     """All parameters, shared ones once."""
     return sum(item.numel() for item in model.parameters())
-
-
-def tolerance_of(model: PreTrainedModel) -> Tolerance:
-    """How far a model may differ from its masked self."""
-    widest = max(max(item.shape[1:], default=1) for item in model.parameters())
-    return rounding_tolerance(width=widest, depth=len(find_layers(model)[1]))
 
 
 def score_all(

@@ -15,10 +15,9 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError, ParityError
-from limbeck.models.logit_parity import compare_models
+from limbeck.models.logit_parity import compare_models, tolerance_of
 from limbeck.models.structure import find_channels, find_heads
 from limbeck.pruning.surgery import cut, mask
-from limbeck.stages.prune import tolerance_of
 
 MEASURE = "max_logit_difference / max_logit"
 

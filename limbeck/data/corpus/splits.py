@@ -31,8 +31,7 @@ def split(
     roots = _merge_groups(records)
     splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": []}
     for record in records:
-        digest = hashlib.sha256(f"{seed}:{_find(roots, record.group)}".encode()).digest()
-        draw = int.from_bytes(digest[:8], "big") / HASH_SPAN
+        draw = draw_ratio(f"{seed}:{_find(roots, record.group)}")
         if draw < config.test_ratio:
             splits["test"].append(record)
         elif draw < config.test_ratio + config.validation_ratio:
@@ -40,6 +39,12 @@ def split(
         else:
             splits["train"].append(record)
     return splits
+
+
+def draw_ratio(text: str) -> float:
+    """A number from 0 to below 1 that is the same for a text each time."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / HASH_SPAN
 
 
 def _merge_groups(records: Iterable[Record]) -> dict[str, str]:

@@ -3,7 +3,6 @@ evaluation they lie.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -12,7 +11,7 @@ import numpy as np
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.leaks import LeakIndex, character_pairs, question_key
 from limbeck.contracts.records import Question, Reason, Record
-from limbeck.data.corpus.splits import HASH_SPAN
+from limbeck.data.corpus.splits import draw_ratio
 from limbeck.data.filters.dedup import DUPLICATE
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.record_log import RecordLog
@@ -34,8 +33,7 @@ def withhold_answers(
     labelled: list[Record] = []
     unlabelled: list[Record] = []
     for record in records:
-        digest = hashlib.sha256(f"labels:{seed}:{record.group}".encode()).digest()
-        if int.from_bytes(digest[:8], "big") / HASH_SPAN < labelled_ratio:
+        if draw_ratio(f"labels:{seed}:{record.group}") < labelled_ratio:
             labelled.append(record)
         elif record.question:
             unlabelled.append(remove_answer(record))
@@ -51,13 +49,15 @@ def remove_answer(record: Record) -> Record:
 
 
 def keep_new(
-    records: Iterable[Record],
+    records: Sequence[Record],
     *,
     labelled: Iterable[Record],
     held_out: Sequence[Record | Question],
     log: RecordLog,
 ) -> list[Record]:
     """The questions that no labelled record, no held-out one and no earlier one of them asks."""
+    if not records:
+        return []
     asked = LeakIndex(held_out)
     seen = {question_key(record): record.id for record in labelled if record.question}
     kept: list[Record] = []
