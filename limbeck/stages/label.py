@@ -3,7 +3,6 @@
 Only training questions are asked.
 """
 
-import asyncio
 import dataclasses
 import shutil
 from collections import Counter
@@ -20,30 +19,20 @@ from limbeck.contracts.errors import DataError, EndpointError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Record, write_jsonl
-from limbeck.distillation.endpoint.call_log import CallLog
-from limbeck.distillation.endpoint.client import CallError, Endpoint
-from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
-from limbeck.distillation.endpoint.labeler import (
-    Labeler,
-    Labelled,
-    ScoreAnswers,
-    label_all,
-    replace_answer,
-)
-from limbeck.distillation.endpoint.token_alignment import TokenTable
+from limbeck.distillation.agreement import agreement_ratios
+from limbeck.distillation.endpoint.ask_server import Write, ask_server, describe
+from limbeck.distillation.endpoint.client import CallError
+from limbeck.distillation.endpoint.config import Preferences
+from limbeck.distillation.endpoint.labeler import Labelled, ScoreAnswers, replace_answer
 from limbeck.distillation.local_labels import UNANSWERED, answer_questions
 from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.evaluation.report.without_teacher import LABELS_KEPT
-from limbeck.models.checkpoints import load_tokenizer
-from limbeck.models.tokenizer_identity import identify
 from limbeck.reinforcement.rewards import AnswerSample, check_domain, score
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.label import Config
 
-MAX_LISTED_TOKENS = 20
-"""Tokens without an equal that the metrics name."""
 SHOWN_CHARS = 60
 UNSURE = "unsure"
 """Why an answer is not taken that its teacher gives too little chance: no fault of the run."""
@@ -116,7 +105,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "not_asked": len(asked) - len(questions),
         LABELS_KEPT: len(train) if bare else 0,
         **outcome.metrics,
-        **_describe(labelled, config),
+        **describe([item for item in labelled if item is not None], write=config.write),
     }
 
 
@@ -178,55 +167,29 @@ def _take(record: Record, answer: Answer, *, config: Config) -> Labelled | CallE
 
 def _ask_server(questions: Sequence[Record], config: Config, work: Work, corpus: Corpus) -> Outcome:
     """The answers of a model behind a server."""
-    settings = config.endpoint
-    assert settings is not None
-    table = TokenTable(load_tokenizer(corpus.tokenizer_path))
-    call_log = CallLog(work.persistent_dir / "calls.jsonl")
-    endpoint = Endpoint(settings, call_log=call_log)
-    results = asyncio.run(_label(questions, config, work.name, corpus, endpoint, table))
-    _check_failures(
-        _failures(questions, results),
-        num_asked=len(questions),
-        config=config,
-        kept_in=call_log.path,
-    )
-    manifest = None
-    if isinstance(config.write, Logprobs):
-        manifest = LabelsManifest(
-            model=settings.model,
-            vocab=table.vocab,
-            top=min(config.write.top, table.vocab - 1),
-            tokenizer_hash=identify(table.tokenizer).fingerprint,
-        )
-    metrics = {
-        "calls": endpoint.num_calls,
-        "reused_calls": endpoint.num_reused,
-        "cost": call_log.spent,
-    }
-    return Outcome(results, metrics, manifest)
-
-
-async def _label(
-    questions: Sequence[Record],
-    config: Config,
-    title: str,
-    corpus: Corpus,
-    endpoint: Endpoint,
-    table: TokenTable,
-) -> list[Labelled | CallError]:
-    labeler = Labeler(
-        endpoint,
+    assert config.endpoint is not None
+    calls = work.persistent_dir / "calls.jsonl"
+    found = ask_server(
+        questions,
+        settings=config.endpoint,
         write=config.write,
         system=config.system,
         max_new_tokens=config.max_new_tokens,
         score=_choose(config.write, corpus=corpus),
-        table=table,
+        tokenizer_path=corpus.tokenizer_path,
+        calls=calls,
+        title=work.name,
     )
-    with track(title, total=len(questions), unit="record") as advance:
-        return await label_all(questions, labeler=labeler, advance=advance)
+    _check_failures(
+        _failures(questions, found.results),
+        num_asked=len(questions),
+        config=config,
+        kept_in=calls,
+    )
+    return Outcome(found.results, found.metrics, found.labels)
 
 
-def _choose(write: Answers | Preferences | Logprobs, *, corpus: Corpus) -> ScoreAnswers:
+def _choose(write: Write, *, corpus: Corpus) -> ScoreAnswers:
     """How answers are compared."""
     if not isinstance(write, Preferences) or write.better_by == "agreement":
         return lambda texts, record: agreement_ratios(texts)
@@ -246,21 +209,6 @@ def _choose(write: Answers | Preferences | Logprobs, *, corpus: Corpus) -> Score
         ]
 
     return score_answers
-
-
-def agreement_ratios(texts: Sequence[str]) -> list[float]:
-    """Each answer's mean entity F1 with all others.
-
-    What a model answers more often is more often right (self-consistency, Wang et al. 2022,
-    arXiv:2203.11171).
-    """
-    return [
-        sum(
-            entity_f1(text, expected=[other]) for place, other in enumerate(texts) if place != index
-        )
-        / (len(texts) - 1)
-        for index, text in enumerate(texts)
-    ]
 
 
 def _check_held_out(records: Sequence[Record], *, corpus: Corpus) -> None:
@@ -295,41 +243,6 @@ def _check_failures(
         f"raise max_failed_ratio ({config.max_failed_ratio:g}); what was answered is kept in "
         f"{kept_in}"
     )
-
-
-def _describe(labelled: Sequence[Labelled | CallError | None], config: Config) -> dict[str, object]:
-    """The metrics of preferences or log-probabilities."""
-    items = [item for item in labelled if isinstance(item, Labelled)]
-    if isinstance(config.write, Preferences):
-        pairs = sum(bool(item.record.rejected) for item in items)
-        if not pairs:
-            raise DataError(
-                "no question got two answers of which one is better; raise write.temperature or "
-                "write.samples, or compare them by other rewards"
-            )
-        reasons = Counter(item.without_pair for item in items if item.without_pair)
-        return {"pairs": pairs, "without_pair": dict(reasons)}
-    if not isinstance(config.write, Logprobs):
-        return {}
-    labels = [item.labels for item in items if item.labels is not None]
-    missed: Counter[str] = sum((Counter(item.missed) for item in labels), Counter())
-    num_returned, num_aligned = (
-        sum(item.num_returned for item in labels),
-        sum(item.num_aligned for item in labels),
-    )
-    if num_aligned < config.write.min_aligned_ratio * num_returned:
-        raise DataError(
-            f"{num_aligned:,} of {num_returned:,} tokens that the server returned are aligned with "
-            "the corpus's tokenizer, candidates without an equal are "
-            f"{dict(missed.most_common(5))}; lower write.min_aligned_ratio, or where the model is "
-            "of another family, write answers instead"
-        )
-    return {
-        "told_places": num_returned,
-        "aligned_places": num_aligned,
-        "missed_candidates": missed.total(),
-        "missed_tokens": dict(missed.most_common(MAX_LISTED_TOKENS)),
-    }
 
 
 def _describe_teacher(config: Config) -> JsonObject:

@@ -3,7 +3,6 @@
 import pytest
 
 from limbeck.contracts.errors import DataError
-from limbeck.stages import label
 from tests.support.endpoint_server import completion, serving
 from tests.support.label_runs import NUM, name, train_records
 
@@ -59,9 +58,3 @@ def test_questions_without_a_better_answer_have_no_pair(go):
         pytest.raises(DataError, match="no question got two answers"),
     ):
         go(server, write={"kind": "preferences", "samples": 3, "temperature": 0.7})
-
-
-def test_agreement_is_highest_for_what_is_said_most():
-    found = label.agreement_ratios(["甲、乙", "乙、甲", "甲、乙、丙", "丁"])
-    assert found[0] == found[1] > found[2] > found[3] == 0
-    assert label.agreement_ratios(["甲", "甲", "甲"]) == [1, 1, 1]
