@@ -20,6 +20,8 @@ from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.fields import NonNegativeInt, Ratio, Text
 
 POLICY = "answer_policy.json"
+UNKNOWN_ANSWERS = ("不知道", "I do not know", "I don't know")
+"""What a model that does not know may have learnt to say."""
 LEAST_CONFIDENCE_RATIO = 1e-6
 """Of the tokens of an answer; a model that gives them less is no surer of being wrong."""
 

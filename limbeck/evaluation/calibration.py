@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from limbeck.contracts.answer_policy import (
+    UNKNOWN_ANSWERS,
     AnswerPolicy,
     Confidence,
     PolicyFile,
@@ -30,6 +31,7 @@ from limbeck.env.progress import Advance, track
 from limbeck.evaluation.answer_questions import make_batches
 from limbeck.evaluation.foreign import Topic, read_foreign
 from limbeck.evaluation.held_out_questions import read_held_out
+from limbeck.evaluation.metrics import exact_match
 from limbeck.evaluation.tasks import Response, ask, score_response
 
 MIN_HELD_OUT = 30
@@ -57,6 +59,8 @@ class CalibrationConfig(Config):
     """Most validation questions to draft answers to; 0: the model is not calibrated."""
     max_new_tokens: PositiveInt = 48
     """Longest draft."""
+    unknown_answers: tuple[str, ...] = UNKNOWN_ANSWERS
+    """Answers that say that the model does not know: no threshold is needed to decline them."""
     home_topics: tuple[Topic, ...] = ()
     """Topics that belong to the domain, as `[law]`: foreign questions about them are left out."""
 
@@ -68,6 +72,8 @@ class Drafts:
     figures: Float[np.ndarray, "drafts 2"]
     """Logarithm of the geometric mean of its tokens' probabilities; familiarity of its question."""
     is_right: Bool[np.ndarray, " drafts"]
+    is_unknown: Bool[np.ndarray, " drafts"]
+    """Whether it says that the model does not know, so that declining it changes nothing."""
 
 
 def make_policy(answerer: Answerer, corpus: Corpus, *, config: CalibrationConfig) -> AnswerPolicy:
@@ -108,7 +114,7 @@ def _draft(
     config: CalibrationConfig,
     advance: Advance,
 ) -> Drafts:
-    figures, is_right = [], []
+    figures, is_right, is_unknown = [], [], []
     for batch in make_batches(questions, batch_size=BATCH_SIZE):
         for question, response in _answer(answerer, batch, config=config):
             log_prob = bounded_log(response.confidence_ratio)
@@ -116,8 +122,13 @@ def _draft(
                 (log_prob, familiarity.ratio(question.question, unseen_ngrams=UNSEEN_NGRAMS))
             )
             is_right.append(score_response(question, response).correct)
+            is_unknown.append(exact_match(response.text, expected=config.unknown_answers))
         advance(len(batch))
-    return Drafts(np.array(figures, dtype=float).reshape(-1, 2), np.array(is_right, dtype=bool))
+    return Drafts(
+        np.array(figures, dtype=float).reshape(-1, 2),
+        np.array(is_right, dtype=bool),
+        np.array(is_unknown, dtype=bool),
+    )
 
 
 def _answer(
@@ -138,7 +149,8 @@ def fit(held_out: Drafts, foreign: Drafts) -> Confidence:
 
     It declines 98 % of the foreign questions (90 % by the regression alone) and no more than that
     asks for, since a question of the domain in words of its own looks less familiar than a
-    validation question does; and never more than a hundredth of what is to be answered.
+    validation question does; and never more than a hundredth of what is to be answered. A draft
+    that says that the model does not know is declined by itself.
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (slow to import)
 
@@ -154,17 +166,22 @@ def fit(held_out: Drafts, foreign: Drafts) -> Confidence:
     scores = figures @ weights + bias
     least = float(np.quantile(held_out.figures[:, 1], MAX_DECLINED_RATIO) * UNFAMILIAR_RATIO)
     is_foreign = figures[:, 1] < least
-    highest = np.quantile(scores[wanted], MAX_DECLINED_RATIO, method="lower")
+    is_unknown = np.concatenate([held_out.is_unknown, foreign.is_unknown])
+    answered = wanted & ~is_unknown
+    declined_anyway = is_foreign | is_unknown
+    highest = np.quantile(
+        scores[answered if answered.any() else wanted], MAX_DECLINED_RATIO, method="lower"
+    )
     outside = slice(len(held_out.figures), None)
     lowest = max(
         np.quantile(values[outside], ratio, method="higher")
         for values, ratio in (
-            (np.where(is_foreign, -np.inf, scores), DECLINED_FOREIGN_RATIO),
+            (np.where(declined_anyway, -np.inf, scores), DECLINED_FOREIGN_RATIO),
             (scores, DECLINED_BY_SCORE_RATIO),
         )
     )
     threshold = float(min(np.nextafter(lowest, np.inf), highest))
-    is_declined = is_foreign | (scores < threshold)
+    is_declined = declined_anyway | (scores < threshold)
     return Confidence(
         bias=bias,
         log_prob_weight=float(weights[0]),
@@ -176,6 +193,6 @@ def fit(held_out: Drafts, foreign: Drafts) -> Confidence:
         num_held_out=len(held_out.figures),
         num_right=num_right,
         num_foreign=len(foreign.figures),
-        declined_right_ratio=float(is_declined[wanted].mean()),
+        declined_right_ratio=float((is_declined & answered)[wanted].mean()),
         declined_foreign_ratio=float(is_declined[outside].mean()),
     )

@@ -19,8 +19,9 @@ def draw(num, *, log_prob, familiarity, seed=0):
     )
 
 
-def drafts(figures, is_right):
-    return Drafts(figures, np.full(len(figures), is_right) if np.isscalar(is_right) else is_right)
+def drafts(figures, is_right, *, is_unknown=False):
+    count = len(figures)
+    return Drafts(figures, np.broadcast_to(is_right, count), np.broadcast_to(is_unknown, count))
 
 
 def test_what_is_apart_is_told_apart():
@@ -46,11 +47,26 @@ def test_where_they_overlap_the_right_answers_are_kept():
 def test_wrong_answers_count_as_foreign():
     right = draw(100, log_prob=-0.05, familiarity=0.9)
     wrong = draw(100, log_prob=-1.5, familiarity=0.9, seed=2)
-    held_out = Drafts(np.concatenate([right, wrong]), np.arange(200) < 100)
+    held_out = drafts(np.concatenate([right, wrong]), np.arange(200) < 100)
     found = fit(held_out, drafts(draw(100, log_prob=-1.0, familiarity=0.1, seed=1), False))
     assert found.num_right == 100
     unsure = found.ratio(familiarity=0.9, confidence_ratio=math.exp(-1.5))
     assert unsure < found.min_confidence_ratio
+
+
+def test_what_a_model_declines_by_itself_needs_no_threshold():
+    held_out = drafts(draw(200, log_prob=-0.3, familiarity=0.9), True)
+    figures = np.concatenate(
+        [
+            draw(100, log_prob=-1.5, familiarity=0.5, seed=1),
+            draw(100, log_prob=-0.6, familiarity=0.7, seed=2),
+        ]
+    )
+    found = fit(held_out, drafts(figures, False, is_unknown=np.arange(200) >= 100))
+    strict = fit(held_out, drafts(figures, False))
+    assert found.min_confidence_ratio < strict.min_confidence_ratio
+    assert found.declined_foreign_ratio >= 0.98
+    assert found.declined_right_ratio == 0
 
 
 def test_free_text_is_calibrated_by_its_questions():

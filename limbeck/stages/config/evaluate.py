@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
+from limbeck.contracts.answer_policy import UNKNOWN_ANSWERS
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
@@ -51,7 +52,7 @@ class Config(StageConfig):
     num_threads: PositiveInt | Literal["auto"] = 1
     """CPU threads while answering. One gives the same answers to the last digit whatever runs
     beside; `auto` goes by the work of a batch and the free cores. The profile has its own."""
-    unknown_answers: tuple[str, ...] = ("不知道", "I do not know", "I don't know")
+    unknown_answers: tuple[str, ...] = UNKNOWN_ANSWERS
     """Answers that say that the model does not know."""
     profile: ProfileConfig = ProfileConfig()
 
