@@ -91,15 +91,33 @@ class Size:
 
 
 class Answerer(abc.ABC):
-    """A loaded model that answers questions, greedily and so repeatably."""
+    """A loaded model that answers questions: with its likeliest tokens, or with drawn ones."""
 
     @abc.abstractmethod
     def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
-        """One answer for each prompt, in their order.
+        """One answer for each prompt, in their order, of the likeliest tokens.
 
         Raises:
             ImageError: an image cannot be read.
             DataError: a prompt does not fit the model, or has images that it cannot read.
+        """
+
+    @abc.abstractmethod
+    def sample(
+        self,
+        prompts: Sequence[PromptLike],
+        *,
+        seeds: Sequence[int],
+        temperature: float,
+        max_new_tokens: int,
+    ) -> list[Answer]:
+        """One answer for each prompt, in their order, of tokens drawn from its seed.
+
+        The draws of an answer depend on its seed alone, not on the other prompts. Confidences are
+        those of `answer`: of the model's distribution at temperature 1.
+
+        Raises:
+            ImageError, DataError: as `answer`.
         """
 
     @abc.abstractmethod

@@ -1,79 +1,165 @@
-"""A teacher in a folder answers questions: greedily, in batches, with how sure it is of each.
+"""A teacher in a folder answers questions, in batches, with how sure it is of each answer.
 
 Answers are appended to a file as they come, so a killed run asks for none of them again. They are
-found there by what was asked, not by the record: another file may use the same ids.
+found there by what was asked and by the number of the sample, not by the record: another file may
+use the same ids. Which sample is taken is chosen afterwards, from all of them.
 """
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.contracts.answerer import Answer, Answerer, Prompt, alternate
 from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.errors import PromptLengthError
 from limbeck.contracts.records import Record
+from limbeck.distillation.agreement import SHOWN_CHARS, take_samples
+from limbeck.distillation.endpoint.client import UNSURE, CallError
+from limbeck.distillation.endpoint.config import Answers
+from limbeck.distillation.endpoint.labeler import Labelled, label_record, replace_answer
 from limbeck.env.progress import Advance
 
 UNANSWERED = Answer("", 0, 0.0)
 """To a question that is longer than the teacher reads."""
+SEED_DIGITS = 16
+"""Hexadecimal digits of a draw's key that are its seed."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One answer that is wanted: what is asked, and which sample of it."""
+
+    prompt: Prompt
+    key: str
+    """A hash of everything that the answer depends on besides the teacher."""
+
+    @property
+    def seed(self) -> int:
+        """Depends on the question and on the number of the sample, not on the batch."""
+        return int(self.key[:SEED_DIGITS], 16)
 
 
 def answer_questions(
     answerer: Answerer,
     records: Sequence[Record],
     *,
+    write: Answers,
     system: str,
     max_new_tokens: int,
     batch_size: int,
     state: Path,
     advance: Advance,
-) -> list[Answer]:
-    """The answer to each record's question; `UNANSWERED` to one too long.
+) -> list[list[Answer]]:
+    """The samples of each record's question; `UNANSWERED` to one too long.
 
     `system` is for records that have no instructions of their own; `state` is where answers are
-    kept until the entry is made.
+    kept until the entry is made; `advance` counts samples.
     """
     state.parent.mkdir(parents=True, exist_ok=True)
     found = _read(state)
-    prompts = [
-        Prompt(alternate([*item.history, item.question], system=item.system or system))
+    draws = [
+        list(_list_draws(item, write=write, system=system, max_new_tokens=max_new_tokens))
         for item in records
     ]
-    keys = [_key(prompt, max_new_tokens=max_new_tokens) for prompt in prompts]
-    waiting = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in found}
-    advance(len(records) - len(waiting), note="kept from before, or asked twice")
+    waiting = {draw.key: draw for row in draws for draw in row if draw.key not in found}
+    advance(sum(map(len, draws)) - len(waiting), note="kept from before, or asked twice")
     with state.open("a", encoding="utf-8") as file:
-        asked = list(waiting)
+        asked = list(waiting.values())
         for start in range(0, len(asked), batch_size):
             batch = asked[start : start + batch_size]
             answers = _answer(
-                answerer, [waiting[key] for key in batch], max_new_tokens=max_new_tokens
+                answerer, batch, temperature=write.temperature, max_new_tokens=max_new_tokens
             )
-            for key, answer in zip(batch, answers, strict=True):
-                found[key] = answer
-                line = {"asked": key, **dataclasses.asdict(answer)}
+            for draw, answer in zip(batch, answers, strict=True):
+                found[draw.key] = answer
+                line = {"asked": draw.key, **dataclasses.asdict(answer)}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             advance(len(batch))
-    return [found[key] for key in keys]
+    return [[found[draw.key] for draw in row] for row in draws]
 
 
-def _key(prompt: Prompt, *, max_new_tokens: int) -> str:
-    turns = [[item.role, item.content] for item in prompt.messages]
-    return hash_text(json.dumps([turns, max_new_tokens], ensure_ascii=False))
-
-
-def _answer(answerer: Answerer, prompts: Sequence[Prompt], *, max_new_tokens: int) -> list[Answer]:
+def take_answer(
+    record: Record,
+    answers: Sequence[Answer],
+    *,
+    write: Answers,
+    max_new_tokens: int,
+    min_confidence_ratio: float,
+) -> Labelled | CallError:
+    """The record with the samples that are taken, or why there is none."""
+    samples = [
+        _read_sample(
+            answer, max_new_tokens=max_new_tokens, min_confidence_ratio=min_confidence_ratio
+        )
+        for answer in answers
+    ]
     try:
-        return answerer.answer(prompts, max_new_tokens=max_new_tokens)
+        taken = take_samples(
+            samples, keep=write.keep, min_agreement_ratio=write.min_agreement_ratio
+        )
+    except CallError as error:
+        return error
+    records = [
+        dataclasses.replace(
+            replace_answer(record, answers[place].text.strip()),
+            confidence=round(answers[place].confidence_ratio, 4),
+        )
+        for place in taken.places
+    ]
+    return label_record(records, agreement_ratio=taken.agreement_ratio)
+
+
+def _read_sample(
+    answer: Answer, *, max_new_tokens: int, min_confidence_ratio: float
+) -> str | CallError:
+    """The text of an answer that is usable and sure enough, or why it is not."""
+    if answer == UNANSWERED:
+        return CallError("too_long", "the question is longer than the teacher reads")
+    if answer.num_tokens >= max_new_tokens:
+        return CallError("cut_off", f"has not ended after {answer.num_tokens} tokens")
+    if not answer.text.strip():
+        return CallError("empty", "ends at once")
+    if answer.confidence_ratio < min_confidence_ratio:
+        return CallError(UNSURE, f"{answer.confidence_ratio:.3f}: {answer.text[:SHOWN_CHARS]}")
+    return answer.text.strip()
+
+
+def _list_draws(
+    record: Record, *, write: Answers, system: str, max_new_tokens: int
+) -> Iterator[Draw]:
+    prompt = Prompt(alternate([*record.history, record.question], system=record.system or system))
+    turns = [[item.role, item.content] for item in prompt.messages]
+    for sample in range(write.samples):
+        drawn = [write.temperature, write.seed, sample] if write.temperature else []
+        key = hash_text(json.dumps([turns, max_new_tokens, *drawn], ensure_ascii=False))
+        yield Draw(prompt, key)
+
+
+def _answer(
+    answerer: Answerer, draws: Sequence[Draw], *, temperature: float, max_new_tokens: int
+) -> list[Answer]:
+    prompts = [draw.prompt for draw in draws]
+    try:
+        if not temperature:
+            return answerer.answer(prompts, max_new_tokens=max_new_tokens)
+        return answerer.sample(
+            prompts,
+            seeds=[draw.seed for draw in draws],
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+        )
     except PromptLengthError:
-        if len(prompts) == 1:
+        if len(draws) == 1:
             return [UNANSWERED]
     return [
         answer
-        for prompt in prompts
-        for answer in _answer(answerer, [prompt], max_new_tokens=max_new_tokens)
+        for draw in draws
+        for answer in _answer(
+            answerer, [draw], temperature=temperature, max_new_tokens=max_new_tokens
+        )
     ]
 
 

@@ -1,12 +1,12 @@
-"""Greedy answering over any model that computes next-token logits.
+"""Answering over any model that computes next-token logits.
 
-The most probable token is taken at each step, which is what `generate(do_sample=False)` does where
-the generation config sets no penalties; penalties are left out, because they change what a model
-was measured to answer.
+Greedily, the most probable token is taken at each step, which is what `generate(do_sample=False)`
+does where the generation config sets no penalties; penalties are left out, because they change what
+a model was measured to answer. Drawn answers take each token by chance.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -29,6 +29,7 @@ from limbeck.contracts.parity import log_softmax
 from limbeck.models.session import Session
 from limbeck.runtimes.base import LoadedModel
 from limbeck.runtimes.chat import Chat, TextStream
+from limbeck.runtimes.sampling import Sampler
 
 NUM_SLOTS = 64
 """Prompts decoded at once; more wait until one of them has ended."""
@@ -54,6 +55,12 @@ class GeneratedToken:
     is_last: bool
 
 
+Tokens = tuple[Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]
+"""One token a row, and its log-probability under the model."""
+ChooseTokens = Callable[[Sequence[int], Float[np.ndarray, "rows vocab"]], Tokens]
+"""The next token of each row, from the index of its request and its logits."""
+
+
 def decode_greedily(
     session: Session[np.ndarray],
     requests: Sequence[Request],
@@ -61,10 +68,30 @@ def decode_greedily(
     end_ids: Collection[int],
     ends_after: Callable[[int, int], bool] = lambda request, token: False,
 ) -> Iterator[GeneratedToken]:
-    """The tokens of every answer, each as soon as it is known.
+    """The most probable tokens of every answer, each as soon as it is known.
 
-    A row that ends leaves its slot at once, and the next request that waits takes it. `ends_after`
-    may end a request's answer after any token of it, and is called once for each.
+    `ends_after` may end a request's answer after any token of it, and is called once for each.
+    """
+    return _decode(
+        session,
+        requests,
+        end_ids=end_ids,
+        ends_after=ends_after,
+        choose=lambda _, logits: most_probable(logits),
+    )
+
+
+def _decode(
+    session: Session[np.ndarray],
+    requests: Sequence[Request],
+    *,
+    end_ids: Collection[int],
+    ends_after: Callable[[int, int], bool],
+    choose: ChooseTokens,
+) -> Iterator[GeneratedToken]:
+    """The tokens of every answer.
+
+    A row that ends leaves its slot at once, and the next request that waits takes it.
     """
     waiting = deque(index for index, item in enumerate(requests) if item.max_new_tokens > 0)
     request_of: dict[int, int] = {}
@@ -83,7 +110,8 @@ def decode_greedily(
             slots = session.slots
             logits = session.step([latest[slot] for slot in slots])
         ended = []
-        for slot, token, log_prob in zip(slots, *most_probable(logits), strict=True):
+        chosen = choose([request_of[slot] for slot in slots], logits)
+        for slot, token, log_prob in zip(slots, *chosen, strict=True):
             latest[slot] = int(token)
             num_left[request_of[slot]] -= 1
             request = request_of[slot]
@@ -97,7 +125,7 @@ def decode_greedily(
 
 @final
 class GreedyAnswerer(Answerer):
-    """Answers by taking the most probable token until the model ends its answer."""
+    """Answers token by token until the model ends its answer: the most probable, or drawn ones."""
 
     def __init__(self, model: LoadedModel, *, chat: Chat, num_slots: int = NUM_SLOTS) -> None:
         self._model = model
@@ -106,9 +134,26 @@ class GreedyAnswerer(Answerer):
 
     @override
     def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
-        tokens: list[list[int]] = [[] for _ in prompts]
-        logs: list[list[float]] = [[] for _ in prompts]
-        for item in self._decode(prompts, max_new_tokens=max_new_tokens):
+        decoded = self._decode(prompts, max_new_tokens=max_new_tokens)
+        return self._collect(decoded, num_answers=len(prompts))
+
+    @override
+    def sample(
+        self,
+        prompts: Sequence[PromptLike],
+        *,
+        seeds: Sequence[int],
+        temperature: float,
+        max_new_tokens: int,
+    ) -> list[Answer]:
+        choose = Sampler(seeds, temperature=temperature)
+        decoded = self._decode(prompts, max_new_tokens=max_new_tokens, choose=choose)
+        return self._collect(decoded, num_answers=len(prompts))
+
+    def _collect(self, decoded: Iterable[GeneratedToken], *, num_answers: int) -> list[Answer]:
+        tokens: list[list[int]] = [[] for _ in range(num_answers)]
+        logs: list[list[float]] = [[] for _ in range(num_answers)]
+        for item in decoded:
             tokens[item.request].append(item.token)
             logs[item.request].append(item.log_prob)
         return [
@@ -164,7 +209,11 @@ class GreedyAnswerer(Answerer):
         return self._model.num_threads()
 
     def _decode(
-        self, prompts: Sequence[PromptLike], *, max_new_tokens: int
+        self,
+        prompts: Sequence[PromptLike],
+        *,
+        max_new_tokens: int,
+        choose: ChooseTokens = lambda _, logits: most_probable(logits),
     ) -> Iterator[GeneratedToken]:
         requests = []
         for prompt in map(as_prompt, prompts):
@@ -172,7 +221,13 @@ class GreedyAnswerer(Answerer):
             room = self._model.max_tokens - len(tokens)
             requests.append(Request(tokens, min(max_new_tokens, room), prompt.images))
         session = self._model.open_session(num_slots=self._num_slots)
-        return decode_greedily(session, requests, end_ids=self._chat.end_ids)
+        return _decode(
+            session,
+            requests,
+            end_ids=self._chat.end_ids,
+            ends_after=lambda request, token: False,
+            choose=choose,
+        )
 
     def _render(self, prompt: Prompt) -> list[int]:
         return self._check_length(self._chat.render(prompt))

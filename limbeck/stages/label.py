@@ -3,7 +3,6 @@
 Only training questions are asked.
 """
 
-import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -12,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from limbeck.contracts.answerer import Answer
 from limbeck.contracts.artifacts import MANIFEST, Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import DataError, EndpointError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Record, write_jsonl
-from limbeck.distillation.agreement import agreement_ratios
-from limbeck.distillation.endpoint.ask_server import Write, ask_server, describe
+from limbeck.distillation.agreement import DisagreementError, agreement_ratios
+from limbeck.distillation.endpoint.ask_server import ask_server, describe
 from limbeck.distillation.endpoint.client import CallError
-from limbeck.distillation.endpoint.config import Preferences
-from limbeck.distillation.endpoint.labeler import Labelled, ScoreAnswers, replace_answer
-from limbeck.distillation.local_labels import UNANSWERED, answer_questions
+from limbeck.distillation.endpoint.config import Answers, Preferences, Write
+from limbeck.distillation.endpoint.labeler import Labelled, ScoreAnswers
+from limbeck.distillation.local_labels import answer_questions, take_answer
 from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
 from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
@@ -33,9 +31,7 @@ from limbeck.reinforcement.rewards import AnswerSample, check_domain, score
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.label import Config
 
-SHOWN_CHARS = 60
-UNSURE = "unsure"
-"""Why an answer is not taken that its teacher gives too little chance: no fault of the run."""
+QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
@@ -72,11 +68,15 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         # What got no answer stays without one.
         answered = {row: item for row, item in results.items() if isinstance(item, Labelled)}
         kept: list[tuple[Record, Labelled | None]] = [(record, None) for record in train]
-        kept += [(item.record, item) for item in answered.values()]
+        kept += [pair for item in answered.values() for pair in _list_records(item)]
         left = [record for row, record in enumerate(bare) if row not in answered]
     else:
-        finished = (_finish(item, results.get(row), config) for row, item in enumerate(train))
-        kept, left = [item for item in finished if item is not None], []
+        kept = [
+            pair
+            for row, record in enumerate(train)
+            for pair in _finish(record, results.get(row), config)
+        ]
+        left = []
     labelled = [item for _, item in kept]
     shutil.copytree(
         corpus.folder,
@@ -104,6 +104,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "failed": _count(failures),
         "not_asked": len(asked) - len(questions),
         LABELS_KEPT: len(train) if bare else 0,
+        **_describe_agreement(outcome.results, write=config.write),
         **outcome.metrics,
         **describe([item for item in labelled if item is not None], write=config.write),
     }
@@ -111,12 +112,36 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
 
 def _finish(
     record: Record, result: Labelled | CallError | None, config: Config
-) -> tuple[Record, Labelled | None] | None:
-    """A training record as it goes on; None where it is left out."""
+) -> list[tuple[Record, Labelled | None]]:
+    """A training record as it goes on; nothing where it is left out."""
     if isinstance(result, Labelled):
-        return result.record, result
+        return _list_records(result)
     is_left_out = isinstance(result, CallError) and config.failed == "leave_out"
-    return None if is_left_out else (record, None)
+    return [] if is_left_out else [(record, None)]
+
+
+def _list_records(result: Labelled) -> list[tuple[Record, Labelled | None]]:
+    """The records of one answered question: what is taken, and further samples."""
+    return [(result.record, result), *((record, None) for record in result.others)]
+
+
+def _describe_agreement(
+    results: Sequence[Labelled | CallError], *, write: Write
+) -> dict[str, object]:
+    """What the metrics say of several samples of one question."""
+    if not isinstance(write, Answers) or write.samples == 1:
+        return {}
+    ratios = [item.agreement_ratio for item in results if not isinstance(item, CallError)]
+    ratios += [item.agreement_ratio for item in results if isinstance(item, DisagreementError)]
+    num_records = sum(1 + len(item.others) for item in results if isinstance(item, Labelled))
+    return {"answers_kept": num_records, **_quantiles("agreement", ratios)}
+
+
+def _quantiles(name: str, values: Sequence[float]) -> dict[str, object]:
+    if not values:
+        return {}
+    found = zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)
+    return {f"{name}_quantile_{ratio * 100:.0f}": float(value) for ratio, value in found}
 
 
 def _ask_folder(questions: Sequence[Record], config: Config, work: Work) -> Outcome:
@@ -126,10 +151,13 @@ def _ask_folder(questions: Sequence[Record], config: Config, work: Work) -> Outc
         teacher.path, num_threads=config.num_threads, num_rows=config.batch_size
     )
     state = work.persistent_dir / f"answers.{teacher.manifest.content_hash[:12]}.jsonl"
-    with track(work.name, total=len(questions), unit="question") as advance:
+    assert isinstance(config.write, Answers)
+    total = len(questions) * config.write.samples
+    with track(work.name, total=total, unit="answer") as advance:
         found = answer_questions(
             answerer,
             questions,
+            write=config.write,
             system=config.system,
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
@@ -137,32 +165,24 @@ def _ask_folder(questions: Sequence[Record], config: Config, work: Work) -> Outc
             advance=advance,
         )
     results = [
-        _take(record, answer, config=config)
-        for record, answer in zip(questions, found, strict=True)
+        take_answer(
+            record,
+            answers,
+            write=config.write,
+            max_new_tokens=config.max_new_tokens,
+            min_confidence_ratio=config.min_confidence_ratio,
+        )
+        for record, answers in zip(questions, found, strict=True)
     ]
     _check_failures(
-        [item for item in _failures(questions, results) if item[1].reason != UNSURE],
+        _failures(questions, results),
         num_asked=len(questions),
         config=config,
         kept_in=state,
     )
-    ratios = np.array([answer.confidence_ratio for answer in found])
-    quantiles = dict(zip(("10", "50", "90"), np.quantile(ratios, (0.1, 0.5, 0.9)), strict=True))
-    metrics = {f"confidence_quantile_{name}": float(value) for name, value in quantiles.items()}
-    return Outcome(results, {**metrics, "num_threads": answerer.num_threads()})
-
-
-def _take(record: Record, answer: Answer, *, config: Config) -> Labelled | CallError:
-    if answer == UNANSWERED:
-        return CallError("too_long", "the question is longer than the teacher reads")
-    if answer.num_tokens >= config.max_new_tokens:
-        return CallError("cut_off", f"has not ended after {answer.num_tokens} tokens")
-    if not answer.text.strip():
-        return CallError("empty", "ends at once")
-    if answer.confidence_ratio < config.min_confidence_ratio:
-        return CallError(UNSURE, f"{answer.confidence_ratio:.3f}: {answer.text[:SHOWN_CHARS]}")
-    found = replace_answer(record, answer.text.strip())
-    return Labelled(dataclasses.replace(found, confidence=round(answer.confidence_ratio, 4)))
+    ratios = [answer.confidence_ratio for answers in found for answer in answers]
+    metrics = {**_quantiles("confidence", ratios), "num_threads": answerer.num_threads()}
+    return Outcome(results, metrics)
 
 
 def _ask_server(questions: Sequence[Record], config: Config, work: Work, corpus: Corpus) -> Outcome:
@@ -232,7 +252,11 @@ def _count(failures: Sequence[tuple[str, CallError]]) -> dict[str, int]:
 def _check_failures(
     failures: Sequence[tuple[str, CallError]], *, num_asked: int, config: Config, kept_in: Path
 ) -> None:
-    """Raises: EndpointError: more records failed than may."""
+    """Raises: EndpointError: more records failed than may.
+
+    What was left out by choice is no failure.
+    """
+    failures = [(id_, error) for id_, error in failures if error.is_fault]
     allowed = config.max_failed_ratio * num_asked
     if len(failures) <= allowed and len(failures) < num_asked:
         return

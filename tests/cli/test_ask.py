@@ -54,6 +54,9 @@ class Sure(Answerer):
     def answer(self, questions, *, max_new_tokens):
         raise NotImplementedError
 
+    def sample(self, prompts, *, seeds, temperature, max_new_tokens):
+        raise NotImplementedError
+
     def score(self, question, options):
         raise NotImplementedError
 

@@ -95,6 +95,9 @@ class Echo(Answerer):
     def stream(self, prompt, *, max_new_tokens):
         raise NotImplementedError
 
+    def sample(self, prompts, *, seeds, temperature, max_new_tokens):
+        raise NotImplementedError
+
     def score(self, prompt, options):
         raise NotImplementedError
 

@@ -35,6 +35,16 @@ class LookUp(Answerer):
         sum(math.sqrt(index) for index in range(20_000))
         return [Answer(text[:max_new_tokens], len(text), 0.9) for text in texts]
 
+    def sample(
+        self,
+        prompts: Sequence[PromptLike],
+        *,
+        seeds: Sequence[int],
+        temperature: float,
+        max_new_tokens: int,
+    ) -> list[Answer]:
+        return self.answer(prompts, max_new_tokens=max_new_tokens)
+
     def stream(self, prompt: PromptLike, *, max_new_tokens: int) -> Iterator[tuple[str, float]]:
         yield self.answer([prompt], max_new_tokens=max_new_tokens)[0].text, math.log(0.9)
 

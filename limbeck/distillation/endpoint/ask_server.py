@@ -14,7 +14,7 @@ from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Record
 from limbeck.distillation.endpoint.call_log import CallLog
 from limbeck.distillation.endpoint.client import CallError, Endpoint
-from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Logprobs, Preferences
+from limbeck.distillation.endpoint.config import EndpointConfig, Logprobs, Preferences, Write
 from limbeck.distillation.endpoint.labeler import Labeler, Labelled, ScoreAnswers, label_all
 from limbeck.distillation.endpoint.token_alignment import TokenTable
 from limbeck.distillation.teachers.endpoint import LabelsManifest
@@ -24,7 +24,6 @@ from limbeck.models.tokenizer_identity import identify
 
 MAX_LISTED_TOKENS = 20
 """Tokens without an equal that the metrics name."""
-Write = Answers | Preferences | Logprobs
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,14 @@ FATAL_STATUSES = {
 }
 
 
+UNSURE = "unsure"
+"""The reason of an answer that its teacher gives too little chance."""
+DISAGREEING = "disagreeing"
+"""The reason of answers to one question that agree too little with each other."""
+NOT_TAKEN = frozenset({UNSURE, DISAGREEING})
+"""Reasons that are the recipe's choice among usable answers: no fault of the run."""
+
+
 class CallError(Exception):
     """One record cannot be labelled: `reason` is what it is counted under."""
 
@@ -41,6 +49,11 @@ class CallError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it counts against what may fail."""
+        return self.reason not in NOT_TAKEN
 
 
 @dataclass(frozen=True)
@@ -222,8 +235,9 @@ class Endpoint:
         Raises:
             EndpointError: too many failed one after the other.
         """
-        self._num_consecutive_failures = self._num_consecutive_failures + 1 if error else 0
-        if error and self._num_consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
+        failed = error is not None and error.is_fault
+        self._num_consecutive_failures = self._num_consecutive_failures + 1 if failed else 0
+        if failed and self._num_consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
             raise EndpointError(
                 f"{self._num_consecutive_failures} records in a row got no usable answer from "
                 f"{self.config.url} (model {self.config.model!r}); the last: {error}. Mend that "

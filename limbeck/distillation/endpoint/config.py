@@ -13,6 +13,7 @@ from limbeck.contracts.fields import (
     PositiveFloat,
     PositiveInt,
     PositiveRatio,
+    Ratio,
     Text,
 )
 
@@ -61,6 +62,8 @@ class EndpointConfig(Config):
     """Of all calls for this entry, earlier runs included, in that currency; 0: no limit."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The server's field for the longest answer."""
+    seed_field: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    """The server's field for the seed of a drawn answer, as `seed`; empty: none is sent."""
     extra: Mapping[str, Any] = {}
     """Further fields of every request, under the server's names."""
 
@@ -70,6 +73,12 @@ class EndpointConfig(Config):
         if taken := sorted(extra.keys() & TAKEN):
             raise ValueError(f"{taken} are set by other fields, or not to be set; remove them")
         return extra
+
+    @model_validator(mode="after")
+    def _check_seed_field(self) -> "EndpointConfig":
+        if self.seed_field in self.extra:
+            raise ValueError(f"extra: {self.seed_field!r} is set by seed_field; remove it")
+        return self
 
     @field_validator("url")
     @classmethod
@@ -90,10 +99,37 @@ class EndpointConfig(Config):
 
 
 class Answers(Config):
-    """The server's answer in place of the record's own."""
+    """The teacher's answer in place of the record's own."""
 
     kind: Literal["answers"]
+    samples: PositiveInt = 1
+    """Answers drawn to each question. Of several, the one that agrees most with the others is
+    taken: the mean entity F1 with them, for a label the share of them that are the same."""
     temperature: NonNegativeFloat = 0.0
+    """Of drawing; 0 takes the likeliest tokens."""
+    seed: NonNegativeInt = 0
+    """Of drawing. Each sample of each question has a seed of its own that follows from it."""
+    min_agreement_ratio: Ratio = 0.0
+    """A question whose best sample agrees less with the others stays without an answer."""
+    keep: Literal["best", "distinct", "all"] = "best"
+    """Which samples become records: the best one, each that differs, or each as often as it was
+    drawn, from which a student learns the teacher's distribution over answers."""
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> "Answers":
+        if self.samples > 1 and not self.temperature:
+            raise ValueError(
+                f"samples: at temperature 0 all {self.samples} are the same; set write.temperature"
+            )
+        if self.samples == 1 and (self.min_agreement_ratio or self.keep != "best"):
+            raise ValueError(
+                "min_agreement_ratio and keep choose among several samples; raise write.samples"
+            )
+        if self.samples == 2 and self.keep == "best" and not self.min_agreement_ratio:
+            raise ValueError("two samples agree with each other alike; ask for 3 samples or more")
+        if self.seed and not self.temperature:
+            raise ValueError("seed: at temperature 0 nothing is drawn; set write.temperature")
+        return self
 
 
 class Preferences(Config):
@@ -120,3 +156,7 @@ class Logprobs(Config):
     """Tokens at each place; many servers allow 20 at most."""
     min_aligned_ratio: PositiveRatio = 0.8
     """With fewer of the returned tokens aligned, the server's tokenizer is too unlike ours."""
+
+
+Write = Answers | Preferences | Logprobs
+"""What is written of a teacher's answers."""

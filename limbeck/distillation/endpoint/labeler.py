@@ -9,11 +9,16 @@ from limbeck.contracts.answerer import alternate
 from limbeck.contracts.errors import EndpointError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import Record
+from limbeck.distillation.agreement import take_samples
 from limbeck.distillation.endpoint.client import CallError, Endpoint, Request
 from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
 from limbeck.distillation.endpoint.responses import read_answer, read_logprobs
 from limbeck.distillation.endpoint.token_alignment import Labels, TokenTable
 from limbeck.env.progress import Advance
+from limbeck.env.seeds import mix_seeds
+
+SERVER_SEED_BITS = 31
+"""Many servers read a seed as a 32-bit integer with a sign."""
 
 ScoreAnswers = Callable[[Sequence[str], Record], Sequence[float]]
 """How good each of several answers to a record's question is."""
@@ -21,12 +26,16 @@ ScoreAnswers = Callable[[Sequence[str], Record], Sequence[float]]
 
 @dataclass(frozen=True)
 class Labelled:
-    """A record with the server's answer."""
+    """A record with the teacher's answer."""
 
     record: Record
     labels: Labels | None = None
     without_pair: str = ""
     """Why there is no worse answer, where one is needed."""
+    others: tuple[Record, ...] = ()
+    """Further samples, each as a record of its own."""
+    agreement_ratio: float = 1.0
+    """Of the answer with the other samples."""
 
 
 class Labeler:
@@ -59,8 +68,7 @@ class Labeler:
         if isinstance(self.write, Preferences):
             return await self._compare(record, self.write)
         if isinstance(self.write, Answers):
-            response = await self._request(record, {"temperature": self.write.temperature})
-            return Labelled(replace_answer(record, read_answer(response).strip()))
+            return await self._answer(record, self.write)
         # At temperature 1 all servers mean the same probabilities.
         fields = {"temperature": 1.0, "logprobs": True, "top_logprobs": self.write.top}
         response = await self._request(record, fields)
@@ -68,18 +76,21 @@ class Labeler:
         labels = self.table.align(tokens, raw=raw, top=self.write.top)
         return Labelled(replace_answer(record, raw.strip()), labels)
 
+    async def _answer(self, record: Record, write: Answers) -> Labelled:
+        samples = await self._sample(record, write)
+        taken = take_samples(
+            samples, keep=write.keep, min_agreement_ratio=write.min_agreement_ratio
+        )
+        texts = [str(samples[place]) for place in taken.places]
+        return label_record(
+            [replace_answer(record, text) for text in texts], agreement_ratio=taken.agreement_ratio
+        )
+
     async def _compare(self, record: Record, write: Preferences) -> Labelled:
-        texts, failure = [], None
-        for index in range(write.samples):
-            try:
-                fields = {"temperature": write.temperature}
-                response = await self._request(record, fields, purpose=f"sample {index}")
-                texts.append(read_answer(response).strip())
-            except CallError as error:
-                failure = error
+        samples = await self._sample(record, write)
+        texts = [item for item in samples if not isinstance(item, CallError)]
         if len(texts) < 2:
-            assert failure is not None
-            raise failure
+            raise [item for item in samples if isinstance(item, CallError)][-1]
         scores = list(self.score(texts, record))
         best, worst = scores.index(max(scores)), scores.index(min(scores))
         found = replace_answer(record, texts[best])
@@ -88,6 +99,22 @@ class Labeler:
         if scores[best] == scores[worst]:
             return Labelled(found, without_pair="none_better")
         return Labelled(dataclasses.replace(found, rejected=texts[worst]))
+
+    async def _sample(self, record: Record, write: Answers | Preferences) -> list[str | CallError]:
+        """So many answers to one question, or why there is none."""
+        found: list[str | CallError] = []
+        for index in range(write.samples):
+            fields: JsonObject = {"temperature": write.temperature}
+            if isinstance(write, Answers) and self.endpoint.config.seed_field:
+                seed = mix_seeds(write.seed, index, num_bits=SERVER_SEED_BITS)
+                fields[self.endpoint.config.seed_field] = seed
+            purpose = "answer" if write.samples == 1 else f"sample {index}"
+            try:
+                response = await self._request(record, fields, purpose=purpose)
+                found.append(read_answer(response).strip())
+            except CallError as error:
+                found.append(error)
+        return found
 
     async def _request(
         self, record: Record, fields: JsonMapping, *, purpose: str = "answer"
@@ -102,6 +129,16 @@ def replace_answer(record: Record, answer: str) -> Record:
     """The record with another answer; what was marked in the old one goes with it."""
     marked = tuple(item for item in record.entities if item.part == "question")
     return dataclasses.replace(record, answer=answer, rejected="", entities=marked)
+
+
+def label_record(records: Sequence[Record], *, agreement_ratio: float) -> Labelled:
+    """The samples of one question that are taken; after the first, each has an id of its own."""
+    first, *others = records
+    numbered = (
+        dataclasses.replace(item, id=f"{item.id}.{number}")
+        for number, item in enumerate(others, start=2)
+    )
+    return Labelled(first, others=tuple(numbered), agreement_ratio=agreement_ratio)
 
 
 async def label_all(

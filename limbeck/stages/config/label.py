@@ -11,7 +11,7 @@ from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.fields import Ratio
 from limbeck.contracts.registry import REWARDS
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
-from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Logprobs, Preferences
+from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Preferences, Write
 from limbeck.env.threads import NumThreads
 from limbeck.reinforcement.rewards import name_domain_rewards
 
@@ -30,10 +30,9 @@ class Config(StageConfig):
     """A teacher behind a server."""
     teacher: ModelRef = ""
     """A teacher in a folder, instead of one behind a server."""
-    write: Annotated[Answers | Preferences | Logprobs, Field(discriminator="kind")] = Answers(
-        kind="answers"
-    )
-    """What to write: answers, preferences or logprobs; a teacher in a folder writes answers."""
+    write: Annotated[Write, Field(discriminator="kind")] = Answers(kind="answers")
+    """What to write: answers (one of each question, or several), preferences or logprobs; a teacher
+    in a folder writes answers."""
     system: str = ""
     """System prompt of the records that have none of their own; empty: none."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
@@ -42,7 +41,7 @@ class Config(StageConfig):
     """An answer of a teacher in a folder is taken from this confidence on: the geometric mean of
     its tokens' probabilities. The questions of all others stay without an answer."""
     batch_size: Annotated[int, Field(gt=0)] = 64
-    """Questions that a teacher in a folder answers at once."""
+    """Answers that a teacher in a folder writes at once."""
     num_threads: NumThreads = "auto"
     """CPU threads of a teacher in a folder."""
     failed: Literal["leave_out", "keep"] = "leave_out"
@@ -59,8 +58,8 @@ class Config(StageConfig):
                 f"write: a teacher in a folder writes answers, not {self.write.kind}; its "
                 "distributions come from the stage `record`, or from training beside it"
             )
-        if self.teacher and self.write != Answers(kind="answers"):
-            raise ValueError("write.temperature is for a server; leave it out")
+        if self.endpoint is not None:
+            _check_seeds(self.endpoint, write=self.write)
         if self.endpoint is not None and self.min_confidence_ratio:
             raise ValueError(
                 "min_confidence_ratio: a server's answers come without a confidence; leave it out, "
@@ -88,3 +87,24 @@ class Config(StageConfig):
         from limbeck.stages.label import run
 
         return run(self, work=work)
+
+
+def _check_seeds(endpoint: EndpointConfig, *, write: Write) -> None:
+    """Refuse seeds that a server would not get, or that would make all samples the same.
+
+    Raises:
+        ValueError: there are such seeds.
+    """
+    is_drawn = isinstance(write, Answers) and write.temperature > 0
+    if endpoint.seed_field and not is_drawn:
+        raise ValueError("endpoint.seed_field is for answers that are drawn; leave it out")
+    if isinstance(write, Answers) and write.seed and not endpoint.seed_field:
+        raise ValueError(
+            "write.seed: name the server's field for it as endpoint.seed_field, or leave it out; "
+            "answers that came once are kept"
+        )
+    if isinstance(write, Answers | Preferences) and write.samples > 1 and "seed" in endpoint.extra:
+        raise ValueError(
+            "endpoint.extra: with one seed all samples are the same; name the field as "
+            "endpoint.seed_field, or leave it out"
+        )

@@ -272,7 +272,32 @@ def test_no_log_probabilities_is_a_reason(go):
         ({"endpoint": {"url": "http://x", "model": "m", "extra": {"n": 2}}}, "remove them"),
         ({"write": {"kind": "preferences", "samples": 2}}, "3 samples or more"),
         ({"write": {"kind": "preferences", "better_by": {"fakts": 1}}}, "facts"),
-        ({"write": {"kind": "answers", "samples": 2}}, "unknown key"),
+        ({"write": {"kind": "answers", "sampels": 2}}, "unknown key"),
+        ({"write": {"kind": "answers", "samples": 2}}, "set write.temperature"),
+        ({"write": {"kind": "answers", "samples": 2, "temperature": 1}}, "3 samples or more"),
+        ({"write": {"kind": "answers", "min_agreement_ratio": 0.5}}, "raise write.samples"),
+        ({"write": {"kind": "answers", "keep": "all"}}, "raise write.samples"),
+        ({"write": {"kind": "answers", "seed": 1}}, "nothing is drawn"),
+        ({"write": {"kind": "answers", "seed": 1, "temperature": 1}}, "as endpoint.seed_field"),
+        ({"endpoint": {"url": "http://x", "model": "m", "seed_field": "seed"}}, "that are drawn"),
+        (
+            {
+                "write": {"kind": "preferences"},
+                "endpoint": {"url": "http://x", "model": "m", "extra": {"seed": 1}},
+            },
+            "all samples are the same",
+        ),
+        (
+            {
+                "endpoint": {
+                    "url": "http://x",
+                    "model": "m",
+                    "seed_field": "seed",
+                    "extra": {"seed": 1},
+                }
+            },
+            "is set by seed_field",
+        ),
     ],
 )
 def test_configs_that_cannot_work_are_refused(changes, text):
@@ -310,3 +335,32 @@ def test_a_damaged_call_log_is_named(go):
         go.calls.write_bytes(b"nonsense\n" + whole)
         with pytest.raises(ArtifactError, match="line 1 is no call"):
             go(server)
+
+
+def test_the_sample_that_agrees_most_is_the_answer(go):
+    seen = {}
+
+    def respond(body):
+        question = body["messages"][-1]["content"]
+        place = seen[question] = seen.get(question, -1) + 1
+        return completion(("甲乙丙丁" if question == last else "甲乙乙丙")[place])
+
+    last = f"训{name(NUM - 1)}怎么办？"
+    write = {
+        "kind": "answers",
+        "samples": 4,
+        "temperature": 0.7,
+        "seed": 5,
+        "min_agreement_ratio": 0.3,
+    }
+    with serving(respond) as server:
+        folder, metrics = go(server, write=write, seed_field="seed")
+        seeds = {body["seed"] for body in server.asked}
+        again, second = go(server, write=write | {"keep": "distinct"}, seed_field="seed")
+    assert len(seeds) == 4
+    assert {item.answer for item in train_records(folder)[:-1]} == {"乙"}
+    # That its samples disagree is no failure, though none may fail.
+    assert metrics["failed"] == {"disagreeing": 1} and metrics["calls"] == 4 * NUM
+    assert second["calls"] == 0
+    assert second["answers_kept"] == 3 * (NUM - 1)
+    assert [item.answer for item in train_records(again)[:3]] == ["乙", "甲", "丙"]

@@ -125,6 +125,33 @@ def test_a_killed_run_asks_only_what_is_left(corpus, teacher, tmp_path, monkeypa
         assert not first.is_file() or first.read_bytes() == second.read_bytes()
 
 
+SAMPLED = {"kind": "answers", "samples": 4, "temperature": 2.0, "keep": "all"}
+
+
+def test_samples_are_records_and_the_same_in_any_batch(corpus, teacher, tmp_path):
+    whole, metrics = run(corpus, teacher, tmp_path, name="whole", write=SAMPLED, batch_size=64)
+    bare = {item.id for item in corpus.unlabelled()}
+    found = [item for item in whole.records("train") if item.id in bare]
+    drawn = list(whole.records("train"))[len(list(corpus.records("train"))) :]
+    assert len(drawn) == metrics["answers_kept"] > metrics["labelled"] == len(found) > 0
+    assert len({item.id for item in drawn}) == len(drawn)
+    assert {item.question for item in drawn} == {item.question for item in found}
+    # Killed within a question's samples, and gone on with in other batches.
+    state = next((tmp_path / "whole-state").glob("answers.*.jsonl"))
+    lines = state.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(lines) == 4 * NUM_BARE
+    (tmp_path / "again-state").mkdir()
+    (tmp_path / "again-state" / state.name).write_text("".join(lines[:6]), encoding="utf-8")
+    again, _ = run(corpus, teacher, tmp_path, name="again", write=SAMPLED, batch_size=3)
+    assert [(item.id, item.answer) for item in again.records("train")] == [
+        (item.id, item.answer) for item in whole.records("train")
+    ]
+    best = SAMPLED | {"keep": "best", "min_agreement_ratio": 1.0}
+    made, metrics = run(corpus, teacher, tmp_path, name="again2", write=best)
+    assert metrics["failed"]["disagreeing"] + metrics["labelled"] <= NUM_BARE
+    assert len(list(made.unlabelled())) == NUM_BARE - metrics["labelled"]
+
+
 def test_the_same_id_with_another_question_is_asked_anew(corpus, teacher, tmp_path):
     first, *_ = corpus.unlabelled()
     answers = []
@@ -158,7 +185,6 @@ def test_too_many_failures_stop_the_run_and_keep_its_answers(corpus, teacher, tm
         ({}, "name one teacher"),
         ({"teacher": "t", "endpoint": {"url": "http://localhost", "model": "m"}}, "name one"),
         ({"teacher": "t", "write": {"kind": "logprobs"}}, "writes answers, not logprobs"),
-        ({"teacher": "t", "write": {"kind": "answers", "temperature": 1}}, "is for a server"),
         (
             {"endpoint": {"url": "http://localhost", "model": "m"}, "min_confidence_ratio": 0.5},
             "come without a confidence",
