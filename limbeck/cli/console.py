@@ -38,6 +38,8 @@ EXTRAS = {
     "optuna": "tune",
     "lm_eval": "harness",
     "gguf": "gguf",
+    "sqlalchemy": "serve",
+    "psycopg": "postgres",
 }
 """Packages to the extra of `pip install limbeck[...]` that installs them."""
 

@@ -14,6 +14,7 @@
     |-- LaunchError (RuntimeError)           launched processes cannot work together as asked
     |-- EndpointError (RuntimeError)         a model behind a server cannot be used as configured
     |-- TuningError (RuntimeError)           a search has no trial that could be used
+    |-- JournalError (RuntimeError)          the journal of a service cannot be opened or read
     |-- ParityError (ArithmeticError)        an exported or converted model answers differently
     `-- BusyError (RuntimeError)             another process works in the same folder
 
@@ -121,6 +122,10 @@ class EndpointError(LimbeckError, RuntimeError):
 
 class TuningError(LimbeckError, RuntimeError):
     """A search cannot score its trials, or none gave a model that can be used."""
+
+
+class JournalError(LimbeckError, RuntimeError):
+    """The journal of a service is missing, cannot be reached, or is not one."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

@@ -1,0 +1,1 @@
+"""Models in service: engines that decode for many, tiers, a router, and one OpenAI-shaped door."""

@@ -1,0 +1,257 @@
+"""Reads the journal: pages, filters, counts, and what a person should look at.
+
+Left out: writing (`writer`), and checking the chain (`audit`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from limbeck.contracts.exchange import Exchange, Feedback, Status, read_exchange, read_feedback
+from limbeck.serving.journal.schema import exchanges, feedback, ledger, to_content, to_microseconds
+
+FeedbackFilter = Literal["up", "down", "corrected", "commented", "reviewed", "none"]
+PAGE_ROWS = 500
+HASH_DIGITS = 16
+HIDDEN = ("seq", "salt")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which exchanges; an empty field leaves all in."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    """The first moment that is not in it."""
+    tiers: tuple[str, ...] = ()
+    model_keys: tuple[str, ...] = ()
+    statuses: tuple[Status, ...] = ()
+    feedback: tuple[FeedbackFilter, ...] = ()
+    """Any of these; `none`: nobody said anything."""
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """An exchange, its place in the chain, and what was said of it, oldest first."""
+
+    seq: int
+    hash: str
+    exchange: Exchange
+    feedback: tuple[Feedback, ...]
+
+    @property
+    def thumbs(self) -> Literal["up", "down", "none"]:
+        """The last thumbs; a reviewer's count before a user's."""
+        given = [item for item in self.feedback if item.thumbs != "none"]
+        given.sort(key=lambda item: item.role == "reviewer")
+        return given[-1].thumbs if given else "none"
+
+    @property
+    def correction(self) -> Feedback | None:
+        """The last feedback with a corrected answer; a reviewer's counts before a user's."""
+        given = [item for item in self.feedback if item.corrected_answer.strip()]
+        given.sort(key=lambda item: item.role == "reviewer")
+        return given[-1] if given else None
+
+    @property
+    def is_reviewed(self) -> bool:
+        """Whether a reviewer spoke."""
+        return any(item.role == "reviewer" for item in self.feedback)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a dashboard shows of some exchanges."""
+
+    num_exchanges: int
+    by_tier: Mapping[str, int]
+    by_status: Mapping[str, int]
+    by_model_key: Mapping[str, int]
+    by_thumbs: Mapping[str, int]
+    """Of feedback rows, so that one exchange may count twice."""
+    num_corrected: int
+    """Exchanges that somebody corrected."""
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    mean_total_seconds: float
+    """0 where there is no exchange."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a person should look at."""
+
+    max_confidence: float = 0.5
+    """Answers less sure than this."""
+    audit_ratio: float = 0.01
+    """Share of all exchanges that is drawn by chance, the same ones each time."""
+
+
+Reason = Literal["thumbs_down", "corrected", "low_confidence", "audit"]
+
+
+def read_page(
+    engine: Engine, choice: Filter, *, limit: int = 50, before_seq: int = 0
+) -> tuple[Row, ...]:
+    """The newest exchanges, newest first; for the next page pass the last one's `seq`."""
+    with engine.connect() as connection:
+        condition = _condition(choice)
+        if before_seq:
+            condition &= ledger.c.seq < before_seq
+        query = _select(condition).order_by(ledger.c.seq.desc()).limit(limit)
+        return _read_rows(connection, query)
+
+
+def read_all(engine: Engine, choice: Filter) -> Iterator[Row]:
+    """Every exchange, oldest first, with a page of them in memory."""
+    last = 0
+    while True:
+        with engine.connect() as connection:
+            query = _select(_condition(choice) & (ledger.c.seq > last))
+            rows = _read_rows(connection, query.order_by(ledger.c.seq).limit(PAGE_ROWS))
+        yield from rows
+        if len(rows) < PAGE_ROWS:
+            return
+        last = rows[-1].seq
+
+
+def count(engine: Engine, choice: Filter) -> Counts:
+    """The exchanges by what a dashboard shows."""
+    condition = _condition(choice)
+    joined = exchanges.join(ledger, ledger.c.id == exchanges.c.id)
+    sums = sa.select(
+        sa.func.count(),
+        sa.func.coalesce(sa.func.sum(exchanges.c.num_prompt_tokens), 0),
+        sa.func.coalesce(sa.func.sum(exchanges.c.num_completion_tokens), 0),
+        sa.func.coalesce(sa.func.avg(exchanges.c.total_seconds), 0.0),
+    )
+    said = joined.join(feedback, feedback.c.exchange_id == exchanges.c.id)
+    with engine.connect() as connection:
+
+        def by(column: sa.Column[str], source: sa.FromClause) -> dict[str, int]:
+            query = sa.select(column, sa.func.count()).select_from(source).where(condition)
+            return {row[0]: row[1] for row in connection.execute(query.group_by(column))}
+
+        total = connection.execute(sums.select_from(joined).where(condition)).one()
+        corrected = sa.select(sa.func.count(sa.distinct(exchanges.c.id))).select_from(said)
+        corrected = corrected.where(condition & (feedback.c.corrected_answer != ""))
+        thumbs = by(feedback.c.thumbs, said)
+        thumbs.pop("none", None)
+        return Counts(
+            num_exchanges=total[0],
+            by_tier=by(exchanges.c.tier, joined),
+            by_status=by(exchanges.c.status, joined),
+            by_model_key=by(exchanges.c.model_key, joined),
+            by_thumbs=thumbs,
+            num_corrected=connection.execute(corrected).scalar_one(),
+            num_prompt_tokens=int(total[1]),
+            num_completion_tokens=int(total[2]),
+            mean_total_seconds=float(total[3]),
+        )
+
+
+def count_by_time(engine: Engine, choice: Filter, *, bucket_seconds: int) -> dict[datetime, int]:
+    """The number of exchanges in each span of time that has any, by the span's beginning."""
+    bucket = ledger.c.time_us // (bucket_seconds * 1_000_000)
+    joined = exchanges.join(ledger, ledger.c.id == exchanges.c.id)
+    query = sa.select(bucket, sa.func.count()).select_from(joined).where(_condition(choice))
+    with engine.connect() as connection:
+        rows = connection.execute(query.group_by(bucket).order_by(bucket)).all()
+    return {datetime.fromtimestamp(row[0] * bucket_seconds, UTC): row[1] for row in rows}
+
+
+def read_review_queue(
+    engine: Engine,
+    review: Review,
+    *,
+    choice: Filter = Filter(),
+    limit: int = 50,
+    before_seq: int = 0,
+) -> tuple[tuple[Row, tuple[Reason, ...]], ...]:
+    """Exchanges that no reviewer has spoken of, newest first, with why each should be looked at."""
+    drawn = f"{round(review.audit_ratio * 16**HASH_DIGITS):0{HASH_DIGITS}x}"
+    is_drawn = sa.true() if review.audit_ratio >= 1 else ledger.c.hash < drawn
+    is_unsure = (exchanges.c.confidence < review.max_confidence) & (
+        exchanges.c.status == "answered"
+    )
+    wanted = _said("down") | _said("corrected") | is_unsure | is_drawn
+    condition = _condition(choice) & ~_said("reviewed") & wanted
+    if before_seq:
+        condition &= ledger.c.seq < before_seq
+    with engine.connect() as connection:
+        query = _select(condition).order_by(ledger.c.seq.desc()).limit(limit)
+        rows = _read_rows(connection, query)
+    return tuple((row, _reasons(row, review, drawn)) for row in rows)
+
+
+def _reasons(row: Row, review: Review, drawn: str) -> tuple[Reason, ...]:
+    confidence = row.exchange.confidence
+    is_unsure = confidence is not None and confidence < review.max_confidence
+    found: dict[Reason, bool] = {
+        "thumbs_down": any(item.thumbs == "down" for item in row.feedback),
+        "corrected": row.correction is not None,
+        "low_confidence": is_unsure and row.exchange.status == "answered",
+        "audit": review.audit_ratio >= 1 or row.hash < drawn,
+    }
+    return tuple(reason for reason, holds in found.items() if holds)
+
+
+def _condition(choice: Filter) -> sa.ColumnElement[bool]:
+    condition: sa.ColumnElement[bool] = ledger.c.kind == "exchange"
+    if choice.since:
+        condition &= ledger.c.time_us >= to_microseconds(choice.since.isoformat())
+    if choice.until:
+        condition &= ledger.c.time_us < to_microseconds(choice.until.isoformat())
+    chosen = (
+        (exchanges.c.tier, choice.tiers),
+        (exchanges.c.model_key, choice.model_keys),
+        (exchanges.c.status, choice.statuses),
+        (exchanges.c.id, choice.ids),
+    )
+    for column, values in chosen:
+        if values:
+            condition &= column.in_(values)
+    if choice.feedback:
+        condition &= sa.or_(*map(_said, choice.feedback))
+    return condition
+
+
+def _said(what: FeedbackFilter) -> sa.ColumnElement[bool]:
+    said = sa.select(feedback.c.id).where(feedback.c.exchange_id == exchanges.c.id)
+    conditions = {
+        "up": feedback.c.thumbs == "up",
+        "down": feedback.c.thumbs == "down",
+        "corrected": feedback.c.corrected_answer != "",
+        "commented": feedback.c.comment != "",
+        "reviewed": feedback.c.role == "reviewer",
+    }
+    return ~said.exists() if what == "none" else said.where(conditions[what]).exists()
+
+
+def _select(condition: sa.ColumnElement[bool]) -> sa.Select[tuple[object, ...]]:
+    joined = exchanges.join(ledger, ledger.c.id == exchanges.c.id)
+    return sa.select(ledger.c.seq, ledger.c.hash, exchanges).select_from(joined).where(condition)
+
+
+def _read_rows(connection: Connection, query: sa.Select[tuple[object, ...]]) -> tuple[Row, ...]:
+    found = [row._asdict() for row in connection.execute(query)]
+    ids = [row["id"] for row in found]
+    said: dict[str, list[Feedback]] = {entry_id: [] for entry_id in ids}
+    order = sa.select(ledger.c.seq, feedback).join(feedback, feedback.c.id == ledger.c.id)
+    order = order.where(feedback.c.exchange_id.in_(ids)).order_by(ledger.c.seq)
+    for line in connection.execute(order) if ids else ():
+        content = {key: value for key, value in line._asdict().items() if key not in HIDDEN}
+        item = read_feedback(to_content(content))
+        said[item.exchange_id].append(item)
+    rows = []
+    for row in found:
+        seq, digest = row.pop("seq"), row.pop("hash")
+        row.pop("salt")
+        exchange = read_exchange(to_content(row))
+        rows.append(Row(seq, digest, exchange, tuple(said[exchange.id])))
+    return tuple(rows)
