@@ -3,11 +3,12 @@
 V = 151,936 as of Qwen; forward KL at T = 2 times T squared, weight 0.7, and cross-entropy. On a
 CPU 512 tokens, hidden sizes 256 and 512, float32, one thread; with `--device cuda` the same, and
 4,096 tokens of bfloat16 at hidden sizes 1,024 and 2,048 (Qwen3-0.6B from a Qwen3-30B-A3B). Sides:
-Limbeck's `chunked_loss`; Liger's `chunked_loss` as it comes (`liger`: compiled, chunks of 1,024)
-and as it is lean without a compiler (`liger_128`: chunks of 128); logits as a whole by autograd
-(`naive`). Every side lives in a process of its own, which has the inputs before its memory counts,
-and they take turns after two passes each for warming up, in which both compile. Gradients are
-compared with plain float64 ones. Left out: what comes before the states.
+Limbeck's `chunked_loss`; Liger's `chunked_loss` as it comes (`liger`: compiled, chunks of 1,024,
+here a single one), compiled in chunks of 128 as Limbeck's are small (`liger_compiled_128`), and
+without a compiler (`liger_128`); logits as a whole by autograd (`naive`). A peak counts what
+compiling took. Every side lives in a process of its own, which has the inputs before its memory
+counts, and they take turns after two passes each for warming up, in which both compile. Gradients
+are compared with plain float64 ones. Left out: what comes before the states.
 """
 
 import multiprocessing
@@ -39,7 +40,7 @@ from limbeck.distillation.targets import HiddenAndHead
 
 VOCAB = 151_936
 TEMPERATURE, WEIGHT = 2.0, 0.7
-SIDES = ("ours", "liger", "liger_128", "naive")
+SIDES = ("ours", "liger", "liger_compiled_128", "liger_128", "naive")
 WARM_UP = 2
 """Passes before the first that counts."""
 
@@ -154,6 +155,7 @@ def live_in_turns(name: str, case: Case, path: Path, *, connection: Connection) 
         "ours": ours,
         "naive": naive,
         "liger": make_liger(),
+        "liger_compiled_128": make_liger(chunk_size=128),
         "liger_128": make_liger(chunk_size=128, compiled=False),
     }
     while connection.recv() == "go":

@@ -8,7 +8,6 @@ let it pass is a fault, and the script then ends with status 1.
     python benchmarks/families.py --family 'Gemma 3' --stage int8
 """
 
-import json
 import logging
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from reporting import environment, make_parser
+from reporting import append_run, environment, make_parser
 
 HERE = Path(__file__).parents[1]
 sys.path.insert(0, str(HERE))
@@ -63,8 +62,7 @@ def main() -> None:
             for stage, text in table[family].items():
                 print(f"  {stage}: {text}")
     if options.json:
-        value = {"environment": environment(), "table": table}
-        options.json.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        append_run(options.json, {"environment": environment(), "table": table})
     if options.family is None and options.stage is None:
         PAGE.write_text(render(table), encoding="utf-8")
     if failed:

@@ -118,11 +118,11 @@ def compare(
     seeds: Sequence[int],
     against: str,
 ) -> Iterator[tuple[str, float]]:
-    """Every phase minus one of them, as named numbers."""
+    """Every other phase minus one of them, as named numbers."""
     scores = {key: score(items) for key, items in asked.items()}
     subjects = find_subjects(next(iter(asked.values())))
     for phase in dict.fromkeys(name for name, _ in asked):
-        if phase in (against, "base"):
+        if phase == against:
             continue
         for column in scores[phase, seeds[0]]:
             rows = [scores[phase, s][column] - scores[against, s][column] for s in seeds]
@@ -165,7 +165,9 @@ def main() -> None:
             )
             print(rows[-1], flush=True)
         seeds = SEEDS[: SEEDS.index(seed) + 1]
+        # Fine-tuning itself changes refusals, so a phase is held against its start and before.
         ratios = dict(compare(asked, seeds=seeds, against="tuned"))
+        ratios |= dict(compare(asked, seeds=seeds, against="base"))
         print({name: round(value, 4) for name, value in ratios.items()}, flush=True)
     tasks = [item.task for item in asked["tuned", SEEDS[0]]]
     counts = {f"questions_{task}": float(tasks.count(task)) for task in TASKS}

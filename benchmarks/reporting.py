@@ -1,6 +1,8 @@
 """What every benchmark shares: its options, the machine it ran on, its table and its JSON.
 
-A benchmark writes `{environment, rows, ratios}`. A row is one measurement; ratios are named numbers
+A result file holds `{runs: [{date, environment, rows, ratios}]}`, newest last: a run is appended
+and replaces none, so that a run which missed a goal stays beside the one that met it. The date of a
+run from before this form is that of its commit. A row is one measurement; ratios are named numbers
 whose two sides were measured in turns within one run, so that a busy neighbour slows both.
 """
 
@@ -11,10 +13,12 @@ import platform
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 
 from limbeck.env.machine import cpu_name, package_versions
@@ -30,7 +34,7 @@ def parse_options(description: str) -> argparse.Namespace:
 def make_parser(description: str) -> argparse.ArgumentParser:
     """As `parse_options`, for a benchmark that has more."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", type=Path, help="write environment, rows and ratios here")
+    parser.add_argument("--json", type=Path, help="append the run to this file")
     parser.add_argument("--quick", action="store_true", help="fewer turns, for a first look")
     return parser
 
@@ -58,7 +62,7 @@ def report(
     labels: Sequence[str],
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
 ) -> None:
-    """Print every row, the medians of rows with equal labels, and the ratios; write the JSON.
+    """Print every row, the medians of rows with equal labels, and the ratios; append the run.
 
     `tables` are rows of other columns under names of their own, shown and kept the same way.
     """
@@ -75,9 +79,41 @@ def report(
     for name, value in ratios.items():
         print(f"  {name} = {value:.3g}")
     if options.json is not None:
-        content = {"environment": environment, "rows": rows, **tables, "ratios": ratios}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        run = {"environment": environment, "rows": rows, **tables, "ratios": ratios}
+        append_run(options.json, run)
+
+
+def append_run(path: Path, run: Mapping[str, Any]) -> None:
+    """Put a run, with the time of writing, behind those that the file holds."""
+    runs = read_runs(path) if path.exists() else []
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    content = {"runs": [*runs, {"date": date, **run}]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """The runs of a result file, newest last; an error where the file holds something else."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("runs"), list):
+        raise SystemExit(f"{path}: expected {{'runs': [...]}}; nothing was written to it")
+    return content["runs"]
+
+
+def median_interval(
+    values: Sequence[float], *, num_samples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The median with its 95 % interval, by a bootstrap over the values."""
+    drawn = np.random.default_rng(seed).choice(values, size=(num_samples, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return statistics.median(values), float(low), float(high)
+
+
+def name_interval(name: str, found: tuple[float, float, float]) -> dict[str, float]:
+    """A value and its interval as ratios: `name`, `name_low`, `name_high`."""
+    return {name + part: v for part, v in zip(("", "_low", "_high"), found, strict=True)}
 
 
 def medians(rows: Iterable[Mapping[str, Any]], *, labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 Every model sees the same records for the same steps. `dense_N` has N feed-forward channels; the
 narrowest has the mixture's active parameters, the gate's counted. What a dense model needs for the
-mixture's validation loss is interpolated between the widths, linearly in the logarithm of FLOPs and
-of milliseconds. Left out: scaling over sizes and data.
+mixture's validation loss, and for its accuracy, is interpolated between the widths by seed,
+linearly in the logarithm of FLOPs and of milliseconds. That rule stands before a run; a single
+width picked after one is not a saving at equal quality. Left out: scaling over sizes and data.
 """
 
 import math
@@ -50,24 +51,31 @@ def list_variants(steps: int) -> list[Variant]:
     return [Variant(SPARSE, base | {"fusion": SPARSE}, steps), *dense]
 
 
-def saved(
-    rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], *, what: str
-) -> Iterator[tuple[str, float]]:
-    """Share of a dense model's cost that the mixture saves at its own validation loss.
+QUALITIES = {
+    "loss": lambda row: -row["validation_loss"],
+    "accuracy": lambda row: row["accuracy"],
+}
+"""By what two models are equally good; more is better."""
 
-    `costs` are by variant. Where the widest dense model does not reach that loss, its cost stands
-    for what would be needed, so the share is a lower bound.
+
+def saved(
+    rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], *, what: str, equal: str
+) -> Iterator[tuple[str, float]]:
+    """Share of a dense model's cost that the mixture saves at equal quality.
+
+    `costs` are by variant. Where the widest dense model is not as good, its cost stands for what
+    would be needed, so the share of that seed is a lower bound.
     """
     shares = []
     for seed in sorted({row["seed"] for row in rows}):
-        losses = {row["variant"]: row["validation_loss"] for row in rows if row["seed"] == seed}
-        dense = [name for name in losses if name != SPARSE]
-        # Where more compute did not lower the loss, the cheaper model stands for it.
-        reached = np.minimum.accumulate([losses[name] for name in dense])
-        needed = np.interp(-losses[SPARSE], -reached, [math.log(costs[name]) for name in dense])
+        good = {row["variant"]: QUALITIES[equal](row) for row in rows if row["seed"] == seed}
+        dense = [name for name in good if name != SPARSE]
+        # Where more compute did not help, the cheaper model stands for it.
+        reached = np.maximum.accumulate([good[name] for name in dense])
+        needed = np.interp(good[SPARSE], reached, [math.log(costs[name]) for name in dense])
         shares.append(1 - costs[SPARSE] / math.exp(needed))
     for part, value in zip(("", "_low", "_high"), seed_interval(shares), strict=True):
-        yield f"{what}_saved_at_equal_loss{part}", value
+        yield f"{what}_saved_at_equal_{equal}{part}", value
 
 
 def count_unreached(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -89,10 +97,14 @@ def find_ratios(
     """Savings at equal loss, and the mixture against each dense model, paired by seed."""
     flops = {row["variant"]: row["forward_kflops_per_token"] for row in rows}
     middle = {row["variant"]: row for row in medians(times, labels=("variant",))}
-    ratios = dict(saved(rows, flops, what="flops"))
-    for column in ("forward_ms", "train_ms"):
-        costs = {name: row[column] for name, row in middle.items()}
-        ratios |= dict(saved(rows, costs, what=column))
+    costs = {"flops": flops} | {
+        column: {name: row[column] for name, row in middle.items()}
+        for column in ("forward_ms", "train_ms")
+    }
+    ratios: dict[str, float] = {}
+    for equal in QUALITIES:
+        for what, by_variant in costs.items():
+            ratios |= dict(saved(rows, by_variant, what=what, equal=equal))
     ratios["seeds_where_no_dense_model_reached_the_loss"] = float(count_unreached(rows))
     for name in middle:
         if name != SPARSE:

@@ -1,6 +1,7 @@
-"""What the benchmarks would train is what the stages accept."""
+"""What the benchmarks would train is what the stages accept, and a run replaces no earlier one."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,50 @@ def test_variants_of_the_mixture(benchmark, name):
             for variant in variants
         }
     )
+
+
+def test_a_run_is_appended(benchmark, tmp_path):
+    reporting = benchmark("reporting")
+    path = tmp_path / "results" / "some.json"
+    for number in range(3):
+        reporting.append_run(path, {"rows": [number]})
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    assert [run["rows"] for run in runs] == [[0], [1], [2]]
+    assert all(run["date"] for run in runs)
+
+
+def test_a_file_of_another_form_is_left_alone(benchmark, tmp_path):
+    path = tmp_path / "some.json"
+    path.write_text('{"rows": []}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="runs"):
+        benchmark("reporting").append_run(path, {"rows": []})
+    assert path.read_text(encoding="utf-8") == '{"rows": []}'
+
+
+def test_every_result_of_a_benchmark_holds_runs():
+    for path in Path("benchmarks/results").rglob("*.json"):
+        if path.name not in ("report.json", "card.json"):
+            runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+            dates = [run["date"] for run in runs]
+            assert dates and dates == sorted(dates), path
+
+
+def test_a_median_has_its_interval(benchmark):
+    middle, low, high = benchmark("reporting").median_interval([0.7, 1.0, 1.0, 1.1, 1.4])
+    assert low <= middle <= high and middle == 1.0 and low < high
+
+
+def test_what_a_dense_model_needs_is_interpolated_by_quality(benchmark):
+    sparse_dense = benchmark("sparse_dense")
+    names = ("weighted_sum", "dense_1", "dense_2")
+    rows = [
+        {"variant": name, "seed": seed, "validation_loss": loss, "accuracy": accuracy}
+        for seed in (0, 1)
+        for name, loss, accuracy in zip(names, (1.0, 2.0, 1.0), (0.5, 0.5, 0.9), strict=True)
+    ]
+    costs = {"weighted_sum": 10.0, "dense_1": 10.0, "dense_2": 40.0}
+    found = {}
+    for equal in ("loss", "accuracy"):
+        found |= dict(sparse_dense.saved(rows, costs, what="flops", equal=equal))
+    assert found["flops_saved_at_equal_loss"] == pytest.approx(0.75)
+    assert found["flops_saved_at_equal_accuracy"] == pytest.approx(0.0)
