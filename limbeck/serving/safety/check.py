@@ -55,16 +55,11 @@ def check_answer(answer: str, rules: CompiledRules) -> Verdict:
 def calm_down(text: str, rules: CompiledRules) -> str:
     """A text in canonical spelling without what is negated, past, general or meant otherwise."""
     for calm in rules.calm:
-        found = calm.pattern.search(text)
-        if not found or calm.unless.search(text):
-            continue
-        if calm.scope == "text":
-            return ""
-        if calm.scope == "match":
-            text = calm.pattern.sub(TAKEN_OUT, text)
-        else:
-            text = ",".join(
-                TAKEN_OUT if calm.pattern.search(clause) else clause
-                for clause in CLAUSE.split(text)
-            )
+        if calm.scope == "clause":
+            parts = CLAUSE.split(text)
+            kept = [TAKEN_OUT if calm.pattern.search(part) else part for part in parts]
+            if kept != parts and not calm.unless.search(text):
+                text = ",".join(kept)
+        elif calm.pattern.search(text) and not calm.unless.search(text):
+            text = calm.pattern.sub(TAKEN_OUT, text) if calm.scope == "match" else ""
     return text
