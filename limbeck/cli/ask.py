@@ -10,6 +10,7 @@ from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.answerer import Answerer, Prompt, as_prompt
 from limbeck.contracts.errors import DataError
 from limbeck.runtimes.draft import Draft, draft_answer
+from limbeck.serving.safety import compile_rules, find_red_flags
 
 GENERAL_DISCLAIMER = {"zh": "机器生成，仅供参考", "en": "machine-made, for reference only"}
 """Where the model brings none of its domain."""
@@ -74,6 +75,9 @@ def print_answer(
     """
     for emergency in policy.find_emergencies(prompt.question):
         typer.echo(f"{emergency.zh} / {emergency.en}")
+    rules = compile_rules(policy.file.safety)
+    for finding in find_red_flags(prompt.question, rules):
+        typer.echo(finding.text())
     streams = show_unsure or policy.file.confidence == "not calibrated"
     draft = draft_answer(
         answerer,

@@ -18,6 +18,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.fields import NonNegativeInt, Ratio, Text
+from limbeck.contracts.safety_rules import SafetyRules
 
 POLICY = "answer_policy.json"
 UNKNOWN_ANSWERS = ("不知道", "I do not know", "I don't know")
@@ -100,6 +101,8 @@ class PolicyFile(Config):
     disclaimer: Mapping[str, str] = {}
     """Printed with every answer, in both languages: what the domain's pack has for it."""
     emergencies: tuple[Emergency, ...] = ()
+    safety: SafetyRules = SafetyRules()
+    """What the domain's pack has; policies made before it have none."""
     confidence: Confidence | Literal["not calibrated"] = "not calibrated"
     reason: str = ""
     """Why it is not calibrated."""

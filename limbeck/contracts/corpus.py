@@ -23,6 +23,7 @@ from limbeck.contracts.records import (
     read_records,
     write_jsonl,
 )
+from limbeck.contracts.safety_rules import SafetyRules
 
 IMAGES = "images"
 Titles = Mapping[str, Mapping[str, Mapping[str, str | int]]]
@@ -37,6 +38,7 @@ class Domain:
     titles: Titles = field(default_factory=dict)
     disclaimer: Mapping[str, str] = field(default_factory=dict)
     emergencies: tuple[Emergency, ...] = ()
+    safety: SafetyRules = SafetyRules()
 
 
 @final
@@ -129,7 +131,9 @@ class Corpus:
         try:
             titles = {"tasks": card["tasks"], "specialties": card["specialties"]}
             emergencies = tuple(map(Emergency.model_validate, card.get("emergencies", ())))
-            return Domain(tuple(card["headline_tasks"]), titles, card["disclaimer"], emergencies)
+            safety = SafetyRules.model_validate(card.get("safety", {}))
+            headline = tuple(card["headline_tasks"])
+            return Domain(headline, titles, card["disclaimer"], emergencies, safety)
         except (KeyError, TypeError, ValueError) as error:
             raise self._stale(error) from None
 

@@ -83,7 +83,9 @@ def make_policy(answerer: Answerer, corpus: Corpus, *, config: CalibrationConfig
     calibrated, and the policy says why: nothing that comes after training may lose it.
     """
     domain = corpus.domain()
-    file = PolicyFile(disclaimer=domain.disclaimer, emergencies=domain.emergencies)
+    file = PolicyFile(
+        disclaimer=domain.disclaimer, emergencies=domain.emergencies, safety=domain.safety
+    )
     if not config.num_questions:
         return AnswerPolicy(file.replace(reason="calibration.num_questions is 0"))
     try:

@@ -1,5 +1,7 @@
 """The policy of a model's answers: emergencies, confidence, repetition."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -14,7 +16,7 @@ from limbeck.contracts.answer_policy import (
 )
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.familiarity import Familiarity
-from limbeck.data.packs.load import load_pack
+from limbeck.contracts.safety_rules import SafetyRules
 
 CONFIDENCE = Confidence(
     bias=-2.0,
@@ -68,32 +70,14 @@ def test_a_wrong_expression_is_refused():
         Emergency(all_of=("(",), zh="快", en="now")
 
 
-@pytest.mark.parametrize(
-    ("question", "sign"),
-    [
-        ("胸口剧痛出冷汗左胳膊发麻怎么办", "心肌梗死"),
-        ("Sudden chest pain and my left arm hurts", "heart attack"),
-        ("我爸突然嘴歪了，右边胳膊抬不起来", "脑卒中"),
-        ("我不想活了", "并不孤单"),
-        ("孩子误吞了纽扣电池", "中毒"),
-        ("怀孕八周出血还剧痛", "孕期"),
-        ("宝宝两个月高烧40度", "婴幼儿"),
-        ("吃了海鲜过敏，喉咙发紧喘不上气", "过敏反应"),
-    ],
-)
-def test_the_medical_pack_warns(question, sign):
-    emergencies = load_pack("medical").description.emergencies
-    policy = AnswerPolicy(PolicyFile(emergencies=emergencies))
-    assert any(sign in item.zh + item.en for item in policy.find_emergencies(question))
-
-
-@pytest.mark.parametrize(
-    "question",
-    ["高血压有哪些常见症状？", "冠心病该挂什么科？", "today's weather", "儿童感冒吃什么药？"],
-)
-def test_and_not_without_a_sign(question):
-    emergencies = load_pack("medical").description.emergencies
-    assert not AnswerPolicy(PolicyFile(emergencies=emergencies)).find_emergencies(question)
+def test_a_policy_without_safety_rules_still_loads(tmp_path):
+    emergency = Emergency(all_of=("痛",), zh="快", en="now")
+    old = PolicyFile(emergencies=(emergency,)).model_dump(exclude={"safety"})
+    (tmp_path / POLICY).write_text(json.dumps(old), encoding="utf-8")
+    policy = read_policy(tmp_path)
+    assert policy.file.safety == SafetyRules()
+    assert policy.find_emergencies("头痛") == (emergency,)
+    assert not policy.find_emergencies("头晕")
 
 
 def test_repetition_is_seen():

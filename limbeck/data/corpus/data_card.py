@@ -46,6 +46,7 @@ def describe(
         "title": pack.description.title.model_dump(),
         "disclaimer": pack.description.disclaimer.model_dump(),
         "emergencies": [item.model_dump() for item in pack.description.emergencies],
+        "safety": pack.safety.model_dump(mode="json", exclude_defaults=True),
         "answer_format": {
             "joiner": pack.description.joiner,
             "unknown_answer": pack.description.unknown_answer,

@@ -12,6 +12,7 @@ from limbeck import packs
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError, UnknownNameError
 from limbeck.contracts.json_data import JsonObject
+from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.data.packs.schema import FactsFile, Forms, Names, Pack, PackDescription, Subject
 from limbeck.data.packs.written_questions import read_written
 
@@ -19,6 +20,7 @@ SomeConfig = TypeVar("SomeConfig", bound=Config)
 FACTS = "facts"
 QUESTIONS = "questions.yaml"
 WRITTEN = "evaluation"
+SAFETY = "safety.yaml"
 
 
 def locate_pack(name: str) -> Path:
@@ -62,7 +64,10 @@ def load_pack(name: str) -> Pack:
         if name in subjects:
             raise DataError(f"{name!r} is unknown, yet has facts", path=folder / "pack.yaml")
     forms = _read_forms(folder / QUESTIONS, description=description)
-    pack = Pack(folder, description, forms, subjects, specialty_of)
+    safety = SafetyRules()
+    if (folder / SAFETY).is_file():
+        safety = _read(folder / SAFETY, SafetyRules)
+    pack = Pack(folder, description, forms, subjects, specialty_of, safety=safety)
     return dataclasses.replace(pack, written=read_written(folder / WRITTEN, pack=pack))
 
 

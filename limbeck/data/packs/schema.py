@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from limbeck.contracts.answer_policy import Emergency
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Text, Texts
+from limbeck.contracts.safety_rules import SafetyRules
 
 SPECIALTY = "specialty"
 """The attribute that every subject has: the specialty of its file."""
@@ -120,7 +121,8 @@ class PackDescription(Config):
     disclaimer: Names
     """Printed with every answer of a model of this domain."""
     emergencies: tuple[Emergency, ...] = ()
-    """Signs in a question that call for help at once, and what is printed before the answer."""
+    """Signs in a question that call for help at once, and what is printed before the answer; plain
+    expressions, where a pack has no `safety.yaml`."""
     subject: Text
     """The entity type of what facts are about."""
     entities: Annotated[Mapping[str, EntityType], Field(min_length=1)]
@@ -222,6 +224,7 @@ class Pack:
     """A subject's name to its specialty's key."""
     written: Mapping[str, tuple[WrittenQuestion, ...]] = field(default_factory=dict)
     """Questions for evaluation only, by task."""
+    safety: SafetyRules = SafetyRules()
 
     def items(self, subject: str, relation: str) -> tuple[str, ...]:
         """What answers a relation of a subject; nothing where the pack has no such fact."""
