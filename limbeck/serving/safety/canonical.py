@@ -6,7 +6,7 @@ tokens of chat templates, common misspellings and pinyin. The result is never sh
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,18 +89,17 @@ def make_speller(spelling: Spelling) -> Speller:
         characters.setdefault(pinyin.replace(" ", ""), word)
         (many if " " in pinyin else single).append(pinyin.replace(" ", " ?"))
     return Speller(
-        _alternation(map(re.escape, right)),
+        re.compile(_alternation(map(re.escape, right))),
         right,
-        # Of a long word the end may be joined to what follows; a short one stands alone.
-        _alternation(rf"(?<![a-z]){item}(?![a-z])" for item in many),
-        _alternation(rf"(?<![a-z]){item}(?![a-z])" for item in single),
+        re.compile(rf"(?<![a-z])(?:{_alternation(many)})(?![a-z])"),
+        re.compile(rf"(?<![a-z])(?:{_alternation(single)})(?![a-z])"),
         characters,
         words,
     )
 
 
-def _alternation(expressions: Iterator[str]) -> re.Pattern[str]:
-    return re.compile("|".join(sorted(expressions, key=len, reverse=True)) or r"(?!)")
+def _alternation(expressions: Iterable[str]) -> str:
+    return "|".join(sorted(expressions, key=len, reverse=True)) or r"(?!)"
 
 
 def misspellings(word: str) -> Iterator[str]:

