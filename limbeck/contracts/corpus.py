@@ -38,7 +38,7 @@ class Domain:
     titles: Titles = field(default_factory=dict)
     disclaimer: Mapping[str, str] = field(default_factory=dict)
     emergencies: tuple[Emergency, ...] = ()
-    safety: SafetyRules = SafetyRules()
+    safety: SafetyRules = field(default_factory=SafetyRules)
 
 
 @final

@@ -224,7 +224,7 @@ class Pack:
     """A subject's name to its specialty's key."""
     written: Mapping[str, tuple[WrittenQuestion, ...]] = field(default_factory=dict)
     """Questions for evaluation only, by task."""
-    safety: SafetyRules = SafetyRules()
+    safety: SafetyRules = field(default_factory=SafetyRules)
 
     def items(self, subject: str, relation: str) -> tuple[str, ...]:
         """What answers a relation of a subject; nothing where the pack has no such fact."""
