@@ -23,6 +23,7 @@ EXTRAS = {
     "safetensors": "train",
     "huggingface_hub": "train",
     "onnx": "train",
+    "threadpoolctl": "train",
     "httpx2": "train",
     "datasets": "data",
     "pyarrow": "data",

@@ -10,6 +10,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from limbeck.models.chat import IMAGE_TOKEN
+from limbeck.models.decoder_sizes import DecoderSizes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -101,7 +102,11 @@ class Decoder(ModelConfig):
     def text_decoder(self) -> "Decoder":
         return self
 
-    def _shared(self, vocabulary: "Vocabulary") -> dict:
+    @abstractmethod
+    def sizes(self, vocabulary: "Vocabulary") -> DecoderSizes:
+        """What sizing reads of the transformers config, without importing transformers."""
+
+    def _shared(self, vocabulary: "Vocabulary") -> dict[str, Any]:
         return {
             "vocab_size": len(vocabulary),
             "hidden_size": self.hidden_size,
@@ -176,21 +181,28 @@ class MoeModel(Decoder):
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":
         from limbeck.models.moe.configuration import LimbeckMoeConfig
 
-        return LimbeckMoeConfig(
+        return LimbeckMoeConfig(**self._settings(vocabulary))
+
+    @override
+    def sizes(self, vocabulary: "Vocabulary") -> DecoderSizes:
+        return DecoderSizes.of(self._settings(vocabulary), model_type="limbeck_moe")
+
+    def _settings(self, vocabulary: "Vocabulary") -> dict[str, Any]:
+        return {
             **self._shared(vocabulary),
-            num_experts=self.num_experts,
-            num_experts_per_tok=self.num_experts_per_tok,
-            moe_intermediate_size=self.moe_intermediate_size,
-            scoring_func=self.scoring_func,
-            norm_topk_prob=self.norm_topk_prob,
-            routed_scaling_factor=self.routed_scaling_factor,
-            n_group=self.n_group,
-            topk_group=self.topk_group,
-            n_shared_experts=self.n_shared_experts,
-            fusion=self.fusion,
-            fusion_heads=self.fusion_heads,
-            fusion_rank=self.fusion_rank,
-        )
+            "num_experts": self.num_experts,
+            "num_experts_per_tok": self.num_experts_per_tok,
+            "moe_intermediate_size": self.moe_intermediate_size,
+            "scoring_func": self.scoring_func,
+            "norm_topk_prob": self.norm_topk_prob,
+            "routed_scaling_factor": self.routed_scaling_factor,
+            "n_group": self.n_group,
+            "topk_group": self.topk_group,
+            "n_shared_experts": self.n_shared_experts,
+            "fusion": self.fusion,
+            "fusion_heads": self.fusion_heads,
+            "fusion_rank": self.fusion_rank,
+        }
 
     @override
     def build(self, *, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":
@@ -221,7 +233,14 @@ class DenseModel(Decoder):
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":
         from transformers import Qwen3Config
 
-        return Qwen3Config(**self._shared(vocabulary), intermediate_size=self.intermediate_size)
+        return Qwen3Config(**self._settings(vocabulary))
+
+    @override
+    def sizes(self, vocabulary: "Vocabulary") -> DecoderSizes:
+        return DecoderSizes.of(self._settings(vocabulary), model_type="qwen3")
+
+    def _settings(self, vocabulary: "Vocabulary") -> dict[str, Any]:
+        return {**self._shared(vocabulary), "intermediate_size": self.intermediate_size}
 
     @override
     def build(self, *, tokenizer: "PreTrainedTokenizerBase", seed: int) -> "PreTrainedModel":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from limbeck.contracts.errors import CheckpointError, LimbeckError
 from limbeck.models.config import Ability, ModelConfig
+from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -71,6 +72,8 @@ class KnownModel:
     tokenizer: KnownTokenizer | None
     read: "Callable[[], PreTrainedConfig]"
     """Its config as it starts."""
+    read_sizes: Callable[[], DecoderSizes] | None = None
+    """What sizing reads of `config`, changes included, where it is known without transformers."""
     description: ModelConfig | None = None
     """Of a model that starts from fresh weights."""
     folder: Path | None = None
@@ -90,6 +93,15 @@ class KnownModel:
         for change in self.changes:
             config = change(config)
         return config
+
+    @cached_property
+    def sizes(self) -> SizedConfig:
+        """What sizing reads: of a described decoder without transformers, else its config.
+
+        Raises:
+            CheckpointError: as `config`.
+        """
+        return self.config if self.read_sizes is None else self.read_sizes()
 
     @cached_property
     def layers(self) -> "PreTrainedModel":

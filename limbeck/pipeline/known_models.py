@@ -17,6 +17,7 @@ from limbeck.contracts.pointers import follow
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.config import (
     Architecture,
+    Decoder,
     DenseModel,
     EncoderConfig,
     GroupKind,
@@ -24,15 +25,19 @@ from limbeck.models.config import (
     MoeModel,
     VisionModel,
 )
+from limbeck.models.decoder_sizes import DecoderSizes
 from limbeck.models.known import Change, KnownInputs, KnownModel, KnownTokenizer
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.pipeline.entry import Entry, is_folder
+from limbeck.pruning.shapes import count_groups, count_kept, describe_cut
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from limbeck.pruning.shapes import Cuttable
 
 MODEL_FIELDS = ("model", "student", "checkpoint")
 """Fields of a stage that say which model it starts from."""
@@ -146,6 +151,11 @@ class KnownModels:
                     name=f"`{field}` of {entry.name!r}",
                     tokenizer=self.tokenizer(entry),
                     read=lambda start=start: start.describe(self._vocabulary(entry)),
+                    read_sizes=(
+                        (lambda start=start: start.sizes(self._vocabulary(entry)))
+                        if isinstance(start, Decoder)
+                        else None
+                    ),
                     description=start,
                 )
                 return Architectures(fresh, dataclasses.replace(fresh, name=repr(entry.name)))
@@ -272,7 +282,9 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
         change = partial(_convert, architecture=settings.architecture)
     found = dataclasses.replace(start, name=repr(entry.name), folder=None)
     if change is not None:
-        found = dataclasses.replace(found, changes=(*start.changes, change))
+        found = dataclasses.replace(
+            found, changes=(*start.changes, change), read_sizes=_change_sizes(entry, start)
+        )
     if isinstance(settings, AddsEncoder) and isinstance(start.description, MoeModel | DenseModel):
         seeing = VisionModel(kind="vision", text=start.description, encoder=settings.encoder)
         found = dataclasses.replace(found, description=seeing)
@@ -283,10 +295,16 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
     return found
 
 
-def _prune(config: "PreTrainedConfig", *, settings: PrunesGroups, name: str) -> "PreTrainedConfig":
-    """The architecture after pruning: narrower blocks, fewer heads."""
-    from limbeck.pruning.shapes import count_groups, count_kept, describe_cut
+def _change_sizes(entry: Entry, start: KnownModel) -> Callable[[], DecoderSizes] | None:
+    """The sizes after an entry; None where its change, or its start, needs transformers."""
+    settings, read = entry.config, start.read_sizes
+    if read is None or not isinstance(settings, PrunesGroups):
+        return None
+    return lambda: _prune(read(), settings=settings, name=entry.name)
 
+
+def _prune(config: "Cuttable", *, settings: PrunesGroups, name: str) -> "Cuttable":
+    """The architecture after pruning: narrower blocks, fewer heads."""
     num_groups = count_groups(config.get_text_config())
     if settings.channels_ratio and not num_groups["channels"]:
         raise CheckpointError(

@@ -71,6 +71,6 @@ def _count_bytes(model: KnownModel, bytes_per_parameter: int) -> int:
     if model.number_format != "float32":
         return 0  # a fourth of what it was made from, which has been judged
     try:
-        return size_model(model.config, context_tokens=1).parameters * bytes_per_parameter
+        return size_model(model.sizes, context_tokens=1).parameters * bytes_per_parameter
     except LimbeckError:
         return 0  # a config without what sizes need is told by `limbeck plan`

@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from transformers import PreTrainedConfig
-
 from limbeck.contracts.errors import CheckpointError
 from limbeck.distillation.losses.config import CHUNK_BYTES
 from limbeck.models.config import PLAIN_HEADS
+from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.pipeline.entry import Entry
 from limbeck.pipeline.known_models import MODEL_KINDS, TrainsModel
 from limbeck.planning.resolve import Known, Resolver, SamplesExperts
@@ -44,13 +42,12 @@ from limbeck.sizing.fit import (
     least_workload,
 )
 from limbeck.sizing.hardware import (
-    Speed,
     decode_tokens_per_second,
     estimate_training_seconds,
-    measure_speed,
     training_tokens_per_second,
 )
-from limbeck.sizing.memory import LAYOUTS, TrainingMemory, Workload, training_memory
+from limbeck.sizing.machine_speed import Speed, measure_speed
+from limbeck.sizing.memory import FLOAT_BYTES, LAYOUTS, TrainingMemory, Workload, training_memory
 from limbeck.sizing.number_formats import fit_budget
 from limbeck.sizing.parameters import ModelSize, size_model
 
@@ -64,8 +61,7 @@ def plan(entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, obje
         CheckpointError: a model cannot be read, or cannot be sized.
     """
     assumptions = Assumptions.model_validate(assumed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    speed = measure_speed(device=device)
+    speed = measure_speed()
     resolver = Resolver(entries, root=root, assumed=assumptions)
     rows = tuple(_make_row(entry, resolver, speed) for entry in entries.values())
     return Plan(
@@ -90,7 +86,7 @@ def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
         )
     if found is None:
         return Row(entry.name, entry.config.stage, None, None)
-    made, started = found.made.config, found.trained.config
+    made, started = found.made.sizes, found.trained.sizes
     known = resolver.know(entry)
     longest = find_number(made.get_text_config(), "max_position_embeddings") or 2**31
     context = min(resolver.assumed.inference.context_tokens, longest)
@@ -167,7 +163,7 @@ def _plan_training(
     known: Known,
     resolver: Resolver,
     speed: Speed,
-    started: PreTrainedConfig,
+    started: SizedConfig,
 ) -> TrainingCost:
     batching, cards = config.batching, resolver.assumed.training
     step_records = batching.per_device_train_batch_size * batching.gradient_accumulation_steps
@@ -175,7 +171,7 @@ def _plan_training(
     step_tokens = step_records * reads * known.record_tokens
     training = config.training.resolve_steps(tokens_per_step=step_tokens)
     num_tokens = int(training.max_steps * step_tokens)
-    teachers = [item.config for item in resolver.models.live_teachers(entry)]
+    teachers = [item.sizes for item in resolver.models.live_teachers(entry)]
     workload = Workload(
         records=batching.per_device_train_batch_size * reads,
         record_tokens=known.longest_tokens,
@@ -217,13 +213,17 @@ def _fit_cards(
     )
 
 
-def _stored_bytes(model: PreTrainedConfig) -> int:
+def _stored_bytes(model: SizedConfig) -> int:
     """Of one parameter; float32 where the config does not say."""
-    dtype = model.dtype if isinstance(model.dtype, torch.dtype) else torch.float32
-    return dtype.itemsize
+    if model.dtype is None:
+        return FLOAT_BYTES
+    # Slow to import, and imported already by the config that states a type.
+    import torch
+
+    return model.dtype.itemsize if isinstance(model.dtype, torch.dtype) else FLOAT_BYTES
 
 
-def _is_chunked(entry: Entry, config: TrainsModel, models: Sequence[PreTrainedConfig]) -> bool:
+def _is_chunked(entry: Entry, config: TrainsModel, models: Sequence[SizedConfig]) -> bool:
     """Whether neither the student nor its teacher makes its logits as a whole.
 
     A quantised head makes them all; several teachers are mixed, and drawn experts too, as a whole.

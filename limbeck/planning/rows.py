@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from limbeck.contracts.serialization import MERGED
 from limbeck.sizing.assumptions import Assumptions
 from limbeck.sizing.cards import Gpu
-from limbeck.sizing.hardware import Speed
+from limbeck.sizing.machine_speed import Speed
 from limbeck.sizing.memory import LayoutName, ServingMemory, TrainingMemory, Workload
 from limbeck.sizing.number_formats import BudgetFit
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from limbeck.evaluation.report.number_format import MISSING, Number, byte_count, counted
 from limbeck.planning.rows import FormatServing, ModelCost, Plan, Row, TrainingOnCards
-from limbeck.sizing.hardware import Cards, Serving
+from limbeck.sizing.cards import Cards, Serving
 from limbeck.sizing.memory import LAYOUTS, LayoutName
 
 SHOWN_LAYOUTS: tuple[LayoutName, ...] = ("ddp", "zero0", "zero1", "zero2", "zero3", "fsdp2")

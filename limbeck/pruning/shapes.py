@@ -7,13 +7,16 @@ one number for all layers, so such a model would need code of ours to be loaded.
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import Decoder, GroupKind
+from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    Cuttable = TypeVar("Cuttable", PreTrainedConfig, DecoderSizes)
 
 
 def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind) -> int:
@@ -37,7 +40,7 @@ def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind)
     return min(kept, num_groups)
 
 
-def count_groups(shape: "Decoder | PreTrainedConfig") -> dict[GroupKind, int]:
+def count_groups(shape: "Decoder | SizedConfig") -> dict[GroupKind, int]:
     """How many groups of each kind a layer, or the model, has by its description or config."""
     heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     return {
@@ -48,31 +51,29 @@ def count_groups(shape: "Decoder | PreTrainedConfig") -> dict[GroupKind, int]:
     }
 
 
-def describe_cut(
-    config: "PreTrainedConfig", *, num_kept: Mapping[GroupKind, int]
-) -> "PreTrainedConfig":
+def describe_cut(config: "Cuttable", *, num_kept: Mapping[GroupKind, int]) -> "Cuttable":
     """The config of a model whose every layer keeps so many groups of each kind."""
     whole = copy.deepcopy(config)
-    config = whole.get_text_config()
+    text = whole.get_text_config()
     for kind, count in num_kept.items():
         if kind == "channels":
-            config.intermediate_size = count
+            text.intermediate_size = count
         elif kind == "layers":
-            keep_settings(config, layers=range(count))
+            keep_settings(text, layers=range(count))
         elif kind == "hidden":
-            _fix_head_dim(config)
-            config.hidden_size = count
+            _fix_head_dim(text)
+            text.hidden_size = count
         if kind != "heads":
             continue
-        queries = config.num_attention_heads
-        groups_before = getattr(config, "num_key_value_heads", None) or queries
-        _fix_head_dim(config)
-        config.num_attention_heads = queries // groups_before * count
-        config.num_key_value_heads = count
+        queries = text.num_attention_heads
+        groups_before = getattr(text, "num_key_value_heads", None) or queries
+        _fix_head_dim(text)
+        text.num_attention_heads = queries // groups_before * count
+        text.num_key_value_heads = count
     return whole
 
 
-def keep_settings(config: "PreTrainedConfig", *, layers: Sequence[int]) -> None:
+def keep_settings(config: SizedConfig, *, layers: Sequence[int]) -> None:
     """Describe so many layers; settings of single layers, as their windows, go with them."""
     for name, value in config.to_dict().items():
         if isinstance(value, list) and len(value) == config.num_hidden_layers:
@@ -80,7 +81,7 @@ def keep_settings(config: "PreTrainedConfig", *, layers: Sequence[int]) -> None:
     config.num_hidden_layers = len(layers)
 
 
-def _fix_head_dim(config: "PreTrainedConfig") -> None:
+def _fix_head_dim(config: SizedConfig) -> None:
     """State the width of a head, which a config may derive from what is about to change."""
     heads = config.num_attention_heads
     config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads

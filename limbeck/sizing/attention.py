@@ -5,10 +5,10 @@ Read from the config, for no parameter shows it.
 
 from collections.abc import Iterator
 
-from transformers import PreTrainedConfig
+from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 
 
-def find_number(config: PreTrainedConfig, *names: str) -> int:
+def find_number(config: SizedConfig, *names: str) -> int:
     """The first of these fields of a transformers config that holds a number above 0; 0 if none.
 
     Architectures differ in their fields, so a missing one is no fault.
@@ -17,7 +17,7 @@ def find_number(config: PreTrainedConfig, *names: str) -> int:
     return next((value for value in values if isinstance(value, int) and value > 0), 0)
 
 
-def attention_flops(config: PreTrainedConfig, *, attended: float) -> float:
+def attention_flops(config: SizedConfig, *, attended: float) -> float:
     """Scores and weighted sums of one token that attends to so many, over all layers."""
     total = 0.0
     for window in _attention_layers(config):
@@ -27,13 +27,13 @@ def attention_flops(config: PreTrainedConfig, *, attended: float) -> float:
     return total
 
 
-def count_cached(config: PreTrainedConfig) -> int:
+def count_cached(config: SizedConfig) -> int:
     """Numbers of the keys and values of one token, over all layers."""
     layers = sum(1 for _ in _attention_layers(config))
     return layers * _num_key_value_heads(config) * sum(_head_widths(config)) if layers else 0
 
 
-def attention_widths(config: PreTrainedConfig) -> tuple[int, int]:
+def attention_widths(config: SizedConfig) -> tuple[int, int]:
     """Numbers of one token's queries and keys, and of its values and what comes out; all layers."""
     layers = sum(1 for _ in _attention_layers(config))
     if not layers:
@@ -43,12 +43,12 @@ def attention_widths(config: PreTrainedConfig) -> tuple[int, int]:
     return layers * heads * score, layers * heads * value
 
 
-def _num_key_value_heads(config: PreTrainedConfig) -> int:
+def _num_key_value_heads(config: SizedConfig) -> int:
     text = config.get_text_config()
     return find_number(text, "num_key_value_heads") or text.num_attention_heads
 
 
-def _attention_layers(config: PreTrainedConfig) -> Iterator[int]:
+def _attention_layers(config: SizedConfig) -> Iterator[int]:
     """The window of each layer that attends, 0 for an unlimited one."""
     text = config.get_text_config()
     if not find_number(text, "num_attention_heads"):
@@ -65,11 +65,12 @@ def _attention_layers(config: PreTrainedConfig) -> Iterator[int]:
             yield 0
 
 
-def _head_widths(config: PreTrainedConfig) -> tuple[int, int]:
+def _head_widths(config: SizedConfig) -> tuple[int, int]:
     """Numbers in one query or key, and in one value."""
     text = config.get_text_config()
     rotary = find_number(text, "qk_rope_head_dim")
     if rotary and find_number(text, "qk_nope_head_dim"):
+        assert not isinstance(text, DecoderSizes)
         return text.qk_nope_head_dim + rotary, text.v_head_dim
     width = find_number(text, "head_dim") or text.hidden_size // text.num_attention_heads
     return width, width

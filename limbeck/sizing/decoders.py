@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import PreTrainedConfig, Qwen3Config
-
-from limbeck.models.moe.configuration import LimbeckMoeConfig
+from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 
 Table = Literal["", "lookup", "head"]
 """Whether a parameter holds a row a token, and whether logits are products with it."""
@@ -25,9 +23,9 @@ class Parameter:
     table: Table = ""
 
 
-def list_decoder_parameters(config: PreTrainedConfig) -> list[Parameter] | None:
+def list_decoder_parameters(config: SizedConfig) -> list[Parameter] | None:
     """The parameters of a Qwen3 decoder or of our mixture of experts; None for any other model."""
-    if type(config) not in (Qwen3Config, LimbeckMoeConfig) or config.attention_bias:
+    if not _is_listed(config) or config.attention_bias:
         return None
     table = (config.vocab_size, config.hidden_size)
     tied = config.tie_word_embeddings
@@ -42,10 +40,21 @@ def list_decoder_parameters(config: PreTrainedConfig) -> list[Parameter] | None:
     return found if tied else [*found, Parameter("lm_head.weight", table, "head")]
 
 
+def _is_listed(config: SizedConfig) -> bool:
+    if isinstance(config, DecoderSizes):
+        return True
+    # Slow to import, and imported already where there is a config of theirs.
+    from transformers import Qwen3Config
+
+    from limbeck.models.moe.configuration import LimbeckMoeConfig
+
+    return type(config) in (Qwen3Config, LimbeckMoeConfig)
+
+
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 
-def _attention(config: PreTrainedConfig) -> Shapes:
+def _attention(config: SizedConfig) -> Shapes:
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
     yield "self_attn.q_proj.weight", (queries, config.hidden_size)
@@ -56,8 +65,8 @@ def _attention(config: PreTrainedConfig) -> Shapes:
     yield "self_attn.k_norm.weight", (config.head_dim,)
 
 
-def _feed_forward(config: PreTrainedConfig) -> Shapes:
-    if not isinstance(config, LimbeckMoeConfig):
+def _feed_forward(config: SizedConfig) -> Shapes:
+    if config.model_type != "limbeck_moe":
         yield from _gated_block("mlp.", width=config.intermediate_size, hidden=config.hidden_size)
         return
     hidden, width, experts = config.hidden_size, config.moe_intermediate_size, config.num_experts
@@ -81,6 +90,6 @@ def _gated_block(prefix: str, *, width: int, hidden: int) -> Shapes:
     yield prefix + "down_proj.weight", (hidden, width)
 
 
-def _norms(config: PreTrainedConfig) -> Shapes:
+def _norms(config: SizedConfig) -> Shapes:
     yield "input_layernorm.weight", (config.hidden_size,)
     yield "post_attention_layernorm.weight", (config.hidden_size,)

@@ -1,16 +1,11 @@
-"""Cards and machines: what they hold, what they compute, and what they reach in practice.
+"""Cards and machines: what they compute, and what they reach of it in practice.
 
 Peaks are as published for each product; the shares of them that are reached are assumptions,
 stated here.
 """
 
-import math
-import time
-from dataclasses import dataclass
-
-import torch
-
 from limbeck.sizing.cards import Cards, Precision, Recomputing, Serving
+from limbeck.sizing.machine_speed import Speed
 from limbeck.sizing.number_formats import FormatSize
 from limbeck.sizing.parameters import ModelSize
 
@@ -61,30 +56,6 @@ def decode_tokens_per_second(size: ModelSize, stored: FormatSize, serving: Servi
     reading = read / (card.bytes_per_second * BANDWIDTH_UTILISATION)
     computing = batch * size.forward_flops / (card.half_flops * GPU_UTILISATION[_kind(size)])
     return batch / max(reading, computing, size.shape.num_layers * LAYER_SECONDS)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What this machine computes per second in large float32 matrix products."""
-
-    flops_per_second: float
-    device: str
-    num_threads: int
-
-
-def measure_speed(*, device: torch.device, seconds: float = 0.15) -> Speed:
-    """The best rate of 1024 x 1024 float32 products within the given time."""
-    side = 1024
-    left, right = torch.randn(2, side, side, device=device)
-    product = left @ right
-    best = math.inf
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.matmul(left, right, out=product)
-        float(product[0, 0])
-        best = min(best, time.perf_counter() - start)
-    return Speed(2 * side**3 / best, str(device), torch.get_num_threads())
 
 
 def estimate_training_seconds(size: ModelSize, *, num_tokens: int, speed: Speed) -> float:

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import PreTrainedConfig
-
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 from limbeck.quantization.formats.base import Format, list_formats
 from limbeck.sizing.attention import attention_flops, attention_widths, count_cached, find_number
 from limbeck.sizing.decoders import Parameter, list_decoder_parameters
@@ -107,7 +106,7 @@ class _Tensor:
     """How often one token multiplies by every weight."""
 
 
-def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
+def size_model(config: SizedConfig, *, context_tokens: int) -> ModelSize:
     """What a causal language model costs, sparse or dense.
 
     Raises:
@@ -156,7 +155,7 @@ def size_model(config: PreTrainedConfig, *, context_tokens: int) -> ModelSize:
 
 
 def _count_flops(
-    config: PreTrainedConfig,
+    config: SizedConfig,
     tensors: Iterable[_Tensor],
     *,
     share: float,
@@ -169,9 +168,7 @@ def _count_flops(
     return [2 * multiplied + attention_flops(config, attended=tokens) for tokens in attended]
 
 
-def _find_shape(
-    config: PreTrainedConfig, tensors: list[_Tensor], *, num_sparse_layers: int
-) -> Shape:
+def _find_shape(config: SizedConfig, tensors: list[_Tensor], *, num_sparse_layers: int) -> Shape:
     text = config.get_text_config()
     by_role: Counter[str] = Counter()
     for tensor in tensors:
@@ -198,13 +195,14 @@ def _find_shape(
     )
 
 
-def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
+def _list_tensors(config: SizedConfig) -> Iterator[_Tensor]:
     """Every parameter once, with what it is for."""
     parameters = list_decoder_parameters(config)
     if parameters is None:
         # Slow to import: every other architecture is built, without its weights.
         from limbeck.sizing.module_tree import build_parameters
 
+        assert not isinstance(config, DecoderSizes)
         parameters = build_parameters(config)
     for item in parameters:
         *rows, columns = item.shape or (1,)
@@ -220,7 +218,7 @@ def _list_tensors(config: PreTrainedConfig) -> Iterator[_Tensor]:
         )
 
 
-def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
+def _count_products(name: str, role: Role, config: SizedConfig) -> float:
     if role in ("vector", "vision") or (role == "expert" and name.endswith("bias")):
         return 0.0
     # A fusion looks at the outputs of every picked expert.
@@ -229,7 +227,7 @@ def _count_products(name: str, role: Role, config: PreTrainedConfig) -> float:
     return 1.0
 
 
-def _find_role(parameter: Parameter, *, config: PreTrainedConfig) -> Role:
+def _find_role(parameter: Parameter, *, config: SizedConfig) -> Role:
     segments = parameter.name.split(".")
     if config.model_type == "limbeck_vision" and segments[0] != "language_model":
         return "vision"
@@ -246,7 +244,7 @@ def _find_role(parameter: Parameter, *, config: PreTrainedConfig) -> Role:
     )
 
 
-def _num_experts(config: PreTrainedConfig) -> int:
+def _num_experts(config: SizedConfig) -> int:
     found = find_number(config.get_text_config(), *NUM_EXPERTS)
     if found:
         return found
@@ -255,7 +253,7 @@ def _num_experts(config: PreTrainedConfig) -> int:
     )
 
 
-def _picked_experts(config: PreTrainedConfig) -> int:
+def _picked_experts(config: SizedConfig) -> int:
     """Routed experts that one token uses."""
     found = find_number(config.get_text_config(), *PICKED_EXPERTS)
     if found:

@@ -32,7 +32,8 @@ from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 from limbeck.quantization.storage import save_quantized
 from limbeck.sizing.attention import find_number
-from limbeck.sizing.hardware import estimate_training_seconds, measure_speed
+from limbeck.sizing.hardware import estimate_training_seconds
+from limbeck.sizing.machine_speed import measure_speed
 from limbeck.sizing.number_formats import fit_budget
 from limbeck.sizing.parameters import size_model
 
@@ -305,7 +306,7 @@ def test_a_config_of_no_causal_model_is_refused():
 
 
 def test_speed_gives_a_time(dense_config, tokenizer):
-    speed = measure_speed(device=torch.device("cpu"), seconds=0.05)
+    speed = measure_speed(seconds=0.05)
     assert speed.flops_per_second > 1e8
     size = size_model(dense_config.describe(Vocabulary.of(tokenizer)), context_tokens=8)
     seconds = estimate_training_seconds(size, num_tokens=1000, speed=speed)
