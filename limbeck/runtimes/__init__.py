@@ -17,7 +17,7 @@ from limbeck.contracts.registry import RUNTIMES
 from limbeck.env.threads import NumThreads, choose_threads, count_free_cores
 from limbeck.runtimes.base import Runtime
 from limbeck.runtimes.bundle import BUNDLE, read_bundle
-from limbeck.runtimes.greedy import NUM_SLOTS
+from limbeck.runtimes.greedy import NUM_SLOTS, GreedyAnswerer
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,21 @@ def open_answerer(folder: Path, *, num_threads: NumThreads, num_rows: int = 1) -
     if num_threads == "auto":
         num_threads = _choose_threads(folder, num_rows=num_rows)
     return runtime.read(folder, num_threads=num_threads)
+
+
+def open_chat_model(folder: Path, *, num_threads: NumThreads, num_rows: int) -> GreedyAnswerer:
+    """The model in a folder with its chat, for decoding by a session of one's own.
+
+    Raises:
+        CheckpointError: as `open_answerer`, or its runtime answers only whole prompts.
+    """
+    found = open_answerer(folder, num_threads=num_threads, num_rows=num_rows)
+    if not isinstance(found, GreedyAnswerer):
+        raise CheckpointError(
+            f"{folder}: a {type(found).__name__} answers whole prompts, and cannot be decoded "
+            "token by token; export the checkpoint for another runtime"
+        )
+    return found
 
 
 def _choose_threads(folder: Path, *, num_rows: int) -> int:

@@ -128,8 +128,8 @@ class GreedyAnswerer(Answerer):
     """Answers token by token until the model ends its answer: the most probable, or drawn ones."""
 
     def __init__(self, model: LoadedModel, *, chat: Chat, num_slots: int = NUM_SLOTS) -> None:
-        self._model = model
-        self._chat = chat
+        self.model = model
+        self.chat = chat
         self._num_slots = num_slots
 
     @override
@@ -157,7 +157,7 @@ class GreedyAnswerer(Answerer):
             tokens[item.request].append(item.token)
             logs[item.request].append(item.log_prob)
         return [
-            Answer(self._chat.decode(self._shown(row)), len(row), geometric_mean(row_logs))
+            Answer(self.chat.decode(self._shown(row)), len(row), geometric_mean(row_logs))
             for row, row_logs in zip(tokens, logs, strict=True)
         ]
 
@@ -168,7 +168,7 @@ class GreedyAnswerer(Answerer):
         Joined the pieces are the text of `answer`, except where a model generates bytes that are
         no text.
         """
-        text = TextStream(self._chat)
+        text = TextStream(self.chat)
         for item in self._decode([prompt], max_new_tokens=max_new_tokens):
             piece = "".join(text.push(token) for token in self._shown([item.token]))
             yield piece + (text.finish() if item.is_last else ""), item.log_prob
@@ -179,11 +179,11 @@ class GreedyAnswerer(Answerer):
         if not options:
             return []
         given = as_prompt(prompt)
-        rendered = self._chat.render_options(given, options)
+        rendered = self.chat.render_options(given, options)
         rows = [self._check_length([*item.given, *item.answer[:-1]]) for item in rendered]
         images = given.images * len(rows)
         start = min(len(item.given) for item in rendered) - 1
-        logits = self._model.compute_logits(rows, start=start, images=images)
+        logits = self.model.compute_logits(rows, start=start, images=images)
         return [
             self._score(log_softmax(row[len(item.given) - 1 - start :]), answer=item.answer)
             for row, item in zip(logits, rendered, strict=True)
@@ -192,21 +192,21 @@ class GreedyAnswerer(Answerer):
     def _score(self, logs: Float[np.ndarray, "tokens vocab"], *, answer: Sequence[int]) -> float:
         """Mean log-probability per token; the answer may end with any token that ends answers."""
         found = logs[np.arange(len(answer)), answer]
-        if answer[-1] in self._chat.end_ids and len(self._chat.end_ids) > 1:
-            found[-1] = np.logaddexp.reduce(logs[len(answer) - 1, list(self._chat.end_ids)])
+        if answer[-1] in self.chat.end_ids and len(self.chat.end_ids) > 1:
+            found[-1] = np.logaddexp.reduce(logs[len(answer) - 1, list(self.chat.end_ids)])
         return float(found.mean())
 
     @override
     def count_answer_tokens(self, answer: str) -> int:
-        return len(self._chat.encode(answer)) + 1
+        return len(self.chat.encode(answer)) + 1
 
     @override
     def size(self) -> Size:
-        return self._model.size()
+        return self.model.size()
 
     @override
     def num_threads(self) -> int:
-        return self._model.num_threads()
+        return self.model.num_threads()
 
     def _decode(
         self,
@@ -218,31 +218,31 @@ class GreedyAnswerer(Answerer):
         requests = []
         for prompt in map(as_prompt, prompts):
             tokens = self._render(prompt)
-            room = self._model.max_tokens - len(tokens)
+            room = self.model.max_tokens - len(tokens)
             requests.append(Request(tokens, min(max_new_tokens, room), prompt.images))
-        session = self._model.open_session(num_slots=self._num_slots)
+        session = self.model.open_session(num_slots=self._num_slots)
         return _decode(
             session,
             requests,
-            end_ids=self._chat.end_ids,
+            end_ids=self.chat.end_ids,
             ends_after=lambda request, token: False,
             choose=choose,
         )
 
     def _render(self, prompt: Prompt) -> list[int]:
-        return self._check_length(self._chat.render(prompt))
+        return self._check_length(self.chat.render(prompt))
 
     def _check_length(self, ids: list[int]) -> list[int]:
-        if not 0 < len(ids) < self._model.max_tokens:
+        if not 0 < len(ids) < self.model.max_tokens:
             raise PromptLengthError(
-                f"a prompt of {len(ids)} tokens: expected 1 to {self._model.max_tokens - 1}, so "
+                f"a prompt of {len(ids)} tokens: expected 1 to {self.model.max_tokens - 1}, so "
                 "that the model can read it and answer; shorten the question"
             )
         return ids
 
     def _shown(self, tokens: list[int]) -> list[int]:
         """The tokens of an answer without the one that ends it."""
-        return tokens[:-1] if tokens and tokens[-1] in self._chat.end_ids else tokens
+        return tokens[:-1] if tokens and tokens[-1] in self.chat.end_ids else tokens
 
 
 def most_probable(

@@ -1,0 +1,304 @@
+"""One model in a process of its own, as the server sees it: requests in, events out.
+
+The event loop is never blocked: no more requests are handed over than the process reads at once,
+the rest wait here. A process that dies is started again; what it was answering fails.
+"""
+
+import asyncio
+import itertools
+import logging
+import multiprocessing
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Literal, final
+
+from limbeck.contracts.errors import LimbeckError
+from limbeck.serving.engine.messages import (
+    Broken,
+    Cancel,
+    Command,
+    Event,
+    Finished,
+    Generate,
+    Piece,
+    Ready,
+    Refused,
+    Stop,
+)
+from limbeck.serving.engine.worker import Work, WorkerSettings, work
+
+logger = logging.getLogger(__name__)
+
+State = Literal["starting", "ready", "restarting", "broken", "stopped"]
+NUM_AHEAD = 4
+"""Requests handed over beyond the slots, so that a slot that frees is filled without a wait."""
+MAX_STARTS = 3
+"""Starts without one finished answer, after which the model counts as broken."""
+RESTART_SECONDS = 0.5
+"""Before the second start; doubled for each further one."""
+STOP_SECONDS = 5.0
+"""That a process gets to end by itself."""
+
+
+class QueueFullError(LimbeckError, RuntimeError):
+    """As many requests wait as may."""
+
+
+class EngineDownError(LimbeckError, RuntimeError):
+    """The model's process died, was stopped, or cannot open the model."""
+
+
+class RefusedError(LimbeckError, ValueError):
+    """The model cannot answer this request."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.message)
+        self.kind = refused.kind
+
+
+@final
+class Generation:
+    """The answers to one request, as they are written."""
+
+    def __init__(self, engine: "Engine", request: Generate) -> None:
+        self._engine = engine
+        self.request = request
+        self.num_ended = 0
+        self._events: deque[Event | EngineDownError] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, event: Event | EngineDownError) -> None:
+        """Takes what the engine has received."""
+        self._events.append(event)
+        self._arrived.set()
+
+    async def __aiter__(self) -> AsyncIterator[Piece | Finished]:
+        """Pieces and ends, until every answer has ended.
+
+        Raises:
+            RefusedError: the model cannot answer it.
+            EngineDownError: the model's process died meanwhile.
+        """
+        num_open = self.request.num_choices
+        while num_open:
+            while not self._events:
+                self._arrived.clear()
+                await self._arrived.wait()
+            event = self._events.popleft()
+            if isinstance(event, EngineDownError):
+                raise event
+            if isinstance(event, Refused):
+                raise RefusedError(event)
+            assert isinstance(event, Piece | Finished)
+            num_open -= isinstance(event, Finished)
+            yield event
+
+    def cancel(self) -> None:
+        """Stops computing within one token; a request that has ended stays as it is."""
+        self._engine.cancel(self.request.id)
+
+
+@dataclass
+class _Process:
+    process: BaseProcess
+    connection: Connection
+    running: dict[int, Generation] = field(default_factory=dict)
+
+
+@final
+class Engine:
+    """Starts the process of a model, keeps it alive, and hands requests to it."""
+
+    def __init__(
+        self, settings: WorkerSettings, *, name: str, max_waiting: int, target: Work = work
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.max_waiting = max_waiting
+        self.state: State = "starting"
+        self.info: Ready | None = None
+        """What the process said of its model; None before it was first ready."""
+        self.broken_because = ""
+        self.num_restarts = 0
+        self._target = target
+        self._ids = itertools.count(1)
+        self._waiting: deque[Generation] = deque()
+        self._worker: _Process | None = None
+        self._num_starts = 0
+        self._changed = asyncio.Event()
+        self._restart: asyncio.Task[None] | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that no slot has been found for."""
+        handed = len(self._worker.running) if self._worker else 0
+        return len(self._waiting) + max(0, handed - self.settings.num_slots)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that are being answered."""
+        return min(len(self._worker.running), self.settings.num_slots) if self._worker else 0
+
+    def start(self) -> None:
+        """Starts the process; the model is opened there meanwhile."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=self._target, args=(theirs, self.settings), daemon=True, name=self.name
+        )
+        process.start()
+        theirs.close()
+        self._num_starts += 1
+        self._worker = _Process(process, ours)
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
+
+    async def wait_ready(self) -> Ready:
+        """What the process says of its model, once it is open.
+
+        Raises:
+            EngineDownError: it cannot be opened.
+        """
+        while self.state in ("starting", "restarting"):
+            self._changed.clear()
+            await self._changed.wait()
+        if self.state != "ready" or self.info is None:
+            raise EngineDownError(self.broken_because or f"{self.name} is stopped")
+        return self.info
+
+    def submit(self, request: Generate) -> Generation:
+        """Begins to answer; the id of the request is set here.
+
+        Raises:
+            QueueFullError: too many wait already.
+            EngineDownError: the model is broken or stopped.
+        """
+        if self.state in ("broken", "stopped"):
+            raise EngineDownError(self.broken_because or f"{self.name} is stopped")
+        if self.num_waiting >= self.max_waiting and not self._has_room():
+            raise QueueFullError(f"{self.num_waiting} requests wait for {self.name} already")
+        generation = Generation(self, replace(request, id=next(self._ids)))
+        self._waiting.append(generation)
+        self._hand_over()
+        return generation
+
+    def cancel(self, id_: int) -> None:
+        """Forgets a request, wherever it is."""
+        for generation in self._waiting:
+            if generation.request.id == id_:
+                self._waiting.remove(generation)
+                return
+        if self._worker and self._worker.running.pop(id_, None):
+            self._send(Cancel(id_))
+            self._hand_over()
+
+    async def stop(self) -> None:
+        """Ends the process; what is being answered fails."""
+        self._set_state("stopped")
+        if self._restart:
+            self._restart.cancel()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            asyncio.get_running_loop().remove_reader(worker.connection.fileno())
+            try:
+                worker.connection.send(Stop())
+            except OSError:
+                pass  # it is gone already
+            worker.connection.close()
+            await asyncio.to_thread(_end, worker.process)
+        self._fail([*(worker.running.values() if worker else ()), *self._waiting], "is stopped")
+        self._waiting.clear()
+
+    def _has_room(self) -> bool:
+        worker = self._worker
+        return worker is not None and len(worker.running) < self.settings.num_slots
+
+    def _hand_over(self) -> None:
+        worker = self._worker
+        if worker is None or self.state != "ready":
+            return
+        while self._waiting and len(worker.running) < self.settings.num_slots + NUM_AHEAD:
+            generation = self._waiting.popleft()
+            worker.running[generation.request.id] = generation
+            if not self._send(generation.request):
+                return
+
+    def _send(self, command: Command) -> bool:
+        """Whether the process is there to read it; its end is noticed by `_read`."""
+        assert self._worker is not None
+        try:
+            self._worker.connection.send(command)
+        except OSError:
+            return False
+        return True
+
+    def _read(self) -> None:
+        worker = self._worker
+        assert worker is not None
+        try:
+            while worker.connection.poll():
+                for event in worker.connection.recv():
+                    self._take(worker, event)
+        except (EOFError, OSError):
+            self._notice_end(worker)
+
+    def _take(self, worker: _Process, event: Event) -> None:
+        if isinstance(event, Ready):
+            self.info = event
+            self._set_state("ready")
+            self._hand_over()
+        elif isinstance(event, Broken):
+            self.broken_because = event.message
+        else:
+            generation = worker.running.get(event.id)
+            if generation is None:
+                return  # cancelled meanwhile
+            if isinstance(event, Finished):
+                generation.num_ended += 1
+                self._num_starts = 0
+            generation.put(event)
+            if isinstance(event, Refused) or generation.num_ended == generation.request.num_choices:
+                del worker.running[event.id]
+                self._hand_over()
+
+    def _notice_end(self, worker: _Process) -> None:
+        asyncio.get_running_loop().remove_reader(worker.connection.fileno())
+        worker.connection.close()
+        self._worker = None
+        self._fail(worker.running.values(), "died; it is being started again")
+        if self.broken_because or self._num_starts >= MAX_STARTS:
+            self.broken_because = self.broken_because or (
+                f"{self.name}: its process died {self._num_starts} times (exit code "
+                f"{worker.process.exitcode})"
+            )
+            logger.error("%s", self.broken_because)
+            self._set_state("broken")
+            self._fail(self._waiting, "is broken")
+            self._waiting.clear()
+            return
+        logger.warning("%s: its process died and is started again", self.name)
+        self.num_restarts += 1
+        self._set_state("restarting")
+        seconds = RESTART_SECONDS * 2 ** max(0, self._num_starts - 1)
+        self._restart = asyncio.get_running_loop().create_task(self._start_after(seconds))
+
+    async def _start_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.start()
+
+    def _fail(self, generations: Iterable[Generation], why: str) -> None:
+        for generation in list(generations):
+            generation.put(EngineDownError(f"{self.name} {why}"))
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self._changed.set()
+
+
+def _end(process: BaseProcess) -> None:
+    process.join(STOP_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()

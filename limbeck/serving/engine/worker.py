@@ -1,0 +1,88 @@
+"""The process that a model works in: commands come through a pipe, events go back.
+
+It ends with the server: a closed pipe ends it, whatever it is doing.
+"""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
+from limbeck.contracts.errors import LimbeckError
+from limbeck.env.threads import NumThreads
+from limbeck.runtimes import open_chat_model
+from limbeck.serving.engine.decoding import DecodingLoop
+from limbeck.serving.engine.messages import Broken, Cancel, Command, Event, Generate, Ready, Stop
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a process needs to know to open its model."""
+
+    folder: Path
+    num_slots: int
+    num_threads: NumThreads
+
+
+def work(connection: Connection, settings: WorkerSettings) -> None:
+    """Answer until a `Stop` comes or the server is gone."""
+    # Ctrl-C reaches the whole group; the server decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        loop = _open(connection, settings)
+        if loop is not None:
+            _serve(connection, loop)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _open(connection: Connection, settings: WorkerSettings) -> DecodingLoop | None:
+    try:
+        answerer = open_chat_model(
+            settings.folder, num_threads=settings.num_threads, num_rows=settings.num_slots
+        )
+        policy: AnswerPolicy = read_policy(settings.folder)
+    except LimbeckError as error:
+        connection.send([Broken(str(error))])
+        return None
+    size = answerer.size()
+    loop = DecodingLoop(
+        answerer.model, chat=answerer.chat, policy=policy, num_slots=settings.num_slots
+    )
+    connection.send(
+        [
+            Ready(
+                size.parameters,
+                size.weight_bytes,
+                answerer.model.max_tokens,
+                answerer.num_threads(),
+            )
+        ]
+    )
+    return loop
+
+
+def _serve(connection: Connection, loop: DecodingLoop) -> None:
+    while True:
+        # A lone request never waits: commands are read between two tokens, and awaited without any.
+        while not loop.has_work or connection.poll():
+            command: Command = connection.recv()
+            if isinstance(command, Stop):
+                return
+            if events := _take(command, loop):
+                connection.send(events)
+        if events := loop.step():
+            connection.send(events)
+
+
+def _take(command: Generate | Cancel, loop: DecodingLoop) -> list[Event]:
+    if isinstance(command, Cancel):
+        loop.cancel(command.id)
+        return []
+    return loop.submit(command)
+
+
+Work = Callable[[Connection, WorkerSettings], None]
+"""What runs in the process."""
