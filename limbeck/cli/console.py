@@ -41,6 +41,10 @@ EXTRAS = {
     "gguf": "gguf",
     "sqlalchemy": "serve",
     "psycopg": "postgres",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 """Packages to the extra of `pip install limbeck[...]` that installs them."""
 

@@ -15,6 +15,7 @@ from limbeck.cli.evaluate import evaluate
 from limbeck.cli.list import list_command
 from limbeck.cli.new import new
 from limbeck.cli.run import check, plan, run, tune
+from limbeck.cli.serve import keys, serve
 from limbeck.cli.show import show
 from limbeck.cli.store import add_commands
 
@@ -36,9 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (new, check, plan, run, ask):
+for command in (new, check, plan, run, ask, serve):
     app.command(rich_help_panel="First steps")(command)
-for command in (show, evaluate, tune):
+for command in (show, evaluate, tune, keys):
     app.command(rich_help_panel="A closer look")(command)
 app.command(name="list", rich_help_panel="A closer look")(list_command)
 

@@ -1,8 +1,8 @@
 """Recipes: a YAML mapping from artifact names to the stage that makes each.
 
-`${NAME:-fallback}` in a string stands for an environment variable. The keys `plan` and `tune` are
-no entries: they state what `limbeck plan` takes for granted and what `limbeck tune` searches, and
-make nothing.
+`${NAME:-fallback}` in a string stands for an environment variable. The keys `plan`, `tune` and
+`serve` are no entries: they state what `limbeck plan` takes for granted, what `limbeck tune`
+searches and what `limbeck serve` serves, and make nothing.
 """
 
 import os
@@ -18,6 +18,7 @@ from limbeck.contracts.json_data import Json, JsonObject
 
 PLAN = "plan"
 TUNE = "tune"
+SERVE = "serve"
 ENTRY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -34,6 +35,8 @@ class Recipe:
     """Cards, sizes and data that a plan assumes."""
     tune: JsonObject = field(default_factory=dict)
     """What is searched for, and by which measure."""
+    serve: JsonObject = field(default_factory=dict)
+    """Which models answer in service."""
 
     def line(self, *keys: str | int) -> int:
         """The line of a key, or of the nearest key above it; 0 when it was set elsewhere."""
@@ -81,7 +84,8 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     data = _expand(data)
     assumed = data.pop(PLAN, {})
     searched = data.pop(TUNE, {})
-    return Recipe(path.stem, path, data, lines, assumed, searched)
+    served = data.pop(SERVE, {})
+    return Recipe(path.stem, path, data, lines, assumed, searched, served)
 
 
 def _collect_lines(
@@ -125,7 +129,7 @@ def _misshapen(data: Mapping[object, object], lines: dict[tuple[str, ...], int])
             message = "an entry's name must be letters, digits, '-' and '_', a letter first"
             faults.append(Fault(str(name), message, line))
         elif not isinstance(entry, dict):
-            wanted = "" if name in (PLAN, TUNE) else " with a key 'stage'"
+            wanted = "" if name in (PLAN, TUNE, SERVE) else " with a key 'stage'"
             message = f"expected a mapping{wanted}, found {entry!r}"
             faults.append(Fault(name, message, line))
     return faults

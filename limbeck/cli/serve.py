@@ -1,0 +1,90 @@
+"""The commands `serve` and `keys`."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.cli.console import Overrides, Runs, report_user_errors, show_note
+
+
+def serve(
+    target: Annotated[
+        Path, typer.Argument(help="A recipe that has been run, or a folder: a bundle or checkpoint.")
+    ],
+    overrides: Overrides = [],  # noqa: B006
+    runs: Runs = Path("runs"),
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys; without it, only on this machine.")
+    ] = None,
+) -> None:
+    """Serve models: a page for people, and OpenAI's protocol for programs.
+
+    ```
+    limbeck serve recipes/demo.yaml
+    limbeck serve runs/demo/bundle --port 8080
+    limbeck serve mine.yaml --host 0.0.0.0 --keys keys.json
+    ```
+
+    A recipe's key `serve` lists its tiers, from the largest to the smallest:
+
+        serve: {tiers: [{name: cloud, model: teacher}, {name: mobile, model: bundle}]}
+
+    Without it, the last bundle or checkpoint of the recipe is served. Clients name a tier as their
+    model, or `auto`: the smallest one answers, and where it is not sure, the next larger one.
+    Ctrl-C or SIGTERM finishes what is being answered, then ends; a second one ends at once.
+    """
+    with report_user_errors():
+        from limbeck.cli.served_models import find_models, read_serving
+        from limbeck.contracts.errors import DataError
+        from limbeck.serving.api.app import make_app
+        from limbeck.serving.keys import Keys
+        from limbeck.serving.open import open_service
+        from limbeck.serving.server import Server, bind, check_address
+
+        config, root = read_serving(target, overrides=overrides, runs=runs)
+        models = find_models(config, root=root, runs=runs)
+        known = Keys(keys)
+        check_address(host, keys=known)
+        try:
+            socket = bind(host, port)
+        except OSError as error:
+            raise DataError(
+                f"cannot listen at {host}:{port} ({error.strerror}); name another --port or --host"
+            ) from None
+        service = open_service(config, models=models)
+        admission = make_app(service, config=config, keys=known)
+        server = Server(admission, drain_seconds=config.limits.drain_seconds)
+        for name, model in models.items():
+            show_note(f"{name}: {model.folder}")
+        typer.echo(f"http://{host}:{socket.getsockname()[1]}/")
+        asyncio.run(_serve(server, socket))
+
+
+async def _serve(server: Any, socket: Any) -> None:
+    await server.serve([socket])
+
+
+def keys(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    file: Annotated[Path, typer.Option(help="The file of keys.")] = Path("keys.json"),
+    scopes: Annotated[
+        list[str], typer.Option("--scope", help="chat, feedback, metrics or admin.")
+    ] = ["chat", "feedback"],  # noqa: B006
+) -> None:
+    """Make an API key: it is printed once, and only its hash is kept.
+
+    ```
+    limbeck keys ward-7 --file keys.json
+    limbeck keys prometheus --file keys.json --scope metrics
+    ```
+
+    A running service reads the file again when it changes: delete a line to withdraw its key.
+    """
+    with report_user_errors():
+        from limbeck.serving.keys import add_key, read_scopes
+
+        typer.echo(add_key(file, name=name, scopes=read_scopes(scopes)))

@@ -1,0 +1,1 @@
+"""The door: OpenAI's protocol over HTTP."""

@@ -1,0 +1,150 @@
+"""Who gets in, before anything of a request is read: keys, counts, bytes.
+
+Under overload most of a server's time would go into reading what it then refuses.
+"""
+
+import logging
+import secrets
+from typing import final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from limbeck.serving.api.errors import ApiError
+from limbeck.serving.config import LimitsConfig
+from limbeck.serving.keys import KeyEntry, Keys
+from limbeck.serving.keys import Scope as KeyScope
+from limbeck.serving.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+SCOPES: dict[str, KeyScope] = {
+    "/v1/chat/completions": "chat",
+    "/v1/models": "chat",
+    "/v1/feedback": "feedback",
+    "/metrics": "metrics",
+}
+"""What a key must be good for; a path that is not here is open to everybody."""
+COUNTED = "/v1/chat/completions"
+"""The path whose requests occupy the house."""
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+)
+
+
+@final
+class Admission:
+    """Pure ASGI: counts, authenticates and bounds each request, and names it."""
+
+    def __init__(
+        self, app: ASGIApp, *, keys: Keys, limits: LimitsConfig, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._limits = limits
+        self._metrics = metrics
+        self.num_inside = 0
+        self.is_draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, or answers it with an error."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        id_ = f"req-{secrets.token_hex(12)}"
+        status = 500
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), (b"x-request-id", id_.encode())]
+                message = {**message, "headers": [*headers, *SECURITY_HEADERS]}
+            await send(message)
+
+        counts = path == COUNTED and scope["method"] == "POST"
+        scope.setdefault("state", {})["request_id"] = id_
+        try:
+            entry = self._check(scope, path)
+            scope["state"]["key"] = entry
+            if counts:
+                self._enter()
+            try:
+                await self._app(scope, self._bound(receive, scope), send_named)
+            finally:
+                if counts:
+                    self._leave()
+        except ApiError as error:
+            await error.response()(scope, receive, send_named)
+        finally:
+            known = path if path in SCOPES or path.startswith("/healthz/") else "other"
+            self._metrics.requests.labels(known, str(status)).inc()
+
+    def _check(self, scope: Scope, path: str) -> KeyEntry | None:
+        wanted = SCOPES.get(path) or ("chat" if path.startswith("/v1/models/") else None)
+        if wanted is None or self._keys.is_open:
+            return None
+        value = HTTPConnection(scope).headers.get("authorization", "")
+        kind, _, key = value.partition(" ")
+        entry = self._keys.find(key.strip()) if kind.lower() == "bearer" and key.strip() else None
+        if entry is None:
+            self._reject("key")
+            raise ApiError(401, "no valid key: send Authorization: Bearer KEY", code="invalid_api_key")
+        if wanted not in entry.scopes:
+            self._reject("scope")
+            raise ApiError(403, f"the key {entry.name!r} is not good for {wanted}")
+        if path == COUNTED and (seconds := self._keys.seconds_to_wait(entry)):
+            self._reject("rate")
+            raise ApiError(
+                429,
+                f"the key {entry.name!r} has used up its minute",
+                code="rate_limit_exceeded",
+                retry_after=seconds,
+            )
+        return entry
+
+    def _enter(self) -> None:
+        if self.is_draining:
+            self._reject("draining")
+            raise ApiError(503, "the server is about to stop", retry_after=5)
+        if self.num_inside >= self._limits.max_requests:
+            self._reject("full")
+            raise ApiError(503, f"{self.num_inside} requests are being answered", retry_after=1)
+        self.num_inside += 1
+        self._metrics.in_flight.set(self.num_inside)
+
+    def _leave(self) -> None:
+        self.num_inside -= 1
+        self._metrics.in_flight.set(self.num_inside)
+
+    def _reject(self, why: str) -> None:
+        self._metrics.rejected.labels(why).inc()
+
+    def _bound(self, receive: Receive, scope: Scope) -> Receive:
+        """`receive`, which counts bytes as they come, whatever the header says of them."""
+        most = self._limits.max_body_bytes
+        declared = HTTPConnection(scope).headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > most:
+            self._reject("bytes")
+            raise ApiError(413, f"{int(declared):,} bytes; at most {most:,} are taken")
+        num_bytes = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > most:
+                self._reject("bytes")
+                # FastAPI would make any other error of reading a 400.
+                raise HTTPException(413, f"more than {most:,} bytes; at most so many are taken")
+            return message
+
+        return receive_bounded

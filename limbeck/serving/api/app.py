@@ -1,0 +1,195 @@
+"""The web application: routes, and what happens when it starts and stops."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+import limbeck
+from limbeck.serving.api.admission import Admission
+from limbeck.serving.api.chat import Completions
+from limbeck.serving.api.errors import TYPES, ApiError
+from limbeck.serving.api.schema import ChatRequest
+from limbeck.serving.config import AUTO, ServeConfig
+from limbeck.serving.keys import Keys
+from limbeck.serving.metrics import Metrics
+from limbeck.serving.service import Service
+
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/static/style.css": ("style.css", "text/css; charset=utf-8"),
+}
+"""Paths to the page's files and their types."""
+ERROR = {
+    "description": "An error in OpenAI's form",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["error"],
+                "properties": {
+                    "error": {
+                        "type": "object",
+                        "required": ["message", "type", "param", "code"],
+                        "properties": {
+                            "message": {"type": "string"},
+                            "type": {"type": "string"},
+                            "param": {"type": ["string", "null"]},
+                            "code": {"type": ["string", "null"]},
+                        },
+                    }
+                },
+            }
+        }
+    },
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documented errors of a route."""
+    return dict.fromkeys(statuses, ERROR)
+
+
+def make_app(
+    service: Service, *, config: ServeConfig, keys: Keys
+) -> Admission:
+    """The application, behind what lets requests in."""
+    metrics = Metrics()
+    created = int(time.time())
+
+    @asynccontextmanager
+    async def live(app: FastAPI) -> AsyncIterator[None]:
+        for tier in service.tiers.values():
+            tier.engine.start()
+        yield
+        await asyncio.gather(*(tier.engine.stop() for tier in service.tiers.values()))
+
+    app = FastAPI(
+        title="Limbeck",
+        version=limbeck.__version__,
+        summary="Answers of tiers of small models, in OpenAI's protocol.",
+        lifespan=live,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    admission = Admission(app, keys=keys, limits=config.limits, metrics=metrics)
+    completions = Completions(service, config=config, keys=keys, metrics=metrics)
+
+    @app.post(
+        "/v1/chat/completions",
+        responses={
+            200: {"description": "The answer; with stream: true, server-sent events"},
+            **errors(400, 401, 403, 404, 408, 413, 422, 429, 503),
+        },
+        response_class=Response,
+    )
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """Answer a conversation."""
+        return await completions(body, request)
+
+    @app.get("/v1/models", responses=errors(401, 403))
+    async def list_models() -> dict[str, Any]:
+        """The tiers, and `auto`, which leaves the choice to the router."""
+        names = [AUTO, *service.tiers]
+        first = sorted(names, key=lambda name: name != config.default_tier)
+        return {"object": "list", "data": [_describe(name) for name in first]}
+
+    @app.get("/v1/models/{name}", responses=errors(401, 403, 404))
+    async def show_model(name: str) -> dict[str, Any]:
+        """One of them."""
+        if name != AUTO and name not in service.tiers:
+            raise ApiError(404, f"no model {name!r}", code="model_not_found", param="model")
+        return _describe(name)
+
+    def _describe(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "id": name, "object": "model", "created": created, "owned_by": "limbeck"
+        }
+        if name in service.tiers:
+            tier = service.tiers[name]
+            info = tier.engine.info
+            found["limbeck"] = {
+                "state": tier.engine.state,
+                "model_key": tier.model_key,
+                "parameters": info.parameters if info else None,
+                "weight_bytes": info.weight_bytes if info else None,
+                "max_tokens": info.max_tokens if info else None,
+            }
+        return found
+
+    @app.get("/healthz/live")
+    async def is_live() -> dict[str, str]:
+        """Whether the process runs."""
+        return {"status": "live"}
+
+    @app.get("/healthz/ready", responses={503: {"description": "Not ready"}})
+    async def is_ready() -> Response:
+        """Whether it takes requests: every tier is open, and it is not about to stop."""
+        states = {name: tier.engine.state for name, tier in service.tiers.items()}
+        ready = not admission.is_draining and set(states.values()) == {"ready"}
+        content = {"status": "ready" if ready else "not ready", "tiers": states}
+        content |= {"draining": True} if admission.is_draining else {}
+        return JSONResponse(content, 200 if ready else 503)
+
+    @app.get("/metrics", response_class=Response, responses=errors(401, 403))
+    async def show_metrics() -> Response:
+        """Prometheus's text format."""
+        for name, tier in service.tiers.items():
+            metrics.running.labels(name).set(tier.engine.num_running)
+            metrics.waiting.labels(name).set(tier.engine.num_waiting)
+            metrics.up.labels(name).set(tier.engine.state == "ready")
+            metrics.restarts.labels(name).set(tier.engine.num_restarts)
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    for path, (name, kind) in PAGE.items():
+        app.get(path, include_in_schema=False)(_serve_file(name, kind))
+    app.exception_handler(ApiError)(_answer_error)
+    app.exception_handler(RequestValidationError)(_answer_invalid)
+    app.exception_handler(HTTPException)(_answer_http)
+    return admission
+
+
+def _serve_file(name: str, kind: str) -> Callable[[], Any]:
+    content = files("limbeck.serving.page").joinpath(name).read_bytes()
+
+    async def serve() -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return serve
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    """What is no JSON is 400, what is JSON and no request is 422; the first fault is named."""
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    if fault["type"] == "json_invalid":
+        detail = fault.get("ctx", {}).get("error", fault["msg"])
+        return ApiError(400, f"the body is not JSON: {detail}").response()
+    place = ".".join(str(item) for item in fault["loc"] if item != "body")
+    if fault["type"] == "extra_forbidden":
+        return ApiError(400, f"unknown key {place!r}", code="unknown_parameter", param=place).response()
+    message = fault["msg"].removeprefix("Value error, ")
+    return ApiError(422, f"{place}: {message}" if place else message, param=place).response()
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    found = ApiError(error.status_code, str(error.detail))
+    assert error.status_code in TYPES or error.status_code >= 500
+    response = found.response()
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,294 @@
+"""`POST /v1/chat/completions`: an answer as one object, or as a stream of events."""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from limbeck.serving.api.errors import ApiError
+from limbeck.serving.api.schema import ChatRequest, decode_image
+from limbeck.serving.config import AUTO, ServeConfig
+from limbeck.serving.engine.engine import EngineDownError, RefusedError
+from limbeck.serving.engine.messages import ChosenToken, Generate, TokenLogProb
+from limbeck.serving.keys import Keys
+from limbeck.serving.language import Language, find_language
+from limbeck.serving.metrics import Metrics
+from limbeck.serving.service import Ask, End, NoTierError, Route, ServedEvent, Service, Text
+
+DONE = b"data: [DONE]\n\n"
+RETRY_SECONDS = 1.0
+
+
+@dataclass
+class _Choice:
+    """One answer so far."""
+
+    text: list[str] = field(default_factory=list)
+    tokens: list[ChosenToken] = field(default_factory=list)
+    end: End | None = None
+
+
+@final
+class Completions:
+    """Answers requests by a service, and counts what it does."""
+
+    def __init__(
+        self, service: Service, *, config: ServeConfig, keys: Keys, metrics: Metrics
+    ) -> None:
+        self._service = service
+        self._config = config
+        self._keys = keys
+        self._metrics = metrics
+
+    async def __call__(self, body: ChatRequest, request: Request) -> Response:
+        """The answer to a request.
+
+        Raises:
+            ApiError: the model does not exist, cannot read it, or is down.
+        """
+        if body.model != AUTO and body.model not in self._service.tiers:
+            known = ", ".join([AUTO, *self._service.tiers])
+            raise ApiError(
+                404, f"no model {body.model!r}; there are {known}", code="model_not_found", param="model"
+            )
+        id_ = "chatcmpl-" + request.state.request_id.removeprefix("req-")
+        events = self._answer(body, request)
+        if body.stream:
+            return await self._stream(body, events, id_=id_)
+        async with aclosing(events):
+            return await self._whole(body, events, id_=id_, request=request)
+
+    async def _answer(self, body: ChatRequest, request: Request) -> AsyncIterator[ServedEvent]:
+        """The service's events, counted; what it raises as errors of the protocol."""
+        started, route, is_first = time.perf_counter(), Route("", "named"), True
+        entry = request.state.key
+        with _store_images(body) as images:
+            generate = replace(body.generate(), images=images)
+            show_unsure = body.limbeck is not None and body.limbeck.show_unsure
+            asked = Ask(body.model, generate, show_unsure, self._language(generate))
+            try:
+                async with (
+                    asyncio.timeout(self._config.limits.request_seconds),
+                    aclosing(self._service.answer(asked)) as events,
+                ):
+                    async for event in events:
+                        if isinstance(event, Route):
+                            route = event
+                        elif isinstance(event, End):
+                            self._count(route, event)
+                            if entry is not None:
+                                self._keys.note_tokens(
+                                    entry.name, event.num_prompt_tokens + event.num_tokens
+                                )
+                        elif is_first:
+                            is_first = False
+                            seconds = time.perf_counter() - started
+                            self._metrics.first_seconds.labels(route.tier).observe(seconds)
+                        yield event
+            except TimeoutError:
+                raise ApiError(
+                    408, f"no answer within {self._config.limits.request_seconds:g} s"
+                ) from None
+            except RefusedError as error:
+                code = "context_length_exceeded" if error.kind == "prompt too long" else ""
+                raise ApiError(400, str(error), code=code, param="messages") from None
+            except NoTierError as error:
+                why = "queue_full" if error.is_full else "model_down"
+                raise ApiError(503, str(error), code=why, retry_after=RETRY_SECONDS) from None
+            except EngineDownError as error:
+                raise ApiError(503, str(error), code="model_down", retry_after=RETRY_SECONDS) from None
+        self._metrics.seconds.labels(route.tier).observe(time.perf_counter() - started)
+
+    def _language(self, generate: Generate) -> Language:
+        chosen = self._config.language
+        return find_language(generate.messages[-1].content) if chosen == "auto" else chosen
+
+    def _count(self, route: Route, end: End) -> None:
+        self._metrics.answers.labels(route.tier, route.reason, end.status).inc()
+        self._metrics.tokens.labels(route.tier, "input").inc(end.num_prompt_tokens)
+        self._metrics.tokens.labels(route.tier, "output").inc(end.num_tokens)
+
+    async def _whole(
+        self, body: ChatRequest, events: AsyncIterator[ServedEvent], *, id_: str, request: Request
+    ) -> Response:
+        route, choices = Route("", "named"), [_Choice() for _ in range(body.n or 1)]
+        gone = asyncio.ensure_future(_wait_gone(request))
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(events, None))
+                await asyncio.wait((coming, gone), return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    coming.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await coming
+                    return Response(status_code=499)  # nobody reads it
+                event = coming.result()
+                if event is None:
+                    break
+                if isinstance(event, Route):
+                    route = event
+                else:
+                    _add(choices, event)
+        finally:
+            gone.cancel()
+        choices = [item for item in choices if item.end is not None]
+        content = {
+            "id": id_,
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": route.tier or body.model,
+            "choices": [_describe_choice(index, item) for index, item in enumerate(choices)],
+            "usage": _usage([item.end for item in choices if item.end]),
+            "limbeck": _describe(route, [item.end for item in choices if item.end]),
+        }
+        return _json(content, headers=_headers(route))
+
+    async def _stream(
+        self, body: ChatRequest, events: AsyncIterator[ServedEvent], *, id_: str
+    ) -> Response:
+        # The first event is awaited here, so that an error before it has a status of its own.
+        first = await anext(events)
+        assert isinstance(first, Route)
+        head = {
+            "id": id_,
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": first.tier or body.model,
+        }
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        chunks = _write_chunks(head, events, route=first, with_usage=with_usage)
+        return StreamingResponse(
+            chunks,
+            media_type="text/event-stream",
+            headers={**_headers(first), "Cache-Control": "no-store"},
+        )
+
+
+async def _write_chunks(
+    head: dict[str, Any], events: AsyncIterator[ServedEvent], *, route: Route, with_usage: bool
+) -> AsyncIterator[bytes]:
+    ends: list[End] = []
+    begun: set[int] = set()
+    nothing = {"usage": None} if with_usage else {}
+    try:
+        async with aclosing(events):  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, Route):
+                    continue
+                delta: dict[str, Any] = {} if event.choice in begun else {"role": "assistant"}
+                begun.add(event.choice)
+                choice: dict[str, Any] = {"index": event.choice, "delta": delta, "finish_reason": None}
+                extra: dict[str, Any] = {}
+                if isinstance(event, Text):
+                    delta["content"] = event.text
+                    choice["logprobs"] = _log_probs(event.tokens)
+                else:
+                    ends.append(event)
+                    choice["finish_reason"] = event.reason
+                    extra = {"limbeck": _describe(route, [event])}
+                yield _event({**head, "choices": [choice], **nothing, **extra})
+        if with_usage:
+            yield _event({**head, "choices": [], "usage": _usage(ends)})
+    except ApiError as error:
+        yield _event(error.content())
+    yield DONE
+
+
+def _add(choices: list[_Choice], event: Text | End) -> None:
+    choice = choices[event.choice]
+    if isinstance(event, End):
+        choice.end = event
+    else:
+        choice.text.append(event.text)
+        choice.tokens += event.tokens
+
+
+def _describe_choice(index: int, choice: _Choice) -> dict[str, Any]:
+    assert choice.end is not None
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": "".join(choice.text), "refusal": None},
+        "logprobs": _log_probs(choice.tokens),
+        "finish_reason": choice.end.reason,
+    }
+
+
+def _log_probs(tokens: Sequence[ChosenToken]) -> dict[str, Any] | None:
+    if not tokens:
+        return None
+
+    def name(item: TokenLogProb) -> dict[str, Any]:
+        return {"token": item.text, "logprob": item.log_prob, "bytes": list(item.text.encode())}
+
+    content = [
+        {**name(item.chosen), "top_logprobs": [name(other) for other in item.top]} for item in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _usage(ends: Sequence[End]) -> dict[str, int]:
+    read = max((end.num_prompt_tokens for end in ends), default=0)
+    written = sum(end.num_tokens for end in ends)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def _describe(route: Route, ends: Sequence[End]) -> dict[str, Any]:
+    ratios = [end.confidence_ratio for end in ends if end.confidence_ratio is not None]
+    statuses = [end.status for end in ends]
+    return {
+        "tier": route.tier or None,
+        "route_reason": route.reason,
+        "model_key": route.model_key or None,
+        "status": next((item for item in statuses if item != "answered"), "answered"),
+        "confidence": min(ratios) if ratios else None,
+        "machine_made": True,
+    }
+
+
+def _headers(route: Route) -> dict[str, str]:
+    found = {"X-Limbeck-Route": route.reason, "X-Limbeck-Machine-Made": "true"}
+    if route.tier:
+        found |= {"X-Limbeck-Tier": route.tier, "X-Limbeck-Model-Key": route.model_key}
+    return found
+
+
+def _json(content: object, *, headers: dict[str, str]) -> Response:
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def _event(content: object) -> bytes:
+    return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+async def _wait_gone(request: Request) -> None:
+    """Returns when the client has hung up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@contextmanager
+def _store_images(body: ChatRequest) -> Iterator[tuple[Path, ...]]:
+    """The request's images as files, for as long as it is answered."""
+    urls = [url for message in body.messages for url in message.image_urls()]
+    if not urls:
+        yield ()
+        return
+    with tempfile.TemporaryDirectory(prefix="limbeck-images-") as folder:
+        paths = []
+        for index, url in enumerate(urls):
+            try:
+                content = decode_image(url)
+            except ValueError as error:
+                raise ApiError(400, str(error), param="messages") from None
+            paths.append(Path(folder) / f"{index}.img")
+            paths[-1].write_bytes(content)
+        yield tuple(paths)

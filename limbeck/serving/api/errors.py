@@ -1,0 +1,67 @@
+"""Errors in the form that OpenAI's clients read."""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from starlette.responses import Response
+
+ErrorType = Literal[
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "rate_limit_error",
+    "timeout_error",
+    "server_error",
+]
+TYPES: Mapping[int, ErrorType] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "server_error",
+}
+
+
+class ApiError(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str = "", param: str = "", retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+    def content(self) -> dict[str, dict[str, str | None]]:
+        """The body."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": TYPES.get(self.status, "server_error"),
+                "param": self.param or None,
+                "code": self.code or None,
+            }
+        }
+
+    def headers(self) -> dict[str, str]:
+        """Those that belong to it."""
+        found = {"Retry-After": str(max(1, round(self.retry_after)))} if self.retry_after else {}
+        return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+    def response(self) -> Response:
+        """The whole answer."""
+        body = json.dumps(self.content(), ensure_ascii=False).encode()
+        return Response(
+            body, status_code=self.status, media_type="application/json", headers=self.headers()
+        )

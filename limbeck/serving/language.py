@@ -1,0 +1,12 @@
+"""In which language the service writes what no model does."""
+
+import re
+from typing import Literal
+
+Language = Literal["zh", "en"]
+_HAN = re.compile("[\u3400-\u9fff]")
+
+
+def find_language(text: str) -> Language:
+    """Chinese where a text holds a Chinese character, English otherwise."""
+    return "zh" if _HAN.search(text) else "en"

@@ -1,0 +1,1 @@
+"""The page for people: one static bundle, served as it is."""

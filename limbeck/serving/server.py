@@ -1,0 +1,99 @@
+"""The server's process: it starts, drains on SIGTERM, and ends."""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from types import FrameType
+from typing import final
+
+import uvicorn
+from typing_extensions import override
+
+from limbeck.contracts.errors import LimbeckError
+from limbeck.serving.api.admission import Admission
+from limbeck.serving.keys import Keys
+
+POLL_SECONDS = 0.05
+
+
+class OpenDoorError(LimbeckError, PermissionError):
+    """A public address without keys."""
+
+
+def check_address(host: str, *, keys: Keys) -> None:
+    """Nothing, when the address is this machine's own or keys are asked for.
+
+    Raises:
+        OpenDoorError: anybody could ask.
+    """
+    if keys.is_open and not is_loopback(host):
+        raise OpenDoorError(
+            f"{host}: others can reach this address, and no key would be needed; make keys "
+            "(limbeck keys --file keys.json) and name them (--keys keys.json), or serve on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind((host, port))
+    return found
+
+
+@final
+class Server(uvicorn.Server):
+    """A server that, when it is to end, first finishes what it has begun.
+
+    The first signal makes it unready: it refuses new requests, answers what it has taken, and ends
+    when that is done or its time is up. The second one ends it at once.
+    """
+
+    def __init__(self, admission: Admission, *, drain_seconds: float) -> None:
+        config = uvicorn.Config(
+            admission, log_level="warning", access_log=False, server_header=False, lifespan="on"
+        )
+        super().__init__(config)
+        self._admission = admission
+        self._drain_seconds = drain_seconds
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @override
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._admission.is_draining or self._loop is None:
+            super().handle_exit(sig, frame)
+            return
+        self._admission.is_draining = True
+        self._loop.call_soon_threadsafe(self._begin_draining)
+
+    def _begin_draining(self) -> None:
+        self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                while self._admission.num_inside:
+                    await asyncio.sleep(POLL_SECONDS)
+        self.should_exit = True
