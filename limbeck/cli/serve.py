@@ -11,7 +11,8 @@ from limbeck.cli.console import Overrides, Runs, report_user_errors, show_note
 
 def serve(
     target: Annotated[
-        Path, typer.Argument(help="A recipe that has been run, or a folder: a bundle or checkpoint.")
+        Path,
+        typer.Argument(help="A recipe that has been run, or a folder: a bundle or checkpoint."),
     ],
     overrides: Overrides = [],  # noqa: B006
     runs: Runs = Path("runs"),

@@ -18,9 +18,7 @@ from limbeck.serving.open import ServedModel
 MODEL_KINDS = ("bundle", "checkpoint")
 
 
-def read_serving(
-    target: Path, *, overrides: Sequence[str], runs: Path
-) -> tuple[ServeConfig, Path]:
+def read_serving(target: Path, *, overrides: Sequence[str], runs: Path) -> tuple[ServeConfig, Path]:
     """The settings of a recipe or a folder, and the folder that names of models are looked up in.
 
     Raises:
@@ -72,10 +70,12 @@ def _find(tier: TierConfig, *, root: Path, runs: Path) -> ServedModel:
         artifact = registry.resolve(tier.model)
         return ServedModel(artifact.path, artifact.manifest.content_hash)
     raise ArtifactError(
-        f"tier {tier.name}: no model {tier.model!r}; looked for {root / tier.model}, for a folder of "
-        f"that name, and for a served name in {runs}; make it with `limbeck run`"
+        f"tier {tier.name}: no model {tier.model!r}; looked for {root / tier.model}, for a folder "
+        f"of that name, and for a served name in {runs}; make it with `limbeck run`"
     )
 
 
 def _as_name(text: str) -> str:
-    return "".join(char if char.isascii() and (char.isalnum() or char in "_-") else "-" for char in text)
+    return "".join(
+        char if char.isascii() and (char.isalnum() or char in "_-") else "-" for char in text
+    )

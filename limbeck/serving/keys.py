@@ -67,10 +67,14 @@ def add_key(path: Path, *, name: str, scopes: tuple[Scope, ...]) -> str:
     """
     found = read_keys(path) if path.is_file() else KeyFile()
     if any(item.name == name for item in found.keys):
-        raise DataError(f"there is a key called {name!r} already; remove it or take another name", path=path)
+        raise DataError(
+            f"there is a key called {name!r} already; remove it or take another name", path=path
+        )
     key = PREFIX + secrets.token_urlsafe(32)
     entry = KeyEntry(name=name, sha256=hash_key(key), scopes=scopes)
-    write_atomically(path, found.replace(keys=(*found.keys, entry)).model_dump_json(indent=2) + "\n")
+    write_atomically(
+        path, found.replace(keys=(*found.keys, entry)).model_dump_json(indent=2) + "\n"
+    )
     path.chmod(0o600)
     return key
 
@@ -84,7 +88,9 @@ def read_keys(path: Path) -> KeyFile:
     try:
         return KeyFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read as keys ({error}); make one: limbeck keys", path=path) from None
+        raise DataError(
+            f"cannot be read as keys ({error}); make one: limbeck keys", path=path
+        ) from None
 
 
 @final

@@ -23,10 +23,16 @@ class Metrics:
             return Histogram(name, text, labels, registry=registry, buckets=buckets)
 
         self.requests = Counter(
-            "limbeck_requests", "Requests by path and status code.", ("path", "code"), registry=registry
+            "limbeck_requests",
+            "Requests by path and status code.",
+            ("path", "code"),
+            registry=registry,
         )
         self.rejected = Counter(
-            "limbeck_rejected", "Requests refused before they were read.", ("why",), registry=registry
+            "limbeck_rejected",
+            "Requests refused before they were read.",
+            ("why",),
+            registry=registry,
         )
         self.in_flight = Gauge("limbeck_in_flight", "Requests in the house.", registry=registry)
         self.answers = Counter(
@@ -36,19 +42,33 @@ class Metrics:
             registry=registry,
         )
         self.seconds = histogram(
-            "gen_ai_server_request_duration_seconds", "From the request to the answer's end.", ("tier",)
+            "gen_ai_server_request_duration_seconds",
+            "From the request to the answer's end.",
+            ("tier",),
         )
         self.first_seconds = histogram(
             "gen_ai_server_time_to_first_token_seconds", "To the first piece of text.", ("tier",)
         )
         self.tokens = Counter(
-            "gen_ai_client_token_usage", "Tokens read and written.", ("tier", "type"), registry=registry
+            "gen_ai_client_token_usage",
+            "Tokens read and written.",
+            ("tier", "type"),
+            registry=registry,
         )
-        self.running = Gauge("limbeck_running", "Answers being written.", ("tier",), registry=registry)
-        self.waiting = Gauge("limbeck_waiting", "Requests without a row.", ("tier",), registry=registry)
-        self.up = Gauge("limbeck_tier_up", "1 where the model is ready.", ("tier",), registry=registry)
+        self.running = Gauge(
+            "limbeck_running", "Answers being written.", ("tier",), registry=registry
+        )
+        self.waiting = Gauge(
+            "limbeck_waiting", "Requests without a row.", ("tier",), registry=registry
+        )
+        self.up = Gauge(
+            "limbeck_tier_up", "1 where the model is ready.", ("tier",), registry=registry
+        )
         self.restarts = Gauge(
-            "limbeck_worker_restarts", "Times that the model's process died.", ("tier",), registry=registry
+            "limbeck_worker_restarts",
+            "Times that the model's process died.",
+            ("tier",),
+            registry=registry,
         )
 
     def render(self) -> bytes:

@@ -5,7 +5,7 @@ and how sure it was.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
@@ -93,7 +93,7 @@ class Service:
     def __init__(self, tiers: Sequence[Tier]) -> None:
         self.tiers: Mapping[str, Tier] = {tier.config.name: tier for tier in tiers}
 
-    async def answer(self, asked: Ask) -> AsyncIterator[ServedEvent]:
+    async def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
         """The events of an answer; closing the iterator ends the computing.
 
         Raises:
@@ -116,10 +116,12 @@ class Service:
         for tier in self.tiers.values():
             emergencies = tier.policy.find_emergencies(question)
             if emergencies:
-                return "\n".join(item.zh if asked.language == "zh" else item.en for item in emergencies)
+                return "\n".join(
+                    item.zh if asked.language == "zh" else item.en for item in emergencies
+                )
         return ""
 
-    async def _answer_by_tier(self, asked: Ask) -> AsyncIterator[ServedEvent]:
+    async def _answer_by_tier(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
         names = self._candidates(asked.model)
         reason: Reason = "named" if asked.model != AUTO else "smallest tier"
         failed: list[str] = []
@@ -161,7 +163,7 @@ class Service:
 
     def _candidates(self, model: str) -> list[str]:
         """Tiers in the order in which they are tried."""
-        return list(reversed(self.tiers)) if model == AUTO else [model]
+        return [*self.tiers][::-1] if model == AUTO else [model]
 
 
 def fit(request: Generate, config: TierConfig) -> Generate:
@@ -201,9 +203,7 @@ def _withhold_unsure(
     held: Sequence[Piece | Finished], *, language: Literal["zh", "en"]
 ) -> list[Text | End]:
     """The events, with "I do not know" in the place of answers that the model is not sure of."""
-    unsure = {
-        event.choice for event in held if isinstance(event, Finished) and not _shown(event)
-    }
+    unsure = {event.choice for event in held if isinstance(event, Finished) and not _shown(event)}
     found: list[Text | End] = []
     for event in held:
         if event.choice not in unsure:

@@ -43,9 +43,7 @@ SECURITY_HEADERS = (
 class Admission:
     """Pure ASGI: counts, authenticates and bounds each request, and names it."""
 
-    def __init__(
-        self, app: ASGIApp, *, keys: Keys, limits: LimitsConfig, metrics: Metrics
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, limits: LimitsConfig, metrics: Metrics) -> None:
         self._app = app
         self._keys = keys
         self._limits = limits
@@ -97,7 +95,9 @@ class Admission:
         entry = self._keys.find(key.strip()) if kind.lower() == "bearer" and key.strip() else None
         if entry is None:
             self._reject("key")
-            raise ApiError(401, "no valid key: send Authorization: Bearer KEY", code="invalid_api_key")
+            raise ApiError(
+                401, "no valid key: send Authorization: Bearer KEY", code="invalid_api_key"
+            )
         if wanted not in entry.scopes:
             self._reject("scope")
             raise ApiError(403, f"the key {entry.name!r} is not good for {wanted}")

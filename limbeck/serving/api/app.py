@@ -26,6 +26,7 @@ PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """Paths to the page's files and their types."""
 ERROR = {
@@ -58,9 +59,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return dict.fromkeys(statuses, ERROR)
 
 
-def make_app(
-    service: Service, *, config: ServeConfig, keys: Keys
-) -> Admission:
+def make_app(service: Service, *, config: ServeConfig, keys: Keys) -> Admission:
     """The application, behind what lets requests in."""
     metrics = Metrics()
     created = int(time.time())
@@ -112,7 +111,10 @@ def make_app(
 
     def _describe(name: str) -> dict[str, Any]:
         found: dict[str, Any] = {
-            "id": name, "object": "model", "created": created, "owned_by": "limbeck"
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": "limbeck",
         }
         if name in service.tiers:
             tier = service.tiers[name]
@@ -181,7 +183,9 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
         return ApiError(400, f"the body is not JSON: {detail}").response()
     place = ".".join(str(item) for item in fault["loc"] if item != "body")
     if fault["type"] == "extra_forbidden":
-        return ApiError(400, f"unknown key {place!r}", code="unknown_parameter", param=place).response()
+        return ApiError(
+            400, f"unknown key {place!r}", code="unknown_parameter", param=place
+        ).response()
     message = fault["msg"].removeprefix("Value error, ")
     return ApiError(422, f"{place}: {message}" if place else message, param=place).response()
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,7 +57,10 @@ class Completions:
         if body.model != AUTO and body.model not in self._service.tiers:
             known = ", ".join([AUTO, *self._service.tiers])
             raise ApiError(
-                404, f"no model {body.model!r}; there are {known}", code="model_not_found", param="model"
+                404,
+                f"no model {body.model!r}; there are {known}",
+                code="model_not_found",
+                param="model",
             )
         id_ = "chatcmpl-" + request.state.request_id.removeprefix("req-")
         events = self._answer(body, request)
@@ -66,7 +69,7 @@ class Completions:
         async with aclosing(events):
             return await self._whole(body, events, id_=id_, request=request)
 
-    async def _answer(self, body: ChatRequest, request: Request) -> AsyncIterator[ServedEvent]:
+    async def _answer(self, body: ChatRequest, request: Request) -> AsyncGenerator[ServedEvent]:
         """The service's events, counted; what it raises as errors of the protocol."""
         started, route, is_first = time.perf_counter(), Route("", "named"), True
         entry = request.state.key
@@ -104,7 +107,9 @@ class Completions:
                 why = "queue_full" if error.is_full else "model_down"
                 raise ApiError(503, str(error), code=why, retry_after=RETRY_SECONDS) from None
             except EngineDownError as error:
-                raise ApiError(503, str(error), code="model_down", retry_after=RETRY_SECONDS) from None
+                raise ApiError(
+                    503, str(error), code="model_down", retry_after=RETRY_SECONDS
+                ) from None
         self._metrics.seconds.labels(route.tier).observe(time.perf_counter() - started)
 
     def _language(self, generate: Generate) -> Language:
@@ -117,7 +122,7 @@ class Completions:
         self._metrics.tokens.labels(route.tier, "output").inc(end.num_tokens)
 
     async def _whole(
-        self, body: ChatRequest, events: AsyncIterator[ServedEvent], *, id_: str, request: Request
+        self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
     ) -> Response:
         route, choices = Route("", "named"), [_Choice() for _ in range(body.n or 1)]
         gone = asyncio.ensure_future(_wait_gone(request))
@@ -152,40 +157,53 @@ class Completions:
         return _json(content, headers=_headers(route))
 
     async def _stream(
-        self, body: ChatRequest, events: AsyncIterator[ServedEvent], *, id_: str
+        self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str
     ) -> Response:
-        # The first event is awaited here, so that an error before it has a status of its own.
-        first = await anext(events)
-        assert isinstance(first, Route)
+        # What comes first is awaited here, so that an error before it has a status of its own.
+        route, first = await anext(events), await anext(events)
+        assert isinstance(route, Route) and not isinstance(first, Route)
         head = {
             "id": id_,
             "object": "chat.completion.chunk",
             "created": int(time.time()),
-            "model": first.tier or body.model,
+            "model": route.tier or body.model,
         }
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        chunks = _write_chunks(head, events, route=first, with_usage=with_usage)
+        later = _put_first(first, events)
+        chunks = _write_chunks(head, later, route=route, with_usage=with_usage)
         return StreamingResponse(
             chunks,
             media_type="text/event-stream",
-            headers={**_headers(first), "Cache-Control": "no-store"},
+            headers={**_headers(route), "Cache-Control": "no-store"},
         )
 
 
+async def _put_first(
+    first: Text | End, events: AsyncGenerator[ServedEvent]
+) -> AsyncGenerator[Text | End]:
+    async with aclosing(events):
+        yield first
+        async for event in events:
+            assert not isinstance(event, Route)
+            yield event
+
+
 async def _write_chunks(
-    head: dict[str, Any], events: AsyncIterator[ServedEvent], *, route: Route, with_usage: bool
+    head: dict[str, Any], events: AsyncGenerator[Text | End], *, route: Route, with_usage: bool
 ) -> AsyncIterator[bytes]:
     ends: list[End] = []
     begun: set[int] = set()
     nothing = {"usage": None} if with_usage else {}
     try:
-        async with aclosing(events):  # type: ignore[type-var]
+        async with aclosing(events):
             async for event in events:
-                if isinstance(event, Route):
-                    continue
                 delta: dict[str, Any] = {} if event.choice in begun else {"role": "assistant"}
                 begun.add(event.choice)
-                choice: dict[str, Any] = {"index": event.choice, "delta": delta, "finish_reason": None}
+                choice: dict[str, Any] = {
+                    "index": event.choice,
+                    "delta": delta,
+                    "finish_reason": None,
+                }
                 extra: dict[str, Any] = {}
                 if isinstance(event, Text):
                     delta["content"] = event.text
@@ -229,7 +247,8 @@ def _log_probs(tokens: Sequence[ChosenToken]) -> dict[str, Any] | None:
         return {"token": item.text, "logprob": item.log_prob, "bytes": list(item.text.encode())}
 
     content = [
-        {**name(item.chosen), "top_logprobs": [name(other) for other in item.top]} for item in tokens
+        {**name(item.chosen), "top_logprobs": [name(other) for other in item.top]}
+        for item in tokens
     ]
     return {"content": content, "refusal": None}
 
@@ -266,7 +285,11 @@ def _json(content: object, *, headers: dict[str, str]) -> Response:
 
 
 def _event(content: object) -> bytes:
-    return b"data: " + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return (
+        b"data: "
+        + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        + b"\n\n"
+    )
 
 
 async def _wait_gone(request: Request) -> None:

@@ -34,7 +34,13 @@ class ApiError(Exception):
     """An answer that is an error."""
 
     def __init__(
-        self, status: int, message: str, *, code: str = "", param: str = "", retry_after: float = 0.0
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        param: str = "",
+        retry_after: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.status = status

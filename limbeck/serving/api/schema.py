@@ -118,9 +118,13 @@ class ChatRequest(_Body):
     @model_validator(mode="after")
     def _check_whole(self) -> "ChatRequest":
         if self.messages[-1].role != "user":
-            raise ValueError(f"messages: the last one is the {self.messages[-1].role}'s, expected the user's")
+            raise ValueError(
+                f"messages: the last one is the {self.messages[-1].role}'s, expected the user's"
+            )
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise ValueError("max_tokens and max_completion_tokens are one setting; give one of them")
+            raise ValueError(
+                "max_tokens and max_completion_tokens are one setting; give one of them"
+            )
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:

@@ -5,6 +5,7 @@ the rest wait here. A process that dies is started again; what it was answering 
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import multiprocessing
@@ -39,6 +40,7 @@ MAX_STARTS = 3
 """Starts without one finished answer, after which the model counts as broken."""
 RESTART_SECONDS = 0.5
 """Before the second start; doubled for each further one."""
+REAP_SECONDS = 0.1
 STOP_SECONDS = 5.0
 """That a process gets to end by itself."""
 
@@ -132,6 +134,11 @@ class Engine:
         self._restart: asyncio.Task[None] | None = None
 
     @property
+    def pid(self) -> int:
+        """The number of its process; 0 while there is none."""
+        return (self._worker.process.pid or 0) if self._worker else 0
+
+    @property
     def num_waiting(self) -> int:
         """Requests that no slot has been found for."""
         handed = len(self._worker.running) if self._worker else 0
@@ -202,10 +209,8 @@ class Engine:
         worker, self._worker = self._worker, None
         if worker is not None:
             asyncio.get_running_loop().remove_reader(worker.connection.fileno())
-            try:
+            with contextlib.suppress(OSError):  # it is gone already
                 worker.connection.send(Stop())
-            except OSError:
-                pass  # it is gone already
             worker.connection.close()
             await asyncio.to_thread(_end, worker.process)
         self._fail([*(worker.running.values() if worker else ()), *self._waiting], "is stopped")
@@ -266,6 +271,7 @@ class Engine:
     def _notice_end(self, worker: _Process) -> None:
         asyncio.get_running_loop().remove_reader(worker.connection.fileno())
         worker.connection.close()
+        worker.process.join(REAP_SECONDS)  # its pipe is closed, so it is gone or about to go
         self._worker = None
         self._fail(worker.running.values(), "died; it is being started again")
         if self.broken_because or self._num_starts >= MAX_STARTS:

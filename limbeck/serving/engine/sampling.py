@@ -27,7 +27,9 @@ def choose_token(
     total = probs.cumsum()
     num_kept = int(np.searchsorted(total, sampling.top_p)) + 1
     total = total[:num_kept]
-    return int(order[min(int(np.searchsorted(total, uniform * total[-1], side="right")), num_kept - 1)])
+    return int(
+        order[min(int(np.searchsorted(total, uniform * total[-1], side="right")), num_kept - 1)]
+    )
 
 
 def likeliest(log_probs: Float[np.ndarray, " vocab"], *, count: int) -> np.ndarray:

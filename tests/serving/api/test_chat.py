@@ -1,0 +1,361 @@
+"""The door, met by real clients: a server on this machine, OpenAI's own library, plain HTTP."""
+
+import asyncio
+import base64
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from limbeck.serving.api.app import make_app
+from limbeck.serving.config import LimitsConfig, ServeConfig, TierConfig
+from limbeck.serving.keys import Keys, add_key
+from limbeck.serving.open import ServedModel, open_service
+from limbeck.serving.server import Server, bind
+
+QUESTION = [{"role": "user", "content": "高血压有哪些症状？"}]
+
+
+class Running:
+    """A server in a thread."""
+
+    def __init__(self, bundle, *, keys=None, limits=None, max_rows=4, max_waiting=2):
+        tiers = [
+            TierConfig(name=name, model=str(bundle), max_rows=max_rows, max_waiting=max_waiting)
+            for name in ("large", "small")
+        ]
+        config = ServeConfig(tiers=tuple(tiers), limits=limits or LimitsConfig())
+        models = {tier.name: ServedModel(bundle, "key-of-the-model") for tier in tiers}
+        self.keys = Keys(keys)
+        self.service = open_service(config, models=models)
+        self.admission = make_app(self.service, config=config, keys=self.keys)
+        self.server = Server(self.admission, drain_seconds=config.limits.drain_seconds)
+        self.socket = bind("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.thread = threading.Thread(
+            target=lambda: asyncio.run(self.server.serve([self.socket])), daemon=True
+        )
+
+    def __enter__(self):
+        self.thread.start()
+        wait_for(lambda: self.get("/healthz/ready").status_code == 200)
+        return self
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join(60)
+
+    def get(self, path, **settings):
+        try:
+            return httpx.get(self.url + path, timeout=60, **settings)
+        except httpx.ConnectError:
+            return httpx.Response(599)
+
+    def post(self, content, *, path="/v1/chat/completions", **settings):
+        return httpx.post(self.url + path, json=content, timeout=60, **settings)
+
+
+def wait_for(condition, *, seconds=120):
+    """Waits for what has to come; a test does not depend on how soon."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def running(bundle):
+    with Running(bundle) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(running):
+    return openai.OpenAI(base_url=running.url + "/v1", api_key="none", max_retries=0)
+
+
+def ask(client, **settings):
+    return client.chat.completions.create(
+        **{"model": "small", "messages": QUESTION, "max_completion_tokens": 8} | settings
+    )
+
+
+def test_openais_client_gets_an_answer_and_the_same_one_as_a_stream(client):
+    whole = ask(client, n=2, temperature=1.0, seed=3, logprobs=True, top_logprobs=2)
+    assert len(whole.choices) == 2
+    assert whole.usage.completion_tokens == 16
+    assert whole.usage.total_tokens == 16 + whole.usage.prompt_tokens
+    assert whole.model_extra["limbeck"]["tier"] == "small"
+    assert whole.model_extra["limbeck"]["machine_made"] is True
+    for choice in whole.choices:
+        assert choice.finish_reason == "length"
+        assert len(choice.logprobs.content) == 8
+        assert all(len(item.top_logprobs) == 2 for item in choice.logprobs.content)
+    texts = ["", ""]
+    usages = []
+    stream = ask(
+        client, n=2, temperature=1.0, seed=3, stream=True, stream_options={"include_usage": True}
+    )
+    for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+        usages.append((len(chunk.choices), chunk.usage))
+    assert texts == [choice.message.content for choice in whole.choices]
+    # The chunk with the counts comes last, without choices; no other has counts.
+    assert usages[-1] == (0, whole.usage)
+    assert {usage for _, usage in usages[:-1]} == {None}
+    assert all(count for count, _ in usages[:-1])
+
+
+def test_without_being_asked_a_stream_has_no_counts(client):
+    chunks = list(ask(client, stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_the_async_client_many_at_once(running):
+    async def many():
+        async with openai.AsyncOpenAI(base_url=running.url + "/v1", api_key="x") as client:
+            return await asyncio.gather(*(ask(client, seed=number) for number in range(6)))
+
+    found = asyncio.run(many())
+    assert len({item.choices[0].message.content for item in found}) == 1
+    assert len({item.id for item in found}) == 6
+
+
+def test_the_models_are_listed(client):
+    names = [item.id for item in client.models.list()]
+    assert names == ["auto", "large", "small"]
+    assert client.models.retrieve("large").owned_by == "limbeck"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("huge")
+
+
+def test_content_parts_and_a_system_prompt_are_read(client):
+    plain = ask(client)
+    parts = [{"role": "user", "content": [{"type": "text", "text": QUESTION[0]["content"]}]}]
+    assert (
+        ask(client, messages=parts).choices[0].message.content == plain.choices[0].message.content
+    )
+    system = [{"role": "system", "content": "短一点"}, *QUESTION]
+    assert ask(client, messages=system).usage.prompt_tokens > plain.usage.prompt_tokens
+
+
+def test_a_stop_text_is_no_part_of_the_answer(client):
+    text = ask(client, max_completion_tokens=20).choices[0].message.content
+    found = ask(client, max_completion_tokens=20, stop=[text[3:5]])
+    assert found.choices[0].message.content == text[: text.index(text[3:5])]
+    assert found.choices[0].finish_reason == "stop"
+
+
+IMAGE = "data:image/png;base64," + base64.b64encode(b"not an image").decode()
+FAULTS = [
+    ({"model": "huge"}, 404, "auto, large, small"),
+    ({"temperature": 9}, 422, "temperature"),
+    ({"messages": []}, 422, "messages"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, 422, "expected the user's"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, 422, "role"),
+    ({"max_tokens": 3, "max_completion_tokens": 3}, 422, "one of them"),
+    ({"top_logprobs": 3}, 422, "logprobs: true"),
+    ({"frequency_penalty": 0.5}, 422, "frequency_penalty"),
+    ({"tools": []}, 400, "unknown key 'tools'"),
+    ({"max_tokenz": 3}, 400, "max_tokenz"),
+    ({"messages": [{"role": "user", "content": "高" * 5000}]}, 400, "reads at most 4095"),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE}}]}
+            ]
+        },
+        400,
+        "no image encoder",
+    ),
+    (
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}],
+                }
+            ]
+        },
+        400,
+        "nothing is fetched",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "status", "named"), FAULTS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_wrong_is_named(running, change, status, named, stream):
+    body = {"model": "small", "messages": QUESTION, "stream": stream} | change
+    found = running.post(body)
+    error = found.json()["error"]
+    assert found.status_code == status, error
+    assert named in error["message"]
+    assert error["type"] in ("invalid_request_error", "not_found_error")
+
+
+def test_what_is_no_json_is_400(running):
+    for content in (b"{", b"\xff\xfe", b"", b"[1"):
+        found = httpx.post(
+            running.url + "/v1/chat/completions",
+            content=content,
+            headers={"Content-Type": "application/json"},
+            timeout=60,
+        )
+        assert found.status_code in (400, 422)
+        assert found.json()["error"]["message"]
+
+
+def test_a_client_that_hangs_up_frees_its_row(running):
+    engine = running.service.tiers["small"].engine
+    body = {"model": "small", "messages": QUESTION, "temperature": 1.0, "max_tokens": 4000}
+    for stream in (True, False):
+        with (
+            pytest.raises(httpx.ReadTimeout),
+            httpx.stream(
+                "POST",
+                running.url + "/v1/chat/completions",
+                json={**body, "stream": stream},
+                timeout=httpx.Timeout(60, read=0.05),
+            ) as response,
+        ):
+            wait_for(lambda: engine.num_running > 0)
+            for _ in response.iter_raw():
+                break
+            raise httpx.ReadTimeout("hung up", request=response.request)
+        wait_for(lambda: engine.num_running == 0)
+
+
+def test_too_many_are_refused_at_once_and_none_is_lost(running):
+    body = {"model": "small", "messages": QUESTION, "temperature": 1.0, "max_tokens": 300}
+    with ThreadPoolExecutor(24) as pool:
+        found = list(pool.map(lambda seed: running.post({**body, "seed": seed}), range(24)))
+    statuses = [item.status_code for item in found]
+    assert set(statuses) <= {200, 503}
+    for item in found:
+        if item.status_code == 503:
+            assert int(item.headers["retry-after"]) >= 1
+            assert item.json()["error"]["code"] == "queue_full"
+    assert running.post({**body, "max_tokens": 3}).status_code == 200
+
+
+def test_headers_say_who_answered(running):
+    found = running.post({"model": "auto", "messages": QUESTION, "max_tokens": 4})
+    assert found.headers["x-limbeck-tier"] == "small"
+    assert found.headers["x-limbeck-route"] == "smallest tier"
+    assert found.headers["x-limbeck-model-key"] == "key-of-the-model"
+    assert found.headers["x-limbeck-machine-made"] == "true"
+    assert found.headers["x-request-id"].startswith("req-")
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'self'" in found.headers["content-security-policy"]
+    assert (
+        "access-control-allow-origin"
+        not in running.get("/v1/models", headers={"Origin": "https://elsewhere.example"}).headers
+    )
+
+
+def test_the_metrics_are_prometheus_text(running):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    running.post({"model": "small", "messages": QUESTION, "max_tokens": 4})
+    found = {
+        item.name: item for item in text_string_to_metric_families(running.get("/metrics").text)
+    }
+    assert {"limbeck_in_flight", "limbeck_waiting", "limbeck_running", "limbeck_answers"} <= set(
+        found
+    )
+    up = {item.labels["tier"]: item.value for item in found["limbeck_tier_up"].samples}
+    assert up == {"large": 1.0, "small": 1.0}
+    duration = found["gen_ai_server_request_duration_seconds"]
+    assert any(item.name.endswith("_count") and item.value for item in duration.samples)
+
+
+def test_a_dead_tier_is_stood_in_for(running):
+    import os
+    import signal
+
+    engine = running.service.tiers["small"].engine
+    os.kill(engine.pid, signal.SIGKILL)
+    wait_for(lambda: engine.num_restarts > 0)
+    found = running.post({"model": "auto", "messages": QUESTION, "max_tokens": 4})
+    assert found.status_code == 200
+    wait_for(lambda: running.get("/healthz/ready").status_code == 200)
+    assert (
+        running.post({"model": "small", "messages": QUESTION, "max_tokens": 4}).status_code == 200
+    )
+
+
+def test_keys_are_needed_scoped_counted_and_changed_while_it_runs(bundle, tmp_path):
+    path = tmp_path / "keys.json"
+    first = add_key(path, name="ward", scopes=("chat",))
+    assert first not in path.read_text()
+    body = {"model": "small", "messages": QUESTION, "max_tokens": 2}
+    limits = LimitsConfig(max_body_bytes=2000)
+    with Running(bundle, keys=path, limits=limits) as running:
+
+        def post(key, **settings):
+            return running.post(body, headers={"Authorization": f"Bearer {key}"}, **settings)
+
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {first}"}):
+            found = running.post(body, headers=headers)
+            assert found.status_code == 401
+            assert found.json()["error"]["code"] == "invalid_api_key"
+        assert post(first).status_code == 200
+        assert (
+            running.get("/metrics", headers={"Authorization": f"Bearer {first}"}).status_code == 403
+        )
+        assert running.get("/healthz/live").status_code == 200
+        second = add_key(path, name="other", scopes=("chat",))
+        assert post(second).status_code == 200
+        content = json.loads(path.read_text())
+        content["keys"] = [{**content["keys"][1], "requests_per_minute": 2}]
+        path.write_text(json.dumps(content))
+        assert post(first).status_code == 401
+        assert [post(second).status_code for _ in range(2)] == [200, 429]
+        limited = post(second)
+        assert limited.status_code == 429 and int(limited.headers["retry-after"]) >= 1
+        big = {**body, "user": "x" * 3000}
+        third = add_key(path, name="third", scopes=("chat",))
+        headers = {"Authorization": f"Bearer {third}"}
+        assert running.post(big, headers=headers).status_code == 413
+        chunks = iter([json.dumps(big).encode()[:1500], json.dumps(big).encode()[1500:]])
+        unsaid = httpx.post(
+            running.url + "/v1/chat/completions",
+            content=chunks,
+            headers={**headers, "Content-Type": "application/json"},
+            timeout=60,
+        )
+        assert unsaid.status_code == 413
+
+
+def test_draining_finishes_what_has_begun(bundle):
+    body = {"model": "small", "messages": QUESTION, "temperature": 1.0, "seed": 1, "stream": True}
+    with Running(bundle) as running:
+        whole = running.post({**body, "stream": False, "max_tokens": 1500}).json()
+        text = ""
+        with httpx.stream(
+            "POST",
+            running.url + "/v1/chat/completions",
+            json={**body, "max_tokens": 1500},
+            timeout=60,
+        ) as response:
+            lines = response.iter_lines()
+            next(lines)
+            running.server.handle_exit(15, None)
+            assert running.get("/healthz/ready").status_code in (503, 599)
+            refused = running.get("/healthz/live").status_code
+            for line in [*lines]:
+                if line.startswith("data: {"):
+                    choices = json.loads(line[6:])["choices"]
+                    text += (choices[0]["delta"].get("content") or "") if choices else ""
+        assert refused in (200, 599)
+        assert whole["choices"][0]["message"]["content"].endswith(text[1:])
+        running.thread.join(60)
+        assert not running.thread.is_alive()
