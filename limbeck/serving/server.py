@@ -29,8 +29,8 @@ def check_address(host: str, *, keys: Keys) -> None:
     """
     if keys.is_open and not is_loopback(host):
         raise OpenDoorError(
-            f"{host}: others can reach this address, and no key would be needed; make a key (limbeck "
-            "keys NAME --file keys.json) and name the file (--keys keys.json), or serve on 127.0.0.1"
+            f"{host}: others can reach this address, and no key would be needed; make a key "
+            "(limbeck keys NAME --file FILE) and name its file (--keys FILE), or serve on 127.0.0.1"
         )
 
 
