@@ -4,10 +4,13 @@ Names of what is said of models follow OpenTelemetry's conventions for generativ
 writes them.
 """
 
-from typing import final
+from typing import Literal, final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from limbeck.serving.journal.writer import Health
+
+JournalState = Literal["ok", "spooling", "dropping"]
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 
@@ -61,6 +64,15 @@ class Metrics:
         self.waiting = Gauge(
             "limbeck_waiting", "Requests without a row.", ("tier",), registry=registry
         )
+        self.journal_state = Gauge(
+            "limbeck_journal_state", "1 at the state it is in.", ("state",), registry=registry
+        )
+        self.journal_waiting = Gauge(
+            "limbeck_journal_waiting_bytes", "Spooled, for the database.", registry=registry
+        )
+        self.journal_dropped = Gauge(
+            "limbeck_journal_dropped_rows", "Lost: neither database nor disk.", registry=registry
+        )
         self.up = Gauge(
             "limbeck_tier_up", "1 where the model is ready.", ("tier",), registry=registry
         )
@@ -70,6 +82,13 @@ class Metrics:
             ("tier",),
             registry=registry,
         )
+
+    def see_journal(self, health: Health) -> None:
+        """Takes how the journal fares."""
+        for state in get_args(JournalState):
+            self.journal_state.labels(state).set(health.state == state)
+        self.journal_waiting.set(health.waiting_bytes)
+        self.journal_dropped.set(health.dropped_rows)
 
     def render(self) -> bytes:
         """Prometheus's text format."""

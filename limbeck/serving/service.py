@@ -15,7 +15,8 @@ from limbeck.serving.config import AUTO, TierConfig
 from limbeck.serving.engine.engine import Engine, EngineDownError, QueueFullError
 from limbeck.serving.engine.messages import ChosenToken, Finished, FinishReason, Generate, Piece
 
-Status = Literal["answered", "unknown", "emergency"]
+Status = Literal["answered", "unknown", "refused", "withheld", "emergency"]
+"""`refused`: a rule lets no model answer such a question; `withheld`: a rule held an answer back."""
 Reason = Literal["named", "smallest tier", "escalated", "degraded", "emergency rule"]
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
 
@@ -162,8 +163,16 @@ class Service:
         raise NoTierError("; ".join(failed), is_full=is_full)
 
     def _candidates(self, model: str) -> list[str]:
-        """Tiers in the order in which they are tried."""
-        return [*self.tiers][::-1] if model == AUTO else [model]
+        """Tiers in the order in which they are tried.
+
+        `auto` goes up only to tiers that say when they do not know: one that is not calibrated
+        would answer whatever the smaller ones have declined.
+        """
+        if model != AUTO:
+            return [model]
+        smallest_first = [*self.tiers][::-1]
+        calibrated = [name for name in smallest_first if self.tiers[name].policy.familiarity]
+        return calibrated or smallest_first[:1]
 
 
 def fit(request: Generate, config: TierConfig) -> Generate:

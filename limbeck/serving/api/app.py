@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -13,11 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 import limbeck
+from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
 from limbeck.serving.api.errors import TYPES, ApiError
-from limbeck.serving.api.schema import ChatRequest
+from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
 from limbeck.serving.config import AUTO, ServeConfig
+from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.service import Service
@@ -59,7 +62,9 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return dict.fromkeys(statuses, ERROR)
 
 
-def make_app(service: Service, *, config: ServeConfig, keys: Keys) -> Admission:
+def make_app(
+    service: Service, *, config: ServeConfig, keys: Keys, journal: Journal | None = None
+) -> Admission:
     """The application, behind what lets requests in."""
     metrics = Metrics()
     created = int(time.time())
@@ -81,7 +86,7 @@ def make_app(service: Service, *, config: ServeConfig, keys: Keys) -> Admission:
         openapi_url="/openapi.json",
     )
     admission = Admission(app, keys=keys, limits=config.limits, metrics=metrics)
-    completions = Completions(service, config=config, keys=keys, metrics=metrics)
+    completions = Completions(service, config=config, keys=keys, metrics=metrics, journal=journal)
 
     @app.post(
         "/v1/chat/completions",
@@ -94,6 +99,25 @@ def make_app(service: Service, *, config: ServeConfig, keys: Keys) -> Admission:
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
         return await completions(body, request)
+
+    @app.post("/v1/feedback", responses=errors(400, 401, 403, 413, 422, 503))
+    async def take_feedback(body: FeedbackRequest, request: Request) -> dict[str, str]:
+        """Keep what a reader makes of an answer: a thumb, a corrected answer, a comment."""
+        if journal is None:
+            raise ApiError(503, "this server keeps no journal, so feedback would be lost")
+        entry = request.state.key
+        feedback = Feedback(
+            id="feedback-" + request.state.request_id.removeprefix("req-"),
+            exchange_id=body.id,
+            time=datetime.now(UTC),
+            by=entry.name if entry is not None else "page",
+            thumbs=body.rating or "none",
+            corrected_answer=body.corrected,
+            comment=body.comment,
+        )
+        if not journal.put(feedback):
+            raise ApiError(503, "the journal cannot take it now", retry_after=5)
+        return {"id": feedback.id, "status": "recorded"}
 
     @app.get("/v1/models", responses=errors(401, 403))
     async def list_models() -> dict[str, Any]:
@@ -150,6 +174,8 @@ def make_app(service: Service, *, config: ServeConfig, keys: Keys) -> Admission:
             metrics.waiting.labels(name).set(tier.engine.num_waiting)
             metrics.up.labels(name).set(tier.engine.state == "ready")
             metrics.restarts.labels(name).set(tier.engine.num_restarts)
+        if journal is not None:
+            metrics.see_journal(journal.health())
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     for path, (name, kind) in PAGE.items():

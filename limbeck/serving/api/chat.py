@@ -18,9 +18,11 @@ from limbeck.serving.api.schema import ChatRequest, decode_image
 from limbeck.serving.config import AUTO, ServeConfig
 from limbeck.serving.engine.engine import EngineDownError, RefusedError
 from limbeck.serving.engine.messages import ChosenToken, Generate, TokenLogProb
+from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.language import Language, find_language
 from limbeck.serving.metrics import Metrics
+from limbeck.serving.recorder import Recording
 from limbeck.serving.service import Ask, End, NoTierError, Route, ServedEvent, Service, Text
 
 DONE = b"data: [DONE]\n\n"
@@ -41,12 +43,19 @@ class Completions:
     """Answers requests by a service, and counts what it does."""
 
     def __init__(
-        self, service: Service, *, config: ServeConfig, keys: Keys, metrics: Metrics
+        self,
+        service: Service,
+        *,
+        config: ServeConfig,
+        keys: Keys,
+        metrics: Metrics,
+        journal: Journal | None,
     ) -> None:
         self._service = service
         self._config = config
         self._keys = keys
         self._metrics = metrics
+        self._journal = journal
 
     async def __call__(self, body: ChatRequest, request: Request) -> Response:
         """The answer to a request.
@@ -63,54 +72,44 @@ class Completions:
                 param="model",
             )
         id_ = "chatcmpl-" + request.state.request_id.removeprefix("req-")
-        events = self._answer(body, request)
+        events = self._answer(body, request, id_=id_)
         if body.stream:
             return await self._stream(body, events, id_=id_)
         async with aclosing(events):
             return await self._whole(body, events, id_=id_, request=request)
 
-    async def _answer(self, body: ChatRequest, request: Request) -> AsyncGenerator[ServedEvent]:
-        """The service's events, counted; what it raises as errors of the protocol."""
-        started, route, is_first = time.perf_counter(), Route("", "named"), True
+    async def _answer(
+        self, body: ChatRequest, request: Request, *, id_: str
+    ) -> AsyncGenerator[ServedEvent]:
+        """The service's events, counted and recorded; what it raises, as errors of the protocol."""
         entry = request.state.key
-        with _store_images(body) as images:
+        with (
+            _store_images(body) as images,
+            Recording(self._journal, id_, body.model, body.conversation()) as recording,
+            _as_api_errors(self._config.limits.request_seconds),
+        ):
             generate = replace(body.generate(), images=images)
             show_unsure = body.limbeck is not None and body.limbeck.show_unsure
             asked = Ask(body.model, generate, show_unsure, self._language(generate))
-            try:
-                async with (
-                    asyncio.timeout(self._config.limits.request_seconds),
-                    aclosing(self._service.answer(asked)) as events,
-                ):
-                    async for event in events:
-                        if isinstance(event, Route):
-                            route = event
-                        elif isinstance(event, End):
-                            self._count(route, event)
-                            if entry is not None:
-                                self._keys.note_tokens(
-                                    entry.name, event.num_prompt_tokens + event.num_tokens
-                                )
-                        elif is_first:
-                            is_first = False
-                            seconds = time.perf_counter() - started
-                            self._metrics.first_seconds.labels(route.tier).observe(seconds)
-                        yield event
-            except TimeoutError:
-                raise ApiError(
-                    408, f"no answer within {self._config.limits.request_seconds:g} s"
-                ) from None
-            except RefusedError as error:
-                code = "context_length_exceeded" if error.kind == "prompt too long" else ""
-                raise ApiError(400, str(error), code=code, param="messages") from None
-            except NoTierError as error:
-                why = "queue_full" if error.is_full else "model_down"
-                raise ApiError(503, str(error), code=why, retry_after=RETRY_SECONDS) from None
-            except EngineDownError as error:
-                raise ApiError(
-                    503, str(error), code="model_down", retry_after=RETRY_SECONDS
-                ) from None
-        self._metrics.seconds.labels(route.tier).observe(time.perf_counter() - started)
+            async with (
+                asyncio.timeout(self._config.limits.request_seconds),
+                aclosing(self._service.answer(asked)) as events,
+            ):
+                async for event in events:
+                    is_first = not recording.first_seconds
+                    recording.see(event)
+                    if is_first and recording.first_seconds and recording.route:
+                        tier = recording.route.tier
+                        self._metrics.first_seconds.labels(tier).observe(recording.first_seconds)
+                    if isinstance(event, End) and recording.route:
+                        self._count(recording.route, event)
+                        if entry is not None:
+                            num_tokens = event.num_prompt_tokens + event.num_tokens
+                            self._keys.note_tokens(entry.name, num_tokens)
+                    yield event
+            if recording.route:
+                seconds = time.perf_counter() - recording.started
+                self._metrics.seconds.labels(recording.route.tier).observe(seconds)
 
     def _language(self, generate: Generate) -> Language:
         chosen = self._config.language
@@ -296,6 +295,23 @@ async def _wait_gone(request: Request) -> None:
     """Returns when the client has hung up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+@contextmanager
+def _as_api_errors(seconds: float) -> Iterator[None]:
+    """What the service raises, as errors of the protocol."""
+    try:
+        yield
+    except TimeoutError:
+        raise ApiError(408, f"no answer within {seconds:g} s") from None
+    except RefusedError as error:
+        code = "context_length_exceeded" if error.kind == "prompt too long" else ""
+        raise ApiError(400, str(error), code=code, param="messages") from None
+    except NoTierError as error:
+        why = "queue_full" if error.is_full else "model_down"
+        raise ApiError(503, str(error), code=why, retry_after=RETRY_SECONDS) from None
+    except EngineDownError as error:
+        raise ApiError(503, str(error), code="model_down", retry_after=RETRY_SECONDS) from None
 
 
 @contextmanager

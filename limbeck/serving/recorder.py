@@ -1,0 +1,94 @@
+"""What becomes of each request, for the journal: what was asked, who answered, how it ended."""
+
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import final
+
+from typing_extensions import override
+
+from limbeck.contracts.answerer import Message
+from limbeck.contracts.exchange import Exchange
+from limbeck.contracts.exchange import Status as ExchangeStatus
+from limbeck.serving.journal.writer import Journal
+from limbeck.serving.service import End, Route, ServedEvent, Status, Text
+
+STATUSES: dict[Status, ExchangeStatus] = {
+    "answered": "answered",
+    "unknown": "declined",
+    "refused": "declined",
+    "withheld": "withheld",
+    "emergency": "answered",
+}
+
+
+@final
+@dataclass
+class Recording(AbstractContextManager["Recording"]):
+    """One request while it is answered; leaving it writes it down, however it ended.
+
+    Of several answers to one request the first is kept.
+    """
+
+    journal: Journal | None
+    id: str
+    requested_model: str
+    messages: tuple[Message, ...]
+    started: float = field(default_factory=time.perf_counter)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    route: Route | None = None
+    text: list[str] = field(default_factory=list)
+    end: End | None = None
+    first_seconds: float = 0.0
+
+    def see(self, event: ServedEvent) -> None:
+        """Takes an event of the answer."""
+        if isinstance(event, Route):
+            self.route = event
+        elif event.choice:
+            return
+        elif isinstance(event, End):
+            self.end = event
+        else:
+            assert isinstance(event, Text)
+            self.first_seconds = self.first_seconds or time.perf_counter() - self.started
+            self.text.append(event.text)
+
+    @override
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.journal is not None:
+            self.journal.put(self._describe(error))
+
+    def _describe(self, error: BaseException | None) -> Exchange:
+        end, route = self.end, self.route
+        if end is not None:
+            status: ExchangeStatus = STATUSES[end.status]
+        else:
+            status = "failed" if isinstance(error, Exception) else "cancelled"
+        turns = [item for item in self.messages if item.role != "system"]
+        return Exchange(
+            id=self.id,
+            time=self.time,
+            requested_model=self.requested_model,
+            tier=route.tier if route else "",
+            route_reason=route.reason if route else "",
+            model_key=route.model_key if route else "",
+            question=turns[-1].content,
+            answer="".join(self.text),
+            status=status,
+            history=tuple(item.content for item in turns[:-1]),
+            system="\n".join(item.content for item in self.messages if item.role == "system"),
+            num_prompt_tokens=end.num_prompt_tokens if end else 0,
+            num_completion_tokens=end.num_tokens if end else 0,
+            confidence=end.confidence_ratio if end else None,
+            first_token_seconds=self.first_seconds,
+            total_seconds=time.perf_counter() - self.started,
+            is_machine_made=bool(route and route.tier),
+        )
