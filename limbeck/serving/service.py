@@ -16,7 +16,7 @@ from limbeck.serving.engine.engine import Engine, EngineDownError, QueueFullErro
 from limbeck.serving.engine.messages import ChosenToken, Finished, FinishReason, Generate, Piece
 
 Status = Literal["answered", "unknown", "refused", "withheld", "emergency"]
-"""`refused`: a rule lets no model answer such a question; `withheld`: a rule held an answer back."""
+"""`refused`: a rule lets no model answer it; `withheld`: a rule held an answer back."""
 Reason = Literal["named", "smallest tier", "escalated", "degraded", "emergency rule"]
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
 

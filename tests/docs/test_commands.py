@@ -33,6 +33,7 @@ PARSED = {
     "limbeck evaluate": "needs the extra `harness` (tests/harness), or a server as a judge",
     "limbeck ask runs/chest-xray/": "needs a model that was trained on images (tests/stages)",
     "limbeck plan recipes/reference-size.yaml": "plans 1.55 T parameters: 8 s (tests/planning)",
+    "limbeck serve": "runs until it is stopped (tests/serving)",
     "accelerate launch": "starts several processes that train (tests/training)",
     "make": "installs everything, then runs for minutes",
     "pip install": "needs a network",
