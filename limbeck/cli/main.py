@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from limbeck.cli.ask import ask
 from limbeck.cli.console import report_user_errors
 from limbeck.cli.evaluate import evaluate
+from limbeck.cli.journal import journal
 from limbeck.cli.list import list_command
 from limbeck.cli.new import new
 from limbeck.cli.run import check, plan, run, tune
@@ -45,6 +46,7 @@ app.command(name="list", rich_help_panel="A closer look")(list_command)
 
 
 add_commands(app, guard=report_user_errors)
+app.add_typer(journal, name="journal", rich_help_panel="Keep and serve")
 
 
 @app.callback()

@@ -3,6 +3,7 @@
 The journal stores these; the reader `journal` makes records of them. Left out: how either is done.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
@@ -62,6 +63,31 @@ class Feedback:
     thumbs: Thumbs = "none"
     corrected_answer: str = ""
     comment: str = ""
+
+
+def last_thumbs(said: Sequence[Feedback]) -> Thumbs:
+    """The thumbs that count of all that was said, oldest first: a reviewer's before a user's."""
+    given = [item for item in said if item.thumbs != "none"]
+    given.sort(key=_is_reviewer)
+    return given[-1].thumbs if given else "none"
+
+
+def last_correction(said: Sequence[Feedback]) -> Feedback | None:
+    """The corrected answer that counts; None where nobody gave one.
+
+    Whoever answers for it, a reviewer, may also take a user's back: with thumbs up.
+    """
+    given = [item for item in said if item.corrected_answer.strip() or _confirms(item)]
+    given.sort(key=_is_reviewer)
+    return given[-1] if given and given[-1].corrected_answer.strip() else None
+
+
+def _is_reviewer(item: Feedback) -> bool:
+    return item.role == "reviewer"
+
+
+def _confirms(item: Feedback) -> bool:
+    return _is_reviewer(item) and item.thumbs == "up"
 
 
 def write_row(item: Exchange | Feedback) -> JsonObject:

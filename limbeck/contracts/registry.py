@@ -40,6 +40,7 @@ READERS: Table = {
     "images": "limbeck.data.readers.image_archive:Config",
     "labelled": "limbeck.data.readers.classification:Config",
     "questions": "limbeck.data.readers.questions:Config",
+    "journal": "limbeck.data.readers.journal:Config",
 }
 """Sources of records: each a ReaderConfig whose `read` yields them."""
 

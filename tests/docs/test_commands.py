@@ -34,6 +34,7 @@ PARSED = {
     "limbeck ask runs/chest-xray/": "needs a model that was trained on images (tests/stages)",
     "limbeck plan recipes/reference-size.yaml": "plans 1.55 T parameters: 8 s (tests/planning)",
     "limbeck serve": "runs until it is stopped (tests/serving)",
+    "limbeck journal": "needs a service that has answered (tests/cli/test_journal.py)",
     "accelerate launch": "starts several processes that train (tests/training)",
     "make": "installs everything, then runs for minutes",
     "pip install": "needs a network",

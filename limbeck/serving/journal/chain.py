@@ -18,7 +18,7 @@ FIRST_HASH = "0" * 64
 """Stands for the row before the first one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Head:
     """The last row of a chain: how many there are, and its hash."""
 

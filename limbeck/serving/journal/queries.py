@@ -6,7 +6,7 @@ Left out: writing (`writer`), and checking the chain (`audit`).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -15,6 +15,7 @@ from limbeck.contracts.exchange import Exchange, Feedback, Status, read_exchange
 from limbeck.serving.journal.schema import exchanges, feedback, ledger, to_content, to_microseconds
 
 FeedbackFilter = Literal["up", "down", "corrected", "commented", "reviewed", "none"]
+FEEDBACK_FILTERS: tuple[FeedbackFilter, ...] = get_args(FeedbackFilter)
 PAGE_ROWS = 500
 HASH_DIGITS = 16
 HIDDEN = ("seq", "salt")
@@ -43,20 +44,6 @@ class Row:
     hash: str
     exchange: Exchange
     feedback: tuple[Feedback, ...]
-
-    @property
-    def thumbs(self) -> Literal["up", "down", "none"]:
-        """The last thumbs; a reviewer's count before a user's."""
-        given = [item for item in self.feedback if item.thumbs != "none"]
-        given.sort(key=lambda item: item.role == "reviewer")
-        return given[-1].thumbs if given else "none"
-
-    @property
-    def correction(self) -> Feedback | None:
-        """The last feedback with a corrected answer; a reviewer's counts before a user's."""
-        given = [item for item in self.feedback if item.corrected_answer.strip()]
-        given.sort(key=lambda item: item.role == "reviewer")
-        return given[-1] if given else None
 
     @property
     def is_reviewed(self) -> bool:
@@ -194,7 +181,7 @@ def _reasons(row: Row, review: Review, drawn: str) -> tuple[Reason, ...]:
     is_unsure = confidence is not None and confidence < review.max_confidence
     found: dict[Reason, bool] = {
         "thumbs_down": any(item.thumbs == "down" for item in row.feedback),
-        "corrected": row.correction is not None,
+        "corrected": any(item.corrected_answer for item in row.feedback),
         "low_confidence": is_unsure and row.exchange.status == "answered",
         "audit": review.audit_ratio >= 1 or row.hash < drawn,
     }
