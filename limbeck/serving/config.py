@@ -67,8 +67,8 @@ class ServeConfig(Config):
     """What a request for an unknown name would get is an error; this is the first name of the
     list of models, which clients take where they are told nothing."""
     limits: LimitsConfig = LimitsConfig()
-    emergency_number: str = "120"
-    """The country's."""
+    country: str = ""
+    """Whose emergency numbers are given; empty: those of the domain's own rules."""
     language: Literal["auto", "zh", "en"] = "auto"
     """Of what the service itself writes; `auto`: the question's."""
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from limbeck.contracts.answer_policy import read_policy
+from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
 from limbeck.serving.config import ServeConfig
-from limbeck.serving.engine.engine import Engine
+from limbeck.serving.engine.engine import ProcessEngine
 from limbeck.serving.engine.worker import WorkerSettings
+from limbeck.serving.safety import compile_rules
 from limbeck.serving.service import Service, Tier
 
 
@@ -24,11 +25,19 @@ def open_service(config: ServeConfig, *, models: Mapping[str, ServedModel]) -> S
 
     Raises:
         CheckpointError: a policy beside a model is damaged.
+        UnknownNameError: the safety rules have no numbers of the country.
     """
-    tiers = []
+    tiers, rules = [], []
     for tier in config.tiers:
         model = models[tier.name]
         settings = WorkerSettings(model.folder, tier.max_rows, tier.num_threads)
-        engine = Engine(settings, name=tier.name, max_waiting=tier.max_waiting)
-        tiers.append(Tier(tier, engine, read_policy(model.folder), model.key))
-    return Service(tiers)
+        engine = ProcessEngine(settings, name=tier.name, max_waiting=tier.max_waiting)
+        policy = read_policy(model.folder)
+        tiers.append(Tier(tier, engine, policy, model.key))
+        rules.append(compile_rules(policy.file.safety, country=_country(policy, config.country)))
+    return Service(tiers, rules=rules)
+
+
+def _country(policy: AnswerPolicy, wanted: str) -> str:
+    """The country; a model without rules of its own has no numbers that could be chosen."""
+    return wanted if policy.file.safety.countries else ""

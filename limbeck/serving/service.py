@@ -5,19 +5,29 @@ and how sure it was.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
-from limbeck.contracts.answer_policy import AnswerPolicy
+from limbeck.contracts.answer_policy import AnswerPolicy, Emergency
 from limbeck.contracts.errors import LimbeckError
 from limbeck.serving.config import AUTO, TierConfig
-from limbeck.serving.engine.engine import Engine, EngineDownError, QueueFullError
+from limbeck.serving.engine.base import Engine, EngineDownError, QueueFullError
 from limbeck.serving.engine.messages import ChosenToken, Finished, FinishReason, Generate, Piece
+from limbeck.serving.language import Language
+from limbeck.serving.safety import (
+    CompiledRules,
+    Finding,
+    check_answer,
+    find_red_flags,
+    refuse_request,
+)
 
 Status = Literal["answered", "unknown", "refused", "withheld", "emergency"]
 """`refused`: a rule lets no model answer it; `withheld`: a rule held an answer back."""
-Reason = Literal["named", "smallest tier", "escalated", "degraded", "emergency rule"]
+Reason = Literal[
+    "named", "smallest tier", "escalated", "degraded", "emergency rule", "request rule"
+]
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
 
 
@@ -80,7 +90,7 @@ class Ask:
     generate: Generate
     show_unsure: bool = False
     """Drafts are shown however unsure the model is."""
-    language: Literal["zh", "en"] = "zh"
+    language: Language = "zh"
 
 
 ServedEvent = Route | Text | End
@@ -89,10 +99,15 @@ ServedEvent = Route | Text | End
 
 @final
 class Service:
-    """The tiers, from the largest to the smallest, and the rules before them."""
+    """The tiers, from the largest to the smallest, and the rules before and after them.
 
-    def __init__(self, tiers: Sequence[Tier]) -> None:
+    The rules of all tiers hold for every answer, whichever tier is named.
+    """
+
+    def __init__(self, tiers: Sequence[Tier], *, rules: Sequence[CompiledRules] = ()) -> None:
         self.tiers: Mapping[str, Tier] = {tier.config.name: tier for tier in tiers}
+        self._rules = tuple(rules)
+        self._checks_answers = any(item.answers for item in rules)
 
     async def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
         """The events of an answer; closing the iterator ends the computing.
@@ -102,11 +117,15 @@ class Service:
             EngineDownError: the model's process died while it answered.
             RefusedError: the model cannot read the prompt.
         """
-        found = self._find_emergency(asked)
-        if found:
-            yield Route("", "emergency rule")
-            yield Text(0, found)
-            yield End(0, "stop", "emergency", 0, 0, None)
+        if found := self._find_emergency(asked):
+            ruled = _ruled(found, reason="emergency rule", status="emergency")
+        elif found := self._find_refusal(asked):
+            ruled = _ruled(found, reason="request rule", status="refused")
+        else:
+            ruled = ()
+        for event in ruled:
+            yield event
+        if ruled:
             return
         async for event in self._answer_by_tier(asked):
             yield event
@@ -114,12 +133,22 @@ class Service:
     def _find_emergency(self, asked: Ask) -> str:
         """The advice that the domain's rules give at once; empty where none applies."""
         question = asked.generate.messages[-1].content
-        for tier in self.tiers.values():
-            emergencies = tier.policy.find_emergencies(question)
-            if emergencies:
-                return "\n".join(
-                    item.zh if asked.language == "zh" else item.en for item in emergencies
-                )
+        found = [
+            *(flag for rules in self._rules for flag in find_red_flags(question, rules)),
+            *(
+                item
+                for tier in self.tiers.values()
+                for item in tier.policy.find_emergencies(question)
+            ),
+        ]
+        return "\n".join(dict.fromkeys(_in_language(item, asked.language) for item in found))
+
+    def _find_refusal(self, asked: Ask) -> str:
+        """Why no model may answer; empty where one may."""
+        question = asked.generate.messages[-1].content
+        for rules in self._rules:
+            if refused := refuse_request(question, rules):
+                return _in_language(refused, asked.language)
         return ""
 
     async def _answer_by_tier(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
@@ -139,7 +168,8 @@ class Service:
                 continue
             route = Route(name, reason, tier.model_key)
             try:
-                if asked.show_unsure or (is_last and not tier.policy.familiarity):
+                streams = asked.show_unsure or (is_last and not tier.policy.familiarity)
+                if streams and not self._checks_answers:
                     yield route
                     async for event in generation:
                         yield _as_served(event)
@@ -157,10 +187,35 @@ class Service:
                 reason = "escalated"
                 continue
             yield route
-            for event in _withhold_unsure(held, language=asked.language):
+            for event in self._check_answers(held, asked=asked):
                 yield event
             return
         raise NoTierError("; ".join(failed), is_full=is_full)
+
+    def _check_answers(
+        self, held: Sequence[Piece | Finished], *, asked: Ask
+    ) -> Iterator[Text | End]:
+        """The events of whole answers, with something else in the place of those not to be shown.
+
+        These are answers that the rules withhold, and those that the model is not sure of.
+        """
+        for choice in range(asked.generate.num_choices):
+            events = [event for event in held if event.choice == choice]
+            end = next(event for event in events if isinstance(event, Finished))
+            text = "".join(event.text for event in events if isinstance(event, Piece))
+            verdicts = [check_answer(text, rules) for rules in self._rules]
+            withheld = [finding for verdict in verdicts for finding in verdict.findings]
+            if withheld:
+                shown, status = _in_language(withheld[0], asked.language), "withheld"
+            elif not asked.show_unsure and not _shown(end):
+                shown, status = UNKNOWN[asked.language], "unknown"
+            else:
+                yield from map(_as_served, events)
+                continue
+            yield Text(choice, shown)
+            ended = _as_served(end)
+            assert isinstance(ended, End)
+            yield replace(ended, reason="stop", status=status)
 
     def _candidates(self, model: str) -> list[str]:
         """Tiers in the order in which they are tried.
@@ -208,20 +263,10 @@ def _shown(event: Finished) -> bool:
     return not event.is_repeating and (event.judgement is None or event.judgement.is_sure)
 
 
-def _withhold_unsure(
-    held: Sequence[Piece | Finished], *, language: Literal["zh", "en"]
-) -> list[Text | End]:
-    """The events, with "I do not know" in the place of answers that the model is not sure of."""
-    unsure = {event.choice for event in held if isinstance(event, Finished) and not _shown(event)}
-    found: list[Text | End] = []
-    for event in held:
-        if event.choice not in unsure:
-            found.append(_as_served(event))
-        elif isinstance(event, Finished):
-            end = _as_served(event)
-            assert isinstance(end, End)
-            found += [
-                Text(event.choice, UNKNOWN[language]),
-                replace(end, reason="stop", status="unknown"),
-            ]
-    return found
+def _in_language(item: Finding | Emergency, language: Language) -> str:
+    return item.zh if language == "zh" else item.en
+
+
+def _ruled(text: str, *, reason: Reason, status: Status) -> tuple[ServedEvent, ...]:
+    """The events of an answer that no model writes."""
+    return Route("", reason), Text(0, text), End(0, "stop", status, 0, 0, None)

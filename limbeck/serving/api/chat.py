@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from limbeck.serving.api.errors import ApiError
 from limbeck.serving.api.schema import ChatRequest, decode_image
 from limbeck.serving.config import AUTO, ServeConfig
-from limbeck.serving.engine.engine import EngineDownError, RefusedError
+from limbeck.serving.engine.base import EngineDownError, RefusedError
 from limbeck.serving.engine.messages import ChosenToken, Generate, TokenLogProb
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys

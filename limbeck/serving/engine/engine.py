@@ -14,9 +14,18 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Literal, final
+from typing import final
 
-from limbeck.contracts.errors import LimbeckError
+from typing_extensions import override
+
+from limbeck.serving.engine.base import (
+    Engine,
+    EngineDownError,
+    Generation,
+    QueueFullError,
+    RefusedError,
+    State,
+)
 from limbeck.serving.engine.messages import (
     Broken,
     Cancel,
@@ -33,7 +42,6 @@ from limbeck.serving.engine.worker import Work, WorkerSettings, work
 
 logger = logging.getLogger(__name__)
 
-State = Literal["starting", "ready", "restarting", "broken", "stopped"]
 NUM_AHEAD = 4
 """Requests handed over beyond the slots, so that a slot that frees is filled without a wait."""
 MAX_STARTS = 3
@@ -45,27 +53,11 @@ STOP_SECONDS = 5.0
 """That a process gets to end by itself."""
 
 
-class QueueFullError(LimbeckError, RuntimeError):
-    """As many requests wait as may."""
-
-
-class EngineDownError(LimbeckError, RuntimeError):
-    """The model's process died, was stopped, or cannot open the model."""
-
-
-class RefusedError(LimbeckError, ValueError):
-    """The model cannot answer this request."""
-
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(refused.message)
-        self.kind = refused.kind
-
-
 @final
-class Generation:
+class ProcessGeneration(Generation):
     """The answers to one request, as they are written."""
 
-    def __init__(self, engine: "Engine", request: Generate) -> None:
+    def __init__(self, engine: "ProcessEngine", request: Generate) -> None:
         self._engine = engine
         self.request = request
         self.num_ended = 0
@@ -77,13 +69,8 @@ class Generation:
         self._events.append(event)
         self._arrived.set()
 
+    @override
     async def __aiter__(self) -> AsyncIterator[Piece | Finished]:
-        """Pieces and ends, until every answer has ended.
-
-        Raises:
-            RefusedError: the model cannot answer it.
-            EngineDownError: the model's process died meanwhile.
-        """
         num_open = self.request.num_choices
         while num_open:
             while not self._events:
@@ -98,8 +85,8 @@ class Generation:
             num_open -= isinstance(event, Finished)
             yield event
 
+    @override
     def cancel(self) -> None:
-        """Stops computing within one token; a request that has ended stays as it is."""
         self._engine.cancel(self.request.id)
 
 
@@ -107,11 +94,11 @@ class Generation:
 class _Process:
     process: BaseProcess
     connection: Connection
-    running: dict[int, Generation] = field(default_factory=dict)
+    running: dict[int, ProcessGeneration] = field(default_factory=dict)
 
 
 @final
-class Engine:
+class ProcessEngine(Engine):
     """Starts the process of a model, keeps it alive, and hands requests to it."""
 
     def __init__(
@@ -120,14 +107,10 @@ class Engine:
         self.name = name
         self.settings = settings
         self.max_waiting = max_waiting
-        self.state: State = "starting"
-        self.info: Ready | None = None
-        """What the process said of its model; None before it was first ready."""
         self.broken_because = ""
-        self.num_restarts = 0
         self._target = target
         self._ids = itertools.count(1)
-        self._waiting: deque[Generation] = deque()
+        self._waiting: deque[ProcessGeneration] = deque()
         self._worker: _Process | None = None
         self._num_starts = 0
         self._changed = asyncio.Event()
@@ -139,18 +122,18 @@ class Engine:
         return (self._worker.process.pid or 0) if self._worker else 0
 
     @property
+    @override
     def num_waiting(self) -> int:
-        """Requests that no slot has been found for."""
         handed = len(self._worker.running) if self._worker else 0
         return len(self._waiting) + max(0, handed - self.settings.num_slots)
 
     @property
+    @override
     def num_running(self) -> int:
-        """Requests that are being answered."""
         return min(len(self._worker.running), self.settings.num_slots) if self._worker else 0
 
+    @override
     def start(self) -> None:
-        """Starts the process; the model is opened there meanwhile."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -175,18 +158,13 @@ class Engine:
             raise EngineDownError(self.broken_because or f"{self.name} is stopped")
         return self.info
 
+    @override
     def submit(self, request: Generate) -> Generation:
-        """Begins to answer; the id of the request is set here.
-
-        Raises:
-            QueueFullError: too many wait already.
-            EngineDownError: the model is broken or stopped.
-        """
         if self.state in ("broken", "stopped"):
             raise EngineDownError(self.broken_because or f"{self.name} is stopped")
         if self.num_waiting >= self.max_waiting and not self._has_room():
             raise QueueFullError(f"{self.num_waiting} requests wait for {self.name} already")
-        generation = Generation(self, replace(request, id=next(self._ids)))
+        generation = ProcessGeneration(self, replace(request, id=next(self._ids)))
         self._waiting.append(generation)
         self._hand_over()
         return generation
@@ -201,8 +179,8 @@ class Engine:
             self._send(Cancel(id_))
             self._hand_over()
 
+    @override
     async def stop(self) -> None:
-        """Ends the process; what is being answered fails."""
         self._set_state("stopped")
         if self._restart:
             self._restart.cancel()
@@ -294,7 +272,7 @@ class Engine:
         await asyncio.sleep(seconds)
         self.start()
 
-    def _fail(self, generations: Iterable[Generation], why: str) -> None:
+    def _fail(self, generations: Iterable[ProcessGeneration], why: str) -> None:
         for generation in list(generations):
             generation.put(EngineDownError(f"{self.name} {why}"))
 

@@ -10,7 +10,7 @@ const TEXT = {
     keyTitle: "需要密钥", keyLabel: "密钥", keyUse: "使用", you: "你", auto: "自动", confidence: "把握",
     seconds: "秒", up: "有用", down: "没用", corrected: "正确答案", save: "提交", thanks: "已记录", failed: "失败",
     other: "English", context: "带上前文",
-    reasons: { named: "指定", "smallest tier": "最小模型", escalated: "升级", degraded: "降级", "emergency rule": "急症规则" },
+    reasons: { named: "指定", "smallest tier": "最小模型", escalated: "升级", degraded: "降级", "emergency rule": "急症规则", "request rule": "处方规则" },
   },
   en: {
     skip: "Skip to the question", views: "Views", chat: "Chat", compare: "Side by side", load: "Load", model: "Model",
@@ -21,7 +21,7 @@ const TEXT = {
     keyTitle: "A key is needed", keyLabel: "Key", keyUse: "Use it", you: "You", auto: "auto", confidence: "confidence",
     seconds: "s", up: "Helpful", down: "Not helpful", corrected: "The right answer", save: "Send", thanks: "Recorded", failed: "failed",
     other: "中文", context: "With what was said before",
-    reasons: { named: "named", "smallest tier": "smallest tier", escalated: "escalated", degraded: "degraded", "emergency rule": "emergency rule" },
+    reasons: { named: "named", "smallest tier": "smallest tier", escalated: "escalated", degraded: "degraded", "emergency rule": "emergency rule", "request rule": "rule on prescriptions" },
   },
 };
 const $ = (id) => document.getElementById(id);

@@ -7,13 +7,8 @@ import signal
 import pytest
 
 from limbeck.contracts.answerer import Message
-from limbeck.serving.engine.engine import (
-    MAX_STARTS,
-    Engine,
-    EngineDownError,
-    QueueFullError,
-    RefusedError,
-)
+from limbeck.serving.engine.base import EngineDownError, QueueFullError, RefusedError
+from limbeck.serving.engine.engine import MAX_STARTS, ProcessEngine
 from limbeck.serving.engine.messages import Finished, Generate, Piece, Sampling
 from limbeck.serving.engine.worker import WorkerSettings
 
@@ -23,7 +18,7 @@ QUESTION = (Message("user", "高血压有哪些症状？"),)
 
 
 def make_engine(folder, *, num_slots=4, max_waiting=2, **settings):
-    return Engine(
+    return ProcessEngine(
         WorkerSettings(folder, num_slots, 1), name="tiny", max_waiting=max_waiting, **settings
     )
 

@@ -1,0 +1,167 @@
+"""The service: rules before and after the models, and the way up through the tiers."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from limbeck.contracts.answer_policy import AnswerPolicy, Judgement
+from limbeck.contracts.answerer import Message
+from limbeck.contracts.familiarity import Familiarity
+from limbeck.contracts.safety_rules import SafetyRules
+from limbeck.data.packs.load import load_pack
+from limbeck.serving.config import AUTO, TierConfig
+from limbeck.serving.engine.base import Engine, EngineDownError, Generation, QueueFullError
+from limbeck.serving.engine.messages import Finished, Generate, Piece
+from limbeck.serving.safety import compile_rules
+from limbeck.serving.service import Ask, End, NoTierError, Route, Service, Text, Tier
+
+SURE, UNSURE = (Judgement(ratio, 0.5, 1.0, 0.1) for ratio in (0.9, 0.2))
+CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
+
+
+class Scripted(Engine, Generation):
+    """An engine that answers what it is told, in two pieces."""
+
+    num_waiting = num_running = 0
+
+    def __init__(self, text, judgement=SURE, *, error=None, dies=False):
+        self.text, self.judgement, self.error, self.dies = text, judgement, error, dies
+        self.num_asked = self.num_cancelled = 0
+
+    def start(self):
+        pass
+
+    async def stop(self):
+        pass
+
+    def submit(self, request):
+        self.num_asked += 1
+        if self.error:
+            raise self.error
+        self.request = request
+        return self
+
+    async def __aiter__(self):
+        yield Piece(1, 0, self.text[:2])
+        if self.dies:
+            raise EngineDownError("died")
+        yield Piece(1, 0, self.text[2:])
+        yield Finished(1, 0, "stop", 7, 3, 0.8, self.judgement, False)
+
+    def cancel(self):
+        self.num_cancelled += 1
+
+
+def make(engines, *, policy=CALIBRATED, rules=()):
+    tiers = [
+        Tier(TierConfig(name=name, model=name, max_new_tokens=9), engine, policy, f"key-{name}")
+        for name, engine in engines.items()
+    ]
+    return Service(tiers, rules=rules)
+
+
+def ask(service, *, model=AUTO, question="高血压有哪些症状？", show_unsure=False, language="zh"):
+    generate = Generate(0, (Message("user", question),), 0)
+
+    async def read():
+        asked = Ask(model, generate, show_unsure, language)
+        return [event async for event in service.answer(asked)]
+
+    route, *events = asyncio.run(read())
+    assert isinstance(route, Route)
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    (end,) = [event for event in events if isinstance(event, End)]
+    return route, text, end
+
+
+def test_the_smallest_tier_that_is_sure_answers():
+    large, small = Scripted("大模型的答案"), Scripted("小模型的答案")
+    route, text, end = ask(make({"large": large, "small": small}))
+    assert (route.tier, route.reason, route.model_key) == ("small", "smallest tier", "key-small")
+    assert (text, end.status, end.confidence_ratio) == ("小模型的答案", "answered", 0.9)
+    assert large.num_asked == 0
+    assert small.request.max_new_tokens == 9
+
+
+def test_what_it_is_not_sure_of_goes_up():
+    small = Scripted("不确定", UNSURE)
+    route, text, _ = ask(make({"large": Scripted("大模型的答案"), "small": small}))
+    assert (route.tier, route.reason, text) == ("large", "escalated", "大模型的答案")
+    assert small.num_cancelled == 1
+
+
+@pytest.mark.parametrize(("language", "said"), [("zh", "不知道。"), ("en", "I do not know.")])
+def test_where_nobody_is_sure_nobody_answers(language, said):
+    engines = {name: Scripted("瞎猜的", UNSURE) for name in ("large", "small")}
+    _, text, end = ask(make(engines), language=language)
+    assert (text, end.status, end.num_tokens) == (said, "unknown", 3)
+    _, text, end = ask(make(engines), language=language, show_unsure=True)
+    assert (text, end.status) == ("瞎猜的", "answered")
+
+
+def test_auto_never_ends_at_a_tier_that_cannot_say_that_it_does_not_know():
+    large, small = Scripted("什么都答"), Scripted("瞎猜的", UNSURE)
+    service = make({"large": large, "small": small})
+    service.tiers["large"] = replace(service.tiers["large"], policy=AnswerPolicy())
+    _, text, end = ask(service)
+    assert (text, end.status, large.num_asked) == ("不知道。", "unknown", 0)
+    assert ask(service, model="large")[1] == "什么都答"
+
+
+@pytest.mark.parametrize(
+    "broken", [Scripted("x", error=QueueFullError("full")), Scripted("半截答案", dies=True)]
+)
+def test_a_tier_that_is_down_is_stood_in_for(broken):
+    route, text, _ = ask(make({"large": Scripted("大模型的答案"), "small": broken}))
+    assert (route.tier, route.reason, text) == ("large", "degraded", "大模型的答案")
+
+
+def test_no_tier_is_an_error_that_says_why():
+    full = {name: Scripted("", error=QueueFullError("full")) for name in ("large", "small")}
+    with pytest.raises(NoTierError, match="full; full") as found:
+        ask(make(full))
+    assert found.value.is_full
+    with pytest.raises(EngineDownError):
+        ask(make({"only": Scripted("半截", dies=True)}), model="only")
+
+
+@pytest.fixture(scope="module")
+def rules():
+    return (compile_rules(load_pack("medical").safety),)
+
+
+def test_an_emergency_reaches_no_model(rules):
+    engine = Scripted("多喝水")
+    question = "胸口剧痛出冷汗左胳膊发麻怎么办"
+    route, text, end = ask(make({"only": engine}, rules=rules), question=question)
+    assert (route.tier, route.reason, end.status) == ("", "emergency rule", "emergency")
+    assert "120" in text
+    assert engine.num_asked == 0
+
+
+def test_a_prescription_reaches_no_model(rules):
+    engine = Scripted("好的")
+    question = "给我开点阿莫西林，一天吃几片？"
+    route, _, end = ask(make({"only": engine}, rules=rules), question=question)
+    assert (route.reason, end.status, engine.num_asked) == ("request rule", "refused", 0)
+
+
+def test_a_dose_in_an_answer_is_withheld_however_sure_the_model_is(rules):
+    engine = Scripted("每次服用阿莫西林0.5g，每日三次")
+    for show_unsure in (False, True):
+        service = make({"only": engine}, rules=rules)
+        _, text, end = ask(service, model="only", show_unsure=show_unsure)
+        assert end.status == "withheld"
+        assert "0.5" not in text
+    uncalibrated = make({"only": engine}, rules=rules, policy=AnswerPolicy())
+    assert ask(uncalibrated)[2].status == "withheld"
+
+
+def test_without_rules_an_uncalibrated_tier_streams():
+    service = make({"only": Scripted("一个答案")}, policy=AnswerPolicy())
+    service_rules = make(
+        {"only": Scripted("一个答案")}, policy=AnswerPolicy(), rules=(compile_rules(SafetyRules()),)
+    )
+    for item in (service, service_rules):
+        assert ask(item)[1:2] == ("一个答案",)
