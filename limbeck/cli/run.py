@@ -100,6 +100,10 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
                 from limbeck import tuning
 
                 tuning.make_space(loaded, tuning.read_tuning(loaded), entries)
+            if loaded.serve:
+                from limbeck.cli.served_models import check_serving
+
+                check_serving(loaded, entries)
         except LimbeckError as error:
             if not as_json:
                 raise

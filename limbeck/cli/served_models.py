@@ -10,6 +10,7 @@ from limbeck.contracts.errors import ArtifactError, Fault, RecipeError
 from limbeck.contracts.pointers import follow
 from limbeck.contracts.recipe import SERVE, Recipe, load_recipe
 from limbeck.pipeline.check import check, explain
+from limbeck.pipeline.entry import Entry
 from limbeck.pipeline.model_registry import ModelRegistry
 from limbeck.pipeline.store import Store
 from limbeck.serving.config import ServeConfig, TierConfig
@@ -49,6 +50,23 @@ def read_serve_key(recipe: Recipe) -> ServeConfig:
         if names:
             return ServeConfig(tiers=(TierConfig(name=names[-1], model=names[-1]),))
     raise RecipeError(recipe.path, [Fault(SERVE, "the recipe makes no model that could answer")])
+
+
+def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
+    """Nothing, when every tier that names an entry names one that makes a model.
+
+    Raises:
+        RecipeError: the key `serve` is wrong, or a tier names something else.
+    """
+    faults = []
+    for place, tier in enumerate(read_serve_key(recipe).tiers):
+        entry = entries.get(tier.model)
+        if entry is not None and entry.config.make not in MODEL_KINDS:
+            line = recipe.line(SERVE, "tiers", place, "model")
+            message = f"{tier.model!r} makes a {entry.config.make}; name a bundle or checkpoint"
+            faults.append(Fault(f"serve.tiers.{place}.model", message, line))
+    if faults:
+        raise RecipeError(recipe.path, faults)
 
 
 def find_models(config: ServeConfig, *, root: Path, runs: Path) -> Mapping[str, ServedModel]:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from limbeck.contracts.artifacts import write_atomically
-from limbeck.contracts.recipe import PLAN, TUNE
+from limbeck.contracts.recipe import PLAN, SERVE, TUNE
 from limbeck.evaluation.report import charts, html, number_format
 from limbeck.evaluation.report.charts import Bilingual
 from limbeck.evaluation.report.rows import Bounds
@@ -113,6 +113,8 @@ def make_recipe(found: Search, best: FrozenTrial) -> str:
     data: dict[str, Any] = dict(entries)
     if recipe.plan:
         data[PLAN] = recipe.plan
+    if recipe.serve:
+        data[SERVE] = recipe.serve
     data[TUNE] = recipe.tune
     lines = [
         f"# {recipe.path.name} with the settings of trial {best.number} in "

@@ -1,0 +1,94 @@
+"""`limbeck serve` and `limbeck keys`: a real process that is asked, told to end, and misused."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import httpx2 as httpx
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from limbeck.cli.main import app
+from tests.support import tiny_recipe
+
+TINY = tiny_recipe.RECIPE
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
+    errors = (tmp_path / "stderr").open("w+")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "from limbeck.cli.main import main; main()", "serve"),
+            *(str(TINY), "--runs", str(tiny_recipe.runs()), "--port", "0"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tiny_recipe.ROOT)},
+    )
+    with process:
+        url = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url), errors.read()
+        while httpx.get(url + "healthz/ready", timeout=60).status_code != 200:
+            time.sleep(0.05)
+        page = httpx.get(url, timeout=60)
+        assert page.status_code == 200 and "Limbeck" in page.text
+        for name in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
+            assert httpx.get(url.rstrip("/") + name, timeout=60).status_code == 200
+        asked = {"model": "auto", "messages": [{"role": "user", "content": "你好"}]}
+        found = httpx.post(url + "v1/chat/completions", json=asked, timeout=60)
+        assert found.status_code == 200
+        assert found.json()["limbeck"]["tier"] == "bundle"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    errors.close()
+
+
+def test_another_address_needs_keys():
+    found = invoke("serve", TINY, "--runs", tiny_recipe.runs(), "--host", "0.0.0.0", "--port", 0)
+    assert found.exit_code == 1
+    assert "limbeck keys NAME" in found.output
+
+
+def test_what_was_not_made_is_named(tmp_path):
+    found = invoke("serve", TINY, "--runs", tmp_path, "--port", 0)
+    assert found.exit_code == 1
+    assert "make it with `limbeck run`" in found.output
+
+
+def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path):
+    path = tmp_path / "keys.json"
+    found = invoke("keys", "ward-7", "--file", path, "--scope", "chat")
+    key = found.output.strip()
+    assert found.exit_code == 0 and key.startswith("lmb-")
+    assert key not in path.read_text()
+    assert path.stat().st_mode & 0o077 == 0
+    assert "already" in invoke("keys", "ward-7", "--file", path).output
+    assert "did you mean 'chat'" in invoke("keys", "x", "--file", path, "--scope", "chta").output
+
+
+@pytest.mark.parametrize(
+    ("serve", "named"),
+    [
+        ({"tiers": []}, "serve.tiers"),
+        ({"tiers": [{"name": "auto", "model": "bundle"}]}, "router's name"),
+        ({"tiers": [{"name": "a", "model": "corpus"}]}, "makes a corpus"),
+        ({"tiers": [{"name": "a", "model": "bundle"}] * 2}, "two are called 'a'"),
+        ({"tires": []}, "tires"),
+    ],
+)
+def test_check_names_what_serve_would_refuse(tmp_path, serve, named):
+    recipe = tmp_path / "mine.yaml"
+    content = yaml.safe_load(TINY.read_text(encoding="utf-8")) | {"serve": serve}
+    recipe.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    found = invoke("check", recipe)
+    assert found.exit_code == 1
+    assert named in found.output.replace("\n", " ")
