@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
-from limbeck.contracts.fields import NonNegativeFloat, NonNegativeInt
+from limbeck.contracts.fields import NonNegativeFloat, NonNegativeInt, RatioBelowOne
 from limbeck.models.config import LogitsForm
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ class ObjectiveConfig(Config, ABC):
     supports_on_policy: ClassVar[bool] = False
     """Whether the objective learns from answers that the student samples in place of written
     ones."""
+
+    trains_likelihood: ClassVar[bool] = True
+    """Whether a lower loss makes written answers likelier, so that their likelihood can tell when
+    training is over."""
 
     kind: Any
     """The objective's name in the registry."""
@@ -138,6 +142,18 @@ class ObjectiveConfig(Config, ABC):
                 "name that checkpoint in `model`"
             )
 
+    def check_early_stopping(self, early_stopping: object) -> None:
+        """Refuse a stop by the validation loss where training does not lower that loss.
+
+        Raises:
+            ValueError: `training.early_stopping` is set, and the objective learns something else.
+        """
+        if early_stopping is not None and not self.trains_likelihood:
+            raise ValueError(
+                f"training.early_stopping measures the likelihood of written answers, which "
+                f"objective {self.kind!r} does not raise; remove it and set max_steps"
+            )
+
     def check_teacher(self, teacher: str) -> None:
         """Refuse a missing teacher, and a teacher that the objective does not use.
 
@@ -180,6 +196,9 @@ class NextToken(ObjectiveConfig):
     """Read by mixtures of experts; a dense model has nothing to balance."""
     vocab: NonNegativeInt = 0
     """Real tokens of a padded vocabulary; logits from this id on are ignored. 0 keeps all."""
+    label_smoothing: RatioBelowOne = 0.0
+    """Share of the target that is spread evenly over all tokens, as in torch's `cross_entropy`;
+    the curve's `ce` stays that of the written answers."""
 
     @override
     def build(self, context: "ObjectiveContext") -> "Objective":
@@ -190,6 +209,8 @@ class NextToken(ObjectiveConfig):
 
 class Contrastive(ObjectiveConfig):
     """Pairwise sigmoid loss between an image and the answers of its micro-batch."""
+
+    trains_likelihood: ClassVar[bool] = False
 
     kind: Literal["contrastive"]
     trained: Literal["encoder", "all"] = "encoder"

@@ -17,6 +17,21 @@ def cross_entropy(
     return functional.cross_entropy(logits.float(), targets, reduction="sum")
 
 
+def smoothed_cross_entropy(
+    *,
+    logits: Float[Tensor, "kept vocab"],
+    targets: Int[Tensor, " kept"],
+    label_smoothing: float,
+) -> Float[Tensor, ""]:
+    """Sum over tokens of the cross-entropy with (1 - e) of the target and e of a uniform one.
+
+    Szegedy et al. 2016, sec. 7 (arXiv:1512.00567), as in torch.
+    """
+    return functional.cross_entropy(
+        logits.float(), targets, reduction="sum", label_smoothing=label_smoothing
+    )
+
+
 def cut_padding(logits: Float[Tensor, "kept rows"], *, vocab: int) -> Float[Tensor, "kept vocab"]:
     """Logits without those of padding rows.
 
@@ -46,8 +61,13 @@ class NextTokenObjective(Objective):
         targets = batch.targets
         output = forward(batch)
         limit = self.config.vocab or output.logits.shape[-1]
-        ce = cross_entropy(logits=cut_padding(output.logits, vocab=limit), targets=targets)
-        loss = Loss(ce, targets.numel(), {"ce": ce.item()})
+        logits = cut_padding(output.logits, vocab=limit)
+        total = ce = cross_entropy(logits=logits, targets=targets)
+        if self.config.label_smoothing:
+            total = smoothed_cross_entropy(
+                logits=logits, targets=targets, label_smoothing=self.config.label_smoothing
+            )
+        loss = Loss(total, targets.numel(), {"ce": ce.item()})
         return self.balancer.add_to(loss, routing=output.routing, batch=batch)
 
     def after_step(self, *, model: nn.Module) -> None:

@@ -26,6 +26,7 @@ class Dpo(ObjectiveConfig):
     """Prefer the better of two answers, measured against the model that training starts from."""
 
     batch_kind: ClassVar[BatchKind] = "pairs"
+    trains_likelihood: ClassVar[bool] = False
 
     kind: Literal["dpo"]
     beta: PositiveFloat = 0.1
@@ -50,6 +51,7 @@ class Grpo(ObjectiveConfig):
     """Reinforce the sampled answers that verifiable rewards put above others to one question."""
 
     batch_kind: ClassVar[BatchKind] = "rollouts"
+    trains_likelihood: ClassVar[bool] = False
 
     kind: Literal["grpo"]
     rewards: Annotated[Mapping[str, PositiveFloat], Field(min_length=1)] = {

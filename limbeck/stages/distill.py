@@ -30,6 +30,7 @@ from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.stages.config.distill import Config
 from limbeck.training.distributed.ranks import place
+from limbeck.training.early_stopping import make_stopper
 from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 
@@ -97,6 +98,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     if config.lora is not None:
         add_adapter(student, config=config.lora)
     training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
+    held_out = partial(validation_batches, Corpus(corpus.path), **data)
+    stopper = make_stopper(training, held_out=held_out)
     history = fit(
         student,
         batches=on_policy_batches or batches,
@@ -106,6 +109,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         title=work.name,
         on_step=work.on_step,
         stateful=on_policy_batches,
+        stopper=stopper,
     )
     if on_policy_batches is not None:
         history = on_policy_batches.add_generation_stats(history)
@@ -113,13 +117,12 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     if teacher is not None:
         teacher.close()
         live_model = teacher.live_model
-    held_out = partial(validation_batches, Corpus(corpus.path), **data)
     adapter = merge_adapter(student, config=config.lora, folder=work.folder) if config.lora else {}
     metrics = save_trained(
         student,
         tokenizer=tokenizer,
         history=history,
-        steps=training.max_steps,
+        steps=stopper.stopped_step if stopper is not None else training.max_steps,
         held_out=held_out(),
         folder=work.folder,
     )
@@ -129,6 +132,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "warnings": warnings,
         **metrics,
         **adapter,
+        **({} if stopper is None else stopper.metrics(max_steps=training.max_steps)),
         "parameters": sum(item.numel() for item in student.parameters()),
         "truncated_records": batches.num_truncated,
         **({} if on_policy_batches is None else on_policy_batches.generation_metrics()),

@@ -39,7 +39,7 @@ from limbeck.stages.config.prune import Config
 from limbeck.training.config import TrainingConfig
 from limbeck.training.finish import keep_trained, save_trained
 from limbeck.training.loop import History, fit
-from limbeck.training.lr_schedule import cosine_lr
+from limbeck.training.lr_schedule import find_lr
 
 logger = logging.getLogger(__name__)
 PROBE_RECORDS = 8
@@ -247,16 +247,7 @@ def make_regulariser(
     config: Config,
 ) -> Callable[[int, float], None]:
     """The proximal step for the training loop, under the loop's own learning rates."""
-    lrs = [
-        cosine_lr(
-            step,
-            steps=training.max_steps,
-            peak_lr=training.learning_rate,
-            warmup_steps=training.warmup_steps,
-            final_ratio=training.min_lr_rate,
-        )
-        for step in range(training.max_steps)
-    ]
+    lrs = [find_lr(step, config=training) for step in range(training.max_steps)]
     num_zero = {groups: groups.num_groups - kept for groups, kept in num_kept.items()}
     return Regulariser(model, num_zero=num_zero, lrs=lrs, config=config.lasso)
 

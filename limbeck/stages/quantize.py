@@ -1,6 +1,7 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from limbeck.quantization.layers import unrounded_activations
 from limbeck.quantization.qat import convert, prepare_for_qat, restore_float
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.quantize import Config
+from limbeck.training.early_stopping import make_stopper
 from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 
@@ -56,6 +58,14 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids[:, :PROBE_TOKENS]
     started = compute_logits(model, input_ids=probe)
     prepare_for_qat(model, number_format=config.scheme)
+    held_out = partial(
+        validation_batches,
+        corpus,
+        tokenizer=tokenizer,
+        config=config.batching,
+        image_format=image_input,
+    )
+    stopper = make_stopper(training, held_out=held_out)
     history = fit(
         model,
         batches=batches,
@@ -64,6 +74,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         state=work.state,
         title=work.name,
         on_step=work.on_step,
+        stopper=stopper,
     )
     nn.Module.to(model, "cpu")
     converted = convert_checked(
@@ -73,15 +84,12 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         converted.model,
         tokenizer=tokenizer,
         history=history,
-        steps=training.max_steps,
-        held_out=validation_batches(
-            corpus,
-            tokenizer=tokenizer,
-            config=config.batching,
-            image_format=image_input,
-        ),
+        steps=stopper.stopped_step if stopper is not None else training.max_steps,
+        held_out=held_out(),
         folder=work.folder,
     )
+    if stopper is not None:
+        metrics |= stopper.metrics(max_steps=training.max_steps)
     metrics["parity_logit_difference"] = converted.difference.max_logit_difference
     metrics["kl_to_floats"] = converted.kl_to_floats
     metrics["kl_to_start"] = compare_logits([(started, converted.logits)]).mean_kl

@@ -7,6 +7,7 @@ answers that the model samples.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from limbeck.reinforcement.rollouts import RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.sizing.parameters import size_model
 from limbeck.stages.config.train import Config
 from limbeck.training.distributed.ranks import place
+from limbeck.training.early_stopping import make_stopper
 from limbeck.training.finish import save_trained
 from limbeck.training.loop import fit
 from limbeck.training.token_budget import report_tokens
@@ -72,6 +74,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         add_adapter(model, config=config.lora)
     setup = SETUPS[config.objective.batch_kind](config, work, model, tokenizer)
     training = config.training.resolve_steps(tokens_per_step=setup.tokens_per_step)
+    held_out = partial(validation_batches, corpus, **_loading_options(config, model, tokenizer))
+    stopper = make_stopper(training, held_out=held_out)
     history = fit(
         model,
         batches=setup.batches,
@@ -81,17 +85,19 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         title=work.name,
         on_step=work.on_step,
         stateful=setup.rollouts,
+        stopper=stopper,
     )
     if setup.rollouts is not None:
         means = {point["step"]: point for point in setup.rollouts.curve}
         history = [point | means[point["step"]] for point in history]
     adapter = merge_adapter(model, config=config.lora, folder=work.folder) if config.lora else {}
+    num_steps = stopper.stopped_step if stopper is not None else training.max_steps
     metrics = save_trained(
         model,
         tokenizer=tokenizer,
         history=history,
-        steps=training.max_steps,
-        held_out=validation_batches(corpus, **_loading_options(config, model, tokenizer)),
+        steps=num_steps,
+        held_out=held_out(),
         folder=work.folder,
     )
     load = report_load(model, setup.records)
@@ -101,13 +107,12 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     return {
         **metrics,
         **adapter,
+        **({} if stopper is None else stopper.metrics(max_steps=training.max_steps)),
         "parameters": sum(item.numel() for item in model.parameters()),
         "truncated_records": records.num_truncated,
-        "passes": training.max_steps * records.records_per_step / len(records.epoch),
+        "passes": num_steps * records.records_per_step / len(records.epoch),
         **inherited,
-        **report_tokens(
-            config.training.max_steps, seen_tokens=setup.count_tokens(training.max_steps)
-        ),
+        **report_tokens(config.training.max_steps, seen_tokens=setup.count_tokens(num_steps)),
     }
 
 

@@ -41,7 +41,8 @@ from limbeck.training.distributed.sharded_state import (
     gather_weights,
     scatter_optimizer,
 )
-from limbeck.training.lr_schedule import cosine_lr, group_parameters
+from limbeck.training.early_stopping import EarlyStopper
+from limbeck.training.lr_schedule import find_lr, group_parameters
 from limbeck.training.optimizer_step import ModelWithLoss, PlainStepper
 from limbeck.training.train_state import Saved, StateDict, read_state, restore, save_state
 
@@ -58,6 +59,7 @@ def fit(
     title: str,
     after_step: Callable[[int, float], None] | None = None,
     stateful: Stateful | None = None,
+    stopper: EarlyStopper | None = None,
     on_step: OnStep = ignore_step,
 ) -> History:
     """The training curve, the same on every process; the model is trained in place.
@@ -65,7 +67,8 @@ def fit(
     `batches(step)` gives the micro-batches of a step, the same on every process, which takes its
     share; `objective(forward, batch)` a loss with sum, count and parts. `after_step(step, lr)` runs
     without gradients after each optimizer step, `on_step` once the step is in the history;
-    `stateful` is saved and restored with the model.
+    `stateful` is saved and restored with the model. `stopper` ends training before its last step,
+    and gives the model its best weights.
     Where processes divide the model among them, the first one gets it back whole, the others as
     it was.
 
@@ -77,10 +80,18 @@ def fit(
     accelerator = open_accelerator()
     sharding = find_sharding(accelerator)
     if sharding != "none":
-        _check_shardable(model, title=title, between=after_step or stateful)
+        _check_shardable(model, title=title, between=after_step or stateful or stopper)
     trained = model if sharding == "none" else copy.deepcopy(model)
     with _checkpointed(trained, config.gradient_checkpointing):
-        run = _Run(accelerator, trained, objective, config=config, state=state, stateful=stateful)
+        run = _Run(
+            accelerator,
+            trained,
+            objective,
+            config=config,
+            state=state,
+            stateful=stateful,
+            stopper=stopper,
+        )
         history = run.loop(batches, title=title, after_step=after_step, on_step=on_step)
         run.copy_weights_to(model)
     return history
@@ -125,10 +136,13 @@ class _Run:
         config: TrainingConfig,
         state: Path,
         stateful: Stateful | None,
+        stopper: EarlyStopper | None,
     ) -> None:
+        assert (config.early_stopping is None) == (stopper is None)
         self.accelerator, self.config, self.folder = accelerator, config, state
         self.sharding: Sharding = find_sharding(accelerator)
-        self.model, self.objective, self.stateful = model, objective, stateful
+        self.model, self.objective = model, objective
+        self.stateful, self.stopper = stateful, stopper
         saved = read_state(state)
         self.done, self.history = saved.step, saved.history
         if len(set(gather(accelerator, saved.step))) > 1:
@@ -142,6 +156,8 @@ class _Run:
         }
         if stateful is not None:
             loaders["stateful"] = stateful.load_state_dict
+        if stopper is not None:
+            loaders["early_stopping"] = stopper.load_state_dict
         restore(saved, folder=state, loaders=loaders)
         groups = group_parameters([model, objective], weight_decay=config.weight_decay)
         optimizer = torch.optim.AdamW(
@@ -179,7 +195,7 @@ class _Run:
         after_step: Callable[[int, float], None] | None,
         on_step: OnStep,
     ) -> History:
-        """Train from the state on, to the last step."""
+        """Train from the state on, to the last step or to an early stop."""
         config, steps = self.config, self.config.max_steps
         self.model.train()
         saved = time.monotonic()
@@ -189,29 +205,37 @@ class _Run:
         ):
             for step in range(self.done, steps):
                 torch.manual_seed(mix_seeds(config.seed, step, num_bits=31))
-                lr = cosine_lr(
-                    step,
-                    steps=steps,
-                    peak_lr=config.learning_rate,
-                    warmup_steps=config.warmup_steps,
-                    final_ratio=config.min_lr_rate,
-                )
+                lr = find_lr(step, config=config)
                 self.objective.before_step(progress=step / steps)
                 point = self.stepper(step, batches(step), lr=lr)
                 with torch.no_grad():
                     self.objective.after_step(model=self.model)
                     if after_step is not None:
                         after_step(step, lr)
-                if step % config.logging_steps == 0 or step == steps - 1:
-                    self.history.append(point)
+                measured, is_over = self._measure(step + 1)
+                if measured or step % config.logging_steps == 0 or step == steps - 1:
+                    self.history.append(point | measured)
                 advance(1, f"loss {point['loss']:.4f}")
                 on_step(step + 1, steps, self.model)
+                if is_over:
+                    break
                 due = time.monotonic() - saved >= config.save_interval_seconds
                 if step < steps - 1 and broadcast_from_rank0(self.accelerator, due):
                     self._save(step + 1)
                     saved = time.monotonic()
         self.model.eval()
         return self.history
+
+    def _measure(self, done: int) -> tuple[dict[str, float], bool]:
+        """The validation loss where it is due, and whether training ends; alike on all ranks."""
+        stopper, steps = self.stopper, self.config.max_steps
+        if stopper is None or not stopper.is_due(done, steps=steps):
+            return {}, done == steps
+        loss = broadcast_from_rank0(self.accelerator, stopper.measure(self.model))
+        is_over = stopper.note(loss, done=done, model=self.model) or done == steps
+        if is_over:
+            stopper.restore_best(self.model, done=done)
+        return {"validation_loss": loss}, is_over
 
     def _save(self, step: int) -> None:
         """Put the whole state into the folder; the processes gather it, the first one writes."""
@@ -223,6 +247,8 @@ class _Run:
         }
         if self.stateful is not None:
             parts["stateful"] = self.stateful.state_dict()
+        if self.stopper is not None:
+            parts["early_stopping"] = self.stopper.state_dict()
         if self.accelerator.is_main_process:
             save_state(self.folder, saved=Saved(step, self.history, parts))
 

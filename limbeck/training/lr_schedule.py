@@ -5,6 +5,26 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from limbeck.training.config import TrainingConfig
+
+
+def find_lr(step: int, *, config: TrainingConfig) -> float:
+    """The learning rate of a step, counted from 0, of a training whose number of steps is known."""
+    if config.lr_scheduler_type == "constant_with_warmup":
+        return constant_lr(step, peak_lr=config.learning_rate, warmup_steps=config.warmup_steps)
+    return cosine_lr(
+        step,
+        steps=config.max_steps,
+        peak_lr=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        final_ratio=config.min_lr_rate,
+    )
+
+
+def constant_lr(step: int, *, peak_lr: float, warmup_steps: int) -> float:
+    """Linear warm-up to the peak, which is kept."""
+    return peak_lr * min(1.0, (step + 1) / max(1, warmup_steps))
+
 
 def cosine_lr(
     step: int, *, steps: int, peak_lr: float, warmup_steps: int, final_ratio: float

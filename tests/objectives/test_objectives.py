@@ -263,3 +263,18 @@ def test_loss_at_the_start_is_that_of_guessing(dense_config, tokenizer):
     batch = make_batch(vocab=fresh.config.vocab_size)
     loss = NextToken(kind="next_token").build(ObjectiveContext(fresh))(KeptForward(fresh), batch)
     assert loss.sum.item() / loss.count == pytest.approx(math.log(len(tokenizer)), rel=0.05)
+
+
+def test_smoothed_labels_are_torchs_and_none_at_zero(dense):
+    batch = make_batch(vocab=dense.config.vocab_size)
+    losses = {}
+    for share in (0.0, 0.1):
+        config = NextToken(kind="next_token", label_smoothing=share)
+        losses[share] = config.build(ObjectiveContext(dense))(KeptForward(dense), batch)
+    logits = KeptForward(dense)(batch).logits
+    smoothed = torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction="sum")
+    plain = torch.nn.CrossEntropyLoss(reduction="sum")
+    torch.testing.assert_close(losses[0.1].sum, smoothed(logits, batch.targets))
+    torch.testing.assert_close(losses[0.0].sum, plain(logits, batch.targets))
+    assert losses[0.0].count == losses[0.1].count == batch.targets.numel()
+    assert losses[0.0].parts == losses[0.1].parts == {"ce": losses[0.0].sum.item()}

@@ -30,7 +30,8 @@ from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.config import DenseModel, MoeModel
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import NextToken
-from limbeck.training.config import TrainingConfig
+from limbeck.training.config import EarlyStopping, TrainingConfig
+from limbeck.training.early_stopping import make_stopper
 from limbeck.training.loop import fit
 
 STEPS = 6
@@ -106,7 +107,7 @@ def train(
     *,
     kill_at: int = -1,
     blank: bool = False,
-    **settings: object,
+    early_stopping: EarlyStopping | None = None,
 ) -> dict:
     """The curve and what became of the model; in `blank` runs one micro-batch carries no label."""
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -138,16 +139,29 @@ def train(
         warmup_steps=2,
         save_interval_seconds=0,
         logging_steps=1,
-        **settings,
+        early_stopping=early_stopping,
     )
+    stopper = make_stopper(config, held_out=batches.each_once)
     history = fit(
-        model, batches=source, objective=objective, config=config, state=state, title=kind
+        model,
+        batches=source,
+        objective=objective,
+        config=config,
+        state=state,
+        title=kind,
+        stopper=stopper,
     )
     weights = {name: item.double().sum().item() for name, item in model.state_dict().items()}
     biases = [
         item.tolist() for name, item in model.named_buffers() if name.endswith("balance_bias")
     ]
-    return {"history": history, "weights": weights, "biases": biases}
+    stopped_step = STEPS if stopper is None else stopper.stopped_step
+    return {
+        "history": history,
+        "weights": weights,
+        "biases": biases,
+        "stopped_step": stopped_step,
+    }
 
 
 def run_group(count: int, out: Path, task, *, environment: dict[str, str]) -> list[dict]:
@@ -241,6 +255,9 @@ def main(folder: Path, which: str) -> None:
         case("fsdp2-moe", 2, "moe", environment=FSDP2)
         case("blank", 1, "moe", blank=True)
         case("ddp-blank", 2, "moe", blank=True)
+        stopping = EarlyStopping(eval_steps=1, patience=1, threshold=10.0)
+        case("stopped", 1, "moe", early_stopping=stopping)
+        case("ddp-stopped", 2, "moe", early_stopping=stopping)
         case("killed-1", 1, "moe", state="resumed", kill_at=2)
         case("killed-2", 2, "moe", state="resumed", kill_at=3)
         case("killed-3", 2, "moe", state="resumed", kill_at=4, environment=FSDP2)

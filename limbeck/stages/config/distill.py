@@ -71,6 +71,7 @@ class Config(StageConfig):
         self.objective.check_teacher(", ".join(self.teacher_names))
         check_teachers(self.teachers, names=self.teacher_names, needs=self.objective.needs())
         self.objective.check_packing(self.batching.packing)
+        self.objective.check_early_stopping(self.training.early_stopping)
         check_initialize_from(self.initialize_from, start=self.student, field="student")
         check_start(self.lora, start=self.student, field="student")
         if self.initialize_experts != "none" and not self.initialize_from:

@@ -59,6 +59,12 @@ class Config(StageConfig):
     def _check(self) -> "Config":
         self.objective.check_teacher(self.teacher)
         self.objective.check_packing(self.batching.packing)
+        if self.training and self.training.early_stopping:
+            raise ValueError(
+                "training.early_stopping: the penalty that takes channels to zero grows until "
+                "max_steps, so its end is not known from the validation loss; remove it, and set "
+                "it on the `distill` entry that heals the cut model"
+            )
         if not any(self.ratios.values()):
             raise ValueError(f"{', '.join(self.ratios)} are all 0: nothing would be cut")
         if self.training and not self.channels_ratio and not self.heads_ratio:

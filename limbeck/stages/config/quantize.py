@@ -40,6 +40,7 @@ class Config(StageConfig):
     def _check_teacher(self) -> "Config":
         self.objective.check_teacher(self.teacher)
         self.objective.check_packing(self.batching.packing)
+        self.objective.check_early_stopping(self.training.early_stopping)
         return self
 
     def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:

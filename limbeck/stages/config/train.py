@@ -51,6 +51,7 @@ class Config(StageConfig):
         check_start(self.lora, start=self.model, field="model")
         self.objective.check_start(self.model)
         self.objective.check_packing(self.batching.packing)
+        self.objective.check_early_stopping(self.training.early_stopping)
         return self
 
     @property

@@ -71,6 +71,12 @@ def test_processes_with_whole_models_train_the_curve_of_one(name, alone, plain):
     same_curve(plain[name], plain[alone][0])
 
 
+def test_processes_stop_together_at_the_step_of_one(plain):
+    assert [found["stopped_step"] for found in plain["ddp-stopped"]] == [2, 2]
+    assert plain["stopped"][0]["stopped_step"] == 2
+    same_curve(plain["ddp-stopped"], plain["stopped"][0])
+
+
 def test_bias_moves_once_a_step_whatever_the_processes(plain):
     for name in ("moe", "ddp-moe", "ddp-of-three", "ddp-blank"):
         biases = torch.tensor(plain[name][0]["biases"])
