@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from reporting import environment, medians, name_interval, parse_options, report
+from reporting import environment, make_parser, medians, name_interval, report
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DeepseekV3Config
@@ -296,7 +296,10 @@ def measure_decoding(*, turns: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    options = parse_options(__doc__ or "")
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS, help="only so many")
+    parser.add_argument("--threads", type=int, nargs="*", default=THREADS, help="only so many")
+    options = parser.parse_args()
     machine = environment() | {"compiled_operator": experts_op.is_available()}
     keep_freed_memory()
     turns = 3 if options.quick else 11
@@ -304,8 +307,8 @@ def main() -> None:
     for dtype in DTYPES:
         models = build_models(DTYPES[dtype])
         check_agreement(models, dtype=dtype)
-        for threads in THREADS[:1] if options.quick else THREADS:
-            for tokens in TOKENS:
+        for threads in options.threads[:1] if options.quick else options.threads:
+            for tokens in options.tokens:
                 for mode in PASSES:
                     case = Case(threads, dtype, tokens, mode)
                     times = measure(case, models, turns=turns)

@@ -3,7 +3,10 @@
 A draft's confidence is a logistic regression on two figures: the geometric mean of its tokens'
 probabilities, and how much of its question the training questions hold. Either alone lets through
 what the other sees: a small model is often sure of nonsense, and a familiar question may still have
-an answer that it never learnt. Nothing here reads what only measures.
+an answer that it never learnt. Nothing here reads what only measures. But the share of foreign
+questions to decline, the part below which a question is foreign and the number of unseen n-grams
+were chosen with evaluated answers of the demo and the test bed in view
+(docs/decisions/0022-saying-less.md): for these two, the report's figures are no test of them.
 """
 
 import math

@@ -12,6 +12,9 @@ asks r > 0.47: an answer falls only when it looks twice as much like a moved one
 The same threshold on the balanced odds would ask r > 9 and drop most good short answers, whose
 words seldom repeat the question's. Where records carry confidences, their own share is p.
 
+The phrases are the pack's. Where they were written with the same records in view, the held-out AUC
+is no test of them: it tests the weights alone.
+
 Whether the answer is right, no feature can see.
 """
 
