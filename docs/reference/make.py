@@ -35,6 +35,7 @@ INTRODUCTIONS = {
     "objectives": "What training minimises: `objective: {kind: soft_target, temperature: 2.0}`.",
     "divergences": "For `soft_target`: `divergence: {kind: reverse_kl}`.",
     "codecs": "What `record` stores of a teacher: `targets: {kind: plain, count: 16}`.",
+    "question_choices": "What `label` asks: `choose: {kind: diverse, max_questions: 1000}`.",
     "rewards": "What `grpo` rewards: `rewards: {facts: 1.0}`.",
     "criteria": "Which channels and heads `prune` removes first: `criterion: group_l2`.",
     "formats": "Number formats: `scheme: {kind: int8}` of `quantize`; others are for `plan`.",

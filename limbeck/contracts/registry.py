@@ -80,6 +80,14 @@ CODECS: Table = {
 }
 """How `record` stores a teacher's distributions: each a Codec."""
 
+QUESTION_CHOICES: Table = {
+    "all": "limbeck.distillation.question_choice.config:All",
+    "random": "limbeck.distillation.question_choice.config:Random",
+    "diverse": "limbeck.distillation.question_choice.config:Diverse",
+    "uncertain": "limbeck.distillation.question_choice.config:Uncertain",
+}
+"""Which of its questions `label` asks: each a QuestionChoice."""
+
 REWARDS: Table = {
     "facts": "limbeck.reinforcement.rewards:facts",
     "form": "limbeck.reinforcement.rewards:form",
@@ -138,6 +146,7 @@ TABLES = {
     "objectives": OBJECTIVES,
     "divergences": DIVERGENCES,
     "codecs": CODECS,
+    "question_choices": QUESTION_CHOICES,
     "rewards": REWARDS,
     "criteria": CRITERIA,
     "formats": FORMATS,

@@ -64,6 +64,16 @@ class StageConfig(Config, abc.ABC):
         """What of it needs the domain of the corpus's pack; empty: nothing."""
         return ""
 
+    @property
+    def makes_no_bare_questions(self) -> bool:
+        """Whether it makes a corpus all of whose training questions have answers."""
+        return False
+
+    @property
+    def bare_questions_need(self) -> str:
+        """What of it needs training questions without answers; empty: nothing."""
+        return ""
+
     @abc.abstractmethod
     def run(self, *, work: Work) -> Mapping[str, object]:
         """Write the artifact into `work.folder`; the metrics of its manifest."""

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.contracts.answerer import Answer, Answerer, Prompt, alternate
-from limbeck.contracts.artifacts import hash_text
+from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.errors import PromptLengthError
 from limbeck.contracts.records import Record
 from limbeck.distillation.agreement import SHOWN_CHARS, take_samples
 from limbeck.distillation.endpoint.client import UNSURE, CallError
 from limbeck.distillation.endpoint.config import Answers
 from limbeck.distillation.endpoint.labeler import Labelled, label_record, replace_answer
-from limbeck.env.progress import Advance
+from limbeck.env.progress import Advance, track
+from limbeck.env.threads import NumThreads
+from limbeck.runtimes import open_answerer
 
 UNANSWERED = Answer("", 0, 0.0)
 """To a question that is longer than the teacher reads."""
@@ -39,6 +41,48 @@ class Draw:
     def seed(self) -> int:
         """Depends on the question and on the number of the sample, not on the batch."""
         return int(self.key[:SEED_DIGITS], 16)
+
+
+@dataclass(frozen=True)
+class FolderAnswers:
+    """The samples of each question, and how they were computed."""
+
+    answers: Sequence[Sequence[Answer]]
+    kept_in: Path
+    num_threads: int
+
+
+def ask_folder(
+    questions: Sequence[Record],
+    *,
+    model: Artifact,
+    write: Answers,
+    system: str,
+    max_new_tokens: int,
+    batch_size: int,
+    num_threads: NumThreads,
+    state_folder: Path,
+    title: str,
+) -> FolderAnswers:
+    """What a checkpoint or a bundle answers; `title` names the progress bar.
+
+    Raises:
+        CheckpointError: the folder holds no model, or a damaged one.
+    """
+    answerer = open_answerer(model.path, num_threads=num_threads, num_rows=batch_size)
+    state = state_folder / f"answers.{model.manifest.content_hash[:12]}.jsonl"
+    with track(title, total=len(questions) * write.samples, unit="answer") as advance:
+        found = answer_questions(
+            answerer,
+            questions,
+            write=write,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            state=state,
+            advance=advance,
+        )
+    return FolderAnswers(found, state, answerer.num_threads())
 
 
 def answer_questions(

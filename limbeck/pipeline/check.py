@@ -18,7 +18,7 @@ from limbeck.contracts.errors import (
 )
 from limbeck.contracts.recipe import PLAN, Recipe
 from limbeck.contracts.registry import STAGES
-from limbeck.contracts.stage import StageConfig, references
+from limbeck.contracts.stage import Reference, StageConfig, references
 from limbeck.pipeline.entry import Entry, exists, is_folder, names_hub
 from limbeck.pipeline.preflight import inspect_models
 from limbeck.sizing.assumptions import Assumptions
@@ -40,7 +40,7 @@ def check(recipe: Recipe, *, note: Callable[[str], None] = lambda text: None) ->
             entries[name] = entry
     for entry in entries.values():
         faults.extend(_check_references(recipe, entry, entries))
-        faults.extend(_check_domain(recipe, entry, entries))
+        faults.extend(_check_corpora(recipe, entry, entries))
     try:
         Assumptions.model_validate(recipe.plan)
     except ValidationError as error:
@@ -172,10 +172,28 @@ def _tell_no_model(target: str) -> str:
     )
 
 
-def _check_domain(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) -> Iterator[Fault]:
-    """A fault for each corpus of no domain that an entry reads though it needs one."""
-    if not (need := entry.config.domain_need):
-        return
+def _check_corpora(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) -> Iterator[Fault]:
+    """A fault for each corpus that an entry reads and that lacks what the entry needs."""
+    for reference, found in _corpora_behind(entry, entries):
+        config, message = found.config, ""
+        if (need := entry.config.domain_need) and config.makes_no_domain:
+            message = (
+                f"{need} needs the domain of a pack, and {found.name!r} has none; set its `pack`"
+            )
+        if (need := entry.config.bare_questions_need) and config.makes_no_bare_questions:
+            message = (
+                f"{need} needs questions without answers, and {found.name!r} has none; give it a "
+                "source of kind `questions`, or set its `labelled_ratio`"
+            )
+        if message:
+            line = recipe.line(entry.name, reference.field)
+            yield Fault(f"{entry.name}.{reference.field}", message, line)
+
+
+def _corpora_behind(
+    entry: Entry, entries: Mapping[str, Entry]
+) -> Iterator[tuple[Reference, Entry]]:
+    """Every corpus that an entry reads or that one of these was made from, with its own field."""
     for reference in entry.references:
         seen: set[str] = set()
         waiting = [reference.target] if "corpus" in reference.kinds else []
@@ -185,12 +203,7 @@ def _check_domain(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) ->
                 continue
             seen.add(name)
             found = entries[name]
-            if found.config.makes_no_domain:
-                message = (
-                    f"{need} needs the domain of a pack, and {name!r} has none; set its `pack`"
-                )
-                line = recipe.line(entry.name, reference.field)
-                yield Fault(f"{entry.name}.{reference.field}", message, line)
+            yield reference, found
             waiting += [item.target for item in found.references if "corpus" in item.kinds]
 
 

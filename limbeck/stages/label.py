@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from limbeck.contracts.artifacts import MANIFEST, Work
 from limbeck.contracts.corpus import Corpus
@@ -22,13 +24,17 @@ from limbeck.distillation.endpoint.ask_server import ask_server, describe
 from limbeck.distillation.endpoint.client import CallError
 from limbeck.distillation.endpoint.config import Answers, Preferences, Write
 from limbeck.distillation.endpoint.labeler import Labelled, ScoreAnswers
-from limbeck.distillation.local_labels import answer_questions, take_answer
+from limbeck.distillation.local_labels import (
+    UNANSWERED,
+    FolderAnswers,
+    ask_folder,
+    take_answer,
+)
+from limbeck.distillation.question_choice.selection import linear_margins
 from limbeck.distillation.teachers.endpoint import LabelsManifest, write_labels
-from limbeck.env.progress import track
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.evaluation.report.without_teacher import LABELS_KEPT
 from limbeck.reinforcement.rewards import AnswerSample, check_domain, score
-from limbeck.runtimes import open_answerer
 from limbeck.stages.config.label import Config
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -51,15 +57,18 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     asked = bare or train
     _check_held_out(asked, corpus=corpus)
     rows = [row for row, item in enumerate(asked) if item.question and not item.images]
-    questions = [asked[row] for row in rows]
-    if not questions:
+    if not rows:
         raise DataError(
             "no training record is a question without images, so there is nothing to label; "
             "prepare others",
             path=corpus.records_path("train"),
         )
+    num_askable = len(rows)
+    if config.choose.is_limited:
+        rows = _choose_questions(rows, bare=bare, train=train, config=config, work=work)
+    questions = [asked[row] for row in rows]
     if config.endpoint is None:
-        outcome = _ask_folder(questions, config, work)
+        outcome = _ask_teacher(questions, config, work)
     else:
         outcome = _ask_server(questions, config, work, corpus)
     results = dict(zip(rows, outcome.results, strict=True))
@@ -102,12 +111,60 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "asked": len(questions),
         "labelled": len(questions) - len(failures),
         "failed": _count(failures),
-        "not_asked": len(asked) - len(questions),
+        "not_chosen": num_askable - len(questions),
+        "not_asked": len(asked) - num_askable,
         LABELS_KEPT: len(train) if bare else 0,
         **_describe_agreement(outcome.results, write=config.write),
         **outcome.metrics,
         **describe([item for item in labelled if item is not None], write=config.write),
     }
+
+
+def _choose_questions(
+    rows: Sequence[int],
+    *,
+    bare: Sequence[Record],
+    train: Sequence[Record],
+    config: Config,
+    work: Work,
+) -> list[int]:
+    """The rows of the questions without an answer that are asked.
+
+    Raises:
+        DataError: there are none, or the labelled records make no model that could choose.
+    """
+    if not bare:
+        raise DataError(
+            f"choose {config.choose.kind!r}: every training question of the corpus has an answer; "
+            "prepare it with a source of kind `questions` or with `labelled_ratio`, or leave "
+            "`choose` out",
+            path=work.one("corpus").path,
+        )
+    questions = [bare[row] for row in rows]
+
+    def measure_margins() -> Float[np.ndarray, " questions"]:
+        if config.student:
+            return _measure_confidence(questions, config, work)
+        labelled = [item for item in train if item.question and not item.images]
+        return linear_margins(questions, labelled=labelled)
+
+    chosen = config.choose.choose(questions, measure_margins=measure_margins)
+    return [rows[place] for place in chosen]
+
+
+def _measure_confidence(
+    questions: Sequence[Record], config: Config, work: Work
+) -> Float[np.ndarray, " questions"]:
+    """How sure the student is of its answer to each question; fully, where it is too long."""
+    greedy = Answers(kind="answers")
+    found = _ask_model("student", questions, write=greedy, config=config, work=work)
+    return np.array(
+        [
+            1.0 if answer == UNANSWERED else answer.confidence_ratio
+            for answers in found.answers
+            for answer in answers
+        ]
+    )
 
 
 def _finish(
@@ -144,26 +201,10 @@ def _quantiles(name: str, values: Sequence[float]) -> dict[str, object]:
     return {f"{name}_quantile_{ratio * 100:.0f}": float(value) for ratio, value in found}
 
 
-def _ask_folder(questions: Sequence[Record], config: Config, work: Work) -> Outcome:
+def _ask_teacher(questions: Sequence[Record], config: Config, work: Work) -> Outcome:
     """The answers of a checkpoint or bundle, those that it is sure of."""
-    teacher = work.one("teacher")
-    answerer = open_answerer(
-        teacher.path, num_threads=config.num_threads, num_rows=config.batch_size
-    )
-    state = work.persistent_dir / f"answers.{teacher.manifest.content_hash[:12]}.jsonl"
     assert isinstance(config.write, Answers)
-    total = len(questions) * config.write.samples
-    with track(work.name, total=total, unit="answer") as advance:
-        found = answer_questions(
-            answerer,
-            questions,
-            write=config.write,
-            system=config.system,
-            max_new_tokens=config.max_new_tokens,
-            batch_size=config.batch_size,
-            state=state,
-            advance=advance,
-        )
+    found = _ask_model("teacher", questions, write=config.write, config=config, work=work)
     results = [
         take_answer(
             record,
@@ -172,17 +213,39 @@ def _ask_folder(questions: Sequence[Record], config: Config, work: Work) -> Outc
             max_new_tokens=config.max_new_tokens,
             min_confidence_ratio=config.min_confidence_ratio,
         )
-        for record, answers in zip(questions, found, strict=True)
+        for record, answers in zip(questions, found.answers, strict=True)
     ]
     _check_failures(
         _failures(questions, results),
         num_asked=len(questions),
         config=config,
-        kept_in=state,
+        kept_in=found.kept_in,
     )
-    ratios = [answer.confidence_ratio for answers in found for answer in answers]
-    metrics = {**_quantiles("confidence", ratios), "num_threads": answerer.num_threads()}
+    ratios = [answer.confidence_ratio for answers in found.answers for answer in answers]
+    metrics = {**_quantiles("confidence", ratios), "num_threads": found.num_threads}
     return Outcome(results, metrics)
+
+
+def _ask_model(
+    field: Literal["teacher", "student"],
+    questions: Sequence[Record],
+    *,
+    write: Answers,
+    config: Config,
+    work: Work,
+) -> FolderAnswers:
+    """What the model that the field names answers."""
+    return ask_folder(
+        questions,
+        model=work.one(field),
+        write=write,
+        system=config.system,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        num_threads=config.num_threads,
+        state_folder=work.persistent_dir,
+        title=work.name if field == "teacher" else f"{work.name}: {field}",
+    )
 
 
 def _ask_server(questions: Sequence[Record], config: Config, work: Work, corpus: Corpus) -> Outcome:

@@ -125,6 +125,7 @@ def test_public_names_are_pinned(invoke):
         "objectives",
         "divergences",
         "codecs",
+        "question_choices",
         "rewards",
         "criteria",
         "formats",

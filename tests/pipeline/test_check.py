@@ -1,11 +1,13 @@
 """Checking a recipe: every fault at once, each with its line and its path; and the order."""
 
 import pytest
+import yaml
 
 from limbeck.contracts.errors import RecipeError, UnknownNameError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.pipeline.check import check as check_recipe
 from limbeck.pipeline.entry import select_needed
+from tests.support.tiny_checkpoints import make_checkpoint
 
 CORPUS = "corpus: {stage: prepare, pack: medical, sources: [{kind: knowledge}]}\n"
 MODEL = (
@@ -187,3 +189,30 @@ def test_rewards_that_need_a_domain_are_refused_for_a_corpus_without_a_pack(tmp_
     path.write_text(GRPO % (data, "facts: 1.0, form: 0.1"))
     with pytest.raises(RecipeError, match="reward 'form' needs the domain of a pack, and 'corpus'"):
         check_recipe(load_recipe(path))
+
+
+def test_a_choice_of_questions_needs_a_corpus_that_has_some_without_answers(tmp_path):
+    data = tmp_path / "own.jsonl"
+    data.write_text('{"question": "a", "answer": "b"}\n')
+    make_checkpoint(tmp_path / "teacher")
+    path = tmp_path / "own.yaml"
+
+    def write(**fields):
+        entries = {
+            "corpus": {"stage": "prepare", "sources": [{"kind": "jsonl", "path": str(data)}]}
+            | fields,
+            "transfer": {
+                "stage": "label",
+                "corpus": "corpus",
+                "teacher": str(tmp_path / "teacher"),
+                "choose": {"kind": "random", "max_questions": 5},
+            },
+        }
+        path.write_text(yaml.safe_dump(entries))
+        return load_recipe(path)
+
+    with pytest.raises(RecipeError, match="'random' needs questions without answers, and 'corpus'"):
+        check_recipe(write())
+    questions = {"kind": "questions", "name": "bare", "path": str(data)}
+    for fields in ({"labelled_ratio": 0.5}, {"sources": [questions]}):
+        assert set(check_recipe(write(**fields))) == {"corpus", "transfer"}

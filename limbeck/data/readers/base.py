@@ -24,6 +24,8 @@ class ReaderConfig(Config, abc.ABC):
 
     free_text: ClassVar[bool] = False
     """Whether people wrote the answers freely: most filters apply to such records only."""
+    has_answers: ClassVar[bool] = True
+    """Whether its questions have answers."""
     normalizes: ClassVar[bool] = False
     """Whether it brings its texts into the form of `normalization` itself, as parts of questions;
     the records of all others are brought into it whole."""

@@ -26,6 +26,7 @@ from limbeck.data.readers.text_files import TextFileReaderConfig
 class Config(TextFileReaderConfig):
     """Questions of a file of any kind; whatever else its rows hold is not read."""
 
+    has_answers: ClassVar[bool] = False
     normalizes: ClassVar[bool] = True
 
     kind: Literal["questions"] = "questions"

@@ -7,11 +7,13 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.fields import Ratio
-from limbeck.contracts.registry import REWARDS
+from limbeck.contracts.registry import QUESTION_CHOICES, REWARDS
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Preferences, Write
+from limbeck.distillation.question_choice.config import All, QuestionChoice
 from limbeck.env.threads import NumThreads
 from limbeck.reinforcement.rewards import name_domain_rewards
 
@@ -33,6 +35,13 @@ class Config(StageConfig):
     write: Annotated[Write, Field(discriminator="kind")] = Answers(kind="answers")
     """What to write: answers (one of each question, or several), preferences or logprobs; a teacher
     in a folder writes answers."""
+    choose: Annotated[QuestionChoice, Choice(QUESTION_CHOICES, what="choice of questions")] = All(
+        kind="all"
+    )
+    """Which of the questions without an answer are asked; the others stay without."""
+    student: ModelRef = ""
+    """The model in a folder whose confidence says what `choose: {kind: uncertain}` asks, instead of
+    a linear model of the labelled records."""
     system: str = ""
     """System prompt of the records that have none of their own; empty: none."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
@@ -68,6 +77,15 @@ class Config(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_choice(self) -> "Config":
+        if self.student and not self.choose.needs_margins:
+            raise ValueError(
+                f"student: choose {self.choose.kind!r} does not ask how sure a model is; set "
+                "choose.kind: uncertain, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_rewards(self) -> "Config":
         if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
             for name in self.write.better_by:
@@ -81,6 +99,11 @@ class Config(StageConfig):
         if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
             return name_domain_rewards(self.write.better_by)
         return ""
+
+    @property
+    @override
+    def bare_questions_need(self) -> str:
+        return f"choose {self.choose.kind!r}" if self.choose.is_limited else ""
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

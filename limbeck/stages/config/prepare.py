@@ -97,6 +97,11 @@ class Config(StageConfig):
     def makes_no_domain(self) -> bool:
         return not self.pack
 
+    @property
+    @override
+    def makes_no_bare_questions(self) -> bool:
+        return self.labelled_ratio == 1 and all(source.has_answers for source in self.sources)
+
     def external_paths(self) -> Iterator[Path]:
         """The folder of the pack, if any, besides every file that a source reads."""
         if self.pack:

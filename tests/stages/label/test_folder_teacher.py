@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import EndpointError, LeakError
+from limbeck.contracts.errors import DataError, EndpointError, LeakError
 from limbeck.contracts.records import Record
 from limbeck.data.corpus.unlabelled import remove_answer
 from limbeck.distillation import local_labels
@@ -53,7 +53,11 @@ def run(corpus, teacher, tmp_path, name="made", **fields):
     )
     folder = tmp_path / name
     folder.mkdir()
-    inputs = {"corpus": (make_artifact(corpus.folder, "corpus"),), "teacher": (teacher,)}
+    inputs = {
+        "corpus": (make_artifact(corpus.folder, "corpus"),),
+        "teacher": (teacher,),
+        "student": (teacher,),
+    }
     work = Work(name, folder, tmp_path / "state", inputs, tmp_path / f"{name}-state")
     return Corpus(folder), label.run(config, work=work)
 
@@ -152,6 +156,29 @@ def test_samples_are_records_and_the_same_in_any_batch(corpus, teacher, tmp_path
     assert len(list(made.unlabelled())) == NUM_BARE - metrics["labelled"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"choose": {"kind": "random", "max_questions": 5}},
+        {"choose": {"kind": "diverse", "max_questions": 5}},
+        {"choose": {"kind": "uncertain", "max_questions": 5}, "student": "student"},
+    ],
+    ids=["random", "diverse", "uncertain"],
+)
+def test_what_is_not_chosen_stays_without_an_answer(fields, corpus, teacher, tmp_path):
+    made, metrics = run(corpus, teacher, tmp_path, **fields)
+    assert metrics["asked"] == 5 and metrics["not_chosen"] == NUM_BARE - 5
+    assert len(list(made.unlabelled())) == NUM_BARE - metrics["labelled"]
+    again, _ = run(corpus, teacher, tmp_path, name="again", **fields)
+    assert list(again.records("train")) == list(made.records("train"))
+
+
+def test_a_choice_needs_questions_without_an_answer(corpus, teacher, tmp_path):
+    corpus.write_unlabelled([])
+    with pytest.raises(DataError, match="every training question of the corpus has an answer"):
+        run(corpus, teacher, tmp_path, choose={"kind": "random", "max_questions": 5})
+
+
 def test_the_same_id_with_another_question_is_asked_anew(corpus, teacher, tmp_path):
     first, *_ = corpus.unlabelled()
     answers = []
@@ -185,6 +212,8 @@ def test_too_many_failures_stop_the_run_and_keep_its_answers(corpus, teacher, tm
         ({}, "name one teacher"),
         ({"teacher": "t", "endpoint": {"url": "http://localhost", "model": "m"}}, "name one"),
         ({"teacher": "t", "write": {"kind": "logprobs"}}, "writes answers, not logprobs"),
+        ({"teacher": "t", "student": "s"}, "choose 'all' does not ask"),
+        ({"teacher": "t", "choose": {"kind": "random"}}, "max_questions"),
         (
             {"endpoint": {"url": "http://localhost", "model": "m"}, "min_confidence_ratio": 0.5},
             "come without a confidence",

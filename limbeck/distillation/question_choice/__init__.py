@@ -1,0 +1,1 @@
+"""Which questions a teacher is asked, where it is not asked all of them."""
