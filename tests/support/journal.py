@@ -87,12 +87,17 @@ class Postgres:
         subprocess.run(words, check=True, capture_output=True, cwd="/", **self._owner)
 
     def start(self) -> None:
-        words = [self._programs / "postgres", "-D", self._folder, "-p", str(self.port)]
-        words += ["-k", "", "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        self._process = subprocess.Popen(
-            words, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._owner
-        )
-        wait_until(self._answers)
+        """Start it; after a kill, this fails until the processes of the killed one are gone."""
+        wait_until(self._is_started)
+
+    def _is_started(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            words = [self._programs / "postgres", "-D", self._folder, "-p", str(self.port)]
+            words += ["-k", "", "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+            self._process = subprocess.Popen(
+                words, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._owner
+            )
+        return self._answers()
 
     def kill(self) -> None:
         """SIGKILL to the server; its other processes end by themselves."""

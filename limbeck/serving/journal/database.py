@@ -67,18 +67,21 @@ def open_database(
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
         },
     )
 
 
-def make_folder(url: URL) -> None:
-    """Make the folder of a file of SQLite.
+def make_file(url: URL) -> None:
+    """Make SQLite's file and its folder, which nobody else may read.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: they cannot be made.
     """
     if url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(url.database)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
 
 
 def describe_error(error: Exception) -> str:

@@ -160,7 +160,7 @@ class Spool:
     def _open(self) -> None:
         if self._owner:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = f"{time.time_ns():0{DIGITS}d}-{os.getpid()}"
         own_lock = FileLock(self._folder / f"{owner}.lock")
         own_lock.acquire(timeout=0)

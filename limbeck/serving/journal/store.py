@@ -4,6 +4,7 @@ Whoever appends holds the row `head`, so several processes may share one journal
 happens when the database does not answer; `writer` decides.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from sqlalchemy.exc import (
 
 from limbeck.contracts.json_data import JsonObject
 from limbeck.serving.journal.chain import FIRST_HASH, Head, Link, make_link
-from limbeck.serving.journal.database import make_folder, open_database
+from limbeck.serving.journal.database import make_file, open_database
 from limbeck.serving.journal.entries import Entry
 from limbeck.serving.journal.schema import (
     CONTENTS,
@@ -65,13 +66,14 @@ class Store:
         )
 
     def disconnect(self) -> None:
-        """Close all connections; the next use opens new ones."""
+        """Close all connections; the next use opens new ones, and makes tables that are gone."""
+        self._is_ready = False
         self.engine.dispose()
 
     def _make_tables(self) -> None:
         if self._is_ready:
             return
-        make_folder(self._url)
+        make_file(self._url)
         with self.engine.begin() as connection:
             if not self._is_sqlite:  # two processes that make the tables at once disturb each other
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7215320)"))
@@ -91,6 +93,7 @@ def append_entries(connection: Connection, entries: Sequence[Entry]) -> list[Lin
     for entry in entries:
         if entry.id in known:
             continue
+        time.sleep(0)  # the answering thread goes first
         known.add(entry.id)
         link = make_link(
             last,

@@ -52,6 +52,16 @@ def test_rows_are_written_in_order_and_once(url, make_config):
     assert is_whole(url)
 
 
+def test_nobody_else_may_read_it(sqlite_url, make_config, tmp_path):
+    url = sqlite_url.replace("journal.sqlite", "new/journal.sqlite")
+    with Journal(make_config(url)) as journal:
+        journal.put(make_exchange(0))
+        assert journal.flush(30.0)
+        private = [tmp_path / "new", tmp_path / "spool", *(tmp_path / "new").iterdir()]
+        assert len(private) == 5
+        assert [path.stat().st_mode & 0o077 for path in private] == [0] * 5
+
+
 def test_two_journals_share_one_database(url, make_config, tmp_path):
     with (
         Journal(make_config(url)) as first,
