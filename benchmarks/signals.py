@@ -22,7 +22,7 @@ os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", CUDA_VISI
 import numpy as np
 import torch
 from jaxtyping import Float
-from reporting import environment, median_interval, name_interval, parse_options, report
+from reporting import environment, make_parser, median_interval, name_interval, report
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
@@ -263,7 +263,7 @@ def summarise(formats: list[dict[str, Any]], steps: list[dict[str, Any]]) -> dic
     from 5 %, nor from none where it holds 1.
     """
     ratios: dict[str, float] = {}
-    for codec in FORMATS:
+    for codec in FORMATS if formats else ():
         name = f"{codec.kind} T={codec.reference_temperature():g}"
         prefix = "" if codec.kind == "top" else f"{codec.kind}_t{codec.reference_temperature():g}_"
         mine = [row for row in formats if row["measured"] == name]
@@ -282,11 +282,15 @@ def summarise(formats: list[dict[str, Any]], steps: list[dict[str, Any]]) -> dic
 
 def main() -> None:
     """Measure, print, write."""
-    options = parse_options("recorded signals: size, errors, decoding, and the cost of learning")
+    parser = make_parser("recorded signals: size, errors, decoding, and the cost of learning")
+    parser.add_argument("--steps-only", type=int, help="so many optimizer steps, and no formats")
+    options = parser.parse_args()
     machine = environment()
     torch.set_num_threads(1)
-    formats = measure_formats(kept=32 if options.quick else 64, num_turns=3)
-    steps = measure_steps(num_steps=8 if options.quick else 90)
+    formats = []
+    if options.steps_only is None:
+        formats = measure_formats(kept=32 if options.quick else 64, num_turns=3)
+    steps = measure_steps(num_steps=options.steps_only or (8 if options.quick else 90))
     report(
         options,
         environment=machine,
