@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from limbeck.cli.list import first_line
 from limbeck.contracts.config import Choice, Config, NameOr, Table, resolve
+from limbeck.contracts.field_texts import read_field_texts
 from limbeck.contracts.registry import TABLES
 from limbeck.contracts.stage import Accepts
 from limbeck.sizing.assumptions import Assumptions
@@ -101,9 +102,10 @@ def _make_table_page(name: str, table: Table, nested: dict[str, type[Config]]) -
 
 def _section(name: str, config: type[Config], nested: dict[str, type[Config]]) -> list[str]:
     lines = [f"## {name}", "", _paragraph(inspect.getdoc(config) or ""), ""]
+    texts = read_field_texts(config)
     rows = [
         f"| `{key}` | {_name_type(field, nested)} | {_name_default(field)} | "
-        f"{_cell(field.description or '')} |"
+        f"{_cell(texts.get(key, ''))} |"
         for key, field in config.model_fields.items()
         if key not in ("kind", "stage")
     ]

@@ -1,16 +1,17 @@
 """Answers at the terminal: what the model is sure of, or that it does not know."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from limbeck.cli.console import report_user_errors
-from limbeck.contracts.answer_policy import AnswerPolicy
-from limbeck.contracts.answerer import Answerer, Prompt, as_prompt
 from limbeck.contracts.errors import DataError
-from limbeck.runtimes.draft import Draft, draft_answer
-from limbeck.serving.safety import compile_rules, find_red_flags
+
+if TYPE_CHECKING:
+    from limbeck.contracts.answer_policy import AnswerPolicy
+    from limbeck.contracts.answerer import Answerer, Prompt
+    from limbeck.runtimes.draft import Draft
 
 GENERAL_DISCLAIMER = {"zh": "机器生成，仅供参考", "en": "machine-made, for reference only"}
 """Where the model brings none of its domain."""
@@ -43,6 +44,7 @@ def ask(
     """
     with report_user_errors():
         from limbeck.contracts.answer_policy import read_policy
+        from limbeck.contracts.answerer import as_prompt
         from limbeck.runtimes import open_answerer
 
         if not question.strip():
@@ -58,10 +60,10 @@ def ask(
 
 
 def print_answer(
-    answerer: Answerer,
-    prompt: Prompt,
+    answerer: "Answerer",
+    prompt: "Prompt",
     *,
-    policy: AnswerPolicy,
+    policy: "AnswerPolicy",
     max_new_tokens: int,
     show_unsure: bool = False,
 ) -> None:
@@ -73,6 +75,9 @@ def print_answer(
         DataError: the prompt does not fit the model, or has images that it cannot see.
         ImageError: an image cannot be read.
     """
+    from limbeck.runtimes.draft import draft_answer
+    from limbeck.serving.safety import compile_rules, find_red_flags
+
     for emergency in policy.find_emergencies(prompt.question):
         typer.echo(f"{emergency.zh} / {emergency.en}")
     rules = compile_rules(policy.file.safety)
@@ -100,7 +105,7 @@ def _print_piece(piece: str) -> None:
     typer.echo(piece, nl=False)
 
 
-def describe(draft: Draft, *, show_unsure: bool) -> str:
+def describe(draft: "Draft", *, show_unsure: bool) -> str:
     """How sure the model is; empty where the answer speaks for itself."""
     judgement = draft.judgement
     if draft.is_repeating:

@@ -5,6 +5,7 @@ does a unit that is not in the table. Left out: conversions that are not exact, 
 substance (mmol/L to mg/dL), and between scales with another zero (degrees).
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ _CODES = {
 }
 
 
+@functools.cache  # takes a tenth of a second to compile
 def _pattern(mark: str) -> re.Pattern[str]:
     """What finds codes, ranges and quantities where a point or a comma is the decimal mark."""
 
@@ -128,7 +130,6 @@ def _pattern(mark: str) -> re.Pattern[str]:
     )
 
 
-PATTERNS = {mark: _pattern(mark) for mark in _NUMBER}
 DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013" + MINUS, "-") | {"\u301c": "~"})
 COMPARISONS = str.maketrans("≧⩾≦⩽", "≥≥≤≤")
 
@@ -158,7 +159,7 @@ def split_quantities(text: str, *, language: str = "") -> list[str | Quantity]:
     text = text.replace(">=", "≥").replace("<=", "≤")
     parts: list[str | Quantity] = []
     end = 0
-    for found in PATTERNS[mark].finditer(text):
+    for found in _pattern(mark).finditer(text):
         if found["code"]:
             continue
         quantities = list(_read(found, mark=mark))

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from limbeck.contracts.config import Choice, Config, resolve
 from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.field_texts import read_field_texts
 from limbeck.contracts.registry import TABLES
 from limbeck.models.config import DenseModel, MoeModel
 
@@ -59,10 +60,15 @@ def test_replace_validates_again():
         Outer().replace(cuont=3)
 
 
-def test_field_docstrings_become_descriptions():
+def test_field_docstrings_are_their_texts():
+    from limbeck.models.config import DenseModel
     from limbeck.training.config import TrainingConfig
 
-    assert "Optimizer steps" in (TrainingConfig.model_fields["max_steps"].description or "")
+    assert "Optimizer steps" in read_field_texts(TrainingConfig)["max_steps"]
+    texts = read_field_texts(DenseModel)
+    assert set(DenseModel.model_fields) <= set(texts)
+    assert texts["hidden_size"] == "Width of the residual stream."  # inherited
+    assert texts["num_hidden_layers"] == ""
 
 
 def test_external_paths_are_found_at_any_depth():

@@ -9,9 +9,6 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 
-import ftfy
-from ftfy.badness import is_bad
-
 from limbeck.contracts.records import Note
 
 logger = logging.getLogger(__name__)
@@ -105,6 +102,10 @@ def _read_as_gbk(run: str) -> str:
 
 def _find_western(text: str) -> tuple[str, str] | None:
     """The first word or line that ftfy finds wrong and can repair."""
+    # Slow to import, and settings name this reader's formats without reading any text.
+    import ftfy
+    from ftfy.badness import is_bad
+
     if not is_bad(text):
         return None
     for part in text.splitlines():

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, cast, final
+from typing import TYPE_CHECKING, ClassVar, Literal, cast, final
 
 import numpy as np
-import onnxruntime
 from jaxtyping import Float, Int
 from typing_extensions import override
 
@@ -19,6 +18,9 @@ from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.greedy import GreedyAnswerer
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 MODEL = "model.onnx"
 FATAL = 4
@@ -61,6 +63,8 @@ class OnnxRuntime(Runtime):
 
     @override
     def open_model(self, folder: Path, *, num_threads: int) -> "OnnxModel":
+        import onnxruntime  # noqa: PLC0415  (a recipe is checked without it)
+
         bundle = read_bundle(folder)
         path = folder / MODEL
         if not path.is_file():
@@ -95,7 +99,7 @@ class OnnxModel(LoadedModel):
 
     def __init__(
         self,
-        graph: onnxruntime.InferenceSession,
+        graph: "InferenceSession",
         *,
         size: Size,
         max_tokens: int,
@@ -140,7 +144,7 @@ class DecoderGraph:
         CheckpointError: it is no decoder that `decoder.py` wrote.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: "InferenceSession") -> None:
         self._session = session
         caches = [item for item in session.get_inputs() if item.name.startswith("past.")]
         self._past = [item.name for item in caches]
