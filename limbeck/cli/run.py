@@ -179,11 +179,21 @@ def tune(
     timeout: Annotated[
         float, typer.Option(min=0, help="Seconds after which no trial starts; 0: no limit.")
     ] = 0.0,
+    quick_check: Annotated[
+        bool,
+        typer.Option(
+            "--quick-check",
+            help="Search nothing: compare the student with its teacher and without, for about two "
+            "minutes (--timeout).",
+        ),
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each student of a quick check.")] = 60,
 ) -> None:
     """Search the settings of a distillation; writes a report and the winning recipe.
 
     ```
     limbeck tune mine.yaml --set tune.stage=student --trials 12 --timeout 3600
+    limbeck tune mine.yaml --quick-check
     ```
 
     The recipe's key `tune` sets what is searched:
@@ -199,6 +209,20 @@ def tune(
         from limbeck import tuning
 
         loaded = load_recipe(recipe, overrides=overrides)
+        if quick_check:
+            folder = Path(out) if out else runs / loaded.name / "quick-check"
+            checked = tuning.quick_check(
+                loaded,
+                runs=runs,
+                folder=folder,
+                steps=steps,
+                seconds=timeout or tuning.QUICK_SECONDS,
+                report=show_event,
+            )
+            page = tuning.write_quick_check(checked, folder=folder)
+            typer.echo(tuning.make_page(checked))
+            typer.echo(f"report: {page}")
+            return
         folder = Path(out) if out else runs / loaded.name / "tune"
         found = tuning.search(
             loaded,
