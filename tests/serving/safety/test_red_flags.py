@@ -17,7 +17,8 @@ def names(question, rules):
 
 
 @pytest.mark.parametrize(
-    ("half", "num_sentences"), [("development", 200), ("held_out", 200), ("unlike", 120)]
+    ("half", "num_sentences"),
+    [("development", 200), ("held_out", 200), ("unlike", 120), ("fresh", 70)],
 )
 def test_the_committed_sentences(rules, half, num_sentences):
     """What docs/serving/safety.md states: none missed, no false alarm, after the rules' changes."""
