@@ -33,6 +33,7 @@ def test_what_nobody_touched_is_whole(engine):
     assert not verify(engine, expected=found.head).faults
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("commands", "found"),
     [
@@ -83,6 +84,21 @@ def test_tampering_is_found_and_placed(engine, commands, found):
     for seq, message in found.items():
         assert any(fault.seq == seq and message in fault.message for fault in faults), faults
     assert {fault.seq for fault in faults} == set(found)
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_postgres_hides_no_tampering(engine):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE exchanges SET confidence = 0.1 WHERE id = 'e1'")
+        connection.exec_driver_sql("UPDATE feedback SET thumbs = 'up'")
+        connection.exec_driver_sql("DELETE FROM ledger WHERE seq = 3")
+    found = {(fault.seq, fault.message.split(":")[0]) for fault in verify(engine).faults}
+    assert found == {
+        (2, "the content was changed"),
+        (3, "the row was removed"),
+        (4, "the content was changed"),
+        (0, "a row of exchanges is not in the chain"),
+    }
 
 
 def test_an_end_that_was_cut_off_with_care_needs_a_head_kept_elsewhere(engine):
