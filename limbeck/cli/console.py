@@ -37,6 +37,7 @@ EXTRAS = {
     "rapidfuzz": "evaluate",
     "sacrebleu": "evaluate",
     "optuna": "tune",
+    "scipy": "tune",
     "lm_eval": "harness",
     "gguf": "gguf",
     "sqlalchemy": "serve",

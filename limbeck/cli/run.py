@@ -203,7 +203,8 @@ def tune(
     searches temperature, divergence, weights, layer map and learning rate of the distill entry
     `student`; `search: {objective.temperature: {low: 1.5, high: 3.0}}` names fields instead. A
     trial trains the entry and is scored on validation records, never on test questions; bad trials
-    stop early. Stop it at any time; the same command goes on with the same study.
+    stop early. The best and the recipe's own settings are trained again with fresh seeds, which
+    decide; "none is better" is an answer. Stop it at any time; the same command goes on.
     """
     with report_user_errors():
         from limbeck import tuning
@@ -233,8 +234,15 @@ def tune(
             report=show_event,
         )
         winning = tuning.write_report(found)
-        open_screen(WIDE_COLUMNS).print(tuning.make_table(found))
+        screen = open_screen(WIDE_COLUMNS)
+        screen.print(tuning.make_table(found))
+        confirmed = tuning.make_confirmed_table(found)
+        if confirmed is not None:
+            screen.print(confirmed)
+        for warning in tuning.warn(found):
+            show_note(warning.en)
         typer.echo(f"report: {folder / 'report.html'}")
         tuning.check_outcome(found)
+        typer.echo(tuning.explain(found).en)
         if winning is not None:
             typer.echo(f"winner: limbeck run {winning}")

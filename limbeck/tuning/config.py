@@ -127,6 +127,24 @@ class Never(Pruner):
         return NopPruner()
 
 
+class Confirm(Config):
+    """How settings are trained again before one of them is called better than the recipe's own."""
+
+    candidates: Annotated[int, Field(ge=1, le=20)] = 2
+    """The best settings of the trials, beside the recipe's own."""
+    seeds: Annotated[int, Field(ge=3, le=20)] = 3
+    """Fresh ones, the same for all; they alone count. Two would give too narrow intervals."""
+
+
+START_FROM: tuple[Mapping[str, Any], ...] = (
+    {"objective.temperature": 1.0},
+    {"objective.weight": 0.5},
+    {"objective.weight": 0.0},
+)
+"""What measured tables support beside the recipe's own settings (docs/distillation/README.md):
+the teacher's distributions as they are, a smaller share of them, and labels alone."""
+
+
 class Tuning(Config):
     """What `limbeck tune` does with a recipe."""
 
@@ -141,6 +159,12 @@ class Tuning(Config):
     budget: Budget = Budget()
     trials: PositiveInt = 20
     seed: int = 0
+    start_from: tuple[Mapping[str, Any], ...] = START_FROM
+    """Settings that are tried first, as changes of the recipe's own, which always come before them.
+    Of the default list, those outside the space are left out."""
+    confirm: Confirm = Confirm()
+    to_end_ratio: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of the trials that no pruner stops, evenly, so that it shows how well rungs choose."""
     pruner: Annotated[Pruner, Choice(PRUNERS, what="pruner")] = Median(kind="median")
     max_questions: PositiveInt = 200
     """Validation records that are asked, drawn by a hash of their ids."""

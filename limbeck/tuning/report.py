@@ -1,8 +1,9 @@
-"""What a search leaves: `report.html`, `trials.csv` and `winning.yaml`, from the study's trials."""
+"""What a search leaves: `report.html`, `report.md`, `trials.csv` and perhaps `winning.yaml`."""
 
 import csv
 import io
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,22 @@ from limbeck.contracts.recipe import PLAN, SERVE, TUNE
 from limbeck.evaluation.report import charts, html, number_format
 from limbeck.evaluation.report.charts import Bilingual
 from limbeck.evaluation.report.rows import Bounds
-from limbeck.tuning import plots
-from limbeck.tuning.config import Tuning
-from limbeck.tuning.space import label
-from limbeck.tuning.study import Search, describe, find_best, fits, over
+from limbeck.tuning import markdown, plots
+from limbeck.tuning.dimensions import label
+from limbeck.tuning.outcome import MEASURED, Search, find_best, fits, over
+from limbeck.tuning.summary import (
+    STATES,
+    explain,
+    list_confirmed,
+    list_rungs,
+    list_trials,
+    read_measured,
+    seconds,
+    warn,
+    write_difference,
+    write_setting,
+    write_value,
+)
 
 MEASURES = (
     "kept_ratio",
@@ -41,64 +54,89 @@ TITLES = {
     "kept_accuracy": Bilingual("保留率（验证集）", "accuracy kept (validation)"),
     "likelihood": Bilingual("验证对数似然", "validation log-likelihood"),
 }
-STATES = {
-    TrialState.COMPLETE: Bilingual("完成", "finished"),
-    TrialState.PRUNED: Bilingual("提前停止", "stopped early"),
-    TrialState.FAIL: Bilingual("失败", "failed"),
-}
 
 
 def write_report(found: Search) -> Path | None:
-    """Write the three files; the winning recipe's path, or None where no trial won."""
+    """Write the files; the winning recipe's path, or None where the recipe's own settings stay."""
     write_atomically(found.folder / "trials.csv", make_csv(found))
     write_atomically(found.folder / "report.html", render(found))
+    write_atomically(found.folder / "report.md", markdown.render(found))
     path = found.folder / "winning.yaml"
-    if found.best is None:
+    if not found.verdict.changes_recipe or found.verdict.recommended is None:
         path.unlink(missing_ok=True)
         return None
-    write_atomically(path, make_recipe(found, found.best))
+    write_atomically(path, make_recipe(found, found.verdict.recommended))
     return path
 
 
 def make_table(found: Search, *, num_best: int = 5) -> Table:
-    """The best trials for a terminal."""
+    """The default and the best trials for a terminal."""
     kept = found.tuning.metric == "kept_accuracy"
     table = Table(title=f"{found.space.entry.name}: the best of {len(found.trials)} trials")
     paths = list(found.space.distributions)
-    for name in ("trial", "kept" if kept else "log-likelihood", "parameters", "MiB", *paths):
+    value = "kept" if kept else "log-likelihood"
+    for name in ("trial", value, "minus default (95 %)", "parameters", "MiB", *paths):
         table.add_column(name, justify="right")
     done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
     done.sort(key=lambda trial: (not fits(trial), -(trial.value or 0.0), trial.number))
-    for trial in done[:num_best]:
-        measured = trial.user_attrs["measured"]
+    default = found.default
+    shown = done[:num_best]
+    shown += [trial for trial in done[num_best:] if trial is default]
+    for trial in shown:
+        measured = trial.user_attrs[MEASURED]
         table.add_row(
-            str(trial.number),
-            _bare(trial.value, found.tuning),
+            f"{trial.number} (default)" if trial is default else str(trial.number),
+            write_value(trial.value, found.tuning),
+            write_difference(difference, found.tuning)
+            if (difference := found.differences.get(trial.number))
+            else "",
             number_format.counted(measured["parameters"]),
             f"{measured['mib']:.3g}" + ("" if fits(trial) else " (over)"),
-            *(plots.shorten(_write(trial.params[path])) for path in paths),
+            *(plots.shorten(write_setting(trial.params.get(path, "-"))) for path in paths),
         )
+    return table
+
+
+def make_confirmed_table(found: Search) -> Table | None:
+    """The runs with fresh seeds for a terminal; None where there is none."""
+    rows = list_confirmed(found)
+    if not rows:
+        return None
+    table = Table(title=f"trained again with {found.tuning.confirm.seeds} fresh seeds")
+    for name in ("trial", "each (seed)", "mean", "minus default (95 %)", "p, Holm"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        name = f"{row.trial} (default)" if row.is_default else str(row.trial)
+        table.add_row(name, ", ".join(row.values), row.mean, row.difference, row.adjusted_p)
     return table
 
 
 def make_csv(found: Search) -> str:
     """One line a trial: its state, value, measures, settings and reason."""
     paths = list(found.space.distributions)
+    default = found.default
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["trial", "state", "within_budget", "value", *MEASURES, "seconds", *paths, "reason"]
+        [
+            *("trial", "state", "default", "within_budget", "value", *MEASURES),
+            *("difference", "difference_low", "difference_high", "seconds", *paths, "reason"),
+        ]
     )
     for trial in found.trials:
-        measured = _measured(trial)
+        measured = read_measured(trial)
+        difference = found.differences.get(trial.number)
+        ends = (difference.value, difference.low, difference.high) if difference else [""] * 3
         writer.writerow(
             [
                 trial.number,
                 STATES[trial.state].en,
+                "yes" if trial is default else "no",
                 "yes" if fits(trial) else "no",
                 trial.value if trial.state == TrialState.COMPLETE else "",
                 *(measured.get(name, "") for name in MEASURES),
-                f"{_seconds(trial):.1f}",
+                *ends,
+                f"{seconds(trial):.1f}",
                 *(trial.params.get(path, "") for path in paths),
                 trial.user_attrs.get("reason", over(trial)),
             ]
@@ -120,8 +158,7 @@ def make_recipe(found: Search, best: FrozenTrial) -> str:
         f"# {recipe.path.name} with the settings of trial {best.number} in "
         f"{found.space.entry.name}:",
         *(f"#   {path}: {value}" for path, value in best.params.items()),
-        f"# {describe(best.value, found.tuning)} on validation records, "
-        f"the best of {len(found.trials)} trials.",
+        *(f"# {line}" for line in textwrap.wrap(explain(found).en, width=96)),
     ]
     text = yaml.safe_dump(
         json.loads(json.dumps(data)), allow_unicode=True, sort_keys=False, width=100
@@ -135,12 +172,22 @@ def find_importances(found: Search) -> dict[str, float]:
     By functional ANOVA over a random forest (Hutter et al. 2014,
     https://proceedings.mlr.press/v32/hutter14.html).
     """
-    done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
+    done = _sampled(found)
     if len(done) < FEWEST_TRIALS or len({trial.value for trial in done}) < 2:
         return {}
     study = optuna.create_study(direction="maximize")
     study.add_trials(done)
     return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+
+
+def _sampled(found: Search) -> list[FrozenTrial]:
+    """Finished trials that have every setting; the recipe's own may lie outside the space."""
+    paths = set(found.space.distributions)
+    return [
+        trial
+        for trial in found.trials
+        if trial.state == TrialState.COMPLETE and set(trial.params) == paths
+    ]
 
 
 def render(found: Search) -> str:
@@ -153,66 +200,27 @@ def render(found: Search) -> str:
         lstrip_blocks=True,
     )
     done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
-    importances = find_importances(found)
+    sampled, importances = _sampled(found), find_importances(found)
     return environment.get_template("tuning.html.jinja").render(
         found=found,
-        best=found.best,
-        done=done,
+        best=found.verdict.recommended,
+        verdict=explain(found),
+        warnings=warn(found),
+        confirmed=list_confirmed(found),
+        rungs=list_rungs(found.rungs),
         f=number_format,
         bounds=Bounds,
         title=TITLES[found.tuning.metric],
-        rows=[_row(found, trial) for trial in found.trials],
+        rows=list_trials(found),
         paths=list(found.space.distributions),
         counts={
             STATES[state]: sum(trial.state == state for trial in found.trials) for state in STATES
         },
         history=Markup(_history(found)) if len(done) > 1 else "",
-        parallel=Markup(_parallel(found, done)) if len(done) > 1 else "",
+        parallel=Markup(_parallel(found, sampled)) if len(sampled) > 1 else "",
         importances=Markup(plots.bars(importances)) if importances else "",
         fewest=FEWEST_TRIALS,
-        show=lambda value: describe(value, found.tuning),
     )
-
-
-def _row(found: Search, trial: FrozenTrial) -> dict[str, Any]:
-    measured = _measured(trial)
-    finished = trial.state == TrialState.COMPLETE
-    return {
-        "number": trial.number,
-        "state": STATES[trial.state],
-        "won": found.best is not None and trial.number == found.best.number,
-        "value": _bare(trial.value, found.tuning) if finished else number_format.MISSING,
-        "low": measured.get("kept_low"),
-        "high": measured.get("kept_high"),
-        "likelihood": measured.get("log_likelihood"),
-        "parameters": measured.get("parameters"),
-        "mib": measured.get("mib"),
-        "latency_ms": measured.get("latency_ms"),
-        "seconds": _seconds(trial),
-        "params": {path: _write(value) for path, value in trial.params.items()},
-        "reason": trial.user_attrs.get("reason", over(trial)),
-    }
-
-
-def _measured(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's figures; of one that was stopped, the likelihood where it was looked at last."""
-    looked = trial.intermediate_values
-    last = {"log_likelihood": looked[max(looked)]} if looked else {}
-    return last | trial.user_attrs.get("measured", {})
-
-
-def _bare(value: float | None, tuning: Tuning) -> str:
-    """A value as `describe` writes it, without its name."""
-    return describe(value, tuning).split()[-1]
-
-
-def _write(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else plots.shorten(str(value), most=60)
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    duration = trial.duration
-    return duration.total_seconds() if duration is not None else 0.0
 
 
 def _history(found: Search) -> str:
@@ -261,5 +269,7 @@ def _parallel(found: Search, done: list[FrozenTrial]) -> str:
     rows = [list(row) for row in zip(*columns, values, strict=True)]
     shares = [(value - low) / (high - low) if high > low else 1.0 for value in values]
     numbers = [trial.number for trial in done]
-    best = numbers.index(found.best.number) if found.best is not None else -1
+    recommended = found.verdict.recommended
+    number = -1 if recommended is None else recommended.number
+    best = numbers.index(number) if number in numbers else -1
     return plots.parallel(rows, scales=scales, shares=shares, best=best)

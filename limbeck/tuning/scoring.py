@@ -1,7 +1,8 @@
 """What a trial's student is worth and what it costs, measured as the report measures it."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from limbeck.contracts.artifacts import Artifact, read_artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, TuningError
 from limbeck.contracts.records import Question
-from limbeck.data.loading.batches import validation_batches
+from limbeck.data.loading.batches import read_selected, validation_batches
+from limbeck.data.loading.config import BatchingConfig
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
@@ -26,8 +28,9 @@ from limbeck.evaluation.answer_questions import (
 from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.evaluation.metrics import accuracy_ratio
 from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
-from limbeck.evaluation.validation_loss import measure_validation
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.evaluation.validation_loss import measure_records, measure_validation
+from limbeck.models.batch import Batch
+from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.vision.configuration import image_format
 from limbeck.runtimes import open_answerer
 from limbeck.sizing.parameters import size_model
@@ -41,11 +44,43 @@ Number = int | float
 
 
 @dataclass(frozen=True)
+class Scores:
+    """A student's score of each question, or of each held-out record."""
+
+    values: tuple[float, ...]
+    """1 for a right answer, or the log-likelihood of a record's tokens."""
+    sizes: tuple[float, ...]
+    """What their sum is divided by: 1 a question, or the tokens of a record."""
+    groups: tuple[str, ...]
+    """What is right or wrong together."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Scores":
+        """Scores that a study holds."""
+        return cls(tuple(value["values"]), tuple(value["sizes"]), tuple(value["groups"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """What a study holds."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished student."""
+
+    figures: dict[str, Number]
+    """`value` is what the search maximises."""
+    scores: Scores
+
+
+@dataclass(frozen=True)
 class TrialScorer:
     """Measures students of one search on one corpus."""
 
     tuning: Tuning
     corpus: Corpus
+    batching: BatchingConfig
+    """The recipe's own, which selects the records whose likelihood is compared."""
     questions: tuple[Question, ...]
     """None where the likelihood decides."""
     teacher: tuple[AnsweredQuestion, ...]
@@ -56,43 +91,69 @@ class TrialScorer:
         start = inputs.get("student")
         folder = start.path if start is not None else self.corpus.tokenizer_path
         trained = model.training
-        batches = validation_batches(
-            self.corpus,
-            tokenizer=load_tokenizer(folder),
-            config=config.batching,
-            image_format=image_format(model.config),
-        )
-        found = measure_validation(model, batches)
+        found = measure_validation(model, self._batches(model, folder, config.batching))
         model.train(trained)
         return read_likelihood(found, corpus=self.corpus)
+
+    def _batches(
+        self, model: PreTrainedModel, folder: Path, batching: BatchingConfig
+    ) -> Iterator[Batch]:
+        """The held-out records, read with the tokenizer in a folder."""
+        return validation_batches(
+            self.corpus,
+            tokenizer=load_tokenizer(folder),
+            config=batching,
+            image_format=image_format(model.config),
+        )
 
     def parameters(self, model: PreTrainedModel) -> int:
         """The count that the report shows."""
         return size_model(model.config, context_tokens=1).parameters
 
-    def measure(self, student: Artifact, *, state: Path) -> dict[str, Number]:
-        """Everything about a finished student; `value` is what the search maximises.
+    def measure(self, student: Artifact, *, state: Path) -> Measured:
+        """Everything about a finished student.
 
         Raises:
             CheckpointError: its time cannot be measured.
         """
-        metrics = student.manifest.metrics
-        found = {"log_likelihood": read_likelihood(metrics, corpus=self.corpus)}
-        with keep_threads():
-            opener = functools.partial(open_answerer, student.path, num_threads=1)
-            size = opener().size()
-            found |= {"parameters": size.parameters, "mib": size.weight_bytes / MIB}
-            if self.questions:
-                asked = ask(student, self.questions, tuning=self.tuning, state=state)
-                found |= compare(asked, self.teacher)
+        found = self.score(student, state=state)
+        figures = found.figures
         if self.tuning.budget.max_latency_ms < float("inf"):
-            found["latency_ms"] = measure_latency(
+            figures["latency_ms"] = measure_latency(
                 student,
                 questions=self.questions or self._any_questions(),
                 max_new_tokens=self.tuning.max_new_tokens,
             )
+        return found
+
+    def score(self, student: Artifact, *, state: Path) -> Measured:
+        """What a finished student is worth, and its size."""
+        metrics = student.manifest.metrics
+        figures = {"log_likelihood": read_likelihood(metrics, corpus=self.corpus)}
+        with keep_threads():
+            opener = functools.partial(open_answerer, student.path, num_threads=1)
+            size = opener().size()
+            figures |= {"parameters": size.parameters, "mib": size.weight_bytes / MIB}
+            if self.questions:
+                asked = ask(student, self.questions, tuning=self.tuning, state=state)
+                figures |= compare(asked, self.teacher)
+                scores = score_answers(asked)
+            else:
+                scores = self._score_records(student)
         kept = self.tuning.metric == "kept_accuracy"
-        return found | {"value": found["kept_ratio" if kept else "log_likelihood"]}
+        figures["value"] = figures["kept_ratio" if kept else "log_likelihood"]
+        return Measured(figures, scores)
+
+    def _score_records(self, student: Artifact) -> Scores:
+        model = load_model(student.path)
+        found = measure_records(model, self._batches(model, student.path, self.batching))
+        records = read_selected(self.corpus, self.batching, split="validation")
+        rows = sorted(zip(found.record_ids, found.sums, found.counts, strict=True))
+        return Scores(
+            tuple(-loss for _, loss, _ in rows),
+            tuple(float(count) for _, _, count in rows),
+            tuple(records[index].group or records[index].id for index, _, _ in rows),
+        )
 
     def _any_questions(self) -> tuple[Question, ...]:
         return read_held_out(self.corpus, max_questions=PROFILE.questions)
@@ -112,7 +173,9 @@ class TrialScorer:
         }
 
 
-def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) -> TrialScorer:
+def make_scorer(
+    tuning: Tuning, *, inputs: Mapping[str, Artifact], batching: BatchingConfig, state: Path
+) -> TrialScorer:
     """A scorer with the teacher's answers, which are asked for once.
 
     Raises:
@@ -122,7 +185,7 @@ def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) 
     """
     corpus = Corpus(inputs["corpus"].path)
     if tuning.metric == "likelihood":
-        return TrialScorer(tuning, corpus, (), ())
+        return TrialScorer(tuning, corpus, batching, (), ())
     questions = read_held_out(corpus, max_questions=tuning.max_questions)
     teacher = find_teacher(inputs)
     with keep_threads():
@@ -133,7 +196,7 @@ def make_scorer(tuning: Tuning, *, inputs: Mapping[str, Artifact], state: Path) 
             "of its accuracy can be kept; train it longer, or set tune.metric: likelihood",
             path=teacher.path,
         )
-    return TrialScorer(tuning, corpus, questions, tuple(answers))
+    return TrialScorer(tuning, corpus, batching, questions, tuple(answers))
 
 
 def read_likelihood(metrics: Mapping[str, Any], *, corpus: Corpus) -> float:
@@ -207,6 +270,15 @@ def compare(
         "kept_low": kept.low,
         "kept_high": kept.high,
     }
+
+
+def score_answers(asked: Sequence[AnsweredQuestion]) -> Scores:
+    """1 for each right answer."""
+    return Scores(
+        tuple(float(item.correct) for item in asked),
+        (1.0,) * len(asked),
+        tuple(item.cluster for item in asked),
+    )
 
 
 def measure_latency(

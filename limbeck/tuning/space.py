@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,8 @@ from limbeck.distillation.losses.config import searched_divergences
 from limbeck.pipeline.check import check, explain
 from limbeck.pipeline.entry import Entry
 from limbeck.tuning.config import Choices, Range, Tuning
+from limbeck.tuning.dimensions import Dimension, label
+from limbeck.tuning.starts import make_starts
 from limbeck.tuning.teachers import find_teachers, find_temperatures, shows_layers
 
 EVERY = "*"
@@ -36,34 +37,9 @@ SNIPPET = """tune:
   trials: 20"""
 PLAIN = ("objective.temperature", "objective.weight")
 """Left out of the default space where the recipe has a schedule."""
+SEEDS = (("seed",), ("training", "seed"), ("batching", "seed"))
+"""Of the student's start, of training, and of the order of records."""
 LAYER_MAPS = ([], [{"layers": "last"}], [{"layers": "uniform"}])
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One path of the tuned entry, and the values that it may take."""
-
-    path: str
-    distribution: BaseDistribution
-    values: tuple[Any, ...] = ()
-    """What the labels of a categorical distribution stand for."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The path's parts."""
-        return tuple(self.path.split("."))
-
-    def decode(self, sampled: Any) -> Any:
-        """The value for the recipe of what Optuna sampled."""
-        if isinstance(self.distribution, CategoricalDistribution):
-            return copy.deepcopy(self.values[self.distribution.choices.index(sampled)])
-        return sampled
-
-    def ends(self) -> tuple[Any, ...]:
-        """Values that show whether the recipe takes them all."""
-        if self.values:
-            return self.values
-        return (self.distribution.low, self.distribution.high)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -76,6 +52,8 @@ class Space:
     dimensions: tuple[Dimension, ...]
     needed: frozenset[str]
     """Entries that a trial may name."""
+    starts: tuple[Mapping[str, Any], ...]
+    """What is tried first; the recipe's own values before all, as far as the space has them."""
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -87,21 +65,26 @@ class Space:
         changes = {item.keys: item.decode(sampled[item.path]) for item in self.dimensions}
         return _change(self.entry, self.written, changes)
 
-    def own(self) -> dict[str, Any]:
-        """The recipe's own values as Optuna's; left out where it has several, or one outside."""
-        found = {}
+    def reseed(self, sampled: Mapping[str, Any] | None, *, shift: int) -> dict[str, Any]:
+        """The entry with sampled values, or as it is written, and each of its seeds shifted."""
+        entry = dict(self.written) if sampled is None else self.apply(sampled)
         resolved = self.entry.config.model_dump(mode="json")
-        for item in self.dimensions:
-            values = list(_find(resolved, item.keys))
-            if not values or any(value != values[0] for value in values):
-                continue
-            if item.values:
-                labels = [label(value) for value in item.values]
-                if label(values[0]) in labels:
-                    found[item.path] = label(values[0])
-            elif item.ends()[0] <= values[0] <= item.ends()[1]:
-                found[item.path] = values[0]
-        return found
+        changes = {keys: next(_find(resolved, keys)) + shift for keys in SEEDS}
+        return _change(self.entry, entry, changes)
+
+
+def find_own(entry: Entry, dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    """The recipe's own values as Optuna's; left out where it has several, or one outside."""
+    found = {}
+    resolved = entry.config.model_dump(mode="json")
+    for item in dimensions:
+        values = list(_find(resolved, item.keys))
+        if not values or any(value != values[0] for value in values):
+            continue
+        sampled = item.encode(values[0])
+        if sampled is not None:
+            found[item.path] = sampled
+    return found
 
 
 def read_tuning(recipe: Recipe) -> Tuning:
@@ -155,10 +138,18 @@ def make_space(recipe: Recipe, tuning: Tuning, entries: Mapping[str, Entry]) -> 
             except RecipeError as error:
                 found = "; ".join(f"{item.where}: {item.message}" for item in error.faults)
                 faults.append(Fault(where, f"the value {value!r} is refused: {found}", line))
+    starts: list[dict[str, Any]] = []
+    if not faults:
+        own = find_own(entry, dimensions)
+        starts, faults = make_starts(recipe, tuning, dimensions=dimensions, own=own)
     if faults:
         raise RecipeError(recipe.path, sorted(faults, key=lambda fault: fault.line))
     return Space(
-        entry, recipe.entries[entry.name], tuple(dimensions), frozenset(needed & set(entries))
+        entry,
+        recipe.entries[entry.name],
+        tuple(dimensions),
+        frozenset(needed & set(entries)),
+        tuple(starts),
     )
 
 
@@ -187,7 +178,7 @@ def default_search(
     resolved = entry.config.model_dump(mode="json")
     teachers = find_teachers(entry, entries)
     found: dict[str, Range | Choices] = {
-        "objective.weight": Range(low=0.3, high=0.95),
+        "objective.weight": Range(low=0.0, high=0.95),
         "objective.divergence": Choices(
             choices=tuple({"kind": name} for name in searched_divergences())
         ),
@@ -255,15 +246,6 @@ def _make_dimension(
             return f"holds whole numbers; found {axis.low:g} and {axis.high:g}", None
         return "", Dimension(path, IntDistribution(int(axis.low), int(axis.high), log=axis.log))
     return "", Dimension(path, FloatDistribution(axis.low, axis.high, log=axis.log))
-
-
-def label(value: Any) -> Any:
-    """What stands for a value among Optuna's choices, and in tables."""
-    if isinstance(value, Mapping) and set(value) == {"kind"}:
-        return value["kind"]
-    if isinstance(value, str | bool | int | float):
-        return value
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _missing(resolved: Any, keys: Sequence[str]) -> str:

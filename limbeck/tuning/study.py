@@ -8,21 +8,21 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 import limbeck
-from limbeck.contracts.artifacts import Artifact, hash_text
-from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError, TuningError
+from limbeck.contracts.artifacts import Artifact, OnStep, hash_text, ignore_step
+from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError
 from limbeck.contracts.recipe import Recipe
 from limbeck.env.ranks import num_processes
 from limbeck.pipeline.check import check as check_recipe
@@ -30,48 +30,30 @@ from limbeck.pipeline.entry import Entry
 from limbeck.pipeline.run import open_external
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.tuning.config import Tuning
-from limbeck.tuning.scoring import Number, TrialScorer, make_scorer
+from limbeck.tuning.confirmation import Report, confirm, read_runs
+from limbeck.tuning.fidelity import runs_to_end
+from limbeck.tuning.outcome import (
+    MEASURED,
+    SCORES,
+    START,
+    Search,
+    describe,
+    find_best,
+    find_candidates,
+    find_default,
+)
+from limbeck.tuning.scoring import Measured, Number, TrialScorer, make_scorer
 from limbeck.tuning.space import Space, make_space, read_tuning
 
 DATABASE = "study.db"
 STARTUP_TRIALS = 8
 """So many trials are drawn at random before the others are drawn near the good ones."""
-Report = Callable[[str, str], None]
+TO_END = "to_end"
+"""A trial's attribute: whether no rung stops it."""
 
 
 class PrunedError(Exception):
     """Raised into a training that is not worth going on; never seen outside."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """A finished or stopped search."""
-
-    recipe: Recipe
-    tuning: Tuning
-    space: Space
-    trials: tuple[FrozenTrial, ...]
-    """Every trial that has ended."""
-    folder: Path
-    teacher_accuracy: float
-    """On the validation questions; 0 where the likelihood decides."""
-    num_questions: int
-
-    @property
-    def best(self) -> FrozenTrial | None:
-        """The best trial that keeps to the budget."""
-        return find_best(self.trials)
-
-
-def find_best(trials: tuple[FrozenTrial, ...]) -> FrozenTrial | None:
-    """The finished trial of highest value within the budget, the earliest of equals."""
-    fitting = [trial for trial in trials if trial.state == TrialState.COMPLETE and fits(trial)]
-    return max(fitting, key=lambda trial: (trial.value, -trial.number), default=None)
-
-
-def fits(trial: FrozenTrial) -> bool:
-    """Whether a trial keeps to every bound that was measured."""
-    return all(excess <= 0 for excess in trial.constraints.values())
 
 
 def search(
@@ -88,7 +70,6 @@ def search(
     Raises:
         RecipeError: the recipe or its space is wrong.
         BusyError: another search is at work in the folder.
-        TuningError: every trial failed, or none keeps to the budget.
     """
     if num_processes() > 1:
         raise LaunchError("`limbeck tune` runs its trials one by one; start it without a launcher")
@@ -137,7 +118,12 @@ class _Runner:
         self.folder, self.report = folder, report
         self.config = space.entry.config
         self.inputs = self._inputs()
-        self.scorer: TrialScorer = make_scorer(tuning, inputs=self.inputs, state=folder / "answers")
+        self.scorer: TrialScorer = make_scorer(
+            tuning,
+            inputs=self.inputs,
+            batching=self.config.batching,
+            state=folder / "answers",
+        )
         self.name = f"{space.entry.name}-{self._key()[:12]}"
         self.work_dir = folder / "trials" / self.name
         self.sized = -1
@@ -171,6 +157,10 @@ class _Runner:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = optuna.storages.RDBStorage(f"sqlite:///{(self.folder / DATABASE).resolve()}")
         started = time.monotonic()
+
+        def is_over() -> bool:
+            return bool(timeout_seconds) and time.monotonic() - started > timeout_seconds
+
         try:
             study = optuna.create_study(
                 storage=storage,
@@ -182,27 +172,56 @@ class _Runner:
             others = len(optuna.get_all_study_names(storage)) - 1
             if others and not study.trials:
                 self.report("tune", "a new study: the recipe has changed since the last one")
-            if not study.trials:
-                study.enqueue_trial(self.space.own())
+            self._enqueue(study)
             while (index := len(_counted(study))) < num_trials:
-                if timeout_seconds and time.monotonic() - started > timeout_seconds:
+                if is_over():
                     self.report("tune", f"time is over after {index} of {num_trials} trials")
                     break
                 self._run_one(study, index=index, num_trials=num_trials)
+            else:
+                self._confirm(study, is_over=is_over)
+            trials = tuple(_counted(study))
             found = Search(
                 self.recipe,
                 self.tuning,
                 self.space,
-                tuple(_counted(study)),
+                trials,
+                read_runs(study),
                 self.folder,
                 sum(item.correct for item in self.scorer.teacher)
                 / max(1, len(self.scorer.teacher)),
                 len(self.scorer.questions),
+                complete=len(trials) >= num_trials,
             )
         finally:
             storage.remove_session()
             storage.engine.dispose()
         return found
+
+    def _enqueue(self, study: Study) -> None:
+        """What is tried before the sampler chooses, each once."""
+        cut = [item for item in study.trials if item.state == TrialState.FAIL and _is_cut(item)]
+        gone = {item.number for item in cut}
+        known = {item.user_attrs.get(START) for item in study.trials if item.number not in gone}
+        for index, params in enumerate(self.space.starts):
+            if index not in known:
+                study.enqueue_trial(dict(params), user_attrs={START: index})
+
+    def _confirm(self, study: Study, *, is_over: Callable[[], bool]) -> None:
+        """Train the default and the candidates again, where there is one to confirm."""
+        trials = _counted(study)
+        default = find_default(trials)
+        candidates = find_candidates(trials, most=self.tuning.confirm.candidates)
+        if default is not None and candidates:
+            confirm(
+                study,
+                trials=[default, *candidates],
+                tuning=self.tuning,
+                train=self._train_again,
+                folder=self.work_dir,
+                is_over=is_over,
+                report=self.report,
+            )
 
     def _run_one(self, study: Study, *, index: int, num_trials: int) -> None:
         trial = self._begin(study, index=index)
@@ -221,14 +240,16 @@ class _Runner:
             study.tell(trial, state=TrialState.FAIL)
             outcome = f"failed: {trial.user_attrs['reason']}"
         else:
-            self._note_excess(trial, measured)
-            trial.set_user_attr("measured", measured)
-            study.tell(trial, measured["value"])
-            outcome = f"{describe(measured['value'], self.tuning)}"
+            self._note_excess(trial, measured.figures)
+            trial.set_user_attr(MEASURED, measured.figures)
+            trial.set_user_attr(SCORES, measured.scores.to_json())
+            study.tell(trial, measured.figures["value"])
+            outcome = f"{describe(measured.figures['value'], self.tuning)}"
             if any(excess > 0 for excess in trial.constraints.values()):
                 outcome += ", over the budget"
-        best = find_best(tuple(study.get_trials(deepcopy=False)))
-        self._clear(best)
+        trials = _counted(study)
+        self._clear(trials)
+        best = find_best(trials)
         lead = f"; best {describe(best.value, self.tuning)} (trial {best.number})" if best else ""
         seconds = time.monotonic() - started
         self.report(f"trial {index + 1}/{num_trials}", f"{outcome} in {seconds:,.1f} s{lead}")
@@ -239,33 +260,57 @@ class _Runner:
         study.sampler = TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
         cut = [item for item in study.trials if item.state == TrialState.RUNNING]
         if not cut:
-            return study.ask(fixed_distributions=self.space.distributions)
-        if set(cut[0].params) == set(self.space.distributions):
+            waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            trial = study.ask(fixed_distributions=self._distributions(waiting[:1]))
+        elif set(cut[0].params) == set(self._distributions(cut)):
             self.report(f"trial {index + 1}", "was cut off and goes on")
-            return Trial(study, cut[0]._trial_id)
-        study.tell(cut[0].number, state=TrialState.FAIL)
-        if cut[0].number == 0:
-            study.enqueue_trial(self.space.own())
-        return None
+            trial = Trial(study, cut[0]._trial_id)
+        else:
+            study.tell(cut[0].number, state=TrialState.FAIL)
+            self._enqueue(study)
+            return None
+        whole = is_default(trial) or runs_to_end(index, ratio=self.tuning.to_end_ratio)
+        trial.set_user_attr(TO_END, whole)
+        return trial
 
-    def _train(self, trial: Trial, folder: Path) -> dict[str, Number]:
+    def _distributions(self, trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+        """What the first of them samples: of the default, only what the space can say of it."""
+        if trials and is_default(trials[0]):
+            own = self.space.starts[0]
+            return {path: self.space.distributions[path] for path in own}
+        return self.space.distributions
+
+    def _train(self, trial: Trial, folder: Path) -> Measured:
         """Train a trial's student and measure it.
 
         Raises:
             PrunedError: it is stopped early.
         """
+        default = is_default(trial)
+        entry = dict(self.space.written) if default else self.space.apply(trial.params)
+        config, recipe = self._make_recipe(entry)
+        student = self._run(
+            recipe, folder, on_step=lambda *step: self._on_step(trial, config, *step)
+        )
+        return self.scorer.measure(student, state=folder / "answers")
+
+    def _train_again(self, trial: FrozenTrial, shift: int, folder: Path) -> Measured:
+        """Train a trial's settings with other seeds to the end."""
+        params = None if is_default(trial) else trial.params
+        _, recipe = self._make_recipe(self.space.reseed(params, shift=shift))
+        student = self._run(recipe, folder)
+        return self.scorer.score(student, state=folder / "answers")
+
+    def _make_recipe(self, entry: dict[str, Any]) -> tuple[Any, Recipe]:
+        """The entry's config, and a recipe of it alone."""
         name = self.space.entry.name
-        entry = self._point(self.space.apply(trial.params))
         recipe = dataclasses.replace(
-            self.recipe, name="trial", entries={name: entry}, plan={}, tune={}
+            self.recipe, name="trial", entries={name: self._point(entry)}, plan={}, tune={}
         )
-        config = check_recipe(recipe)[name].config
-        made = run_recipe(
-            recipe,
-            runs=folder,
-            on_step=lambda *step: self._on_step(trial, config, *step),
-        )
-        return self.scorer.measure(made[name], state=folder / "answers")
+        return check_recipe(recipe)[name].config, recipe
+
+    def _run(self, recipe: Recipe, folder: Path, *, on_step: OnStep = ignore_step) -> Artifact:
+        return run_recipe(recipe, runs=folder, on_step=on_step)[self.space.entry.name]
 
     def _point(self, entry: dict[str, Any]) -> dict[str, Any]:
         """The entry with the folders of what it names."""
@@ -286,7 +331,7 @@ class _Runner:
             found = {"parameters": self.scorer.parameters(model)}
             if any(excess > 0 for excess in self.scorer.excess(found).values()):
                 self._note_excess(trial, found)
-                trial.set_user_attr("measured", found)
+                trial.set_user_attr(MEASURED, found)
                 raise PrunedError(f"stopped: {found['parameters']:,} parameters exceed the budget")
         pruner = self.tuning.pruner
         at = [max(1, int(share * steps)) for share in pruner.rungs()]
@@ -296,7 +341,7 @@ class _Runner:
                 if mark not in known:
                     value = self.scorer.look(model, config, inputs=self.inputs)
                     trial.report(value, mark)
-                if trial.should_prune():
+                if trial.should_prune() and not trial.user_attrs[TO_END]:
                     raise PrunedError(f"stopped after {done} of {steps} steps")
 
     def _note_excess(self, trial: Trial, found: Mapping[str, Number]) -> None:
@@ -304,11 +349,19 @@ class _Runner:
             if name not in trial.constraints:
                 trial.set_constraint(name, excess)
 
-    def _clear(self, best: FrozenTrial | None) -> None:
-        """Keep the best trial's checkpoint only; every figure stands in the study."""
+    def _clear(self, trials: Sequence[FrozenTrial]) -> None:
+        """Keep the checkpoints that may be recommended; every figure stands in the study."""
+        likely = [find_default(trials), find_best(trials)]
+        likely += find_candidates(trials, most=self.tuning.confirm.candidates)
+        kept = {f"{trial.number:04d}" for trial in likely if trial is not None}
         for path in self.work_dir.glob("*"):
-            if best is None or path.name != f"{best.number:04d}":
+            if path.name not in kept:
                 shutil.rmtree(path)
+
+
+def is_default(trial: Trial | FrozenTrial) -> bool:
+    """Whether a trial trains the recipe's own settings."""
+    return trial.user_attrs.get(START) == 0
 
 
 def _counted(study: Study) -> list[FrozenTrial]:
@@ -317,38 +370,10 @@ def _counted(study: Study) -> list[FrozenTrial]:
         trial
         for trial in study.get_trials()
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        or (trial.state == TrialState.FAIL and "reason" in trial.user_attrs)
+        or (trial.state == TrialState.FAIL and not _is_cut(trial))
     ]
 
 
-def check_outcome(found: Search) -> None:
-    """Nothing, when a trial can be used.
-
-    Raises:
-        TuningError: all failed, were stopped, or cost too much, with their reasons.
-    """
-    if found.best is not None or not found.trials:
-        return
-    lines = [
-        f"  trial {trial.number}: {trial.user_attrs.get('reason') or over(trial)}"
-        for trial in found.trials
-    ]
-    raise TuningError(
-        f"none of {len(found.trials)} trials gave a student within the budget; change tune.search "
-        "or tune.budget:\n" + "\n".join(lines)
-    )
-
-
-def over(trial: FrozenTrial) -> str:
-    """By how much a trial exceeds each bound."""
-    items = [f"{name} by {excess:.1%}" for name, excess in trial.constraints.items() if excess > 0]
-    return f"over the budget: {', '.join(items)}" if items else ""
-
-
-def describe(value: float | None, tuning: Tuning) -> str:
-    """A trial's value for people."""
-    if value is None:
-        return "-"
-    if tuning.metric == "kept_accuracy":
-        return f"kept {value:.1%}"
-    return f"log-likelihood {value:.4f}"
+def _is_cut(trial: FrozenTrial) -> bool:
+    """Whether a failed trial was cut off, and says nothing about its settings."""
+    return "reason" not in trial.user_attrs

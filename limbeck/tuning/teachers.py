@@ -11,7 +11,7 @@ from limbeck.distillation.signals.manifest import read_signals_manifest
 from limbeck.pipeline.entry import Entry, is_folder
 from limbeck.tuning.config import Choices, Range
 
-TEMPERATURES = Range(low=1.5, high=3.0)
+TEMPERATURES = Range(low=1.0, high=3.0)
 
 
 @dataclass(frozen=True)

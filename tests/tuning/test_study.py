@@ -1,7 +1,6 @@
 """`limbeck tune`: what it refuses, how it searches, that it goes on, and that its winner runs."""
 
 import csv
-import json
 import re
 import time
 
@@ -13,9 +12,10 @@ from limbeck.cli.main import app
 from limbeck.contracts.artifacts import Parent, read_artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import LeakError, TuningError
+from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.records import Question, write_jsonl
 from limbeck.evaluation.held_out_questions import read_held_out
-from limbeck.tuning import scoring
+from limbeck.tuning import scoring, search
 from tests.support import artifacts, tiny_recipe
 from tests.support.searches import (
     NAMES,
@@ -28,6 +28,15 @@ SEARCH = {
     "objective.temperature": {"low": 1.5, "high": 3.0},
     "objective.divergence": {"choices": [{"kind": "forward_kl"}, {"kind": "reverse_kl"}]},
     "training.learning_rate": {"choices": [0.02, 0.0000001]},
+}
+HOPELESS = {"max_steps": 18, "learning_rate": 0.0000001, "warmup_steps": 2}
+"""A recipe's own settings that any other beats."""
+TUNE = {
+    "search": SEARCH,
+    "pruner": {"kind": "halving"},
+    "start_from": [{"training.learning_rate": 0.02}],
+    "confirm": {"candidates": 1, "seeds": 3},
+    "to_end_ratio": 0,
 }
 
 
@@ -48,13 +57,13 @@ def read_trials(folder):
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory):
-    """A corpus, the runs of a finished search on it, and its recipe."""
+    """A corpus, the runs of a finished search on it, its recipe, and what was said and written."""
     folder = tmp_path_factory.mktemp("tuning")
     corpus = make_corpus(folder / "corpus")
-    halving = {"kind": "halving"}
-    recipe = make_recipe(folder, corpus, tune={"search": SEARCH, "pruner": halving})
+    recipe = make_recipe(folder, corpus, tune=TUNE, training=HOPELESS)
     output = invoke("tune", recipe, "--runs", folder / "runs")
-    return folder, corpus, recipe, output
+    report = folder / "runs" / "search" / "tune" / "report.md"
+    return folder, corpus, recipe, output, report.read_text(encoding="utf-8")
 
 
 def tuned(space):
@@ -64,17 +73,33 @@ def tuned(space):
 def test_a_search_judges_by_kept_accuracy_and_stops_hopeless_trials(space):
     trials = read_trials(tuned(space))
     assert [line["trial"] for line in trials] == ["0", "1", "2", "3"]
-    first = trials[0]  # the recipe's own values
-    assert (first["training.learning_rate"], first["objective.temperature"]) == ("0.02", "2.0")
-    assert first["value"] == first["kept_ratio"]
-    assert float(first["value"]) > 0.5
+    own, start = trials[:2]
+    assert (own["training.learning_rate"], own["objective.temperature"]) == ("1e-07", "2.0")
+    assert [line["default"] for line in trials] == ["yes", "no", "no", "no"]
+    assert own["state"] == "finished"  # hopeless, yet never stopped
+    assert (start["training.learning_rate"], start["objective.temperature"]) == ("0.02", "2.0")
+    assert start["value"] == start["kept_ratio"]
+    assert float(start["value"]) > 0.5
+    assert float(start["difference_low"]) > 0
     stopped = [line for line in trials if line["state"] == "stopped early"]
-    hopeless = [line for line in trials if line["training.learning_rate"] == "1e-07"]
+    hopeless = [line for line in trials[1:] if line["training.learning_rate"] == "1e-07"]
     assert hopeless
     assert all(line in stopped for line in hopeless)
     assert all(re.fullmatch(r"stopped after \d+ of 18 steps", line["reason"]) for line in stopped)
     assert all(line["value"] == "" and line["log_likelihood"] != "" for line in stopped)
     assert all(1.5 <= float(line["objective.temperature"]) <= 3 for line in trials)
+
+
+def test_fresh_seeds_decide_and_every_report_shows_them(space):
+    output, report = " ".join(space[3].split()), " ".join(space[4].split())
+    for text in (output, report):
+        assert "are better than the recipe's own" in text
+        assert "over 3 fresh seeds, p < 0.05 after Holm's correction" in text
+        assert re.search(r"0 \(default\).*\(\+1\), .*\(\+2\), .*\(\+3\)", text)
+    assert "too few trials ran to the end" in report
+    page = (tuned(space) / "report.html").read_text(encoding="utf-8")
+    for words in ("Confirmed with fresh seeds", "(default)", "too few trials", "Minus default"):
+        assert words in page
 
 
 def test_the_report_shows_every_trial_in_both_languages_and_needs_nothing(space):
@@ -91,13 +116,13 @@ def test_the_winning_recipe_runs_unchanged_and_makes_the_winner(space):
     winning = tuned(space) / "winning.yaml"
     assert "winner: limbeck run" in space[3]
     invoke("run", winning, "--runs", folder / "runs")
-    (kept,) = (tuned(space) / "trials").glob("*/*")
+    text = winning.read_text(encoding="utf-8")
+    number = int(re.search(r"settings of trial (\d+)", text).group(1))
+    default, kept = sorted((tuned(space) / "trials").glob("*/*"))
+    assert (int(default.name), int(kept.name)) == (0, number)
     best = read_artifact(kept / "trial" / "student").manifest
     made = read_artifact(folder / "runs" / "winning" / "student").manifest
     assert made.content_hash == best.content_hash
-    text = winning.read_text(encoding="utf-8")
-    number = int(kept.name)
-    assert f"trial {number}" in text
     trial = read_trials(tuned(space))[number]
     entry = yaml.safe_load(text)["student"]
     assert entry["objective"]["temperature"] == float(trial["objective.temperature"])
@@ -122,7 +147,7 @@ def test_no_trial_starts_when_the_time_is_over(space, tmp_path):
 
 
 def test_a_killed_search_goes_on_as_if_it_had_not_been(space, tmp_path):
-    folder, _, recipe, _ = space
+    folder, recipe = space[0], space[2]
     out = tmp_path / "out"
     every_step = "student.training.save_interval_seconds=0"
     arguments = ("tune", recipe, "--runs", folder / "runs", "--out", out, "--set", every_step)
@@ -133,9 +158,22 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(space, tmp_path):
         time.sleep(0.01)
     tiny_recipe.kill(number)
     assert not (out / "trials.csv").exists()
+    loaded = load_recipe(recipe, overrides=[every_step])
+    lines = []
+
+    def note(name, text):
+        lines.append(f"{name}: {text}")
+        if name == "confirm 2/6":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(loaded, runs=folder / "runs", folder=out, report=note)
     output = invoke(*arguments)
-    assert "trial 2: was cut off and goes on" in output
+    assert "trial 2: was cut off and goes on" in " ".join(lines)
+    assert "confirm 2/6" not in output
+    assert "confirm 3/6" in output
     assert read_trials(out) == read_trials(tuned(space))[:4]
+    assert (out / "report.md").read_text(encoding="utf-8") == space[4]
 
 
 def test_a_search_without_the_key_is_told_how_to_write_it(space, tmp_path):
@@ -179,6 +217,17 @@ def test_a_search_without_the_key_is_told_how_to_write_it(space, tmp_path):
             "pruner",
         ),
         ({"budget": {"max_mib": 0}}, "greater than 0", "max_mib"),
+        ({"confirm": {"seeds": 2}}, "greater than or equal to 3", "seeds"),
+        (
+            {"search": SEARCH, "start_from": [{"objective.temperature": 9.0}]},
+            "9.0 of objective.temperature lies outside its space: 1.5 to 3.0",
+            "start_from",
+        ),
+        (
+            {"search": SEARCH, "start_from": [{"objective.weight": 0.5}]},
+            "'objective.weight' is not searched; searched are: objective.temperature",
+            "start_from",
+        ),
     ],
 )
 def test_a_wrong_search_is_refused_with_its_line_before_anything_runs(
@@ -199,6 +248,7 @@ def test_when_all_trials_fail_each_is_named_with_its_reason(space, tmp_path):
         tmp_path,
         space[1],
         tune={"search": {"training.learning_rate": {"choices": [1e30, 1e31]}}, "trials": 2},
+        training={"max_steps": 2, "learning_rate": 1e30, "warmup_steps": 0},
     )
     out = tmp_path / "out"
     message = invoke("tune", recipe, "--runs", space[0] / "runs", "--out", out, code=1)
@@ -255,25 +305,3 @@ def test_a_teacher_that_cannot_be_asked_is_told_with_what_to_set(tmp_path):
     ):
         with pytest.raises(TuningError, match="set `metric: likelihood`"):
             scoring.find_teacher(given)
-
-
-def test_the_default_space_is_that_of_distillation(space, tmp_path):
-    recipe = make_recipe(
-        tmp_path,
-        space[1],
-        tune={"trials": 1, "metric": "likelihood"},
-        objective={"kind": "soft_target", "matching": [{"student_layer": 2, "teacher_layer": 2}]},
-    )
-    out = tmp_path / "out"
-    invoke("tune", recipe, "--runs", space[0] / "runs", "--out", out)
-    (trial,) = read_trials(out)
-    assert {
-        "objective.temperature",
-        "objective.divergence",
-        "objective.weight",
-        "training.learning_rate",
-        "objective.matching",
-        "objective.matching.*.weight",
-    } <= set(trial)
-    assert trial["objective.matching.*.weight"] == "1.0"
-    assert json.loads(trial["objective.matching"])[0]["student_layer"] == 2
