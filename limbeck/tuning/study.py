@@ -116,7 +116,7 @@ class _Runner:
     ) -> None:
         self.recipe, self.tuning, self.space, self.made = recipe, tuning, space, made
         self.folder, self.report = folder, report
-        self.config = space.entry.config
+        self.config: Any = space.entry.config
         self.inputs = self._inputs()
         self.scorer: TrialScorer = make_scorer(
             tuning,
