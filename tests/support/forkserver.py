@@ -9,6 +9,7 @@ themselves are those of the command line.
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import tempfile
@@ -20,7 +21,6 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import torch
 
 from limbeck.cli.main import app
-from limbeck.contracts.registry import RUNTIMES, STAGES
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import load_model, save_checkpoint
@@ -28,12 +28,18 @@ from limbeck.models.config import DenseModel
 from tests.support.disk import without_fsync
 from tests.support.forked_profiles import fork_profiles
 
+PACKAGES = (
+    *("pipeline", "stages", "training", "distillation", "data", "objectives", "pruning"),
+    *("evaluation", "runtimes", "sizing", "models", "quantization"),
+)
+"""Whose modules are imported before anything is forked."""
+
 
 def warm_up() -> None:
     without_fsync()
     torch.set_num_threads(1)
-    for target in (*STAGES.values(), *RUNTIMES.values()):
-        importlib.import_module(target.partition(":")[0])
+    for package in PACKAGES:
+        import_below(f"limbeck.{package}")
     fork_profiles()
     small = DenseModel(
         kind="dense",
@@ -50,6 +56,12 @@ def warm_up() -> None:
             small.build(tokenizer=tokenizer, seed=0), tokenizer=tokenizer, folder=Path(folder)
         )
         load_model(Path(folder))
+
+
+def import_below(package: str) -> None:
+    """Import a package's modules, so that no fork imports them and the libraries they use."""
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
 
 
 def start(arguments: list[str], output: str) -> int:

@@ -28,6 +28,7 @@ from transformers.initialization import no_init_weights
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.gguf.header import ROTARY_FACTORS, Header
+from limbeck.models.gguf.parse_once import parse_once
 
 logger = logging.getLogger(__name__)
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -65,25 +66,9 @@ def load_gguf(header: Header) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]
     Raises:
         CheckpointError: transformers does not know the architecture, or would leave a part out.
     """
-    folder, name = header.path.parent, header.path.name
-    tokenizer = load_gguf_tokenizer(header)
-    try:
-        packed, info = cast(
-            tuple[PreTrainedModel, dict[str, Any]],
-            AutoModelForCausalLM.from_pretrained(
-                folder,
-                gguf_file=name,
-                dtype=torch.float32,
-                quantization_config=GgufConfig(dequantize=True),
-                output_loading_info=True,
-                local_files_only=True,
-            ),
-        )
-    except Exception as error:  # whatever a reader of another's format meets
-        raise CheckpointError(
-            f"{header.path}: transformers cannot read this file (architecture "
-            f"{header.architecture!r}, {', '.join(header.types)}): {str(error)[:400]}"
-        ) from error
+    with parse_once():
+        tokenizer = load_gguf_tokenizer(header)
+        packed, info = _load_packed(header)
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(
             f"{header.path}: holds no values for {missing[:5]}; transformers cannot read this "
@@ -93,6 +78,25 @@ def load_gguf(header: Header) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]
     _check_size(model, header=header)
     _take_rotary_factors(model, header=header)
     return tokenizer, model.eval()
+
+
+def _load_packed(header: Header) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model as transformers reads it, and which of its weights found values."""
+    try:
+        found = AutoModelForCausalLM.from_pretrained(
+            header.path.parent,
+            gguf_file=header.path.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except Exception as error:  # whatever a reader of another's format meets
+        raise CheckpointError(
+            f"{header.path}: transformers cannot read this file (architecture "
+            f"{header.architecture!r}, {', '.join(header.types)}): {str(error)[:400]}"
+        ) from error
+    return cast(tuple[PreTrainedModel, dict[str, Any]], found)
 
 
 def load_gguf_tokenizer(header: Header) -> PreTrainedTokenizerBase:
