@@ -50,8 +50,14 @@ def checkpoints(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """One folder, so that what two recipes have in common, such as the corpus, is made once."""
+    return tmp_path_factory.mktemp("published-runs")
+
+
 @pytest.fixture
-def go(tmp_path, monkeypatch):
+def go(runs, monkeypatch):
     """Runs a recipe with overrides, or all of it but some entries."""
     monkeypatch.chdir(tiny_recipe.ROOT)
     # A fresh interpreter for each measured model takes seconds; what is measured is not judged.
@@ -63,7 +69,7 @@ def go(tmp_path, monkeypatch):
         recipe = load_recipe(path, overrides=overrides)
         for name in without:
             del recipe.entries[name]
-        return run_recipe(recipe, runs=tmp_path / "runs")
+        return run_recipe(recipe, runs=runs)
 
     return go
 
@@ -100,7 +106,7 @@ def test_a_published_mixture_teaches_a_published_model(teacher, student, go, che
         MIXTURE_RECIPE,
         SOURCES,
         *REPORT,
-        f"corpus.tokenizer={checkpoints / teacher}",
+        f"corpus.tokenizer={checkpoints / 'qwen3'}",
         f"signals.teacher={checkpoints / teacher}",
         f"student.student={checkpoints / student}",
         "signals.batching={max_length: 128}",
@@ -128,7 +134,7 @@ def test_the_deepseek_recipe(student, go, checkpoints):
         tiny_recipe.ROOT / "recipes" / "deepseek-v3.yaml",
         SOURCES,
         *REPORT,
-        f"corpus.tokenizer={teacher}",
+        f"corpus.tokenizer={checkpoints / 'qwen3'}",
         f"signals.teacher={teacher}",
         "signals.batching={max_length: 128}",
         *(f"student.{item}" for item in FEW),
@@ -189,7 +195,7 @@ def test_a_teacher_of_another_tokenizer_is_refused(go, checkpoints, tmp_path):
 
 @pytest.mark.parametrize("name", ["deepseek_v3", "mixtral"])
 def test_a_teacher_larger_than_the_memory_teaches_the_same(
-    name, go, checkpoints, tmp_path, monkeypatch, caplog
+    name, go, checkpoints, monkeypatch, caplog
 ):
     found = []
     for free in (10**9, 60_000):
@@ -197,7 +203,7 @@ def test_a_teacher_larger_than_the_memory_teaches_the_same(
         artifacts = go(
             MIXTURE_RECIPE,
             SOURCES,
-            f"corpus.tokenizer={checkpoints / name}",
+            f"corpus.tokenizer={checkpoints / 'qwen3'}",
             f"signals.teacher={checkpoints / name}",
             f"student.student={checkpoints / 'qwen3'}",
             "signals.batching={max_length: 128}",
@@ -208,7 +214,8 @@ def test_a_teacher_larger_than_the_memory_teaches_the_same(
         shards = sorted(artifacts["signals"].path.glob("**/*.safetensors"))
         metrics = artifacts["student"].manifest.metrics
         found.append(([path.read_bytes() for path in shards], metrics["loss"], metrics["missed"]))
-        shutil.rmtree(tmp_path / "runs")
+        for entry in ("signals", "student"):
+            shutil.rmtree(artifacts[entry].path)
     assert caplog.text.count("the model is spread over what there is") == 2
     assert found[0][0]
     assert found[0] == found[1]
