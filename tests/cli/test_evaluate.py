@@ -48,6 +48,11 @@ def test_json_alone_is_printed(folder):
 
 
 def test_errors_are_one_message(folder, monkeypatch):
+    from lm_eval.tasks import TaskManager
+
+    # Reading the library's own thousands of tasks takes seconds; the harness's tests do it.
+    few = TaskManager(include_path=str(folder / "tasks"), include_defaults=False)
+    monkeypatch.setattr("limbeck.harness.tasks._open_defaults", lambda: few)
     tasks = ["--task-folder", folder / "tasks"]
     assert "found none of --harness" in call(folder / "bundle").stderr
     assert "no such folder" in call(folder / "none", "--harness", "tiny_text", *tasks).stderr

@@ -1,6 +1,7 @@
 """What is imported is declared, and each extra brings the libraries that it stands for."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import sys
@@ -12,6 +13,8 @@ import pytest
 from limbeck.cli.console import EXTRAS
 
 ROOT = Path(__file__).parents[2]
+OWNERS = functools.cache(importlib.metadata.packages_distributions)
+"""Which distributions bring a library: reads the file lists of everything that is installed."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -31,7 +34,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
-    owners = importlib.metadata.packages_distributions()
+    owners = OWNERS()
     declared = distributions(PROJECT["dependencies"])
     for name in imported - set(sys.stdlib_module_names) - {"limbeck"} - set(EXTRAS):
         assert {normal(owner) for owner in owners[name]} & (declared | {"pydantic-core"}), name
@@ -39,6 +42,6 @@ def test_every_library_that_is_imported_is_declared() -> None:
 
 @pytest.mark.parametrize("library", sorted(set(EXTRAS) - {"deepspeed"}))
 def test_the_extra_of_a_library_brings_it(library: str) -> None:
-    owners = importlib.metadata.packages_distributions()[library]
+    owners = OWNERS()[library]
     brought = distributions(PROJECT["optional-dependencies"][EXTRAS[library]])
     assert {normal(owner) for owner in owners} & brought

@@ -2,18 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from limbeck.contracts.records import Record
 from limbeck.drafting.findings import Findings, Lengths
 from limbeck.drafting.languages import find_language
-from tests.support import tiny_recipe
 from tests.support.drafted_files import clauses, draw, lines, pictured
+from tests.support.forked_profiles import fork_profiles
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
 
 STUDENT = (
@@ -22,7 +21,7 @@ STUDENT = (
 )
 
 
-def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path):
+def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path, monkeypatch):
     """Rows about images among them are of no model of the recipe."""
     draw(tmp_path, 4)
     text, code, recipe = new("contract clauses.jsonl", lines([*clauses(116), *pictured(4)]))
@@ -43,15 +42,9 @@ def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path):
         f"corpus.sources.0.image_folder={tmp_path}",
     ):
         words += ["--set", override]
-    # A fresh interpreter: forked processes that load a published model may find no thread pool.
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.forked_profiles", *map(str, words)],
-        cwd=tiny_recipe.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=tiny_recipe.LONGEST_RUN_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
+    fork_profiles(set_attribute=monkeypatch.setattr)
+    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "runs" / "mine" / "report" / "report.json").read_text())
     names = [row["name"] for row in report["rows"]]
     assert {"teacher", "student", "int8", "bundle"} <= set(names)
@@ -263,8 +256,6 @@ def test_a_recipe_is_not_overwritten(new, tmp_path):
 
 
 def test_the_demo_is_a_start_too(tmp_path, monkeypatch):
-    from typer.testing import CliRunner
-
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["new", "own.yaml", "--from-demo"], catch_exceptions=False)
     assert result.exit_code == 0, result.output

@@ -1,9 +1,7 @@
 """Recipes for published models, from end to end on tiny checkpoints of the same architectures."""
 
 import json
-import multiprocessing
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +10,6 @@ from safetensors import safe_open
 from limbeck.contracts.errors import RecipeError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.distillation.teachers import offloading
-from limbeck.evaluation.profiling import profile
 from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model
 from limbeck.models.config import PLAIN_HEADS
@@ -20,6 +17,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.logit_parity import random_tokens
 from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe
+from tests.support.forked_profiles import fork_profiles
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
 
 MIXTURE_RECIPE = tiny_recipe.ROOT / "recipes" / "qwen3-30b-a3b.yaml"
@@ -60,10 +58,7 @@ def runs(tmp_path_factory):
 def go(runs, monkeypatch):
     """Runs a recipe with overrides, or all of it but some entries."""
     monkeypatch.chdir(tiny_recipe.ROOT)
-    # A fresh interpreter for each measured model takes seconds; what is measured is not judged.
-    context = SimpleNamespace(get_context=lambda method: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(profile, "multiprocessing", context)
-    monkeypatch.setattr(profile, "STOP_SECONDS", 0.05)
+    fork_profiles(set_attribute=monkeypatch.setattr)
 
     def go(path, *overrides, without=()):
         recipe = load_recipe(path, overrides=overrides)
