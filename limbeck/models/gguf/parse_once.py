@@ -8,13 +8,14 @@ import functools
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
 def parse_once() -> Iterator[None]:
     """Within it, the `gguf` package gives the same reader of a file and table of names again."""
     try:
-        gguf = importlib.import_module("gguf")
+        gguf: Any = importlib.import_module("gguf")
     except ImportError:  # transformers says so
         yield
         return
