@@ -16,7 +16,8 @@ from limbeck.data.loading.batches import (
     validation_batches,
 )
 from limbeck.distillation.diagnostics.expert_gap import find_largest_gap, measure_expert_gap
-from limbeck.distillation.diagnostics.probe import Probe
+from limbeck.distillation.diagnostics.held_out import HeldOutProbe
+from limbeck.distillation.diagnostics.probe import Probe, log_warnings
 from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
@@ -38,6 +39,8 @@ DIAGNOSTIC_RECORDS = 32
 """Records of the checks before and after training, at most."""
 DIAGNOSTIC_LOGIT_BYTES = 2**27
 """Of their logits in float32, at most: with a large vocabulary fewer records are used."""
+HELD_OUT_RECORDS = 256
+"""Validation records whose written answers teacher and student are compared on, at most."""
 EXPERT_USAGE_STEPS = 8
 """Steps whose batches decide which of the teacher's experts are used most."""
 
@@ -65,9 +68,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         needs=config.objective.needs(),
     )
     max_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
-    questions = (open_validation(Corpus(corpus.path), **data) or batches).take(
-        DIAGNOSTIC_RECORDS, max_tokens=max_tokens
-    )
+    validation = open_validation(Corpus(corpus.path), **data)
+    questions = (validation or batches).take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
     examples = batches.take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
     context = ObjectiveContext(student, teacher=teacher)
     objective = config.objective.resolve_layers(context, batches=[examples])
@@ -81,7 +83,20 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         show_token=lambda token: str(tokenizer.convert_ids_to_tokens(token)),
         fresh=not isinstance(config.student, str) and not config.initialize_from,
     )
-    warnings = probe.before() if config.diagnostics == "on" else []
+    held_out_probe = HeldOutProbe(
+        objective,
+        student,
+        teacher,
+        examples,
+        () if validation is None else tuple(validation.sample(HELD_OUT_RECORDS)),
+    )
+    warnings: list[str] = []
+    found_before: dict[str, object] = {}
+    if config.diagnostics == "on":
+        warnings += probe.before()
+        if not probe.fresh:
+            found, found_before = held_out_probe.check(when="before")
+            warnings += log_warnings(found, when="before training")
     on_policy_batches = None
     if config.on_policy.ratio:
         assert teacher is not None
@@ -128,6 +143,9 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     )
     if config.diagnostics == "on":
         warnings += probe.after() + ([] if on_policy_batches is None else on_policy_batches.warn())
+        found, found_after = held_out_probe.check(when="after")
+        warnings += log_warnings(found, when="after training")
+        metrics["teacher_on_held_out"] = {"before": found_before, "after": found_after}
     return {
         "warnings": warnings,
         **metrics,

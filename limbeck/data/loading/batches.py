@@ -224,6 +224,14 @@ class Batches:
         totals = self.lengths(chosen).cumsum()
         return self.batch(chosen[: max(1, int((totals <= max_tokens).sum()))].tolist())
 
+    def sample(self, max_records: int) -> Iterator[Batch]:
+        """At most so many records, drawn once, in batches of like length, one a row."""
+        chosen = np.random.default_rng(self.config.seed).permutation(self.record_ids)[:max_records]
+        by_length = chosen[np.argsort(self.lengths(chosen), kind="stable")]
+        step = self.config.per_device_train_batch_size
+        for first in range(0, len(by_length), step):
+            yield self.batch(by_length[first : first + step].tolist())
+
     def each_once(self) -> Iterator[Batch]:
         """Every selected record once, in batches of like length."""
         by_length = self.record_ids[np.argsort(self.lengths(self.record_ids), kind="stable")]

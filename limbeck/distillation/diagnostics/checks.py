@@ -6,9 +6,12 @@ Each returns a warning with what was found, what was expected and what to do, or
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from limbeck.evaluation.metrics import Interval
 
 MIN_TEACHER_SHARE, MAX_TEACHER_SHARE = 0.05, 0.99
 """Of the gradient, from the teacher, where it is mixed with the written answers."""
@@ -24,6 +27,8 @@ MIN_OPENINGS, MIN_OPENING_RATIO, MIN_OPENING_EXCESS = 8, 0.5, 4
 """When a teacher opens its answers in its own way: of at least so many, half begin with one token,
 four times as many as are written so."""
 MAX_PADDED_RATIO = 0.05
+MIN_COSINE = 0.05
+"""Of two gradients; what is nearer to zero says nothing."""
 
 
 def teacher_gradient_share(*, teacher_norm: float, label_norm: float) -> float:
@@ -157,4 +162,44 @@ def check_answer_collapse(answers: Sequence[Hashable], *, labels: Sequence[Hasha
         f"the student gives one answer to {given:.0%} of {len(answers)} questions, the commonest "
         f"written answer has {written:.0%}: train longer, balance the answers with "
         "`batching.repeats`, or raise `weight`"
+    )
+
+
+def check_teacher_gain(gain: Interval, *, when: Literal["before", "after"]) -> str | None:
+    """A warning where the teacher predicts held-out answers no better than its student.
+
+    Before training it is enough that the teacher is not better; after it, a student that has
+    learnt all that its teacher knows is as good, so the whole interval has to lie below zero.
+    """
+    size = f"{gain.value:+.3f} nats a token, teacher minus student ({gain.low:+.3f} to "
+    size += f"{gain.high:+.3f})"
+    if when == "before" and gain.value <= 0:
+        return (
+            f"the student predicts held-out written answers as well as its teacher before it "
+            f"learns anything: {size}: train the teacher longer (`training.early_stopping`), or "
+            "use a stronger one"
+        )
+    if when == "after" and gain.high < 0:
+        return (
+            f"the student predicts held-out written answers better than its teacher: {size}: the "
+            "teacher holds it back or is not needed; train the teacher longer "
+            "(`training.early_stopping`), lower `weight`, and compare with the student alone "
+            "(`limbeck tune --quick-check`)"
+        )
+    return None
+
+
+def check_teacher_cosines(*, teacher: Sequence[float], labels: Sequence[float]) -> str | None:
+    """A warning where a step on the teacher's part raises the held-out cross-entropy.
+
+    Both cosines are with the gradient of the cross-entropy of held-out written answers, once for
+    each half of these records; all must agree.
+    """
+    if max(teacher) > -MIN_COSINE or min(labels) < MIN_COSINE:
+        return None
+    worst, best = max(teacher), min(labels)
+    return (
+        f"the teacher's part of the loss raises the held-out cross-entropy of written answers "
+        f"(cosine of the gradients {worst:+.2f}), the labels' part lowers it ({best:+.2f}): lower "
+        "`weight` or `temperature`, or check that the teacher is trained on this task"
     )

@@ -57,7 +57,7 @@ class Probe:
                 self._check_teacher_share(),
                 *self._check_teacher(),
             ]
-        return _log_warnings(found, when="before training")
+        return log_warnings(found, when="before training")
 
     def after(self) -> list[str]:
         """The warnings after the last step, also logged."""
@@ -68,7 +68,7 @@ class Probe:
                 self._check_teacher_share(),
                 checks.check_answer_collapse(answers, labels=written),
             ]
-        return _log_warnings(found, when="after training")
+        return log_warnings(found, when="after training")
 
     def _batch_on_device(self) -> Batch:
         """The training records on the student's device, which training may have changed."""
@@ -187,7 +187,8 @@ def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-def _log_warnings(found: Sequence[str | None], *, when: str) -> list[str]:
+def log_warnings(found: Sequence[str | None], *, when: str) -> list[str]:
+    """The sentences that were found, with when; also logged."""
     warnings = [f"{when}: {sentence}" for sentence in found if sentence is not None]
     for sentence in warnings:
         logger.warning(sentence)
