@@ -21,6 +21,15 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys; without it, only on this machine.")
     ] = None,
+    journal: Annotated[
+        str,
+        typer.Option(
+            envvar="LIMBECK_JOURNAL",
+            metavar="FILE|URL|none",
+            help="Where questions and answers are kept, with what identifies a person taken out: a "
+            "file of SQLite, or postgresql://USER@HOST/NAME.",
+        ),
+    ] = "journal/journal.sqlite",
 ) -> None:
     """Serve models: a page for people, and OpenAI's protocol for programs.
 
@@ -42,6 +51,7 @@ def serve(
         from limbeck.cli.served_models import find_models, read_serving
         from limbeck.contracts.errors import DataError
         from limbeck.serving.api.app import make_app
+        from limbeck.serving.journal.open import open_journal
         from limbeck.serving.keys import Keys
         from limbeck.serving.open import open_service
         from limbeck.serving.server import Server, bind, check_address
@@ -57,12 +67,17 @@ def serve(
                 f"cannot listen at {host}:{port} ({error.strerror}); name another --port or --host"
             ) from None
         service = open_service(config, models=models)
-        admission = make_app(service, config=config, keys=known)
+        kept = open_journal(journal)
+        admission = make_app(service, config=config, keys=known, journal=kept)
         server = Server(admission, drain_seconds=config.limits.drain_seconds)
         for name, model in models.items():
             show_note(f"{name}: {model.folder}")
         typer.echo(f"http://{host}:{socket.getsockname()[1]}/")
-        asyncio.run(_serve(server, socket))
+        try:
+            asyncio.run(_serve(server, socket))
+        finally:
+            if kept is not None:
+                kept.close()
 
 
 async def _serve(server: Any, socket: Any) -> None:

@@ -28,6 +28,7 @@ def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
         [
             *(sys.executable, "-c", "from limbeck.cli.main import main; main()", "serve"),
             *(str(TINY), "--runs", str(tiny_recipe.runs()), "--port", "0"),
+            *("--journal", str(tmp_path / "journal.sqlite")),
         ],
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -47,9 +48,19 @@ def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
         found = httpx.post(url + "v1/chat/completions", json=asked, timeout=60)
         assert found.status_code == 200
         assert found.json()["limbeck"]["tier"] == "bundle"
+        said = {
+            "id": found.json()["id"],
+            "rating": "down",
+            "corrected": "我叫王小明，电话13812345678",
+        }
+        assert httpx.post(url + "v1/feedback", json=said, timeout=60).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     errors.close()
+    shown = invoke("journal", "show", "--journal", tmp_path / "journal.sqlite", "--json")
+    assert "你好" in shown.output and "down" in shown.output
+    assert "13812345678" not in shown.output and "王小明" not in shown.output
+    assert invoke("journal", "verify", "--journal", tmp_path / "journal.sqlite").exit_code == 0
 
 
 def test_another_address_needs_keys():
