@@ -91,7 +91,7 @@ class HeldOutProbe:
             )
         ]
 
-    def _held_out_gradient(self, batches: Sequence[Batch], trained: list[Tensor]) -> Gradient:
+    def _held_out_gradient(self, batches: Sequence[Batch], trained: Sequence[Tensor]) -> Gradient:
         total: Gradient = [None] * len(trained)
         for batch in batches:
             batch = batch.to(self.student.device)
