@@ -1,7 +1,8 @@
 """Seconds until a command that starts no work answers: this checkout beside an earlier one.
 
 Each command is a fresh process. The turns of both checkouts alternate, so that a busy neighbour
-slows both; `user_seconds` is the processor's own time, which a neighbour moves less.
+slows both; `user_seconds` and `system_seconds` are the processor's own time, which a neighbour
+moves less.
 
     python benchmarks/startup.py --before PATH_OF_AN_EARLIER_CHECKOUT --json startup.json
 """
@@ -28,8 +29,8 @@ COMMANDS = (
 )
 """RUNS is a folder in which the tiny recipe is finished already."""
 LIBRARIES = "from transformers import AutoConfig"
-"""What any plan needs: the configurations of published models, which import torch."""
-TURNS = 3
+"""What a plan of a published model needs: its configuration, which imports torch."""
+TURNS = 5
 QUICK_TURNS = 1
 HERE = Path(__file__).parents[1]
 
@@ -44,8 +45,9 @@ def main() -> None:
     checkouts = {"after": HERE} | ({"before": options.before} if options.before else {})
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: Path(folder) / name for name in checkouts}
-        for name, path in checkouts.items():
-            measure(f"run {RECIPE} --runs RUNS", checkout=path, runs=runs[name])
+        if any("RUNS" in command for command in options.commands):
+            for name, path in checkouts.items():
+                measure(f"run {RECIPE} --runs RUNS", checkout=path, runs=runs[name])
         rows = [
             {
                 "checkout": name,
@@ -79,14 +81,14 @@ def main() -> None:
 
 
 def measure(command: str, *, checkout: Path, runs: Path) -> dict[str, float]:
-    """Wall and user seconds of one command, run in a checkout and in its code."""
+    """Wall, user and system seconds of one command, run in a checkout and in its code."""
     words = ["-m", "limbeck.cli", *command.replace("RUNS", str(runs)).split()]
     return run(words, checkout)
 
 
 def run(words: list[str], checkout: Path) -> dict[str, float]:
-    """Wall and user seconds of Python with these arguments."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    """Wall, user and system seconds of Python with these arguments."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, *words],
@@ -98,18 +100,22 @@ def run(words: list[str], checkout: Path) -> dict[str, float]:
         check=True,
     )
     wall = time.perf_counter() - started
-    user = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-    return {"wall_seconds": round(wall, 3), "user_seconds": round(user, 3)}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "wall_seconds": round(wall, 3),
+        "user_seconds": round(after.ru_utime - before.ru_utime, 3),
+        "system_seconds": round(after.ru_stime - before.ru_stime, 3),
+    }
 
 
 def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Median user seconds before, by those after: above one is faster now."""
+    """Median processor seconds before, by those after: above one is faster now."""
     middle = {
-        (row["command"], row["checkout"]): row["user_seconds"]
+        (row["command"], row["checkout"]): row["user_seconds"] + row["system_seconds"]
         for row in medians(rows, labels=("command", "checkout"))
     }
     return {
-        f"{command}: user seconds before by after": round(seconds / middle[command, "after"], 2)
+        f"{command}: processor seconds before by after": round(seconds / middle[command, "after"], 2)
         for (command, checkout), seconds in middle.items()
         if checkout == "before"
     }
