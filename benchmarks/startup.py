@@ -115,7 +115,9 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
         for row in medians(rows, labels=("command", "checkout"))
     }
     return {
-        f"{command}: processor seconds before by after": round(seconds / middle[command, "after"], 2)
+        f"{command}: processor seconds before by after": round(
+            seconds / middle[command, "after"], 2
+        )
         for (command, checkout), seconds in middle.items()
         if checkout == "before"
     }
