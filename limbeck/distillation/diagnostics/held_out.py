@@ -173,5 +173,5 @@ def cosine(first: Gradient, second: Gradient) -> float:
     return dot / (norms[0] * norms[1]) if all(norms) else 0.0
 
 
-def _differentiate(loss: Float[Tensor, ""], trained: list[Tensor]) -> Gradient:
+def _differentiate(loss: Float[Tensor, ""], trained: Sequence[Tensor]) -> Gradient:
     return list(torch.autograd.grad(loss, trained, allow_unused=True))
