@@ -1,14 +1,15 @@
 """From settings and folders to a service that can be started."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
+from limbeck.contracts.answer_policy import read_policy
+from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.serving.config import ServeConfig
 from limbeck.serving.engine.engine import ProcessEngine
 from limbeck.serving.engine.worker import WorkerSettings
-from limbeck.serving.safety import compile_rules
+from limbeck.serving.safety import CompiledRules, compile_rules
 from limbeck.serving.service import Service, Tier
 
 
@@ -27,17 +28,20 @@ def open_service(config: ServeConfig, *, models: Mapping[str, ServedModel]) -> S
         CheckpointError: a policy beside a model is damaged.
         UnknownNameError: the safety rules have no numbers of the country.
     """
-    tiers, rules = [], []
+    tiers: list[Tier] = []
     for tier in config.tiers:
         model = models[tier.name]
         settings = WorkerSettings(model.folder, tier.max_rows, tier.num_threads)
         engine = ProcessEngine(settings, name=tier.name, max_waiting=tier.max_waiting)
-        policy = read_policy(model.folder)
-        tiers.append(Tier(tier, engine, policy, model.key))
-        rules.append(compile_rules(policy.file.safety, country=_country(policy, config.country)))
-    return Service(tiers, rules=rules)
+        tiers.append(Tier(tier, engine, read_policy(model.folder), model.key))
+    return Service(tiers, rules=_compile(tiers, country=config.country))
 
 
-def _country(policy: AnswerPolicy, wanted: str) -> str:
-    """The country; a model without rules of its own has no numbers that could be chosen."""
-    return wanted if policy.file.safety.countries else ""
+def _compile(tiers: Sequence[Tier], *, country: str) -> list[CompiledRules]:
+    """The safety rules of all tiers; those that several share, once, as they take a while."""
+    found: list[SafetyRules] = []
+    for tier in tiers:
+        if tier.policy.file.safety not in found:
+            found.append(tier.policy.file.safety)
+    # A model without rules of its own has no numbers that could be chosen.
+    return [compile_rules(item, country=country if item.countries else "") for item in found]
