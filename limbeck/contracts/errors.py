@@ -15,6 +15,12 @@
     |-- EndpointError (RuntimeError)         a model behind a server cannot be used as configured
     |-- TuningError (RuntimeError)           a search has no trial that could be used
     |-- JournalError (RuntimeError)          the journal of a service cannot be opened or read
+    |-- ServingError (RuntimeError)          a service cannot answer, or not be opened as asked
+    |   |-- QueueFullError                   as many requests wait as may
+    |   |-- EngineDownError                  a model's process died, was stopped, or cannot open it
+    |   |-- NoTierError                      every tier that could answer is down or full
+    |   |-- RefusedError                     a model cannot answer a request
+    |   `-- OpenAddressError                 others could reach a service that asks for no key
     |-- ParityError (ArithmeticError)        an exported or converted model answers differently
     `-- BusyError (RuntimeError)             another process works in the same folder
 
@@ -126,6 +132,38 @@ class TuningError(LimbeckError, RuntimeError):
 
 class JournalError(LimbeckError, RuntimeError):
     """The journal of a service is missing, cannot be reached, or is not one."""
+
+
+class ServingError(LimbeckError, RuntimeError):
+    """A service cannot answer a request, or cannot be opened as it was asked to."""
+
+
+class QueueFullError(ServingError):
+    """As many requests wait as may."""
+
+
+class EngineDownError(ServingError):
+    """The model's process died, was stopped, or cannot open the model."""
+
+
+class NoTierError(ServingError):
+    """Every tier that could answer is down, or has a full queue."""
+
+    def __init__(self, message: str, *, is_full: bool) -> None:
+        super().__init__(message)
+        self.is_full = is_full
+
+
+class RefusedError(ServingError):
+    """A model cannot answer a request; `is_too_long`: its prompt is longer than the model reads."""
+
+    def __init__(self, message: str, *, is_too_long: bool) -> None:
+        super().__init__(message)
+        self.is_too_long = is_too_long
+
+
+class OpenAddressError(ServingError):
+    """Others could reach a service that asks for no key."""
 
 
 class ParityError(LimbeckError, ArithmeticError):

@@ -10,25 +10,21 @@ from typing import final
 import uvicorn
 from typing_extensions import override
 
-from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.errors import OpenAddressError
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.keys import Keys
 
 POLL_SECONDS = 0.05
 
 
-class OpenDoorError(LimbeckError, PermissionError):
-    """A public address without keys."""
-
-
 def check_address(host: str, *, keys: Keys) -> None:
     """Nothing, when the address is this machine's own or keys are asked for.
 
     Raises:
-        OpenDoorError: anybody could ask.
+        OpenAddressError: anybody could ask.
     """
     if keys.is_open and not is_loopback(host):
-        raise OpenDoorError(
+        raise OpenAddressError(
             f"{host}: others can reach this address, and no key would be needed; make a key "
             "(limbeck keys NAME --file FILE) and name its file (--keys FILE), or serve on 127.0.0.1"
         )

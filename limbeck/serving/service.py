@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, final
 
 from limbeck.contracts.answer_policy import AnswerPolicy, Emergency
-from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
 from limbeck.serving.config import AUTO, TierConfig
-from limbeck.serving.engine.base import Engine, EngineDownError, QueueFullError
+from limbeck.serving.engine.base import Engine
 from limbeck.serving.engine.messages import ChosenToken, Finished, FinishReason, Generate, Piece
 from limbeck.serving.language import Language
 from limbeck.serving.safety import (
@@ -29,14 +29,6 @@ Reason = Literal[
     "named", "smallest tier", "escalated", "degraded", "emergency rule", "request rule"
 ]
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
-
-
-class NoTierError(LimbeckError, RuntimeError):
-    """Every tier that could answer is down, or has a full queue."""
-
-    def __init__(self, message: str, *, is_full: bool) -> None:
-        super().__init__(message)
-        self.is_full = is_full
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,13 @@ TREE = {
     "EndpointError": (LimbeckError, RuntimeError),
     "TuningError": (LimbeckError, RuntimeError),
     "ParityError": (LimbeckError, ArithmeticError),
+    "JournalError": (LimbeckError, RuntimeError),
+    "ServingError": (LimbeckError, RuntimeError),
+    "QueueFullError": (errors.ServingError,),
+    "EngineDownError": (errors.ServingError,),
+    "NoTierError": (errors.ServingError,),
+    "RefusedError": (errors.ServingError,),
+    "OpenAddressError": (errors.ServingError,),
     "BusyError": (LimbeckError, RuntimeError),
 }
 

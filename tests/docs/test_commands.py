@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from limbeck.cli.main import app
 from tests.support import documentation, tiny_recipe
 from tests.support.documentation import PAGES, ROOT
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
+from tests.support.running_service import Running
 
 COMMAND = typer.main.get_command(app)
 COMMANDS = {page: documentation.read_commands(page) for page in PAGES}
@@ -160,6 +162,8 @@ def test_commands_run_or_are_parsed(page, invoke):
 
 EXTENSIONS = ROOT / "docs" / "extend"
 """Its Python is tested page by page in `tests/extend`."""
+SERVED = "http://127.0.0.1:8000"
+"""Where `limbeck serve` listens by default."""
 SNIPPETS = [
     block
     for page in PAGES
@@ -171,8 +175,14 @@ SNIPPETS = [
 
 @pytest.mark.parametrize("block", SNIPPETS, ids=lambda block: block.page.stem)
 def test_python_snippets_run(block, clone, monkeypatch):
+    """What asks a service asks one of the tiny bundle, here at a free port."""
     monkeypatch.chdir(clone)
-    exec(compile(block.text, str(block.page), "exec"), {})
+    with ExitStack() as stack:
+        text = block.text
+        if SERVED in text:
+            service = Running(tiny_recipe.runs() / "tiny" / "bundle")
+            text = text.replace(SERVED, stack.enter_context(service).url)
+        exec(compile(text, str(block.page), "exec"), {})
 
 
 def test_the_list_of_parsed_commands_is_short_of_nothing():

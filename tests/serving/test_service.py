@@ -7,14 +7,15 @@ import pytest
 
 from limbeck.contracts.answer_policy import AnswerPolicy, Judgement
 from limbeck.contracts.answerer import Message
+from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.data.packs.load import load_pack
 from limbeck.serving.config import AUTO, TierConfig
-from limbeck.serving.engine.base import Engine, EngineDownError, Generation, QueueFullError
+from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.safety import compile_rules
-from limbeck.serving.service import Ask, End, NoTierError, Route, Service, Text, Tier
+from limbeck.serving.service import Ask, End, Route, Service, Text, Tier
 
 SURE, UNSURE = (Judgement(ratio, 0.5, 1.0, 0.1) for ratio in (0.9, 0.2))
 CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))

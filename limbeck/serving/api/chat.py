@@ -13,17 +13,17 @@ from typing import Any, final
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from limbeck.contracts.errors import EngineDownError, NoTierError, RefusedError
 from limbeck.serving.api.errors import ApiError
 from limbeck.serving.api.schema import ChatRequest, decode_image
 from limbeck.serving.config import AUTO, ServeConfig
-from limbeck.serving.engine.base import EngineDownError, RefusedError
 from limbeck.serving.engine.messages import ChosenToken, Generate, TokenLogProb
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.language import Language, find_language
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.recorder import Recording
-from limbeck.serving.service import Ask, End, NoTierError, Route, ServedEvent, Service, Text
+from limbeck.serving.service import Ask, End, Route, ServedEvent, Service, Text
 
 DONE = b"data: [DONE]\n\n"
 RETRY_SECONDS = 1.0
@@ -305,7 +305,7 @@ def _as_api_errors(seconds: float) -> Iterator[None]:
     except TimeoutError:
         raise ApiError(408, f"no answer within {seconds:g} s") from None
     except RefusedError as error:
-        code = "context_length_exceeded" if error.kind == "prompt too long" else ""
+        code = "context_length_exceeded" if error.is_too_long else ""
         raise ApiError(400, str(error), code=code, param="messages") from None
     except NoTierError as error:
         why = "queue_full" if error.is_full else "model_down"

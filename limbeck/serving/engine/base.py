@@ -4,26 +4,9 @@ import abc
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from limbeck.contracts.errors import LimbeckError
-from limbeck.serving.engine.messages import Finished, Generate, Piece, Ready, Refused
+from limbeck.serving.engine.messages import Finished, Generate, Piece, Ready
 
 State = Literal["starting", "ready", "restarting", "broken", "stopped"]
-
-
-class QueueFullError(LimbeckError, RuntimeError):
-    """As many requests wait as may."""
-
-
-class EngineDownError(LimbeckError, RuntimeError):
-    """The model's process died, was stopped, or cannot open the model."""
-
-
-class RefusedError(LimbeckError, ValueError):
-    """The model cannot answer this request."""
-
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(refused.message)
-        self.kind = refused.kind
 
 
 class Generation(abc.ABC):

@@ -18,14 +18,8 @@ from typing import final
 
 from typing_extensions import override
 
-from limbeck.serving.engine.base import (
-    Engine,
-    EngineDownError,
-    Generation,
-    QueueFullError,
-    RefusedError,
-    State,
-)
+from limbeck.contracts.errors import EngineDownError, QueueFullError, RefusedError
+from limbeck.serving.engine.base import Engine, Generation, State
 from limbeck.serving.engine.messages import (
     Broken,
     Cancel,
@@ -80,7 +74,7 @@ class ProcessGeneration(Generation):
             if isinstance(event, EngineDownError):
                 raise event
             if isinstance(event, Refused):
-                raise RefusedError(event)
+                raise RefusedError(event.message, is_too_long=event.kind == "prompt too long")
             assert isinstance(event, Piece | Finished)
             num_open -= isinstance(event, Finished)
             yield event

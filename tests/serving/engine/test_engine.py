@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from limbeck.contracts.answerer import Message
-from limbeck.serving.engine.base import EngineDownError, QueueFullError, RefusedError
+from limbeck.contracts.errors import EngineDownError, QueueFullError, RefusedError
 from limbeck.serving.engine.engine import MAX_STARTS, ProcessEngine
 from limbeck.serving.engine.messages import Finished, Generate, Piece, Sampling
 from limbeck.serving.engine.worker import WorkerSettings
@@ -57,7 +57,7 @@ def test_an_engine_lives_through_all_of_it(bundle):
 
         with pytest.raises(RefusedError) as refused:
             await read(engine.submit(Generate(0, (Message("user", "高" * 10_000),), 5)))
-        assert refused.value.kind == "prompt too long"
+        assert refused.value.is_too_long
 
         # Killed: what was being answered fails at once, what comes later is answered.
         killed = engine.submit(Generate(0, QUESTION, 4000, WARM))

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.serving.api.test_chat import Running, wait_for
+from tests.support.running_service import Running, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser: install Debian's chromium")
