@@ -64,11 +64,14 @@ def show(
     limbeck journal show --review --limit 50 --json
     ```
     """
-    from limbeck.cli.journal_tables import choose, open_journal, print_rows
+    with report_user_errors():
+        from limbeck.cli.journal_tables import choose, open_journal, print_rows
 
-    with report_user_errors(), open_journal(url) as engine:
-        choice = choose(since, until, tiers=tier, statuses=status, said=feedback, exchange=exchange)
-        print_rows(engine, choice, limit=limit, only_review=review, as_json=as_json)
+        with open_journal(url) as engine:
+            choice = choose(
+                since, until, tiers=tier, statuses=status, said=feedback, exchange=exchange
+            )
+            print_rows(engine, choice, limit=limit, only_review=review, as_json=as_json)
 
 
 @journal.command()
@@ -89,11 +92,12 @@ def verify(
     limbeck journal verify --journal postgresql://limbeck@db/journal --expect 120:9f3c...
     ```
     """
-    from limbeck.cli.journal_tables import open_journal, print_verdict
+    with report_user_errors():
+        from limbeck.cli.journal_tables import open_journal, print_verdict
 
-    with report_user_errors(), open_journal(url) as engine:
-        if not print_verdict(engine, expect=expect, as_json=as_json):
-            raise typer.Exit(1)
+        with open_journal(url) as engine:
+            if not print_verdict(engine, expect=expect, as_json=as_json):
+                raise typer.Exit(1)
 
 
 @journal.command()
@@ -117,11 +121,12 @@ def export(
     limbeck journal export tasks.json --to label-studio --feedback down
     ```
     """
-    from limbeck.cli.journal_tables import choose, open_journal, write_export
+    with report_user_errors():
+        from limbeck.cli.journal_tables import choose, open_journal, write_export
 
-    with report_user_errors(), open_journal(url) as engine:
-        choice = choose(since, until, tiers=tier, statuses=status, said=feedback, exchange="")
-        write_export(engine, choice, path, shape=to)
+        with open_journal(url) as engine:
+            choice = choose(since, until, tiers=tier, statuses=status, said=feedback, exchange="")
+            write_export(engine, choice, path, shape=to)
 
 
 @journal.command()
@@ -142,9 +147,9 @@ def forget(
     limbeck journal forget --id chatcmpl-7f3a --reason "asked to"
     ```
     """
-    from limbeck.cli.journal_tables import forget_rows
-
     with report_user_errors():
+        from limbeck.cli.journal_tables import forget_rows
+
         count = forget_rows(
             url, older_than_days=older_than_days, exchange=exchange, by=by, reason=reason
         )
