@@ -10,9 +10,8 @@ from pathlib import Path
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.chat import ChatTemplate
-from limbeck.runtimes import open_runtime
+from limbeck.runtimes import find_runtime, open_runtime
 from limbeck.runtimes.base import LoadedModel
-from limbeck.runtimes.bundle import BUNDLE, read_bundle
 from limbeck.runtimes.chat import FileCodec, read_chat
 
 
@@ -43,14 +42,7 @@ def open_model(folder: Path, *, num_threads: int) -> tuple[LoadedModel, ModelTex
     Raises:
         CheckpointError: the folder is neither, or is damaged.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; make it with `limbeck run RECIPE`")
-    is_bundle = (folder / BUNDLE).is_file()
-    if not is_bundle and not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: has neither {BUNDLE} nor config.json; name a bundle or a checkpoint"
-        )
-    name = read_bundle(folder).runtime if is_bundle else "transformers"
+    name = find_runtime(folder)
     model = open_runtime(name).open_model(folder, num_threads=num_threads)
     if name == "transformers":
         from limbeck.harness.checkpoint_text import read_checkpoint_text  # noqa: PLC0415  (torch)

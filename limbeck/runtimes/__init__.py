@@ -31,6 +31,22 @@ def open_runtime(name: str) -> Runtime:
     return resolve(RUNTIMES, name, what="runtime")()
 
 
+def find_runtime(folder: Path) -> str:
+    """The name of the runtime that a bundle or a checkpoint folder is read by.
+
+    Raises:
+        CheckpointError: the folder is neither.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; make it with `limbeck run RECIPE`")
+    is_bundle = (folder / BUNDLE).is_file()
+    if not is_bundle and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: has neither {BUNDLE} nor config.json; name a bundle or a checkpoint"
+        )
+    return read_bundle(folder).runtime if is_bundle else "transformers"
+
+
 def open_answerer(folder: Path, *, num_threads: NumThreads, num_rows: int = 1) -> Answerer:
     """The model in a bundle or a checkpoint folder, loaded and ready to answer.
 
@@ -41,14 +57,7 @@ def open_answerer(folder: Path, *, num_threads: NumThreads, num_rows: int = 1) -
         CheckpointError: the folder is neither, or is damaged.
         UnknownNameError: the bundle is for a runtime that is not known here.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; make it with `limbeck run RECIPE`")
-    is_bundle = (folder / BUNDLE).is_file()
-    if not is_bundle and not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: has neither {BUNDLE} nor config.json; name a bundle or a checkpoint"
-        )
-    runtime = open_runtime(read_bundle(folder).runtime if is_bundle else "transformers")
+    runtime = open_runtime(find_runtime(folder))
     if num_threads == "auto":
         num_threads = _choose_threads(folder, num_rows=num_rows)
     return runtime.read(folder, num_threads=num_threads)
