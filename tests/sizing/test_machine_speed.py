@@ -1,8 +1,10 @@
 """The machine's speed is measured by numpy or torch, with the same number of threads."""
 
+import itertools
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -39,9 +41,14 @@ def test_torch_measures_where_numpy_should_not(monkeypatch, reason):
     assert machine_speed.measure_speed() == by_torch
 
 
-def test_both_measure_operations_a_second():
-    assert machine_speed.measure_with_numpy(seconds=0.02) > 1e8
-    assert machine_speed.measure_with_torch(seconds=0.02).flops_per_second > 1e8
+def test_both_measure_operations_a_second(monkeypatch):
+    """By a clock that goes on by a hundredth of a second each time that it is read."""
+    ticks = itertools.count()
+    clock = types.SimpleNamespace(perf_counter=lambda: next(ticks) / 100)
+    monkeypatch.setattr(machine_speed, "time", clock)
+    expected = pytest.approx(2 * machine_speed.SIDE**3 * 100)
+    assert machine_speed.measure_with_numpy(seconds=0.05) == expected
+    assert machine_speed.measure_with_torch(seconds=0.05).flops_per_second == expected
 
 
 @pytest.mark.parametrize(
