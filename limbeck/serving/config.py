@@ -5,12 +5,28 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt
+from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Ratio
 from limbeck.env.threads import NumThreads
 
 AUTO = "auto"
 """The model name that leaves the choice of the tier to the router."""
 TierName = Annotated[str, Field(pattern=r"[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
+
+
+class CanaryConfig(Config):
+    """The candidate of a served name answers some of a tier's requests."""
+
+    share: Ratio = 0.0
+    """Of the conversations; one that is in it stays in it. 0: the candidate does not answer."""
+
+
+class ShadowConfig(Config):
+    """The candidate of a served name answers copies of requests, which nobody waits for."""
+
+    share: Ratio = 0.0
+    """Of the conversations. 0: none."""
+    max_running: PositiveInt = 2
+    """Copies that are answered at once; more are left out, as are all while requests wait."""
 
 
 class TierConfig(Config):
@@ -31,6 +47,13 @@ class TierConfig(Config):
     max_new_tokens_limit: PositiveInt = 4096
     num_threads: NumThreads = "auto"
     """CPU threads."""
+    canary: CanaryConfig = CanaryConfig()
+    shadow: ShadowConfig = ShadowConfig()
+
+    @property
+    def wants_candidate(self) -> bool:
+        """Whether the candidate of its served name is opened."""
+        return self.canary.share > 0 or self.shadow.share > 0
 
     @model_validator(mode="after")
     def _check_tokens(self) -> "TierConfig":

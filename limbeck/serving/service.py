@@ -28,6 +28,8 @@ Status = Literal["answered", "unknown", "refused", "withheld", "emergency"]
 Reason = Literal[
     "named", "smallest tier", "escalated", "degraded", "emergency rule", "request rule"
 ]
+Role = Literal["champion", "candidate", "shadow"]
+"""A `candidate` takes a share of the requests; a `shadow` answers copies that nobody reads."""
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
 
 
@@ -50,6 +52,7 @@ class Route:
     """'' where no model was asked."""
     reason: Reason
     model_key: str = ""
+    role: Role = "champion"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class End:
     num_tokens: int
     confidence_ratio: float | None
     """None where no model answered, or one that is not calibrated."""
+    queue_seconds: float = 0.0
+    """Without a row."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class Ask:
     show_unsure: bool = False
     """Drafts are shown however unsure the model is."""
     language: Language = "zh"
+    sticky: str = ""
+    """Requests that are alike in it are answered by the same one of a champion and a candidate."""
 
 
 ServedEvent = Route | Text | End

@@ -1,6 +1,5 @@
 """The web application: routes, and what happens when it starts and stops."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,7 +22,7 @@ from limbeck.serving.config import AUTO, ServeConfig
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.metrics import Metrics
-from limbeck.serving.service import Service
+from limbeck.serving.rollout.live import LiveService
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -63,7 +62,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def make_app(
-    service: Service, *, config: ServeConfig, keys: Keys, journal: Journal | None = None
+    service: LiveService, *, config: ServeConfig, keys: Keys, journal: Journal | None = None
 ) -> Admission:
     """The application, behind what lets requests in."""
     metrics = Metrics()
@@ -71,10 +70,9 @@ def make_app(
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        for tier in service.tiers.values():
-            tier.engine.start()
+        service.start()
         yield
-        await asyncio.gather(*(tier.engine.stop() for tier in service.tiers.values()))
+        await service.stop()
 
     app = FastAPI(
         title="Limbeck",

@@ -23,7 +23,8 @@ from limbeck.serving.keys import Keys
 from limbeck.serving.language import Language, find_language
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.recorder import Recording
-from limbeck.serving.service import Ask, End, Route, ServedEvent, Service, Text
+from limbeck.serving.rollout.live import LiveService
+from limbeck.serving.service import Ask, End, Route, ServedEvent, Text
 
 DONE = b"data: [DONE]\n\n"
 RETRY_SECONDS = 1.0
@@ -44,7 +45,7 @@ class Completions:
 
     def __init__(
         self,
-        service: Service,
+        service: LiveService,
         *,
         config: ServeConfig,
         keys: Keys,

@@ -1,0 +1,168 @@
+"""The models that answer now: requests under way keep those that they began with.
+
+A `Service` holds models, policies and rules that never change. Here one `Service` takes the place
+of another between two requests, and a share of the requests gets one with candidates in it. Left
+out: how a new model is found and opened.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import final
+
+from limbeck.contracts.errors import EngineDownError, NoTierError
+from limbeck.serving.config import AUTO
+from limbeck.serving.engine.base import Engine
+from limbeck.serving.service import Ask, Role, Route, ServedEvent, Service, Tier
+
+Compose = Callable[[Sequence[Tier]], Service]
+"""The service of some tiers, from the largest to the smallest."""
+CHAMPIONS: frozenset[str] = frozenset()
+"""No tier's candidate: every request that is in no share."""
+
+
+def draw_share(text: str, *, name: str) -> float:
+    """A number from 0 to below 1 that is always the same for a text, and another for each name."""
+    found = hashlib.blake2b(f"{name}\0{text}".encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(found) / 2**64
+
+
+@final
+class LiveService:
+    """Answers by the present champions, or by candidates where a request falls in their share."""
+
+    def __init__(self, tiers: Sequence[Tier], *, compose: Compose) -> None:
+        self._compose = compose
+        self._champions = {tier.config.name: tier for tier in tiers}
+        self._candidates: dict[str, Tier] = {}
+        self._services = {CHAMPIONS: compose(tiers)}
+        self._uses: Counter[Engine] = Counter()
+        self._freed = asyncio.Event()
+
+    @property
+    def tiers(self) -> Mapping[str, Tier]:
+        """The champions, from the largest to the smallest."""
+        return self._champions
+
+    @property
+    def candidates(self) -> Mapping[str, Tier]:
+        """The candidates that are open, by the name of the tier."""
+        return self._candidates
+
+    def start(self) -> None:
+        """Opens the champions; requests may come at once."""
+        for tier in self._champions.values():
+            tier.engine.start()
+
+    async def stop(self) -> None:
+        """Ends every model."""
+        tiers = [*self._champions.values(), *self._candidates.values()]
+        await asyncio.gather(*(tier.engine.stop() for tier in tiers))
+
+    def switch(self, tier: Tier) -> Tier:
+        """The champion that was: from now on new requests of its name go to another one.
+
+        A candidate that becomes the champion is a candidate no more.
+        """
+        name = tier.config.name
+        old, self._champions = self._champions[name], {**self._champions, name: tier}
+        if name in self._candidates and self._candidates[name].engine is tier.engine:
+            del self._candidates[name]
+        self._services = {CHAMPIONS: self._compose([*self._champions.values()])}
+        return old
+
+    def set_candidate(self, tier: Tier) -> None:
+        """Lets a model take the share of its tier."""
+        self._candidates[tier.config.name] = tier
+        self._services = {CHAMPIONS: self._services[CHAMPIONS]}
+
+    def drop_candidate(self, name: str) -> Tier | None:
+        """The candidate that was; None where there is none."""
+        self._services = {CHAMPIONS: self._services[CHAMPIONS]}
+        return self._candidates.pop(name, None)
+
+    async def wait_unused(self, engine: Engine) -> None:
+        """Returns when no request is left that may still come to an engine."""
+        while self._uses[engine]:
+            self._freed.clear()
+            await self._freed.wait()
+
+    async def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
+        """The events of an answer; closing the iterator ends the computing.
+
+        Where a candidate fails before its first word, the champion answers.
+
+        Raises:
+            NoTierError: no tier can take it.
+            EngineDownError: the model's process died while it answered.
+            RefusedError: the model cannot read the prompt.
+        """
+        if (names := self._draw_canaries(asked)) != CHAMPIONS:
+            async with aclosing(self.answer_by(asked, names=names)) as events:
+                try:
+                    begun = [await anext(events), await anext(events)]  # the route, the first word
+                except (EngineDownError, NoTierError):
+                    begun = []
+                if begun and not self._is_stand_in(begun[0], names):
+                    for event in begun:
+                        yield event
+                    async for event in events:
+                        yield event
+                    return
+        async with aclosing(self.answer_by(asked, names=CHAMPIONS)) as events:
+            async for event in events:
+                yield event
+
+    async def answer_by(
+        self, asked: Ask, *, names: frozenset[str], role: Role = "candidate"
+    ) -> AsyncGenerator[ServedEvent]:
+        """The events of an answer by the champions, and by the candidates of some tiers.
+
+        Raises:
+            NoTierError: no tier can take it.
+            EngineDownError: the model's process died while it answered.
+            RefusedError: the model cannot read the prompt.
+        """
+        service = self._service(names)
+        tiers = service.tiers.values() if asked.model == AUTO else [service.tiers[asked.model]]
+        engines = [tier.engine for tier in tiers]
+        self._uses.update(engines)
+        try:
+            async with aclosing(service.answer(asked)) as events:
+                async for event in events:
+                    if isinstance(event, Route) and event.tier in names:
+                        event = replace(event, role=role)
+                    yield event
+        finally:
+            self._uses.subtract(engines)
+            self._uses += Counter()  # forgets engines that are not used
+            self._freed.set()
+
+    def _draw_canaries(self, asked: Ask) -> frozenset[str]:
+        """The tiers whose candidate is to answer a request."""
+        if not self._candidates:
+            return CHAMPIONS
+        return frozenset(
+            name
+            for name, tier in self._candidates.items()
+            if asked.model in (AUTO, name)
+            and tier.engine.state == "ready"
+            and draw_share(asked.sticky, name=f"canary {name}") < tier.config.canary.share
+        )
+
+    def _is_stand_in(self, first: ServedEvent, names: frozenset[str]) -> bool:
+        """Whether another tier answers because a candidate died."""
+        return (
+            isinstance(first, Route)
+            and first.reason == "degraded"
+            and any(self._candidates[name].engine.state != "ready" for name in names)
+        )
+
+    def _service(self, names: frozenset[str]) -> Service:
+        if names not in self._services:
+            chosen = {name: self._candidates[name] for name in names}
+            self._services[names] = self._compose([*{**self._champions, **chosen}.values()])
+        return self._services[names]

@@ -1,0 +1,179 @@
+"""Which model answers: a switch between two requests, shares of candidates, candidates that die."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from limbeck.contracts.answer_policy import AnswerPolicy
+from limbeck.contracts.answerer import Message
+from limbeck.contracts.errors import EngineDownError, QueueFullError
+from limbeck.contracts.familiarity import Familiarity
+from limbeck.serving.config import AUTO, CanaryConfig, TierConfig
+from limbeck.serving.engine.base import Engine, Generation
+from limbeck.serving.engine.messages import Finished, Generate, Piece
+from limbeck.serving.rollout.live import LiveService, draw_share
+from limbeck.serving.service import Ask, Route, Service, Text, Tier
+
+CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
+
+
+class Stepped(Engine, Generation):
+    """An engine whose answers are its name; `go` lets them end."""
+
+    num_waiting = num_running = 0
+    state = "ready"
+
+    def __init__(self, name, *, waits=False, error=None, dies=False):
+        self.name, self.error, self.dies = name, error, dies
+        self.go = asyncio.Event()
+        self.num_asked, self.is_stopped = 0, False
+        if not waits:
+            self.go.set()
+
+    def start(self):
+        pass
+
+    async def stop(self):
+        self.is_stopped = True
+
+    def submit(self, request):
+        self.num_asked += 1
+        if self.error:
+            raise self.error
+        return self
+
+    async def __aiter__(self):
+        if self.dies:
+            self.state = "restarting"
+            raise EngineDownError("died")
+        yield Piece(1, 0, self.name)
+        await self.go.wait()
+        assert not self.is_stopped
+        yield Finished(1, 0, "stop", 7, 3, 0.8, None, False)
+
+    def cancel(self):
+        pass
+
+
+def make_tier(engine, *, name="only", share=0.0, policy=None):
+    config = TierConfig(name=name, model=name, canary=CanaryConfig(share=share))
+    return Tier(config, engine, policy or AnswerPolicy(), f"key of {engine.name}")
+
+
+def ask(text="你好", *, model="only"):
+    return Ask(model, Generate(0, (Message("user", text),), 0), sticky=text)
+
+
+async def read(live, asked):
+    route, *events = [event async for event in live.answer(asked)]
+    assert isinstance(route, Route)
+    return route, "".join(event.text for event in events if isinstance(event, Text))
+
+
+def test_requests_under_way_stay_and_new_ones_go_to_the_new_model():
+    async def live_through():
+        old, new = Stepped("old", waits=True), Stepped("new")
+        live = LiveService([make_tier(old)], compose=Service)
+        async with aclosing(live.answer(ask())) as stream:
+            assert (await anext(stream)).model_key == "key of old"
+            assert live.switch(make_tier(new)).engine is old
+            unused = asyncio.ensure_future(live.wait_unused(old))
+            route, text = await read(live, ask())
+            assert (text, route.model_key, route.role) == ("new", "key of new", "champion")
+            assert not unused.done()  # a request is still being answered
+            old.go.set()
+            assert [event async for event in stream][-1].reason == "stop"
+        await asyncio.wait_for(unused, 10)
+        assert old.num_asked == 1
+
+    asyncio.run(live_through())
+
+
+def test_a_stream_that_is_closed_frees_its_model():
+    async def live_through():
+        old = Stepped("old", waits=True)
+        live = LiveService([make_tier(old)], compose=Service)
+        async with aclosing(live.answer(ask())) as stream:
+            await anext(stream)
+        await asyncio.wait_for(live.wait_unused(old), 10)
+
+    asyncio.run(live_through())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
+def test_a_share_of_conversations_meets_the_candidate_and_always_the_same_ones(share):
+    async def live_through():
+        live = LiveService([make_tier(Stepped("old"))], compose=Service)
+        live.set_candidate(make_tier(Stepped("new"), share=share))
+        texts = [f"问题{number}" for number in range(400)]
+        first = [await read(live, ask(text)) for text in texts]
+        assert [await read(live, ask(text)) for text in texts] == first
+        for route, text in first:
+            assert route.role == ("candidate" if text == "new" else "champion")
+            assert route.model_key == f"key of {text}"
+        found = sum(text == "new" for _, text in first) / len(texts)
+        assert found == pytest.approx(share, abs=4 * (share * (1 - share) / 400) ** 0.5)
+
+    asyncio.run(live_through())
+
+
+def test_shares_of_two_tiers_are_drawn_apart():
+    both = [
+        (draw_share(str(item), name="canary a"), draw_share(str(item), name="canary b"))
+        for item in range(1000)
+    ]
+    assert sum(a < 0.5 and b < 0.5 for a, b in both) == pytest.approx(250, abs=60)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"dies": True}, {"error": EngineDownError("gone")}, {"error": QueueFullError("x")}]
+)
+def test_where_the_candidate_dies_the_champion_answers(broken):
+    async def live_through():
+        candidate = Stepped("new", **broken)
+        live = LiveService([make_tier(Stepped("old"))], compose=Service)
+        live.set_candidate(make_tier(candidate, share=1.0))
+        route, text = await read(live, ask())
+        assert (text, route.role, route.reason) == ("old", "champion", "named")
+        candidate.state = "broken"
+        assert (await read(live, ask()))[1] == "old"
+        assert candidate.num_asked == 1  # of a model that is known to be down nobody is asked
+
+    asyncio.run(live_through())
+
+
+def test_another_tier_does_not_stand_in_for_a_candidate():
+    async def live_through():
+        tiers = [
+            make_tier(Stepped(name), name=name, policy=CALIBRATED) for name in ("large", "small")
+        ]
+        live = LiveService(tiers, compose=Service)
+        dying = Stepped("new", dies=True)
+        live.set_candidate(make_tier(dying, name="small", share=1.0, policy=CALIBRATED))
+        route, text = await read(live, ask(model=AUTO))
+        assert (text, route.tier, route.reason) == ("small", "small", "smallest tier")
+        assert dying.num_asked == 1
+
+    asyncio.run(live_through())
+
+
+def test_policy_and_rules_change_with_the_model():
+    async def live_through():
+        composed = []
+
+        def compose(tiers):
+            composed.append([tier.model_key for tier in tiers])
+            return Service(tiers)
+
+        live = LiveService([make_tier(Stepped("old"))], compose=compose)
+        live.set_candidate(make_tier(Stepped("new"), share=1.0))
+        await read(live, ask())
+        adopted = live.candidates["only"]
+        live.switch(adopted)
+        assert composed == [["key of old"], ["key of new"], ["key of new"]]
+        assert not live.candidates
+        route, _ = await read(live, ask())
+        assert route.role == "champion"
+
+    asyncio.run(live_through())
