@@ -48,16 +48,19 @@ def serve(
     Ctrl-C or SIGTERM finishes what is being answered, then ends; a second one ends at once.
     """
     with report_user_errors():
+        from limbeck.cli.model_source import TierModels
         from limbeck.cli.served_models import find_models, read_serving
         from limbeck.contracts.errors import DataError
         from limbeck.serving.api.app import make_app
         from limbeck.serving.journal.open import open_journal
         from limbeck.serving.keys import Keys
         from limbeck.serving.open import open_service
+        from limbeck.serving.rollout.follow import Rollout
         from limbeck.serving.server import Server, bind, check_address
 
         config, root = read_serving(target, overrides=overrides, runs=runs)
-        models = find_models(config, root=root, runs=runs)
+        source = TierModels(root=root, runs=runs)
+        models = find_models(config, source=source)
         known = Keys(keys)
         check_address(host, keys=known)
         try:
@@ -68,7 +71,8 @@ def serve(
             ) from None
         service = open_service(config, models=models)
         kept = open_journal(journal)
-        admission = make_app(service, config=config, keys=known, journal=kept)
+        rollout = Rollout(service, source=source)
+        admission = make_app(service, config=config, keys=known, journal=kept, rollout=rollout)
         server = Server(admission, drain_seconds=config.limits.drain_seconds)
         for name, model in models.items():
             show_note(f"{name}: {model.folder}")

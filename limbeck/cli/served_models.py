@@ -5,18 +5,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from limbeck.contracts.artifacts import read_artifact
-from limbeck.contracts.errors import ArtifactError, Fault, RecipeError
-from limbeck.contracts.pointers import follow
+from limbeck.cli.model_source import MODEL_KINDS
+from limbeck.contracts.errors import Fault, RecipeError
 from limbeck.contracts.recipe import SERVE, Recipe, load_recipe
 from limbeck.pipeline.check import check, explain
 from limbeck.pipeline.entry import Entry
-from limbeck.pipeline.model_registry import ModelRegistry
-from limbeck.pipeline.store import Store
 from limbeck.serving.config import ServeConfig, TierConfig
 from limbeck.serving.open import ServedModel
-
-MODEL_KINDS = ("bundle", "checkpoint")
+from limbeck.serving.rollout.source import ModelSource
 
 
 def read_serving(target: Path, *, overrides: Sequence[str], runs: Path) -> tuple[ServeConfig, Path]:
@@ -69,28 +65,13 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
         raise RecipeError(recipe.path, faults)
 
 
-def find_models(config: ServeConfig, *, root: Path, runs: Path) -> Mapping[str, ServedModel]:
-    """Every tier's model.
+def find_models(config: ServeConfig, *, source: ModelSource) -> Mapping[str, ServedModel]:
+    """Every tier's model now.
 
     Raises:
         ArtifactError: one has not been made.
     """
-    return {tier.name: _find(tier, root=root, runs=runs) for tier in config.tiers}
-
-
-def _find(tier: TierConfig, *, root: Path, runs: Path) -> ServedModel:
-    for path in (root / tier.model, Path(tier.model)):
-        if path.exists():
-            artifact = read_artifact(follow(path), kinds=MODEL_KINDS)
-            return ServedModel(artifact.path, artifact.manifest.content_hash)
-    registry = ModelRegistry(Store(runs))
-    if tier.model in registry.names():
-        artifact = registry.resolve(tier.model)
-        return ServedModel(artifact.path, artifact.manifest.content_hash)
-    raise ArtifactError(
-        f"tier {tier.name}: no model {tier.model!r}; looked for {root / tier.model}, for a folder "
-        f"of that name, and for a served name in {runs}; make it with `limbeck run`"
-    )
+    return {tier.name: source.find(tier).champion for tier in config.tiers}
 
 
 def _as_name(text: str) -> str:

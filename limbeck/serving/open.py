@@ -39,13 +39,13 @@ def open_service(config: ServeConfig, *, models: Mapping[str, ServedModel]) -> L
     return LiveService(tiers, compose=compose)
 
 
-def open_tier(config: TierConfig, *, model: ServedModel) -> Tier:
-    """A tier whose model is still to be started.
+def open_tier(config: TierConfig, *, model: ServedModel, niceness: int = 0) -> Tier:
+    """A tier whose model is still to be started; the nicer, the less processor time it takes.
 
     Raises:
         CheckpointError: a policy beside the model is damaged.
     """
-    settings = WorkerSettings(model.folder, config.max_rows, config.num_threads)
+    settings = WorkerSettings(model.folder, config.max_rows, config.num_threads, niceness)
     engine = ProcessEngine(settings, name=config.name, max_waiting=config.max_waiting)
     return Tier(config, engine, read_policy(model.folder), model.key)
 

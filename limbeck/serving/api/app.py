@@ -22,6 +22,7 @@ from limbeck.serving.config import AUTO, ServeConfig
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.metrics import Metrics
+from limbeck.serving.rollout.follow import Rollout
 from limbeck.serving.rollout.live import LiveService
 
 PAGE = {
@@ -62,16 +63,25 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def make_app(
-    service: LiveService, *, config: ServeConfig, keys: Keys, journal: Journal | None = None
+    service: LiveService,
+    *,
+    config: ServeConfig,
+    keys: Keys,
+    journal: Journal | None = None,
+    rollout: Rollout | None = None,
 ) -> Admission:
-    """The application, behind what lets requests in."""
+    """The application, behind what lets requests in; without a rollout its models never change."""
     metrics = Metrics()
     created = int(time.time())
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
         service.start()
+        if rollout is not None:
+            rollout.start()
         yield
+        if rollout is not None:
+            await rollout.stop()
         await service.stop()
 
     app = FastAPI(
@@ -148,6 +158,11 @@ def make_app(
                 "weight_bytes": info.weight_bytes if info else None,
                 "max_tokens": info.max_tokens if info else None,
             }
+            if candidate := service.candidates.get(name):
+                found["limbeck"]["candidate"] = {
+                    "state": candidate.engine.state,
+                    "model_key": candidate.model_key,
+                }
         return found
 
     @app.get("/healthz/live")
@@ -162,6 +177,8 @@ def make_app(
         ready = not admission.is_draining and set(states.values()) == {"ready"}
         content = {"status": "ready" if ready else "not ready", "tiers": states}
         content |= {"draining": True} if admission.is_draining else {}
+        faults = rollout.faults() if rollout is not None else {}
+        content |= {"faults": faults} if faults else {}
         return JSONResponse(content, 200 if ready else 503)
 
     @app.get("/metrics", response_class=Response, responses=errors(401, 403))

@@ -33,6 +33,8 @@ class Engine(abc.ABC):
     info: Ready | None = None
     """What is known of the model; None before it was first ready."""
     num_restarts: int = 0
+    broken_because: str = ""
+    """Why it is broken; '' while it is not."""
 
     @property
     @abc.abstractmethod

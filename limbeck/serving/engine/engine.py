@@ -101,7 +101,6 @@ class ProcessEngine(Engine):
         self.name = name
         self.settings = settings
         self.max_waiting = max_waiting
-        self.broken_because = ""
         self._target = target
         self._ids = itertools.count(1)
         self._waiting: deque[ProcessGeneration] = deque()

@@ -3,7 +3,9 @@
 It ends with the server: a closed pipe ends it, whatever it is doing.
 """
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -24,12 +26,16 @@ class WorkerSettings:
     folder: Path
     num_slots: int
     num_threads: NumThreads
+    niceness: int = 0
+    """Above 0, other processes go first; Windows has none."""
 
 
 def work(connection: Connection, settings: WorkerSettings) -> None:
     """Answer until a `Stop` comes or the server is gone."""
     # Ctrl-C reaches the whole group; the server decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if settings.niceness and sys.platform != "win32":
+        os.nice(settings.niceness)
     try:
         loop = _open(connection, settings)
         if loop is not None:

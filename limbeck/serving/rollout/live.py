@@ -62,6 +62,14 @@ class LiveService:
         tiers = [*self._champions.values(), *self._candidates.values()]
         await asyncio.gather(*(tier.engine.stop() for tier in tiers))
 
+    def prepare(self, tier: Tier) -> None:
+        """Does what takes a while of `switch` and of the first request to a candidate.
+
+        Raises:
+            LimbeckError: the rules of its model do not fit this service.
+        """
+        self._compose([*{**self._champions, tier.config.name: tier}.values()])
+
     def switch(self, tier: Tier) -> Tier:
         """The champion that was: from now on new requests of its name go to another one.
 
