@@ -1,0 +1,179 @@
+"""A real service under 64 streams: a promotion, a rollback, a damaged model, SIGTERM; none lost."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import httpx2 as httpx
+import yaml
+
+from limbeck.contracts.artifacts import Manifest, hash_files, hash_path
+from limbeck.pipeline.model_registry import ModelRegistry
+from limbeck.pipeline.store import Store
+from tests.support import tiny_recipe
+from tests.support.running_service import wait_for
+
+NUM_CLIENTS = 64
+TIER = {"name": "small", "model": "triage", "max_rows": 64, "max_waiting": 256}
+BODY = {
+    "model": "small",
+    "stream": True,
+    "messages": [{"role": "user", "content": "高血压有哪些症状？"}],
+    "max_tokens": 24,
+    "temperature": 1.0,
+}
+
+
+def put_in_store(bundle, store, *, name):
+    """An artifact of a store that differs from others of the same bundle in one file."""
+    folder = store.root / name
+    shutil.copytree(bundle, folder)
+    (folder / "NOTE").write_text(name)
+    files, content_hash = hash_files(folder), hash_path(folder)
+    manifest = Manifest(
+        name=name,
+        kind="bundle",
+        stage="export",
+        key=name,
+        content_hash=content_hash,
+        parents={},
+        sources={},
+        recipe={},
+        versions={},
+        files=files,
+        metrics={},
+        seconds=1.0,
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return folder, content_hash
+
+
+@contextmanager
+def serve(folder, *, tier):
+    """A process of `limbeck serve` for one tier, its address, and what it writes to stderr."""
+    content = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
+    recipe = folder / "mine.yaml"
+    recipe.write_text(yaml.safe_dump({**content, "serve": {"tiers": [tier]}}, allow_unicode=True))
+    errors = folder / "stderr"
+    with errors.open("w") as file:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", "from limbeck.cli.main import main; main()", "serve"),
+                *(str(recipe), "--runs", str(folder / "runs"), "--port", "0"),
+                *("--journal", "none"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(tiny_recipe.ROOT)},
+        )
+    try:
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://"), errors.read_text()
+        wait_for(lambda: httpx.get(url + "healthz/ready", timeout=60).status_code == 200)
+        yield process, url, errors
+    finally:
+        process.kill()
+        process.wait(60)
+        process.stdout.close()
+
+
+class Clients:
+    """64 clients, each of which asks again when its stream has ended."""
+
+    def __init__(self, url):
+        self.url = url
+        self.keys = []
+        """Of the models of whole streams, in the order of their ends."""
+        self.lost = []
+        self.num_asked = self.num_begun = self.num_open = 0
+        self.is_over = False
+
+    async def run(self, client):
+        while not self.is_over:
+            await self.ask(client)
+
+    async def ask(self, client, *, num_tokens=BODY["max_tokens"]):
+        self.num_asked += 1
+        body = {**BODY, "max_tokens": num_tokens}
+        async with client.stream("POST", self.url + "v1/chat/completions", json=body) as response:
+            if response.status_code != 200:
+                self.lost.append(f"{response.status_code}: {await response.aread()}")
+                return
+            self.num_open += 1
+            self.num_begun += 1
+            lines = [line async for line in response.aiter_lines() if line.startswith("data: ")]
+            self.num_open -= 1
+        self.num_asked -= 1
+        *_, last, done = lines
+        end = json.loads(last.removeprefix("data: "))
+        if done == "data: [DONE]" and "choices" in end and end["choices"][0]["finish_reason"]:
+            self.keys.append(end["limbeck"]["model_key"])
+        else:
+            self.lost.append(last)
+
+    async def until(self, condition):
+        async with asyncio.timeout(60):
+            while not condition():
+                await asyncio.sleep(0.02)
+
+    async def meet(self, key):
+        """Waits until a model answers, and all 64 clients have been answered since."""
+        await self.until(lambda: key in self.keys[-1:])
+        num = len(self.keys)
+        await self.until(lambda: len(self.keys) >= num + NUM_CLIENTS)
+
+
+def test_no_stream_is_lost_by_a_switch_a_rollback_a_damaged_model_or_the_end(bundle, tmp_path):
+    store = Store(tmp_path / "runs")
+    (old, old_key), (new, new_key), (damaged, _) = (
+        put_in_store(bundle, store, name=name) for name in ("old", "new", "damaged")
+    )
+    registry = ModelRegistry(store)
+    registry.promote("triage", old)
+
+    async def live(process, url):
+        clients = Clients(url)
+        limits = httpx.Limits(max_connections=NUM_CLIENTS + 8)
+        async with (
+            httpx.AsyncClient(timeout=120, limits=limits) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(NUM_CLIENTS):
+                group.create_task(clients.run(client))
+            await clients.meet(old_key)
+            registry.promote("triage", new)
+            await clients.meet(new_key)
+            registry.rollback("triage")
+            await clients.meet(old_key)
+
+            registry.promote("triage", damaged)
+            (damaged / "NOTE").write_text("changed since")
+            while "faults" not in (ready := await client.get(url + "healthz/ready")).json():
+                await asyncio.sleep(0.1)
+            assert ready.status_code == 200
+            assert "damaged (NOTE)" in ready.json()["faults"]["small"]
+            await clients.meet(old_key)
+
+            clients.is_over = True
+            await clients.until(lambda: clients.num_asked == 0)
+            num_begun, num_whole = clients.num_begun, len(clients.keys)
+            for _ in range(NUM_CLIENTS):
+                group.create_task(clients.ask(client, num_tokens=8 * BODY["max_tokens"]))
+            await clients.until(lambda: clients.num_begun == num_begun + NUM_CLIENTS)
+            num_open = clients.num_open
+            process.send_signal(signal.SIGTERM)
+        assert clients.lost == []
+        assert num_open > NUM_CLIENTS // 2
+        assert len(clients.keys) == num_whole + NUM_CLIENTS
+        return clients
+
+    with serve(tmp_path, tier=TIER) as (process, url, errors):
+        clients = asyncio.run(live(process, url))
+        assert process.wait(60) == 0, errors.read_text()
+        assert set(clients.keys) == {old_key, new_key}
