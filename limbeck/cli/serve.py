@@ -1,6 +1,7 @@
 """The commands `serve` and `keys`."""
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,14 @@ def serve(
             "file of SQLite, or postgresql://USER@HOST/NAME.",
         ),
     ] = "journal/journal.sqlite",
+    log: Annotated[
+        str,
+        typer.Option(
+            metavar="text|json|none",
+            help="A line for each request, on stderr: for people, for programs, or none; questions "
+            "and answers are never in it.",
+        ),
+    ] = "text",
 ) -> None:
     """Serve models: a page for people, and OpenAI's protocol for programs.
 
@@ -54,10 +63,12 @@ def serve(
         from limbeck.serving.api.app import make_app
         from limbeck.serving.journal.open import open_journal
         from limbeck.serving.keys import Keys
+        from limbeck.serving.log import read_format, write_log
         from limbeck.serving.open import open_service
         from limbeck.serving.rollout.follow import Rollout
         from limbeck.serving.server import Server, bind, check_address
 
+        form = read_format(log)
         config, root = read_serving(target, overrides=overrides, runs=runs)
         source = TierModels(root=root, runs=runs)
         models = find_models(config, source=source)
@@ -76,12 +87,14 @@ def serve(
         server = Server(admission, drain_seconds=config.limits.drain_seconds)
         for name, model in models.items():
             show_note(f"{name}: {model.folder}")
-        typer.echo(f"http://{host}:{socket.getsockname()[1]}/")
-        try:
-            asyncio.run(_serve(server, socket))
-        finally:
-            if kept is not None:
-                kept.close()
+        url = f"http://{host}:{socket.getsockname()[1]}/"
+        typer.echo(url)
+        with write_log(form, to=sys.stderr):
+            try:
+                asyncio.run(_serve(server, socket))
+            finally:
+                if kept is not None:
+                    kept.close()
 
 
 async def _serve(server: Any, socket: Any) -> None:

@@ -14,6 +14,10 @@ Status = Literal["answered", "declined", "withheld", "failed", "cancelled"]
 """How an exchange ended: with an answer, with "I do not know", with an answer that a rule held
 back, with an error, or with the asker gone."""
 STATUSES: tuple[Status, ...] = get_args(Status)
+CANARY = "canary"
+"""Ends the reason of a route where the candidate answered in the champion's place."""
+SHADOW = "shadow"
+"""The reason of a route where the candidate answered a copy that nobody was shown."""
 Thumbs = Literal["up", "down", "none"]
 
 

@@ -10,7 +10,7 @@ from typing import final
 from typing_extensions import override
 
 from limbeck.contracts.answerer import Message
-from limbeck.contracts.exchange import Exchange
+from limbeck.contracts.exchange import CANARY, SHADOW, Exchange
 from limbeck.contracts.exchange import Status as ExchangeStatus
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.service import End, Route, ServedEvent, Status, Text
@@ -42,6 +42,8 @@ class Recording(AbstractContextManager["Recording"]):
     text: list[str] = field(default_factory=list)
     end: End | None = None
     first_seconds: float = 0.0
+    exchange: Exchange | None = None
+    """All of it, once it is over."""
 
     def see(self, event: ServedEvent) -> None:
         """Takes an event of the answer."""
@@ -63,8 +65,9 @@ class Recording(AbstractContextManager["Recording"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.exchange = self._describe(error)
         if self.journal is not None:
-            self.journal.put(self._describe(error))
+            self.journal.put(self.exchange)
 
     def _describe(self, error: BaseException | None) -> Exchange:
         end, route = self.end, self.route
@@ -78,7 +81,7 @@ class Recording(AbstractContextManager["Recording"]):
             time=self.time,
             requested_model=self.requested_model,
             tier=route.tier if route else "",
-            route_reason=route.reason if route else "",
+            route_reason=_name_reason(route) if route else "",
             model_key=route.model_key if route else "",
             question=turns[-1].content,
             answer="".join(self.text),
@@ -88,7 +91,15 @@ class Recording(AbstractContextManager["Recording"]):
             num_prompt_tokens=end.num_prompt_tokens if end else 0,
             num_completion_tokens=end.num_tokens if end else 0,
             confidence=end.confidence_ratio if end else None,
+            queue_seconds=end.queue_seconds if end else 0.0,
             first_token_seconds=self.first_seconds,
             total_seconds=time.perf_counter() - self.started,
             is_machine_made=bool(route and route.tier),
         )
+
+
+def _name_reason(route: Route) -> str:
+    """Why this model answered: of candidates the reader of a journal has to know that they are."""
+    if route.role == "champion":
+        return route.reason
+    return SHADOW if route.role == "shadow" else f"{route.reason}; {CANARY}"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
 from types import FrameType
 from typing import final
@@ -13,6 +14,9 @@ from typing_extensions import override
 from limbeck.contracts.errors import OpenAddressError
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.keys import Keys
+from limbeck.serving.log import log_fields
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 
@@ -63,7 +67,12 @@ class Server(uvicorn.Server):
 
     def __init__(self, admission: Admission, *, drain_seconds: float) -> None:
         config = uvicorn.Config(
-            admission, log_level="warning", access_log=False, server_header=False, lifespan="on"
+            admission,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
         )
         super().__init__(config)
         self._admission = admission
@@ -88,8 +97,12 @@ class Server(uvicorn.Server):
         self._draining = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
+        num_open = self._admission.num_inside
+        logger.info("", extra=log_fields(event="drain", open_requests=num_open))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):
                 while self._admission.num_inside:
                     await asyncio.sleep(POLL_SECONDS)
+        if num_left := self._admission.num_inside:
+            logger.warning("", extra=log_fields(event="cut off", open_requests=num_left))
         self.should_exit = True

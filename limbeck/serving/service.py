@@ -251,6 +251,7 @@ def _as_served(event: Piece | Finished) -> Text | End:
         event.num_prompt_tokens,
         event.num_tokens,
         None if judgement is None else judgement.confidence_ratio,
+        event.queue_seconds,
     )
 
 

@@ -4,7 +4,6 @@ Under overload most of a server's time would go into reading what it then refuse
 """
 
 import logging
-import secrets
 from typing import final
 
 from starlette.exceptions import HTTPException
@@ -12,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from limbeck.serving.api.errors import ApiError
+from limbeck.serving.api.request_note import open_note
 from limbeck.serving.config import LimitsConfig
 from limbeck.serving.keys import KeyEntry, Keys
 from limbeck.serving.keys import Scope as KeyScope
@@ -56,35 +56,38 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        id_ = f"req-{secrets.token_hex(12)}"
+        path, headers = scope["path"], HTTPConnection(scope).headers
+        note = open_note(method=scope["method"], path=path, headers=headers)
         status = 500
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", id_.encode())]
+                headers = [*message.get("headers", ()), (b"x-request-id", note.request_id.encode())]
                 message = {**message, "headers": [*headers, *SECURITY_HEADERS]}
             await send(message)
 
         counts = path == COUNTED and scope["method"] == "POST"
-        scope.setdefault("state", {})["request_id"] = id_
+        scope.setdefault("state", {})["note"] = note
         try:
             entry = self._check(scope, path)
             scope["state"]["key"] = entry
+            note.key = entry.name if entry is not None else ""
             if counts:
-                self._enter()
+                self._enter(scope)
             try:
                 await self._app(scope, self._bound(receive, scope), send_named)
             finally:
                 if counts:
                     self._leave()
         except ApiError as error:
+            note.error = note.error or error.name
             await error.response()(scope, receive, send_named)
         finally:
             known = path if path in SCOPES or path.startswith("/healthz/") else "other"
             self._metrics.requests.labels(known, str(status)).inc()
+            note.write(status)
 
     def _check(self, scope: Scope, path: str) -> KeyEntry | None:
         wanted = SCOPES.get(path) or ("chat" if path.startswith("/v1/models/") else None)
@@ -94,15 +97,15 @@ class Admission:
         kind, _, key = value.partition(" ")
         entry = self._keys.find(key.strip()) if kind.lower() == "bearer" and key.strip() else None
         if entry is None:
-            self._reject("key")
+            self._reject(scope, "key")
             raise ApiError(
                 401, "no valid key: send Authorization: Bearer KEY", code="invalid_api_key"
             )
         if wanted not in entry.scopes:
-            self._reject("scope")
+            self._reject(scope, "scope")
             raise ApiError(403, f"the key {entry.name!r} is not good for {wanted}")
         if path == COUNTED and (seconds := self._keys.seconds_to_wait(entry)):
-            self._reject("rate")
+            self._reject(scope, "rate")
             raise ApiError(
                 429,
                 f"the key {entry.name!r} has used up its minute",
@@ -111,12 +114,12 @@ class Admission:
             )
         return entry
 
-    def _enter(self) -> None:
+    def _enter(self, scope: Scope) -> None:
         if self.is_draining:
-            self._reject("draining")
+            self._reject(scope, "draining")
             raise ApiError(503, "the server is about to stop", retry_after=5)
         if self.num_inside >= self._limits.max_requests:
-            self._reject("full")
+            self._reject(scope, "full")
             raise ApiError(503, f"{self.num_inside} requests are being answered", retry_after=1)
         self.num_inside += 1
         self._metrics.in_flight.set(self.num_inside)
@@ -125,7 +128,8 @@ class Admission:
         self.num_inside -= 1
         self._metrics.in_flight.set(self.num_inside)
 
-    def _reject(self, why: str) -> None:
+    def _reject(self, scope: Scope, why: str) -> None:
+        scope["state"]["note"].error = why
         self._metrics.rejected.labels(why).inc()
 
     def _bound(self, receive: Receive, scope: Scope) -> Receive:
@@ -133,7 +137,7 @@ class Admission:
         most = self._limits.max_body_bytes
         declared = HTTPConnection(scope).headers.get("content-length", "")
         if declared.isdigit() and int(declared) > most:
-            self._reject("bytes")
+            self._reject(scope, "bytes")
             raise ApiError(413, f"{int(declared):,} bytes; at most {most:,} are taken")
         num_bytes = 0
 
@@ -142,7 +146,7 @@ class Admission:
             message = await receive()
             num_bytes += len(message.get("body", b""))
             if num_bytes > most:
-                self._reject("bytes")
+                self._reject(scope, "bytes")
                 # FastAPI would make any other error of reading a 400.
                 raise HTTPException(413, f"more than {most:,} bytes; at most so many are taken")
             return message

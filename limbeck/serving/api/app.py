@@ -1,5 +1,6 @@
 """The web application: routes, and what happens when it starts and stops."""
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,13 +18,17 @@ from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
 from limbeck.serving.api.errors import TYPES, ApiError
+from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
 from limbeck.serving.config import AUTO, ServeConfig
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
+from limbeck.serving.log import log_fields
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.rollout.follow import Rollout
 from limbeck.serving.rollout.live import LiveService
+
+logger = logging.getLogger(__name__)
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -76,6 +81,8 @@ def make_app(
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
+        models = {name: tier.model_key for name, tier in service.tiers.items()}
+        logger.info("", extra=log_fields(event="start", models=models))
         service.start()
         if rollout is not None:
             rollout.start()
@@ -83,6 +90,7 @@ def make_app(
         if rollout is not None:
             await rollout.stop()
         await service.stop()
+        logger.info("", extra=log_fields(event="stop"))
 
     app = FastAPI(
         title="Limbeck",
@@ -115,7 +123,7 @@ def make_app(
             raise ApiError(503, "this server keeps no journal, so feedback would be lost")
         entry = request.state.key
         feedback = Feedback(
-            id="feedback-" + request.state.request_id.removeprefix("req-"),
+            id=f"feedback-{request.state.note.unique}",
             exchange_id=body.id,
             time=datetime.now(UTC),
             by=entry.name if entry is not None else "page",
@@ -212,6 +220,13 @@ def _serve_file(name: str, kind: str) -> Callable[[], Any]:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
+    return _respond(request, error)
+
+
+def _respond(request: Request, error: ApiError) -> Response:
+    """The answer, whose name goes to the log; what let the request in may have named it already."""
+    note: RequestNote = request.state.note
+    note.error = note.error or error.name
     return error.response()
 
 
@@ -221,20 +236,20 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     fault = error.errors()[0]
     if fault["type"] == "json_invalid":
         detail = fault.get("ctx", {}).get("error", fault["msg"])
-        return ApiError(400, f"the body is not JSON: {detail}").response()
+        return _respond(request, ApiError(400, f"the body is not JSON: {detail}"))
     place = ".".join(str(item) for item in fault["loc"] if item != "body")
     if fault["type"] == "extra_forbidden":
-        return ApiError(
-            400, f"unknown key {place!r}", code="unknown_parameter", param=place
-        ).response()
+        message = f"unknown key {place!r}"
+        return _respond(request, ApiError(400, message, code="unknown_parameter", param=place))
     message = fault["msg"].removeprefix("Value error, ")
-    return ApiError(422, f"{place}: {message}" if place else message, param=place).response()
+    message = f"{place}: {message}" if place else message
+    return _respond(request, ApiError(422, message, param=place))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     found = ApiError(error.status_code, str(error.detail))
     assert error.status_code in TYPES or error.status_code >= 500
-    response = found.response()
+    response = _respond(request, found)
     response.headers.update(error.headers or {})
     return response

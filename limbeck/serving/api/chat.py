@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from limbeck.contracts.errors import EngineDownError, NoTierError, RefusedError
 from limbeck.serving.api.errors import ApiError
+from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.schema import ChatRequest, decode_image
 from limbeck.serving.config import AUTO, ServeConfig
 from limbeck.serving.engine.messages import ChosenToken, Generate, TokenLogProb
@@ -72,7 +73,9 @@ class Completions:
                 code="model_not_found",
                 param="model",
             )
-        id_ = "chatcmpl-" + request.state.request_id.removeprefix("req-")
+        note: RequestNote = request.state.note
+        note.is_stream = bool(body.stream)
+        id_ = f"chatcmpl-{note.unique}"
         events = self._answer(body, request, id_=id_)
         if body.stream:
             return await self._stream(body, events, id_=id_)
@@ -84,14 +87,17 @@ class Completions:
     ) -> AsyncGenerator[ServedEvent]:
         """The service's events, counted and recorded; what it raises, as errors of the protocol."""
         entry = request.state.key
+        recording = Recording(self._journal, id_, body.model, body.conversation())
         with (
             _store_images(body) as images,
-            Recording(self._journal, id_, body.model, body.conversation()) as recording,
+            _note_end(request.state.note, recording),
+            recording,
             _as_api_errors(self._config.limits.request_seconds),
         ):
             generate = replace(body.generate(), images=images)
             show_unsure = body.limbeck is not None and body.limbeck.show_unsure
-            asked = Ask(body.model, generate, show_unsure, self._language(generate))
+            sticky = body.sticky(of=entry.name if entry is not None else "")
+            asked = Ask(body.model, generate, show_unsure, self._language(generate), sticky)
             async with (
                 asyncio.timeout(self._config.limits.request_seconds),
                 aclosing(self._service.answer(asked)) as events,
@@ -266,6 +272,7 @@ def _describe(route: Route, ends: Sequence[End]) -> dict[str, Any]:
         "tier": route.tier or None,
         "route_reason": route.reason,
         "model_key": route.model_key or None,
+        "role": route.role,
         "status": next((item for item in statuses if item != "answered"), "answered"),
         "confidence": min(ratios) if ratios else None,
         "machine_made": True,
@@ -296,6 +303,19 @@ async def _wait_gone(request: Request) -> None:
     """Returns when the client has hung up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+@contextmanager
+def _note_end(note: RequestNote, recording: Recording) -> Iterator[None]:
+    """What the log says of an answer, however it ended."""
+    try:
+        yield
+    except ApiError as error:
+        note.error = error.name
+        raise
+    finally:
+        note.exchange = recording.exchange
+        note.role = recording.route.role if recording.route else ""
 
 
 @contextmanager

@@ -49,6 +49,11 @@ class ApiError(Exception):
         self.param = param
         self.retry_after = retry_after
 
+    @property
+    def name(self) -> str:
+        """What a log calls it."""
+        return self.code or TYPES.get(self.status, "server_error")
+
     def content(self) -> dict[str, dict[str, str | None]]:
         """The body."""
         return {

@@ -142,6 +142,14 @@ class ChatRequest(_Body):
             for item in self.messages
         )
 
+    def sticky(self, *, of: str) -> str:
+        """What stays the same in all turns of a conversation: the user, or else how it began."""
+        begin = [item.text() for item in self.messages[: self._place_of_first_question() + 1]]
+        return "\0".join([of, self.user] if self.user else [of, *begin])
+
+    def _place_of_first_question(self) -> int:
+        return next(place for place, item in enumerate(self.messages) if item.role == "user")
+
     def generate(self) -> Generate:
         """The request as an engine takes it; its images are still to be stored."""
         num_top = (self.top_logprobs or 0) if self.logprobs else -1

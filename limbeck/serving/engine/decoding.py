@@ -3,6 +3,7 @@
 Left out: processes and queues. This loop is driven by whoever calls `step`.
 """
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import final
@@ -48,6 +49,7 @@ class _Row:
     generator: np.random.Generator
     text: TextStream
     stops: StopTexts
+    started: float
     shown: str = ""
     latest: int = 0
     log_probs: list[float] = field(default_factory=list)
@@ -119,7 +121,7 @@ class DecodingLoop:
         return found
 
     def _admit(self, joining: list[_Waiting]) -> list[Event]:
-        num_choices = joining[0].request.num_choices
+        started, num_choices = time.monotonic(), joining[0].request.num_choices
         try:
             admitted = self._session.admit(
                 [item.tokens for item in joining],
@@ -132,10 +134,12 @@ class DecodingLoop:
             return [event for item in joining for event in self._admit([item])]
         for place, item in enumerate(joining):
             slots = admitted.slots[place * num_choices : (place + 1) * num_choices]
-            self._rows |= self._open_rows(item, slots)
+            self._rows |= self._open_rows(item, slots, started=started)
         return self._extend(admitted.slots, admitted.logits)
 
-    def _open_rows(self, item: _Waiting, slots: tuple[int, ...]) -> dict[int, _Row]:
+    def _open_rows(
+        self, item: _Waiting, slots: tuple[int, ...], *, started: float
+    ) -> dict[int, _Row]:
         request, num_prompt_tokens = item.request, len(item.tokens)
         room = self._model.max_tokens - num_prompt_tokens
         generators = make_generators(request.sampling.seed, num_choices=request.num_choices)
@@ -148,6 +152,7 @@ class DecodingLoop:
                 generator=generators[choice],
                 text=TextStream(self._chat),
                 stops=StopTexts(request.stop),
+                started=started,
             )
             for choice, slot in enumerate(slots)
         }
@@ -217,6 +222,7 @@ class DecodingLoop:
             ratio,
             self._policy.judge(question, confidence_ratio=ratio),
             is_repeating,
+            row.started,
         )
 
     def _evict(self, slots: list[int]) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import multiprocessing
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,7 @@ class ProcessGeneration(Generation):
         self._engine = engine
         self.request = request
         self.num_ended = 0
+        self.submitted = time.monotonic()
         self._events: deque[Event | EngineDownError] = deque()
         self._arrived = asyncio.Event()
 
@@ -232,6 +234,8 @@ class ProcessEngine(Engine):
             if generation is None:
                 return  # cancelled meanwhile
             if isinstance(event, Finished):
+                waited = event.started - generation.submitted if event.started else 0.0
+                event = replace(event, queue_seconds=max(0.0, waited))
                 generation.num_ended += 1
                 self._num_starts = 0
             generation.put(event)

@@ -105,6 +105,11 @@ class Finished:
     """None: the model is not calibrated."""
     is_repeating: bool
     """Whether it was stopped because it repeated itself."""
+    started: float = 0.0
+    """When it got its row, by `time.monotonic`, which is one clock for all processes of a machine;
+    0: not known."""
+    queue_seconds: float = 0.0
+    """Without a row; the engine fills it in."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, final, runtime_checkable
 from limbeck.contracts.errors import EngineDownError, LimbeckError
 from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.base import Engine
+from limbeck.serving.log import log_fields
 from limbeck.serving.open import ServedModel, open_tier
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.rollout.source import Assignment, ModelSource
@@ -146,7 +147,7 @@ class Rollout:
             "%s: %s answers now",
             config.name,
             tier.model_key,
-            extra={"event": "switch", "tier": config.name, "model_key": tier.model_key},
+            extra=log_fields(event="switch", tier=config.name, model_key=tier.model_key),
         )
 
     async def _follow_candidate(
@@ -177,7 +178,7 @@ class Rollout:
             "%s: candidate %s is open",
             name,
             model.key,
-            extra={"event": "candidate", "tier": name, "model_key": model.key},
+            extra=log_fields(event="candidate", tier=name, model_key=model.key),
         )
 
     def _find_open(self, config: TierConfig, model: ServedModel) -> Tier | None:
@@ -217,7 +218,7 @@ class Rollout:
             "%s: %s has finished its last request",
             config.name,
             tier.model_key,
-            extra={"event": "retire", "tier": config.name, "model_key": tier.model_key},
+            extra=log_fields(event="retire", tier=config.name, model_key=tier.model_key),
         )
 
     async def _end(self, engine: Engine) -> None:
@@ -245,7 +246,7 @@ class Rollout:
                 name,
                 role,
                 fault,
-                extra={"event": "switch failed", "tier": name, "model_key": key},
+                extra=log_fields(event="switch failed", tier=name, model_key=key),
             )
 
 

@@ -17,12 +17,6 @@ QUESTION = [{"role": "user", "content": "高血压有哪些症状？"}]
 
 
 @pytest.fixture(scope="module")
-def running(bundle):
-    with Running(bundle) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def client(running):
     return openai.OpenAI(base_url=running.url + "/v1", api_key="none", max_retries=0)
 

@@ -65,7 +65,7 @@ def serve(folder, *, tier):
             [
                 *(sys.executable, "-c", "from limbeck.cli.main import main; main()", "serve"),
                 *(str(recipe), "--runs", str(folder / "runs"), "--port", "0"),
-                *("--journal", "none"),
+                *("--journal", "none", "--log", "json"),
             ],
             stdout=subprocess.PIPE,
             stderr=file,
@@ -177,3 +177,12 @@ def test_no_stream_is_lost_by_a_switch_a_rollback_a_damaged_model_or_the_end(bun
         clients = asyncio.run(live(process, url))
         assert process.wait(60) == 0, errors.read_text()
         assert set(clients.keys) == {old_key, new_key}
+        log = [json.loads(line) for line in errors.read_text().splitlines() if line[0] == "{"]
+    requests = [line for line in log if line["event"] == "request" and "tier" in line]
+    assert len(requests) == len(clients.keys)
+    assert not any(line["cancelled"] for line in requests)
+    others = [line["event"] for line in log if line["event"] != "request"]
+    assert [name for name in others if name != "retire"] == [
+        *("start", "switch", "switch", "switch failed", "drain", "stop")
+    ]
+    assert others.count("retire") == 2
