@@ -1,18 +1,52 @@
 """What the service counts, for Prometheus.
 
-Names of what is said of models follow OpenTelemetry's conventions for generative AI, as Prometheus
-writes them.
+Names of what a model server measures are OpenTelemetry's (semantic conventions for generative AI),
+as Prometheus writes them; all others begin with `limbeck_`. Every label has a bounded set of
+values. Left out: what is read off the service at each scrape (`state_metrics`).
 """
 
+from dataclasses import dataclass
 from typing import Literal, final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from limbeck.serving.journal.writer import Health
+from limbeck.serving.service import End, Role, Route
 
 JournalState = Literal["ok", "spooling", "dropping"]
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+ShadowOutcome = Literal["same", "different", "failed", "left out"]
+REQUEST_SECONDS = (
+    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+)
+FIRST_TOKEN_SECONDS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+"""Bounds that the conventions recommend."""
+FAST_TOKEN_SECONDS = (0.0005, 0.001, 0.0025, 0.005, *TOKEN_SECONDS)
+"""Small models write a token in less than the smallest of them."""
+GEN_AI = (
+    *("gen_ai_operation_name", "gen_ai_provider_name"),
+    *("gen_ai_request_model", "gen_ai_response_model", "role"),
+)
+"""Labels: what is done and by whom, the model that was asked for, the tier that answered."""
+WHO = ("chat", "limbeck")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request to a model ended."""
+
+    requested_model: str
+    """A tier or `auto`."""
+    route: Route | None
+    """None where no tier took it."""
+    end: End | None
+    """Of its first answer."""
+    error: str
+    """Its name; '' where it was answered."""
+    first_seconds: float
+    total_seconds: float
 
 
 @final
@@ -22,47 +56,55 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
 
-        def histogram(name: str, text: str, labels: tuple[str, ...] = (), buckets=SECONDS):
+        def counter(name: str, text: str, labels: tuple[str, ...]):
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]):
             return Histogram(name, text, labels, registry=registry, buckets=buckets)
 
-        self.requests = Counter(
-            "limbeck_requests",
-            "Requests by path and status code.",
-            ("path", "code"),
-            registry=registry,
+        self.requests = counter(
+            "limbeck_requests", "Requests by path and status code.", ("path", "code")
         )
-        self.rejected = Counter(
-            "limbeck_rejected",
-            "Requests refused before they were read.",
-            ("why",),
-            registry=registry,
+        self.rejected = counter(
+            "limbeck_rejected", "Requests refused before they were read.", ("why",)
         )
         self.in_flight = Gauge("limbeck_in_flight", "Requests in the house.", registry=registry)
-        self.answers = Counter(
+        self.answers = counter(
             "limbeck_answers",
-            "Answers by tier, reason of the route and status.",
-            ("tier", "reason", "status"),
-            registry=registry,
+            "Answers by tier, reason of the route, status, and the model's role.",
+            ("tier", "reason", "status", "role"),
+        )
+        self.tokens = counter(
+            "limbeck_tokens", "Tokens read (input) and written (output).", ("tier", "type", "role")
         )
         self.seconds = histogram(
             "gen_ai_server_request_duration_seconds",
             "From the request to the answer's end.",
-            ("tier",),
+            (*GEN_AI, "error_type"),
+            REQUEST_SECONDS,
         )
         self.first_seconds = histogram(
-            "gen_ai_server_time_to_first_token_seconds", "To the first piece of text.", ("tier",)
+            "gen_ai_server_time_to_first_token_seconds",
+            "From the request to the first piece of text that the client gets.",
+            GEN_AI,
+            FIRST_TOKEN_SECONDS,
         )
-        self.tokens = Counter(
-            "gen_ai_client_token_usage",
-            "Tokens read and written.",
-            ("tier", "type"),
-            registry=registry,
+        self.token_seconds = histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean time of a token after the first one.",
+            GEN_AI,
+            FAST_TOKEN_SECONDS,
         )
-        self.running = Gauge(
-            "limbeck_running", "Answers being written.", ("tier",), registry=registry
+        self.queue_seconds = histogram(
+            "limbeck_queue_seconds",
+            "Time that answered requests waited for a row.",
+            ("tier", "role"),
+            FIRST_TOKEN_SECONDS,
         )
-        self.waiting = Gauge(
-            "limbeck_waiting", "Requests without a row.", ("tier",), registry=registry
+        self.shadows = counter(
+            "limbeck_shadow_answers",
+            "Copies of requests that the candidate answered like the champion or not, or did not.",
+            ("tier", "outcome"),
         )
         self.journal_state = Gauge(
             "limbeck_journal_state", "1 at the state it is in.", ("state",), registry=registry
@@ -73,15 +115,32 @@ class Metrics:
         self.journal_dropped = Gauge(
             "limbeck_journal_dropped_rows", "Lost: neither database nor disk.", registry=registry
         )
-        self.up = Gauge(
-            "limbeck_tier_up", "1 where the model is ready.", ("tier",), registry=registry
-        )
-        self.restarts = Gauge(
-            "limbeck_worker_restarts",
-            "Times that the model's process died.",
-            ("tier",),
-            registry=registry,
-        )
+
+    def see_end(self, route: Route, end: End) -> None:
+        """Takes the end of one of the answers to a request."""
+        self.answers.labels(route.tier, route.reason, end.status, route.role).inc()
+        self.tokens.labels(route.tier, "input", route.role).inc(end.num_prompt_tokens)
+        self.tokens.labels(route.tier, "output", route.role).inc(end.num_tokens)
+
+    def see_outcome(self, found: Outcome) -> None:
+        """Takes the end of a request."""
+        tier = found.route.tier if found.route else ""
+        role: Role | Literal[""] = found.route.role if found.route else ""
+        labels = (*WHO, found.requested_model, tier, role)
+        self.seconds.labels(*labels, found.error).observe(found.total_seconds)
+        end = found.end
+        if end is None:
+            return
+        self.first_seconds.labels(*labels).observe(found.first_seconds or found.total_seconds)
+        if tier and end.num_tokens:
+            self.queue_seconds.labels(tier, role).observe(end.queue_seconds)
+        if end.num_tokens > 1 and end.decode_seconds:
+            seconds = end.decode_seconds / (end.num_tokens - 1)
+            self.token_seconds.labels(*labels).observe(seconds)
+
+    def see_shadow(self, tier: str, outcome: ShadowOutcome) -> None:
+        """Takes what became of a copy."""
+        self.shadows.labels(tier, outcome).inc()
 
     def see_journal(self, health: Health) -> None:
         """Takes how the journal fares."""

@@ -77,6 +77,8 @@ class End:
     """None where no model answered, or one that is not calibrated."""
     queue_seconds: float = 0.0
     """Without a row."""
+    decode_seconds: float = 0.0
+    """From its first token to its last, whenever the client got them."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,7 @@ def _as_served(event: Piece | Finished) -> Text | End:
         event.num_tokens,
         None if judgement is None else judgement.confidence_ratio,
         event.queue_seconds,
+        event.decode_seconds,
     )
 
 

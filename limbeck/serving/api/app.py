@@ -27,6 +27,7 @@ from limbeck.serving.log import log_fields
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.rollout.follow import Rollout
 from limbeck.serving.rollout.live import LiveService
+from limbeck.serving.state_metrics import StateCollector
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def make_app(
 ) -> Admission:
     """The application, behind what lets requests in; without a rollout its models never change."""
     metrics = Metrics()
+    metrics.registry.register(StateCollector(service, rollout=rollout))
     created = int(time.time())
 
     @asynccontextmanager
@@ -192,11 +194,6 @@ def make_app(
     @app.get("/metrics", response_class=Response, responses=errors(401, 403))
     async def show_metrics() -> Response:
         """Prometheus's text format."""
-        for name, tier in service.tiers.items():
-            metrics.running.labels(name).set(tier.engine.num_running)
-            metrics.waiting.labels(name).set(tier.engine.num_waiting)
-            metrics.up.labels(name).set(tier.engine.state == "ready")
-            metrics.restarts.labels(name).set(tier.engine.num_restarts)
         if journal is not None:
             metrics.see_journal(journal.health())
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -22,7 +22,7 @@ from limbeck.serving.engine.messages import ChosenToken, Generate, TokenLogProb
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.language import Language, find_language
-from limbeck.serving.metrics import Metrics
+from limbeck.serving.metrics import Metrics, Outcome
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.service import Ask, End, Route, ServedEvent, Text
@@ -90,7 +90,7 @@ class Completions:
         recording = Recording(self._journal, id_, body.model, body.conversation())
         with (
             _store_images(body) as images,
-            _note_end(request.state.note, recording),
+            self._conclude(request.state.note, recording),
             recording,
             _as_api_errors(self._config.limits.request_seconds),
         ):
@@ -103,29 +103,41 @@ class Completions:
                 aclosing(self._service.answer(asked)) as events,
             ):
                 async for event in events:
-                    is_first = not recording.first_seconds
                     recording.see(event)
-                    if is_first and recording.first_seconds and recording.route:
-                        tier = recording.route.tier
-                        self._metrics.first_seconds.labels(tier).observe(recording.first_seconds)
                     if isinstance(event, End) and recording.route:
-                        self._count(recording.route, event)
+                        self._metrics.see_end(recording.route, event)
                         if entry is not None:
                             num_tokens = event.num_prompt_tokens + event.num_tokens
                             self._keys.note_tokens(entry.name, num_tokens)
                     yield event
-            if recording.route:
-                seconds = time.perf_counter() - recording.started
-                self._metrics.seconds.labels(recording.route.tier).observe(seconds)
+
+    @contextmanager
+    def _conclude(self, note: RequestNote, recording: Recording) -> Iterator[None]:
+        """Gives what became of a request to the log and the metrics, however it ended."""
+        try:
+            yield
+        except ApiError as error:
+            note.error = error.name
+            raise
+        finally:
+            found, route = recording.exchange, recording.route
+            assert found is not None
+            note.exchange, note.role = found, route.role if route else ""
+            error = "" if recording.end else note.error or found.status
+            self._metrics.see_outcome(
+                Outcome(
+                    requested_model=found.requested_model,
+                    route=route,
+                    end=recording.end,
+                    error=error,
+                    first_seconds=found.first_token_seconds,
+                    total_seconds=found.total_seconds,
+                )
+            )
 
     def _language(self, generate: Generate) -> Language:
         chosen = self._config.language
         return find_language(generate.messages[-1].content) if chosen == "auto" else chosen
-
-    def _count(self, route: Route, end: End) -> None:
-        self._metrics.answers.labels(route.tier, route.reason, end.status).inc()
-        self._metrics.tokens.labels(route.tier, "input").inc(end.num_prompt_tokens)
-        self._metrics.tokens.labels(route.tier, "output").inc(end.num_tokens)
 
     async def _whole(
         self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
@@ -303,19 +315,6 @@ async def _wait_gone(request: Request) -> None:
     """Returns when the client has hung up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-@contextmanager
-def _note_end(note: RequestNote, recording: Recording) -> Iterator[None]:
-    """What the log says of an answer, however it ended."""
-    try:
-        yield
-    except ApiError as error:
-        note.error = error.name
-        raise
-    finally:
-        note.exchange = recording.exchange
-        note.role = recording.route.role if recording.route else ""
 
 
 @contextmanager

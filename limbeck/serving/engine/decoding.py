@@ -50,6 +50,7 @@ class _Row:
     text: TextStream
     stops: StopTexts
     started: float
+    first_token: float = 0.0
     shown: str = ""
     latest: int = 0
     log_probs: list[float] = field(default_factory=list)
@@ -175,6 +176,7 @@ class DecodingLoop:
         token = choose_token(log_probs, sampling=request.sampling, uniform=uniform)
         row.latest = token
         row.log_probs.append(float(log_probs[token]))
+        row.first_token = row.first_token or time.monotonic()
         row.num_left -= 1
         is_end = token in self._end_ids
         piece = "" if is_end else row.stops.push(row.text.push(token))
@@ -223,6 +225,7 @@ class DecodingLoop:
             self._policy.judge(question, confidence_ratio=ratio),
             is_repeating,
             row.started,
+            decode_seconds=time.monotonic() - row.first_token,
         )
 
     def _evict(self, slots: list[int]) -> None:

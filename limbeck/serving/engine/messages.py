@@ -110,6 +110,8 @@ class Finished:
     0: not known."""
     queue_seconds: float = 0.0
     """Without a row; the engine fills it in."""
+    decode_seconds: float = 0.0
+    """From its first token to its last."""
 
 
 @dataclass(frozen=True)

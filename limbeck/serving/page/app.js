@@ -259,11 +259,12 @@ async function showLoad() {
     const row = make("tr");
     const head = make("th", { content: tier });
     head.scope = "row";
-    const count = total("gen_ai_server_request_duration_seconds_count", { tier });
-    const mean = count ? total("gen_ai_server_request_duration_seconds_sum", { tier }) / count : 0;
+    const answered = { gen_ai_response_model: tier, error_type: "" };
+    const count = total("gen_ai_server_request_duration_seconds_count", answered);
+    const mean = count ? total("gen_ai_server_request_duration_seconds_sum", answered) / count : 0;
     const cells = [limbeck.state, total("limbeck_running", { tier }), total("limbeck_waiting", { tier }),
       total("limbeck_answers_total", { tier, status: "answered" }), total("limbeck_answers_total", { tier, status: "unknown" }),
-      mean.toFixed(3), total("gen_ai_client_token_usage_total", { tier, type: "output" })];
+      mean.toFixed(3), total("limbeck_tokens_total", { tier, type: "output" })];
     row.append(head, ...cells.map((content) => make("td", { content: String(content) })));
     return row;
   }));
