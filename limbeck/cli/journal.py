@@ -1,5 +1,6 @@
 """The commands `journal show`, `verify`, `export` and `forget`."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -54,6 +55,9 @@ def show(
     review: Annotated[
         bool, typer.Option("--review", help="Only what a reviewer should look at, and why.")
     ] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Only copies that a candidate answered unseen.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Most exchanges, the newest.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -68,9 +72,10 @@ def show(
         from limbeck.cli.journal_tables import choose, open_journal, print_rows
 
         with open_journal(url) as engine:
-            choice = choose(
+            chosen = choose(
                 since, until, tiers=tier, statuses=status, said=feedback, exchange=exchange
             )
+            choice = replace(chosen, shadows="only" if shadow else "none")
             print_rows(engine, choice, limit=limit, only_review=review, as_json=as_json)
 
 

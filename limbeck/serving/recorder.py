@@ -58,6 +58,10 @@ class Recording(AbstractContextManager["Recording"]):
             self.first_seconds = self.first_seconds or time.perf_counter() - self.started
             self.text.append(event.text)
 
+    def whole_text(self) -> str:
+        """The first answer, as far as it came."""
+        return "".join(self.text)
+
     @override
     def __exit__(
         self,
@@ -84,7 +88,7 @@ class Recording(AbstractContextManager["Recording"]):
             route_reason=_name_reason(route) if route else "",
             model_key=route.model_key if route else "",
             question=turns[-1].content,
-            answer="".join(self.text),
+            answer=self.whole_text(),
             status=status,
             history=tuple(item.content for item in turns[:-1]),
             system="\n".join(item.content for item in self.messages if item.role == "system"),

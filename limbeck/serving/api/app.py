@@ -27,6 +27,7 @@ from limbeck.serving.log import log_fields
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.rollout.follow import Rollout
 from limbeck.serving.rollout.live import LiveService
+from limbeck.serving.rollout.shadow import Shadows
 from limbeck.serving.state_metrics import StateCollector
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def make_app(
         if rollout is not None:
             rollout.start()
         yield
+        await shadows.stop()
         if rollout is not None:
             await rollout.stop()
         await service.stop()
@@ -104,7 +106,12 @@ def make_app(
         openapi_url="/openapi.json",
     )
     admission = Admission(app, keys=keys, limits=config.limits, metrics=metrics)
-    completions = Completions(service, config=config, keys=keys, metrics=metrics, journal=journal)
+    seconds = config.limits.request_seconds
+    keep = journal.put if journal is not None else None
+    shadows = Shadows(service, metrics=metrics, keep=keep, seconds=seconds)
+    completions = Completions(
+        service, config=config, keys=keys, metrics=metrics, journal=journal, shadows=shadows
+    )
 
     @app.post(
         "/v1/chat/completions",

@@ -25,6 +25,7 @@ from limbeck.serving.language import Language, find_language
 from limbeck.serving.metrics import Metrics, Outcome
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService
+from limbeck.serving.rollout.shadow import Shadows
 from limbeck.serving.service import Ask, End, Route, ServedEvent, Text
 
 DONE = b"data: [DONE]\n\n"
@@ -52,12 +53,14 @@ class Completions:
         keys: Keys,
         metrics: Metrics,
         journal: Journal | None,
+        shadows: Shadows,
     ) -> None:
         self._service = service
         self._config = config
         self._keys = keys
         self._metrics = metrics
         self._journal = journal
+        self._shadows = shadows
 
     async def __call__(self, body: ChatRequest, request: Request) -> Response:
         """The answer to a request.
@@ -110,6 +113,7 @@ class Completions:
                             num_tokens = event.num_prompt_tokens + event.num_tokens
                             self._keys.note_tokens(entry.name, num_tokens)
                     yield event
+        self._shadows.offer(asked, recording)
 
     @contextmanager
     def _conclude(self, note: RequestNote, recording: Recording) -> Iterator[None]:

@@ -11,7 +11,14 @@ from typing import Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from limbeck.contracts.exchange import Exchange, Feedback, Status, read_exchange, read_feedback
+from limbeck.contracts.exchange import (
+    SHADOW,
+    Exchange,
+    Feedback,
+    Status,
+    read_exchange,
+    read_feedback,
+)
 from limbeck.serving.journal.schema import exchanges, feedback, ledger, to_content, to_microseconds
 
 FeedbackFilter = Literal["up", "down", "corrected", "commented", "reviewed", "none"]
@@ -34,6 +41,9 @@ class Filter:
     feedback: tuple[FeedbackFilter, ...] = ()
     """Any of these; `none`: nobody said anything."""
     ids: tuple[str, ...] = ()
+    """These, shadows or not."""
+    shadows: Literal["none", "only"] = "none"
+    """Copies that candidates answered, and that nobody read, are left out of all that counts."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +213,9 @@ def _condition(choice: Filter) -> sa.ColumnElement[bool]:
     for column, values in chosen:
         if values:
             condition &= column.in_(values)
+    if not choice.ids:
+        is_shadow = exchanges.c.route_reason == SHADOW
+        condition &= is_shadow if choice.shadows == "only" else ~is_shadow
     if choice.feedback:
         condition &= sa.or_(*map(_said, choice.feedback))
     return condition

@@ -24,6 +24,8 @@ EXCHANGES = [
     make_exchange(3, confidence=0.2, history=("早", "你好"), system="简短"),
     make_exchange(70, tier="mobile", model_key="ab" * 32),
 ]
+SHADOWED = make_exchange(71, route_reason="shadow", total_seconds=99.0, confidence=0.1)
+"""What a candidate answered to a copy: it stands in no page and in no count."""
 FEEDBACK = [
     make_feedback(0, "e0", thumbs="up"),
     make_feedback(1, "e1", thumbs="down", comment="不对"),
@@ -36,7 +38,7 @@ FEEDBACK = [
 @pytest.fixture
 def engine(url, make_config):
     with Journal(make_config(url)) as journal:
-        for item in (*EXCHANGES, *FEEDBACK):
+        for item in (*EXCHANGES, SHADOWED, *FEEDBACK):
             assert journal.put(item)
         assert journal.flush(30.0)
     engine = open_database(parse_url(url), timeout_seconds=5.0)
@@ -69,6 +71,8 @@ def test_reading(engine):
         (Filter(feedback=("corrected",)), "e1"),
         (Filter(feedback=("commented",), tiers=("edge",)), ""),
         (Filter(feedback=("none",)), "e2 e70"),
+        (Filter(shadows="only"), "e71"),
+        (Filter(ids=("e71",)), "e71"),
     ):
         assert ids(read_all(engine, choice)) == expected.split(), choice
 

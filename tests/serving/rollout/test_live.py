@@ -9,56 +9,17 @@ from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.answerer import Message
 from limbeck.contracts.errors import EngineDownError, QueueFullError
 from limbeck.contracts.familiarity import Familiarity
-from limbeck.serving.config import AUTO, CanaryConfig, TierConfig
-from limbeck.serving.engine.base import Engine, Generation
-from limbeck.serving.engine.messages import Finished, Generate, Piece
+from limbeck.serving.config import AUTO, CanaryConfig
+from limbeck.serving.engine.messages import Generate
 from limbeck.serving.rollout.live import LiveService, draw_share
-from limbeck.serving.service import Ask, Route, Service, Text, Tier
+from limbeck.serving.service import Ask, Route, Service, Text
+from tests.support.stepped_engine import Stepped, make_tier
 
 CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
 
 
-class Stepped(Engine, Generation):
-    """An engine whose answers are its name; `go` lets them end."""
-
-    num_waiting = num_running = 0
-    state = "ready"
-
-    def __init__(self, name, *, waits=False, error=None, dies=False):
-        self.name, self.error, self.dies = name, error, dies
-        self.go = asyncio.Event()
-        self.num_asked, self.is_stopped = 0, False
-        if not waits:
-            self.go.set()
-
-    def start(self):
-        pass
-
-    async def stop(self):
-        self.is_stopped = True
-
-    def submit(self, request):
-        self.num_asked += 1
-        if self.error:
-            raise self.error
-        return self
-
-    async def __aiter__(self):
-        if self.dies:
-            self.state = "restarting"
-            raise EngineDownError("died")
-        yield Piece(1, 0, self.name)
-        await self.go.wait()
-        assert not self.is_stopped
-        yield Finished(1, 0, "stop", 7, 3, 0.8, None, False)
-
-    def cancel(self):
-        pass
-
-
-def make_tier(engine, *, name="only", share=0.0, policy=None):
-    config = TierConfig(name=name, model=name, canary=CanaryConfig(share=share))
-    return Tier(config, engine, policy or AnswerPolicy(), f"key of {engine.name}")
+def canary(engine, *, share, **settings):
+    return make_tier(engine, canary=CanaryConfig(share=share), **settings)
 
 
 def ask(text="你好", *, model="only"):
@@ -105,7 +66,7 @@ def test_a_stream_that_is_closed_frees_its_model():
 def test_a_share_of_conversations_meets_the_candidate_and_always_the_same_ones(share):
     async def live_through():
         live = LiveService([make_tier(Stepped("old"))], compose=Service)
-        live.set_candidate(make_tier(Stepped("new"), share=share))
+        live.set_candidate(canary(Stepped("new"), share=share))
         texts = [f"问题{number}" for number in range(400)]
         first = [await read(live, ask(text)) for text in texts]
         assert [await read(live, ask(text)) for text in texts] == first
@@ -133,7 +94,7 @@ def test_where_the_candidate_dies_the_champion_answers(broken):
     async def live_through():
         candidate = Stepped("new", **broken)
         live = LiveService([make_tier(Stepped("old"))], compose=Service)
-        live.set_candidate(make_tier(candidate, share=1.0))
+        live.set_candidate(canary(candidate, share=1.0))
         route, text = await read(live, ask())
         assert (text, route.role, route.reason) == ("old", "champion", "named")
         candidate.state = "broken"
@@ -150,7 +111,7 @@ def test_another_tier_does_not_stand_in_for_a_candidate():
         ]
         live = LiveService(tiers, compose=Service)
         dying = Stepped("new", dies=True)
-        live.set_candidate(make_tier(dying, name="small", share=1.0, policy=CALIBRATED))
+        live.set_candidate(canary(dying, name="small", share=1.0, policy=CALIBRATED))
         route, text = await read(live, ask(model=AUTO))
         assert (text, route.tier, route.reason) == ("small", "small", "smallest tier")
         assert dying.num_asked == 1
@@ -167,7 +128,7 @@ def test_policy_and_rules_change_with_the_model():
             return Service(tiers)
 
         live = LiveService([make_tier(Stepped("old"))], compose=compose)
-        live.set_candidate(make_tier(Stepped("new"), share=1.0))
+        live.set_candidate(canary(Stepped("new"), share=1.0))
         await read(live, ask())
         adopted = live.candidates["only"]
         live.switch(adopted)
