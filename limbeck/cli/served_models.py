@@ -57,6 +57,10 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
     faults = []
     for place, tier in enumerate(read_serve_key(recipe).tiers):
         entry = entries.get(tier.model)
+        if entry is not None and tier.wants_candidate:
+            line = recipe.line(SERVE, "tiers", place)
+            message = "an entry has no candidate; canary and shadow need a name of the registry"
+            faults.append(Fault(f"serve.tiers.{place}", message, line))
         if entry is not None and entry.config.make not in MODEL_KINDS:
             line = recipe.line(SERVE, "tiers", place, "model")
             message = f"{tier.model!r} makes a {entry.config.make}; name a bundle or checkpoint"

@@ -94,6 +94,8 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path):
         ({"tiers": [{"name": "a", "model": "corpus"}]}, "makes a corpus"),
         ({"tiers": [{"name": "a", "model": "bundle"}] * 2}, "two are called 'a'"),
         ({"tires": []}, "tires"),
+        ({"tiers": [{"name": "a", "model": "bundle", "canary": {"share": 0.1}}]}, "no candidate"),
+        ({"tiers": [{"name": "a", "model": "bundle", "canary": {"share": 2}}]}, "canary.share"),
     ],
 )
 def test_check_names_what_serve_would_refuse(tmp_path, serve, named):

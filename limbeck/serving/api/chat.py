@@ -81,7 +81,7 @@ class Completions:
         id_ = f"chatcmpl-{note.unique}"
         events = self._answer(body, request, id_=id_)
         if body.stream:
-            return await self._stream(body, events, id_=id_)
+            return await self._stream(body, events, id_=id_, request=request)
         async with aclosing(events):
             return await self._whole(body, events, id_=id_, request=request)
 
@@ -149,21 +149,13 @@ class Completions:
         route, choices = Route("", "named"), [_Choice() for _ in range(body.n or 1)]
         gone = asyncio.ensure_future(_wait_gone(request))
         try:
-            while True:
-                coming = asyncio.ensure_future(anext(events, None))
-                await asyncio.wait((coming, gone), return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    coming.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await coming
-                    return Response(status_code=499)  # nobody reads it
-                event = coming.result()
-                if event is None:
-                    break
+            while (event := await _next_unless_gone(events, gone)) is not None:
                 if isinstance(event, Route):
                     route = event
                 else:
                     _add(choices, event)
+        except _GoneError:
+            return Response(status_code=499)  # nobody reads it
         finally:
             gone.cancel()
         choices = [item for item in choices if item.end is not None]
@@ -179,11 +171,18 @@ class Completions:
         return _json(content, headers=_headers(route))
 
     async def _stream(
-        self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str
+        self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
     ) -> Response:
         # What comes first is awaited here, so that an error before it has a status of its own.
-        route, first = await anext(events), await anext(events)
-        assert isinstance(route, Route) and not isinstance(first, Route)
+        gone = asyncio.ensure_future(_wait_gone(request))
+        try:
+            route = await _next_unless_gone(events, gone)
+            first = await _next_unless_gone(events, gone)
+        except _GoneError:
+            return Response(status_code=499)  # nobody reads it
+        finally:
+            gone.cancel()
+        assert isinstance(route, Route) and isinstance(first, Text | End)
         head = {
             "id": id_,
             "object": "chat.completion.chunk",
@@ -313,6 +312,28 @@ def _event(content: object) -> bytes:
         + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         + b"\n\n"
     )
+
+
+class _GoneError(Exception):
+    """The client has hung up."""
+
+
+async def _next_unless_gone(
+    events: AsyncGenerator[ServedEvent], gone: "asyncio.Future[None]"
+) -> ServedEvent | None:
+    """The next event; None after the last one.
+
+    Raises:
+        _GoneError: the client hung up first.
+    """
+    coming = asyncio.ensure_future(anext(events, None))
+    await asyncio.wait((coming, gone), return_when=asyncio.FIRST_COMPLETED)
+    if not coming.done():
+        coming.cancel()
+        with suppress(asyncio.CancelledError):
+            await coming
+        raise _GoneError
+    return coming.result()
 
 
 async def _wait_gone(request: Request) -> None:

@@ -159,6 +159,8 @@ class Rollout:
         if model is not None and model.key == self._live.tiers[name].model_key:
             model = None
         if model is not None and present is not None and present.model_key == model.key:
+            if present.engine.state == "broken":
+                self._note(name, "candidate", present.engine.broken_because, key=model.key)
             return
         if present is not None:  # its place in memory is free before the next one is opened
             self._live.drop_candidate(name)
