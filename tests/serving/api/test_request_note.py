@@ -1,6 +1,8 @@
 """What the log says of requests: who, what became of it, and nothing of its content."""
 
 import logging
+import os
+import signal
 
 import httpx2 as httpx
 import pytest
@@ -87,16 +89,22 @@ def test_what_is_refused_is_logged_by_a_name(running, lines):
     ]
 
 
-def test_a_client_that_hangs_up_is_logged_as_such(running, lines):
-    body = {**BODY, "max_tokens": 4000, "temperature": 1.0, "stream": True}
-    with (
-        pytest.raises(httpx.ReadTimeout),
-        httpx.stream("POST", running.url + "/v1/chat/completions", json=body, timeout=60) as found,
-    ):
-        next(found.iter_raw())
-        raise httpx.ReadTimeout("hung up", request=found.request)
-    wait_for(lambda: lines())
-    assert lines()[0]["cancelled"] is True and lines()[0]["answer_status"] == "cancelled"
+def test_a_client_that_hangs_up_before_the_first_word_is_logged_as_such(running, lines):
+    engine = running.service.tiers["small"].engine
+    os.kill(engine.pid, signal.SIGSTOP)  # so that no word comes
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                running.url + "/v1/chat/completions",
+                json={**BODY, "stream": True},
+                timeout=httpx.Timeout(60, read=0.2),
+            )
+        wait_for(lambda: lines())
+    finally:
+        os.kill(engine.pid, signal.SIGCONT)
+    (line,) = lines()
+    assert (line["status"], line["cancelled"], line["answer_status"]) == (499, True, "cancelled")
+    assert engine.num_running == 0
 
 
 def test_a_key_is_logged_by_its_name(bundle, tmp_path, lines, caplog):
