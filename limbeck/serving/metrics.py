@@ -11,7 +11,7 @@ from typing import Literal, final, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from limbeck.serving.journal.writer import Health
-from limbeck.serving.service import End, Role, Route
+from limbeck.serving.service import End, Route
 
 JournalState = Literal["ok", "spooling", "dropping"]
 ShadowOutcome = Literal["same", "different", "failed", "left out"]
@@ -118,14 +118,14 @@ class Metrics:
 
     def see_end(self, route: Route, end: End) -> None:
         """Takes the end of one of the answers to a request."""
-        self.answers.labels(route.tier, route.reason, end.status, route.role).inc()
-        self.tokens.labels(route.tier, "input", route.role).inc(end.num_prompt_tokens)
-        self.tokens.labels(route.tier, "output", route.role).inc(end.num_tokens)
+        self.answers.labels(route.tier, route.reason, end.status, route.label).inc()
+        self.tokens.labels(route.tier, "input", route.label).inc(end.num_prompt_tokens)
+        self.tokens.labels(route.tier, "output", route.label).inc(end.num_tokens)
 
     def see_outcome(self, found: Outcome) -> None:
         """Takes the end of a request."""
         tier = found.route.tier if found.route else ""
-        role: Role | Literal[""] = found.route.role if found.route else ""
+        role = found.route.label if found.route else ""
         labels = (*WHO, found.requested_model, tier, role)
         self.seconds.labels(*labels, found.error).observe(found.total_seconds)
         end = found.end

@@ -54,6 +54,11 @@ class Route:
     model_key: str = ""
     role: Role = "champion"
 
+    @property
+    def label(self) -> Role | Literal[""]:
+        """The role of the model that answers; '' where none does."""
+        return self.role if self.tier else ""
+
 
 @dataclass(frozen=True)
 class Text:

@@ -1,8 +1,10 @@
 """Artifacts made by hand, for tests of single stages."""
 
+import shutil
+
 import numpy as np
 
-from limbeck.contracts.artifacts import Artifact, Manifest
+from limbeck.contracts.artifacts import Artifact, Manifest, hash_files, hash_path
 
 
 def make_artifact(folder, kind, *, parents=None, seconds=1.0):
@@ -24,6 +26,30 @@ def make_artifact(folder, kind, *, parents=None, seconds=1.0):
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return Artifact(folder, manifest)
+
+
+def put_in_store(bundle, store, *, name):
+    """An artifact of a store that differs from others of the same bundle in one file."""
+    folder = store.root / name
+    shutil.copytree(bundle, folder)
+    (folder / "NOTE").write_text(name)
+    files, content_hash = hash_files(folder), hash_path(folder)
+    manifest = Manifest(
+        name=name,
+        kind="bundle",
+        stage="export",
+        key=name,
+        content_hash=content_hash,
+        parents={},
+        sources={},
+        recipe={},
+        versions={},
+        files=files,
+        metrics={},
+        seconds=1.0,
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    return folder, content_hash
 
 
 def draw_discs(path, *, train=64, val=24, side=12, seed=0):

@@ -195,6 +195,8 @@ def make_app(
         content = {"status": "ready" if ready else "not ready", "tiers": states}
         content |= {"draining": True} if admission.is_draining else {}
         faults = rollout.faults() if rollout is not None else {}
+        if not keys.is_open:  # strangers may read this, and learn no paths from it
+            faults = dict.fromkeys(faults, "a model cannot be opened; the log says why")
         content |= {"faults": faults} if faults else {}
         return JSONResponse(content, 200 if ready else 503)
 

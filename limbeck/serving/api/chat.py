@@ -126,7 +126,7 @@ class Completions:
         finally:
             found, route = recording.exchange, recording.route
             assert found is not None
-            note.exchange, note.role = found, route.role if route else ""
+            note.exchange, note.role = found, route.label if route else ""
             error = "" if recording.end else note.error or found.status
             self._metrics.see_outcome(
                 Outcome(
@@ -287,7 +287,7 @@ def _describe(route: Route, ends: Sequence[End]) -> dict[str, Any]:
         "tier": route.tier or None,
         "route_reason": route.reason,
         "model_key": route.model_key or None,
-        "role": route.role,
+        "role": route.label or None,
         "status": next((item for item in statuses if item != "answered"), "answered"),
         "confidence": min(ratios) if ratios else None,
         "machine_made": True,

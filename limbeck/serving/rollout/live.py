@@ -170,6 +170,8 @@ class LiveService:
         )
 
     def _service(self, names: frozenset[str]) -> Service:
+        if not names <= self._candidates.keys():
+            raise NoTierError("the candidate is there no more", is_full=False)
         if names not in self._services:
             chosen = {name: self._candidates[name] for name in names}
             self._services[names] = self._compose([*{**self._champions, **chosen}.values()])

@@ -7,7 +7,7 @@ import pytest
 
 from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.answerer import Message
-from limbeck.contracts.errors import EngineDownError, QueueFullError
+from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.serving.config import AUTO, CanaryConfig
 from limbeck.serving.engine.messages import Generate
@@ -136,5 +136,19 @@ def test_policy_and_rules_change_with_the_model():
         assert not live.candidates
         route, _ = await read(live, ask())
         assert route.role == "champion"
+
+    asyncio.run(live_through())
+
+
+def test_where_the_candidate_was_dropped_meanwhile_the_champion_answers():
+    async def live_through():
+        live = LiveService([make_tier(Stepped("old"))], compose=Service)
+        live.set_candidate(canary(Stepped("new"), share=1.0))
+        stream = live.answer(ask())
+        live.drop_candidate("only")
+        route, *_ = [event async for event in stream]
+        assert route.model_key == "key of old"
+        with pytest.raises(NoTierError):
+            await anext(live.answer_by(ask(), names=frozenset({"only"})))
 
     asyncio.run(live_through())

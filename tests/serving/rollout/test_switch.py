@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +11,10 @@ from contextlib import contextmanager
 import httpx2 as httpx
 import yaml
 
-from limbeck.contracts.artifacts import Manifest, hash_files, hash_path
 from limbeck.pipeline.model_registry import ModelRegistry
 from limbeck.pipeline.store import Store
 from tests.support import tiny_recipe
+from tests.support.artifacts import put_in_store
 from tests.support.running_service import wait_for
 
 NUM_CLIENTS = 64
@@ -27,30 +26,6 @@ BODY = {
     "max_tokens": 24,
     "temperature": 1.0,
 }
-
-
-def put_in_store(bundle, store, *, name):
-    """An artifact of a store that differs from others of the same bundle in one file."""
-    folder = store.root / name
-    shutil.copytree(bundle, folder)
-    (folder / "NOTE").write_text(name)
-    files, content_hash = hash_files(folder), hash_path(folder)
-    manifest = Manifest(
-        name=name,
-        kind="bundle",
-        stage="export",
-        key=name,
-        content_hash=content_hash,
-        parents={},
-        sources={},
-        recipe={},
-        versions={},
-        files=files,
-        metrics={},
-        seconds=1.0,
-    )
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
-    return folder, content_hash
 
 
 @contextmanager
