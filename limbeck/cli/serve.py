@@ -91,7 +91,8 @@ def serve(
         typer.echo(url)
         with write_log(form, to=sys.stderr):
             try:
-                asyncio.run(_serve(server, socket))
+                with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+                    runner.run(_serve(server, socket))
             finally:
                 if kept is not None:
                     kept.close()

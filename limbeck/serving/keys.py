@@ -94,6 +94,34 @@ def read_keys(path: Path) -> KeyFile:
 
 
 @final
+class _Uses:
+    """A key's requests and tokens of the latest minute; the counts are kept, never summed anew."""
+
+    def __init__(self) -> None:
+        self._uses: deque[tuple[float, int]] = deque()
+        self.num_requests = 0
+        self.num_tokens = 0
+
+    @property
+    def oldest(self) -> float:
+        """When the first of them was; there has to be one."""
+        return self._uses[0][0]
+
+    def add(self, now: float, *, num_tokens: int) -> None:
+        """Counts a request (no tokens), or tokens."""
+        self._uses.append((now, num_tokens))
+        self.num_requests += not num_tokens
+        self.num_tokens += num_tokens
+
+    def forget(self, *, before: float) -> None:
+        """Takes off what is older."""
+        while self._uses and self._uses[0][0] <= before:
+            _, num_tokens = self._uses.popleft()
+            self.num_requests -= not num_tokens
+            self.num_tokens -= num_tokens
+
+
+@final
 class Keys:
     """The keys of a file, read again when it changes; without a file, nobody needs one."""
 
@@ -101,7 +129,7 @@ class Keys:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._entries: tuple[KeyEntry, ...] = ()
-        self._used: dict[str, deque[tuple[float, int]]] = {}
+        self._used: dict[str, _Uses] = {}
         if path is not None:
             self._read()
 
@@ -121,22 +149,20 @@ class Keys:
 
     def seconds_to_wait(self, entry: KeyEntry) -> float:
         """Until the key may be used again; 0: now. The use is noted then."""
-        now, used = time.monotonic(), self._used.setdefault(entry.name, deque())
-        while used and used[0][0] <= now - MINUTE_SECONDS:
-            used.popleft()
-        num_requests, num_tokens = sum(1 for _, num in used if not num), sum(num for _, num in used)
-        is_over = (0 < entry.requests_per_minute <= num_requests) or (
-            0 < entry.tokens_per_minute <= num_tokens
+        now, used = time.monotonic(), self._used.setdefault(entry.name, _Uses())
+        used.forget(before=now - MINUTE_SECONDS)
+        is_over = (0 < entry.requests_per_minute <= used.num_requests) or (
+            0 < entry.tokens_per_minute <= used.num_tokens
         )
         if is_over:
-            return max(0.1, used[0][0] + MINUTE_SECONDS - now)
-        used.append((now, 0))
+            return max(0.1, used.oldest + MINUTE_SECONDS - now)
+        used.add(now, num_tokens=0)
         return 0.0
 
     def note_tokens(self, name: str, num_tokens: int) -> None:
         """Counts tokens towards a key's limit."""
         if num_tokens and name in self._used:
-            self._used[name].append((time.monotonic(), num_tokens))
+            self._used[name].add(time.monotonic(), num_tokens=num_tokens)
 
     def _read(self) -> None:
         if self._path is None:

@@ -164,7 +164,11 @@ class Service:
         is_full = True
         for place, name in enumerate(names):
             tier, is_last = self.tiers[name], place == len(names) - 1
-            request = fit(asked.generate, tier.config)
+            streams = asked.show_unsure or (is_last and not tier.policy.familiarity)
+            streams = streams and not self._checks_answers
+            request = replace(
+                fit(asked.generate, tier.config), in_pieces=streams and asked.generate.in_pieces
+            )
             try:
                 generation = tier.engine.submit(request)
             except (QueueFullError, EngineDownError) as error:
@@ -174,8 +178,7 @@ class Service:
                 continue
             route = Route(name, reason, tier.model_key)
             try:
-                streams = asked.show_unsure or (is_last and not tier.policy.familiarity)
-                if streams and not self._checks_answers:
+                if streams:
                     yield route
                     async for event in generation:
                         yield _as_served(event)

@@ -4,11 +4,11 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -30,6 +30,9 @@ from limbeck.serving.service import Ask, End, Route, ServedEvent, Text
 
 DONE = b"data: [DONE]\n\n"
 RETRY_SECONDS = 1.0
+_Wanted = TypeVar("_Wanted")
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+"""One for all: `json.dumps` with these settings would make one for each event."""
 
 
 @dataclass
@@ -146,14 +149,10 @@ class Completions:
     async def _whole(
         self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
     ) -> Response:
-        route, choices = Route("", "named"), [_Choice() for _ in range(body.n or 1)]
+        choices = [_Choice() for _ in range(body.n or 1)]
         gone = asyncio.ensure_future(_wait_gone(request))
         try:
-            while (event := await _next_unless_gone(events, gone)) is not None:
-                if isinstance(event, Route):
-                    route = event
-                else:
-                    _add(choices, event)
+            route = await _unless_gone(_gather(events, choices), gone)
         except _GoneError:
             return Response(status_code=499)  # nobody reads it
         finally:
@@ -176,8 +175,8 @@ class Completions:
         # What comes first is awaited here, so that an error before it has a status of its own.
         gone = asyncio.ensure_future(_wait_gone(request))
         try:
-            route = await _next_unless_gone(events, gone)
-            first = await _next_unless_gone(events, gone)
+            route = await _unless_gone(anext(events), gone)
+            first = await _unless_gone(anext(events), gone)
         except _GoneError:
             return Response(status_code=499)  # nobody reads it
         finally:
@@ -241,7 +240,18 @@ async def _write_chunks(
     yield DONE
 
 
-def _add(choices: list[_Choice], event: Text | End) -> None:
+async def _gather(events: AsyncGenerator[ServedEvent], choices: Sequence[_Choice]) -> Route:
+    """Who answered; the answers are added to the choices."""
+    route = Route("", "named")
+    async for event in events:
+        if isinstance(event, Route):
+            route = event
+        else:
+            _add(choices, event)
+    return route
+
+
+def _add(choices: Sequence[_Choice], event: Text | End) -> None:
     choice = choices[event.choice]
     if isinstance(event, End):
         choice.end = event
@@ -302,38 +312,36 @@ def _headers(route: Route) -> dict[str, str]:
 
 
 def _json(content: object, *, headers: dict[str, str]) -> Response:
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    body = ENCODER.encode(content).encode()
     return Response(body, media_type="application/json", headers=headers)
 
 
 def _event(content: object) -> bytes:
-    return (
-        b"data: "
-        + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-        + b"\n\n"
-    )
+    return b"data: " + ENCODER.encode(content).encode() + b"\n\n"
 
 
 class _GoneError(Exception):
     """The client has hung up."""
 
 
-async def _next_unless_gone(
-    events: AsyncGenerator[ServedEvent], gone: "asyncio.Future[None]"
-) -> ServedEvent | None:
-    """The next event; None after the last one.
+async def _unless_gone(
+    wanted: Awaitable[_Wanted], gone: "asyncio.Future[None]"
+) -> _Wanted:
+    """What was wanted.
 
     Raises:
         _GoneError: the client hung up first.
     """
-    coming = asyncio.ensure_future(anext(events, None))
-    await asyncio.wait((coming, gone), return_when=asyncio.FIRST_COMPLETED)
-    if not coming.done():
-        coming.cancel()
-        with suppress(asyncio.CancelledError):
-            await coming
-        raise _GoneError
-    return coming.result()
+    coming = asyncio.ensure_future(wanted)
+    try:
+        await asyncio.wait((coming, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not coming.done():
+            raise _GoneError
+        return coming.result()
+    finally:
+        if not coming.done():
+            coming.cancel()
+            await asyncio.wait((coming,))
 
 
 async def _wait_gone(request: Request) -> None:

@@ -150,6 +150,11 @@ class ChatRequest(_Body):
     def _place_of_first_question(self) -> int:
         return next(place for place, item in enumerate(self.messages) if item.role == "user")
 
+    def _seed(self) -> int:
+        if self.seed is not None:
+            return self.seed % (MAX_SEED + 1)
+        return draw_seed() if self.temperature else 0  # the likeliest token needs no chance
+
     def generate(self) -> Generate:
         """The request as an engine takes it; its images are still to be stored."""
         num_top = (self.top_logprobs or 0) if self.logprobs else -1
@@ -161,11 +166,12 @@ class ChatRequest(_Body):
                 temperature=self.temperature or 0.0,
                 top_p=self.top_p or 1.0,
                 top_k=self.top_k or 0,
-                seed=draw_seed() if self.seed is None else self.seed % (MAX_SEED + 1),
+                seed=self._seed(),
             ),
             stop=self.stops(),
             num_choices=self.n or 1,
             num_top_log_probs=num_top,
+            in_pieces=bool(self.stream),
         )
 
 

@@ -6,6 +6,7 @@ Left out: processes and queues. This loop is driven by whoever calls `step`.
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import final
 
 import numpy as np
@@ -52,6 +53,10 @@ class _Row:
     started: float
     first_token: float = 0.0
     shown: str = ""
+    has_begun: bool = False
+    """Whether a piece of it has gone out."""
+    kept: list[Piece] = field(default_factory=list)
+    """What nobody reads before the end."""
     latest: int = 0
     log_probs: list[float] = field(default_factory=list)
 
@@ -192,9 +197,10 @@ class DecodingLoop:
             rest += "" if row.stops.has_ended else row.stops.finish()
             piece, row.shown = piece + rest, row.shown + rest
         tokens = () if is_end else self._describe(request, token, log_probs)
-        events: list[Event] = []
         if piece or tokens:
-            events.append(Piece(request.id, row.choice, piece, tokens))
+            row.kept.append(Piece(request.id, row.choice, piece, tokens))
+        goes_out = request.in_pieces or not row.has_begun or reason is not None
+        events: list[Event] = _take_kept(row) if goes_out else []
         if reason is not None:
             events.append(self._finish(row, reason=reason, is_repeating=is_repeating))
         return events
@@ -232,3 +238,13 @@ class DecodingLoop:
         for slot in slots:
             del self._rows[slot]
         self._session.evict(slots)
+
+
+def _take_kept(row: _Row) -> list[Event]:
+    """What was kept of an answer, as one piece; nothing where nothing was."""
+    if not row.kept:
+        return []
+    row.has_begun = True
+    kept, row.kept = row.kept, []
+    text, tokens = "".join(item.text for item in kept), [item.tokens for item in kept]
+    return [Piece(row.request.id, row.choice, text, tuple(chain.from_iterable(tokens)))]

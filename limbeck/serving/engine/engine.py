@@ -83,7 +83,8 @@ class ProcessGeneration(Generation):
 
     @override
     def cancel(self) -> None:
-        self._engine.cancel(self.request.id)
+        if self.num_ended < self.request.num_choices:
+            self._engine.cancel(self.request.id)
 
 
 @dataclass
@@ -216,9 +217,9 @@ class ProcessEngine(Engine):
         worker = self._worker
         assert worker is not None
         try:
-            while worker.connection.poll():
-                for event in worker.connection.recv():
-                    self._take(worker, event)
+            # Called again while there is more; each look whether there is costs as much as a read.
+            for event in worker.connection.recv():
+                self._take(worker, event)
         except (EOFError, OSError):
             self._notice_end(worker)
 

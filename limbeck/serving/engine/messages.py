@@ -37,6 +37,8 @@ class Generate:
     num_top_log_probs: int = -1
     """So many of the likeliest tokens are listed at every place; -1: no log-probabilities."""
     images: tuple[Path, ...] = ()
+    in_pieces: bool = True
+    """False: nobody reads along, so what follows the first piece comes with the end."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ NUMBERS = {
 NOT_REDACTED = "[withheld: redaction failed]"
 MAX_COUNT = 2**63 - 1
 SALT_BYTES = 16
+CANONICAL = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,7 @@ def _make_storable(value: Json) -> Json:
 
 def canonical_json(value: Json) -> str:
     """The one text of some JSON data: what is hashed, and what a line holds."""
-    return json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    return CANONICAL.encode(value)
 
 
 def write_line(entry: Entry) -> bytes:

@@ -34,8 +34,14 @@ class CompiledRule:
 
     def holds(self, text: str) -> bool:
         """Whether it holds for a text in canonical spelling."""
-        found = any(all(part.search(text) for part in group) for group in self.any_of)
-        return found and not self.unless.search(text)
+        # Plain loops: generators would cost as much as the expressions, in every request.
+        for group in self.any_of:
+            for part in group:
+                if part.search(text) is None:
+                    break
+            else:
+                return self.unless.search(text) is None
+        return False
 
 
 @dataclass(frozen=True)

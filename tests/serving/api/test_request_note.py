@@ -57,10 +57,10 @@ def test_a_trace_is_carried_where_the_header_is_well_formed(header, trace):
 
 def test_an_answer_is_logged_without_what_was_said(running, lines):
     headers = {"X-Request-Id": "ward-7/42", "traceparent": f"00-{TRACE}-{SPAN}-01"}
-    for stream in (False, True):
+    for count, stream in enumerate((False, True), start=1):
         found = running.post({**BODY, "stream": stream}, headers=headers)
         assert found.headers["x-request-id"] == "ward-7/42"
-        wait_for(lambda: lines())
+        wait_for(lambda count=count: len(lines()) == count)
     first, second = lines()
     assert (first["stream"], second["stream"]) == (False, True)
     assert first["id"] != second["id"]  # of the journal; the client may repeat its own

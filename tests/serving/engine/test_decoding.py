@@ -1,6 +1,7 @@
 """The decoding loop: every request gets what it would get alone, whoever else is there."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -121,3 +122,21 @@ def test_an_answer_never_outgrows_the_context(answerer):
     end = ends[1, 0]
     assert end.num_tokens + end.num_prompt_tokens <= most
     assert end.num_prompt_tokens == num_prompt
+
+
+def test_what_nobody_reads_before_the_end_comes_in_two_pieces(answerer):
+    asked = request(1, QUESTIONS[0], num_choices=2, num_top_log_probs=1)
+    pieces, texts, log_probs = {}, {}, {}
+    for in_pieces in (True, False):
+        loop = make_loop(answerer)
+        loop.submit(replace(asked, in_pieces=in_pieces))
+        found = []
+        while loop.has_work:
+            found += [event for event in loop.step() if isinstance(event, Piece)]
+        mine = [event for event in found if event.choice == 1]
+        pieces[in_pieces] = len(mine)
+        texts[in_pieces] = "".join(event.text for event in mine)
+        log_probs[in_pieces] = [token for event in mine for token in event.tokens]
+    assert pieces[True] > 2 == pieces[False]
+    assert texts[True] == texts[False]
+    assert log_probs[True] == log_probs[False]

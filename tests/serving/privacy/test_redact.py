@@ -8,11 +8,12 @@ import pytest
 
 from limbeck import packs
 from limbeck.serving.privacy import redact
+from limbeck.serving.privacy.clean import clean
 from limbeck.serving.privacy.numbers import is_identity_number, is_luhn
 from limbeck.serving.privacy.redact import FINDERS
 from tests.serving.privacy.generated import make_cases
 
-PLACEHOLDER = "|".join(re.escape(placeholder) for placeholder, _ in FINDERS.values())
+PLACEHOLDER = "|".join(re.escape(finder.placeholder) for finder in FINDERS.values())
 
 
 def leaves_nothing(case):
@@ -133,3 +134,12 @@ def test_checksums():
 @pytest.mark.parametrize("unit", ["1 ", "路1号", "a@", "我叫张三", "12 oak ", "-", "a1:"])
 def test_a_long_input_ends(unit):
     redact((unit * 20_000)[:20_000])
+
+
+def test_what_lets_a_finder_be_skipped_skips_nothing_that_it_finds():
+    texts = [case.text for case in make_cases(seed=5, num_each=20)]
+    texts += ["微信 ſome_name", "邮箱 a(at)b.com", "IP fe80::abcd:ef", "IP ::ffff:a:b"]
+    for text in texts:
+        cleaned = clean(text).text
+        for finder in FINDERS.values():
+            assert finder.needs.search(cleaned) or not list(finder.find(cleaned))
