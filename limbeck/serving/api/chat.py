@@ -324,9 +324,7 @@ class _GoneError(Exception):
     """The client has hung up."""
 
 
-async def _unless_gone(
-    wanted: Awaitable[_Wanted], gone: "asyncio.Future[None]"
-) -> _Wanted:
+async def _unless_gone(wanted: Awaitable[_Wanted], gone: "asyncio.Future[None]") -> _Wanted:
     """What was wanted.
 
     Raises:
