@@ -55,7 +55,7 @@ def describe_record(record: logging.LogRecord) -> dict[str, Json]:
     }
     if "event" not in given:
         found["logger"] = record.name
-    if message := record.getMessage():
+    if (message := record.getMessage()) != found["event"]:
         found["message"] = message
     found |= given
     if record.exc_info and record.exc_info[0] is not None:
@@ -122,12 +122,19 @@ class WaitlessHandler(QueueHandler):
 
 @contextmanager
 def write_log(form: LogFormat, *, to: TextIO) -> Iterator[None]:
-    """Writes what is logged meanwhile, in place of what was set up before; `none`: as before."""
-    if form == "none":
-        yield
-        return
+    """Writes what is logged meanwhile, in place of what was set up before.
+
+    With `none`, warnings are still written, as before.
+    """
     root, service = logging.getLogger(), logging.getLogger("limbeck.serving")
     before, level = list(root.handlers), service.level
+    if form == "none":
+        service.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            service.setLevel(level)
+        return
     writer = logging.StreamHandler(to)
     writer.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(MAX_WAITING_LINES)

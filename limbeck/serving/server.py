@@ -98,11 +98,11 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         num_open = self._admission.num_inside
-        logger.info("", extra=log_fields(event="drain", open_requests=num_open))
+        logger.info("drain", extra=log_fields(event="drain", open_requests=num_open))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):
                 while self._admission.num_inside:
                     await asyncio.sleep(POLL_SECONDS)
         if num_left := self._admission.num_inside:
-            logger.warning("", extra=log_fields(event="cut off", open_requests=num_left))
+            logger.warning("cut off", extra=log_fields(event="cut off", open_requests=num_left))
         self.should_exit = True

@@ -69,6 +69,10 @@ def test_another_address_needs_keys():
     assert "limbeck keys NAME" in found.output
 
 
+def test_a_format_of_the_log_that_is_none_is_named():
+    assert "did you mean 'json'" in invoke("serve", TINY, "--log", "jsno").output
+
+
 def test_what_was_not_made_is_named(tmp_path):
     found = invoke("serve", TINY, "--runs", tmp_path, "--port", 0)
     assert found.exit_code == 1

@@ -68,5 +68,6 @@ def test_the_log_is_written_in_place_of_what_was_there_and_put_back(tmp_path):
         assert logging.getLogger().handlers == before
         with write_log("none", to=written):
             assert logging.getLogger().handlers == before
+            assert not logger.isEnabledFor(logging.INFO)
     found = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [item["event"] for item in found] == ["switch", "log"]

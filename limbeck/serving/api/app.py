@@ -85,7 +85,7 @@ def make_app(
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
         models = {name: tier.model_key for name, tier in service.tiers.items()}
-        logger.info("", extra=log_fields(event="start", models=models))
+        logger.info("start", extra=log_fields(event="start", models=models))
         service.start()
         if rollout is not None:
             rollout.start()
@@ -94,7 +94,7 @@ def make_app(
         if rollout is not None:
             await rollout.stop()
         await service.stop()
-        logger.info("", extra=log_fields(event="stop"))
+        logger.info("stop", extra=log_fields(event="stop"))
 
     app = FastAPI(
         title="Limbeck",

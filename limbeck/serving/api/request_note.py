@@ -66,7 +66,7 @@ class RequestNote:
             fields |= _describe_exchange(self.exchange, role=self.role, is_stream=self.is_stream)
         seconds = time.perf_counter() - self.started
         fields["total_seconds"] = round(seconds, 6)
-        logger.info("", extra=log_fields(event="request", **fields))
+        logger.info("request", extra=log_fields(event="request", **fields))
 
 
 def open_note(*, method: str, path: str, headers: Headers) -> RequestNote:
