@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
+from types import TracebackType
 from typing import Literal, TextIO, final, get_args
 
 from typing_extensions import override
@@ -61,8 +62,13 @@ def describe_record(record: logging.LogRecord) -> dict[str, Json]:
     if record.exc_info and record.exc_info[0] is not None:
         kind, _, trace = record.exc_info
         found["exception"] = kind.__name__
-        found["places"] = [f"{item.filename}:{item.lineno}" for item in traceback.extract_tb(trace)]
+        found["places"] = places_of(trace)
     return found
+
+
+def places_of(trace: TracebackType | None) -> list[str]:
+    """Files and lines that an exception came through, the innermost last."""
+    return [f"{item.filename}:{item.lineno}" for item in traceback.extract_tb(trace)]
 
 
 @final

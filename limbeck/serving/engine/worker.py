@@ -3,6 +3,7 @@
 It ends with the server: a closed pipe ends it, whatever it is doing.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,9 @@ from limbeck.env.threads import NumThreads
 from limbeck.runtimes import open_chat_model
 from limbeck.serving.engine.decoding import DecodingLoop
 from limbeck.serving.engine.messages import Broken, Cancel, Command, Event, Generate, Ready, Stop
+from limbeck.serving.log import places_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def work(connection: Connection, settings: WorkerSettings) -> None:
     try:
         loop = _open(connection, settings)
         if loop is not None:
-            _serve(connection, loop)
+            _serve_until_fault(connection, loop)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -68,6 +72,17 @@ def _open(connection: Connection, settings: WorkerSettings) -> DecodingLoop | No
         ]
     )
     return loop
+
+
+def _serve_until_fault(connection: Connection, loop: DecodingLoop) -> None:
+    """Ends the process where answering fails: the message of what it met may quote a question."""
+    try:
+        _serve(connection, loop)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        logger.error("%s at %s", type(error).__name__, ", ".join(places_of(error.__traceback__)))
+        sys.exit(1)
 
 
 def _serve(connection: Connection, loop: DecodingLoop) -> None:

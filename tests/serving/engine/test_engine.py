@@ -1,6 +1,7 @@
 """The engine: its process dies, is cancelled or overrun, and nobody waits for ever."""
 
 import asyncio
+import multiprocessing
 import os
 import signal
 
@@ -8,6 +9,8 @@ import pytest
 
 from limbeck.contracts.answerer import Message
 from limbeck.contracts.errors import EngineDownError, QueueFullError, RefusedError
+from limbeck.serving.engine import worker
+from limbeck.serving.engine.decoding import DecodingLoop
 from limbeck.serving.engine.engine import MAX_STARTS, ProcessEngine
 from limbeck.serving.engine.messages import Finished, Generate, Piece, Sampling
 from limbeck.serving.engine.worker import WorkerSettings
@@ -94,6 +97,18 @@ def test_a_process_that_always_dies_is_given_up(bundle, monkeypatch):
         assert engine.state == "broken"
 
     asyncio.run(live())
+
+
+def test_a_process_that_fails_names_the_place_and_not_the_question(monkeypatch, caplog):
+    def fail(connection, loop):
+        raise ValueError("我叫王小明")
+
+    monkeypatch.setattr(worker, "_serve", fail)
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs, pytest.raises(SystemExit):
+        worker._serve_until_fault(theirs, DecodingLoop.__new__(DecodingLoop))
+    assert "ValueError at" in caplog.text and "test_engine.py:" in caplog.text
+    assert "王小明" not in caplog.text
 
 
 def test_a_model_that_cannot_be_opened_is_named(tmp_path):
