@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, final
 from urllib.parse import urlsplit
@@ -30,6 +31,9 @@ CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 TOKENS = re.compile(rb'"completion_tokens": *(\d+)')
 EVENT = b"\ndata: {"
 """Where a stream says no number of tokens, its events are counted."""
+REFUSED = (429, 503)
+RETRY_SECONDS = 1.0
+"""After which a client of a closed job asks again; servers say so in `Retry-After`."""
 LOST = 0
 """The status of a request whose connection ended before its answer did."""
 
@@ -179,7 +183,9 @@ class Generator:
             self._idle = [await self._connect() for _ in range(job.num_clients)]
         cpu = time.process_time()
         self._began = time.perf_counter()
-        tasks = self._begin_closed() if job.kind == "closed" else await self._begin_open()
+        closed = job.kind == "closed"
+        tasks: Sequence[asyncio.Task[object]]
+        tasks = self._begin_closed() if closed else await self._begin_open()
         left = self._began + job.seconds + job.grace_seconds - time.perf_counter()
         _, open_ = await asyncio.wait(tasks, timeout=max(0.1, left)) if tasks else (set(), set())
         for task in open_:
@@ -195,10 +201,12 @@ class Generator:
 
     async def _ask_again(self) -> None:
         while time.perf_counter() - self._began < self._job.seconds:
-            await self._ask(time.perf_counter())
+            if await self._ask(time.perf_counter()) in REFUSED:
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def _begin_open(self) -> list["asyncio.Task[None]"]:
-        drawn, due, tasks = random.Random(self._job.seed), self._began, []
+    async def _begin_open(self) -> list["asyncio.Task[int]"]:
+        drawn, due = random.Random(self._job.seed), self._began
+        tasks: list[asyncio.Task[int]] = []
         while True:
             due += drawn.expovariate(self._job.requests_per_second)
             if due - self._began > self._job.seconds:
@@ -207,7 +215,7 @@ class Generator:
                 await asyncio.sleep(pause)
             tasks.append(asyncio.ensure_future(self._ask(due)))
 
-    async def _ask(self, due: float) -> None:
+    async def _ask(self, due: float) -> int:
         payload = self._payloads[self._next % len(self._payloads)]
         self._next += 1
         try:
@@ -216,7 +224,7 @@ class Generator:
                 connection = await self._connect()
         except OSError:
             self._outcomes.append(self._describe(LOST, due, first=0.0, num_tokens=0))
-            return
+            return LOST
         try:
             status, first, num_tokens = await connection.ask(payload)
         except asyncio.CancelledError:
@@ -227,6 +235,7 @@ class Generator:
             self._idle.append(connection)
         else:
             connection.close()
+        return status
 
     def _describe(self, status: int, due: float, *, first: float, num_tokens: int) -> Outcome:
         seconds = time.perf_counter() - due

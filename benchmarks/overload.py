@@ -1,14 +1,14 @@
-"""The service under more requests than it can answer: what it still answers, and how soon it refuses.
+"""The service under more requests than it can answer: what it answers, how soon it refuses.
 
-Its capacity is measured first, by clients that ask again as soon as they are answered; then requests
-come by a Poisson process at 1, 2 and 5 times of it, whatever becomes of them. Goodput is answers a
-second with status 200. `memory_mb` is taken after each load: it must not grow with the load.
+Its capacity is measured first, by clients that ask again as soon as they are answered; then
+requests come by a Poisson process at 1, 2 and 5 times of it, whatever becomes of them. Goodput is
+answers a second with status 200. `memory_mb` is taken after each load: it must not grow with it.
 
     python benchmarks/overload.py --bundle runs/demo/bundle --json overload.json
 
-Without `--model`, a process that takes 0.1 s for each answer and gives 16 at once stands in for the
-model (160 answers a second): its capacity does not change with the machine's load, so that what is
-measured is the service. With it, the bundle itself answers.
+Without `--model`, a process that takes 1 s for each answer and gives 64 at once stands in for the
+model: its capacity does not change with the machine's load, so that what is measured is the
+service. With it, the bundle itself answers.
 """
 
 import os
@@ -23,9 +23,10 @@ from serving import read_bundle, write_bodies
 from serving_peers import PORT, RunningPeer, own_server, own_without_model
 
 FACTORS = (1.0, 2.0, 5.0)
-ANSWER_SECONDS = "0.1"
-SLOTS = "16"
-CAPACITY_CLIENTS = 64
+ANSWER_SECONDS = "1"
+SLOTS = "64"
+CAPACITY_CLIENTS = 80
+"""More than are answered at once, so that the service knows its pace."""
 
 
 def main() -> None:

@@ -79,6 +79,7 @@ def main() -> None:
         WorkerSettings(Path(seconds), slots, 1),
         name=NAME,
         max_waiting=tier.max_waiting,
+        max_wait_seconds=tier.max_wait_seconds,
         target=answer_at_once,
     )
     rules = RulesOfTiers(country="")

@@ -41,6 +41,9 @@ class TierConfig(Config):
     """Answers that are written at once."""
     max_waiting: NonNegativeInt = 256
     """Requests that may wait for a free row; more are refused with 503."""
+    max_wait_seconds: PositiveFloat = 0.5
+    """Of more requests than half of `max_rows`, only those wait whose row will be free by then, by
+    the pace of the latest answers; others are refused with 503."""
     max_new_tokens: PositiveInt = 512
     """Longest answer of a request that names no other; and the most that one may ask for is
     `max_new_tokens_limit`."""

@@ -46,7 +46,12 @@ def open_tier(config: TierConfig, *, model: ServedModel, niceness: int = 0) -> T
         CheckpointError: a policy beside the model is damaged.
     """
     settings = WorkerSettings(model.folder, config.max_rows, config.num_threads, niceness)
-    engine = ProcessEngine(settings, name=config.name, max_waiting=config.max_waiting)
+    engine = ProcessEngine(
+        settings,
+        name=config.name,
+        max_waiting=config.max_waiting,
+        max_wait_seconds=config.max_wait_seconds,
+    )
     return Tier(config, engine, read_policy(model.folder), model.key)
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import multiprocessing
 import time
 from collections import deque
@@ -33,6 +34,7 @@ from limbeck.serving.engine.messages import (
     Refused,
     Stop,
 )
+from limbeck.serving.engine.queue_bound import QueueBound
 from limbeck.serving.engine.worker import Work, WorkerSettings, work
 
 logger = logging.getLogger(__name__)
@@ -99,11 +101,21 @@ class ProcessEngine(Engine):
     """Starts the process of a model, keeps it alive, and hands requests to it."""
 
     def __init__(
-        self, settings: WorkerSettings, *, name: str, max_waiting: int, target: Work = work
+        self,
+        settings: WorkerSettings,
+        *,
+        name: str,
+        max_waiting: int,
+        max_wait_seconds: float = math.inf,
+        target: Work = work,
     ) -> None:
         self.name = name
         self.settings = settings
-        self.max_waiting = max_waiting
+        self._bound = QueueBound(
+            num_slots=settings.num_slots,
+            max_waiting=max_waiting,
+            max_wait_seconds=max_wait_seconds,
+        )
         self._target = target
         self._ids = itertools.count(1)
         self._waiting: deque[ProcessGeneration] = deque()
@@ -158,7 +170,7 @@ class ProcessEngine(Engine):
     def submit(self, request: Generate) -> Generation:
         if self.state in ("broken", "stopped"):
             raise EngineDownError(self.broken_because or f"{self.name} is stopped")
-        if self.num_waiting >= self.max_waiting and not self._has_room():
+        if self._bound.is_reached(self.num_waiting) and not self._has_room():
             raise QueueFullError(f"{self.num_waiting} requests wait for {self.name} already")
         generation = ProcessGeneration(self, replace(request, id=next(self._ids)))
         self._waiting.append(generation)
@@ -242,6 +254,7 @@ class ProcessEngine(Engine):
             generation.put(event)
             if isinstance(event, Refused) or generation.num_ended == generation.request.num_choices:
                 del worker.running[event.id]
+                self._bound.note_end(time.monotonic(), others_wait=bool(self._waiting))
                 self._hand_over()
 
     def _notice_end(self, worker: _Process) -> None:
