@@ -17,7 +17,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, final
 from urllib.parse import urlsplit
@@ -184,7 +183,7 @@ class Generator:
         cpu = time.process_time()
         self._began = time.perf_counter()
         closed = job.kind == "closed"
-        tasks: Sequence[asyncio.Task[object]]
+        tasks: list[asyncio.Task[object]]
         tasks = self._begin_closed() if closed else await self._begin_open()
         left = self._began + job.seconds + job.grace_seconds - time.perf_counter()
         _, open_ = await asyncio.wait(tasks, timeout=max(0.1, left)) if tasks else (set(), set())
@@ -196,7 +195,7 @@ class Generator:
             self._outcomes, len(open_), max(ends, default=0.0), time.process_time() - cpu
         )
 
-    def _begin_closed(self) -> list["asyncio.Task[None]"]:
+    def _begin_closed(self) -> list["asyncio.Task[object]"]:
         return [asyncio.ensure_future(self._ask_again()) for _ in range(self._job.num_clients)]
 
     async def _ask_again(self) -> None:
@@ -204,9 +203,9 @@ class Generator:
             if await self._ask(time.perf_counter()) in REFUSED:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _begin_open(self) -> list["asyncio.Task[int]"]:
+    async def _begin_open(self) -> list["asyncio.Task[object]"]:
         drawn, due = random.Random(self._job.seed), self._began
-        tasks: list[asyncio.Task[int]] = []
+        tasks: list[asyncio.Task[object]] = []
         while True:
             due += drawn.expovariate(self._job.requests_per_second)
             if due - self._began > self._job.seconds:

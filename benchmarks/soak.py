@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 from load import run_job
@@ -23,6 +23,7 @@ from scipy.stats import theilslopes
 from serving import read_bundle, write_bodies
 from serving_peers import PORT, RunningPeer, own_server
 
+Estimate = tuple[float, float, float, float]
 NUM_CLIENTS = 4
 ROUND_SECONDS = 4.0
 PAUSE_SECONDS = 4.0
@@ -132,8 +133,8 @@ def slopes(
     hours = [when / 3600 for when, _ in later]
     row: dict[str, Any] = {"process": name, "samples": len(later)}
     for place, what in enumerate(("memory_mb", "files")):
-        values = [found[place] for _, found in later]
-        slope, _, low, high = theilslopes(values, hours)
+        values = [measured[place] for _, measured in later]
+        slope, _, low, high = cast(Estimate, theilslopes(values, hours))
         row |= {
             what: round(values[-1], 1),
             f"{what}_an_hour": round(float(slope), 2),
