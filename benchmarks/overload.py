@@ -20,7 +20,7 @@ import numpy as np
 from load import LoadResult, run_job
 from reporting import environment, make_parser, report
 from serving import read_bundle, write_bodies
-from serving_peers import PORT, RunningPeer, own_server, own_without_model
+from serving_peers import RunningPeer, own_server, own_without_model
 
 FACTORS = (1.0, 2.0, 5.0)
 ANSWER_SECONDS = "1"
@@ -43,7 +43,7 @@ def main() -> None:
     stand_in = own_without_model(options.bundle, ANSWER_SECONDS, SLOTS)
     peer = own_server(options.bundle, model=options.bundle.name) if options.model else stand_in
     seconds, turns = (4.0, 1) if options.quick else (options.seconds, options.turns)
-    running = RunningPeer(peer, PORT)
+    running = RunningPeer(peer)
     bodies = write_bodies(options, peer.model_field)
     rows: list[dict[str, Any]] = []
     try:

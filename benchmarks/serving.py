@@ -26,7 +26,6 @@ import numpy as np
 from load import run_job
 from reporting import environment, make_parser, medians, report
 from serving_peers import (
-    PORT,
     Peer,
     RunningPeer,
     litserve,
@@ -66,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     start = environment()
     peers, missing = choose_peers(options)
-    running = [RunningPeer(peer, PORT + place) for place, peer in enumerate(peers)]
+    running = [RunningPeer(peer) for peer in peers]
     rows: list[dict[str, Any]] = []
     try:
         for item in running:
@@ -75,10 +74,11 @@ def main() -> None:
         seconds, turns = (2.0, 1) if options.quick else (options.seconds, options.turns)
         for turn in range(turns):
             for num_clients in options.clients:
-                rows += [
+                found = [
                     measure(item, options, num_clients=num_clients, seconds=seconds, turn=turn)
                     for item in running
                 ]
+                rows += [row for row in found if row]
     finally:
         for item in running:
             item.stop()
@@ -157,7 +157,7 @@ def write_bodies(options: argparse.Namespace, model: str) -> list[str]:
 def measure(
     item: RunningPeer, options: argparse.Namespace, *, num_clients: int, seconds: float, turn: int
 ) -> dict[str, Any]:
-    """What one server did for so many clients."""
+    """What one server did for so many clients; nothing where it answered none of them."""
     item.resume()
     try:
         bodies = write_bodies(options, item.peer.model_field)
@@ -171,8 +171,12 @@ def measure(
     finally:
         item.suspend()
     answered = [outcome for outcome in found.outcomes if outcome.status == 200]
-    count = max(1, len(answered))
-    p50, p95, p99 = np.quantile([o.seconds for o in answered] or [np.nan], [0.5, 0.95, 0.99])
+    if not answered:
+        others = sorted({outcome.status for outcome in found.outcomes})
+        print(f"{item.peer.name}, {num_clients} clients: no answer, statuses {others}; left out")
+        return {}
+    count = len(answered)
+    p50, p95, p99 = np.quantile([o.seconds for o in answered], [0.5, 0.95, 0.99])
     return {
         "server": item.peer.name,
         "model": item.peer.model,
@@ -202,7 +206,9 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
     found = {}
     for (server, model, clients), row in middle.items():
-        ours = middle["limbeck", model, clients]
+        ours = middle.get(("limbeck", model, clients))
+        if ours is None:
+            continue
         if server == "limbeck":
             one = middle.get((server, model, 1))
             if clients == 64 and one is not None and one["tokens_per_second"]:

@@ -4,6 +4,7 @@ A server that is not in its turn is suspended, so that it takes no processor tim
 """
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,6 @@ from load import Job
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-PORT = 8470
 START_SECONDS = 180.0
 PATH = "/v1/chat/completions"
 
@@ -44,7 +44,7 @@ class RunningPeer:
     """A server that runs; leaving it ends its processes."""
 
     peer: Peer
-    port: int
+    port: int = field(default_factory=lambda: find_port())
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="serving-")))
     headers: dict[str, str] = field(default_factory=dict)
     process: "psutil.Popen | None" = None
@@ -127,6 +127,13 @@ class RunningPeer:
         command = [sys.executable, "-m", "limbeck.cli", *words]
         done = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, check=True)
         return done.stdout.decode()
+
+
+def find_port() -> int:
+    """One that nobody listens at: another server's answers would be taken for this one's."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def _environment() -> dict[str, str]:

@@ -21,7 +21,7 @@ from load import run_job
 from reporting import environment, make_parser, report
 from scipy.stats import theilslopes
 from serving import read_bundle, write_bodies
-from serving_peers import PORT, RunningPeer, own_server
+from serving_peers import RunningPeer, own_server
 
 Estimate = tuple[float, float, float, float]
 NUM_CLIENTS = 4
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16, help="most tokens of an answer")
     options = parser.parse_args()
     start = environment()
-    running = RunningPeer(own_server(options.bundle, model=options.bundle.name), PORT)
+    running = RunningPeer(own_server(options.bundle, model=options.bundle.name))
     seconds = 60.0 if options.quick else options.minutes * 60
     samples: list[tuple[float, dict[str, tuple[float, float]]]] = []
     over = threading.Event()
