@@ -40,6 +40,10 @@ PARSED = {
     "accelerate launch": "starts several processes that train (tests/training)",
     "make": "installs everything, then runs for minutes",
     "pip install": "needs a network",
+    "python benchmarks/": "measures for minutes",
+    "python -m venv": "installs a peer beside us, by a network",
+    "python -c": "writes into the peer's environment",
+    "schemathesis": "asks a service for minutes",
 }
 """Starts of commands that are parsed only, and why."""
 MADE_LATER = {"runs/demo/tune/winning.yaml": "`limbeck tune` writes it"}
@@ -124,12 +128,33 @@ def parse_pip(words):
         assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
+def parse_python(words):
+    """A script of ours exists and has every option; what is not a script runs nowhere."""
+    script = ROOT / words[1]
+    if words[1].endswith(".py"):
+        options = [word for word in words[2:] if word.startswith("--")]
+        assert [option for option in options if f'"{option}"' not in script.read_text()] == []
+
+
+def parse_schemathesis(words):
+    assert (ROOT / words[words.index("--config-file") + 1]).exists()
+
+
 def walk(command, name="limbeck"):
     """Every command and group below, with its name."""
     yield name, command
     if isinstance(command, typer.core.TyperGroup):
         for key, item in command.commands.items():
             yield from walk(item, f"{name} {key}")
+
+
+PARSERS = {
+    "make": parse_make,
+    "pip": parse_pip,
+    "python": parse_python,
+    "schemathesis": parse_schemathesis,
+}
+"""By program; `limbeck` and `accelerate` have parsers of their own."""
 
 
 @pytest.mark.parametrize(
@@ -157,7 +182,7 @@ def test_commands_run_or_are_parsed(page, invoke):
         elif program == "accelerate":
             parse_accelerate(words)
         else:
-            {"make": parse_make, "pip": parse_pip}[program](command.words)
+            PARSERS[program](command.words)
 
 
 EXTENSIONS = ROOT / "docs" / "extend"
