@@ -21,12 +21,13 @@ from limbeck.contracts.config import Choice, Config, NameOr, Table, resolve
 from limbeck.contracts.field_texts import read_field_texts
 from limbeck.contracts.registry import TABLES
 from limbeck.contracts.stage import Accepts
+from limbeck.serving.config import ServeConfig
 from limbeck.sizing.assumptions import Assumptions
 from limbeck.tuning.config import Tuning
 
 FOLDER = Path(__file__).parent
 SETTINGS = "settings"
-KEYS: Mapping[str, type[Config]] = {"plan": Assumptions, "tune": Tuning}
+KEYS: Mapping[str, type[Config]] = {"plan": Assumptions, "tune": Tuning, "serve": ServeConfig}
 """Keys of a recipe that are no entries."""
 INTRODUCTIONS = {
     "stages": "An entry of a recipe has a key `stage`, which is one of these, and its fields.",

@@ -65,6 +65,7 @@ def serve(
         from limbeck.serving.keys import Keys
         from limbeck.serving.log import read_format, write_log
         from limbeck.serving.open import open_service
+        from limbeck.serving.remote_tiers import check_not_itself
         from limbeck.serving.rollout.follow import Rollout
         from limbeck.serving.server import Server, bind, check_address
 
@@ -74,19 +75,23 @@ def serve(
         models = find_models(config, source=source)
         known = Keys(keys)
         check_address(host, keys=known)
+        check_not_itself(config, host=host, port=port)
+        service = open_service(config, models=models)
         try:
             socket = bind(host, port)
         except OSError as error:
             raise DataError(
                 f"cannot listen at {host}:{port} ({error.strerror}); name another --port or --host"
             ) from None
-        service = open_service(config, models=models)
         kept = open_journal(journal)
         rollout = Rollout(service, source=source)
         admission = make_app(service, config=config, keys=known, journal=kept, rollout=rollout)
         server = Server(admission, drain_seconds=config.limits.drain_seconds)
         for name, model in models.items():
             show_note(f"{name}: {model.folder}")
+        for tier in config.tiers:
+            if tier.remote is not None:
+                show_note(f"{tier.name}: {tier.model} at {tier.remote.url}")
         url = f"http://{host}:{socket.getsockname()[1]}/"
         typer.echo(url)
         with write_log(form, to=sys.stderr):

@@ -56,6 +56,8 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
     """
     faults = []
     for place, tier in enumerate(read_serve_key(recipe).tiers):
+        if tier.remote is not None:
+            continue
         entry = entries.get(tier.model)
         if entry is not None and tier.wants_candidate:
             line = recipe.line(SERVE, "tiers", place)
@@ -70,12 +72,13 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
 
 
 def find_models(config: ServeConfig, *, source: ModelSource) -> Mapping[str, ServedModel]:
-    """Every tier's model now.
+    """The model of every tier that is on this machine, now.
 
     Raises:
         ArtifactError: one has not been made.
     """
-    return {tier.name: source.find(tier).champion for tier in config.tiers}
+    local = [tier for tier in config.tiers if tier.remote is None]
+    return {tier.name: source.find(tier).champion for tier in local}
 
 
 def _as_name(text: str) -> str:

@@ -17,7 +17,9 @@
     |-- JournalError (RuntimeError)          the journal of a service cannot be opened or read
     |-- ServingError (RuntimeError)          a service cannot answer, or not be opened as asked
     |   |-- QueueFullError                   as many requests wait as may
-    |   |-- EngineDownError                  a model's process died, was stopped, or cannot open it
+    |   |   `-- BudgetError                  a tier has had what it may have in a minute
+    |   |-- EngineDownError                  a model's process or server is down or broke off
+    |   |   `-- SlowTierError                a tier took longer than it may
     |   |-- NoTierError                      every tier that could answer is down or full
     |   |-- RefusedError                     a model cannot answer a request
     |   `-- OpenAddressError                 others could reach a service that asks for no key
@@ -139,19 +141,32 @@ class ServingError(LimbeckError, RuntimeError):
 
 
 class QueueFullError(ServingError):
-    """As many requests wait as may."""
+    """As many requests wait as may; `retry_seconds`: when another attempt may have a place."""
+
+    def __init__(self, message: str, *, retry_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+class BudgetError(QueueFullError):
+    """A tier has had as many requests or tokens as it may have in a minute."""
 
 
 class EngineDownError(ServingError):
-    """The model's process died, was stopped, or cannot open the model."""
+    """The model's process or server died, was stopped, broke off, or cannot open the model."""
+
+
+class SlowTierError(EngineDownError):
+    """A tier took longer than it may."""
 
 
 class NoTierError(ServingError):
     """Every tier that could answer is down, or has a full queue."""
 
-    def __init__(self, message: str, *, is_full: bool) -> None:
+    def __init__(self, message: str, *, is_full: bool, retry_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.is_full = is_full
+        self.retry_seconds = retry_seconds
 
 
 class RefusedError(ServingError):

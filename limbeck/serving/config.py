@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Ratio
 from limbeck.env.threads import NumThreads
+from limbeck.serving.place import Local, OpenAiHttp, Place
 
 AUTO = "auto"
 """The model name that leaves the choice of the tier to the router."""
@@ -29,16 +30,31 @@ class ShadowConfig(Config):
     """Copies that are answered at once; more are left out, as are all while requests wait."""
 
 
+class BudgetConfig(Config):
+    """What a tier may be asked for in a minute; beyond it `auto` does without the tier."""
+
+    requests_per_minute: NonNegativeInt = 0
+    """0: no limit."""
+    tokens_per_minute: NonNegativeInt = 0
+    """Read and written, of answers that have ended; 0: no limit."""
+
+
 class TierConfig(Config):
     """One model that answers."""
 
     name: TierName
     """What clients call it."""
-    model: str
+    model: Annotated[str, Field(min_length=1)]
     """An entry of the recipe, a folder of a checkpoint or bundle, or a served name of the model
-    registry."""
+    registry; at another server, the model's name there."""
+    place: Place = Local()
+    """Where the model is: `{kind: local}`, or `{kind: openai_http, url: ...}` at another server."""
+    min_confidence_ratio: Ratio | Literal["calibration"] = "calibration"
+    """Answers whose tokens have a smaller geometric mean of their probabilities do not count as
+    sure. `calibration`: the model's own calibration decides; a local model that has none is left
+    out by `auto`, and of another server's model every answer is taken."""
     max_rows: Annotated[int, Field(gt=0, le=1024)] = 64
-    """Answers that are written at once."""
+    """Answers that are written at once; at another server, requests that are open there."""
     max_waiting: NonNegativeInt = 256
     """Requests that may wait for a free row; more are refused with 503."""
     max_wait_seconds: PositiveFloat = 0.5
@@ -48,15 +64,44 @@ class TierConfig(Config):
     """Longest answer of a request that names no other; and the most that one may ask for is
     `max_new_tokens_limit`."""
     max_new_tokens_limit: PositiveInt = 4096
+    max_first_token_seconds: PositiveFloat | Literal["unlimited"] = "unlimited"
+    """A tier that has written nothing by then counts as failed."""
+    max_answer_seconds: PositiveFloat | Literal["unlimited"] = "unlimited"
+    """As above, without the answer's end. `limits.request_seconds` bounds a request as a whole."""
+    budget: BudgetConfig = BudgetConfig()
     num_threads: NumThreads = "auto"
     """CPU threads."""
     canary: CanaryConfig = CanaryConfig()
     shadow: ShadowConfig = ShadowConfig()
 
     @property
+    def remote(self) -> OpenAiHttp | None:
+        """The server that the model is at; None where it is on this machine."""
+        return self.place if isinstance(self.place, OpenAiHttp) else None
+
+    @property
     def wants_candidate(self) -> bool:
         """Whether the candidate of its served name is opened."""
         return self.canary.share > 0 or self.shadow.share > 0
+
+    @model_validator(mode="after")
+    def _check_place(self) -> "TierConfig":
+        if self.remote is None:
+            return self
+        if self.wants_candidate:
+            raise ValueError(
+                "a model at another server has no candidate in the registry of this one; take out "
+                "canary and shadow"
+            )
+        if self.num_threads != "auto":
+            raise ValueError(
+                "num_threads: the other server's threads are not set here; take it out"
+            )
+        if self.min_confidence_ratio not in ("calibration", 0.0) and not self.remote.logprobs:
+            raise ValueError(
+                "min_confidence_ratio needs the tokens' probabilities; set place.logprobs: true"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_tokens(self) -> "TierConfig":

@@ -5,7 +5,6 @@ import hmac
 import json
 import secrets
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, final, get_args
@@ -16,9 +15,9 @@ from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError, UnknownNameError
 from limbeck.contracts.fields import NonNegativeInt
+from limbeck.serving.minute import MinuteUses
 
 Scope = Literal["chat", "feedback", "metrics", "admin"]
-MINUTE_SECONDS = 60.0
 PREFIX = "lmb-"
 """So that a key that lies about is recognised as one."""
 
@@ -94,34 +93,6 @@ def read_keys(path: Path) -> KeyFile:
 
 
 @final
-class _Uses:
-    """A key's requests and tokens of the latest minute; the counts are kept, never summed anew."""
-
-    def __init__(self) -> None:
-        self._uses: deque[tuple[float, int]] = deque()
-        self.num_requests = 0
-        self.num_tokens = 0
-
-    @property
-    def oldest(self) -> float:
-        """When the first of them was; there has to be one."""
-        return self._uses[0][0]
-
-    def add(self, now: float, *, num_tokens: int) -> None:
-        """Counts a request (no tokens), or tokens."""
-        self._uses.append((now, num_tokens))
-        self.num_requests += not num_tokens
-        self.num_tokens += num_tokens
-
-    def forget(self, *, before: float) -> None:
-        """Takes off what is older."""
-        while self._uses and self._uses[0][0] <= before:
-            _, num_tokens = self._uses.popleft()
-            self.num_requests -= not num_tokens
-            self.num_tokens -= num_tokens
-
-
-@final
 class Keys:
     """The keys of a file, read again when it changes; without a file, nobody needs one."""
 
@@ -129,7 +100,7 @@ class Keys:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._entries: tuple[KeyEntry, ...] = ()
-        self._used: dict[str, _Uses] = {}
+        self._used: dict[str, MinuteUses] = {}
         if path is not None:
             self._read()
 
@@ -149,15 +120,15 @@ class Keys:
 
     def seconds_to_wait(self, entry: KeyEntry) -> float:
         """Until the key may be used again; 0: now. The use is noted then."""
-        now, used = time.monotonic(), self._used.setdefault(entry.name, _Uses())
-        used.forget(before=now - MINUTE_SECONDS)
-        is_over = (0 < entry.requests_per_minute <= used.num_requests) or (
-            0 < entry.tokens_per_minute <= used.num_tokens
+        now, used = time.monotonic(), self._used.setdefault(entry.name, MinuteUses())
+        seconds = used.seconds_to_wait(
+            now,
+            requests_per_minute=entry.requests_per_minute,
+            tokens_per_minute=entry.tokens_per_minute,
         )
-        if is_over:
-            return max(0.1, used.oldest + MINUTE_SECONDS - now)
-        used.add(now, num_tokens=0)
-        return 0.0
+        if not seconds:
+            used.add(now, num_tokens=0)
+        return seconds
 
     def note_tokens(self, name: str, num_tokens: int) -> None:
         """Counts tokens towards a key's limit."""

@@ -4,15 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
+from urllib.parse import quote
 
-from limbeck.contracts.answer_policy import read_policy
+from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
+from limbeck.contracts.config import Table, resolve
 from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.serving.config import ServeConfig, TierConfig
+from limbeck.serving.engine.base import Engine
 from limbeck.serving.engine.engine import ProcessEngine
 from limbeck.serving.engine.worker import WorkerSettings
+from limbeck.serving.place import OpenAiHttp
+from limbeck.serving.remote_tiers import read_key
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.safety import CompiledRules, compile_rules
-from limbeck.serving.service import Service, Tier
+from limbeck.serving.service import Service
+from limbeck.serving.tier import Meter, Tier
+
+ENGINES: Table = {"openai_http": "limbeck.serving.engine.remote:RemoteEngine"}
+"""By the kind of a tier's place; imported when a tier is there, for the library that they need."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +33,26 @@ class ServedModel:
 
 
 def open_service(config: ServeConfig, *, models: Mapping[str, ServedModel]) -> LiveService:
-    """The service; its models are opened when it starts.
+    """The service; its models are opened when it starts. Those at other servers need no model here.
 
     Raises:
         CheckpointError: a policy beside a model is damaged.
+        EndpointError: the key of another server is not set.
         UnknownNameError: the safety rules have no numbers of the country.
     """
     rules = RulesOfTiers(country=config.country)
+    meters = {tier.name: Meter() for tier in config.tiers}
 
     def compose(tiers: Sequence[Tier]) -> Service:
-        return Service(tiers, rules=rules.compile(tiers))
+        return Service(tiers, rules=rules.compile(tiers), meters=meters)
 
-    tiers = [open_tier(tier, model=models[tier.name]) for tier in config.tiers]
-    return LiveService(tiers, compose=compose)
+    tiers = [
+        open_remote_tier(tier, tier.remote)
+        if tier.remote is not None
+        else open_tier(tier, model=models[tier.name])
+        for tier in config.tiers
+    ]
+    return LiveService(tiers, compose=compose, meters=meters)
 
 
 def open_tier(config: TierConfig, *, model: ServedModel, niceness: int = 0) -> Tier:
@@ -53,6 +69,22 @@ def open_tier(config: TierConfig, *, model: ServedModel, niceness: int = 0) -> T
         max_wait_seconds=config.max_wait_seconds,
     )
     return Tier(config, engine, read_policy(model.folder), model.key)
+
+
+def open_remote_tier(config: TierConfig, place: OpenAiHttp) -> Tier:
+    """A tier whose model is at another server; its rules are those of the other tiers.
+
+    Raises:
+        EndpointError: the server's key is not set.
+    """
+    key = read_key(config, place)
+    engine: Engine = resolve(ENGINES, place.kind, what="place")(config, place, key=key)
+    return Tier(config, engine, AnswerPolicy(), name_remote_model(config, place))
+
+
+def name_remote_model(config: TierConfig, place: OpenAiHttp) -> str:
+    """What stands for a content hash, which another server does not tell: the model and where."""
+    return f"{quote(config.model, safe='/:._+-')}@{place.host}:{place.port}"
 
 
 @final

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import socket
 from types import FrameType
@@ -15,6 +14,7 @@ from limbeck.contracts.errors import OpenAddressError
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.keys import Keys
 from limbeck.serving.log import log_fields
+from limbeck.serving.place import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +32,6 @@ def check_address(host: str, *, keys: Keys) -> None:
             f"{host}: others can reach this address, and no key would be needed; make a key "
             "(limbeck keys NAME --file FILE) and name its file (--keys FILE), or serve on 127.0.0.1"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -6,14 +6,31 @@ and how sure it was.
 
 import secrets
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
-from limbeck.contracts.answer_policy import AnswerPolicy, Emergency
-from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
+from limbeck.contracts.answer_policy import Emergency
+from limbeck.contracts.errors import NoTierError, QueueFullError, ServingError
+from limbeck.serving.cascade import (
+    Attempt,
+    Failure,
+    GiveUp,
+    Try,
+    UpReason,
+    failures,
+    name_failure,
+    next_step,
+)
 from limbeck.serving.config import AUTO, TierConfig
-from limbeck.serving.engine.base import Engine
-from limbeck.serving.engine.messages import ChosenToken, Finished, FinishReason, Generate, Piece
+from limbeck.serving.engine.messages import (
+    ChosenToken,
+    Finished,
+    FinishReason,
+    Generate,
+    Piece,
+    Status,
+)
 from limbeck.serving.language import Language
 from limbeck.serving.safety import (
     CompiledRules,
@@ -22,26 +39,12 @@ from limbeck.serving.safety import (
     find_red_flags,
     refuse_request,
 )
+from limbeck.serving.tier import Meter, Tier, ask_tier
 
-Status = Literal["answered", "unknown", "refused", "withheld", "emergency"]
-"""`refused`: a rule lets no model answer it; `withheld`: a rule held an answer back."""
-Reason = Literal[
-    "named", "smallest tier", "escalated", "degraded", "emergency rule", "request rule"
-]
+Reason = UpReason | Literal["emergency rule", "request rule"]
 Role = Literal["champion", "candidate", "shadow"]
 """A `candidate` takes a share of the requests; a `shadow` answers copies that nobody reads."""
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
-
-
-@dataclass(frozen=True)
-class Tier:
-    """A model in service."""
-
-    config: TierConfig
-    engine: Engine
-    policy: AnswerPolicy
-    model_key: str
-    """The artifact's content hash: which model exactly answered."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Route:
     reason: Reason
     model_key: str = ""
     role: Role = "champion"
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    """Tiers that were asked before and gave no answer."""
 
     @property
     def label(self) -> Role | Literal[""]:
@@ -110,8 +115,15 @@ class Service:
     The rules of all tiers hold for every answer, whichever tier is named.
     """
 
-    def __init__(self, tiers: Sequence[Tier], *, rules: Sequence[CompiledRules] = ()) -> None:
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        *,
+        rules: Sequence[CompiledRules] = (),
+        meters: Mapping[str, Meter] | None = None,
+    ) -> None:
         self.tiers: Mapping[str, Tier] = {tier.config.name: tier for tier in tiers}
+        self._meters = {name: (meters or {}).get(name) or Meter() for name in self.tiers}
         self._rules = tuple(rules)
         self._checks_answers = any(item.answers for item in rules)
 
@@ -119,8 +131,8 @@ class Service:
         """The events of an answer; closing the iterator ends the computing.
 
         Raises:
-            NoTierError: no tier can take it.
-            EngineDownError: the model's process died while it answered.
+            NoTierError: no tier has answered.
+            QueueFullError, EngineDownError: the tier that was named did not, or it broke off.
             RefusedError: the model cannot read the prompt.
         """
         if found := self._find_emergency(asked):
@@ -158,51 +170,63 @@ class Service:
         return ""
 
     async def _answer_by_tier(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
-        names = self._candidates(asked.model)
-        reason: Reason = "named" if asked.model != AUTO else "smallest tier"
-        failed: list[str] = []
-        is_full = True
-        for place, name in enumerate(names):
-            tier, is_last = self.tiers[name], place == len(names) - 1
-            streams = asked.show_unsure or (is_last and not tier.policy.familiarity)
-            streams = streams and not self._checks_answers
-            request = replace(
-                fit(asked.generate, tier.config), in_pieces=streams and asked.generate.in_pieces
-            )
+        order, is_named = self._order(asked.model), asked.model != AUTO
+        attempts: list[Attempt] = []
+        errors: list[ServingError] = []
+        answers: dict[str, list[Piece | Finished]] = {}
+        while isinstance(step := next_step(order, attempts, is_named=is_named), Try):
+            tier, streams = self.tiers[step.tier], self._streams(asked, step)
+            has_begun = False
             try:
-                generation = tier.engine.submit(request)
-            except (QueueFullError, EngineDownError) as error:
-                is_full = is_full and isinstance(error, QueueFullError)
-                failed.append(str(error))
-                reason = "degraded"
-                continue
-            route = Route(name, reason, tier.model_key)
-            try:
-                if streams:
-                    yield route
-                    async for event in generation:
-                        yield _as_served(event)
-                    return
-                held = [event async for event in generation]
-            except EngineDownError as error:
-                if is_last or asked.model != AUTO:
+                async with aclosing(self._ask(tier, asked, in_pieces=streams)) as events:
+                    if streams:
+                        # Before its first word another tier may still stand in for it.
+                        first = await anext(events)
+                        has_begun = True
+                        yield _describe_route(tier, step.reason, attempts)
+                        yield _as_served(first, tier)
+                        async for event in events:
+                            yield _as_served(event, tier)
+                        return
+                    answers[step.tier] = [event async for event in events]
+            except ServingError as error:
+                if is_named or has_begun:
                     raise
-                failed.append(str(error))
-                reason, is_full = "degraded", False
-                continue
-            finally:
-                generation.cancel()
-            if not is_last and not _is_sure(held):
-                reason = "escalated"
-                continue
-            yield route
-            for event in self._check_answers(held, asked=asked):
-                yield event
-            return
-        raise NoTierError("; ".join(failed), is_full=is_full)
+                errors.append(error)
+                attempts.append(Attempt(step.tier, name_failure(error)))
+            else:
+                is_sure = _are_sure(answers[step.tier], tier)
+                attempts.append(Attempt(step.tier, "sure" if is_sure else "unsure"))
+        if isinstance(step, GiveUp):
+            raise _join(errors)
+        tier = self.tiers[step.tier]
+        yield _describe_route(tier, step.reason, attempts)
+        for event in self._check_answers(answers[step.tier], asked=asked, tier=tier):
+            yield event
+
+    def _streams(self, asked: Ask, step: Try) -> bool:
+        """Whether words are shown as they come: nothing may take them back afterwards."""
+        if self._checks_answers:
+            return False
+        return asked.show_unsure or (step.is_last and not self.tiers[step.tier].can_be_unsure)
+
+    async def _ask(
+        self, tier: Tier, asked: Ask, *, in_pieces: bool
+    ) -> AsyncGenerator[Piece | Finished]:
+        """The events of a tier's answer; its failures are counted."""
+        meter = self._meters[tier.config.name]
+        request = fit(asked.generate, tier.config)
+        request = replace(request, in_pieces=in_pieces and request.in_pieces)
+        try:
+            async with aclosing(ask_tier(tier, request, meter=meter)) as events:
+                async for event in events:
+                    yield event
+        except ServingError as error:
+            meter.failures[name_failure(error)] += 1
+            raise
 
     def _check_answers(
-        self, held: Sequence[Piece | Finished], *, asked: Ask
+        self, held: Sequence[Piece | Finished], *, asked: Ask, tier: Tier
     ) -> Iterator[Text | End]:
         """The events of whole answers, with something else in the place of those not to be shown.
 
@@ -216,27 +240,23 @@ class Service:
             withheld = [finding for verdict in verdicts for finding in verdict.findings]
             if withheld:
                 shown, status = _in_language(withheld[0], asked.language), "withheld"
-            elif not asked.show_unsure and not _shown(end):
+            elif not asked.show_unsure and not tier.is_sure(end):
                 shown, status = UNKNOWN[asked.language], "unknown"
             else:
-                yield from map(_as_served, events)
+                yield from (_as_served(event, tier) for event in events)
                 continue
             yield Text(choice, shown)
-            ended = _as_served(end)
+            ended = _as_served(end, tier)
             assert isinstance(ended, End)
             yield replace(ended, reason="stop", status=status)
 
-    def _candidates(self, model: str) -> list[str]:
-        """Tiers in the order in which they are tried.
-
-        `auto` goes up only to tiers that say when they do not know: one that is not calibrated
-        would answer whatever the smaller ones have declined.
-        """
+    def _order(self, model: str) -> list[str]:
+        """Tiers in the order in which they are asked: the smallest first."""
         if model != AUTO:
             return [model]
         smallest_first = [*self.tiers][::-1]
-        calibrated = [name for name in smallest_first if self.tiers[name].policy.familiarity]
-        return calibrated or smallest_first[:1]
+        open_ = [name for name in smallest_first if self.tiers[name].is_open_to_auto]
+        return open_ or smallest_first[:1]
 
 
 def fit(request: Generate, config: TierConfig) -> Generate:
@@ -250,28 +270,40 @@ def draw_seed() -> int:
     return secrets.randbits(63)
 
 
-def _as_served(event: Piece | Finished) -> Text | End:
+def _describe_route(tier: Tier, reason: Reason, attempts: Sequence[Attempt]) -> Route:
+    return Route(tier.config.name, reason, tier.model_key, failures=failures(attempts))
+
+
+def _as_served(event: Piece | Finished, tier: Tier) -> Text | End:
     if isinstance(event, Piece):
         return Text(event.choice, event.text, event.tokens)
-    judgement = event.judgement
     return End(
         event.choice,
         event.reason,
-        "answered",
+        event.status,
         event.num_prompt_tokens,
         event.num_tokens,
-        None if judgement is None else judgement.confidence_ratio,
+        tier.confidence(event),
         event.queue_seconds,
         event.decode_seconds,
     )
 
 
-def _is_sure(held: Sequence[Piece | Finished]) -> bool:
-    return all(_shown(event) for event in held if isinstance(event, Finished))
+def _are_sure(held: Sequence[Piece | Finished], tier: Tier) -> bool:
+    return all(tier.is_sure(event) for event in held if isinstance(event, Finished))
 
 
-def _shown(event: Finished) -> bool:
-    return not event.is_repeating and (event.judgement is None or event.judgement.is_sure)
+def _join(errors: Sequence[ServingError]) -> ServingError:
+    """Why nobody answered: what was refused by all is refused, everything else may pass."""
+    passing = [error for error in errors if name_failure(error) != "refused"]
+    if not passing:
+        return errors[-1]
+    full = [error for error in passing if isinstance(error, QueueFullError)]
+    return NoTierError(
+        "; ".join(map(str, passing)),
+        is_full=len(full) == len(passing),
+        retry_seconds=min((error.retry_seconds for error in full), default=1.0),
+    )
 
 
 def _in_language(item: Finding | Emergency, language: Language) -> str:

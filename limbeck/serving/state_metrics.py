@@ -1,15 +1,17 @@
 """What is read off a service at each scrape: its tiers, their load, and what becomes of models."""
 
 from collections.abc import Iterator
-from typing import final
+from typing import final, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+from limbeck.serving.cascade import Failure
 from limbeck.serving.rollout.follow import Rollout
 from limbeck.serving.rollout.live import LiveService
-from limbeck.serving.service import Role, Tier
+from limbeck.serving.service import Role
+from limbeck.serving.tier import Tier
 
 
 @final
@@ -28,7 +30,9 @@ class StateCollector(Collector):
         rows = _gauge("limbeck_rows", "Answers that may be written at once.", "tier")
         up = _gauge("limbeck_tier_up", "1 where the model is ready.", "tier")
         restarts = _counter(
-            "limbeck_worker_restarts", "Times that the champion's process died.", "tier"
+            "limbeck_worker_restarts",
+            "Times that the champion's process died, or its server was lost.",
+            "tier",
         )
         for name, tier in tiers.items():
             running.add_metric([name], tier.engine.num_running)
@@ -37,9 +41,21 @@ class StateCollector(Collector):
             up.add_metric([name], tier.engine.state == "ready")
             restarts.add_metric([name], tier.engine.num_restarts)
         yield from (running, waiting, rows, up, restarts)
+        yield self._describe_failures()
         yield self._describe_models()
         if self._rollout is not None:
             yield from _describe_rollout(self._rollout)
+
+    def _describe_failures(self) -> Metric:
+        found = CounterMetricFamily(
+            "limbeck_tier_failures",
+            "Times that a tier was asked and gave no answer, and why.",
+            labels=("tier", "why"),
+        )
+        for name, meter in self._service.meters.items():
+            for why in get_args(Failure):
+                found.add_metric([name, why], meter.failures[why])
+        return found
 
     def _describe_models(self) -> Metric:
         models = GaugeMetricFamily(

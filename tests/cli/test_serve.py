@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from limbeck.cli.main import app
 from tests.support import tiny_recipe
 
 TINY = tiny_recipe.RECIPE
+CLOUD = {"kind": "openai_http", "url": "https://api.example.com/v1"}
 
 
 def invoke(*words):
@@ -100,12 +102,51 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path):
         ({"tires": []}, "tires"),
         ({"tiers": [{"name": "a", "model": "bundle", "canary": {"share": 0.1}}]}, "no candidate"),
         ({"tiers": [{"name": "a", "model": "bundle", "canary": {"share": 2}}]}, "canary.share"),
+        ({"tiers": [{"name": "a", "model": "m", "place": "openai_http"}]}, "url"),
+        ({"tiers": [{"name": "a", "model": "m", "place": "openai_htp"}]}, "'openai_http'"),
+        ({"tiers": [{"name": "a", "model": "m", "place": {**CLOUD, "key": "x"}}]}, "unknown key"),
+        ({"tiers": [{"name": "a", "model": "m", "place": CLOUD, "num_threads": 2}]}, "num_threads"),
     ],
 )
 def test_check_names_what_serve_would_refuse(tmp_path, serve, named):
-    recipe = tmp_path / "mine.yaml"
-    content = yaml.safe_load(TINY.read_text(encoding="utf-8")) | {"serve": serve}
-    recipe.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    found = invoke("check", recipe)
+    found = invoke("check", write_recipe(tmp_path, serve))
     assert found.exit_code == 1
     assert named in found.output.replace("\n", " ")
+
+
+def write_recipe(folder, serve):
+    path = folder / "mine.yaml"
+    content = yaml.safe_load(TINY.read_text(encoding="utf-8")) | {"serve": serve}
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def test_a_model_at_another_server_needs_no_entry_of_its_name(tmp_path):
+    tiers = [{"name": "a", "model": "corpus", "place": CLOUD}]
+    assert invoke("check", write_recipe(tmp_path, {"tiers": tiers})).exit_code == 0
+
+
+def test_a_key_that_is_not_set_and_a_key_in_the_recipe_are_refused(tmp_path, monkeypatch):
+    place = CLOUD | {"key_variable": "CLOUD_KEY"}
+    recipe = write_recipe(
+        tmp_path, {"tiers": [{"name": "a", "model": "sk-secret", "place": place}]}
+    )
+    monkeypatch.delenv("CLOUD_KEY", raising=False)
+    found = invoke("serve", recipe, "--port", 0, "--journal", "none")
+    assert found.exit_code == 1
+    assert "'CLOUD_KEY', which key_variable names, is not set" in found.output.replace("\n", " ")
+    monkeypatch.setenv("CLOUD_KEY", "sk-secret")
+    found = invoke("serve", recipe, "--port", 0, "--journal", "none")
+    assert found.exit_code == 1 and "stands in the recipe" in found.output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_tier_that_is_the_service_itself_is_refused(tmp_path, host):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = CLOUD | {"url": f"http://{host}:{port}/v1"}
+    recipe = write_recipe(tmp_path, {"tiers": [{"name": "a", "model": "m", "place": place}]})
+    found = invoke("serve", recipe, "--port", port, "--journal", "none")
+    assert found.exit_code == 1
+    assert "is this service itself" in found.output.replace("\n", " ")

@@ -7,7 +7,7 @@ import pytest
 
 from limbeck.contracts.answer_policy import AnswerPolicy, Judgement
 from limbeck.contracts.answerer import Message
-from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
+from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError, RefusedError
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.data.packs.load import load_pack
@@ -15,7 +15,8 @@ from limbeck.serving.config import AUTO, TierConfig
 from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.safety import compile_rules
-from limbeck.serving.service import Ask, End, Route, Service, Text, Tier
+from limbeck.serving.service import Ask, End, Route, Service, Text
+from limbeck.serving.tier import Tier
 
 SURE, UNSURE = (Judgement(ratio, 0.5, 1.0, 0.1) for ratio in (0.9, 0.2))
 CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
@@ -26,8 +27,9 @@ class Scripted(Engine, Generation):
 
     num_waiting = num_running = 0
 
-    def __init__(self, text, judgement=SURE, *, error=None, dies=False):
+    def __init__(self, text, judgement=SURE, *, error=None, dies=False, ratio=0.8, **said):
         self.text, self.judgement, self.error, self.dies = text, judgement, error, dies
+        self.ratio, self.said = ratio, said
         self.num_asked = self.num_cancelled = 0
 
     def start(self):
@@ -48,15 +50,20 @@ class Scripted(Engine, Generation):
         if self.dies:
             raise EngineDownError("died")
         yield Piece(1, 0, self.text[2:])
-        yield Finished(1, 0, "stop", 7, 3, 0.8, self.judgement, False)
+        yield Finished(1, 0, "stop", 7, 3, self.ratio, self.judgement, False, **self.said)
 
     def cancel(self):
         self.num_cancelled += 1
 
 
-def make(engines, *, policy=CALIBRATED, rules=()):
+def make(engines, *, policy=CALIBRATED, rules=(), **settings):
     tiers = [
-        Tier(TierConfig(name=name, model=name, max_new_tokens=9), engine, policy, f"key-{name}")
+        Tier(
+            TierConfig(name=name, model=name, max_new_tokens=9, **settings.get(name, {})),
+            engine,
+            AnswerPolicy() if name in settings else policy,
+            f"key-{name}",
+        )
         for name, engine in engines.items()
     ]
     return Service(tiers, rules=rules)
@@ -118,11 +125,78 @@ def test_a_tier_that_is_down_is_stood_in_for(broken):
     assert (route.tier, route.reason, text) == ("large", "degraded", "大模型的答案")
 
 
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (Scripted("x", error=QueueFullError("full")), "full"),
+        (Scripted("x", error=EngineDownError("gone")), "down"),
+        (Scripted("half", dies=True), "down"),
+        (Scripted("x", error=RefusedError("too long", is_too_long=True)), "refused"),
+    ],
+)
+def test_where_escalation_fails_the_smaller_tiers_own_verdict_is_given(broken, why):
+    engines = {"large": broken, "small": Scripted("不确定", UNSURE)}
+    route, text, end = ask(make(engines))
+    assert (route.tier, route.reason, route.failures) == ("small", "degraded", {"large": why})
+    assert (text, end.status, end.confidence_ratio) == ("不知道。", "unknown", 0.2)
+
+
+def test_a_tier_that_fails_before_its_first_word_is_stood_in_for_in_a_stream_too():
+    """The last one streams: what a smaller tier has said is there until then."""
+    engines = {
+        "large": Scripted("x", error=EngineDownError("gone")),
+        "small": Scripted("?", UNSURE),
+    }
+    service = make(engines, large={"min_confidence_ratio": 0.0})
+    route, text, _ = ask(service)
+    assert (route.tier, route.reason, text) == ("small", "degraded", "不知道。")
+    engines["large"] = Scripted("大模型", dies=True)
+    with pytest.raises(EngineDownError):  # too late: a word of it has been shown
+        ask(make(engines, large={"min_confidence_ratio": 0.0}))
+
+
+REMOTE = {"place": {"kind": "openai_http", "url": "http://127.0.0.1:1/v1"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "ratio", "status", "confidence"),
+    [
+        (REMOTE, 0.3, "answered", 0.3),
+        (REMOTE, None, "answered", None),  # without log-probabilities every answer is taken
+        (REMOTE | {"min_confidence_ratio": 0.4}, 0.5, "answered", 0.5),
+        (REMOTE | {"min_confidence_ratio": 0.4}, 0.3, "unknown", 0.3),
+        (REMOTE | {"min_confidence_ratio": 0.4}, None, "unknown", None),
+        ({"min_confidence_ratio": 0.4}, 0.3, "unknown", 0.3),
+    ],
+)
+def test_auto_goes_up_to_another_server_and_takes_what_is_sure_enough(
+    settings, ratio, status, confidence
+):
+    large = Scripted("云端的答案", None, ratio=ratio)
+    service = make({"large": large, "small": Scripted("?", UNSURE)}, large=settings)
+    route, text, end = ask(service)
+    assert (route.tier, route.reason, end.status) == ("large", "escalated", status)
+    assert end.confidence_ratio == confidence
+    assert text == ("云端的答案" if status == "answered" else "不知道。")
+
+
+@pytest.mark.parametrize("status", ["unknown", "refused", "withheld", "emergency"])
+def test_what_another_limbeck_service_has_decided_stays(status):
+    large = Scripted("云端的话", None, status=status)
+    service = make({"large": large, "small": Scripted("?", UNSURE)}, large=REMOTE)
+    for model in (AUTO, "large"):
+        _, text, end = ask(service, model=model)
+        assert (text[:2], end.status) == ("云端", status)
+
+
 def test_no_tier_is_an_error_that_says_why():
     full = {name: Scripted("", error=QueueFullError("full")) for name in ("large", "small")}
     with pytest.raises(NoTierError, match="full; full") as found:
         ask(make(full))
     assert found.value.is_full
+    long = {name: Scripted("", error=RefusedError("x", is_too_long=True)) for name in full}
+    with pytest.raises(RefusedError):
+        ask(make(long))
     with pytest.raises(EngineDownError):
         ask(make({"only": Scripted("半截", dies=True)}), model="only")
 

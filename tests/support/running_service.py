@@ -14,20 +14,23 @@ from limbeck.serving.server import Server, bind
 
 
 class Running:
-    """A server in a thread."""
+    """A server in a thread: of two tiers `large` and `small`, or of those that are given."""
 
-    def __init__(self, bundle, *, keys=None, limits=None, max_rows=4, max_waiting=2):
-        tiers = [
+    def __init__(
+        self, bundle, *, keys=None, limits=None, max_rows=4, max_waiting=2, tiers=(), port=0
+    ):
+        tiers = tiers or [
             TierConfig(name=name, model=str(bundle), max_rows=max_rows, max_waiting=max_waiting)
             for name in ("large", "small")
         ]
         config = ServeConfig(tiers=tuple(tiers), limits=limits or LimitsConfig())
-        models = {tier.name: ServedModel(bundle, "key-of-the-model") for tier in tiers}
+        local = [tier for tier in tiers if tier.remote is None]
+        models = {tier.name: ServedModel(bundle, "key-of-the-model") for tier in local}
         self.keys = Keys(keys)
         self.service = open_service(config, models=models)
         self.admission = make_app(self.service, config=config, keys=self.keys)
         self.server = Server(self.admission, drain_seconds=config.limits.drain_seconds)
-        self.socket = bind("127.0.0.1", 0)
+        self.socket = bind("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.server.serve([self.socket])), daemon=True

@@ -7,7 +7,7 @@ from limbeck.contracts.errors import EngineDownError
 from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.messages import Finished, Piece
-from limbeck.serving.service import Tier
+from limbeck.serving.tier import Tier
 
 
 class Stepped(Engine, Generation):
@@ -16,9 +16,10 @@ class Stepped(Engine, Generation):
     num_waiting = num_running = 0
     state = "ready"
 
-    def __init__(self, name, *, text="", waits=False, error=None, dies=False):
+    def __init__(self, name, *, text="", waits=False, error=None, dies=False, is_silent=False):
         self.text = text or name
         self.name, self.error, self.dies = name, error, dies
+        self.is_silent = is_silent
         self.go = asyncio.Event()
         self.num_asked, self.num_cancelled, self.is_stopped = 0, 0, False
         if not waits:
@@ -40,6 +41,8 @@ class Stepped(Engine, Generation):
         if self.dies:
             self.state = "restarting"
             raise EngineDownError("died")
+        if self.is_silent:
+            await self.go.wait()
         yield Piece(1, 0, self.text)
         await self.go.wait()
         assert not self.is_stopped

@@ -189,9 +189,14 @@ def make_app(
 
     @app.get("/healthz/ready", responses={503: {"description": "Not ready"}})
     async def is_ready() -> Response:
-        """Whether it takes requests: every tier is open, and it is not about to stop."""
+        """Whether it takes requests: its models are open, and it is not about to stop.
+
+        Another server that is down makes this one no less ready, as long as a tier is there: other
+        replicas would miss it as well, and none would be left to answer.
+        """
         states = {name: tier.engine.state for name, tier in service.tiers.items()}
-        ready = not admission.is_draining and set(states.values()) == {"ready"}
+        own = {states[name] for name, tier in service.tiers.items() if not tier.config.remote}
+        ready = not admission.is_draining and own <= {"ready"} and "ready" in states.values()
         content = {"status": "ready" if ready else "not ready", "tiers": states}
         content |= {"draining": True} if admission.is_draining else {}
         faults = rollout.faults() if rollout is not None else {}

@@ -13,7 +13,14 @@ from typing import Any, TypeVar, final
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from limbeck.contracts.errors import EngineDownError, NoTierError, RefusedError
+from limbeck.contracts.errors import (
+    BudgetError,
+    EngineDownError,
+    NoTierError,
+    QueueFullError,
+    RefusedError,
+    SlowTierError,
+)
 from limbeck.serving.api.errors import ApiError
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.schema import ChatRequest, decode_image
@@ -92,15 +99,20 @@ class Completions:
         self, body: ChatRequest, request: Request, *, id_: str
     ) -> AsyncGenerator[ServedEvent]:
         """The service's events, counted and recorded; what it raises, as errors of the protocol."""
-        entry = request.state.key
+        entry, note = request.state.key, request.state.note
         recording = Recording(self._journal, id_, body.model, body.conversation())
         with (
             _store_images(body) as images,
-            self._conclude(request.state.note, recording),
+            self._conclude(note, recording),
             recording,
             _as_api_errors(self._config.limits.request_seconds),
         ):
-            generate = replace(body.generate(), images=images)
+            generate = replace(
+                body.generate(),
+                images=images,
+                request_id=note.request_id,
+                traceparent=note.traceparent,
+            )
             show_unsure = body.limbeck is not None and body.limbeck.show_unsure
             sticky = body.sticky(of=entry.name if entry is not None else "")
             asked = Ask(body.model, generate, show_unsure, self._language(generate), sticky)
@@ -130,6 +142,7 @@ class Completions:
             found, route = recording.exchange, recording.route
             assert found is not None
             note.exchange, note.role = found, route.label if route else ""
+            note.failed_tiers = dict(route.failures) if route else {}
             error = "" if recording.end else note.error or found.status
             self._metrics.see_outcome(
                 Outcome(
@@ -301,6 +314,7 @@ def _describe(route: Route, ends: Sequence[End]) -> dict[str, Any]:
         "status": next((item for item in statuses if item != "answered"), "answered"),
         "confidence": min(ratios) if ratios else None,
         "machine_made": True,
+        **({"failed_tiers": dict(route.failures)} if route.failures else {}),
     }
 
 
@@ -360,9 +374,13 @@ def _as_api_errors(seconds: float) -> Iterator[None]:
         raise ApiError(400, str(error), code=code, param="messages") from None
     except NoTierError as error:
         why = "queue_full" if error.is_full else "model_down"
-        raise ApiError(503, str(error), code=why, retry_after=RETRY_SECONDS) from None
+        raise ApiError(503, str(error), code=why, retry_after=error.retry_seconds) from None
+    except QueueFullError as error:
+        why = "over_budget" if isinstance(error, BudgetError) else "queue_full"
+        raise ApiError(503, str(error), code=why, retry_after=error.retry_seconds) from None
     except EngineDownError as error:
-        raise ApiError(503, str(error), code="model_down", retry_after=RETRY_SECONDS) from None
+        why = "model_slow" if isinstance(error, SlowTierError) else "model_down"
+        raise ApiError(503, str(error), code=why, retry_after=RETRY_SECONDS) from None
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from typing import final
 from starlette.datastructures import Headers
 
 from limbeck.contracts.exchange import Exchange
-from limbeck.contracts.json_data import Json
+from limbeck.contracts.json_data import Json, JsonMapping
 from limbeck.serving.log import log_fields
 
 logger = logging.getLogger(__name__)
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,127}")
-TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 """The header `traceparent` (W3C Trace Context)."""
 MAX_PATH = 128
 PROBES = ("/healthz/live", "/healthz/ready")
@@ -37,6 +37,8 @@ class RequestNote:
     trace_id: str = ""
     span_id: str = ""
     """Of the client's span."""
+    traceparent: str = ""
+    """The client's header, as it is passed on to another server."""
     key: str = ""
     """The name of the API key."""
     error: str = ""
@@ -44,6 +46,8 @@ class RequestNote:
     is_stream: bool = False
     exchange: Exchange | None = None
     role: str = ""
+    failed_tiers: JsonMapping = field(default_factory=dict)
+    """Those that were asked before the one that answered, and why they did not."""
     started: float = field(default_factory=time.perf_counter)
 
     def write(self, status: int) -> None:
@@ -64,6 +68,8 @@ class RequestNote:
             fields["error"] = self.error
         if self.exchange is not None:
             fields |= _describe_exchange(self.exchange, role=self.role, is_stream=self.is_stream)
+        if self.failed_tiers:
+            fields["failed_tiers"] = dict(self.failed_tiers)
         seconds = time.perf_counter() - self.started
         fields["total_seconds"] = round(seconds, 6)
         logger.info("request", extra=log_fields(event="request", **fields))
@@ -77,6 +83,7 @@ def open_note(*, method: str, path: str, headers: Headers) -> RequestNote:
     found = TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
     if found and int(found[1], 16) and int(found[2], 16):
         note.trace_id, note.span_id = found[1], found[2]
+        note.traceparent = f"00-{found[1]}-{found[2]}-{found[3]}"
     return note
 
 

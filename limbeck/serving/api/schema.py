@@ -167,6 +167,7 @@ class ChatRequest(_Body):
                 top_p=self.top_p or 1.0,
                 top_k=self.top_k or 0,
                 seed=self._seed(),
+                has_seed=self.seed is not None,
             ),
             stop=self.stops(),
             num_choices=self.n or 1,

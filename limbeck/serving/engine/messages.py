@@ -8,6 +8,8 @@ from limbeck.contracts.answer_policy import Judgement
 from limbeck.contracts.answerer import Message
 
 FinishReason = Literal["stop", "length"]
+Status = Literal["answered", "unknown", "refused", "withheld", "emergency"]
+"""`refused`: a rule lets no model answer it; `withheld`: a rule held an answer back."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Sampling:
     top_k: int = 0
     """Only so many of the likeliest tokens may be drawn; 0: all."""
     seed: int = 0
+    has_seed: bool = False
+    """Whether the client chose the seed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Generate:
     images: tuple[Path, ...] = ()
     in_pieces: bool = True
     """False: nobody reads along, so what follows the first piece comes with the end."""
+    request_id: str = ""
+    """Of the client's request; another server that is asked gets it."""
+    traceparent: str = ""
+    """As above (W3C Trace Context)."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,8 @@ class Finished:
     reason: FinishReason
     num_prompt_tokens: int
     num_tokens: int
-    confidence_ratio: float
-    """Geometric mean of the probabilities of its tokens."""
+    confidence_ratio: float | None
+    """Geometric mean of the probabilities of its tokens; None where they are not known."""
     judgement: Judgement | None
     """None: the model is not calibrated."""
     is_repeating: bool
@@ -114,6 +122,8 @@ class Finished:
     """Without a row; the engine fills it in."""
     decode_seconds: float = 0.0
     """From its first token to its last."""
+    status: Status = "answered"
+    """What another server has to say of it."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from limbeck.serving.log import log_fields
 from limbeck.serving.open import ServedModel, open_tier
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.rollout.source import Assignment, ModelSource
-from limbeck.serving.service import Tier
+from limbeck.serving.tier import Tier
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,9 @@ class Rollout:
         self._opens = opens
         self._source = source
         self._poll_seconds = poll_seconds
-        self.tiers = {name: TierRollout() for name in live.tiers}
+        self.tiers = {
+            name: TierRollout() for name, tier in live.tiers.items() if tier.config.remote is None
+        }
         self._beside: set[Engine] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,8 +87,8 @@ class Rollout:
 
     def start(self) -> None:
         """Begins to follow; a running event loop is needed."""
-        for tier in self._live.tiers.values():
-            self._spawn(self._follow(tier.config))
+        for name in self.tiers:
+            self._spawn(self._follow(self._live.tiers[name].config))
 
     async def stop(self) -> None:
         """Ends what is being opened and what was to finish."""

@@ -13,10 +13,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import final
 
-from limbeck.contracts.errors import EngineDownError, NoTierError
+from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
 from limbeck.serving.config import AUTO
 from limbeck.serving.engine.base import Engine
-from limbeck.serving.service import Ask, Role, Route, ServedEvent, Service, Tier
+from limbeck.serving.service import Ask, Role, Route, ServedEvent, Service
+from limbeck.serving.tier import Meter, Tier
 
 Compose = Callable[[Sequence[Tier]], Service]
 """The service of some tiers, from the largest to the smallest."""
@@ -30,12 +31,25 @@ def draw_share(text: str, *, name: str) -> float:
     return int.from_bytes(found) / 2**64
 
 
+def _is_stand_in(first: ServedEvent, names: frozenset[str]) -> bool:
+    """Whether another tier answers because a candidate did not."""
+    return isinstance(first, Route) and not names.isdisjoint(first.failures)
+
+
 @final
 class LiveService:
     """Answers by the present champions, or by candidates where a request falls in their share."""
 
-    def __init__(self, tiers: Sequence[Tier], *, compose: Compose) -> None:
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        *,
+        compose: Compose,
+        meters: Mapping[str, Meter] | None = None,
+    ) -> None:
         self._compose = compose
+        self.meters = meters or {}
+        """What tiers were asked for, by their names; `compose` gives every service the same."""
         self._champions = {tier.config.name: tier for tier in tiers}
         self._candidates: dict[str, Tier] = {}
         self._services = {CHAMPIONS: compose(tiers)}
@@ -104,17 +118,17 @@ class LiveService:
         Where a candidate fails before its first word, the champion answers.
 
         Raises:
-            NoTierError: no tier can take it.
-            EngineDownError: the model's process died while it answered.
+            NoTierError: no tier has answered.
+            QueueFullError, EngineDownError: the tier that was named did not, or it broke off.
             RefusedError: the model cannot read the prompt.
         """
         if (names := self._draw_canaries(asked)) != CHAMPIONS:
             async with aclosing(self.answer_by(asked, names=names)) as events:
                 try:
                     begun = [await anext(events), await anext(events)]  # the route, the first word
-                except (EngineDownError, NoTierError):
+                except (EngineDownError, QueueFullError, NoTierError):
                     begun = []
-                if begun and not self._is_stand_in(begun[0], names):
+                if begun and not _is_stand_in(begun[0], names):
                     for event in begun:
                         yield event
                     async for event in events:
@@ -130,8 +144,8 @@ class LiveService:
         """The events of an answer by the champions, and by the candidates of some tiers.
 
         Raises:
-            NoTierError: no tier can take it.
-            EngineDownError: the model's process died while it answered.
+            NoTierError: no tier has answered.
+            QueueFullError, EngineDownError: the tier that was named did not, or it broke off.
             RefusedError: the model cannot read the prompt.
         """
         service = self._service(names)
@@ -159,14 +173,6 @@ class LiveService:
             if asked.model in (AUTO, name)
             and tier.engine.state == "ready"
             and draw_share(asked.sticky, name=f"canary {name}") < tier.config.canary.share
-        )
-
-    def _is_stand_in(self, first: ServedEvent, names: frozenset[str]) -> bool:
-        """Whether another tier answers because a candidate died."""
-        return (
-            isinstance(first, Route)
-            and first.reason == "degraded"
-            and any(self._candidates[name].engine.state != "ready" for name in names)
         )
 
     def _service(self, names: frozenset[str]) -> Service:

@@ -17,7 +17,8 @@ from limbeck.contracts.exchange import SHADOW, Exchange
 from limbeck.serving.metrics import Metrics, ShadowOutcome
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService, draw_share
-from limbeck.serving.service import Ask, Tier
+from limbeck.serving.service import Ask
+from limbeck.serving.tier import Tier
 
 logger = logging.getLogger(__name__)
 

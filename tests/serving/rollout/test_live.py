@@ -119,6 +119,25 @@ def test_another_tier_does_not_stand_in_for_a_candidate():
     asyncio.run(live_through())
 
 
+def test_another_tier_does_not_stand_in_for_a_candidate_that_is_full():
+    async def live_through():
+        tiers = [
+            make_tier(Stepped(name), name=name, policy=CALIBRATED) for name in ("large", "small")
+        ]
+        live = LiveService(tiers, compose=Service)
+        full = Stepped("new", error=QueueFullError("full"))
+        live.set_candidate(canary(full, name="small", share=1.0, policy=CALIBRATED))
+        route, text = await read(live, ask(model=AUTO))
+        assert (text, route.tier, route.reason) == ("small", "small", "smallest tier")
+
+        # A champion that fails is no candidate's matter: the other tier stands in.
+        down = make_tier(Stepped("small", dies=True), name="small", policy=CALIBRATED)
+        route, text = await read(LiveService([tiers[0], down], compose=Service), ask(model=AUTO))
+        assert (text, route.reason, route.failures) == ("large", "degraded", {"small": "down"})
+
+    asyncio.run(live_through())
+
+
 def test_policy_and_rules_change_with_the_model():
     async def live_through():
         composed = []

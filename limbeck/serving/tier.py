@@ -1,0 +1,136 @@
+"""A model in service, and what is asked of it: within its budget and within its time."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from limbeck.contracts.answer_policy import AnswerPolicy
+from limbeck.contracts.errors import BudgetError, SlowTierError
+from limbeck.serving.cascade import Failure
+from limbeck.serving.config import TierConfig
+from limbeck.serving.engine.base import Engine
+from limbeck.serving.engine.messages import Finished, Generate, Piece
+from limbeck.serving.minute import MinuteUses
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A model in service."""
+
+    config: TierConfig
+    engine: Engine
+    policy: AnswerPolicy
+    model_key: str
+    """The artifact's content hash: which model exactly answered."""
+
+    @property
+    def can_be_unsure(self) -> bool:
+        """Whether its answers may be declined, so that none is shown before it has ended."""
+        return bool(self.policy.familiarity) or self.config.min_confidence_ratio not in (
+            "calibration",
+            0.0,
+        )
+
+    @property
+    def is_open_to_auto(self) -> bool:
+        """Whether `auto` goes to it.
+
+        A local model that is not calibrated would answer whatever the smaller ones have declined;
+        a server that a recipe names was chosen for that.
+        """
+        config = self.config
+        is_set = config.min_confidence_ratio != "calibration"
+        return bool(self.policy.familiarity) or config.remote is not None or is_set
+
+    def is_sure(self, event: Finished) -> bool:
+        """Whether an answer of it counts."""
+        if event.is_repeating or event.status == "unknown":
+            return False
+        if event.status != "answered":
+            return True  # a rule of another service has decided
+        least = self.config.min_confidence_ratio
+        if least == "calibration":
+            return event.judgement is None or event.judgement.is_sure
+        return least == 0 or (event.confidence_ratio or 0.0) >= least
+
+    def confidence(self, event: Finished) -> float | None:
+        """How sure an answer of it is: calibrated, or else the mean probability of its tokens.
+
+        The latter only where a recipe sets a bound for it, or the model is at another server: of
+        other models that are not calibrated it means nothing.
+        """
+        if event.judgement is not None:
+            return event.judgement.confidence_ratio
+        config = self.config
+        is_known = config.remote is not None or config.min_confidence_ratio != "calibration"
+        return event.confidence_ratio if is_known else None
+
+
+@dataclass
+class Meter:
+    """What a tier was asked for, and how often it failed; it outlives the tier's models."""
+
+    uses: MinuteUses = field(default_factory=MinuteUses)
+    failures: Counter[Failure] = field(default_factory=Counter)
+
+
+async def ask_tier(
+    tier: Tier, request: Generate, *, meter: Meter
+) -> AsyncGenerator[Piece | Finished]:
+    """The events of a tier's answer; closing the iterator ends the computing.
+
+    Raises:
+        BudgetError: it has had what it may have in a minute.
+        SlowTierError: it took longer than it may.
+        ServingError: as its engine does.
+    """
+    config, now = tier.config, time.monotonic()
+    if seconds := meter.uses.seconds_to_wait(now, **config.budget.model_dump()):
+        raise BudgetError(
+            f"{config.name} has had what it may have in a minute (serve.tiers: budget)",
+            retry_seconds=seconds,
+        )
+    generation = tier.engine.submit(request)
+    meter.uses.add(now, num_tokens=0)
+    events = aiter(generation)
+    limit = _Limit(
+        "first token",
+        min(map(_as_seconds, (config.max_first_token_seconds, config.max_answer_seconds))),
+    )
+    try:
+        while True:
+            left = None if math.isinf(limit.seconds) else limit.seconds + now - time.monotonic()
+            try:
+                async with asyncio.timeout(left):
+                    event = await anext(events)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                text = f"{config.name}: no {limit.what} within {limit.seconds:g} s"
+                raise SlowTierError(text) from None
+            limit = _Limit("end", _as_seconds(config.max_answer_seconds))
+            if isinstance(event, Finished) and (num_tokens := _count_tokens(event)):
+                meter.uses.add(time.monotonic(), num_tokens=num_tokens)
+            yield event
+    finally:
+        generation.cancel()
+
+
+@dataclass(frozen=True)
+class _Limit:
+    what: Literal["first token", "end"]
+    seconds: float
+    """From when the tier was asked."""
+
+
+def _as_seconds(setting: float | Literal["unlimited"]) -> float:
+    return math.inf if setting == "unlimited" else setting
+
+
+def _count_tokens(event: Finished) -> int:
+    """Of one of several answers to one prompt, which is read once."""
+    return event.num_tokens + (0 if event.choice else event.num_prompt_tokens)
