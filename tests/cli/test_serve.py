@@ -38,6 +38,7 @@ def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
         env=os.environ | {"PYTHONPATH": str(tiny_recipe.ROOT)},
     )
     with process:
+        assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url), errors.read()
         while httpx.get(url + "healthz/ready", timeout=60).status_code != 200:

@@ -6,6 +6,7 @@ import pytest
 
 from limbeck.contracts.errors import EndpointError
 from limbeck.serving.config import ServeConfig, TierConfig
+from limbeck.serving.place import OpenAiHttp
 from limbeck.serving.remote_tiers import check_not_itself
 
 
@@ -23,7 +24,7 @@ from limbeck.serving.remote_tiers import check_not_itself
     ],
 )
 def test_a_service_is_no_tier_of_itself(url, host, is_itself):
-    place = {"kind": "openai_http", "url": url}
+    place = OpenAiHttp(kind="openai_http", url=url)
     config = ServeConfig(tiers=(TierConfig(name="a", model="m", place=place),))
     if is_itself:
         with pytest.raises(EndpointError, match="itself"):

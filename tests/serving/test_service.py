@@ -14,6 +14,7 @@ from limbeck.data.packs.load import load_pack
 from limbeck.serving.config import AUTO, TierConfig
 from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
+from limbeck.serving.language import Language
 from limbeck.serving.safety import compile_rules
 from limbeck.serving.service import Ask, End, Route, Service, Text
 from limbeck.serving.tier import Tier
@@ -25,12 +26,20 @@ CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
 class Scripted(Engine, Generation):
     """An engine that answers what it is told, in two pieces."""
 
-    num_waiting = num_running = 0
-
-    def __init__(self, text, judgement=SURE, *, error=None, dies=False, ratio=0.8, **said):
+    def __init__(
+        self, text, judgement: Judgement | None = SURE, *, error=None, dies=False, ratio=0.8, **said
+    ):
         self.text, self.judgement, self.error, self.dies = text, judgement, error, dies
         self.ratio, self.said = ratio, said
         self.num_asked = self.num_cancelled = 0
+
+    @property
+    def num_waiting(self):
+        return 0
+
+    @property
+    def num_running(self):
+        return 0
 
     def start(self):
         pass
@@ -69,7 +78,14 @@ def make(engines, *, policy=CALIBRATED, rules=(), **settings):
     return Service(tiers, rules=rules)
 
 
-def ask(service, *, model=AUTO, question="高血压有哪些症状？", show_unsure=False, language="zh"):
+def ask(
+    service,
+    *,
+    model=AUTO,
+    question="高血压有哪些症状？",
+    show_unsure=False,
+    language: Language = "zh",
+):
     generate = Generate(0, (Message("user", question),), 0)
 
     async def read():
@@ -110,8 +126,8 @@ def test_where_nobody_is_sure_nobody_answers(language, said):
 
 def test_auto_never_ends_at_a_tier_that_cannot_say_that_it_does_not_know():
     large, small = Scripted("什么都答"), Scripted("瞎猜的", UNSURE)
-    service = make({"large": large, "small": small})
-    service.tiers["large"] = replace(service.tiers["large"], policy=AnswerPolicy())
+    tiers = make({"large": large, "small": small}).tiers
+    service = Service([replace(tiers["large"], policy=AnswerPolicy()), tiers["small"]])
     _, text, end = ask(service)
     assert (text, end.status, large.num_asked) == ("不知道。", "unknown", 0)
     assert ask(service, model="large")[1] == "什么都答"

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from limbeck.contracts.answerer import Message
-from limbeck.contracts.errors import BudgetError, EngineDownError, SlowTierError
-from limbeck.serving.config import AUTO, TierConfig
+from limbeck.contracts.errors import BudgetError, EngineDownError, NoTierError, SlowTierError
+from limbeck.serving.config import AUTO, BudgetConfig, TierConfig
 from limbeck.serving.engine.messages import Finished, Generate
 from limbeck.serving.minute import MINUTE_SECONDS, MinuteUses
+from limbeck.serving.place import OpenAiHttp
 from limbeck.serving.service import Ask, Route, Service
 from limbeck.serving.tier import Meter, ask_tier
 from tests.serving.rollout.test_live import CALIBRATED
@@ -45,18 +46,19 @@ def test_a_tier_that_is_in_time_is_not():
 
 
 def test_a_tier_has_a_budget_of_requests_and_of_tokens():
-    by_requests = make_tier(Stepped("x"), budget={"requests_per_minute": 2})
-    by_tokens = make_tier(Stepped("x"), budget={"tokens_per_minute": 15})  # an answer has 10
-    for tier in (by_requests, by_tokens):
-        meter = Meter()
+    by_requests = BudgetConfig(requests_per_minute=2)
+    by_tokens = BudgetConfig(tokens_per_minute=15)  # an answer has 10
+    for budget in (by_requests, by_tokens):
+        engine, meter = Stepped("x"), Meter()
+        tier = make_tier(engine, budget=budget)
         for _ in range(2):
             read(tier, meter)
         with pytest.raises(BudgetError) as found:
             read(tier, meter)
         assert 0 < found.value.retry_seconds <= MINUTE_SECONDS
-        assert tier.engine.num_asked == 2
+        assert engine.num_asked == 2
     failing = make_tier(
-        Stepped("x", error=EngineDownError("gone")), budget={"requests_per_minute": 1}
+        Stepped("x", error=EngineDownError("gone")), budget=BudgetConfig(requests_per_minute=1)
     )
     for _ in range(3):  # what was not taken costs nothing
         with pytest.raises(EngineDownError):
@@ -80,11 +82,15 @@ def test_a_new_model_has_no_new_budget():
         return [event async for event in service.answer(Ask(model, REQUEST))]
 
     meters = {"large": Meter(), "small": Meter()}
-    small = make_tier(Stepped("small"), name="small", policy=CALIBRATED)
+    engine = Stepped("small")
+    small = make_tier(engine, name="small", policy=CALIBRATED)
 
     def compose():
         large = make_tier(
-            Stepped("large"), name="large", policy=CALIBRATED, budget={"requests_per_minute": 1}
+            Stepped("large"),
+            name="large",
+            policy=CALIBRATED,
+            budget=BudgetConfig(requests_per_minute=1),
         )
         return Service([large, small], meters=meters)
 
@@ -92,8 +98,8 @@ def test_a_new_model_has_no_new_budget():
     with pytest.raises(BudgetError):
         asyncio.run(ask(compose(), model="large"))
     assert meters["large"].failures == {"over budget": 1}
-    small.engine.error = EngineDownError("gone")
-    with pytest.raises(Exception, match="gone; large has had what it may have") as found:
+    engine.error = EngineDownError("gone")
+    with pytest.raises(NoTierError, match="gone; large has had what it may have") as found:
         asyncio.run(ask(compose(), model=AUTO))
     assert not found.value.is_full
 
@@ -120,13 +126,13 @@ def test_settings_that_would_be_ignored_are_refused():
     ):
         with pytest.raises(ValueError, match=said):
             TierConfig.model_validate({"name": "a", "model": "b", "place": place} | wrong)
-    assert TierConfig(name="a", model="b", place="local").remote is None
+    local = TierConfig.model_validate({"name": "a", "model": "b", "place": "local"})
+    assert local.remote is None
 
 
 def test_only_what_leaves_this_machine_is_redacted_by_default():
     def redacts(url, **settings):
-        place = {"kind": "openai_http", "url": url, **settings}
-        return TierConfig(name="a", model="b", place=place).remote.redacts
+        return OpenAiHttp(kind="openai_http", url=url, **settings).redacts
 
     assert not redacts("http://127.0.0.1:1/v1") and not redacts("http://localhost:1/v1")
     assert not redacts("http://[::1]:1/v1")

@@ -32,6 +32,7 @@ def llama_cpp_server(path):
         text=True,
     )
     with process:
+        assert process.stdout is not None
         try:
             yield process.stdout.readline().strip() + "/v1"
         finally:

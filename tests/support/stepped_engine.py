@@ -13,7 +13,6 @@ from limbeck.serving.tier import Tier
 class Stepped(Engine, Generation):
     """An engine whose answers are its name; `go` lets them end."""
 
-    num_waiting = num_running = 0
     state = "ready"
 
     def __init__(self, name, *, text="", waits=False, error=None, dies=False, is_silent=False):
@@ -24,6 +23,14 @@ class Stepped(Engine, Generation):
         self.num_asked, self.num_cancelled, self.is_stopped = 0, 0, False
         if not waits:
             self.go.set()
+
+    @property
+    def num_waiting(self):
+        return 0
+
+    @property
+    def num_running(self):
+        return 0
 
     def start(self):
         pass

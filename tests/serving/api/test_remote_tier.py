@@ -5,7 +5,8 @@ import json
 import openai
 import pytest
 
-from limbeck.serving.config import TierConfig
+from limbeck.serving.config import BudgetConfig, TierConfig
+from limbeck.serving.place import OpenAiHttp
 from tests.serving.engine.test_chat_stream import chunk
 from tests.support.faulty_server import STREAM, FaultyServer
 from tests.support.running_service import Running, wait_for
@@ -15,7 +16,7 @@ QUESTION = [{"role": "user", "content": "高血压有哪些症状？"}]
 
 def tiers(url, **settings):
     """A cloud at another server, and a model here that is never sure."""
-    place = {"kind": "openai_http", "url": url}
+    place = OpenAiHttp(kind="openai_http", url=url)
     return [
         TierConfig(name="cloud", model="large", place=place, **settings),
         TierConfig(name="mobile", model="bundle", max_rows=4, min_confidence_ratio=1.0),
@@ -74,7 +75,7 @@ def test_openais_client_streams_through_two_services(both):
     for event in client.chat.completions.create(**settings, stream=True):
         for choice in event.choices:
             texts[choice.index] += choice.delta.content or ""
-            num_tokens += len(choice.logprobs.content) if choice.logprobs else 0
+            num_tokens += len((choice.logprobs and choice.logprobs.content) or ())
     assert texts == [choice.message.content for choice in whole.choices]
     assert num_tokens == whole.usage.completion_tokens == 12
 
@@ -111,7 +112,7 @@ def test_where_the_cloud_is_down_the_best_remaining_answer_is_given(bundle):
 
 
 def test_a_cloud_without_budget_is_done_without(bundle, running):
-    settings = tiers(running.url + "/v1", budget={"requests_per_minute": 1})
+    settings = tiers(running.url + "/v1", budget=BudgetConfig(requests_per_minute=1))
     with Running(bundle, tiers=settings) as service:
         assert ask(service).json()["limbeck"]["tier"] == "cloud"
         assert ask(service).json()["limbeck"]["failed_tiers"] == {"cloud": "over budget"}

@@ -17,7 +17,7 @@ PLACE = OpenAiHttp(kind="openai_http", url="http://127.0.0.1:1/v1")
 REQUEST = Generate(0, (Message("user", "你好"),), 9)
 
 
-def chunk(text="", *, index=0, reason=None, logprobs=None, **more):
+def chunk(text: object = "", *, index=0, reason=None, logprobs=None, **more):
     choice = {"index": index, "delta": {"content": text}, "finish_reason": reason}
     return json.dumps({"choices": [choice | {"logprobs": logprobs}], **more})
 

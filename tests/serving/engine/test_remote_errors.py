@@ -32,7 +32,8 @@ def test_a_status_is_one_of_the_services_own_errors(status, kind, said):
     ("text", "seconds"), [("7", 7.0), ("0.5", 0.5), ("", 1.0), ("-3", 1.0), ("inf", 1.0), ("x", 1)]
 )
 def test_the_wait_that_a_full_server_asks_for_is_kept(text, seconds):
-    assert error(503, retry_after=text).retry_seconds == seconds
+    found = error(503, retry_after=text)
+    assert isinstance(found, QueueFullError) and found.retry_seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_the_wait_that_a_full_server_asks_for_is_kept(text, seconds):
 def test_a_prompt_that_is_too_long_is_told_from_other_refusals(body, is_too_long):
     found = error(400, body=json.dumps(body).encode())
     assert str(found) == "its server refuses the request: m"
-    assert found.is_too_long == is_too_long
+    assert isinstance(found, RefusedError) and found.is_too_long == is_too_long
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from limbeck.contracts.familiarity import Familiarity
 from limbeck.serving.config import AUTO, CanaryConfig
 from limbeck.serving.engine.messages import Generate
 from limbeck.serving.rollout.live import LiveService, draw_share
-from limbeck.serving.service import Ask, Route, Service, Text
+from limbeck.serving.service import Ask, End, Route, Service, Text
 from tests.support.stepped_engine import Stepped, make_tier
 
 CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
@@ -37,14 +37,16 @@ def test_requests_under_way_stay_and_new_ones_go_to_the_new_model():
         old, new = Stepped("old", waits=True), Stepped("new")
         live = LiveService([make_tier(old)], compose=Service)
         async with aclosing(live.answer(ask())) as stream:
-            assert (await anext(stream)).model_key == "key of old"
+            first = await anext(stream)
+            assert isinstance(first, Route) and first.model_key == "key of old"
             assert live.switch(make_tier(new)).engine is old
             unused = asyncio.ensure_future(live.wait_unused(old))
             route, text = await read(live, ask())
             assert (text, route.model_key, route.role) == ("new", "key of new", "champion")
             assert not unused.done()  # a request is still being answered
             old.go.set()
-            assert [event async for event in stream][-1].reason == "stop"
+            last = [event async for event in stream][-1]
+            assert isinstance(last, End) and last.reason == "stop"
         await asyncio.wait_for(unused, 10)
         assert old.num_asked == 1
 
@@ -166,7 +168,7 @@ def test_where_the_candidate_was_dropped_meanwhile_the_champion_answers():
         stream = live.answer(ask())
         live.drop_candidate("only")
         route, *_ = [event async for event in stream]
-        assert route.model_key == "key of old"
+        assert isinstance(route, Route) and route.model_key == "key of old"
         with pytest.raises(NoTierError):
             await anext(live.answer_by(ask(), names=frozenset({"only"})))
 
