@@ -20,13 +20,14 @@ class Stepped(Engine, Generation):
         self.name, self.error, self.dies = name, error, dies
         self.is_silent = is_silent
         self.go = asyncio.Event()
+        self.waiting = 0
         self.num_asked, self.num_cancelled, self.is_stopped = 0, 0, False
         if not waits:
             self.go.set()
 
     @property
     def num_waiting(self):
-        return 0
+        return self.waiting
 
     @property
     def num_running(self):

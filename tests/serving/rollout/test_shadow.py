@@ -86,7 +86,7 @@ def test_copies_are_given_up_when_a_request_waits():
     async def live():
         bench = Bench(Stepped("new", waits=True))
         await bench.ask(0)
-        bench.champion.num_waiting = 1
+        bench.champion.waiting = 1
         await bench.settle()
         await bench.ask(1)
         assert bench.counts() == {"left out": 2}
