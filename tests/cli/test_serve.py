@@ -1,12 +1,8 @@
 """`limbeck serve` and `limbeck keys`: a real process that is asked, told to end, and misused."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 
 import httpx2 as httpx
 import pytest
@@ -15,6 +11,7 @@ from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from tests.support import tiny_recipe
+from tests.support.running_service import serve
 
 TINY = tiny_recipe.RECIPE
 CLOUD = {"kind": "openai_http", "url": "https://api.example.com/v1"}
@@ -25,24 +22,9 @@ def invoke(*words):
 
 
 def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
-    errors = (tmp_path / "stderr").open("w+")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-c", "from limbeck.cli.main import main; main()", "serve"),
-            *(str(TINY), "--runs", str(tiny_recipe.runs()), "--port", "0"),
-            *("--journal", str(tmp_path / "journal.sqlite")),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(tiny_recipe.ROOT)},
-    )
-    with process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url), errors.read()
-        while httpx.get(url + "healthz/ready", timeout=60).status_code != 200:
-            time.sleep(0.05)
+    options = ("--runs", tiny_recipe.runs(), "--journal", tmp_path / "journal.sqlite")
+    with serve(TINY, *options, folder=tmp_path) as (process, url, _):
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
         page = httpx.get(url, timeout=60)
         assert page.status_code == 200 and "Limbeck" in page.text
         for name in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text):
@@ -59,7 +41,6 @@ def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
         assert httpx.post(url + "v1/feedback", json=said, timeout=60).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    errors.close()
     shown = invoke("journal", "show", "--journal", tmp_path / "journal.sqlite", "--json")
     assert "你好" in shown.output and "down" in shown.output
     assert "13812345678" not in shown.output and "王小明" not in shown.output

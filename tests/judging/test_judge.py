@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -22,6 +21,7 @@ from limbeck.judging.pairs import read_pairs
 from limbeck.judging.run import judge_folder, run_judge
 from tests.support import tiny_recipe
 from tests.support.endpoint_server import KEY, MODEL, completion, serving
+from tests.support.waiting import wait_for
 
 BOTH = ("student", "bundle")
 NUM = 12
@@ -185,11 +185,16 @@ def test_a_killed_run_goes_on(report):
         words = [sys.executable, "-m", "limbeck.cli", *command(server, report)]
         process = subprocess.Popen(words, cwd=tiny_recipe.ROOT, start_new_session=True)
         calls = judge_folder(report, models=BOTH, judge=MODEL) / "calls.jsonl"
-        while not calls.is_file() or calls.read_text().count('"ended"') < 2:
+
+        def has_begun():
             assert process.poll() is None
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            return calls.is_file() and calls.read_text().count('"ended"') >= 2
+
+        try:
+            wait_for(has_begun)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         num_kept = calls.read_text().count('"ended"')
         num_asked = len(server.asked)
         found = judge(server, report)

@@ -3,8 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from limbeck.pipeline.file_hashes import FileHashes
 from limbeck.pipeline.garbage import collect, list_store
 from limbeck.pipeline.model_registry import ModelRegistry, answering, champions, roles
 from limbeck.pipeline.store import Store
+from tests.support.waiting import wait_for
 
 
 def put(store, text, *, name="", parents=(), kind="checkpoint", key=""):
@@ -257,11 +256,12 @@ def test_concurrent_promotions_lose_nothing_and_survive_kills(store):
     ready.set()
     registry = ModelRegistry(store)
     path = store.root / ".registry" / "chat.jsonl"
-    while not path.is_file() or len(registry.history("chat")) < 60:
-        time.sleep(0.01)
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+    try:
+        wait_for(lambda: path.is_file() and len(registry.history("chat")) >= 60)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
     registry.promote("chat", made.path, by="last")
     found = [item.by for item in registry.history("chat")]
     assert found[-1] == "last"

@@ -1,11 +1,11 @@
 """Exchanges, feedback and databases for the tests of the journal."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from limbeck.contracts.exchange import Exchange, Feedback
 from limbeck.serving.journal.database import open_database, parse_url
 from limbeck.serving.journal.schema import ledger
+from tests.support.waiting import wait_for
 
 START = datetime(2026, 11, 1, 8, 30, 0, 123456, tzinfo=UTC)
 
@@ -58,14 +59,6 @@ def stored_ids(url: str) -> list[str]:
         engine.dispose()
 
 
-def wait_until(condition, seconds: float = 30.0) -> None:
-    """Returns as soon as the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 class Postgres:
     """A server of its own in a folder, which can be killed and started again."""
 
@@ -74,9 +67,8 @@ class Postgres:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = find_port()
+        self._log = folder.with_name("postgres.log")
         self._owner: dict[str, str] = {}
         if os.getuid() == 0:  # it refuses to run as root
             self._owner = {"user": "postgres"}
@@ -88,27 +80,32 @@ class Postgres:
 
     def start(self) -> None:
         """Start it; after a kill, this fails until the processes of the killed one are gone."""
-        wait_until(self._is_started)
+        try:
+            wait_for(self._is_started)
+        except AssertionError as error:
+            error.add_note(self._log.read_text()[-4000:])
+            raise
 
     def _is_started(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             words = [self._programs / "postgres", "-D", self._folder, "-p", str(self.port)]
             words += ["-k", "", "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-            self._process = subprocess.Popen(
-                words, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._owner
-            )
+            with self._log.open("a") as log:
+                self._process = subprocess.Popen(
+                    words, cwd="/", stdout=log, stderr=log, **self._owner
+                )
         return self._answers()
 
     def kill(self) -> None:
         """SIGKILL to the server; its other processes end by themselves."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait()
+        self._process.wait(60)
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.send_signal(3)  # SIGQUIT: at once
-            self._process.wait()
+            self._process.wait(60)
 
     def new_database(self) -> str:
         """The URL of an empty database."""
@@ -128,6 +125,15 @@ class Postgres:
         engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         with engine.connect() as connection:
             connection.exec_driver_sql(command)
+
+
+def find_port() -> int:
+    """A free port that no client gets by chance, or by itself, while its server is away."""
+    while True:
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def find_postgres() -> Path | None:

@@ -1,8 +1,11 @@
-"""A service in a thread of the test, behind a real port."""
+"""Services behind a real port: in a thread of the test, or as a process of `limbeck serve`."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
-import time
+from contextlib import contextmanager
 
 import httpx2 as httpx
 
@@ -11,6 +14,8 @@ from limbeck.serving.config import LimitsConfig, ServeConfig, TierConfig
 from limbeck.serving.keys import Keys
 from limbeck.serving.open import ServedModel, open_service
 from limbeck.serving.server import Server, bind
+from tests.support.tiny_recipe import ROOT
+from tests.support.waiting import wait_for
 
 
 class Running:
@@ -38,7 +43,11 @@ class Running:
 
     def __enter__(self):
         self.thread.start()
-        wait_for(lambda: self.get("/healthz/ready").status_code == 200)
+        try:
+            wait_for(lambda: is_ready(self.url))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -55,9 +64,46 @@ class Running:
         return httpx.post(self.url + path, json=content, timeout=60, **settings)
 
 
-def wait_for(condition, *, seconds=120):
-    """Waits for what has to come; a test does not depend on how soon."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+@contextmanager
+def serve(*words, folder):
+    """A process of `limbeck serve` that is ready, its address, and the file of its stderr.
+
+    It ends with the block, whatever happens there.
+    """
+    output, errors = folder / "stdout", folder / "stderr"
+    with output.open("w") as out, errors.open("w") as err:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", "from limbeck.cli.main import main; main()", "serve"),
+                *(*map(str, words), "--port", "0"),
+            ],
+            stdout=out,
+            stderr=err,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+
+    def lives():
+        assert process.poll() is None, f"it ended with {process.returncode}"
+        return True
+
+    try:
+        wait_for(lambda: lives() and output.read_text().endswith("/\n"))
+        url = output.read_text().strip()
+        wait_for(lambda: lives() and is_ready(url))
+        yield process, url, errors
+    except BaseException as error:
+        error.add_note(f"limbeck serve wrote:\n{errors.read_text()}")
+        raise
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def is_ready(url):
+    """Whether a service takes requests; one that never will is an error."""
+    try:
+        found = httpx.get(url.rstrip("/") + "/healthz/ready", timeout=60)
+    except httpx.TransportError:
+        return False
+    assert found.status_code == 200 or "broken" not in found.json()["tiers"].values(), found.text
+    return found.status_code == 200

@@ -199,7 +199,7 @@ def make_app(
         ready = not admission.is_draining and own <= {"ready"} and "ready" in states.values()
         content = {"status": "ready" if ready else "not ready", "tiers": states}
         content |= {"draining": True} if admission.is_draining else {}
-        faults = rollout.faults() if rollout is not None else {}
+        faults = _faults(service, rollout=rollout)
         if not keys.is_open:  # strangers may read this, and learn no paths from it
             faults = dict.fromkeys(faults, "a model cannot be opened; the log says why")
         content |= {"faults": faults} if faults else {}
@@ -218,6 +218,18 @@ def make_app(
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
     return admission
+
+
+def _faults(service: LiveService, *, rollout: Rollout | None) -> dict[str, str]:
+    """Why a tier does not answer, or not with the model that it should have, by its name."""
+    found = {
+        name: tier.engine.broken_because
+        for name, tier in service.tiers.items()
+        if tier.engine.state == "broken"
+    }
+    for name, fault in (rollout.faults() if rollout is not None else {}).items():
+        found[name] = f"{found[name]}; {fault}" if name in found else fault
+    return found
 
 
 def _serve_file(name: str, kind: str) -> Callable[[], Any]:

@@ -245,15 +245,17 @@ def load_at_once(copy, log, results, *, ready):
 
 def test_two_processes_at_once_tokenise_once(copy, split, tokenizer, tmp_path):
     log, context = tmp_path / "log", multiprocessing.get_context("fork")
-    results, ready = context.SimpleQueue(), context.Barrier(2, timeout=1200)
+    results, ready = context.SimpleQueue(), context.Barrier(2, timeout=120)
     processes = [
-        context.Process(target=load_at_once, args=(copy, log, results), kwargs={"ready": ready})
+        context.Process(
+            target=load_at_once, args=(copy, log, results), kwargs={"ready": ready}, daemon=True
+        )
         for _ in range(2)
     ]
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(240)
         assert process.exitcode == 0
     found = [results.get() for _ in processes]
     results.close()

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from limbeck.serving.config import CanaryConfig, ShadowConfig
-from tests.support.running_service import wait_for
+from tests.support.waiting import wait_for
 
 
 def body(**settings):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
@@ -11,7 +12,8 @@ import pytest
 
 from limbeck.serving.config import LimitsConfig
 from limbeck.serving.keys import add_key
-from tests.support.running_service import Running, wait_for
+from tests.support.running_service import Running
+from tests.support.waiting import wait_for
 
 QUESTION = [{"role": "user", "content": "高血压有哪些症状？"}]
 
@@ -218,6 +220,13 @@ def test_a_dead_tier_is_stood_in_for(running):
     assert (
         running.post({"model": "small", "messages": QUESTION, "max_tokens": 4}).status_code == 200
     )
+
+
+def test_ready_says_why_a_model_cannot_be_opened(bundle, tmp_path):
+    damaged = shutil.copytree(bundle, tmp_path / "damaged")
+    (damaged / "model.onnx").write_bytes(b"cut")
+    with pytest.raises(AssertionError, match=r'"faults":.*"small":"[^"]*damaged'), Running(damaged):
+        pass
 
 
 def test_keys_are_needed_scoped_counted_and_changed_while_it_runs(bundle, tmp_path):

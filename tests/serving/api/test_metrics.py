@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from limbeck.serving.metrics import Metrics, Outcome
 from limbeck.serving.service import End, Route
-from tests.support.running_service import wait_for
+from tests.support.waiting import wait_for
 
 BODY = {"model": "small", "messages": [{"role": "user", "content": "高血压？"}], "max_tokens": 4}
 PROMTOOL = shutil.which("promtool")

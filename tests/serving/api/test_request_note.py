@@ -11,7 +11,8 @@ from starlette.datastructures import Headers
 from limbeck.serving.api.request_note import open_note
 from limbeck.serving.keys import add_key
 from limbeck.serving.log import FIELDS, JsonFormatter
-from tests.support.running_service import Running, wait_for
+from tests.support.running_service import Running
+from tests.support.waiting import wait_for
 
 SECRET = "胸前有一块只有我知道的红斑"
 BODY = {"model": "small", "messages": [{"role": "user", "content": SECRET}], "max_tokens": 4}

@@ -1,3 +1,6 @@
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 
 from limbeck.serving.journal.config import Config
@@ -5,19 +8,20 @@ from tests.support.journal import Postgres, find_postgres
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """A running server."""
     programs = find_postgres()
     if programs is None:
         pytest.skip("needs PostgreSQL's initdb and postgres (Debian: apt install postgresql)")
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents):  # its own user has to get there
-        if parent.owner() == "root" and parent != parent.parent:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    server = Postgres(programs, folder / "data")
-    server.start()
-    yield server
-    server.stop()
+    # Its own user has to get there; each run of pytest closes the folders of pytest to others.
+    with TemporaryDirectory(prefix="limbeck-postgres-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        server = Postgres(programs, Path(name) / "data")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

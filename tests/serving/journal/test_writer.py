@@ -14,13 +14,8 @@ from limbeck.contracts.errors import JournalError
 from limbeck.serving.journal.audit import verify
 from limbeck.serving.journal.database import open_database, parse_url
 from limbeck.serving.journal.writer import Journal
-from tests.support.journal import (
-    make_exchange,
-    make_feedback,
-    small_disk,
-    stored_ids,
-    wait_until,
-)
+from tests.support.journal import make_exchange, make_feedback, small_disk, stored_ids
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -111,7 +106,7 @@ def test_another_process_holds_the_lock(sqlite_url, make_config, tmp_path, caplo
             assert holder.stdout.readline() == b"held\n"
             for number in range(1, 50):
                 assert journal.put(make_exchange(number))
-            wait_until(lambda: "locked" in journal.health().last_error)
+            wait_for(lambda: "locked" in journal.health().last_error)
             assert journal.health().state == "spooling"
             assert "痛风" not in caplog.text
             holder.stdin.close()
@@ -132,7 +127,7 @@ def test_sqlite_is_full(sqlite_url, make_config):
         with Journal(make_config(sqlite_url, batch_rows=5)) as journal:
             for number in range(100):
                 assert journal.put(make_exchange(number, answer="长" * 500))
-            wait_until(lambda: journal.health().state == "spooling")
+            wait_for(lambda: journal.health().state == "spooling")
             assert "full" in journal.health().last_error
             assert 0 < journal.health().written_rows < 100
             pages = 10_000
@@ -186,7 +181,7 @@ def test_what_a_closed_journal_left_is_written_by_the_next(make_config, tmp_path
     with Journal(make_config(url)) as journal:
         for number in range(5):
             assert journal.put(make_exchange(number))
-        wait_until(lambda: journal.health().state == "spooling")
+        wait_for(lambda: journal.health().state == "spooling")
     folder.unlink()
     with Journal(make_config(url)) as journal:
         journal.put(make_exchange(5))
@@ -247,10 +242,10 @@ def test_a_killed_server_loses_nothing(postgres, make_config, caplog):
     with Journal(make_config(url, batch_rows=10)) as journal:
         for number in range(300):
             if number == 100:
-                wait_until(lambda: journal.health().written_rows > 10)
+                wait_for(lambda: journal.health().written_rows > 10)
                 postgres.kill()
             assert journal.put(make_exchange(number))
-        wait_until(lambda: journal.health().state == "spooling")
+        wait_for(lambda: journal.health().state == "spooling")
         postgres.start()
         assert journal.flush(60.0)
         assert journal.health().state == "ok"

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from tests.support.running_service import Running, wait_for
+from tests.support.running_service import Running
+from tests.support.waiting import wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser: install Debian's chromium")

@@ -38,8 +38,9 @@ class Bench:
         return recording
 
     async def settle(self):
-        while self.shadows.num_running:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while self.shadows.num_running:
+                await asyncio.sleep(0.01)
 
     def counts(self):
         (family,) = [

@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 
 import httpx2 as httpx
 import yaml
@@ -15,7 +11,7 @@ from limbeck.pipeline.model_registry import ModelRegistry
 from limbeck.pipeline.store import Store
 from tests.support import tiny_recipe
 from tests.support.artifacts import put_in_store
-from tests.support.running_service import wait_for
+from tests.support.running_service import serve
 
 NUM_CLIENTS = 64
 TIER = {"name": "small", "model": "triage", "max_rows": 64, "max_waiting": 256}
@@ -28,34 +24,12 @@ BODY = {
 }
 
 
-@contextmanager
-def serve(folder, *, tier):
-    """A process of `limbeck serve` for one tier, its address, and what it writes to stderr."""
+def write_recipe(folder):
+    """A recipe whose service has one tier."""
     content = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
     recipe = folder / "mine.yaml"
-    recipe.write_text(yaml.safe_dump({**content, "serve": {"tiers": [tier]}}, allow_unicode=True))
-    errors = folder / "stderr"
-    with errors.open("w") as file:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", "from limbeck.cli.main import main; main()", "serve"),
-                *(str(recipe), "--runs", str(folder / "runs"), "--port", "0"),
-                *("--journal", "none", "--log", "json"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(tiny_recipe.ROOT)},
-        )
-    try:
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://"), errors.read_text()
-        wait_for(lambda: httpx.get(url + "healthz/ready", timeout=60).status_code == 200)
-        yield process, url, errors
-    finally:
-        process.kill()
-        process.wait(60)
-        process.stdout.close()
+    recipe.write_text(yaml.safe_dump({**content, "serve": {"tiers": [TIER]}}, allow_unicode=True))
+    return recipe
 
 
 class Clients:
@@ -129,8 +103,9 @@ def test_no_stream_is_lost_by_a_switch_a_rollback_a_damaged_model_or_the_end(bun
 
             registry.promote("triage", damaged)
             (damaged / "NOTE").write_text("changed since")
-            while "faults" not in (ready := await client.get(url + "healthz/ready")).json():
-                await asyncio.sleep(0.1)
+            async with asyncio.timeout(60):
+                while "faults" not in (ready := await client.get(url + "healthz/ready")).json():
+                    await asyncio.sleep(0.1)
             assert ready.status_code == 200
             assert "damaged (NOTE)" in ready.json()["faults"]["small"]
             await clients.meet(old_key)
@@ -148,7 +123,8 @@ def test_no_stream_is_lost_by_a_switch_a_rollback_a_damaged_model_or_the_end(bun
         assert len(clients.keys) == num_whole + NUM_CLIENTS
         return clients
 
-    with serve(tmp_path, tier=TIER) as (process, url, errors):
+    options = ("--runs", tmp_path / "runs", "--journal", "none", "--log", "json")
+    with serve(write_recipe(tmp_path), *options, folder=tmp_path) as (process, url, errors):
         clients = asyncio.run(live(process, url))
         assert process.wait(60) == 0, errors.read_text()
         assert set(clients.keys) == {old_key, new_key}
