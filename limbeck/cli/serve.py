@@ -111,7 +111,7 @@ def keys(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     file: Annotated[Path, typer.Option(help="The file of keys.")] = Path("keys.json"),
     scopes: Annotated[
-        list[str], typer.Option("--scope", help="chat, feedback, metrics or admin.")
+        list[str], typer.Option("--scope", help="chat, feedback, review, metrics or admin.")
     ] = ["chat", "feedback"],  # noqa: B006
 ) -> None:
     """Make an API key: it is printed once, and only its hash is kept.

@@ -71,7 +71,7 @@ class Feedback:
 
 def last_thumbs(said: Sequence[Feedback]) -> Thumbs:
     """The thumbs that count of all that was said, oldest first: a reviewer's before a user's."""
-    given = [item for item in said if item.thumbs != "none"]
+    given = [item for item in said if item.thumbs != "none" or _dismisses(item)]
     given.sort(key=_is_reviewer)
     return given[-1].thumbs if given else "none"
 
@@ -79,9 +79,14 @@ def last_thumbs(said: Sequence[Feedback]) -> Thumbs:
 def last_correction(said: Sequence[Feedback]) -> Feedback | None:
     """The corrected answer that counts; None where nobody gave one.
 
-    Whoever answers for it, a reviewer, may also take a user's back: with thumbs up.
+    Whoever answers for it, a reviewer, may also take a user's back: with thumbs up, or by saying
+    neither what is right nor that the answer is.
     """
-    given = [item for item in said if item.corrected_answer.strip() or _confirms(item)]
+    given = [
+        item
+        for item in said
+        if item.corrected_answer.strip() or _confirms(item) or _dismisses(item)
+    ]
     given.sort(key=_is_reviewer)
     return given[-1] if given and given[-1].corrected_answer.strip() else None
 
@@ -92,6 +97,11 @@ def _is_reviewer(item: Feedback) -> bool:
 
 def _confirms(item: Feedback) -> bool:
     return _is_reviewer(item) and item.thumbs == "up"
+
+
+def _dismisses(item: Feedback) -> bool:
+    """Whether a reviewer has looked at it, and nothing is to be learnt from it."""
+    return _is_reviewer(item) and item.thumbs == "none" and not item.corrected_answer.strip()
 
 
 def write_row(item: Exchange | Feedback) -> JsonObject:

@@ -17,7 +17,8 @@ from limbeck.contracts.errors import DataError, UnknownNameError
 from limbeck.contracts.fields import NonNegativeInt
 from limbeck.serving.minute import MinuteUses
 
-Scope = Literal["chat", "feedback", "metrics", "admin"]
+Scope = Literal["chat", "feedback", "review", "metrics", "admin"]
+"""`review`: reads everybody's conversations and judges them; `admin`: good for everything."""
 PREFIX = "lmb-"
 """So that a key that lies about is recognised as one."""
 
@@ -32,6 +33,10 @@ class KeyEntry(Config):
     requests_per_minute: NonNegativeInt = 0
     """0: no limit."""
     tokens_per_minute: NonNegativeInt = 0
+
+    def is_good_for(self, wanted: Scope) -> bool:
+        """Whether the key opens what needs this scope."""
+        return wanted in self.scopes or "admin" in self.scopes
 
 
 class KeyFile(Config):

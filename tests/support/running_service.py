@@ -22,7 +22,16 @@ class Running:
     """A server in a thread: of two tiers `large` and `small`, or of those that are given."""
 
     def __init__(
-        self, bundle, *, keys=None, limits=None, max_rows=4, max_waiting=2, tiers=(), port=0
+        self,
+        bundle,
+        *,
+        keys=None,
+        limits=None,
+        max_rows=4,
+        max_waiting=2,
+        tiers=(),
+        port=0,
+        journal=None,
     ):
         tiers = tiers or [
             TierConfig(name=name, model=str(bundle), max_rows=max_rows, max_waiting=max_waiting)
@@ -33,7 +42,7 @@ class Running:
         models = {tier.name: ServedModel(bundle, "key-of-the-model") for tier in local}
         self.keys = Keys(keys)
         self.service = open_service(config, models=models)
-        self.admission = make_app(self.service, config=config, keys=self.keys)
+        self.admission = make_app(self.service, config=config, keys=self.keys, journal=journal)
         self.server = Server(self.admission, drain_seconds=config.limits.drain_seconds)
         self.socket = bind("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"

@@ -16,6 +16,7 @@ from limbeck.serving.config import LimitsConfig
 from limbeck.serving.keys import KeyEntry, Keys
 from limbeck.serving.keys import Scope as KeyScope
 from limbeck.serving.metrics import Metrics
+from limbeck.serving.place import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ SCOPES: dict[str, KeyScope] = {
     "/v1/chat/completions": "chat",
     "/v1/models": "chat",
     "/v1/feedback": "feedback",
+    "/v1/review": "review",
     "/metrics": "metrics",
 }
 """What a key must be good for; a path that is not here is open to everybody."""
@@ -91,7 +93,11 @@ class Admission:
 
     def _check(self, scope: Scope, path: str) -> KeyEntry | None:
         wanted = SCOPES.get(path) or ("chat" if path.startswith("/v1/models/") else None)
-        if wanted is None or self._keys.is_open:
+        if wanted is None:
+            return None
+        if self._keys.is_open:
+            if wanted == "review":
+                self._check_host(scope)
             return None
         value = HTTPConnection(scope).headers.get("authorization", "")
         kind, _, key = value.partition(" ")
@@ -101,7 +107,7 @@ class Admission:
             raise ApiError(
                 401, "no valid key: send Authorization: Bearer KEY", code="invalid_api_key"
             )
-        if wanted not in entry.scopes:
+        if not entry.is_good_for(wanted):
             self._reject(scope, "scope")
             raise ApiError(403, f"the key {entry.name!r} is not good for {wanted}")
         if path == COUNTED and (seconds := self._keys.seconds_to_wait(entry)):
@@ -113,6 +119,16 @@ class Admission:
                 retry_after=seconds,
             )
         return entry
+
+    def _check_host(self, scope: Scope) -> None:
+        """A page of another site whose name leads to this machine may not read what was asked."""
+        if not is_loopback(HTTPConnection(scope).url.hostname or ""):
+            self._reject(scope, "host")
+            raise ApiError(
+                403,
+                "without keys, reviews are open to this machine under its own name only; make a "
+                "key: limbeck keys NAME --scope review",
+            )
 
     def _enter(self, scope: Scope) -> None:
         if self.is_draining:

@@ -17,10 +17,12 @@ import limbeck
 from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
-from limbeck.serving.api.errors import TYPES, ApiError
+from limbeck.serving.api.errors import TYPES, ApiError, errors
 from limbeck.serving.api.request_note import RequestNote
+from limbeck.serving.api.review import add_review_routes
 from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
 from limbeck.serving.config import AUTO, ServeConfig
+from limbeck.serving.journal.review import ReviewQueue
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.log import log_fields
@@ -39,34 +41,6 @@ PAGE = {
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """Paths to the page's files and their types."""
-ERROR = {
-    "description": "An error in OpenAI's form",
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["error"],
-                "properties": {
-                    "error": {
-                        "type": "object",
-                        "required": ["message", "type", "param", "code"],
-                        "properties": {
-                            "message": {"type": "string"},
-                            "type": {"type": "string"},
-                            "param": {"type": ["string", "null"]},
-                            "code": {"type": ["string", "null"]},
-                        },
-                    }
-                },
-            }
-        }
-    },
-}
-
-
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documented errors of a route."""
-    return dict.fromkeys(statuses, ERROR)
 
 
 def make_app(
@@ -94,6 +68,8 @@ def make_app(
         if rollout is not None:
             await rollout.stop()
         await service.stop()
+        if reviews is not None:
+            reviews.close()
         logger.info("stop", extra=log_fields(event="stop"))
 
     app = FastAPI(
@@ -107,6 +83,7 @@ def make_app(
     )
     admission = Admission(app, keys=keys, limits=config.limits, metrics=metrics)
     seconds = config.limits.request_seconds
+    reviews = ReviewQueue(journal) if journal is not None else None
     keep = journal.put if journal is not None else None
     shadows = Shadows(service, metrics=metrics, keep=keep, seconds=seconds)
     completions = Completions(
@@ -143,6 +120,8 @@ def make_app(
         if not journal.put(feedback):
             raise ApiError(503, "the journal cannot take it now", retry_after=5)
         return {"id": feedback.id, "status": "recorded"}
+
+    add_review_routes(app, reviews)
 
     @app.get("/v1/models", responses=errors(401, 403))
     async def list_models() -> dict[str, Any]:
@@ -260,7 +239,7 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     if fault["type"] == "json_invalid":
         detail = fault.get("ctx", {}).get("error", fault["msg"])
         return _respond(request, ApiError(400, f"the body is not JSON: {detail}"))
-    place = ".".join(str(item) for item in fault["loc"] if item != "body")
+    place = ".".join(str(item) for item in fault["loc"] if item not in ("body", "query"))
     if fault["type"] == "extra_forbidden":
         message = f"unknown key {place!r}"
         return _respond(request, ApiError(400, message, code="unknown_parameter", param=place))

@@ -23,6 +23,8 @@ from limbeck.serving.journal.schema import exchanges, feedback, ledger, to_conte
 
 FeedbackFilter = Literal["up", "down", "corrected", "commented", "reviewed", "none"]
 FEEDBACK_FILTERS: tuple[FeedbackFilter, ...] = get_args(FeedbackFilter)
+Reason = Literal["thumbs_down", "corrected", "unknown", "withheld", "low_confidence", "audit"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
 PAGE_ROWS = 500
 HASH_DIGITS = 16
 HIDDEN = ("seq", "salt")
@@ -87,9 +89,8 @@ class Review:
     """Answers less sure than this."""
     audit_ratio: float = 0.01
     """Share of all exchanges that is drawn by chance, the same ones each time."""
-
-
-Reason = Literal["thumbs_down", "corrected", "low_confidence", "audit"]
+    reasons: tuple[Reason, ...] = ()
+    """Only what has one of these; empty: any."""
 
 
 def read_page(
@@ -172,11 +173,17 @@ def read_review_queue(
 ) -> tuple[tuple[Row, tuple[Reason, ...]], ...]:
     """Exchanges that no reviewer has spoken of, newest first, with why each should be looked at."""
     drawn = f"{round(review.audit_ratio * 16**HASH_DIGITS):0{HASH_DIGITS}x}"
-    is_drawn = sa.true() if review.audit_ratio >= 1 else ledger.c.hash < drawn
-    is_unsure = (exchanges.c.confidence < review.max_confidence) & (
-        exchanges.c.status == "answered"
-    )
-    wanted = _said("down") | _said("corrected") | is_unsure | is_drawn
+    holds: dict[Reason, sa.ColumnElement[bool]] = {
+        "thumbs_down": _said("down"),
+        "corrected": _said("corrected"),
+        # A rule that lets no model answer declines too; there is nothing to review in that.
+        "unknown": (exchanges.c.status == "declined") & exchanges.c.is_machine_made,
+        "withheld": exchanges.c.status == "withheld",
+        "low_confidence": (exchanges.c.confidence < review.max_confidence)
+        & (exchanges.c.status == "answered"),
+        "audit": sa.true() if review.audit_ratio >= 1 else ledger.c.hash < drawn,
+    }
+    wanted = sa.or_(*(holds[reason] for reason in review.reasons or REASONS))
     condition = _condition(choice) & ~_said("reviewed") & wanted
     if before_seq:
         condition &= ledger.c.seq < before_seq
@@ -187,15 +194,17 @@ def read_review_queue(
 
 
 def _reasons(row: Row, review: Review, drawn: str) -> tuple[Reason, ...]:
-    confidence = row.exchange.confidence
-    is_unsure = confidence is not None and confidence < review.max_confidence
-    found: dict[Reason, bool] = {
+    found = row.exchange
+    is_unsure = found.confidence is not None and found.confidence < review.max_confidence
+    holds: dict[Reason, bool] = {
         "thumbs_down": any(item.thumbs == "down" for item in row.feedback),
         "corrected": any(item.corrected_answer for item in row.feedback),
-        "low_confidence": is_unsure and row.exchange.status == "answered",
+        "unknown": found.status == "declined" and found.is_machine_made,
+        "withheld": found.status == "withheld",
+        "low_confidence": is_unsure and found.status == "answered",
         "audit": review.audit_ratio >= 1 or row.hash < drawn,
     }
-    return tuple(reason for reason, holds in found.items() if holds)
+    return tuple(reason for reason in REASONS if holds[reason])
 
 
 def _condition(choice: Filter) -> sa.ColumnElement[bool]:

@@ -96,6 +96,11 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def config(self) -> Config:
+        """Where it lies."""
+        return self._config
+
     def put(self, item: Exchange | Feedback) -> bool:
         """Whether the row is kept; it waits for no database and raises nothing.
 

@@ -96,6 +96,7 @@ def test_what_a_reviewer_should_look_at(engine):
     found = read_review_queue(engine, Review(max_confidence=0.8, audit_ratio=0.0))
     assert [(row.exchange.id, reasons) for row, reasons in found] == [
         ("e70", ("low_confidence",)),
+        ("e2", ("unknown",)),
         ("e1", ("thumbs_down", "corrected")),
         ("e0", ("low_confidence",)),
     ]
@@ -106,5 +107,5 @@ def test_what_a_reviewer_should_look_at(engine):
     assert {row.exchange.id for row in drawn} == {
         row.exchange.id for row, _ in every if int(row.hash[:4], 16) < 0x8000
     }
-    (last,) = read_review_queue(engine, Review(), limit=1, before_seq=found[1][0].seq + 1)
+    (last,) = read_review_queue(engine, Review(), limit=1, before_seq=found[2][0].seq + 1)
     assert last[0].exchange.id == "e1"
