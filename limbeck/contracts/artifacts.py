@@ -19,7 +19,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.pointers import follow
 
-Kind = Literal["corpus", "checkpoint", "signals", "bundle", "report"]
+Kind = Literal["corpus", "checkpoint", "signals", "bundle", "router", "report"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MANIFEST = "manifest.json"
 CACHE = ".cache"

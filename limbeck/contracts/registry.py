@@ -19,6 +19,7 @@ STAGES: Table = {
     "dequantize": "limbeck.stages.config.dequantize:Config",
     "merge": "limbeck.stages.config.merge:Config",
     "export": "limbeck.stages.config.export:Config",
+    "route": "limbeck.stages.config.route:Config",
     "evaluate": "limbeck.stages.config.evaluate:Config",
 }
 """Steps of a recipe: each a StageConfig whose `run` makes one artifact."""

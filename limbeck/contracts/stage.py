@@ -24,6 +24,7 @@ class Accepts:
 CorpusRef = Annotated[str, Accepts(("corpus",))]
 CheckpointRef = Annotated[str, Accepts(("checkpoint",))]
 ModelRef = Annotated[str, Accepts(("checkpoint", "bundle"))]
+RouterRef = Annotated[str, Accepts(("router",))]
 TeacherRef = Annotated[str, Accepts(("checkpoint", "signals", "corpus"))]
 
 
@@ -48,6 +49,8 @@ class StageConfig(Config, abc.ABC):
     """Files that hold measurements, so the content hash leaves them out."""
     shows_name: ClassVar[bool] = False
     """Whether its files hold the entry's name, which then belongs to the key."""
+    shows_references: ClassVar[bool] = False
+    """Whether its files hold the names of the entries that it refers to, which then do as well."""
     processes: ClassVar[Literal["first", "all"]] = "first"
     """Which of the processes that were launched together run the stage."""
 

@@ -31,7 +31,8 @@ def hash_key(
         return hashes.get(value, value) if isinstance(value, str) else value
 
     resolved = replace(entry.config.model_dump(mode="json"))
-    shown = [item.target for item in entry.references] if entry.config.make == "report" else []
+    shows_references = type(entry.config).shows_references
+    shown = [item.target for item in entry.references] if shows_references else []
     if type(entry.config).shows_name:
         shown.append(entry.name)
     value = [limbeck.__version__, resolved, sorted(sources.values()), shown]

@@ -14,6 +14,7 @@ from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, write_jsonl
 from limbeck.contracts.serialization import to_json
+from limbeck.contracts.tier_router import read_router
 from limbeck.env.progress import track
 from limbeck.env.threads import NumThreads, load_average
 from limbeck.evaluation.answer_questions import (
@@ -43,6 +44,7 @@ from limbeck.evaluation.report.without_teacher import (
     pair_students,
 )
 from limbeck.evaluation.tasks import make_prompt
+from limbeck.evaluation.tier_routing.measure import route_answers
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.evaluate import Config
 
@@ -121,6 +123,15 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         ),
         titles=_name_split(domain.titles) if is_split else domain.titles,
         reference={} if is_split else REFERENCE,
+        routing=route_answers(
+            read_router(work.one("router").path),
+            answers=answers,
+            policies=policies,
+            content_hashes={item.name: item.manifest.content_hash for item in models},
+            tasks=headline_tasks,
+        )
+        if config.router
+        else None,
     )
     _write_floors(work.folder / "floors", floors=floors)
     _write_answers(work.folder / "foreign", foreign)

@@ -13,6 +13,7 @@ from limbeck.env.machine import describe_machine, package_versions
 from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
 from limbeck.evaluation.report.rows import FloorRow, Row
 from limbeck.evaluation.report.without_teacher import TeacherGain
+from limbeck.evaluation.tier_routing.measure import Routing
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("limbeck", "torch", "transformers", "onnxruntime", "tokenizers", "numpy")
@@ -73,6 +74,8 @@ class Report:
     """Of `tasks` and `specialties`: each name's title by language, and how many records it has."""
     reference: Mapping[str, PublishedResult] = field(default_factory=lambda: REFERENCE)
     """Published results to compare ratios with; {} where the questions are the user's own."""
+    routing: Routing | None = field(default=None, metadata=OPTIONAL)
+    """Of the router between some of the models, where the report has one."""
 
 
 def read_report(path: Path) -> Report:

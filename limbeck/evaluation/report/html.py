@@ -21,6 +21,7 @@ from limbeck.evaluation.report.lineage import ExpertGap, ExpertLoad, LineageStep
 from limbeck.evaluation.report.published_reference import PublishedResult
 from limbeck.evaluation.report.rows import Row
 from limbeck.evaluation.report.without_teacher import Training
+from limbeck.evaluation.tier_routing.measure import Method, Routing
 
 NOT_CURVES = frozenset(
     {
@@ -66,6 +67,11 @@ TRAINING_TITLES: Mapping[Training, Bilingual] = {
         "未用教师训练（仅用标签）", "trained without a teacher (labels alone)"
     ),
 }
+ROUTING_METHODS: Mapping[Method, Bilingual] = {
+    "router": Bilingual("路由器", "router"),
+    "log_prob": Bilingual("草稿对数概率最低者", "least log-probability of the draft"),
+    "random": Bilingual("随机", "random"),
+}
 
 
 def render_html(
@@ -89,6 +95,7 @@ def render_html(
             best=max(rows, key=lambda row: row.memory_ratio * row.speedup_ratio),
             teacher=teacher,
             plots=_plots(report),
+            routing_plot=Markup(_routing_curve(report.routing)) if report.routing else None,
             curves=[(step, Markup(_curve(step))) for step in steps if len(step.history) > 1],
             specialties=list(dict.fromkeys(name for row in rows for name in row.specialties)),
             titles=titles,
@@ -123,6 +130,7 @@ def _environment(report: Report, *, escape_html: bool) -> Environment:
         floor_titles=FLOOR_TITLES,
         missing_reasons=MISSING_REASONS,
         training_titles=TRAINING_TITLES,
+        routing_methods=ROUTING_METHODS,
     )
     return environment
 
@@ -218,6 +226,29 @@ def _scatter(
         heights, title=up, write=lambda value: number_format.percent(value, digits=0), limits=(0, 2)
     )
     return Markup(charts.scatter(points, x=x, y=y))
+
+
+def _routing_curve(routing: Routing) -> str:
+    """Accuracy against the share of questions that go from the smallest tier to the largest."""
+    series = {
+        name: [
+            (place / (len(item.accuracy) - 1), value) for place, value in enumerate(item.accuracy)
+        ]
+        for name, item in routing.methods.items()
+    }
+    x = charts.fit_axis(
+        [0.0, 1.0],
+        title=Bilingual("上送份额", "share that goes up"),
+        write=lambda value: number_format.percent(value, digits=0),
+        limits=(0, 1),
+    )
+    y = charts.fit_axis(
+        [up for points in series.values() for _, up in points],
+        title=Bilingual("准确率", "accuracy"),
+        write=number_format.percent,
+        limits=(0, 1),
+    )
+    return charts.lines(series, x=x, y=y)
 
 
 def _curve(step: LineageStep) -> str:

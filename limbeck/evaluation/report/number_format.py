@@ -66,6 +66,11 @@ def points(item: DifferenceBounded) -> str:
     return f"{100 * item.difference:+.1f} ({100 * item.low:+.1f} – {100 * item.high:+.1f})"
 
 
+def gained(item: ValueBounded) -> str:
+    """A difference of shares that has a `value`, in percentage points."""
+    return f"{100 * item.value:+.1f} ({100 * item.low:+.1f} – {100 * item.high:+.1f})"
+
+
 def area(interval: Interval) -> str:
     """An area under a curve with its interval."""
     return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"

@@ -9,7 +9,7 @@ from typing_extensions import override
 from limbeck.contracts.answer_policy import UNKNOWN_ANSWERS
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.fields import PositiveInt
-from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
+from limbeck.contracts.stage import CorpusRef, ModelRef, RouterRef, StageConfig
 from limbeck.evaluation.floors import FLOORS, FloorName
 from limbeck.evaluation.held_out_questions import QuestionSource
 from limbeck.evaluation.profiling.profile import ProfileConfig
@@ -20,6 +20,7 @@ class Config(StageConfig):
 
     make: ClassVar[Kind] = "report"
     measured: ClassVar[tuple[str, ...]] = ("report.json", "report.md", "report.html")
+    shows_references: ClassVar[bool] = True
     stage: Literal["evaluate"]
     models: Annotated[tuple[ModelRef, ...], Field(min_length=1)]
     """Rows of the table, in this order; a row bears its artifact's name."""
@@ -37,6 +38,9 @@ class Config(StageConfig):
     language: Annotated[str, Field(pattern="^([a-z]{2,3})?$")] = ""
     """Of the answers (ISO 639-1, such as `de`): where a comma is the decimal mark, 1.000,5 is read
     as 1000.5. Empty: a point is."""
+    router: RouterRef = ""
+    """Of tiers that all are among `models`: its accuracy against the share of questions that the
+    largest tier answers, over the headline tasks."""
     headline_tasks: tuple[str, ...] = ()
     """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
     corpus's pack names, or else all that hold questions."""

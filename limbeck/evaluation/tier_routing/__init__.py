@@ -1,0 +1,1 @@
+"""Routers between tiers: fitted on held-out drafts, certified on others, measured on questions."""

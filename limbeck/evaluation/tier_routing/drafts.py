@@ -1,0 +1,108 @@
+"""What each tier answers to the same questions, and what of it users would see."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from limbeck.contracts.answer_policy import AnswerPolicy, repeats
+from limbeck.contracts.tier_router import Draft
+from limbeck.evaluation.answer_questions import AnsweredQuestion
+
+
+@dataclass(frozen=True)
+class TierDrafts:
+    """The drafts of all tiers, from the largest to the smallest, to the same questions."""
+
+    drafts: tuple[tuple[Draft, ...], ...]
+    is_right: Bool[np.ndarray, "tiers questions"]
+    """Right and shown: an answer that the tier itself declines helps nobody."""
+    is_foreign: Bool[np.ndarray, " questions"]
+    """Where the smallest tier finds a question foreign and the largest cannot tell."""
+    groups: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def take(self, chosen: Int[np.ndarray, " chosen"]) -> "TierDrafts":
+        """Some of the questions."""
+        return TierDrafts(
+            tuple(tuple(tier[place] for place in chosen) for tier in self.drafts),
+            self.is_right[:, chosen],
+            self.is_foreign[chosen],
+            tuple(self.groups[place] for place in chosen),
+        )
+
+
+def collect_drafts(
+    answered: Sequence[Sequence[AnsweredQuestion]], *, policies: Sequence[AnswerPolicy]
+) -> TierDrafts:
+    """The drafts among the tiers' answers: generated ones, of which a service knows as much."""
+    places = [place for place, item in enumerate(answered[0]) if item.form != "choice"]
+    kept = [[items[place] for place in places] for items in answered]
+    drafts = tuple(
+        tuple(_as_draft(item, policy=policy) for item in items)
+        for items, policy in zip(kept, policies, strict=True)
+    )
+    is_right = np.array(
+        [
+            [item.correct and draft.is_shown for item, draft in zip(items, tier, strict=True)]
+            for items, tier in zip(kept, drafts, strict=True)
+        ],
+        dtype=bool,
+    )
+    is_foreign = [
+        finds_foreign(policies[-1], largest=policies[0], question=item.question)
+        for item in kept[-1]
+    ]
+    groups = tuple(item.cluster for item in kept[-1])
+    return TierDrafts(
+        drafts, is_right.reshape(len(kept), -1), np.array(is_foreign, dtype=bool), groups
+    )
+
+
+def finds_foreign(smallest: AnswerPolicy, *, largest: AnswerPolicy, question: str) -> bool:
+    """Whether a question is foreign to a calibrated tier, and the largest one would answer it.
+
+    One that is not calibrated answers whatever the smaller ones have declined.
+    """
+    if largest.familiarity is not None:
+        return False
+    judgement = smallest.judge(question, confidence_ratio=1.0)
+    return judgement is not None and not judgement.is_familiar
+
+
+def _as_draft(item: AnsweredQuestion, *, policy: AnswerPolicy) -> Draft:
+    judgement = policy.judge(item.question, confidence_ratio=item.confidence_ratio)
+    is_shown = not repeats(item.answer) and (judgement is None or judgement.is_sure)
+    return Draft(item.question, item.answer, item.confidence_ratio, is_shown)
+
+
+def split_by_group(
+    groups: Sequence[str], *, first_ratio: float, seed: int
+) -> tuple[Int[np.ndarray, " first"], Int[np.ndarray, " second"]]:
+    """Two parts of the questions that share no group, by a hash, so always the same."""
+    shares = np.array([_draw(group, seed=seed) for group in groups])
+    is_first = shares < first_ratio
+    return np.flatnonzero(is_first), np.flatnonzero(~is_first)
+
+
+def assign_folds(
+    groups: Sequence[str], *, num_folds: int, seed: int
+) -> Int[np.ndarray, " questions"]:
+    """A fold for each question, the same within a group; the folds are of nearly one size."""
+    names = sorted(set(groups), key=lambda group: _draw(group, seed=seed))
+    folds: Mapping[str, int] = {name: place % num_folds for place, name in enumerate(names)}
+    return np.array([folds[group] for group in groups], dtype=np.int64)
+
+
+def order_groups(groups: Sequence[str], *, seed: int) -> list[str]:
+    """The groups in an order that nothing measured has a part in."""
+    return sorted(set(groups), key=lambda group: _draw(group, seed=seed))
+
+
+def _draw(text: str, *, seed: int) -> float:
+    found = hashlib.blake2b(f"{seed}\0{text}".encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(found) / 2**64
