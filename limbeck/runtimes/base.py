@@ -21,8 +21,12 @@ class LoadedModel(abc.ABC):
     """Longest sequence that the model reads."""
 
     @abc.abstractmethod
-    def open_session(self, *, num_slots: int) -> Session[np.ndarray]:
-        """A session for decoding so many rows at once."""
+    def open_session(self, *, num_slots: int, max_prefix_bytes: int = 0) -> Session[np.ndarray]:
+        """A session for decoding so many rows at once.
+
+        It may keep so many bytes of keys and values of earlier rows, for prompts that begin alike.
+        Their logits then agree to the rounding only; what has to be repeatable keeps none.
+        """
 
     @abc.abstractmethod
     def compute_logits(

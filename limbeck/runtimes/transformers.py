@@ -141,7 +141,7 @@ class TorchModel(LoadedModel):
         self._num_threads = num_threads
 
     @override
-    def open_session(self, *, num_slots: int) -> Session[np.ndarray]:
+    def open_session(self, *, num_slots: int, max_prefix_bytes: int = 0) -> Session[np.ndarray]:
         torch.set_num_threads(self._num_threads)
         return NumpySession(TorchSession(self.model, num_slots=num_slots))
 

@@ -18,6 +18,7 @@ from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.greedy import GreedyAnswerer
+from limbeck.runtimes.onnx.prefix_cache import Prefix, PrefixCache
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -111,8 +112,8 @@ class OnnxModel(LoadedModel):
         self._num_threads = num_threads
 
     @override
-    def open_session(self, *, num_slots: int) -> Session[np.ndarray]:
-        return OnnxSession(self._graph, num_slots=num_slots)
+    def open_session(self, *, num_slots: int, max_prefix_bytes: int = 0) -> Session[np.ndarray]:
+        return OnnxSession(self._graph, num_slots=num_slots, max_prefix_bytes=max_prefix_bytes)
 
     @override
     def compute_logits(
@@ -189,32 +190,53 @@ class DecoderGraph:
 
 @final
 class OnnxSession(Session[np.ndarray]):
-    """Decodes with a graph; the cache is as wide as its longest row."""
+    """Decodes with a graph; the cache is as wide as its longest row.
 
-    def __init__(self, graph: DecoderGraph, *, num_slots: int) -> None:
+    What rows that have left began with is not read again: see `prefix_cache`.
+    """
+
+    def __init__(self, graph: DecoderGraph, *, num_slots: int, max_prefix_bytes: int = 0) -> None:
         super().__init__(num_slots=num_slots)
         self._graph = graph
         self._cache: list[Cache] = []
         self._lengths = np.zeros(0, np.int64)
+        self._tokens: list[list[int]] = []
+        self._prefixes = PrefixCache(max_bytes=max_prefix_bytes)
 
     @override
     def _prefill(
         self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path], num_copies: int
     ) -> Float[np.ndarray, "rows vocab"]:
         assert not images, "no graph has an image encoder, so its chat renders no images"
-        ids, lengths = _pad_right(prompts)
-        kept = np.arange(len(prompts)) * ids.shape[1] + lengths - 1
-        logits, cache = self._graph.run(ids, lengths=lengths, kept=kept)
-        if num_copies > 1:
-            logits, lengths = (np.repeat(item, num_copies, axis=0) for item in (logits, lengths))
-            cache = [np.repeat(item, num_copies, axis=0) for item in cache]
-        self._lengths = np.concatenate([self._lengths, lengths])
+        prefixes = [self._prefixes.find(prompt) for prompt in prompts]
+        if any(prefixes):
+            # The attention node goes on from an earlier cache with several tokens in one row only.
+            read = [
+                self._read([prompt], prefix=prefix)
+                for prompt, prefix in zip(prompts, prefixes, strict=True)
+            ]
+        else:
+            read = [self._read(prompts)]
+        lengths = np.array([len(prompt) for prompt in prompts])
+        self._lengths = np.concatenate([self._lengths, np.repeat(lengths, num_copies)])
         width = int(self._lengths.max())
+        caches = [self._cache, *([np.repeat(x, num_copies, axis=0) for x in c] for _, c in read)]
         self._cache = [
-            np.concatenate([_widen(item, width=width) for item in items])
-            for items in (zip(self._cache, cache, strict=True) if self._cache else zip(cache))
+            np.concatenate([_widen(item, width=width) for item in layer])
+            for layer in zip(*filter(None, caches), strict=True)
         ]
-        return logits
+        self._tokens += [list(prompt) for prompt in prompts for _ in range(num_copies)]
+        return np.repeat(np.concatenate([logits for logits, _ in read]), num_copies, axis=0)
+
+    def _read(
+        self, prompts: Sequence[Sequence[int]], *, prefix: Prefix | None = None
+    ) -> tuple[Float[np.ndarray, "rows vocab"], list[Cache]]:
+        """Logits after prompts, and their rows' caches; only one may go on from a prefix."""
+        num_known = prefix.num_tokens if prefix else 0
+        ids, lengths = _pad_right([prompt[num_known:] for prompt in prompts])
+        kept = np.arange(len(prompts)) * ids.shape[1] + lengths - 1
+        past = prefix.cache if prefix else None
+        return self._graph.run(ids, lengths=lengths + num_known, kept=kept, past=past)
 
     @override
     def _decode(self, tokens: Sequence[int]) -> Float[np.ndarray, "rows vocab"]:
@@ -225,10 +247,18 @@ class OnnxSession(Session[np.ndarray]):
             kept=np.arange(len(tokens)),
             past=self._cache,
         )
+        for row, token in zip(self._tokens, tokens, strict=True):
+            row.append(token)
         return logits
 
     @override
     def _keep_rows(self, rows: Sequence[int]) -> None:
+        for row in sorted(set(range(len(self._tokens))) - set(rows)):
+            length = len(self._tokens[row])
+            self._prefixes.put(
+                self._tokens[row], [item[row : row + 1, :, :length] for item in self._cache]
+            )
+        self._tokens = [self._tokens[row] for row in rows]
         self._lengths = self._lengths[list(rows)]
         width = int(self._lengths.max(initial=0))
         self._cache = [item[list(rows), :, :width] for item in self._cache] if rows else []

@@ -66,12 +66,18 @@ class DecodingLoop:
     """Decodes for as many answers at once as there are slots; others wait in order."""
 
     def __init__(
-        self, model: LoadedModel, *, chat: Chat, policy: AnswerPolicy, num_slots: int
+        self,
+        model: LoadedModel,
+        *,
+        chat: Chat,
+        policy: AnswerPolicy,
+        num_slots: int,
+        max_prefix_bytes: int = 0,
     ) -> None:
         self._model = model
         self._chat = chat
         self._policy = policy
-        self._session = model.open_session(num_slots=num_slots)
+        self._session = model.open_session(num_slots=num_slots, max_prefix_bytes=max_prefix_bytes)
         self._waiting: deque[_Waiting] = deque()
         self._rows: dict[int, _Row] = {}
         self._end_ids = frozenset(chat.end_ids)

@@ -32,6 +32,8 @@ class WorkerSettings:
     num_threads: NumThreads
     niceness: int = 0
     """Above 0, other processes go first; Windows has none."""
+    max_prefix_bytes: int = 0
+    """Of what earlier prompts left, for later ones that begin alike."""
 
 
 def work(connection: Connection, settings: WorkerSettings) -> None:
@@ -59,7 +61,11 @@ def _open(connection: Connection, settings: WorkerSettings) -> DecodingLoop | No
         return None
     size = answerer.size()
     loop = DecodingLoop(
-        answerer.model, chat=answerer.chat, policy=policy, num_slots=settings.num_slots
+        answerer.model,
+        chat=answerer.chat,
+        policy=policy,
+        num_slots=settings.num_slots,
+        max_prefix_bytes=settings.max_prefix_bytes,
     )
     connection.send(
         [
