@@ -58,7 +58,7 @@ def serve(
     """
     with report_user_errors():
         from limbeck.cli.model_source import TierModels
-        from limbeck.cli.served_models import find_models, read_serving
+        from limbeck.cli.served_models import find_models, find_router, read_serving
         from limbeck.contracts.errors import DataError
         from limbeck.serving.api.app import make_app
         from limbeck.serving.journal.open import open_journal
@@ -76,7 +76,7 @@ def serve(
         known = Keys(keys)
         check_address(host, keys=known)
         check_not_itself(config, host=host, port=port)
-        service = open_service(config, models=models)
+        service = open_service(config, models=models, router=find_router(config, root=root))
         try:
             socket = bind(host, port)
         except OSError as error:

@@ -6,8 +6,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from limbeck.cli.model_source import MODEL_KINDS
+from limbeck.contracts.artifacts import read_artifact
 from limbeck.contracts.errors import Fault, RecipeError
+from limbeck.contracts.pointers import follow
 from limbeck.contracts.recipe import SERVE, Recipe, load_recipe
+from limbeck.contracts.tier_router import TierRouter, read_router
 from limbeck.pipeline.check import check, explain
 from limbeck.pipeline.entry import Entry
 from limbeck.serving.config import ServeConfig, TierConfig
@@ -54,8 +57,10 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
     Raises:
         RecipeError: the key `serve` is wrong, or a tier names something else.
     """
-    faults = []
-    for place, tier in enumerate(read_serve_key(recipe).tiers):
+    config, faults = read_serve_key(recipe), []
+    if fault := _find_wrong_router(config, entries):
+        faults.append(Fault("serve.router", fault, recipe.line(SERVE, "router")))
+    for place, tier in enumerate(config.tiers):
         if tier.remote is not None:
             continue
         entry = entries.get(tier.model)
@@ -69,6 +74,36 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
             faults.append(Fault(f"serve.tiers.{place}.model", message, line))
     if faults:
         raise RecipeError(recipe.path, faults)
+
+
+def _find_wrong_router(config: ServeConfig, entries: Mapping[str, Entry]) -> str:
+    """Why the router is none between these tiers; empty where it is, or is no entry."""
+    entry = entries.get(config.router)
+    if entry is None:
+        return ""
+    if entry.config.make != "router":
+        return f"{config.router!r} makes a {entry.config.make}; name an entry of stage `route`"
+    fitted = [item.target for item in entry.references if item.field == "tiers"]
+    served = [tier.model for tier in config.tiers]
+    if fitted != served and all(model in entries for model in served):
+        return (
+            f"{config.router!r} is a router between {', '.join(fitted)}, and the tiers are "
+            f"{', '.join(served)}; name the same models in the same order"
+        )
+    return ""
+
+
+def find_router(config: ServeConfig, *, root: Path) -> TierRouter | None:
+    """The router between the tiers; None where there is to be none. `root`: the run's folder.
+
+    Raises:
+        ArtifactError: it has not been made, or is damaged.
+    """
+    if not config.router:
+        return None
+    inside = root / config.router
+    path = inside if inside.exists() else Path(config.router)
+    return read_router(read_artifact(follow(path), kinds=("router",)).path)
 
 
 def find_models(config: ServeConfig, *, source: ModelSource) -> Mapping[str, ServedModel]:

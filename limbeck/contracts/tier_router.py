@@ -17,7 +17,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from limbeck.contracts.answer_policy import LEAST_CONFIDENCE_RATIO, bounded_log
+from limbeck.contracts.answer_policy import LEAST_CONFIDENCE_RATIO, AnswerPolicy, bounded_log
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
@@ -51,6 +51,17 @@ class Draft:
 def without_answer(question: str) -> Draft:
     """What is known before there is a draft."""
     return Draft(question, "", 1.0)
+
+
+def finds_foreign(smallest: AnswerPolicy, *, largest: AnswerPolicy, question: str) -> bool:
+    """Whether a question is foreign to a calibrated tier, and the largest one would answer it.
+
+    One that is not calibrated answers whatever the smaller ones have declined.
+    """
+    if largest.familiarity is not None:
+        return False
+    judgement = smallest.judge(question, confidence_ratio=1.0)
+    return judgement is not None and not judgement.is_familiar
 
 
 def draft_figures(draft: Draft) -> Float[np.ndarray, f" {NUM_FIGURES}"]:

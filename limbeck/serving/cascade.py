@@ -62,8 +62,12 @@ class GiveUp:
 Step = Try | Show | GiveUp
 
 
-def next_step(order: Sequence[str], attempts: Sequence[Attempt], *, is_named: bool) -> Step:
+def next_step(
+    order: Sequence[str], attempts: Sequence[Attempt], *, begins: UpReason = "smallest tier"
+) -> Step:
     """What follows after these attempts, which are the first ones of the order.
+
+    `begins` is why the first tier of the order is asked; `named` holds for all of them.
 
     A sure answer counts. After one that is not sure, and after a failure, the next tier is asked.
     At the end the answer of the largest tier that gave one counts, also where that one is not sure:
@@ -71,25 +75,25 @@ def next_step(order: Sequence[str], attempts: Sequence[Attempt], *, is_named: bo
     """
     latest = attempts[-1] if attempts else None
     if latest is not None and latest.outcome == "sure":
-        return Show(latest.tier, _reason(attempts[:-1], is_named=is_named))
+        return Show(latest.tier, _reason(attempts[:-1], begins=begins))
     if len(attempts) < len(order):
         is_last = len(attempts) == len(order) - 1
-        return Try(order[len(attempts)], _reason(attempts, is_named=is_named), is_last)
+        return Try(order[len(attempts)], _reason(attempts, begins=begins), is_last)
     for place in reversed(range(len(attempts))):
         if attempts[place].has_answered:
             is_stand_in = place < len(attempts) - 1
-            reason = _reason(attempts[:place], is_named=is_named)
+            reason = _reason(attempts[:place], begins=begins)
             return Show(attempts[place].tier, "degraded" if is_stand_in else reason)
     return GiveUp()
 
 
-def _reason(before: Sequence[Attempt], *, is_named: bool) -> UpReason:
+def _reason(before: Sequence[Attempt], *, begins: UpReason) -> UpReason:
     """Why the tier after these attempts answers."""
-    if is_named:
+    if begins == "named":
         return "named"
     if any(item.outcome not in (*ANSWERED, "refused") for item in before):
         return "degraded"
-    return "escalated" if before else "smallest tier"
+    return "escalated" if before else begins
 
 
 def name_failure(error: ServingError) -> Failure:

@@ -71,6 +71,9 @@ class TierConfig(Config):
     budget: BudgetConfig = BudgetConfig()
     num_threads: NumThreads = "auto"
     """CPU threads."""
+    max_prefix_bytes: NonNegativeInt = 64 * 2**20
+    """What the model of a bundle keeps of earlier prompts and answers: a prompt that begins as one
+    of them (the next turn, the same instructions) is read from there on. 0: nothing."""
     canary: CanaryConfig = CanaryConfig()
     shadow: ShadowConfig = ShadowConfig()
 
@@ -134,6 +137,9 @@ class ServeConfig(Config):
     """
 
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)]
+    router: str = ""
+    """A router between these tiers: an entry of stage `route`, or its folder. Empty, or while a
+    tier serves another model than it was fitted on: `auto` goes by each tier's own confidence."""
     default_tier: str = AUTO
     """What a request for an unknown name would get is an error; this is the first name of the
     list of models, which clients take where they are told nothing."""

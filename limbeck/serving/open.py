@@ -9,6 +9,7 @@ from urllib.parse import quote
 from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
 from limbeck.contracts.config import Table, resolve
 from limbeck.contracts.safety_rules import SafetyRules
+from limbeck.contracts.tier_router import TierRouter
 from limbeck.serving.config import ServeConfig, TierConfig
 from limbeck.serving.engine.base import Engine
 from limbeck.serving.engine.engine import ProcessEngine
@@ -32,7 +33,9 @@ class ServedModel:
     key: str
 
 
-def open_service(config: ServeConfig, *, models: Mapping[str, ServedModel]) -> LiveService:
+def open_service(
+    config: ServeConfig, *, models: Mapping[str, ServedModel], router: TierRouter | None = None
+) -> LiveService:
     """The service; its models are opened when it starts. Those at other servers need no model here.
 
     Raises:
@@ -44,7 +47,7 @@ def open_service(config: ServeConfig, *, models: Mapping[str, ServedModel]) -> L
     meters = {tier.name: Meter() for tier in config.tiers}
 
     def compose(tiers: Sequence[Tier]) -> Service:
-        return Service(tiers, rules=rules.compile(tiers), meters=meters)
+        return Service(tiers, rules=rules.compile(tiers), meters=meters, router=router)
 
     tiers = [
         open_remote_tier(tier, tier.remote)
@@ -61,7 +64,9 @@ def open_tier(config: TierConfig, *, model: ServedModel, niceness: int = 0) -> T
     Raises:
         CheckpointError: a policy beside the model is damaged.
     """
-    settings = WorkerSettings(model.folder, config.max_rows, config.num_threads, niceness)
+    settings = WorkerSettings(
+        model.folder, config.max_rows, config.num_threads, niceness, config.max_prefix_bytes
+    )
     engine = ProcessEngine(
         settings,
         name=config.name,

@@ -12,6 +12,7 @@ from typing import Literal, final
 
 from limbeck.contracts.answer_policy import Emergency
 from limbeck.contracts.errors import NoTierError, QueueFullError, ServingError
+from limbeck.contracts.tier_router import TierRouter
 from limbeck.serving.cascade import (
     Attempt,
     Failure,
@@ -31,6 +32,7 @@ from limbeck.serving.engine.messages import (
     Piece,
     Status,
 )
+from limbeck.serving.escalation import Escalation, Order
 from limbeck.serving.language import Language
 from limbeck.serving.safety import (
     CompiledRules,
@@ -121,8 +123,10 @@ class Service:
         *,
         rules: Sequence[CompiledRules] = (),
         meters: Mapping[str, Meter] | None = None,
+        router: TierRouter | None = None,
     ) -> None:
         self.tiers: Mapping[str, Tier] = {tier.config.name: tier for tier in tiers}
+        self._escalation = Escalation(self.tiers, router=router)
         self._meters = {name: (meters or {}).get(name) or Meter() for name in self.tiers}
         self._rules = tuple(rules)
         self._checks_answers = any(item.answers for item in rules)
@@ -170,11 +174,12 @@ class Service:
         return ""
 
     async def _answer_by_tier(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
-        order, is_named = self._order(asked.model), asked.model != AUTO
+        question, is_named = asked.generate.messages[-1].content, asked.model != AUTO
+        order = Order((asked.model,), "named") if is_named else self._escalation.order(question)
         attempts: list[Attempt] = []
         errors: list[ServingError] = []
         answers: dict[str, list[Piece | Finished]] = {}
-        while isinstance(step := next_step(order, attempts, is_named=is_named), Try):
+        while isinstance(step := next_step(order.names, attempts, begins=order.reason), Try):
             tier, streams = self.tiers[step.tier], self._streams(asked, step)
             has_begun = False
             try:
@@ -195,8 +200,10 @@ class Service:
                 errors.append(error)
                 attempts.append(Attempt(step.tier, name_failure(error)))
             else:
-                is_sure = _are_sure(answers[step.tier], tier)
-                attempts.append(Attempt(step.tier, "sure" if is_sure else "unsure"))
+                is_kept = self._escalation.keeps(
+                    step.tier, question=question, held=answers[step.tier]
+                )
+                attempts.append(Attempt(step.tier, "sure" if is_kept else "unsure"))
         if isinstance(step, GiveUp):
             raise _join(errors)
         tier = self.tiers[step.tier]
@@ -208,7 +215,8 @@ class Service:
         """Whether words are shown as they come: nothing may take them back afterwards."""
         if self._checks_answers:
             return False
-        return asked.show_unsure or (step.is_last and not self.tiers[step.tier].can_be_unsure)
+        is_kept = step.is_last or self._escalation.always_keeps(step.tier)
+        return asked.show_unsure or (is_kept and not self.tiers[step.tier].can_be_unsure)
 
     async def _ask(
         self, tier: Tier, asked: Ask, *, in_pieces: bool
@@ -250,14 +258,6 @@ class Service:
             assert isinstance(ended, End)
             yield replace(ended, reason="stop", status=status)
 
-    def _order(self, model: str) -> list[str]:
-        """Tiers in the order in which they are asked: the smallest first."""
-        if model != AUTO:
-            return [model]
-        smallest_first = [*self.tiers][::-1]
-        open_ = [name for name in smallest_first if self.tiers[name].is_open_to_auto]
-        return open_ or smallest_first[:1]
-
 
 def fit(request: Generate, config: TierConfig) -> Generate:
     """The request with the tier's own limits."""
@@ -287,10 +287,6 @@ def _as_served(event: Piece | Finished, tier: Tier) -> Text | End:
         event.queue_seconds,
         event.decode_seconds,
     )
-
-
-def _are_sure(held: Sequence[Piece | Finished], tier: Tier) -> bool:
-    return all(tier.is_sure(event) for event in held if isinstance(event, Finished))
 
 
 def _join(errors: Sequence[ServingError]) -> ServingError:

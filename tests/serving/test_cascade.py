@@ -23,9 +23,9 @@ ORDER = ("small", "mid", "large")
 FAILED = ("down", "slow", "full", "over budget")
 
 
-def after(*outcomes, order=ORDER, is_named=False):
+def after(*outcomes, order=ORDER, begins="smallest tier"):
     attempts = [Attempt(*item) for item in zip(order, outcomes, strict=False)]
-    return next_step(order, attempts, is_named=is_named)
+    return next_step(order, attempts, begins=begins)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_after_a_failure_the_best_remaining_answer_counts_and_is_marked(failed):
 
 @pytest.mark.parametrize("failed", FAILED)
 def test_nothing_stands_in_for_a_named_tier(failed):
-    assert after(order=["large"], is_named=True) == Try("large", "named", True)
+    assert after(order=["large"], begins="named") == Try("large", "named", True)
     for outcome in ("sure", "unsure"):
-        assert after(outcome, order=["large"], is_named=True) == Show("large", "named")
-    assert after(failed, order=["large"], is_named=True) == GiveUp()
+        assert after(outcome, order=["large"], begins="named") == Show("large", "named")
+    assert after(failed, order=["large"], begins="named") == GiveUp()
 
 
 def test_every_path_ends():

@@ -65,7 +65,7 @@ class Scripted(Engine, Generation):
         self.num_cancelled += 1
 
 
-def make(engines, *, policy=CALIBRATED, rules=(), **settings):
+def make(engines, *, policy=CALIBRATED, rules=(), router=None, **settings):
     tiers = [
         Tier(
             TierConfig(name=name, model=name, max_new_tokens=9, **settings.get(name, {})),
@@ -75,7 +75,7 @@ def make(engines, *, policy=CALIBRATED, rules=(), **settings):
         )
         for name, engine in engines.items()
     ]
-    return Service(tiers, rules=rules)
+    return Service(tiers, rules=rules, router=router)
 
 
 def ask(

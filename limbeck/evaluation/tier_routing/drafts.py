@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from limbeck.contracts.answer_policy import AnswerPolicy, repeats
-from limbeck.contracts.tier_router import Draft
+from limbeck.contracts.tier_router import Draft, finds_foreign
 from limbeck.evaluation.answer_questions import AnsweredQuestion
 
 
@@ -61,17 +61,6 @@ def collect_drafts(
     return TierDrafts(
         drafts, is_right.reshape(len(kept), -1), np.array(is_foreign, dtype=bool), groups
     )
-
-
-def finds_foreign(smallest: AnswerPolicy, *, largest: AnswerPolicy, question: str) -> bool:
-    """Whether a question is foreign to a calibrated tier, and the largest one would answer it.
-
-    One that is not calibrated answers whatever the smaller ones have declined.
-    """
-    if largest.familiarity is not None:
-        return False
-    judgement = smallest.judge(question, confidence_ratio=1.0)
-    return judgement is not None and not judgement.is_familiar
 
 
 def _as_draft(item: AnsweredQuestion, *, policy: AnswerPolicy) -> Draft:
