@@ -31,7 +31,8 @@ NUM_BUCKETS = 4096
 NUM_FIGURES = 4
 """Of a draft: see `draft_figures`."""
 Inputs = Literal["log_prob", "figures", "figures and text", "text"]
-"""What a gain is computed from; `text` alone where there is no draft yet."""
+"""What a gain is computed from: `log_prob` of the tier's own chance alone, the others of both
+chances; `text` alone where there is no draft yet."""
 ALWAYS, NEVER = -2.0, 1.0
 """Least gains: every gain is above the one, none above the other."""
 

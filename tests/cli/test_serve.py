@@ -1,6 +1,7 @@
 """`limbeck serve` and `limbeck keys`: a real process that is asked, told to end, and misused."""
 
 import re
+import shutil
 import signal
 import socket
 
@@ -10,6 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
+from limbeck.cli.served_models import find_router
+from limbeck.contracts.artifacts import read_artifact
+from limbeck.serving.config import ServeConfig
 from tests.support import tiny_recipe
 from tests.support.running_service import serve
 
@@ -132,3 +136,58 @@ def test_a_tier_that_is_the_service_itself_is_refused(tmp_path, host):
     found = invoke("serve", recipe, "--port", port, "--journal", "none")
     assert found.exit_code == 1
     assert "is this service itself" in found.output.replace("\n", " ")
+
+
+ROUTER = {"stage": "route", "tiers": ["teacher", "bundle"], "corpus": "corpus"}
+
+
+def write_routed(folder, **serve):
+    tiers = [{"name": name, "model": name} for name in ("teacher", "bundle")]
+    path = write_recipe(folder, {"tiers": tiers, "router": "router"} | serve)
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) | {"router": ROUTER}
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def test_a_router_between_the_tiers_is_fitted_and_served(tmp_path):
+    """The tiny corpus holds too few questions to promise anything, which the run says."""
+    assert invoke("check", write_routed(tmp_path)).exit_code == 0
+    runs = tmp_path / "runs"
+    shutil.copytree(tiny_recipe.runs(), runs, symlinks=True)
+    (runs / "tiny").rename(runs / "mine")
+    found = invoke("run", tmp_path / "mine.yaml", "--runs", runs, "--until", "router")
+    assert found.exit_code == 0, found.output
+    router = find_router(ServeConfig.model_validate(SERVED), root=runs / "mine")
+    assert "expected at least 20" in router.file.promise.describe()
+    keys = [read_artifact(runs / "mine" / name).manifest.content_hash for name in ROUTER["tiers"]]
+    assert router.knows(keys)
+
+
+SERVED = {"tiers": [{"name": "a", "model": "bundle"}], "router": "router"}
+
+
+@pytest.mark.parametrize(
+    ("serve", "named"),
+    [
+        ({"router": "bundle"}, "'bundle' makes a bundle; name an entry of stage `route`"),
+        ({"tiers": [{"name": "a", "model": "bundle"}]}, "a router between teacher, bundle"),
+        (
+            {"tiers": [{"name": name, "model": name} for name in ("bundle", "teacher")]},
+            "the tiers are bundle, teacher; name the same models in the same order",
+        ),
+    ],
+)
+def test_a_router_of_other_tiers_is_refused(tmp_path, serve, named):
+    found = invoke("check", write_routed(tmp_path, **serve))
+    assert found.exit_code == 1
+    assert named in " ".join(found.output.split())
+
+
+def test_a_router_that_was_not_made_is_named(tmp_path):
+    tiers = [{"name": name, "model": name} for name in ("teacher", "bundle")]
+    recipe = write_recipe(tmp_path, {"tiers": tiers, "router": "elsewhere"})
+    runs = tmp_path / "runs"
+    shutil.copytree(tiny_recipe.runs(), runs, symlinks=True)
+    (runs / "tiny").rename(runs / "mine")
+    found = invoke("serve", recipe, "--runs", runs, "--port", 0, "--journal", "none")
+    assert found.exit_code == 1 and "elsewhere" in found.output

@@ -56,11 +56,19 @@ def fit_gain(
     inputs: Inputs,
     name: str,
 ) -> FittedGain:
-    """Both chances; a tier's own is fitted on the drafts that it shows."""
+    """Both chances; a tier's own is fitted on the drafts that it shows.
+
+    By the log-probability alone, the largest tier has one chance for all questions: what goes up
+    first is then what the tier is least sure of, as with a threshold of confidence.
+    """
     is_shown = np.array([draft.is_shown for draft in drafts], dtype=bool)
     weights: dict[str, np.ndarray] = {}
-    largest = _fit_chance(
-        drafts, is_right=largest_right, inputs=inputs, name=f"{name}.largest", weights=weights
+    largest = (
+        _constant_chance(largest_right)
+        if inputs == "log_prob"
+        else _fit_chance(
+            drafts, is_right=largest_right, inputs=inputs, name=f"{name}.largest", weights=weights
+        )
     )
     own = _fit_chance(
         [draft for draft in drafts if draft.is_shown],
@@ -82,10 +90,8 @@ def _fit_chance(
 ) -> Chance:
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (slow to import)
 
-    num_right, count = int(is_right.sum()), len(is_right)
-    if num_right in (0, count):
-        odds = (num_right + 0.5) / (count - num_right + 0.5)
-        return Chance(bias=float(np.log(odds)), figures=(0.0,) * NUM_FIGURES)
+    if is_right.all() or not is_right.any():
+        return _constant_chance(is_right)
     figures = np.array([draft_figures(draft) for draft in drafts])
     used = list(FIGURES[inputs])
     mean, scale = figures.mean(axis=0), np.maximum(figures.std(axis=0), 1e-9)
@@ -102,6 +108,12 @@ def _fit_chance(
         figures=tuple(map(float, coefficients)),
         text=name if inputs in WITH_TEXT else "",
     )
+
+
+def _constant_chance(is_right: Bool[np.ndarray, " questions"]) -> Chance:
+    """The same for every question; never 0 or 1."""
+    odds = (is_right.sum() + 0.5) / ((~is_right).sum() + 0.5)
+    return Chance(bias=float(np.log(odds)), figures=(0.0,) * NUM_FIGURES)
 
 
 def _add_text(features: np.ndarray, questions: Sequence[str]) -> object:
