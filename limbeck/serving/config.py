@@ -8,10 +8,11 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Ratio
 from limbeck.env.threads import NumThreads
 from limbeck.serving.place import Local, OpenAiHttp, Place
+from limbeck.serving.price import PriceConfig
 
 AUTO = "auto"
 """The model name that leaves the choice of the tier to the router."""
-TierName = Annotated[str, Field(pattern=r"[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
+TierName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 
 
 class CanaryConfig(Config):
@@ -69,6 +70,7 @@ class TierConfig(Config):
     max_answer_seconds: PositiveFloat | Literal["unlimited"] = "unlimited"
     """As above, without the answer's end. `limits.request_seconds` bounds a request as a whole."""
     budget: BudgetConfig = BudgetConfig()
+    price: PriceConfig = PriceConfig()
     num_threads: NumThreads = "auto"
     """CPU threads."""
     max_prefix_bytes: NonNegativeInt = 64 * 2**20
@@ -157,6 +159,11 @@ class ServeConfig(Config):
             raise ValueError(f"tiers: two are called {twice[0]!r}; rename one")
         if AUTO in names:
             raise ValueError(f"tiers: {AUTO!r} is the router's name; call the tier otherwise")
+        money = sorted({tier.price.currency for tier in self.tiers if tier.price.is_known})
+        if len(money) > 1:
+            raise ValueError(
+                f"tiers: prices in {' and '.join(money)} cannot be added; give all in one currency"
+            )
         if self.default_tier not in (AUTO, *names):
             raise ValueError(f"default_tier {self.default_tier!r} is none of {', '.join(names)}")
         return self

@@ -28,7 +28,7 @@ class KeyEntry(Config):
 
     name: str
     """Whose it is; stands in logs and in the journal, the key itself never."""
-    sha256: Annotated[str, Field(pattern=r"[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: tuple[Scope, ...] = ("chat", "feedback")
     requests_per_minute: NonNegativeInt = 0
     """0: no limit."""

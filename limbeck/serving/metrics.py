@@ -119,7 +119,8 @@ class Metrics:
     def see_end(self, route: Route, end: End) -> None:
         """Takes the end of one of the answers to a request."""
         self.answers.labels(route.tier, route.reason, end.status, route.label).inc()
-        self.tokens.labels(route.tier, "input", route.label).inc(end.num_prompt_tokens)
+        if not end.choice:  # several answers to one prompt, which is read once
+            self.tokens.labels(route.tier, "input", route.label).inc(end.num_prompt_tokens)
         self.tokens.labels(route.tier, "output", route.label).inc(end.num_tokens)
 
     def see_outcome(self, found: Outcome) -> None:

@@ -76,6 +76,24 @@ class Meter:
 
     uses: MinuteUses = field(default_factory=MinuteUses)
     failures: Counter[Failure] = field(default_factory=Counter)
+    num_requests: int = 0
+    """All that it was given, drafts and copies that nobody was shown included."""
+    num_input_tokens: int = 0
+    """Of answers that have ended, shown or not."""
+    num_output_tokens: int = 0
+
+    def note_request(self, now: float) -> None:
+        """Counts a request that the tier has taken."""
+        self.uses.add(now, num_tokens=0)
+        self.num_requests += 1
+
+    def note_end(self, event: Finished) -> None:
+        """Counts the tokens of one of several answers to one prompt, which is read once."""
+        num_input_tokens = 0 if event.choice else event.num_prompt_tokens
+        self.num_input_tokens += num_input_tokens
+        self.num_output_tokens += event.num_tokens
+        if num_tokens := num_input_tokens + event.num_tokens:
+            self.uses.add(time.monotonic(), num_tokens=num_tokens)
 
 
 async def ask_tier(
@@ -95,7 +113,7 @@ async def ask_tier(
             retry_seconds=seconds,
         )
     generation = tier.engine.submit(request)
-    meter.uses.add(now, num_tokens=0)
+    meter.note_request(now)
     events = aiter(generation)
     limit = _Limit(
         "first token",
@@ -113,8 +131,8 @@ async def ask_tier(
                 text = f"{config.name}: no {limit.what} within {limit.seconds:g} s"
                 raise SlowTierError(text) from None
             limit = _Limit("end", _as_seconds(config.max_answer_seconds))
-            if isinstance(event, Finished) and (num_tokens := _count_tokens(event)):
-                meter.uses.add(time.monotonic(), num_tokens=num_tokens)
+            if isinstance(event, Finished):
+                meter.note_end(event)
             yield event
     finally:
         generation.cancel()
@@ -129,8 +147,3 @@ class _Limit:
 
 def _as_seconds(setting: float | Literal["unlimited"]) -> float:
     return math.inf if setting == "unlimited" else setting
-
-
-def _count_tokens(event: Finished) -> int:
-    """Of one of several answers to one prompt, which is read once."""
-    return event.num_tokens + (0 if event.choice else event.num_prompt_tokens)

@@ -22,6 +22,7 @@ from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.review import add_review_routes
 from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
 from limbeck.serving.config import AUTO, ServeConfig
+from limbeck.serving.cost_metrics import CostCollector
 from limbeck.serving.journal.review import ReviewQueue
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
@@ -54,6 +55,7 @@ def make_app(
     """The application, behind what lets requests in; without a rollout its models never change."""
     metrics = Metrics()
     metrics.registry.register(StateCollector(service, rollout=rollout))
+    metrics.registry.register(CostCollector(service, shown_tokens=metrics.tokens))
     created = int(time.time())
 
     @asynccontextmanager

@@ -54,6 +54,9 @@ def test_what_a_service_tells_an_autoscaler(running):
     who = {"tier": "small", "role": "champion"}
     assert samples(found["limbeck_queue_seconds"], "limbeck_queue_seconds_count", **who)[0] >= 2
     assert samples(found["limbeck_tokens"], "limbeck_tokens_total", type="output", **who)[0] >= 8
+    seconds = found["limbeck_tier_processor_seconds"]
+    assert samples(seconds, "limbeck_tier_processor_seconds_total", tier="small")[0] > 0
+    assert not found["limbeck_cost"].samples  # nobody has set a price
     key = {"role": "champion", "model_key": "key-of-the-model"}
     assert samples(found["limbeck_model_up"], "limbeck_model_up", **key) == [1, 1]
     for name in OPENTELEMETRY:
