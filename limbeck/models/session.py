@@ -21,6 +21,8 @@ class Admitted(Generic[Logits]):
 
     slots: tuple[int, ...]
     logits: Logits
+    num_known: tuple[int, ...] = ()
+    """Of each slot's prompt, the first tokens that were not read again; () where none is kept."""
 
 
 class Session(abc.ABC, Generic[Logits]):
@@ -41,20 +43,29 @@ class Session(abc.ABC, Generic[Logits]):
         return self.num_slots - len(self._slots)
 
     def admit(
-        self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path] = (), num_copies: int = 1
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        images: Sequence[Path] = (),
+        num_copies: int = 1,
+        owners: Sequence[str] = (),
     ) -> Admitted[Logits]:
         """Reads prompts into free slots, each into so many, prompt after prompt.
 
         `images` are those of all prompts, in reading order. A prompt is computed once, whatever
-        the number of its copies.
+        the number of its copies. What is kept of an owner's rows serves that owner's prompts only:
+        from the time that it saves others could tell what was asked.
         """
         num_rows = len(prompts) * num_copies
         if not 0 < num_rows <= self.num_free:
             raise ValueError(f"{num_rows} rows: expected 1 to {self.num_free}, the free slots")
-        logits = self._prefill(prompts, images=images, num_copies=num_copies)
+        logits = self._prefill(
+            prompts, images=images, num_copies=num_copies, owners=owners or [""] * len(prompts)
+        )
+        num_known = tuple(n for n in self._num_known() for _ in range(num_copies))
         free = [slot for slot in range(self.num_slots) if slot not in self._slots][:num_rows]
         self._slots += free
-        return Admitted(tuple(free), logits)
+        return Admitted(tuple(free), logits, num_known)
 
     def step(self, tokens: Sequence[int]) -> Logits:
         """Logits after one more token of each row, in the order of `slots`."""
@@ -71,9 +82,18 @@ class Session(abc.ABC, Generic[Logits]):
             self._keep_rows(kept)
             self._slots = [self._slots[row] for row in kept]
 
+    def _num_known(self) -> Sequence[int]:
+        """Of each prompt that was computed last, the tokens that had been read before."""
+        return ()
+
     @abc.abstractmethod
     def _prefill(
-        self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path], num_copies: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        images: Sequence[Path],
+        num_copies: int,
+        owners: Sequence[str],
     ) -> Logits:
         """Computes prompts and appends their rows to the cache; logits of the new rows."""
 

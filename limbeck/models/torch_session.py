@@ -44,7 +44,12 @@ class TorchSession(Session[Tensor]):
     @override
     @torch.no_grad()
     def _prefill(
-        self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path], num_copies: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        images: Sequence[Path],
+        num_copies: int,
+        owners: Sequence[str],
     ) -> Float[Tensor, "rows vocab"]:
         lengths = [len(prompt) for prompt in prompts]
         ids, mask = (item.to(self._model.device) for item in _pad_left(prompts))

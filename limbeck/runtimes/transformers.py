@@ -186,7 +186,12 @@ class NumpySession(Session[np.ndarray]):
     @override
     @torch.inference_mode()
     def _prefill(
-        self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path], num_copies: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        images: Sequence[Path],
+        num_copies: int,
+        owners: Sequence[str],
     ) -> Float[np.ndarray, "rows vocab"]:
         return _to_numpy(self._session.admit(prompts, images=images, num_copies=num_copies).logits)
 

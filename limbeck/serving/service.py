@@ -91,6 +91,8 @@ class End:
     """Without a row."""
     decode_seconds: float = 0.0
     """From its first token to its last, whenever the client got them."""
+    num_cached_tokens: int = 0
+    """Of the prompt, those that the model had read before, with another request."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,7 @@ def _as_served(event: Piece | Finished, tier: Tier) -> Text | End:
         tier.confidence(event),
         event.queue_seconds,
         event.decode_seconds,
+        event.num_cached_tokens,
     )
 
 

@@ -19,6 +19,7 @@ LEAST_SHARED_TOKENS = 32
 
 @dataclass(frozen=True)
 class _Known:
+    owner: str
     tokens: Int[np.ndarray, " tokens"]
     cache: RowCache
 
@@ -41,30 +42,30 @@ class PrefixCache:
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bytes], _Known] = OrderedDict()
         self.num_bytes = 0
 
-    def put(self, tokens: Sequence[int], cache: RowCache) -> None:
-        """Remembers a row; what was not met for longest is forgotten for it."""
+    def put(self, tokens: Sequence[int], cache: RowCache, *, owner: str = "") -> None:
+        """Remembers a row for its owner; what was not met for longest is forgotten for it."""
         num_bytes = sum(item.nbytes for item in cache)
         if len(tokens) < LEAST_SHARED_TOKENS or num_bytes > self._max_bytes:
             return
-        known = _Known(np.array(tokens, np.int64), [item.copy() for item in cache])
-        key = known.tokens.tobytes()
+        known = _Known(owner, np.array(tokens, np.int64), [item.copy() for item in cache])
+        key = owner, known.tokens.tobytes()
         self._forget(key)
         self._known[key] = known
         self.num_bytes += known.num_bytes
         while self.num_bytes > self._max_bytes:
             self._forget(next(iter(self._known)))
 
-    def find(self, tokens: Sequence[int]) -> Prefix | None:
-        """The longest prefix of a prompt that is known; its last token is always read."""
+    def find(self, tokens: Sequence[int], *, owner: str = "") -> Prefix | None:
+        """The longest prefix of a prompt that its owner's rows left; its last token is read."""
         if len(tokens) <= LEAST_SHARED_TOKENS:
             return None
         prompt = np.array(tokens[:-1], np.int64)
-        best, length = b"", 0
+        best, length = ("", b""), 0
         for key, known in self._known.items():
-            shared = _count_shared(known.tokens, prompt)
+            shared = _count_shared(known.tokens, prompt) if known.owner == owner else 0
             if shared > length:
                 best, length = key, shared
         if length < LEAST_SHARED_TOKENS:
@@ -72,7 +73,7 @@ class PrefixCache:
         self._known.move_to_end(best)
         return Prefix(length, [item[:, :, :length] for item in self._known[best].cache])
 
-    def _forget(self, key: bytes) -> None:
+    def _forget(self, key: tuple[str, bytes]) -> None:
         known = self._known.pop(key, None)
         if known is not None:
             self.num_bytes -= known.num_bytes

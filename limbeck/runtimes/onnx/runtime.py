@@ -201,14 +201,29 @@ class OnnxSession(Session[np.ndarray]):
         self._cache: list[Cache] = []
         self._lengths = np.zeros(0, np.int64)
         self._tokens: list[list[int]] = []
+        self._owners: list[str] = []
         self._prefixes = PrefixCache(max_bytes=max_prefix_bytes)
+        self._found: list[int] = []
+
+    @override
+    def _num_known(self) -> Sequence[int]:
+        return self._found
 
     @override
     def _prefill(
-        self, prompts: Sequence[Sequence[int]], *, images: Sequence[Path], num_copies: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        images: Sequence[Path],
+        num_copies: int,
+        owners: Sequence[str],
     ) -> Float[np.ndarray, "rows vocab"]:
         assert not images, "no graph has an image encoder, so its chat renders no images"
-        prefixes = [self._prefixes.find(prompt) for prompt in prompts]
+        prefixes = [
+            self._prefixes.find(prompt, owner=owner)
+            for prompt, owner in zip(prompts, owners, strict=True)
+        ]
+        self._found = [prefix.num_tokens if prefix else 0 for prefix in prefixes]
         if any(prefixes):
             # The attention node goes on from an earlier cache with several tokens in one row only.
             read = [
@@ -226,6 +241,7 @@ class OnnxSession(Session[np.ndarray]):
             for layer in zip(*filter(None, caches), strict=True)
         ]
         self._tokens += [list(prompt) for prompt in prompts for _ in range(num_copies)]
+        self._owners += [owner for owner in owners for _ in range(num_copies)]
         return np.repeat(np.concatenate([logits for logits, _ in read]), num_copies, axis=0)
 
     def _read(
@@ -256,9 +272,12 @@ class OnnxSession(Session[np.ndarray]):
         for row in sorted(set(range(len(self._tokens))) - set(rows)):
             length = len(self._tokens[row])
             self._prefixes.put(
-                self._tokens[row], [item[row : row + 1, :, :length] for item in self._cache]
+                self._tokens[row],
+                [item[row : row + 1, :, :length] for item in self._cache],
+                owner=self._owners[row],
             )
         self._tokens = [self._tokens[row] for row in rows]
+        self._owners = [self._owners[row] for row in rows]
         self._lengths = self._lengths[list(rows)]
         width = int(self._lengths.max(initial=0))
         self._cache = [item[list(rows), :, :width] for item in self._cache] if rows else []

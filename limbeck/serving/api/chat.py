@@ -110,6 +110,7 @@ class Completions:
             generate = replace(
                 body.generate(),
                 images=images,
+                owner=entry.name if entry is not None else "",
                 request_id=note.request_id,
                 traceparent=note.traceparent,
             )
@@ -297,10 +298,16 @@ def _log_probs(tokens: Sequence[ChosenToken]) -> dict[str, Any] | None:
     return {"content": content, "refusal": None}
 
 
-def _usage(ends: Sequence[End]) -> dict[str, int]:
+def _usage(ends: Sequence[End]) -> dict[str, Any]:
     read = max((end.num_prompt_tokens for end in ends), default=0)
     written = sum(end.num_tokens for end in ends)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    cached = max((end.num_cached_tokens for end in ends), default=0)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 def _describe(route: Route, ends: Sequence[End]) -> dict[str, Any]:

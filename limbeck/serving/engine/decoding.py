@@ -51,6 +51,7 @@ class _Row:
     text: TextStream
     stops: StopTexts
     started: float
+    num_cached_tokens: int = 0
     first_token: float = 0.0
     shown: str = ""
     has_begun: bool = False
@@ -139,6 +140,7 @@ class DecodingLoop:
                 [item.tokens for item in joining],
                 images=[image for item in joining for image in item.request.images],
                 num_copies=num_choices,
+                owners=[item.request.owner for item in joining],
             )
         except DataError as error:
             if len(joining) == 1:
@@ -146,11 +148,12 @@ class DecodingLoop:
             return [event for item in joining for event in self._admit([item])]
         for place, item in enumerate(joining):
             slots = admitted.slots[place * num_choices : (place + 1) * num_choices]
-            self._rows |= self._open_rows(item, slots, started=started)
+            num_known = admitted.num_known[place * num_choices] if admitted.num_known else 0
+            self._rows |= self._open_rows(item, slots, started=started, num_known=num_known)
         return self._extend(admitted.slots, admitted.logits)
 
     def _open_rows(
-        self, item: _Waiting, slots: tuple[int, ...], *, started: float
+        self, item: _Waiting, slots: tuple[int, ...], *, started: float, num_known: int
     ) -> dict[int, _Row]:
         request, num_prompt_tokens = item.request, len(item.tokens)
         room = self._model.max_tokens - num_prompt_tokens
@@ -165,6 +168,7 @@ class DecodingLoop:
                 text=TextStream(self._chat),
                 stops=StopTexts(request.stop),
                 started=started,
+                num_cached_tokens=num_known,
             )
             for choice, slot in enumerate(slots)
         }
@@ -238,6 +242,7 @@ class DecodingLoop:
             is_repeating,
             row.started,
             decode_seconds=time.monotonic() - row.first_token,
+            num_cached_tokens=row.num_cached_tokens,
         )
 
     def _evict(self, slots: list[int]) -> None:

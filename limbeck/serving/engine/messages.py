@@ -41,6 +41,8 @@ class Generate:
     num_top_log_probs: int = -1
     """So many of the likeliest tokens are listed at every place; -1: no log-probabilities."""
     images: tuple[Path, ...] = ()
+    owner: str = ""
+    """Whose request it is: what is kept of it serves this owner alone."""
     in_pieces: bool = True
     """False: nobody reads along, so what follows the first piece comes with the end."""
     request_id: str = ""
@@ -122,6 +124,8 @@ class Finished:
     """Without a row; the engine fills it in."""
     decode_seconds: float = 0.0
     """From its first token to its last."""
+    num_cached_tokens: int = 0
+    """Of the prompt, those that had been read before, with another request."""
     status: Status = "answered"
     """What another server has to say of it."""
 

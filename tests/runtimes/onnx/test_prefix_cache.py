@@ -114,3 +114,11 @@ def test_what_is_kept_is_a_copy():
     cache.put([1] * 40, arrays)
     arrays[0][:] = 5
     assert not cache.find([1] * 41).cache[0].any()
+
+
+def test_what_one_asked_is_read_again_for_another():
+    """Else the time, and the count of known tokens, would tell what others ask."""
+    cache = PrefixCache(max_bytes=2**20)
+    cache.put([1] * 40, make_cache(40), owner="ward 7")
+    assert cache.find([1] * 41, owner="ward 7").num_tokens == 40
+    assert cache.find([1] * 41, owner="ward 8") is None and cache.find([1] * 41) is None

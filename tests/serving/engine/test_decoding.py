@@ -140,3 +140,27 @@ def test_what_nobody_reads_before_the_end_comes_in_two_pieces(answerer):
     assert pieces[True] > 2 == pieces[False]
     assert texts[True] == texts[False]
     assert log_probs[True] == log_probs[False]
+
+
+def test_the_next_turn_of_a_conversation_is_read_from_where_it_goes_on(answerer):
+    """And is answered as it would be if all of it were read again."""
+    first = Message("user", "高血压有哪些症状，看什么科，平时要注意什么？" * 2)
+    turns = [first, Message("assistant", "头晕、心悸"), Message("user", "哮喘看什么科？")]
+    found = {}
+    for max_prefix_bytes in (0, 2**22):
+        loop = DecodingLoop(
+            answerer.model,
+            chat=answerer.chat,
+            policy=AnswerPolicy(),
+            num_slots=4,
+            max_prefix_bytes=max_prefix_bytes,
+        )
+        requests = [Generate(1, (first,), 6), Generate(2, tuple(turns), 6, num_choices=2)]
+        results = [run(loop, [item]) for item in requests]
+        found[max_prefix_bytes] = [texts for texts, _ in results]
+        known = [end.num_cached_tokens for _, ends in results for end in ends.values()]
+        if max_prefix_bytes:
+            assert known[0] == 0 and known[1] == known[2] >= 32
+        else:
+            assert known == [0, 0, 0]
+    assert found[0] == found[2**22]
