@@ -58,9 +58,10 @@ def serve(
     """
     with report_user_errors():
         from limbeck.cli.model_source import TierModels
-        from limbeck.cli.served_models import find_models, find_router, read_serving
+        from limbeck.cli.served_models import find_facts, find_models, find_router, read_serving
         from limbeck.contracts.errors import DataError
         from limbeck.serving.api.app import make_app
+        from limbeck.serving.config import FACTS
         from limbeck.serving.journal.open import open_journal
         from limbeck.serving.keys import Keys
         from limbeck.serving.log import read_format, write_log
@@ -73,10 +74,12 @@ def serve(
         config, root = read_serving(target, overrides=overrides, runs=runs)
         source = TierModels(root=root, runs=runs)
         models = find_models(config, source=source)
+        facts = find_facts(config, root=root)
         known = Keys(keys)
         check_address(host, keys=known)
         check_not_itself(config, host=host, port=port)
-        service = open_service(config, models=models, router=find_router(config, root=root))
+        router = find_router(config, root=root)
+        service = open_service(config, models=models, router=router, facts=facts)
         try:
             socket = bind(host, port)
         except OSError as error:
@@ -92,6 +95,8 @@ def serve(
         for tier in config.tiers:
             if tier.remote is not None:
                 show_note(f"{tier.name}: {tier.model} at {tier.remote.url}")
+        if facts.facts:
+            show_note(f"{FACTS}: {len(facts.facts)} of {facts.pack}")
         url = f"http://{host}:{socket.getsockname()[1]}/"
         typer.echo(url)
         with write_log(form, to=sys.stderr):

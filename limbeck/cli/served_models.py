@@ -8,12 +8,14 @@ from pydantic import ValidationError
 from limbeck.cli.model_source import MODEL_KINDS
 from limbeck.contracts.artifacts import read_artifact
 from limbeck.contracts.errors import Fault, RecipeError
+from limbeck.contracts.facts import FACTS
 from limbeck.contracts.pointers import follow
 from limbeck.contracts.recipe import SERVE, Recipe, load_recipe
 from limbeck.contracts.tier_router import TierRouter, read_router
 from limbeck.pipeline.check import check, explain
 from limbeck.pipeline.entry import Entry
 from limbeck.serving.config import ServeConfig, TierConfig
+from limbeck.serving.facts import NO_FACTS, FactStore, read_store
 from limbeck.serving.open import ServedModel
 from limbeck.serving.rollout.source import ModelSource
 
@@ -55,11 +57,15 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
     """Nothing, when every tier that names an entry names one that makes a model.
 
     Raises:
-        RecipeError: the key `serve` is wrong, or a tier names something else.
+        RecipeError: the key `serve` is wrong, a tier names something else, or facts are to come
+            from where there are none.
     """
     config, faults = read_serve_key(recipe), []
     if fault := _find_wrong_router(config, entries):
         faults.append(Fault("serve.router", fault, recipe.line(SERVE, "router")))
+    if fault := _find_no_facts(config.facts.source, entries):
+        line = recipe.line(SERVE, "facts", "source")
+        faults.append(Fault("serve.facts.source", fault, line))
     for place, tier in enumerate(config.tiers):
         if tier.remote is not None:
             continue
@@ -104,6 +110,41 @@ def find_router(config: ServeConfig, *, root: Path) -> TierRouter | None:
     inside = root / config.router
     path = inside if inside.exists() else Path(config.router)
     return read_router(read_artifact(follow(path), kinds=("router",)).path)
+
+
+def _find_no_facts(source: str, entries: Mapping[str, Entry]) -> str:
+    """Why no facts can be served from there; empty where they can, or none are wanted."""
+    if not source:
+        return ""
+    if source not in entries:
+        if (follow(Path(source)) / FACTS).is_file():
+            return ""
+        known = ", ".join(name for name, item in entries.items() if item.config.make == "corpus")
+        return f"{source!r} is no entry and no folder with a {FACTS}; name a corpus ({known})"
+    entry = entries[source]
+    if entry.config.make != "corpus":
+        return f"{source!r} makes a {entry.config.make}; name a corpus"
+    while entry.target("corpus") in entries:
+        entry = entries[entry.target("corpus")]
+    if entry.config.makes_no_facts:
+        return (
+            f"{entry.name!r} has no pack with a wording.yaml, so it holds no facts to serve; name "
+            "a corpus that has one (docs/serving/facts.md)"
+        )
+    return ""
+
+
+def find_facts(config: ServeConfig, *, root: Path) -> FactStore:
+    """The facts that the service states; `root`: the folder of the recipe's run.
+
+    Raises:
+        ArtifactError: there are none where they are to come from, or they are damaged.
+    """
+    source = config.facts.source
+    if not source:
+        return NO_FACTS
+    inside = root / source
+    return read_store(follow(inside if inside.exists() else Path(source)))
 
 
 def find_models(config: ServeConfig, *, source: ModelSource) -> Mapping[str, ServedModel]:

@@ -12,6 +12,7 @@ from typing import final
 from limbeck.contracts.answer_policy import Emergency
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.errors import DataError
+from limbeck.contracts.facts import FACTS, FactsFile
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import (
     SPLITS,
@@ -57,6 +58,8 @@ class Corpus:
         self.dropped_path = folder / "dropped.jsonl"
         """Every record that was read and not used, with the reason."""
 
+        self.facts_path = folder / FACTS
+        """What a service may answer without a model; there only where the pack has wording."""
         self.unlabelled_path = folder / "records" / "unlabelled.jsonl"
         """Training questions without an answer; there only where it has some."""
 
@@ -118,6 +121,10 @@ class Corpus:
             tasks.setdefault(question.task, []).append(question)
         for task, members in tasks.items():
             write_jsonl(self.questions_path / f"{task}.jsonl", members)
+
+    def write_facts(self, facts: FactsFile) -> None:
+        """Write the facts of the pack."""
+        write_atomically(self.facts_path, facts.model_dump_json(indent=1) + "\n")
 
     def domain(self) -> Domain:
         """What the card holds of the pack.

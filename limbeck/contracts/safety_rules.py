@@ -12,9 +12,7 @@ from pydantic import Field, model_validator
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import Text
-
-MACRO = re.compile(r"<([a-z_]+)>")
-MAX_MACRO_DEPTH = 4
+from limbeck.contracts.macros import expand
 
 
 class Country(Config):
@@ -115,15 +113,4 @@ class SafetyRules(Config):
         Raises:
             ValueError: it names a macro that is not there, or macros name each other in a circle.
         """
-        for _ in range(MAX_MACRO_DEPTH):
-            if not MACRO.search(expression):
-                return expression
-            expression = MACRO.sub(lambda match: f"(?:{self._macro(match[1])})", expression)
-        if MACRO.search(expression):
-            raise ValueError(f"macros are nested more than {MAX_MACRO_DEPTH} deep: {expression!r}")
-        return expression
-
-    def _macro(self, name: str) -> str:
-        if name not in self.macros:
-            raise ValueError(f"unknown macro <{name}>; known: {', '.join(sorted(self.macros))}")
-        return self.macros[name]
+        return expand(expression, macros=self.macros)

@@ -68,6 +68,11 @@ class StageConfig(Config, abc.ABC):
         return ""
 
     @property
+    def makes_no_facts(self) -> bool:
+        """Whether it makes a corpus without facts that a service could state."""
+        return False
+
+    @property
     def makes_no_bare_questions(self) -> bool:
         """Whether it makes a corpus all of whose training questions have answers."""
         return False

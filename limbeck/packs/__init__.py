@@ -1,7 +1,7 @@
 """Domain packs: one folder of data a domain, and how to find them. No code, no torch.
 
 A pack holds `pack.yaml` (specialties, relations), `questions.yaml` (question forms), a folder of
-facts, and `terms.yaml` (English names).
+facts, `terms.yaml` (English names) and `wording.yaml` (questions that facts answer beyond doubt).
 """
 
 from pathlib import Path

@@ -12,6 +12,8 @@ from limbeck.serving.price import PriceConfig
 
 AUTO = "auto"
 """The model name that leaves the choice of the tier to the router."""
+FACTS = "facts"
+"""The tier of the domain's own facts, which no client names."""
 TierName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 
 
@@ -131,6 +133,17 @@ class LimitsConfig(Config):
     """That running requests get after SIGTERM."""
 
 
+class FactTierConfig(Config):
+    """The domain's own facts answer what asks for one of them beyond any doubt, before any model.
+
+    Only requests for `auto` that are one plain question; everything else goes to the models.
+    """
+
+    source: str = ""
+    """The corpus whose facts they are: an entry of the recipe, or a folder with a `facts.json`.
+    Empty: models answer everything."""
+
+
 class ServeConfig(Config):
     """What `limbeck serve` serves.
 
@@ -145,6 +158,7 @@ class ServeConfig(Config):
     default_tier: str = AUTO
     """What a request for an unknown name would get is an error; this is the first name of the
     list of models, which clients take where they are told nothing."""
+    facts: FactTierConfig = FactTierConfig()
     limits: LimitsConfig = LimitsConfig()
     country: str = ""
     """Whose emergency numbers are given; empty: those of the domain's own rules."""
@@ -157,8 +171,9 @@ class ServeConfig(Config):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"tiers: two are called {twice[0]!r}; rename one")
-        if AUTO in names:
-            raise ValueError(f"tiers: {AUTO!r} is the router's name; call the tier otherwise")
+        for name, whose in ((AUTO, "the router's name"), (FACTS, "the name of stored facts")):
+            if name in names:
+                raise ValueError(f"tiers: {name!r} is {whose}; call the tier otherwise")
         money = sorted({tier.price.currency for tier in self.tiers if tier.price.is_known})
         if len(money) > 1:
             raise ValueError(

@@ -14,6 +14,7 @@ from limbeck.serving.config import ServeConfig, TierConfig
 from limbeck.serving.engine.base import Engine
 from limbeck.serving.engine.engine import ProcessEngine
 from limbeck.serving.engine.worker import WorkerSettings
+from limbeck.serving.facts import NO_FACTS, FactStore
 from limbeck.serving.place import OpenAiHttp
 from limbeck.serving.remote_tiers import read_key
 from limbeck.serving.rollout.live import LiveService
@@ -34,7 +35,11 @@ class ServedModel:
 
 
 def open_service(
-    config: ServeConfig, *, models: Mapping[str, ServedModel], router: TierRouter | None = None
+    config: ServeConfig,
+    *,
+    models: Mapping[str, ServedModel],
+    router: TierRouter | None = None,
+    facts: FactStore = NO_FACTS,
 ) -> LiveService:
     """The service; its models are opened when it starts. Those at other servers need no model here.
 
@@ -47,7 +52,8 @@ def open_service(
     meters = {tier.name: Meter() for tier in config.tiers}
 
     def compose(tiers: Sequence[Tier]) -> Service:
-        return Service(tiers, rules=rules.compile(tiers), meters=meters, router=router)
+        compiled = rules.compile(tiers)
+        return Service(tiers, rules=compiled, meters=meters, router=router, facts=facts)
 
     tiers = [
         open_remote_tier(tier, tier.remote)

@@ -98,7 +98,7 @@ class Recording(AbstractContextManager["Recording"]):
             queue_seconds=end.queue_seconds if end else 0.0,
             first_token_seconds=self.first_seconds,
             total_seconds=time.perf_counter() - self.started,
-            is_machine_made=bool(route and route.tier),
+            is_machine_made=bool(route and route.is_model),
         )
 
 

@@ -45,7 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
-        found.listen()
+        found.listen()  # who comes before the server has started waits, and is not refused
     except OSError:
         found.close()
         raise

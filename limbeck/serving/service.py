@@ -23,7 +23,7 @@ from limbeck.serving.cascade import (
     name_failure,
     next_step,
 )
-from limbeck.serving.config import AUTO, TierConfig
+from limbeck.serving.config import AUTO, FACTS, TierConfig
 from limbeck.serving.engine.messages import (
     ChosenToken,
     Finished,
@@ -33,6 +33,7 @@ from limbeck.serving.engine.messages import (
     Status,
 )
 from limbeck.serving.escalation import Escalation, Order
+from limbeck.serving.facts import NO_FACTS, FactStore, find_fact
 from limbeck.serving.language import Language
 from limbeck.serving.safety import (
     CompiledRules,
@@ -43,7 +44,7 @@ from limbeck.serving.safety import (
 )
 from limbeck.serving.tier import Meter, Tier, ask_tier
 
-Reason = UpReason | Literal["emergency rule", "request rule"]
+Reason = UpReason | Literal["fact", "emergency rule", "request rule"]
 Role = Literal["champion", "candidate", "shadow"]
 """A `candidate` takes a share of the requests; a `shadow` answers copies that nobody reads."""
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
@@ -54,17 +55,25 @@ class Route:
     """Who answers, and why."""
 
     tier: str
-    """'' where no model was asked."""
+    """'' where a rule answered; `facts` where a stored fact did."""
     reason: Reason
     model_key: str = ""
+    """Of stored facts: the content hash of all of them."""
     role: Role = "champion"
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """Tiers that were asked before and gave no answer."""
+    source: str = ""
+    """Which stored fact answered; '' where none did."""
+
+    @property
+    def is_model(self) -> bool:
+        """Whether a model answers: no rule, no stored fact."""
+        return self.tier not in ("", FACTS)
 
     @property
     def label(self) -> Role | Literal[""]:
         """The role of the model that answers; '' where none does."""
-        return self.role if self.tier else ""
+        return self.role if self.is_model else ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ ServedEvent = Route | Text | End
 class Service:
     """The tiers, from the largest to the smallest, and the rules before and after them.
 
-    The rules of all tiers hold for every answer, whichever tier is named.
+    The rules of all tiers hold for every answer, whichever tier is named, and for stored facts.
     """
 
     def __init__(
@@ -126,11 +135,13 @@ class Service:
         rules: Sequence[CompiledRules] = (),
         meters: Mapping[str, Meter] | None = None,
         router: TierRouter | None = None,
+        facts: FactStore = NO_FACTS,
     ) -> None:
         self.tiers: Mapping[str, Tier] = {tier.config.name: tier for tier in tiers}
         self._escalation = Escalation(self.tiers, router=router)
         self._meters = {name: (meters or {}).get(name) or Meter() for name in self.tiers}
         self._rules = tuple(rules)
+        self._facts = facts
         self._checks_answers = any(item.answers for item in rules)
 
     async def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
@@ -146,7 +157,7 @@ class Service:
         elif found := self._find_refusal(asked):
             ruled = _ruled(found, reason="request rule", status="refused")
         else:
-            ruled = ()
+            ruled = self._state_fact(asked)
         for event in ruled:
             yield event
         if ruled:
@@ -174,6 +185,29 @@ class Service:
             if refused := refuse_request(question, rules):
                 return _in_language(refused, asked.language)
         return ""
+
+    def _state_fact(self, asked: Ask) -> tuple[ServedEvent, ...]:
+        """The events of a stored fact that is all that is asked; empty where a model has to answer.
+
+        A fact has no tokens, and none of it may be cut off.
+        """
+        if asked.model != AUTO or not _is_plain(asked.generate):
+            return ()
+        found = find_fact(asked.generate.messages[-1].content, self._facts)
+        if found is None:
+            return ()
+        text, status = found.cited_answer, "answered"
+        if withheld := self._find_withheld(text):
+            text, status = _in_language(withheld, asked.language), "withheld"
+        if 0 < asked.generate.max_new_tokens < len(text.encode()):
+            return ()
+        route = Route(FACTS, "fact", self._facts.key, source=found.source)
+        return route, Text(0, text), End(0, "stop", status, 0, 0, None)
+
+    def _find_withheld(self, text: str) -> Finding | None:
+        """Why an answer may not be shown; None where it may."""
+        verdicts = (check_answer(text, rules) for rules in self._rules)
+        return next((item for verdict in verdicts for item in verdict.findings), None)
 
     async def _answer_by_tier(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
         question, is_named = asked.generate.messages[-1].content, asked.model != AUTO
@@ -246,10 +280,8 @@ class Service:
             events = [event for event in held if event.choice == choice]
             end = next(event for event in events if isinstance(event, Finished))
             text = "".join(event.text for event in events if isinstance(event, Piece))
-            verdicts = [check_answer(text, rules) for rules in self._rules]
-            withheld = [finding for verdict in verdicts for finding in verdict.findings]
-            if withheld:
-                shown, status = _in_language(withheld[0], asked.language), "withheld"
+            if withheld := self._find_withheld(text):
+                shown, status = _in_language(withheld, asked.language), "withheld"
             elif not asked.show_unsure and not tier.is_sure(end):
                 shown, status = UNKNOWN[asked.language], "unknown"
             else:
@@ -265,6 +297,17 @@ def fit(request: Generate, config: TierConfig) -> Generate:
     """The request with the tier's own limits."""
     wanted = request.max_new_tokens or config.max_new_tokens
     return replace(request, max_new_tokens=min(wanted, config.max_new_tokens_limit))
+
+
+def _is_plain(request: Generate) -> bool:
+    """Whether a request is one question, and wants nothing of its answer but the answer."""
+    return (
+        len(request.messages) == 1
+        and request.num_choices == 1
+        and request.num_top_log_probs < 0
+        and not request.stop
+        and not request.images
+    )
 
 
 def draw_seed() -> int:

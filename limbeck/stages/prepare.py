@@ -32,6 +32,7 @@ from limbeck.data.filters.record_log import RecordLog
 from limbeck.data.loading.chat_template import render_record
 from limbeck.data.packs.load import empty_pack, load_pack
 from limbeck.data.packs.schema import Pack
+from limbeck.data.packs.stored_facts import make_facts
 from limbeck.data.readers.base import Item, ReaderConfig
 from limbeck.data.readers.lexicon import read_names
 from limbeck.env.progress import print_table, track
@@ -117,6 +118,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         "lexicon_names": lexicon.num_names,
     }
     corpus.write_card(card)
+    if pack.wording.questions:
+        corpus.write_facts(make_facts(pack))
     write_atomically(corpus.page_path, render_page(card, reasons=log.reasons))
     return card["counts"] | {
         "sources": {name: count_source(counts) for name, counts in log.sources.items()}

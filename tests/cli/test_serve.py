@@ -1,5 +1,6 @@
 """`limbeck serve` and `limbeck keys`: a real process that is asked, told to end, and misused."""
 
+import json
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from tests.support.running_service import serve
 
 TINY = tiny_recipe.RECIPE
 CLOUD = {"kind": "openai_http", "url": "https://api.example.com/v1"}
+TIERS = [{"name": "mobile", "model": "bundle"}]
 
 
 def invoke(*words):
@@ -86,6 +88,10 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path):
         ({"tiers": [{"name": "a", "model": "corpus"}]}, "makes a corpus"),
         ({"tiers": [{"name": "a", "model": "bundle"}] * 2}, "two are called 'a'"),
         ({"tires": []}, "tires"),
+        ({"tiers": [{"name": "facts", "model": "bundle"}]}, "the name of stored facts"),
+        ({"tiers": TIERS, "facts": {"source": "bundle"}}, "makes a bundle; name a corpus"),
+        ({"tiers": TIERS, "facts": {"source": "corpsu"}}, "no folder with a facts.json"),
+        ({"tiers": TIERS, "facts": {"corpus": "corpus"}}, "facts.corpus"),
         ({"tiers": [{"name": "a", "model": "bundle", "canary": {"share": 0.1}}]}, "no candidate"),
         ({"tiers": [{"name": "a", "model": "bundle", "canary": {"share": 2}}]}, "canary.share"),
         ({"tiers": [{"name": "a", "model": "m", "place": "openai_http"}]}, "url"),
@@ -191,3 +197,54 @@ def test_a_router_that_was_not_made_is_named(tmp_path):
     (runs / "tiny").rename(runs / "mine")
     found = invoke("serve", recipe, "--runs", runs, "--port", 0, "--journal", "none")
     assert found.exit_code == 1 and "elsewhere" in found.output
+
+
+def test_facts_need_a_pack_that_says_how_they_are_asked_for(tmp_path):
+    pack = tiny_recipe.ROOT / "tests" / "support" / "packs" / "contracts_law"
+    corpus = {"stage": "prepare", "pack": str(pack), "sources": [{"kind": "knowledge"}]}
+    labelled = {"stage": "label", "corpus": "law", "teacher": "bundle"}
+    path = write_recipe(tmp_path, {"tiers": TIERS, "facts": {"source": "labelled"}})
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+
+    def check(**entries):
+        path.write_text(yaml.safe_dump(recipe | entries, allow_unicode=True), encoding="utf-8")
+        return invoke("check", path)
+
+    found = check(law=corpus, labelled=labelled)
+    assert found.exit_code == 1
+    assert "'law' has no pack with a wording.yaml" in found.output.replace("\n", " ")
+    found = check(law=corpus, labelled=labelled | {"corpus": "corpus"})
+    assert found.exit_code == 0, found.output
+
+
+def test_a_corpus_without_its_facts_is_not_served(tmp_path):
+    """One that an older version made, or whose file was deleted."""
+    runs = tiny_recipe.copy_runs(tmp_path, entries=("corpus", "bundle"))
+    (runs / "tiny" / "corpus" / "facts.json").unlink()
+    settings = {"tiers": TIERS, "facts": {"source": "corpus"}}
+    recipe = write_recipe(tmp_path, settings).rename(tmp_path / "tiny.yaml")
+    found = invoke("serve", recipe, "--runs", runs, "--port", 0, "--journal", "none")
+    assert found.exit_code == 1
+    assert "holds no facts.json" in found.output.replace("\n", " ")
+
+
+def test_a_recipe_serves_the_facts_of_its_corpus_and_keeps_what_they_answered(tmp_path):
+    settings = {"tiers": TIERS, "facts": {"source": "corpus"}}
+    recipe = write_recipe(tmp_path, settings).rename(tmp_path / "tiny.yaml")
+    assert invoke("check", recipe).exit_code == 0
+    journal = tmp_path / "journal.sqlite"
+    options = ("--runs", tiny_recipe.runs(), "--journal", journal)
+    with serve(recipe, *options, folder=tmp_path) as (process, url, errors):
+        turns = [{"role": "user", "content": "请问糖尿病挂什么科？"}]
+        asked = {"model": "auto", "messages": turns}
+        found = httpx.post(url + "v1/chat/completions", json=asked, timeout=60).json()
+        assert found["limbeck"]["source"] == "medical:糖尿病|specialty"
+        assert found["choices"][0]["message"]["content"].startswith("内分泌科\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert "facts: 1224 of medical" in errors.read_text()
+    shown = invoke("journal", "show", "--journal", journal, "--json")
+    row = json.loads(shown.output)[0]["exchange"]
+    assert (row["tier"], row["route_reason"]) == ("facts", "fact")
+    assert row["is_machine_made"] is False
+    assert row["model_key"] == found["limbeck"]["model_key"]

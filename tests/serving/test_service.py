@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,15 +12,18 @@ from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullErro
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.data.packs.load import load_pack
+from limbeck.data.packs.stored_facts import make_facts
 from limbeck.serving.config import AUTO, TierConfig
 from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
+from limbeck.serving.facts import NO_FACTS, make_store
 from limbeck.serving.language import Language
 from limbeck.serving.safety import compile_rules
 from limbeck.serving.service import Ask, End, Route, Service, Text
 from limbeck.serving.tier import Tier
 
 SURE, UNSURE = (Judgement(ratio, 0.5, 1.0, 0.1) for ratio in (0.9, 0.2))
+QUESTION = Message("user", "高血压有哪些症状？")
 CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
 
 
@@ -65,7 +69,7 @@ class Scripted(Engine, Generation):
         self.num_cancelled += 1
 
 
-def make(engines, *, policy=CALIBRATED, rules=(), router=None, **settings):
+def make(engines, *, policy=CALIBRATED, rules=(), router=None, facts=NO_FACTS, **settings):
     tiers = [
         Tier(
             TierConfig(name=name, model=name, max_new_tokens=9, **settings.get(name, {})),
@@ -75,7 +79,7 @@ def make(engines, *, policy=CALIBRATED, rules=(), router=None, **settings):
         )
         for name, engine in engines.items()
     ]
-    return Service(tiers, rules=rules, router=router)
+    return Service(tiers, rules=rules, router=router, facts=facts)
 
 
 def ask(
@@ -256,3 +260,62 @@ def test_without_rules_an_uncalibrated_tier_streams():
     )
     for item in (service, service_rules):
         assert ask(item)[1:2] == ("一个答案",)
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return make_store(make_facts(load_pack("medical")), key="key-of-the-facts")
+
+
+def test_a_stored_fact_is_stated_without_a_model(rules, facts):
+    engine = Scripted("瞎猜的")
+    route, text, end = ask(make({"only": engine}, rules=rules, facts=facts))
+    assert (route.tier, route.reason, route.model_key) == ("facts", "fact", "key-of-the-facts")
+    assert (route.source, route.label) == ("medical:高血压|symptoms", "")
+    assert text.startswith("头晕、头痛、心悸、颈项板紧\n") and route.source in text
+    assert (end.status, end.num_tokens, end.confidence_ratio) == ("answered", 0, None)
+    assert engine.num_asked == 0
+
+
+def test_facts_come_after_the_rules_and_are_checked_by_them(rules, facts):
+    service = make({"only": Scripted("好的")}, rules=rules, facts=facts)
+    route, _, end = ask(service, question="胸口剧痛出冷汗，高血压有哪些症状？")
+    assert (route.reason, end.status) == ("emergency rule", "emergency")
+    route, text, end = ask(service, question="病态窦房结综合征怎么治疗？")
+    assert (route.tier, end.status) == ("facts", "withheld")
+    assert "停用" not in text
+
+
+def test_a_broken_model_does_not_matter_to_facts(facts):
+    service = make({"only": Scripted("", error=EngineDownError("down"))}, facts=facts)
+    assert ask(service)[0].tier == "facts"
+    with pytest.raises(NoTierError):
+        ask(service, question="高血压怎么办？")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "only"},
+        {"messages": (Message("user", "你好"), Message("assistant", "您好"), QUESTION)},
+        {"messages": (Message("system", "Answer in English."), QUESTION)},
+        {"num_choices": 2},
+        {"num_top_log_probs": 0},
+        {"stop": ("、",)},
+        {"images": (Path("x.png"),)},
+        {"max_new_tokens": 20},
+    ],
+)
+def test_a_request_for_more_than_a_plain_answer_goes_to_the_models(facts, changes):
+    engine = Scripted("小模型的答案")
+    model = changes.pop("model", AUTO)
+    generate = replace(Generate(0, (QUESTION,), 0), **changes)
+    service = make({"only": engine}, facts=facts)
+
+    async def read():
+        async for event in service.answer(Ask(model, generate)):
+            if isinstance(event, Route):
+                return event.tier
+
+    assert asyncio.run(read()) == "only"
+    assert engine.num_asked == 1

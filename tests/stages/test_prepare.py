@@ -14,6 +14,7 @@ from limbeck.contracts.errors import DataError, LeakError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import read_jsonl
 from limbeck.models.checkpoints import load_tokenizer
+from limbeck.serving.facts import read_store
 from limbeck.stages.config.prepare import Config
 from tests.support.prepared_corpora import (
     ANSWER,
@@ -88,6 +89,12 @@ def test_nothing_leaks(made):
     questions = read_questions(corpus)
     check_leaks(read_records(corpus, "train"), held_out=[*held_out, *questions])
     assert {question.task for question in questions} == TASKS
+
+
+def test_the_facts_of_the_pack_go_with_it(made):
+    corpus, _ = made
+    store = read_store(corpus)
+    assert len(store.facts) == 1224
 
 
 def test_the_tokenizer_writes_every_training_text(made):

@@ -11,6 +11,7 @@ import httpx2 as httpx
 
 from limbeck.serving.api.app import make_app
 from limbeck.serving.config import LimitsConfig, ServeConfig, TierConfig
+from limbeck.serving.facts import NO_FACTS
 from limbeck.serving.keys import Keys
 from limbeck.serving.open import ServedModel, open_service
 from limbeck.serving.server import Server, bind
@@ -32,6 +33,7 @@ class Running:
         tiers=(),
         port=0,
         journal=None,
+        facts=NO_FACTS,
     ):
         tiers = tiers or [
             TierConfig(name=name, model=str(bundle), max_rows=max_rows, max_waiting=max_waiting)
@@ -41,7 +43,7 @@ class Running:
         local = [tier for tier in tiers if tier.remote is None]
         models = {tier.name: ServedModel(bundle, "key-of-the-model") for tier in local}
         self.keys = Keys(keys)
-        self.service = open_service(config, models=models)
+        self.service = open_service(config, models=models, facts=facts)
         self.admission = make_app(self.service, config=config, keys=self.keys, journal=journal)
         self.server = Server(self.admission, drain_seconds=config.limits.drain_seconds)
         self.socket = bind("127.0.0.1", port)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from limbeck import packs
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError, UnknownNameError
+from limbeck.contracts.facts import Wording
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.data.packs.schema import FactsFile, Forms, Names, Pack, PackDescription, Subject
@@ -21,6 +22,8 @@ FACTS = "facts"
 QUESTIONS = "questions.yaml"
 WRITTEN = "evaluation"
 SAFETY = "safety.yaml"
+WORDING = "wording.yaml"
+TERMS = "terms.yaml"
 
 
 def locate_pack(name: str) -> Path:
@@ -67,8 +70,27 @@ def load_pack(name: str) -> Pack:
     safety = SafetyRules()
     if (folder / SAFETY).is_file():
         safety = _read(folder / SAFETY, SafetyRules)
-    pack = Pack(folder, description, forms, subjects, specialty_of, safety=safety)
+    wording = Wording()
+    if has_wording(folder):
+        wording = _read(folder / WORDING, Wording)
+    terms = _load(folder / TERMS) if (folder / TERMS).is_file() else {}
+    pack = Pack(
+        folder,
+        description,
+        forms,
+        subjects,
+        specialty_of,
+        safety=safety,
+        wording=wording,
+        terms=terms,
+    )
+    _check_wording(pack)
     return dataclasses.replace(pack, written=read_written(folder / WRITTEN, pack=pack))
+
+
+def has_wording(folder: Path) -> bool:
+    """Whether a pack says how its facts are asked for, so that a service may answer them."""
+    return (folder / WORDING).is_file()
 
 
 def empty_pack() -> Pack:
@@ -88,6 +110,19 @@ def empty_pack() -> Pack:
         relations={},
     )
     return Pack(Path(), description, forms={}, subjects={}, specialty_of={})
+
+
+def _check_wording(pack: Pack) -> None:
+    """Refuse wording of what the pack does not hold."""
+    relations = {key for key, item in pack.description.relations.items() if item.attributes}
+    wanted = [
+        *(("relation", name, relations) for name in pack.wording.questions),
+        *(("subject", name, pack.subjects) for name in pack.wording.aliases),
+    ]
+    for what, name, known in wanted:
+        if name not in known:
+            message = str(UnknownNameError(name, known=known, what=what))
+            raise DataError(message, path=pack.folder / WORDING)
 
 
 def _check_subject(subject: Subject, *, description: PackDescription, path: Path) -> None:

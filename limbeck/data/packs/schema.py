@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from limbeck.contracts.answer_policy import Emergency
 from limbeck.contracts.config import Config
+from limbeck.contracts.facts import Wording
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Text, Texts
 from limbeck.contracts.safety_rules import SafetyRules
 
@@ -225,6 +226,10 @@ class Pack:
     written: Mapping[str, tuple[WrittenQuestion, ...]] = field(default_factory=dict)
     """Questions for evaluation only, by task."""
     safety: SafetyRules = field(default_factory=SafetyRules)
+    wording: Wording = field(default_factory=Wording)
+    """How facts are asked for beyond any doubt; empty: a service answers none by itself."""
+    terms: Mapping[str, str] = field(default_factory=dict)
+    """Items with their names in English."""
 
     def items(self, subject: str, relation: str) -> tuple[str, ...]:
         """What answers a relation of a subject; nothing where the pack has no such fact."""

@@ -28,6 +28,7 @@ from limbeck.data.readers.text_files import Line, TextFileReaderConfig
 NOT_AN_EXCHANGE = Reason("not_an_exchange", "不是对话记录", "not an exchange of a journal")
 NOT_JUDGED = Reason("not_judged", "无人评价", "nobody judged it", counts_as="choice")
 FOUND_BAD = Reason("found_bad", "被评为差", "found bad, not corrected", counts_as="choice")
+NO_MODEL = Reason("no_model", "非模型作答", "a rule or a stored fact answered", counts_as="choice")
 NO_ANSWER = Reason("no_answer", "未作答", "was not answered", counts_as="choice")
 
 
@@ -87,6 +88,8 @@ class Config(TextFileReaderConfig):
             return FOUND_BAD
         if exchange.status != "answered":
             return NO_ANSWER
+        if not exchange.is_machine_made:  # the corpus has the domain's facts, without citations
+            return NO_MODEL
         return NOT_JUDGED if thumbs == "none" or self.approved == "leave" else None
 
     def _make_record(self, exchange: Exchange, correction: Feedback | None, place: str) -> Record:
@@ -101,5 +104,10 @@ class Config(TextFileReaderConfig):
             history=exchange.history,
             system=exchange.system,
             place=place,
-            rejected=exchange.answer if correction and exchange.status == "answered" else "",
+            rejected=exchange.answer if correction and _is_models(exchange) else "",
         )
+
+
+def _is_models(exchange: Exchange) -> bool:
+    """Whether the answer is one that a model gave."""
+    return exchange.status == "answered" and exchange.is_machine_made

@@ -42,6 +42,10 @@ PAGE = {
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """Paths to the page's files and their types."""
+ANSWER = (
+    "The answer; with stream: true, server-sent events. `limbeck` holds the tier and why it was "
+    "chosen; the tier `facts` is a stored fact of the domain, with its `source`."
+)
 
 
 def make_app(
@@ -95,7 +99,7 @@ def make_app(
     @app.post(
         "/v1/chat/completions",
         responses={
-            200: {"description": "The answer; with stream: true, server-sent events"},
+            200: {"description": ANSWER},
             **errors(400, 401, 403, 404, 408, 413, 422, 429, 503),
         },
         response_class=Response,

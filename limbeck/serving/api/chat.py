@@ -318,6 +318,7 @@ def _describe(route: Route, ends: Sequence[End]) -> dict[str, Any]:
         "route_reason": route.reason,
         "model_key": route.model_key or None,
         "role": route.label or None,
+        "source": route.source or None,
         "status": next((item for item in statuses if item != "answered"), "answered"),
         "confidence": min(ratios) if ratios else None,
         "machine_made": True,

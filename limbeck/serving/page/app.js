@@ -10,7 +10,7 @@ const TEXT = {
     keyTitle: "需要密钥", keyLabel: "密钥", keyUse: "使用", you: "你", auto: "自动", confidence: "把握",
     seconds: "秒", up: "有用", down: "没用", corrected: "正确答案", save: "提交", thanks: "已记录", failed: "失败",
     other: "English", context: "带上前文",
-    reasons: { named: "指定", "smallest tier": "最小模型", escalated: "升级", degraded: "降级", "emergency rule": "急症规则", "request rule": "处方规则" },
+    reasons: { named: "指定", "smallest tier": "最小模型", escalated: "升级", degraded: "降级", fact: "知识条目", "emergency rule": "急症规则", "request rule": "处方规则" },
   },
   en: {
     skip: "Skip to the question", views: "Views", chat: "Chat", compare: "Side by side", load: "Load", model: "Model",
@@ -21,7 +21,7 @@ const TEXT = {
     keyTitle: "A key is needed", keyLabel: "Key", keyUse: "Use it", you: "You", auto: "auto", confidence: "confidence",
     seconds: "s", up: "Helpful", down: "Not helpful", corrected: "The right answer", save: "Send", thanks: "Recorded", failed: "failed",
     other: "中文", context: "With what was said before",
-    reasons: { named: "named", "smallest tier": "smallest tier", escalated: "escalated", degraded: "degraded", "emergency rule": "emergency rule", "request rule": "rule on prescriptions" },
+    reasons: { named: "named", "smallest tier": "smallest tier", escalated: "escalated", degraded: "degraded", fact: "stored fact", "emergency rule": "emergency rule", "request rule": "rule on prescriptions" },
   },
 };
 const $ = (id) => document.getElementById(id);
@@ -101,7 +101,7 @@ function make(tag, { className = "", content = "" } = {}) {
 
 function describe({ limbeck, seconds }) {
   if (!limbeck) return "";
-  const parts = [limbeck.tier, text("reasons")[limbeck.route_reason]];
+  const parts = [limbeck.tier, text("reasons")[limbeck.route_reason], limbeck.source];
   if (limbeck.confidence !== null && limbeck.confidence !== undefined) parts.push(`${text("confidence")} ${Math.round(limbeck.confidence * 100)} %`);
   parts.push(`${seconds.toFixed(2)} ${text("seconds")}`);
   return parts.filter(Boolean).join(" · ");
@@ -255,14 +255,16 @@ async function showLoad() {
   const total = (name, wanted) => (found[name] ?? []).filter(({ labels }) => Object.entries(wanted).every(([label, value]) => labels[label] === value))
     .reduce((sum, { value }) => sum + value, 0);
   await readModels();
-  $("load").replaceChildren(...models.filter(({ id }) => id !== "auto").map(({ id: tier, limbeck }) => {
+  const rows = models.filter(({ id }) => id !== "auto").map(({ id, limbeck }) => ({ tier: id, state: limbeck.state }));
+  if (total("limbeck_answers_total", { tier: "facts" })) rows.push({ tier: "facts", state: "–" });
+  $("load").replaceChildren(...rows.map(({ tier, state }) => {
     const row = make("tr");
     const head = make("th", { content: tier });
     head.scope = "row";
     const answered = { gen_ai_response_model: tier, error_type: "" };
     const count = total("gen_ai_server_request_duration_seconds_count", answered);
     const mean = count ? total("gen_ai_server_request_duration_seconds_sum", answered) / count : 0;
-    const cells = [limbeck.state, total("limbeck_running", { tier }), total("limbeck_waiting", { tier }),
+    const cells = [state, total("limbeck_running", { tier }), total("limbeck_waiting", { tier }),
       total("limbeck_answers_total", { tier, status: "answered" }), total("limbeck_answers_total", { tier, status: "unknown" }),
       mean.toFixed(3), total("limbeck_tokens_total", { tier, type: "output" })];
     row.append(head, ...cells.map((content) => make("td", { content: String(content) })));

@@ -18,7 +18,7 @@ from limbeck.data.corpus.splits import SplitConfig
 from limbeck.data.filters.base import FilterConfig
 from limbeck.data.filters.dedup import Duplicates
 from limbeck.data.filters.in_evaluation import InEvaluation
-from limbeck.data.packs.load import locate_pack
+from limbeck.data.packs.load import has_wording, locate_pack
 from limbeck.data.readers.base import ReaderConfig
 from limbeck.data.readers.lexicon import LexiconFile
 from limbeck.models.known import KnownInputs, Refusal, refusals
@@ -96,6 +96,11 @@ class Config(StageConfig):
     @override
     def makes_no_domain(self) -> bool:
         return not self.pack
+
+    @property
+    @override
+    def makes_no_facts(self) -> bool:
+        return not self.pack or not has_wording(locate_pack(self.pack))
 
     @property
     @override

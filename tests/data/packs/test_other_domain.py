@@ -1,6 +1,7 @@
 """A domain is one folder of data: a pack of contract law goes through `prepare` by its path."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,15 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.records import Question, Record, read_jsonl, read_records
 from limbeck.data.packs.load import load_pack
+from limbeck.data.packs.stored_facts import make_facts
+from limbeck.serving.facts import find_fact, make_store
 from limbeck.stages import prepare
 
 FOLDER = Path(__file__).parents[2] / "support" / "packs" / "contracts_law"
+WORDING = """
+questions: {elements: {en: ["what are the elements of <subject>"]}}
+aliases: {duress: [coercion]}
+"""
 TEXTS = {
     "question": "Is `x > 3` a definite term?",
     "answer": "It is, if both parties know:\n\n- what x is;\n- how to measure it.",
@@ -114,6 +121,21 @@ def test_entities_and_specialties_are_its_own(records):
         if entity.part == "question"
     )
     assert {record.specialty for record in records} >= {"formation", "performance"}
+
+
+def test_without_wording_it_has_no_facts_to_state(corpus):
+    assert not Corpus(corpus).facts_path.exists()
+
+
+def test_with_wording_its_facts_are_stated(tmp_path):
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "wording.yaml").write_text(WORDING, encoding="utf-8")
+    store = make_store(make_facts(load_pack(str(tmp_path))))
+    found = find_fact("What are the elements of duress?", store)
+    assert found.answer == "wrongful threat; no reasonable alternative; induced assent"
+    assert found.source == "contracts_law:duress|elements"
+    assert find_fact("What are the elements of coercion", store).source == found.source
+    assert find_fact("What are the elements of economic duress?", store) is None
 
 
 def test_the_card_names_its_domain(corpus):

@@ -52,8 +52,15 @@ def test_departments_lead_to_specialties(pack):
     assert pack.find_specialty("营养科") == ""
 
 
+WORDING = """
+questions: {symptoms: {zh: [<subject>有哪些症状]}}
+aliases: {高血压: [高血压病]}
+"""
+
+
 def copy_pack(pack, folder):
     (folder / "facts").mkdir()
+    (folder / "wording.yaml").write_text(WORDING, encoding="utf-8")
     for name in ("pack.yaml", "questions.yaml", "facts/cardiology.yaml"):
         (folder / name).write_text(
             (pack.folder / name).read_text(encoding="utf-8"), encoding="utf-8"
@@ -70,6 +77,10 @@ def copy_pack(pack, folder):
         ("pack.yaml", "    疟疾,", "    高血压,"),
         ("questions.yaml", "{subject}看哪个科？", "高血压看哪个科？"),
         ("questions.yaml", "triage:", "sorting:"),
+        ("wording.yaml", "symptoms:", "symptom:"),
+        ("wording.yaml", "symptoms:", "transmission:"),
+        ("wording.yaml", "高血压: [", "高血鸭: ["),
+        ("wording.yaml", "<subject>", "<name>"),
         ("facts/cardiology.yaml", "specialty: cardiology", "specialty: heart"),
         ("facts/cardiology.yaml", "  - name: 冠心病", "  - name: 高血压"),
         ("facts/cardiology.yaml", "symptoms: [", "symptoms: [1, "),

@@ -71,6 +71,21 @@ def test_reviewers_decide(tmp_path):
     assert (notes["corrected_answers"], notes["approved_answers"]) == (2, 2)
 
 
+def test_what_no_model_wrote_is_not_learnt(tmp_path):
+    """A stored fact with its citation, or a rule's text: only a reviewer's correction of it is."""
+    stated = [make_exchange(place, tier="facts", is_machine_made=False) for place in (0, 1)]
+    rows = [
+        (stated[0], [reviewed(thumbs="up")]),
+        (stated[1], [reviewed(corrected_answer="多喝水")]),
+        (make_exchange(2), [reviewed(thumbs="up")]),
+    ]
+    items = read(write(tmp_path / "a.jsonl", *rows))
+    assert reasons(items) == ["no_model"]
+    found = records(items)
+    assert set(found) == {"e1", "e2"}
+    assert (found["e1"].answer, found["e1"].rejected) == ("多喝水", "")
+
+
 def test_settings(tmp_path):
     path = write(tmp_path / "a.jsonl", *ROWS)
     assert set(records(read(path, judged_by="anyone"))) == {"e0", "e1", "e4", "e5", "e7"}

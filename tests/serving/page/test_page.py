@@ -6,6 +6,9 @@ import signal
 
 import pytest
 
+from limbeck.data.packs.load import load_pack
+from limbeck.data.packs.stored_facts import make_facts
+from limbeck.serving.facts import make_store
 from tests.support.running_service import Running
 from tests.support.waiting import wait_for
 
@@ -17,7 +20,8 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "locale": "en-US", "color_sc
 
 @pytest.fixture(scope="module")
 def running(bundle):
-    with Running(bundle) as found:
+    facts = make_store(make_facts(load_pack("medical")))
+    with Running(bundle, facts=facts) as found:
         yield found
 
 
@@ -88,10 +92,22 @@ def test_tiers_side_by_side_and_the_load(page):
     assert not find_violations(page)
     page.click("#tab-load")
     page.wait_for_selector("#load tr")
-    assert [row.split()[0] for row in page.locator("#load tr").all_inner_texts()] == [
-        "large",
-        "small",
-    ]
+    tiers = [row.split()[0] for row in page.locator("#load tr").all_inner_texts()]
+    assert tiers[:2] == ["large", "small"] and set(tiers[2:]) <= {"facts"}
+    assert not find_violations(page)
+
+
+def test_a_stored_fact_shows_its_source_and_is_counted(page):
+    ask(page, "高血压有哪些症状？")
+    answer = page.locator("#turns li.theirs").last
+    shown = answer.locator(".facts").inner_text()
+    assert "medical:高血压|symptoms" in shown and "undefined" not in shown
+    assert ("知识条目" if page.get_attribute("html", "lang") == "zh-CN" else "stored fact") in shown
+    assert answer.locator(".answer").inner_text().startswith("头晕、头痛、心悸、颈项板紧")
+    assert not find_violations(page)
+    page.click("#tab-load")
+    page.wait_for_selector("#load tr:nth-child(3)")
+    assert page.locator("#load tr").last.inner_text().split()[0] == "facts"
     assert not find_violations(page)
 
 
