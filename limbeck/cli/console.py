@@ -40,6 +40,7 @@ EXTRAS = {
     "scipy": "tune",
     "lm_eval": "harness",
     "gguf": "gguf",
+    "xllamacpp": "gguf",
     "sqlalchemy": "serve",
     "psycopg": "postgres",
     "fastapi": "serve",

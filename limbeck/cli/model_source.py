@@ -4,6 +4,7 @@ A name of the registry is followed while a service runs; an entry or a folder is
 the service started.
 """
 
+import hashlib
 from pathlib import Path
 from typing import final
 
@@ -16,9 +17,11 @@ from limbeck.pipeline.model_registry import ModelRegistry, roles
 from limbeck.pipeline.store import Store
 from limbeck.serving.config import TierConfig
 from limbeck.serving.open import ServedModel
+from limbeck.serving.place import is_gguf
 from limbeck.serving.rollout.source import Assignment, ModelSource
 
 MODEL_KINDS = ("bundle", "checkpoint")
+GGUF_MAGIC = b"GGUF"
 
 
 @final
@@ -60,6 +63,8 @@ class TierModels(ModelSource):
             raise ArtifactError(f"{model.folder}: is {found}, and was {model.key} when promoted")
 
     def _open_folder(self, tier: TierConfig, path: Path) -> Assignment:
+        if is_gguf(tier.model):
+            return Assignment(ServedModel(path.resolve(), hash_gguf(path)))
         found = _as_model(read_artifact(follow(path), kinds=MODEL_KINDS))
         if tier.wants_candidate:
             raise ArtifactError(
@@ -79,6 +84,22 @@ class TierModels(ModelSource):
         candidate = event and ServedModel(self._store.root / event.artifact, event.content_hash)
         self._named[tier.name] = Assignment(champion, candidate, stamp)
         return self._named[tier.name]
+
+
+def hash_gguf(path: Path) -> str:
+    """The hash of a GGUF file's content.
+
+    Raises:
+        ArtifactError: it is none, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+                raise ArtifactError(f"{path}: is no GGUF file; name one that llama.cpp reads")
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _as_model(artifact: Artifact) -> ServedModel:

@@ -13,7 +13,9 @@ from limbeck.cli.console import Overrides, Runs, report_user_errors, show_note
 def serve(
     target: Annotated[
         Path,
-        typer.Argument(help="A recipe that has been run, or a folder: a bundle or checkpoint."),
+        typer.Argument(
+            help="A recipe that has been run, a folder (a bundle or checkpoint), or a GGUF file."
+        ),
     ],
     overrides: Overrides = [],  # noqa: B006
     runs: Runs = Path("runs"),
@@ -45,6 +47,7 @@ def serve(
     ```
     limbeck serve recipes/demo.yaml
     limbeck serve runs/demo/bundle --port 8080
+    limbeck serve model.gguf
     limbeck serve mine.yaml --host 0.0.0.0 --keys keys.json
     ```
 
@@ -97,6 +100,12 @@ def serve(
                 show_note(f"{tier.name}: {tier.model} at {tier.remote.url}")
         if facts.facts:
             show_note(f"{FACTS}: {len(facts.facts)} of {facts.pack}")
+        left_out = [name for name, tier in service.tiers.items() if not tier.is_open_to_auto]
+        if 0 < len(left_out) < len(service.tiers):
+            show_note(
+                f"`auto` leaves out {', '.join(left_out)}, which is not calibrated; set its "
+                "min_confidence_ratio to let it answer"
+            )
         url = f"http://{host}:{socket.getsockname()[1]}/"
         typer.echo(url)
         with write_log(form, to=sys.stderr):

@@ -1,10 +1,12 @@
 """Which models `limbeck serve` opens: entries of a recipe, folders, or names of the registry."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from limbeck.cli.console import EXTRAS
 from limbeck.cli.model_source import MODEL_KINDS
 from limbeck.contracts.artifacts import read_artifact
 from limbeck.contracts.errors import Fault, RecipeError
@@ -17,7 +19,10 @@ from limbeck.pipeline.entry import Entry
 from limbeck.serving.config import ServeConfig, TierConfig
 from limbeck.serving.facts import NO_FACTS, FactStore, read_store
 from limbeck.serving.open import ServedModel
+from limbeck.serving.place import LlamaCpp, is_gguf
 from limbeck.serving.rollout.source import ModelSource
+
+MAX_NAME_CHARS = 64
 
 
 def read_serving(target: Path, *, overrides: Sequence[str], runs: Path) -> tuple[ServeConfig, Path]:
@@ -26,8 +31,9 @@ def read_serving(target: Path, *, overrides: Sequence[str], runs: Path) -> tuple
     Raises:
         RecipeError: the recipe is wrong, or makes no model.
     """
-    if target.is_dir():
-        name = target.name if target.name != "auto" and target.name[:1].isalpha() else "model"
+    if target.is_dir() or is_gguf(str(target)):
+        name = target.name if target.is_dir() else target.stem
+        name = name[:MAX_NAME_CHARS] if name != "auto" and name[:1].isalpha() else "model"
         tier = TierConfig(name=_as_name(name), model=str(target))
         return ServeConfig(tiers=(tier,)), target.parent
     recipe = load_recipe(target, overrides=overrides)
@@ -68,6 +74,11 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
         faults.append(Fault("serve.facts.source", fault, line))
     for place, tier in enumerate(config.tiers):
         if tier.remote is not None:
+            continue
+        if isinstance(tier.place, LlamaCpp):
+            line = recipe.line(SERVE, "tiers", place, "model")
+            where = f"serve.tiers.{place}.model"
+            faults += [Fault(where, text, line) for text in _find_gguf_faults(tier)]
             continue
         entry = entries.get(tier.model)
         if entry is not None and tier.wants_candidate:
@@ -145,6 +156,15 @@ def find_facts(config: ServeConfig, *, root: Path) -> FactStore:
         return NO_FACTS
     inside = root / source
     return read_store(follow(inside if inside.exists() else Path(source)))
+
+
+def _find_gguf_faults(tier: TierConfig) -> list[str]:
+    found = []
+    if not Path(tier.model).is_file():
+        found.append(f"reads {tier.model!r}, which does not exist; check the path")
+    if find_spec("xllamacpp") is None:
+        found.append(f"a GGUF file needs xllamacpp: pip install 'limbeck[{EXTRAS['xllamacpp']}]'")
+    return found
 
 
 def find_models(config: ServeConfig, *, source: ModelSource) -> Mapping[str, ServedModel]:

@@ -7,13 +7,14 @@ from pydantic import Field, model_validator
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Ratio
 from limbeck.env.threads import NumThreads
-from limbeck.serving.place import Local, OpenAiHttp, Place
+from limbeck.serving.place import LlamaCpp, Local, OpenAiHttp, Place, is_gguf, read_kind
 from limbeck.serving.price import PriceConfig
 
 AUTO = "auto"
 """The model name that leaves the choice of the tier to the router."""
 FACTS = "facts"
 """The tier of the domain's own facts, which no client names."""
+GGUF_ROWS = 4
 TierName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 
 
@@ -48,16 +49,18 @@ class TierConfig(Config):
     name: TierName
     """What clients call it."""
     model: Annotated[str, Field(min_length=1)]
-    """An entry of the recipe, a folder of a checkpoint or bundle, or a served name of the model
-    registry; at another server, the model's name there."""
+    """An entry of the recipe, a folder of a checkpoint or bundle, a served name of the model
+    registry, or a GGUF file; at another server, the model's name there."""
     place: Place = Local()
-    """Where the model is: `{kind: local}`, or `{kind: openai_http, url: ...}` at another server."""
+    """Where the model is: `{kind: local}`, or `{kind: openai_http, url: ...}` at another server. A
+    GGUF file is at `{kind: llama_cpp}` of itself."""
     min_confidence_ratio: Ratio | Literal["calibration"] = "calibration"
     """Answers whose tokens have a smaller geometric mean of their probabilities do not count as
     sure. `calibration`: the model's own calibration decides; a local model that has none is left
     out by `auto`, and of another server's model every answer is taken."""
     max_rows: Annotated[int, Field(gt=0, le=1024)] = 64
-    """Answers that are written at once; at another server, requests that are open there."""
+    """Answers that are written at once; at another server, requests that are open there. Of a GGUF
+    file 4, where nothing is set, since each of them holds memory."""
     max_waiting: NonNegativeInt = 256
     """Requests that may wait for a free row; more are refused with 503."""
     max_wait_seconds: PositiveFloat = 0.5
@@ -91,8 +94,30 @@ class TierConfig(Config):
         """Whether the candidate of its served name is opened."""
         return self.canary.share > 0 or self.shadow.share > 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _place_gguf(cls, value: object) -> object:
+        """A GGUF file is opened by llama.cpp, in fewer rows."""
+        if not isinstance(value, dict) or not is_gguf(value.get("model")):
+            return value
+        found = {"place": LlamaCpp(), **value}
+        is_llama_cpp = read_kind(found["place"]) == "llama_cpp"
+        return {"max_rows": GGUF_ROWS, **found} if is_llama_cpp else found
+
     @model_validator(mode="after")
     def _check_place(self) -> "TierConfig":
+        if isinstance(self.place, Local) and is_gguf(self.model):
+            raise ValueError(
+                f"{self.model} is a GGUF file; set place.kind: llama_cpp, or take it out"
+            )
+        if isinstance(self.place, LlamaCpp) and not is_gguf(self.model):
+            raise ValueError(
+                f"place: llama.cpp reads GGUF files; {self.model!r} does not end in .gguf"
+            )
+        if isinstance(self.place, LlamaCpp) and self.wants_candidate:
+            raise ValueError(
+                "a GGUF file has no candidate in the model registry; take out canary and shadow"
+            )
         if self.remote is None:
             return self
         if self.wants_candidate:

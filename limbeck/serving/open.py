@@ -15,14 +15,17 @@ from limbeck.serving.engine.base import Engine
 from limbeck.serving.engine.engine import ProcessEngine
 from limbeck.serving.engine.worker import WorkerSettings
 from limbeck.serving.facts import NO_FACTS, FactStore
-from limbeck.serving.place import OpenAiHttp
+from limbeck.serving.place import LlamaCpp, OpenAiHttp
 from limbeck.serving.remote_tiers import read_key
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.safety import CompiledRules, compile_rules
 from limbeck.serving.service import Service
 from limbeck.serving.tier import Meter, Tier
 
-ENGINES: Table = {"openai_http": "limbeck.serving.engine.remote:RemoteEngine"}
+ENGINES: Table = {
+    "openai_http": "limbeck.serving.engine.remote:RemoteEngine",
+    "llama_cpp": "limbeck.serving.engine.llama_cpp:LlamaCppEngine",
+}
 """By the kind of a tier's place; imported when a tier is there, for the library that they need."""
 
 
@@ -31,6 +34,7 @@ class ServedModel:
     """Where a tier's model lies, and which one it is."""
 
     folder: Path
+    """Of a GGUF file, the file."""
     key: str
 
 
@@ -70,6 +74,11 @@ def open_tier(config: TierConfig, *, model: ServedModel, niceness: int = 0) -> T
     Raises:
         CheckpointError: a policy beside the model is damaged.
     """
+    if isinstance(config.place, LlamaCpp):
+        kind = resolve(ENGINES, config.place.kind, what="place")
+        return Tier(
+            config, kind(config, config.place, path=model.folder), AnswerPolicy(), model.key
+        )
     settings = WorkerSettings(
         model.folder, config.max_rows, config.num_threads, niceness, config.max_prefix_bytes
     )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.fields import PositiveFloat
+from limbeck.contracts.fields import PositiveFloat, PositiveInt
 
 Option = Literal["n", "seed", "top_k"]
 """Settings of a request that not every server reads."""
@@ -18,6 +18,14 @@ class Local(Config):
     """The model is opened by this service."""
 
     kind: Literal["local"] = "local"
+
+
+class LlamaCpp(Config):
+    """The model is a GGUF file, opened by llama.cpp in a process of this service."""
+
+    kind: Literal["llama_cpp"] = "llama_cpp"
+    context_tokens: PositiveInt = 2048
+    """Prompt and answer of a request together; each of the tier's `max_rows` has memory for it."""
 
 
 class OpenAiHttp(Config):
@@ -81,6 +89,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_gguf(model: object) -> bool:
+    """Whether a tier's model is a GGUF file."""
+    return isinstance(model, str) and model.lower().endswith(".gguf")
+
+
+def read_kind(place: object) -> str:
+    """The kind of a place, as a recipe or a program gives it."""
+    spelled = _spell_out(place)
+    kind = spelled.get("kind") if isinstance(spelled, Mapping) else getattr(place, "kind", "")
+    return str(kind)
+
+
 def _spell_out(value: Any) -> Any:
     """`local` for `{kind: local}`; a mapping without `kind` is local."""
     if isinstance(value, str):
@@ -88,4 +108,6 @@ def _spell_out(value: Any) -> Any:
     return {"kind": "local", **value} if isinstance(value, Mapping) else value
 
 
-Place = Annotated[Local | OpenAiHttp, Field(discriminator="kind"), BeforeValidator(_spell_out)]
+Place = Annotated[
+    Local | LlamaCpp | OpenAiHttp, Field(discriminator="kind"), BeforeValidator(_spell_out)
+]

@@ -1,5 +1,6 @@
 """`limbeck serve` and `limbeck keys`: a real process that is asked, told to end, and misused."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import socket
 
 import httpx2 as httpx
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from limbeck.cli.served_models import find_router
 from limbeck.contracts.artifacts import read_artifact
 from limbeck.serving.config import ServeConfig
 from tests.support import tiny_recipe
+from tests.support.gguf_files import write_llama
 from tests.support.running_service import serve
 
 TINY = tiny_recipe.RECIPE
@@ -51,6 +54,41 @@ def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
     assert "你好" in shown.output and "down" in shown.output
     assert "13812345678" not in shown.output and "王小明" not in shown.output
     assert invoke("journal", "verify", "--journal", tmp_path / "journal.sqlite").exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_llama(path)
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_gguf_file_is_served_and_llama_cpp_ends_with_the_service(gguf, number, tmp_path):
+    with serve(gguf, "--journal", "none", folder=tmp_path) as (process, url, _):
+        asked = {"model": "auto", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+        found = httpx.post(url + "v1/chat/completions", json=asked, timeout=60).json()
+        assert found["limbeck"]["tier"] == "tiny"
+        assert found["limbeck"]["model_key"] == hashlib.sha256(gguf.read_bytes()).hexdigest()
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) == 1
+        process.send_signal(number)
+        assert process.wait(60) == (0 if number == signal.SIGTERM else -number)
+        assert psutil.wait_procs(children, timeout=60)[1] == []
+
+
+def test_check_looks_for_a_gguf_file_and_for_what_opens_it(tmp_path, gguf, monkeypatch):
+    serve = {"tiers": [{"name": "a", "model": str(gguf)}]}
+    assert invoke("check", write_recipe(tmp_path, serve)).exit_code == 0
+    monkeypatch.setattr("limbeck.cli.served_models.find_spec", lambda name: None)
+    found = invoke("check", write_recipe(tmp_path, serve))
+    assert found.exit_code == 1 and "pip install 'limbeck[gguf]'" in found.output.replace("\n", " ")
+    monkeypatch.undo()
+    serve = {"tiers": [{"name": "a", "model": str(tmp_path / "lost.gguf")}]}
+    assert "does not exist" in invoke("check", write_recipe(tmp_path, serve)).output
+    (tmp_path / "text.gguf").write_text("no model")
+    found = invoke("serve", tmp_path / "text.gguf", "--journal", "none")
+    assert found.exit_code == 1 and "is no GGUF file" in found.output.replace("\n", " ")
 
 
 def test_another_address_needs_keys():

@@ -100,6 +100,7 @@ class RemoteEngine(Engine):
         self._watching: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._closed_until = 0.0
+        self.num_answered = 0
 
     @property
     @override
@@ -172,6 +173,7 @@ class RemoteEngine(Engine):
                 async for event in self._stream(request, queue_seconds=waited):
                     generation.put(event)
             self._bound.note_end(time.monotonic(), others_wait=self._num_waiting > 0)
+            self.num_answered += 1
             generation.put(None)
         except QueueFullError as error:
             text = self._clean(f"{self.name}: {error}")
@@ -267,8 +269,10 @@ class RemoteEngine(Engine):
             if fault:
                 self._note_fault(fault)
             elif self.state != "ready":
+                level = logging.INFO if self.state == "starting" else logging.WARNING
                 self.state, self.broken_because = "ready", ""
-                logger.warning(
+                logger.log(
+                    level,
                     "%s: its server is there",
                     self.name,
                     extra=log_fields(event="tier up", tier=self.name),
@@ -282,10 +286,12 @@ class RemoteEngine(Engine):
     def _note_fault(self, fault: str) -> None:
         reason = self._clean(f"{self.name}: {fault}")
         if self.state in ("ready", "starting"):
-            self.num_restarts += 1
+            is_lost = self.state == "ready"
+            self.num_restarts += is_lost
             logger.warning(
-                "%s: its server is down (%s); it is asked again and again",
+                "%s: its server is %s (%s); it is asked again and again",
                 self.name,
+                "down" if is_lost else "not there yet",
                 self._clean(fault),
                 extra=log_fields(event="tier down", tier=self.name),
             )

@@ -9,10 +9,15 @@ MAX_QUOTED_CHARS = 300
 TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")
 """Codes of OpenAI's and of llama.cpp's servers."""
 
+DOWN = ("model_down", "model_slow")
+"""Codes with which another Limbeck service refuses, though its queue has room."""
+
 
 def error_of_status(status: int, *, body: bytes, retry_after: str) -> ServingError:
     """The error that a response without an answer stands for; it does not name the tier."""
     message, code = read_error(body)
+    if status == 503 and code in DOWN:
+        return EngineDownError(f"its model is down: {message}")
     if status in (429, 503):
         seconds = _read_wait(retry_after)
         text = f"its server is full ({status}: {message})"

@@ -28,6 +28,12 @@ def test_a_status_is_one_of_the_services_own_errors(status, kind, said):
     assert said in str(found)
 
 
+def test_another_limbeck_service_whose_model_is_down_is_not_full():
+    body = b'{"error": {"message": "m", "code": "%s"}}'
+    assert isinstance(error(503, body=body % b"model_down"), EngineDownError)
+    assert isinstance(error(503, body=body % b"queue_full"), QueueFullError)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("7", 7.0), ("0.5", 0.5), ("", 1.0), ("-3", 1.0), ("inf", 1.0), ("x", 1)]
 )
