@@ -20,7 +20,6 @@ EXTRAS = {
     "transformers": "train",
     "accelerate": "train",
     "peft": "train",
-    "safetensors": "train",
     "huggingface_hub": "train",
     "onnx": "train",
     "threadpoolctl": "train",

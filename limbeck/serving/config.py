@@ -118,6 +118,9 @@ class TierConfig(Config):
             raise ValueError(
                 "a GGUF file has no candidate in the model registry; take out canary and shadow"
             )
+        default = type(self).model_fields["max_prefix_bytes"].default
+        if not isinstance(self.place, Local) and self.max_prefix_bytes != default:
+            raise ValueError("max_prefix_bytes: only a bundle keeps prompts here; take it out")
         if self.remote is None:
             return self
         if self.wants_candidate:

@@ -175,6 +175,7 @@ def test_settings_of_a_file():
         ({"place": "local"}, "set place.kind: llama_cpp"),
         ({"place": "llama_cpp", "model": "bundle"}, "does not end in .gguf"),
         ({"shadow": {"share": 0.1}}, "no candidate"),
+        ({"max_prefix_bytes": 5}, "max_prefix_bytes"),
     ):
         with pytest.raises(ValueError, match=said):
             read_config(**wrong)
