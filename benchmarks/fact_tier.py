@@ -5,8 +5,12 @@ people's real questions (the test bed's, where it is there) have no right answer
 `--show` prints each one that is answered, to be read. The safety rules come first, as in service.
 The processor time of a call is measured, alone, in this process.
 
-    python benchmarks/fact_tier.py --corpus runs/demo/corpus --show \\
-        --json benchmarks/results/fact_tier.json
+With `--answers` (a report of models on the same corpus) each of its models and floors is scored
+alone and behind the facts, on the questions of the accuracy that it was asked; and on those of
+them that a fact answers.
+
+    python benchmarks/fact_tier.py --corpus runs/demo/corpus --answers runs/demo/report \\
+        --show --json benchmarks/results/fact_tier.json
 """
 
 import csv
@@ -14,7 +18,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("runs/demo/corpus"))
     default = os.environ.get("LIMBECK_TESTBED", "../shared/data")
     parser.add_argument("--data", type=Path, default=Path(default), help="the test bed's folder")
+    parser.add_argument("--answers", type=Path, help="a report's folder, for what models answer")
     parser.add_argument("--show", action="store_true", help="print every question answered")
     options = parser.parse_args()
     machine = environment()
@@ -78,13 +83,21 @@ def main() -> None:
             for question, item in zip(questions, found, strict=True):
                 if item.source:
                     print(f"{name}\t{question.question}\t{item.source}\t{item.answer}")
+    pooled = sets["all of the accuracy"]
+    right = {
+        question.id: score_response(question, Response(item.answer, 1.0)).correct
+        for question, item in zip(pooled, ask(pooled, store, rules=rules), strict=True)
+        if item.source
+    }
+    groups = {question.id: question.group for question in pooled}
+    beside = list(compare(options.answers, right=right, groups=groups)) if options.answers else []
     report(
         options,
         environment=machine,
         rows=rows,
         ratios={"num_facts": len(store.facts), "num_names": len(store.names)},
         labels=("questions",),
-        tables={"time_of_a_call": times},
+        tables={"time_of_a_call": times, "behind_the_facts": beside},
     )
 
 
@@ -129,6 +142,25 @@ def describe(
     share = clustered_interval(correct=np.array(correct), groups=groups)
     values = (sum(correct), share.value, share.low, share.high)
     return row | dict(zip(names, values, strict=True))
+
+
+def compare(
+    folder: Path, *, right: Mapping[str, bool], groups: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """A row for each model and floor of a report; `right`: whether a fact is, where one answers."""
+    for path in sorted([*folder.glob("answers/*.jsonl"), *folder.glob("floors/*.jsonl")]):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = {row["id"]: bool(row["correct"]) for row in map(json.loads, lines)}
+        found = {id_: correct for id_, correct in found.items() if id_ in groups}
+        both = {id_: right.get(id_, correct) for id_, correct in found.items()}
+        same = {id_: correct for id_, correct in found.items() if id_ in right}
+        row: dict[str, Any] = {"questions": path.stem, "count": len(found), "facts": len(same)}
+        for name, marks in (("alone", found), ("behind_facts", both), ("on_theirs", same)):
+            share = clustered_interval(
+                correct=np.array([*marks.values()], dtype=bool), groups=[groups[i] for i in marks]
+            )
+            row |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+        yield row
 
 
 def read_real(folder: Path) -> Iterator[tuple[str, list[str]]]:
