@@ -11,8 +11,9 @@ STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 class FaultyServer:
     """Lists models, and answers a question with `reply`; then it hangs, or closes."""
 
-    def __init__(self, reply=b"", *, hangs=False, models=MODELS):
+    def __init__(self, reply=b"", *, hangs=False, drops_second=False, models=MODELS):
         self.reply, self.hangs, self.models = reply, hangs, models
+        self.drops_second = drops_second
         self.requests = []
         self.num_closed = 0
         self._loop = asyncio.new_event_loop()
@@ -54,6 +55,9 @@ class FaultyServer:
             self.requests.append(head + await reader.readexactly(length))
             writer.write(self.reply)
             await writer.drain()
+            if self.drops_second:
+                await reader.readuntil(b"\r\n\r\n")
+                self.num_closed += 1
             if self.hangs:
                 await reader.read()  # until the client has gone
                 self.num_closed += 1

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import final
 
@@ -23,6 +23,7 @@ from limbeck.contracts.errors import (
     ServingError,
     SlowTierError,
 )
+from limbeck.contracts.json_data import JsonObject
 from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.chat_stream import AnswerReader, EventReader, describe_request
@@ -203,9 +204,7 @@ class RemoteEngine(Engine):
         headers = {name: value for name, value in headers.items() if value}
         begun = first = 0.0
         try:
-            async with self._client.stream(
-                "POST", f"{self._place.url}/chat/completions", json=body, headers=headers
-            ) as response:
+            async with aclosing(await self._send(body, headers)) as response:
                 await self._check_response(response)
                 events, answers = EventReader(), AnswerReader(request)
                 contents = response.aiter_bytes()
@@ -235,6 +234,33 @@ class RemoteEngine(Engine):
         decode_seconds = time.monotonic() - first if first else 0.0
         for end in answers.finish(queue_seconds=queue_seconds, decode_seconds=decode_seconds):
             yield end
+
+    async def _send(self, body: JsonObject, headers: dict[str, str]) -> httpx2.Response:
+        """A response whose body is still to be read.
+
+        A server may close an idle connection just when a request is sent over it; that request is
+        sent again, over another one.
+        """
+        assert self._client is not None
+        while True:
+            opened: list[str] = []
+
+            async def trace(name: str, info: object, opened: list[str] = opened) -> None:
+                if name == "connection.connect_tcp.started":
+                    opened.append(name)
+
+            request = self._client.build_request(
+                "POST",
+                f"{self._place.url}/chat/completions",
+                json=body,
+                headers=headers,
+                extensions={"trace": trace},
+            )
+            try:
+                return await self._client.send(request, stream=True)
+            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+                if opened:
+                    raise
 
     async def _check_response(self, response: httpx2.Response) -> None:
         """Nothing, where a stream follows.

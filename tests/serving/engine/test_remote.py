@@ -220,6 +220,18 @@ def test_a_server_that_hangs_is_given_up_and_its_connection_closed():
             run(live, make_engine(server.url, place={"idle_seconds": 0.2}))
 
 
+def test_a_request_that_meets_a_connection_being_closed_is_sent_again():
+    head = STREAM.replace(b"\r\n\r\n", b"\r\nContent-Length: %d\r\n\r\n" % len(ANSWER))
+
+    async def live(engine):
+        for _ in range(3):
+            assert split(await read(engine))[0] == "好"
+        assert (server.num_closed, len(server.requests)) == (2, 3)
+
+    with FaultyServer(head + ANSWER, drops_second=True) as server:
+        run(live, make_engine(server.url))
+
+
 def test_an_answer_that_has_ended_waits_for_no_connection():
     async def live(engine):
         text, _ = split(await read(engine))
