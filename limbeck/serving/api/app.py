@@ -37,7 +37,10 @@ logger = logging.getLogger(__name__)
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/static/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("app", "chat", "dashboard", "elements", "review", "service", "text")
+    },
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
