@@ -62,7 +62,7 @@ def main() -> None:
     for purpose in ("calibration", "measurement"):
         sets[f"foreign, {purpose}"] = list(read_foreign(purpose))
     scored = [*sets]
-    for name, texts in read_real(options.data / "medical"):
+    for name, texts in read_real(options.data):
         distinct = sorted(set(texts))[:: 20 if options.quick else 1]
         sets[name] = [Question(text, name, text, ("?",), "single") for text in distinct]
     rows, times = [], []
@@ -167,6 +167,9 @@ def read_real(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """People's questions by source; nothing where the test bed is not there."""
     if not folder.is_dir():
         return
+    lines = (folder / "english" / "medquad.jsonl").read_text(encoding="utf-8").splitlines()
+    yield "English questions (MedQuAD)", [json.loads(line)["question"] for line in lines]
+    folder = folder / "medical"
     with (folder / "consult" / "toyhom_internal_medicine.gb18030.csv").open(
         encoding="gb18030", errors="replace", newline=""
     ) as file:

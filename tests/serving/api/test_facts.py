@@ -95,6 +95,11 @@ def test_they_are_counted_as_a_tier(running, client):
     assert 'gen_ai_response_model="facts"' in running.get("/metrics").text
 
 
+def test_they_stay_when_a_model_is_switched(running, client):
+    running.service.switch(running.service.tiers["small"])
+    assert ask(client).choices[0].message.content == FACT
+
+
 def test_a_service_without_facts_has_no_such_tier(bundle):
     with Running(bundle) as plain:
         asked = {
