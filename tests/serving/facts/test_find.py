@@ -209,10 +209,10 @@ def test_a_name_with_something_on_it_is_another_name(subject, more):
         if found is not None and found.fact.subject == subject:
             rest = spell(question).replace(spell(subject), "", 1)
             assert not any(name in rest for name in STORE.names)
-            assert spell(more) == "" or spell(more) in LISTED
+            assert spell(more).strip(",:。!? ") in LISTED
 
 
-LISTED = {*("的", "都", "会", "要", "该", "应", "需", "得", "能", "常", "是", "患", ",", ":")}
+LISTED = {"", "的", "都", "会", "要", "该", "应", "需", "得", "能", "常", "是", "患"}
 """What one to three drawn characters may be without changing the question."""
 
 
