@@ -1,9 +1,10 @@
 """Trains one small model by one and by several processes, and writes down what came out.
 
-Run with a folder and `plain` or `zero`; each case forks its processes from this one, so that torch
-is imported once.
+Called with a folder and `plain` or `zero`; each case forks its processes from this one, so that
+torch is imported once.
 """
 
+import gc
 import json
 import os
 import signal
@@ -226,17 +227,18 @@ def let_fsdp2_run_on_a_cpu() -> None:
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-def main(folder: Path, which: str) -> None:
-    torch.set_num_threads(1)
+def main(place: str, which: str) -> None:
+    gc.freeze()  # so that no process copies it
+    folder = Path(place)
     corpus = make_corpus(folder / "corpus")
     results = {}
 
     def case(name: str, count: int, kind: str, *, state: str = "", environment=ON_CPU, **more):
-        place = folder / (state or name)
+        state_folder = folder / (state or name)
         results[name] = run_group(
             count,
             folder / f"{name}.json",
-            lambda: train(kind, corpus, place, **more),
+            lambda: train(kind, corpus, state_folder, **more),
             environment=environment,
         )
 
@@ -263,7 +265,3 @@ def main(folder: Path, which: str) -> None:
         case("killed-3", 2, "moe", state="resumed", kill_at=4, environment=FSDP2)
     case("resumed", 1, "moe", state="resumed")
     (folder / "results.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,16 +1,23 @@
 """A process with every library imported that forks one real process for each command.
 
-Reads lines of JSON. `{"arguments": [...], "output": FILE}` answers with the number of a new
-process, which leads a group of its own; `{"wait": NUMBER, "seconds": S}` with its exit code, or
-with null while it runs. Forking saves a killed run the seconds of importing torch; the runs
-themselves are those of the command line.
+It listens at the socket that its argument names, for the workers of a test run; a fork of its own
+serves each of them. It ends with its input, the forks with their worker.
+
+A worker sends lines of JSON. `{"arguments": [...], "output": FILE}` is answered with the number of
+a new process, which leads a group of its own; `{"wait": NUMBER, "seconds": S}` with its exit code,
+or with null while it runs. Forking saves a killed run the seconds of importing torch; the runs
+themselves are those of the command line. With `"call": "MODULE:FUNCTION"` the arguments are those
+of a function, which no check of shapes wraps here.
 """
 
+import gc
 import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -64,7 +71,7 @@ def import_below(package: str) -> None:
         importlib.import_module(module.name)
 
 
-def start(arguments: list[str], output: str) -> int:
+def start(arguments: list[str], output: str, call: str) -> int:
     child = os.fork()
     if child:
         os.setpgid(child, child)
@@ -80,7 +87,12 @@ def start(arguments: list[str], output: str) -> int:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     code = 1
     try:
-        app(arguments)
+        module, _, name = call.partition(":")
+        if call:
+            getattr(importlib.import_module(module), name)(*arguments)
+            code = 0
+        else:
+            app(arguments)
     except SystemExit as stop:
         code = stop.code
     except BaseException as error:
@@ -101,18 +113,42 @@ def wait(child: int, seconds: float) -> int | None:
         time.sleep(0.005)
 
 
-def main() -> None:
+def serve(worker: socket.socket) -> None:
+    """Does what a worker commands, until it hangs up."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with worker.makefile("rw", encoding="utf-8") as lines:
+        for line in lines:
+            command = json.loads(line)
+            if "wait" in command:
+                answer = wait(command["wait"], command["seconds"])
+            else:
+                answer = start(command["arguments"], command["output"], command["call"])
+            lines.write(f"{json.dumps(answer)}\n")
+            lines.flush()
+
+
+def main(path: Path) -> None:
     warm_up()
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    out.write("ready\n")
-    for line in sys.stdin:
-        command = json.loads(line)
-        if "wait" in command:
-            answer = wait(command["wait"], command["seconds"])
-        else:
-            answer = start(command["arguments"], command["output"])
-        out.write(f"{json.dumps(answer)}\n")
+    # What is never collected again is not written to by a fork, and so not copied for it.
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(path))
+        door.listen()
+        print("ready", flush=True)  # noqa: T201
+        # Not a thread that reads: a fork would find its locks taken for ever.
+        while sys.stdin not in select.select([door, sys.stdin], [], [])[0]:
+            worker, _ = door.accept()
+            if os.fork() == 0:
+                door.close()
+                try:
+                    serve(worker)
+                finally:
+                    os._exit(0)
+            worker.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

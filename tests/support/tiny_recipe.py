@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "tests" / "tiny.yaml"
 ENTRIES = tuple(yaml.safe_load(RECIPE.read_text(encoding="utf-8")))
-LONGEST_RUN_SECONDS = 1200
+LONGEST_RUN_SECONDS = 500
 
 
 FOLDER = "LIMBECK_TESTS_FOLDER"
@@ -40,30 +41,43 @@ def folder() -> Path:
 
 
 class Warm:
-    """Runs commands in real processes that need not import anything (`warm.py`)."""
+    """Runs commands in real processes that need not import anything (`forkserver.py`)."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "forkserver.py"],
+        self.process: subprocess.Popen[str] | None = None
+        """The server that this worker started; another's, and it is none."""
+        path = folder() / "forkserver"
+        self.connection = socket.socket(socket.AF_UNIX)
+        with FileLock(folder() / "forkserver.lock"):
+            try:
+                self.connection.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                self.process = self._start_server(path)
+                self.connection.connect(str(path))
+        self.lines = self.connection.makefile("rw", encoding="utf-8")
+
+    def _start_server(self, path: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "forkserver.py", path],
             cwd=ROOT,
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
 
     def _ask(self, **command: object) -> int | None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        self.lines.write(json.dumps(command) + "\n")
+        self.lines.flush()
+        return json.loads(self.lines.readline())
 
-    def start(self, *arguments: object, output: Path) -> int:
-        """The number of a process, and of its group, that runs a command."""
-        number = self._ask(arguments=list(map(str, arguments)), output=str(output))
+    def start(self, *arguments: object, output: Path, call: str = "") -> int:
+        """The number of a process, and of its group, that runs a command, or calls a function."""
+        words = list(map(str, arguments))
+        number = self._ask(arguments=words, output=str(output), call=call)
         assert number is not None
         return number
 
@@ -71,12 +85,22 @@ class Warm:
         """The exit code of a process, or nothing when it still runs."""
         return self._ask(wait=number, seconds=seconds)
 
+    def call(self, function: str, *arguments: object, output: Path) -> str:
+        """What a function `MODULE:NAME` wrote, called in a process of its own."""
+        code = self.wait(self.start(*arguments, output=output, call=function))
+        found = output.read_text()
+        assert code == 0, found
+        return found
+
     def stop(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(LONGEST_RUN_SECONDS)
-        self.process.stdout.close()
+        self.lines.close()
+        self.connection.close()
+        if self.process is not None:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.close()
+            self.process.wait(60)
+            self.process.stdout.close()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from limbeck.distillation.losses import chunked
 from limbeck.distillation.losses.chunked import Mix, chunked_loss
 from limbeck.distillation.targets import FullLogits, HiddenAndHead, ImportanceSampled, TopK
 from limbeck.models.batch import IGNORED
+from tests.support import tiny_recipe
 
 TOKENS, ROWS, VOCAB, HIDDEN = 11, 37, 33, 8
 
@@ -241,10 +242,10 @@ assert counters["stats"]["unique_graphs"] == 1, counters["stats"]
 """
 
 
-def test_a_schedule_compiles_once():
+def test_a_schedule_compiles_once(tmp_path):
     # In a process of its own: the checks of shapes that the tests add cannot be traced.
-    done = subprocess.run([sys.executable, "-c", SCHEDULED], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "code.py").write_text(SCHEDULED)
+    tiny_recipe.warm().call("runpy:run_path", tmp_path / "code.py", output=tmp_path / "log")
 
 
 @pytest.mark.gpu

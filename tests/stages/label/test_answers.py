@@ -79,7 +79,8 @@ def test_a_key_that_the_server_echoes_is_not_kept(go, tmp_path):
 )
 def test_what_may_pass_is_tried_again(fault, go):
     with serving(answer, lambda body, tries: fault if tries == 1 else None) as server:
-        folder, metrics = go(server, timeout_seconds=2.0 if fault == 6.0 else 30.0)
+        patience = {"timeout_seconds": 2.0, "max_concurrent": NUM} if fault == 6.0 else {}
+        folder, metrics = go(server, **patience)
     assert len(train_records(folder)) == NUM + 1
     assert set(server.questions.values()) == {2}
     assert metrics["calls"] == 2 * NUM

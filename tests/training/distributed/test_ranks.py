@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,24 +15,17 @@ from limbeck.training import loop
 from limbeck.training.config import TrainingConfig
 from limbeck.training.distributed.ranks import assign_microbatches_to_rank, open_accelerator
 from limbeck.training.loop import fit
+from tests.support import tiny_recipe
 
-ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-5
 
 
 def run_together(folder: Path, which: str) -> dict:
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "support" / "distributed_cases.py", folder, which],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )
-    assert done.returncode == 0, done.stderr
+    main = "tests.support.distributed_cases:main"
+    written = tiny_recipe.warm().call(main, folder, which, output=folder / "log")
     results = json.loads((folder / "results.json").read_text())
     missing = [name for name, found in results.items() if "killed" not in name and not all(found)]
-    assert not missing, done.stderr[-4000:]
+    assert not missing, written[-4000:]
     return results
 
 
