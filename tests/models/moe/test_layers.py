@@ -1,6 +1,5 @@
 """The compiled experts against plain PyTorch: values, gradients, odd shapes, threads, compilers."""
 
-
 import pytest
 import torch
 from torch.nn import functional
