@@ -38,7 +38,7 @@ class OpenAiHttp(Config):
     """The environment variable that holds the API key, never the key itself; empty: none."""
     connect_seconds: PositiveFloat = 5.0
     """For a connection; without one by then the tier is down."""
-    idle_seconds: PositiveFloat = 30.0
+    idle_seconds: PositiveFloat = 60.0
     """Without a byte of an answer for so long, the tier is down."""
     logprobs: bool = True
     """Whether log-probabilities are asked for: without them an answer has no confidence, and

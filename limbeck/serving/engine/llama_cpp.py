@@ -34,6 +34,8 @@ MAX_STARTS = 3
 RESTART_SECONDS = 0.5
 STOP_SECONDS = 5.0
 """That a process gets to end by itself."""
+SILENT_SECONDS = 3600.0
+"""A long prompt takes minutes without a byte; the request's own limits end it before."""
 NUM_LOG_LINES = 5
 """Kept of its log, for the case that it cannot open the file; requests are not in it."""
 
@@ -182,7 +184,12 @@ class LlamaCppEngine(Engine):
             if not address:
                 await process.wait()
                 return False
-            there = OpenAiHttp(kind="openai_http", url=f"{address}/v1", redact="never")
+            there = OpenAiHttp(
+                kind="openai_http",
+                url=f"{address}/v1",
+                redact="never",
+                idle_seconds=SILENT_SECONDS,
+            )
             self._server = RemoteEngine(self._config, there, key=self._key)
             self._server.start()
             self.broken_because = ""

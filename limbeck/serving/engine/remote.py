@@ -2,18 +2,16 @@
 
 Requests beyond the tier's rows wait here. The server is asked for its list of models again and
 again: while that fails, requests are refused at once instead of waiting for a connection. Left out:
-what requests and events look like (`chat_stream`).
+the connections (`remote_client`), what requests and events look like (`chat_stream`).
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
-from dataclasses import replace
+from contextlib import suppress
 from typing import final
 
-import httpx2
 from typing_extensions import override
 
 from limbeck.contracts.errors import (
@@ -21,19 +19,14 @@ from limbeck.contracts.errors import (
     QueueFullError,
     RefusedError,
     ServingError,
-    SlowTierError,
 )
-from limbeck.contracts.json_data import JsonObject
 from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.base import Engine, Generation
-from limbeck.serving.engine.chat_stream import AnswerReader, EventReader, describe_request
 from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.engine.queue_bound import QueueBound
-from limbeck.serving.engine.remote_errors import error_of_status
-from limbeck.serving.engine.remote_health import find_fault
+from limbeck.serving.engine.remote_client import RemoteClient
 from limbeck.serving.log import log_fields
 from limbeck.serving.place import OpenAiHttp, is_loopback
-from limbeck.serving.privacy import redact
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +37,7 @@ RETRY_SECONDS = 0.5
 MAX_RETRY_SECONDS = 10.0
 MAX_CLOSED_SECONDS = 60.0
 """A server that is full may keep requests away for so long."""
-IDLE_CONNECTION_SECONDS = 2.0
-"""Servers close idle connections after 5 s or more; a request must not meet one being closed."""
-END_SECONDS = 0.2
-"""For the end of a response whose answers have ended; otherwise its connection is closed."""
-MAX_ERROR_BYTES = 2**16
-SECRET_CHARS = 8
-_End = Piece | Finished | ServingError | None
+_Event = Piece | Finished | ServingError | None
 """None: nothing follows."""
 
 
@@ -59,10 +46,10 @@ class RemoteGeneration(Generation):
     """The answers to one request, as they come over the network."""
 
     def __init__(self) -> None:
-        self._events: asyncio.Queue[_End] = asyncio.Queue()
+        self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self.work: asyncio.Task[None] | None = None
 
-    def put(self, event: _End) -> None:
+    def put(self, event: _Event) -> None:
         """Takes what the engine has received."""
         self._events.put_nowait(event)
 
@@ -85,10 +72,10 @@ class RemoteEngine(Engine):
 
     def __init__(self, config: TierConfig, place: OpenAiHttp, *, key: str) -> None:
         self.name = config.name
-        self._model = config.model
+        self.num_answered = 0
+        self._config = config
         self._place = place
         self._key = key
-        self._num_slots = config.max_rows
         self._bound = QueueBound(
             num_slots=config.max_rows,
             max_waiting=config.max_waiting,
@@ -96,38 +83,33 @@ class RemoteEngine(Engine):
         )
         self._free = asyncio.Semaphore(config.max_rows)
         self._open: set[asyncio.Task[None]] = set()
-        self._num_waiting = 0
-        self._client: httpx2.AsyncClient | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
+        """Those of the open ones that have no row."""
+        self._client: RemoteClient | None = None
         self._watching: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._closed_until = 0.0
-        self.num_answered = 0
 
     @property
     @override
     def num_waiting(self) -> int:
-        return self._num_waiting
+        return len(self._waiting)
 
     @property
     @override
     def num_running(self) -> int:
-        return len(self._open) - self._num_waiting
+        return len(self._open) - len(self._waiting)
 
     @override
     def start(self) -> None:
         place = self._place
-        is_here = is_loopback(place.host)
-        self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(place.idle_seconds, connect=place.connect_seconds, pool=None),
-            limits=httpx2.Limits(
-                max_connections=self._num_slots + 1,  # one looks whether the server is there
-                keepalive_expiry=IDLE_CONNECTION_SECONDS,
-            ),
-            follow_redirects=False,
-            trust_env=not is_here,  # a proxy has no way to this machine
+        client = self._client = RemoteClient(
+            place,
+            model=self._config.model,
+            key=self._key,
+            num_connections=self._config.max_rows,
         )
-        if not is_here:
+        if not is_loopback(place.host):
             logger.warning(
                 "%s: conversations are sent to %s, %s",
                 self.name,
@@ -135,7 +117,7 @@ class RemoteEngine(Engine):
                 "redacted" if place.redacts else "as they are",
                 extra=log_fields(event="sends out", tier=self.name, redacted=place.redacts),
             )
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watching = asyncio.get_running_loop().create_task(self._watch(client))
 
     @override
     async def stop(self) -> None:
@@ -145,206 +127,100 @@ class RemoteEngine(Engine):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
-            await self._client.aclose()
+            await self._client.close()
 
     @override
     def submit(self, request: Generate) -> Generation:
-        if self.state in ("restarting", "stopped"):
+        client = self._client
+        if client is None or self.state in ("restarting", "stopped"):
             raise EngineDownError(self.broken_because or f"{self.name} is stopped")
         if (left := self._closed_until - time.monotonic()) > 0:
             raise QueueFullError(f"{self.name}: its server is full", retry_seconds=left)
-        if self._bound.is_reached(self._num_waiting) and self._free.locked():
-            raise QueueFullError(f"{self._num_waiting} requests wait for {self.name} already")
-        describe_request(request, model=self._model, place=self._place)  # refused here, if at all
+        if self._bound.is_reached(self.num_waiting) and self._free.locked():
+            raise QueueFullError(f"{self.num_waiting} requests wait for {self.name} already")
+        client.describe(request)  # what it does not read is refused here
         generation = RemoteGeneration()
-        work = asyncio.get_running_loop().create_task(self._answer(request, generation))
+        work = asyncio.get_running_loop().create_task(self._answer(request, generation, client))
         generation.work = work
-        self._open.add(work)
-        work.add_done_callback(self._open.discard)
+        for tasks in (self._open, self._waiting):
+            tasks.add(work)
+            work.add_done_callback(tasks.discard)
+        # Nobody waits for ever, also where it was cancelled before it began.
+        work.add_done_callback(lambda _: generation.put(EngineDownError(f"{self.name} is stopped")))
         return generation
 
-    async def _answer(self, request: Generate, generation: RemoteGeneration) -> None:
-        submitted, is_waiting = time.monotonic(), True
-        self._num_waiting += 1
+    async def _answer(
+        self, request: Generate, generation: RemoteGeneration, client: RemoteClient
+    ) -> None:
         try:
-            async with self._free:
-                self._num_waiting -= 1
-                is_waiting = False
-                waited = time.monotonic() - submitted
-                async for event in self._stream(request, queue_seconds=waited):
-                    generation.put(event)
-            self._bound.note_end(time.monotonic(), others_wait=self._num_waiting > 0)
-            self.num_answered += 1
+            async for event in self._stream(request, client):
+                generation.put(event)
             generation.put(None)
-        except QueueFullError as error:
-            text = self._clean(f"{self.name}: {error}")
-            generation.put(QueueFullError(text, retry_seconds=error.retry_seconds))
-        except RefusedError as error:
-            text = self._clean(f"{self.name}: {error}")
-            generation.put(RefusedError(text, is_too_long=error.is_too_long))
-        except EngineDownError as error:
-            generation.put(type(error)(self._clean(f"{self.name}: {error}")))
-        except asyncio.CancelledError:
-            generation.put(EngineDownError(f"{self.name} is stopped"))
-            raise
-        except Exception as error:  # nobody may wait for an answer that will not come
+        except ServingError as error:
+            generation.put(self._see(error, client))
+        except Exception as error:
             logger.exception("%s: a request failed", self.name)
             generation.put(EngineDownError(f"{self.name}: {type(error).__name__}"))
-        finally:
-            self._num_waiting -= is_waiting
 
     async def _stream(
-        self, request: Generate, *, queue_seconds: float
+        self, request: Generate, client: RemoteClient
     ) -> AsyncIterator[Piece | Finished]:
-        assert self._client is not None
-        if self._place.redacts:
-            request = await asyncio.to_thread(_redact, request)
-        body = describe_request(request, model=self._model, place=self._place)
-        headers = {"X-Request-Id": request.request_id, "traceparent": request.traceparent}
-        headers = {name: value for name, value in headers.items() if value}
-        begun = first = 0.0
-        try:
-            async with aclosing(await self._send(body, headers)) as response:
-                await self._check_response(response)
-                events, answers = EventReader(), AnswerReader(request)
-                contents = response.aiter_bytes()
-                async for content in contents:
-                    begun = begun or time.monotonic()
-                    for data in events.push(content):
-                        for piece in answers.take(data):
-                            first = first or time.monotonic()
-                            yield piece
-                    if answers.is_done:
-                        await _end(contents)
-                        break
-        except httpx2.TimeoutException as error:
-            self._look.set()
-            if isinstance(error, httpx2.ConnectTimeout):
-                self._note_fault("no connection in time")
-                raise EngineDownError("no connection in time") from None
-            seconds = self._place.idle_seconds
-            raise SlowTierError(f"nothing came for {seconds:g} s") from None
-        except httpx2.HTTPError as error:
-            self._look.set()
-            if isinstance(error, httpx2.ConnectError):
-                self._note_fault(f"no connection: {error}")
-                raise EngineDownError(f"no connection: {error}") from None
-            what = "the connection broke" if begun else "the connection broke before an answer"
-            raise EngineDownError(f"{what} ({type(error).__name__})") from None
-        decode_seconds = time.monotonic() - first if first else 0.0
-        for end in answers.finish(queue_seconds=queue_seconds, decode_seconds=decode_seconds):
-            yield end
+        """The events of the answers, once a row is free."""
+        submitted = time.monotonic()
+        async with self._free:
+            if task := asyncio.current_task():
+                self._waiting.discard(task)
+            waited = time.monotonic() - submitted
+            async for event in client.stream(request, queue_seconds=waited):
+                yield event
+        self.num_answered += 1
+        self._bound.note_end(time.monotonic(), others_wait=bool(self._waiting))
 
-    async def _send(self, body: JsonObject, headers: dict[str, str]) -> httpx2.Response:
-        """A response whose body is still to be read.
-
-        A server may close an idle connection just when a request is sent over it; that request is
-        sent again, over another one.
-        """
-        assert self._client is not None
-        while True:
-            opened: list[str] = []
-
-            async def trace(name: str, info: object, opened: list[str] = opened) -> None:
-                if name == "connection.connect_tcp.started":
-                    opened.append(name)
-
-            request = self._client.build_request(
-                "POST",
-                f"{self._place.url}/chat/completions",
-                json=body,
-                headers=headers,
-                extensions={"trace": trace},
-            )
-            try:
-                return await self._client.send(request, stream=True)
-            except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
-                if opened:
-                    raise
-
-    async def _check_response(self, response: httpx2.Response) -> None:
-        """Nothing, where a stream follows.
-
-        Raises:
-            ServingError: none does; what the status stands for.
-        """
-        status, kind = response.status_code, response.headers.get("content-type", "")
-        if status == 200:
-            if not kind.startswith("text/event-stream"):
-                found = kind or "something without a type"
-                raise EngineDownError(f"it answers {found}, expected an event stream")
-            return
-        body = await _read_some(response)
-        error = error_of_status(
-            status, body=body, retry_after=response.headers.get("retry-after", "")
-        )
-        if isinstance(error, QueueFullError) and "retry-after" in response.headers:
+    def _see(self, error: ServingError, client: RemoteClient) -> ServingError:
+        """The error with the tier's name; what it tells of the server is kept."""
+        text = client.clean(f"{self.name}: {error}")
+        if isinstance(error, QueueFullError):
             seconds = min(error.retry_seconds, MAX_CLOSED_SECONDS)
             self._closed_until = time.monotonic() + seconds
-        elif isinstance(error, EngineDownError):
-            self._look.set()
-        raise error
+            return QueueFullError(text, retry_seconds=error.retry_seconds)
+        if isinstance(error, RefusedError):
+            return RefusedError(text, is_too_long=error.is_too_long)
+        self._look.set()
+        return type(error)(text)
 
-    async def _watch(self) -> None:
-        """Looks at the server for ever, sooner where it is down or was found to be."""
-        assert self._client is not None
+    async def _watch(self, client: RemoteClient) -> None:
+        """Looks at the server for ever, sooner where it is down or a request has failed."""
         seconds = RETRY_SECONDS
         while True:
             self._look.clear()
-            fault = await find_fault(self._client, self._place, model=self._model)
-            if fault:
-                self._note_fault(fault)
-            elif self.state != "ready":
-                level = logging.INFO if self.state == "starting" else logging.WARNING
-                self.state, self.broken_because = "ready", ""
-                logger.log(
-                    level,
-                    "%s: its server is there",
-                    self.name,
-                    extra=log_fields(event="tier up", tier=self.name),
-                )
+            try:
+                fault = await client.find_fault()
+            except Exception as error:
+                logger.exception("%s: its server cannot be asked", self.name)
+                fault = type(error).__name__
+            self._note(fault)
             seconds = min(2 * seconds, MAX_RETRY_SECONDS) if fault else RETRY_SECONDS
             await asyncio.sleep(RETRY_SECONDS)  # however many requests fail
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds if fault else PROBE_SECONDS):
                     await self._look.wait()
 
-    def _note_fault(self, fault: str) -> None:
-        reason = self._clean(f"{self.name}: {fault}")
-        if self.state in ("ready", "starting"):
-            is_lost = self.state == "ready"
-            self.num_restarts += is_lost
+    def _note(self, fault: str) -> None:
+        """Keeps whether the server is there, and logs it where it has changed."""
+        before = self.state
+        if not fault and before != "ready":
+            self.state, self.broken_because = "ready", ""
+            level = logging.INFO if before == "starting" else logging.WARNING
+            fields = log_fields(event="tier up", tier=self.name)
+            logger.log(level, "%s: its server is there", self.name, extra=fields)
+        if fault and before != "restarting":
+            self.num_restarts += before == "ready"
             logger.warning(
                 "%s: its server is %s (%s); it is asked again and again",
                 self.name,
-                "down" if is_lost else "not there yet",
-                self._clean(fault),
+                "down" if before == "ready" else "not there yet",
+                fault,
                 extra=log_fields(event="tier down", tier=self.name),
             )
-        self.state, self.broken_because = "restarting", reason
-
-    def _clean(self, text: str) -> str:
-        """A text of the server without the key, which it may echo."""
-        return text.replace(self._key, "***") if len(self._key) >= SECRET_CHARS else text
-
-
-def _redact(request: Generate) -> Generate:
-    messages = tuple(replace(item, content=redact(item.content).text) for item in request.messages)
-    return replace(request, messages=messages)
-
-
-async def _end(contents: AsyncIterator[bytes]) -> None:
-    """Reads the end of a response, so that its connection can be used again."""
-    with suppress(TimeoutError, StopAsyncIteration):
-        async with asyncio.timeout(END_SECONDS):
-            await anext(contents)
-
-
-async def _read_some(response: httpx2.Response) -> bytes:
-    """The beginning of a body."""
-    found = b""
-    async for content in response.aiter_bytes():
-        found += content
-        if len(found) > MAX_ERROR_BYTES:
-            break
-    return found[:MAX_ERROR_BYTES]
+        if fault:
+            self.state, self.broken_because = "restarting", f"{self.name}: {fault}"

@@ -9,6 +9,8 @@ import httpx2
 from limbeck.contracts.json_data import Json
 from limbeck.serving.place import OpenAiHttp
 
+MAX_SECONDS = 30.0
+"""For a list of models, which takes no computing."""
 MAX_BODY_BYTES = 2**22
 """Of a list of models."""
 
@@ -20,7 +22,7 @@ async def find_fault(client: httpx2.AsyncClient, place: OpenAiHttp, *, model: st
     """
     root = "{0.scheme}://{0.netloc}".format(urlsplit(place.url))
     try:
-        async with asyncio.timeout(place.connect_seconds + place.idle_seconds):
+        async with asyncio.timeout(place.connect_seconds + min(place.idle_seconds, MAX_SECONDS)):
             status, found = await _get(client, f"{place.url}/models")
             if status in (404, 405):
                 status, found = await _get(client, f"{root}/healthz/ready")

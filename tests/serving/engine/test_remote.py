@@ -55,6 +55,10 @@ async def read(engine, request=None, **settings):
     return [event async for event in engine.submit(request)]
 
 
+async def read_all(generation):
+    return [event async for event in generation]
+
+
 async def become(engine, state):
     while engine.state != state:
         await asyncio.sleep(0.02)
@@ -291,6 +295,22 @@ def test_a_server_is_ready_when_it_lists_its_models(status, body, said):
 
     with FaultyServer(models=head + body) as server:
         run(live, make_engine(server.url))
+
+
+def test_what_is_cancelled_before_it_began_leaves_nothing_behind():
+    async def live(engine):
+        generations = [engine.submit(Generate(0, QUESTION, 5)) for _ in range(4)]
+        for generation in generations:
+            generation.cancel()
+        assert engine.num_waiting == 4
+        for generation in generations:
+            with pytest.raises(EngineDownError):  # and nobody who still reads waits for ever
+                await read_all(generation)
+        assert (engine.num_running, engine.num_waiting) == (0, 0)
+        assert split(await read(engine))[0] == "好"
+
+    with FaultyServer(STREAM + ANSWER) as server:
+        run(live, make_engine(server.url, max_rows=1))
 
 
 def test_stopping_ends_what_is_open():
