@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 import limbeck
 from limbeck.contracts.exchange import Feedback
@@ -263,4 +264,12 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert error.status_code in TYPES or error.status_code >= 500
     response = _respond(request, found)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:  # the framework names the methods of the path's first route only
+        response.headers["Allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    path = request.url.path
+    routes = [item for item in request.app.routes if isinstance(item, Route) and item.path == path]
+    return sorted({method for route in routes for method in route.methods or ()})

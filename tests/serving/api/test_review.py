@@ -2,6 +2,7 @@
 
 import json
 
+import httpx2 as httpx
 import pytest
 from sqlalchemy import select
 
@@ -105,6 +106,12 @@ def test_pages_and_filters(filled):
     second = filled.read(limit=1, reason=["unknown", "withheld"], before=first["next"]).json()
     assert [item["id"] for item in second["data"]] == ["e2"]
     assert second["next"] is None
+
+
+def test_a_wrong_method_is_told_the_right_ones(filled):
+    found = httpx.request("PUT", filled.running.url + "/v1/review", headers=filled.head("nurse"))
+    assert found.status_code == 405
+    assert found.headers["allow"] == "GET, POST"
 
 
 def test_what_is_no_question_or_verdict_is_refused(filled):
