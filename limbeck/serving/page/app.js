@@ -1,6 +1,6 @@
 // The page: its views, its settings, and the question. No library, no build step.
 
-import { chat, clear, compare, showTurns } from "./chat.js";
+import { chat, clearChat, clearComparison, compare, showTurns } from "./chat.js";
 import { showDashboard } from "./dashboard.js";
 import { $, store } from "./elements.js";
 import { showReview, translateReview } from "./review.js";
@@ -67,7 +67,7 @@ $("question").addEventListener("keydown", (event) => {
   }
 });
 $("stop").addEventListener("click", () => running?.abort());
-$("clear").addEventListener("click", clear);
+$("clear").addEventListener("click", () => (view === "compare" ? clearComparison : clearChat)());
 $("language").addEventListener("click", () => { switchLanguage(); translate(); });
 $("theme").addEventListener("click", () => {
   const chosen = document.documentElement.dataset.theme;

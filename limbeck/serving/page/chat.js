@@ -26,7 +26,7 @@ function fill(element, turn) {
 }
 
 function makeAnswer(turn, { tag = "li", kind = "theirs" } = {}) {
-  const element = make(tag, { "data-kind": kind }, make("p", { className: "answer" }), make("p", { className: "facts" }));
+  const element = make(tag, { "data-kind": kind }, make("span", { className: "hidden", content: text("answer") }), make("p", { className: "answer" }), make("p", { className: "facts" }));
   fill(element, turn);
   if (!turn.pending && turn.id && !turn.error) element.append(makeRating(turn));
   return element;
@@ -66,14 +66,18 @@ export function showTurns() {
 }
 
 function makeQuestion({ question }) {
-  return make("li", { className: "mine" }, make("p", { className: "answer", content: question }));
+  return make("li", { className: "mine" }, make("span", { className: "hidden", content: text("you") }), make("p", { className: "answer", content: question }));
 }
 
-export function clear() {
+export function clearChat() {
   turns = [];
-  columns = [];
   save();
   showTurns();
+}
+
+export function clearComparison() {
+  columns = [];
+  $("asked").textContent = "";
   $("columns").replaceChildren();
 }
 
@@ -120,9 +124,8 @@ export async function chat(question, signal) {
 }
 
 export async function compare(question, signal) {
-  columns = [];
+  clearComparison();
   $("asked").textContent = question;
-  $("columns").replaceChildren();
   await Promise.all(tierNames().map(async (id) => {
     const turn = { question, answer: "", pending: true };
     const body = makeAnswer(turn, { tag: "div", kind: "body" });
