@@ -6,6 +6,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+import gc
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from tests.support import tiny_recipe, type_checks
 from tests.support.disk import without_fsync
 
+gc.disable()  # until all is imported: there is no garbage yet, and much to look through
 type_checks.install()
 without_fsync()
 # No time limit, and the same examples each time; LIMBECK_TEST_EXAMPLES hunts for more of them.
@@ -70,8 +72,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    gc.enable()
+    keep_out_of_garbage_collection()
+
+
 def pytest_runtest_setup() -> None:
     type_checks.begin_test()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is not None and nextitem.path != item.path:
+        keep_out_of_garbage_collection()
+
+
+def keep_out_of_garbage_collection() -> None:
+    """Has no later collection look at what is there: modules and what lasts for the session.
+
+    Accelerate collects garbage after each training; among half a million objects that takes longer
+    than a tiny model trains.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

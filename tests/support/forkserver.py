@@ -43,6 +43,7 @@ PACKAGES = (
 
 
 def warm_up() -> None:
+    gc.disable()  # there is no garbage yet
     without_fsync()
     torch.set_num_threads(1)
     for package in PACKAGES:
@@ -132,6 +133,7 @@ def main(path: Path) -> None:
     # What is never collected again is not written to by a fork, and so not copied for it.
     gc.collect()
     gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as door:
