@@ -11,7 +11,10 @@ let latest = 0;
 
 /** The first page of the queue, as the filters choose. */
 export async function showReview() {
+  const place = ++latest;
+  $("review-more").hidden = true;
   await readModels();
+  if (place !== latest) return;
   translateReview();
   await readPage(0);
 }
