@@ -23,7 +23,7 @@ MODEL = {
 }
 
 
-BATCHING = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_length": 32}
+BATCHING = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_length": 32}
 
 
 def make_records(names):
