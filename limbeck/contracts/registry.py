@@ -110,7 +110,7 @@ FORMATS: Table = {
     "float32": "limbeck.quantization.formats.floats:Float32",
     "bfloat16": "limbeck.quantization.formats.floats:BFloat16",
     "int8": "limbeck.quantization.formats.int8:Int8",
-    "int4": "limbeck.quantization.formats.sized_only:Int4",
+    "int4": "limbeck.quantization.formats.int4:Int4",
     "int2": "limbeck.quantization.formats.sized_only:Int2",
     "ternary": "limbeck.quantization.formats.sized_only:Ternary",
 }

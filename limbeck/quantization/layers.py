@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.tensors import QuantizedTensor, multiply_dequantized
 
@@ -58,9 +59,12 @@ class QuantizedEmbedding(nn.Module):
     weight: Tensor
     weight_scale: Tensor
 
-    def __init__(self, stored: QuantizedTensor, *, number_format: QuantizedFormat) -> None:
+    def __init__(
+        self, stored: QuantizedTensor, *, number_format: QuantizedFormat, factor: float = 1.0
+    ) -> None:
         super().__init__()
         self.number_format = number_format
+        self.factor = factor
         self.num_embeddings, self.embedding_dim = len(stored.codes), stored.columns
         self.register_buffer("weight", stored.codes)
         self.register_buffer("weight_scale", stored.scale)
@@ -68,7 +72,24 @@ class QuantizedEmbedding(nn.Module):
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
         """The rows, as float32."""
         rows = QuantizedTensor(self.weight[ids], self.weight_scale[ids], self.embedding_dim)
-        return self.number_format.dequantize(rows)
+        return self.number_format.dequantize(rows) * self.factor
+
+
+def embedding_factor(embedding: nn.Embedding) -> float:
+    """What a table's rows are multiplied by where they are looked up: Gemma's by its width's root.
+
+    Raises:
+        CheckpointError: it computes something else.
+    """
+    if type(embedding).forward is nn.Embedding.forward:
+        return 1.0
+    factor = getattr(embedding, "embed_scale", None)
+    if factor is None:
+        raise CheckpointError(
+            f"{type(embedding).__name__} does more than look rows up, so its table cannot be "
+            "stored as codes; set the scheme's `embeddings: float32`"
+        )
+    return float(factor)
 
 
 @contextmanager
@@ -116,11 +137,13 @@ class FakeQuantizedEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding, *, number_format: QuantizedFormat) -> None:
         super().__init__()
         self.number_format = number_format
-        self.num_embeddings = embedding.num_embeddings
-        self.embedding_dim = embedding.embedding_dim
+        self.factor = embedding_factor(embedding)
+        self.original = (embedding,)
+        """In a tuple, so that its parameter counts once."""
         self.padding_idx = embedding.padding_idx
         self.weight = embedding.weight
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
         """Rounded rows; a row's scales need no other row, so only those looked up are rounded."""
-        return self.number_format.fake(functional.embedding(ids, self.weight, self.padding_idx))
+        rows = functional.embedding(ids, self.weight, self.padding_idx)
+        return self.number_format.fake(rows) * self.factor

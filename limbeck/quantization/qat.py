@@ -19,6 +19,7 @@ from limbeck.quantization.layers import (
     FakeQuantizedLinear,
     QuantizedEmbedding,
     QuantizedLinear,
+    embedding_factor,
 )
 
 
@@ -29,12 +30,22 @@ def prepare_for_qat(model: PreTrainedModel, *, number_format: QuantizedFormat) -
         CheckpointError: the model is quantised already.
     """
     _refuse_quantized(model)
+    head = model.get_output_embeddings()
     for name, module in list(find_replaced(model, described=number_format.describe())):
+        chosen = _choose_format(module, head=head, number_format=number_format)
         if isinstance(module, nn.Embedding):
-            fake = FakeQuantizedEmbedding(module, number_format=number_format)
+            fake = FakeQuantizedEmbedding(module, number_format=chosen)
         else:
-            fake = FakeQuantizedLinear(module, number_format=number_format)
+            fake = FakeQuantizedLinear(module, number_format=chosen)
         model.set_submodule(name, fake)
+
+
+def _choose_format(
+    module: nn.Module, *, head: nn.Module | None, number_format: QuantizedFormat
+) -> QuantizedFormat:
+    """Embeddings and language head may have a format of their own."""
+    is_table = isinstance(module, nn.Embedding) or module is head
+    return number_format.table if is_table else number_format
 
 
 def convert(model: PreTrainedModel, *, number_format: QuantizedFormat) -> PreTrainedModel:
@@ -55,10 +66,9 @@ def restore_float(model: nn.Module) -> None:
     """Undo the preparation: plain layers again, holding the trained parameters."""
     for name, module in list(model.named_modules()):
         if isinstance(module, FakeQuantizedEmbedding):
-            num, hidden = module.num_embeddings, module.embedding_dim
-            plain = nn.Embedding(num, hidden, module.padding_idx, device="meta")
-            plain.weight = module.weight
-            model.set_submodule(name, plain)
+            (original,) = module.original
+            original.weight = module.weight
+            model.set_submodule(name, original)
         elif isinstance(module, FakeQuantizedLinear):
             linear = nn.Linear(module.in_features, module.out_features, False, device="meta")
             linear.weight = module.weight
@@ -67,20 +77,23 @@ def restore_float(model: nn.Module) -> None:
 
 
 def quantize_in_place(
-    model: nn.Module, *, number_format: QuantizedFormat, described: JsonMapping
+    model: PreTrainedModel, *, number_format: QuantizedFormat, described: JsonMapping
 ) -> None:
     """Replace the modules that `described` names by stored ones; tied weights stay one tensor."""
     done: dict[int, QuantizedTensor] = {}
+    head = model.get_output_embeddings()
     for name, module in list(find_replaced(model, described=described)):
+        chosen = _choose_format(module, head=head, number_format=number_format)
         weight = module.weight
         if id(weight) not in done:
-            done[id(weight)] = number_format.quantize(weight.detach())
+            done[id(weight)] = chosen.quantize(weight.detach())
         stored = done[id(weight)]
         if isinstance(module, nn.Embedding):
-            replaced = QuantizedEmbedding(stored, number_format=number_format)
+            factor = embedding_factor(module)
+            replaced = QuantizedEmbedding(stored, number_format=chosen, factor=factor)
         else:
             bias = None if module.bias is None else module.bias.detach().float()
-            replaced = QuantizedLinear(stored, number_format=number_format, bias=bias)
+            replaced = QuantizedLinear(stored, number_format=chosen, bias=bias)
         model.set_submodule(name, replaced)
 
 

@@ -15,12 +15,15 @@ from safetensors import SafetensorError, safe_open
 from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import QuantizedFormat
 
+CODES = {"I8": "int8", "U8": "uint8"}
+"""What safetensors calls the integers of codes."""
+
 
 @dataclass(frozen=True)
 class Weights:
     """One matrix as stored: floats, or integers with scales."""
 
-    rows: Shaped[np.ndarray, "out channels"]
+    rows: Shaped[np.ndarray, "out codes"]
     scale: Float[np.ndarray, "out blocks"] | None
     """One for each block of a row; None for floats."""
     bias: Float[np.ndarray, " out"] | None
@@ -29,6 +32,13 @@ class Weights:
     block: int | None = None
     """Numbers of a row that share a scale, of which the last block may have fewer; None is the
     whole row."""
+    num_channels: int | None = None
+    """Numbers of a row where a byte holds two of them; None: as many as are stored."""
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a row."""
+        return self.rows.shape[1] if self.num_channels is None else self.num_channels
 
 
 class Tensors:
@@ -85,16 +95,28 @@ class Tensors:
 
     def take_weights(self, module: str, *, out: int, channels: int) -> Weights:
         """The matrix of a module, with its scale and its bias where it has them."""
-        rows = self.take(f"{module}.weight", shape=[out, channels])
+        stored = self._find_format(f"{module}.weight")
+        num_codes = stored.num_codes(channels) if stored else channels
+        rows = self.take(f"{module}.weight", shape=[out, num_codes])
+        self.num_parameters += out * (channels - num_codes)
         scale = bias = None
         bits, block = 32, None
-        if self._format is not None and rows.dtype != np.float32:
-            bits, block = int(self._format.bits), self._format.block
+        if stored is not None:
+            bits, block = int(stored.bits), stored.block
             blocks = -(-channels // (block or channels))
             scale = self.take(f"{module}.weight_scale", shape=[out, blocks])
         if self.has(f"{module}.bias"):
             bias = self.take(f"{module}.bias", shape=[out])
-        return Weights(rows, scale, bias, bits, block)
+        return Weights(rows, scale, bias, bits, block, channels)
+
+    def _find_format(self, name: str) -> QuantizedFormat | None:
+        """The format of a matrix, by the integers that it is stored as; None for floats."""
+        if self._format is None or name not in self._files:
+            return None
+        with _opened(self._files[name]) as file:
+            dtype = file.get_slice(name).get_dtype()
+        known = {item.codes_dtype: item for item in (self._format.table, self._format)}
+        return known.get(CODES.get(dtype, ""))
 
 
 def stack(parts: Sequence[Weights]) -> Weights:
@@ -115,6 +137,7 @@ def stack(parts: Sequence[Weights]) -> Weights:
         bias=np.concatenate(biases) if any(part.bias is not None for part in parts) else None,
         bits=parts[0].bits,
         block=parts[0].block,
+        num_channels=parts[0].num_channels,
     )
 
 

@@ -86,6 +86,6 @@ def test_a_plan_sizes_it_in_its_place(dense_config, tokenizer):
     wide = dense_config.replace(hidden_size=64, intermediate_size=128)
     size = size_model(wide.build(tokenizer=tokenizer, seed=0).config, context_tokens=8)
     names = [item.name for item in size.formats]
-    assert names[2:5] == ["int8", "int4_blocks", "int4"]
+    assert names[2:5] == ["int8", "int4", "int4_blocks"]
     sized = {item.name: item.total_bytes for item in size.formats}
     assert sized["int8"] > sized["int4_blocks"]

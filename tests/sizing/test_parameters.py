@@ -140,7 +140,10 @@ def test_int8_bytes_are_those_on_disk(dense, tmp_path):
 
 def test_scales_of_blocks_are_counted():
     formats = list_formats()
-    assert formats["int4"].num_bits(rows=3, columns=129) == 3 * (129 * 4 + 2 * 16)
+    assert formats["int4"].num_bits(rows=3, columns=129) == 3 * 5 * 32 * (
+        4 + 1
+    )  # five whole blocks
+    assert formats["int2"].num_bits(rows=3, columns=129) == 3 * (129 * 2 + 2 * 16)
     assert formats["int8"].num_bits(rows=3, columns=50) == 3 * (400 + 2 * 32)
     row = Int8(kind="int8", block_size="row")
     assert row.num_bits(rows=3, columns=50) == 3 * (400 + 32)

@@ -60,6 +60,18 @@ class Format(Config, abc.ABC):
 class QuantizedFormat(Format, abc.ABC):
     """A format that models are trained for, and stored in, as codes and scales."""
 
+    codes_dtype: ClassVar[str] = "int8"
+    """Of stored codes, by which a reader tells a matrix of one format from one of another."""
+
+    @property
+    def table(self) -> "QuantizedFormat":
+        """The format of embeddings and language head, where they are codes: mostly this one."""
+        return self
+
+    def num_codes(self, columns: int) -> int:
+        """Stored numbers of a row of so many weights: fewer where a byte holds several."""
+        return columns
+
     @abc.abstractmethod
     def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":
         """The nearest codes of each row, and its scales."""

@@ -36,15 +36,6 @@ class SizedOnly(Format, abc.ABC):
         return False
 
 
-class Int4(SizedOnly):
-    """4-bit integers in blocks of 128; sized only."""
-
-    kind: Literal["int4"]
-    bits: ClassVar[float] = 4
-    weights_per_scale: ClassVar[int] = 128
-    scale_bits: ClassVar[int] = 16
-
-
 class Int2(SizedOnly):
     """2-bit integers in blocks of 128, embeddings in int4; sized only."""
 

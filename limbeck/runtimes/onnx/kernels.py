@@ -21,6 +21,8 @@ BLOCKS = (16, 32, 64, 128, 256)
 """Numbers that `MatMulNBits` can give one step."""
 LEVELS = 127
 ZERO_POINT = 128
+NIBBLE = 4
+"""Bits of a number of which a byte holds two."""
 INTEGER_ACTIVATIONS = 4
 """The accuracy level of `MatMulNBits` that rounds activations to int8."""
 
@@ -31,20 +33,24 @@ def embed(graph: Graph, ids: str, *, weights: Weights, name: str) -> str:
         return graph.node("Gather", graph.constant(f"{name}.weight", weights.rows), ids)
     if _fits_block(weights):
         table, scale = _store_blocks(graph, weights=weights, name=name)
-        shifted = graph.node("Cast", graph.node("Gather", table, ids), to=TensorProto.FLOAT)
-        integers = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
+        codes = graph.node("Gather", table, ids)
+        if weights.bits == NIBBLE:
+            codes = _unpack(graph, codes, block=_block(weights))
+        shifted = graph.node("Cast", codes, to=TensorProto.FLOAT)
+        zero = 1 << (weights.bits - 1)
+        integers = graph.node("Sub", shifted, _number(graph, f"shift_{zero}", zero))
         steps = graph.node("Unsqueeze", graph.node("Gather", scale, ids), _axes(graph, -1))
         rows = graph.constant("joined_blocks", np.array([0, 0, -1], np.int64))
         joined = graph.node("Reshape", graph.node("Mul", integers, steps), rows)
-        if weights.rows.shape[1] % _block(weights) == 0:
+        if weights.channels % _block(weights) == 0:
             return joined
-        start, stop = (_axes(graph, end) for end in (0, weights.rows.shape[1]))
+        start, stop = (_axes(graph, end) for end in (0, weights.channels))
         return graph.node("Slice", joined, start, stop, _axes(graph, -1))
     table = graph.constant(f"{name}.weight", _shift(weights.rows).T)
     scale = graph.constant(f"{name}.scale", weights.scale[:, 0])
     picked = graph.node("Transpose", graph.node("Gather", table, ids, axis=1), perm=[1, 2, 0])
     shifted = graph.node("Cast", picked, to=TensorProto.FLOAT)
-    rows = graph.node("Sub", shifted, _number(graph, "shift", ZERO_POINT))
+    rows = graph.node("Sub", shifted, _number(graph, f"shift_{ZERO_POINT}", ZERO_POINT))
     steps = graph.node("Unsqueeze", graph.node("Gather", scale, ids), _axes(graph, -1))
     return graph.node("Mul", rows, steps)
 
@@ -71,10 +77,9 @@ def multiply_by_table(graph: Graph, x: str, *, weights: Weights, name: str) -> s
 
 def _block(weights: Weights) -> int:
     """Numbers of a row that share a step; the smallest width for a row that is one short block."""
-    channels = weights.rows.shape[1]
-    if weights.block is None:
-        return channels
-    return min([weights.block, *(block for block in BLOCKS if block >= channels)])
+    if weights.block is None or weights.bits == NIBBLE:
+        return weights.block or weights.channels
+    return min([weights.block, *(block for block in BLOCKS if block >= weights.channels)])
 
 
 def _fits_block(weights: Weights) -> bool:
@@ -83,30 +88,42 @@ def _fits_block(weights: Weights) -> bool:
 
 def _store_blocks(graph: Graph, *, weights: Weights, name: str) -> tuple[str, str]:
     assert weights.scale is not None
-    out, channels = weights.rows.shape
-    block = _block(weights)
-    padded = np.pad(
-        _shift(weights.rows), ((0, 0), (0, -channels % block)), constant_values=ZERO_POINT
-    )
-    table = graph.constant(f"{name}.weight", padded.reshape(out, -1, block))
+    out, block = len(weights.rows), _block(weights)
+    if weights.bits == NIBBLE:  # stored around its zero and filled up, as the node has it
+        codes = weights.rows.reshape(out, -1, block // 2)
+    else:
+        filled = ((0, 0), (0, -weights.channels % block))
+        padded = np.pad(_shift(weights.rows), filled, constant_values=ZERO_POINT)
+        codes = padded.reshape(out, -1, block)
+    table = graph.constant(f"{name}.weight", codes)
     return table, graph.constant(f"{name}.scale", weights.scale)
 
 
 def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> str:
     table, scale = _store_blocks(graph, weights=weights, name=name)
-    out, channels = weights.rows.shape
     return graph.node(
         "MatMulNBits",
         x,
         table,
         scale,
         domain=MICROSOFT,
-        K=channels,
-        N=out,
+        K=weights.channels,
+        N=len(weights.rows),
         bits=weights.bits,
         block_size=_block(weights),
         accuracy_level=INTEGER_ACTIVATIONS,
     )
+
+
+def _unpack(graph: Graph, packed: str, *, block: int) -> str:
+    """Bytes of two numbers as numbers: the low half comes first."""
+    low = graph.node("BitwiseAnd", packed, graph.constant("low_half", np.array(15, np.uint8)))
+    bits = graph.constant("half_byte", np.array(NIBBLE, np.uint8))
+    high = graph.node("BitShift", packed, bits, direction="RIGHT")
+    halves = [graph.node("Unsqueeze", item, _axes(graph, -1)) for item in (low, high)]
+    both = graph.node("Concat", *halves, axis=-1)
+    shape = graph.constant(f"blocks_of_{block}", np.array([0, 0, 0, block], np.int64))
+    return graph.node("Reshape", both, shape)
 
 
 def _multiply_integers(graph: Graph, x: str, *, weights: Weights, name: str) -> str:

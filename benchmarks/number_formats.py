@@ -1,4 +1,4 @@
-"""INT8 by block size: what it costs a model, how far bundle and checkpoint part, bytes and speed.
+"""Number formats: what each costs a model, how far bundle and checkpoint part, bytes and speed.
 
 A float checkpoint is converted without training; predictions are compared on questions with their
 answers, as the model's chat renders them. Bundles take turns while they decode, so that ratios
@@ -20,9 +20,11 @@ import numpy as np
 from reporting import environment, make_parser, report
 
 from limbeck.contracts.answerer import as_prompt
-from limbeck.contracts.parity import Difference, compare_logits
+from limbeck.contracts.parity import Difference, compare_logits, log_softmax
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from limbeck.quantization.formats.int8 import BLOCK_SIZES, BlockSize, Int8
+from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.quantization.formats.int4 import Int4
+from limbeck.quantization.formats.int8 import BLOCK_SIZES, Int8
 from limbeck.quantization.layers import unrounded_activations
 from limbeck.quantization.qat import convert
 from limbeck.runtimes.base import LoadedModel
@@ -32,6 +34,14 @@ from limbeck.runtimes.transformers import TransformersRuntime
 
 LONGEST_TOKENS = 96
 PROMPT_TOKENS = 24
+SCHEMES: dict[str, QuantizedFormat] = {
+    **{f"int8 {size}": Int8(kind="int8", block_size=size) for size in BLOCK_SIZES},
+    "int4 32": Int4(kind="int4"),
+    "int4 64": Int4(kind="int4", block_size=64),
+    "int4 128": Int4(kind="int4", block_size=128),
+    "int4 32, embeddings too": Int4(kind="int4", embeddings="int4"),
+}
+"""By name: the format, and the numbers that share a scale."""
 Logits = Sequence[np.ndarray]
 
 
@@ -46,17 +56,16 @@ def read_rows(path: Path, *, bundle: Path, num: int) -> list[list[int]]:
     ]
 
 
-def make_bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
-    """Bundles in float32 and in every block size, beside the checkpoints they were written from."""
+def make_bundles(checkpoint: Path, folder: Path, schemes: Sequence[str]) -> dict[str, Path]:
+    """Bundles in float32 and in every scheme, beside the checkpoints they were written from."""
     tokenizer = load_tokenizer(checkpoint)
     made = {"float32": folder / "float32"}
     OnnxRuntime().write(checkpoint, made["float32"])
-    for block_size in BLOCK_SIZES:
-        int8 = Int8(kind="int8", block_size=block_size)
-        model = convert(load_model(checkpoint), number_format=int8)
-        save_checkpoint(model, tokenizer=tokenizer, folder=folder / f"{block_size}-checkpoint")
-        made[str(block_size)] = folder / str(block_size)
-        OnnxRuntime().write(folder / f"{block_size}-checkpoint", made[str(block_size)])
+    for name in schemes:
+        model = convert(load_model(checkpoint), number_format=SCHEMES[name])
+        save_checkpoint(model, tokenizer=tokenizer, folder=folder / f"{name}-checkpoint")
+        made[name] = folder / name
+        OnnxRuntime().write(folder / f"{name}-checkpoint", made[name])
     return made
 
 
@@ -71,18 +80,19 @@ def compare(original: Logits, copy: Logits) -> Difference:
 
 
 def measure_quality(
-    block_size: BlockSize, *, folder: Path, rows: list[list[int]], floats: Logits
+    name: str, *, folder: Path, rows: list[list[int]], floats: Logits
 ) -> dict[str, Any]:
-    """What one block size costs, and how far its bundle and checkpoint part."""
-    reference = TransformersRuntime().open_model(folder / f"{block_size}-checkpoint", num_threads=1)
+    """What one scheme costs, and how far its bundle and checkpoint part."""
+    reference = TransformersRuntime().open_model(folder / f"{name}-checkpoint", num_threads=1)
     stored = predict(reference, rows)
     with unrounded_activations(reference.model):
         unrounded = predict(reference, rows)
-    bundle = OnnxRuntime().open_model(folder / str(block_size), num_threads=1)
+    bundle = OnnxRuntime().open_model(folder / name, num_threads=1)
     answered = predict(bundle, rows)
     cost, apart = compare(floats, stored), compare(stored, answered)
     return {
-        "block_size": str(block_size),
+        "scheme": name,
+        "perplexity_ratio": perplexity_ratio(rows, floats=floats, copy=answered),
         "num_positions": cost.num_positions,
         "kl_to_float": cost.mean_kl,
         "argmax_agreement_ratio": cost.argmax_agreement_ratio,
@@ -94,6 +104,17 @@ def measure_quality(
         "copy_rounding_kl": compare(unrounded, answered).mean_kl,
         "bundle_mb": bundle.size().weight_bytes / 1e6,
     }
+
+
+def perplexity_ratio(rows: list[list[int]], *, floats: Logits, copy: Logits) -> float:
+    """Perplexity of the bundle on the rows, by that of the float model."""
+    total = count = 0.0
+    for row, original, answered in zip(rows, floats, copy, strict=True):
+        places, following = np.arange(len(row) - 1), np.array(row[1:])
+        for logits, sign in ((original, 1), (answered, -1)):
+            total += sign * float(log_softmax(logits[:-1])[places, following].sum())
+        count += len(following)
+    return float(np.exp(total / count))
 
 
 def measure_speed(model: LoadedModel, *, num_tokens: int) -> dict[str, float]:
@@ -117,21 +138,21 @@ def take_turns(bundles: dict[str, Path], *, num_turns: int, num_tokens: int) -> 
     for model in models.values():
         measure_speed(model, num_tokens=2)
     return [
-        {"block_size": name, "turn": turn, **measure_speed(model, num_tokens=num_tokens)}
+        {"scheme": name, "turn": turn, **measure_speed(model, num_tokens=num_tokens)}
         for turn, (name, model) in itertools.product(range(num_turns), models.items())
     ]
 
 
 def run(options: Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A row of quality for each block size; a row of speed for each turn and bundle."""
+    """A row of quality for each scheme; a row of speed for each turn and bundle."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundles = make_bundles(options.checkpoint, folder)
+        bundles = make_bundles(options.checkpoint, folder, options.schemes)
         texts = read_rows(options.texts, bundle=bundles["float32"], num=4 if options.quick else 16)
         floats = predict(TransformersRuntime().open_model(options.checkpoint, num_threads=1), texts)
         quality = []
-        for block_size in BLOCK_SIZES:
-            quality.append(measure_quality(block_size, folder=folder, rows=texts, floats=floats))
+        for name in options.schemes:
+            quality.append(measure_quality(name, folder=folder, rows=texts, floats=floats))
             gc.collect()
         del floats
         num_turns = 3 if options.quick else 9
@@ -139,26 +160,29 @@ def run(options: Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
 def find_ratios(speed: list[dict[str, Any]]) -> dict[str, float]:
-    """Medians over turns of how many times longer than in blocks of 32 a token or prompt takes."""
+    """Medians over turns of how many times as long as in the first scheme all others take."""
     ratios = {}
     for what in ("token_ms", "prompt_ms"):
-        times = {(row["turn"], row["block_size"]): row[what] for row in speed}
-        for block_size in {name for _, name in times} - {"32"}:
+        times = {(row["turn"], row["scheme"]): row[what] for row in speed}
+        names = list(dict.fromkeys(name for _, name in times))
+        first = next((name for name in names if name != "float32"), names[0])
+        for other in (name for name in names if name != first):
             pairs = [
-                value / times[turn, "32"]
-                for (turn, name), value in times.items()
-                if name == block_size
+                value / times[turn, first] for (turn, name), value in times.items() if name == other
             ]
-            ratios[f"{what}_{block_size}_over_32"] = statistics.median(pairs)
+            ratios[f"{what}: {other} over {first}"] = statistics.median(pairs)
     return dict(sorted(ratios.items()))
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = make_parser("INT8 by block size: cost, parity, bytes, speed")
+    parser = make_parser("Number formats: cost, parity, bytes, speed")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a float checkpoint")
     parser.add_argument(
         "--texts", type=Path, required=True, help="JSONL with the fields question and answer"
+    )
+    parser.add_argument(
+        "--schemes", nargs="*", choices=SCHEMES, default=[*SCHEMES], help="some of them; all"
     )
     options = parser.parse_args()
     machine = environment()
@@ -169,7 +193,7 @@ def main() -> None:
         rows=quality,
         tables={"speed": speed},
         ratios=find_ratios(speed),
-        labels=("block_size",),
+        labels=("scheme",),
     )
 
 
