@@ -69,21 +69,28 @@ def print_answer(
 ) -> None:
     """Print what the domain warns of, the answer, and how sure the model is of it.
 
-    The answer streams where it will be shown whatever the confidence is.
+    What the domain's safety rules refuse is not asked, and an answer that they hold back is not
+    shown, as in `serve`. The answer streams where it will be shown whatever is in it.
 
     Raises:
         DataError: the prompt does not fit the model, or has images that it cannot see.
         ImageError: an image cannot be read.
     """
     from limbeck.runtimes.draft import draft_answer
-    from limbeck.serving.safety import compile_rules, find_red_flags
+    from limbeck.serving.safety import check_answer, compile_rules, find_red_flags, refuse_request
 
     for emergency in policy.find_emergencies(prompt.question):
         typer.echo(f"{emergency.zh} / {emergency.en}")
     rules = compile_rules(policy.file.safety)
     for finding in find_red_flags(prompt.question, rules):
         typer.echo(finding.text())
-    streams = show_unsure or policy.file.confidence == "not calibrated"
+    shown = policy.file.disclaimer or GENERAL_DISCLAIMER
+    disclaimer = f"（{shown['zh']} / {shown['en']}）"
+    if refused := refuse_request(prompt.question, rules):
+        typer.echo(f"{refused.text()}\n{disclaimer}")
+        return
+    is_open = show_unsure or policy.file.confidence == "not calibrated"
+    streams = is_open and not rules.answers
     draft = draft_answer(
         answerer,
         prompt,
@@ -91,14 +98,16 @@ def print_answer(
         max_new_tokens=max_new_tokens,
         on_piece=_print_piece if streams else lambda _: None,
     )
+    withheld = check_answer(draft.text, rules).findings
     if streams:
         typer.echo()
-    elif draft.is_shown:
+    elif withheld:
+        typer.echo(withheld[0].text())
+    elif is_open or draft.is_shown:
         typer.echo(draft.text)
-    if note := describe(draft, show_unsure=show_unsure):
+    if not withheld and (note := describe(draft, show_unsure=show_unsure)):
         typer.echo(note)
-    shown = policy.file.disclaimer or GENERAL_DISCLAIMER
-    typer.echo(f"（{shown['zh']} / {shown['en']}）")
+    typer.echo(disclaimer)
 
 
 def _print_piece(piece: str) -> None:

@@ -11,6 +11,7 @@ from limbeck.cli import ask
 from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile
 from limbeck.contracts.answerer import Answerer, Size, as_prompt
 from limbeck.contracts.familiarity import Familiarity
+from limbeck.data.packs.load import load_pack
 from tests.support import tiny_recipe
 from tests.support.answer_policies import CONFIDENCE
 
@@ -131,3 +132,39 @@ def test_a_reader_that_stops_reading_causes_no_noise(student):
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     assert done.stderr == ""
+
+
+MEDICAL = AnswerPolicy(PolicyFile(safety=load_pack("medical").safety))
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [("布洛芬一次吃几片？", "我不给药物剂量"), ("how much ibuprofen can I take", "no doses")],
+)
+def test_what_the_rules_refuse_is_not_asked(capsys, question, said):
+    class Never(Sure):
+        def stream(self, prompt, *, max_new_tokens):
+            raise AssertionError("the model was asked")
+
+    ask.print_answer(Never([], 1.0), as_prompt(question), policy=MEDICAL, max_new_tokens=9)
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("show_unsure", [False, True])
+def test_an_answer_that_the_rules_hold_back_is_not_shown(capsys, show_unsure):
+    answerer = Sure(["每次", "口服 400", "mg，每日三次"], 0.99)
+    ask.print_answer(
+        answerer,
+        as_prompt("头痛怎么办？"),
+        policy=MEDICAL,
+        max_new_tokens=9,
+        show_unsure=show_unsure,
+    )
+    printed = capsys.readouterr().out
+    assert "回答含药物剂量，已隐去" in printed and "400" not in printed
+
+
+def test_an_answer_without_a_fault_is_shown_whole(capsys):
+    answerer = Sure(["多喝水", "，早点休息"], 0.99)
+    ask.print_answer(answerer, as_prompt("感冒怎么办？"), policy=MEDICAL, max_new_tokens=9)
+    assert "多喝水，早点休息\n" in capsys.readouterr().out
