@@ -119,6 +119,7 @@ FORMATS: Table = {
 RUNTIMES: Table = {
     "transformers": "limbeck.runtimes.transformers:TransformersRuntime",
     "onnx": "limbeck.runtimes.onnx.runtime:OnnxRuntime",
+    "gguf": "limbeck.runtimes.gguf.runtime:GgufRuntime",
 }
 """What bundles are written for and answer in: each a Runtime."""
 

@@ -1,17 +1,21 @@
 """What a runtime is: it writes a checkpoint as a bundle, and reads the bundle to answer with it."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from limbeck.contracts.answerer import Answerer, Size
+from limbeck.contracts.parity import Tolerance
 from limbeck.models.session import Session
 from limbeck.quantization.formats.base import Format, list_formats
 from limbeck.runtimes.bundle import Bundle
+
+if TYPE_CHECKING:
+    from limbeck.runtimes.architecture import Architecture
 
 
 class LoadedModel(abc.ABC):
@@ -43,6 +47,19 @@ class LoadedModel(abc.ABC):
         """CPU threads in use."""
 
 
+class ArchitectureCheck(Protocol):
+    """A further check of what a runtime can compute and hold."""
+
+    def __call__(
+        self, architecture: "Architecture", *, number_format: str, weights: str, place: str | Path
+    ) -> None:
+        """Accept an architecture.
+
+        Raises:
+            CheckpointError: the runtime cannot compute or hold it.
+        """
+
+
 class Runtime(abc.ABC):
     """A way to run models.
 
@@ -55,6 +72,14 @@ class Runtime(abc.ABC):
     architectures: ClassVar[frozenset[str] | Literal["any"]]
     """Values of `model_type` that it computes."""
 
+    weights: ClassVar[Mapping[str, Tolerance | Literal["format"]]] = {"format": "format"}
+    """How it can store matrices of floats, and how far a bundle may then differ from its
+    checkpoint; `format` is as the checkpoint's number format says."""
+    check_architecture: ClassVar[ArchitectureCheck | None] = None
+    """Refuses of the architectures what it does not compute, where that is less than all."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What it needs beyond the extra `train`; the extra that installs them has its name."""
+
     @property
     def formats(self) -> frozenset[str]:
         """Those of the table of number formats whose weights it computes with."""
@@ -65,8 +90,10 @@ class Runtime(abc.ABC):
         """Whether it computes with weights of a format; wider floats are exported as float32."""
 
     @abc.abstractmethod
-    def write(self, checkpoint: Path, folder: Path) -> Bundle:
+    def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:
         """Writes a checkpoint's bundle into a folder; the content of its `bundle.json`.
+
+        `weights` is a name of its table of the same name.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or is not of the runtime's architectures

@@ -19,8 +19,12 @@ Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 
 
+STORED_ONLY = ("float16",)
+"""Formats that runtimes store, and no model is trained or sized in."""
+
+
 def _check_format(name: str) -> str:
-    if name not in FORMATS:
+    if name not in FORMATS and name not in STORED_ONLY:
         raise ValueError(str(UnknownNameError(name, known=FORMATS, what="format")))
     return name
 
@@ -47,6 +51,10 @@ class Parity(Config):
     the format rounds none."""
     copy_rounding_kl: Amount = 0.0
     """The same of the bundle."""
+    num_answers: Annotated[int, Field(ge=0)] = 0
+    """Questions of the corpus that both answered greedily; 0: none were asked."""
+    equal_answers_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of those, answers whose texts are equal."""
     measure: str
     """The figure that was held against the tolerance."""
     tolerance: Amount

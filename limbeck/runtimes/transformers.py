@@ -45,7 +45,8 @@ class TransformersRuntime(Runtime):
         return isinstance(number_format, Float32 | QuantizedFormat)
 
     @override
-    def write(self, checkpoint: Path, folder: Path) -> Bundle:
+    def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:
+        assert weights in self.weights
         model = self.open_model(checkpoint, num_threads=1)
         open_chat(checkpoint, model=model.model)
         shutil.copytree(

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+from typing import Literal
 
 import numpy as np
 
@@ -34,14 +35,14 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     """
     checkpoint = work.one("checkpoint").path
     runtime = open_runtime(config.runtime)
-    bundle = runtime.write(checkpoint, work.folder)
+    bundle = runtime.write(checkpoint, work.folder, weights=config.weights)
     reference = TransformersRuntime().open_model(checkpoint, num_threads=1)
     candidate = runtime.open_model(work.folder, num_threads=1)
     prompts = _read_prompts(config, work=work, max_tokens=bundle.max_tokens)
     if not prompts:
         vocab = reference.model.config.get_text_config().vocab_size
         prompts = _make_prompts(config.num_prompts, vocab=vocab, max_tokens=bundle.max_tokens)
-    tolerance = _tolerance(config, bundle=bundle)
+    tolerance = _tolerance(config, bundle=bundle, stated=runtime.weights[config.weights])
     found = compare(reference, candidate, prompts=prompts)
     if tolerance.measure == "copy_rounding_kl / rounding_kl":
         unrounded = TransformersRuntime().open_model(checkpoint, num_threads=1)
@@ -51,12 +52,30 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
                 copy=compare(unrounded, candidate, prompts=prompts),
             )
     parity = _check(found, tolerance=tolerance, bundle=bundle, num_prompts=len(prompts))
+    parity = parity.replace(**_compare_answers(config, work=work))
     bundle = bundle.replace(parity=parity.model_dump())
     write_bundle(work.folder, bundle)
     policy = _make_policy(config, work=work)
     policy.write(work.folder)
     size = dataclasses.asdict(candidate.size())
     return {"format": bundle.format, "parity": parity.model_dump(), **size, **policy.metrics()}
+
+
+def _compare_answers(config: Config, *, work: Work) -> dict[str, object]:
+    """How many of the corpus's questions bundle and checkpoint answer alike."""
+    if not config.num_answers:
+        return {}
+    records = Corpus(work.one("corpus").path).records("validation")
+    prompts = [item.question for item in itertools.islice(records, config.num_answers)]
+    bundle, checkpoint = (
+        open_answerer(folder, num_threads=1).answer(
+            prompts, max_new_tokens=config.calibration.max_new_tokens
+        )
+        for folder in (work.folder, work.one("checkpoint").path)
+    )
+    pairs = zip(bundle, checkpoint, strict=True)
+    equal = sum(ours.text == theirs.text for ours, theirs in pairs)
+    return {"num_answers": len(prompts), "equal_answers_ratio": equal / max(len(prompts), 1)}
 
 
 def _make_policy(config: Config, *, work: Work) -> AnswerPolicy:
@@ -90,10 +109,14 @@ def _longest(max_tokens: int) -> int:
     return max(1, min(LONGEST_PROMPT_TOKENS, max_tokens - NUM_CACHED_STEPS))
 
 
-def _tolerance(config: Config, *, bundle: Bundle) -> Tolerance:
-    if config.tolerance == "format":
-        return resolve(FORMATS, bundle.format, what="format").tolerance
-    return config.tolerance
+def _tolerance(
+    config: Config, *, bundle: Bundle, stated: Tolerance | Literal["format"]
+) -> Tolerance:
+    if config.tolerance != "format":
+        return config.tolerance
+    if stated != "format":
+        return stated
+    return resolve(FORMATS, bundle.format, what="format").tolerance
 
 
 def _check(found: Difference, *, tolerance: Tolerance, bundle: Bundle, num_prompts: int) -> Parity:

@@ -103,6 +103,21 @@ def test_a_sound_chain_of_folders_has_no_faults(look):
         ),
         (["b: {stage: export, checkpoint: '@/qwen3_moe'}"], "b.checkpoint", "cannot be exported"),
         (
+            ["b: {stage: export, checkpoint: '@/qwen3', runtime: gguf, weights: Q8}"],
+            "b.weights",
+            "unknown weights of 'gguf' 'Q8': did you mean 'Q8_0'?",
+        ),
+        (
+            ["b: {stage: export, checkpoint: '@/qwen3', weights: F16}"],
+            "b.weights",
+            "unknown weights of 'onnx' 'F16'",
+        ),
+        (
+            ["b: {stage: export, checkpoint: '@/int8', runtime: gguf, weights: F16}"],
+            "b.checkpoint",
+            "F16 would round them again",
+        ),
+        (
             [f"p: {{{PRUNE}, checkpoint: '@/qwen3', multiple: 64}}"],
             "p.channels_ratio",
             "which rounds to 64 at multiples of 64, so nothing would be cut",

@@ -37,11 +37,11 @@ def test_the_twin_in_torch_draws_the_same():
     assert draw_tokens(logits, uniform=uniform, temperature=0.7).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("runtime", ["transformers", "onnx"])
+@pytest.mark.parametrize("runtime", ["transformers", "onnx", "gguf"])
 def test_an_answer_depends_on_its_seed_and_on_no_other_prompt(runtime, tmp_path):
     folder = tmp_path / "checkpoint"
     make_checkpoint(folder, "llama")
-    if runtime == "onnx":
+    if runtime != "transformers":
         open_runtime(runtime).write(folder, tmp_path / "bundle")
         folder = tmp_path / "bundle"
     answerer = open_answerer(folder, num_threads=1)

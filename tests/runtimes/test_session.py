@@ -16,6 +16,7 @@ from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
 PROMPTS = [[5, 9, 7, 11, 6], [8, 4], [10], [6, 5, 4, 9, 8, 7, 12, 5], [7, 7, 7]]
 LENGTHS = [4, 9, 2, 7, 5]
 MODELS = [("transformers", "qwen3"), ("transformers", "moe"), ("onnx", "qwen3"), ("onnx", "llama")]
+MODELS += [("gguf", "qwen3"), ("gguf", "llama")]
 
 
 @pytest.fixture(params=MODELS, ids="-".join)
@@ -23,7 +24,7 @@ def model(request, tmp_path):
     runtime, kind = request.param
     folder = tmp_path / "checkpoint"
     make_checkpoint(folder, kind)
-    if runtime == "onnx":
+    if runtime != "transformers":
         open_runtime(runtime).write(folder, tmp_path / "bundle")
         folder = tmp_path / "bundle"
     return open_runtime(runtime).open_model(folder, num_threads=1)

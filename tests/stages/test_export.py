@@ -64,6 +64,42 @@ def test_compares_on_the_questions_of_a_corpus(checkpoint, corpus, tmp_path):
     assert metrics["parity"]["num_prompts"] == 5
 
 
+def test_answers_are_compared_where_asked(checkpoint, corpus, tmp_path):
+    manifest = read_artifact(checkpoint).manifest.replace(kind="corpus")
+    work = make_work(tmp_path, checkpoint, corpus=(Artifact(corpus, manifest),))
+    config = configure(
+        corpus="corpus", num_prompts=1, num_answers=4, calibration={"max_new_tokens": 3}
+    )
+    parity = export.run(config, work=work)["parity"]
+    assert parity["num_answers"] == 4 and parity["equal_answers_ratio"] >= 0.75
+    with pytest.raises(ValueError, match="name one as `corpus`"):
+        configure(num_answers=4)
+
+
+@pytest.mark.parametrize("number_format", ["float32", "int8"])
+def test_a_gguf_bundle_is_compared_as_any_other(number_format, tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", "qwen3", number_format)
+    work = make_work(tmp_path, tmp_path / "checkpoint")
+    metrics = export.run(configure(runtime="gguf"), work=work)
+    parity, bundle = metrics["parity"], read_bundle(tmp_path / "out")
+    assert bundle.runtime == "gguf" and metrics["format"] == bundle.format
+    if bundle.format == "float32":
+        assert parity["measure"] == "max_logit_difference / max_logit"
+        assert parity["max_logit_difference"] < 1e-5 * max(parity["max_logit"], 1)
+    else:
+        assert parity["measure"] == "copy_rounding_kl / rounding_kl"
+        assert parity["copy_rounding_kl"] == pytest.approx(parity["rounding_kl"], rel=0.3)
+
+
+def test_a_gguf_bundle_of_other_types_states_its_own_tolerance(dense_config, tokenizer, tmp_path):
+    dense = dense_config.replace(head_dim=16).build(tokenizer=tokenizer, seed=1)
+    save_checkpoint(dense, tokenizer=tokenizer, folder=tmp_path / "checkpoint")
+    work = make_work(tmp_path, tmp_path / "checkpoint")
+    metrics = export.run(configure(runtime="gguf", weights="F16"), work=work)
+    assert metrics["format"] == "float16"
+    assert (metrics["parity"]["measure"], metrics["parity"]["tolerance"]) == ("mean_kl", 0.01)
+
+
 def test_a_bundle_is_calibrated_on_its_own_drafts(checkpoint, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("limbeck.evaluation.calibration.MIN_HELD_OUT", 3)
     manifest = read_artifact(checkpoint).manifest.replace(kind="corpus")

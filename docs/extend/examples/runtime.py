@@ -30,7 +30,8 @@ class HalfRuntime(Runtime):
         return isinstance(number_format, Float32)
 
     @override
-    def write(self, checkpoint: Path, folder: Path) -> Bundle:
+    def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:
+        assert weights in self.weights
         model = load_model(checkpoint).to(torch.bfloat16)
         shutil.copytree(
             checkpoint, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)

@@ -58,7 +58,8 @@ class OnnxRuntime(Runtime):
         return isinstance(number_format, Float32 | Int8 | Int4)
 
     @override
-    def write(self, checkpoint: Path, folder: Path) -> Bundle:
+    def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:
+        assert weights in self.weights
         from limbeck.runtimes.onnx.writer import write  # noqa: PLC0415  (torch and onnx)
 
         return write(checkpoint, folder)

@@ -1,0 +1,202 @@
+"""A published GGUF file unpacked to a checkpoint and written again: bytes, tokens, predictions.
+
+Every type that `export` writes is compared with the float checkpoint in PyTorch and with the
+published file in llama.cpp, on passages of this repository's English pages. Tokens are compared on
+random texts. Bundles take turns while they decode, so that times compare neighbours.
+"""
+
+import gc
+import itertools
+import statistics
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from number_formats import Logits, compare, measure_speed, predict
+from reporting import environment, make_parser, report
+from tokenizers import Tokenizer
+
+from limbeck.contracts.answerer import Size
+from limbeck.contracts.parity import log_softmax
+from limbeck.models.checkpoints import load_model, load_tokenizer, open_config, save_checkpoint
+from limbeck.models.gguf.header import read_header
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.qat import convert
+from limbeck.runtimes.bundle import read_bundle
+from limbeck.runtimes.gguf.carry import compare_texts, make_texts
+from limbeck.runtimes.gguf.model import GgufFile, GgufModel
+from limbeck.runtimes.gguf.runtime import GgufRuntime
+from limbeck.runtimes.gguf.vocabulary import describe_vocabulary
+from limbeck.runtimes.transformers import TransformersRuntime
+
+PAGES = ("concepts", "teacher", "planning", "limits", "evaluation", "training", "gemma", "scale")
+LONGEST_TOKENS = 96
+WEIGHTS = ("F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0")
+INTEGERS = "Q8_0 of int8"
+
+
+def read_passages(checkpoint: Path, *, num: int) -> list[list[int]]:
+    """Tokens of the beginnings of pages."""
+    tokenizer = load_tokenizer(checkpoint)
+    texts = [Path(f"docs/{page}.md").read_text(encoding="utf-8") for page in PAGES[:num]]
+    return [tokenizer.encode(text, add_special_tokens=False)[:LONGEST_TOKENS] for text in texts]
+
+
+def perplexity(logits: Logits, rows: Sequence[Sequence[int]]) -> float:
+    """Of the passages, from the second token on."""
+    losses = [
+        -log_softmax(row_logits[:-1])[np.arange(len(row) - 1), row[1:]]
+        for row_logits, row in zip(logits, rows, strict=True)
+    ]
+    return float(np.exp(np.concatenate(losses).mean()))
+
+
+def open_file(path: Path, *, max_tokens: int) -> GgufModel:
+    """A published file, as logits."""
+    size = Size(parameters=1, active_parameters=1, weight_bytes=path.stat().st_size)
+    return GgufModel(GgufFile(path), size=size, max_tokens=max_tokens, num_threads=1)
+
+
+def write_bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
+    """A bundle for each type, and one of the checkpoint's INT8."""
+    made = {}
+    for weights in WEIGHTS:
+        made[weights] = folder / weights
+        GgufRuntime().write(checkpoint, made[weights], weights=weights)
+    integers = convert(load_model(checkpoint), number_format=Int8(kind="int8"))
+    save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=folder / "int8")
+    made[INTEGERS] = folder / INTEGERS
+    GgufRuntime().write(folder / "int8", made[INTEGERS])
+    return made
+
+
+def count_equal_tensors(written: Path, published: Path) -> dict[str, int]:
+    """Tensors of one file that another holds bit for bit."""
+    found = []
+    for path in (written, published):
+        data = np.memmap(path, np.uint8, mode="r")
+        tensors = read_header(path).tensors
+        found.append({item.name: data[item.offset :][: item.num_bytes] for item in tensors})
+    ours, theirs = found
+    equal = [name for name in ours if np.array_equal(ours[name], theirs.get(name))]
+    return {"num_tensors": len(ours), "num_equal_tensors": len(equal)}
+
+
+def measure(options: Namespace, *, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Path]]:
+    """A row for each bundle, after those of the checkpoint and the published file."""
+    max_tokens = open_config(options.checkpoint).max_position_embeddings
+    rows = read_passages(options.checkpoint, num=3 if options.quick else len(PAGES))
+    floats = predict(TransformersRuntime().open_model(options.checkpoint, num_threads=1), rows)
+    original = open_file(options.file, max_tokens=max_tokens)
+    published = predict(original, rows)
+    equal_tokens = compare_tokens(options, original.file, num=100 if options.quick else 5000)
+    del original
+    found: list[dict[str, Any]] = [
+        {
+            "weights": "checkpoint",
+            "num_positions": sum(map(len, rows)),
+            "perplexity": perplexity(floats, rows),
+            "kl_to_published": compare(published, floats).mean_kl,
+        },
+        {
+            "weights": "published",
+            "mb": options.file.stat().st_size / 1e6,
+            "perplexity": perplexity(published, rows),
+            "kl_to_checkpoint": compare(floats, published).mean_kl,
+            **equal_tokens,
+        },
+    ]
+    made = write_bundles(options.checkpoint, folder)
+    for name, path in made.items():
+        model = GgufRuntime().open_model(path, num_threads=1)
+        logits = predict(model, rows)
+        near, far = compare(floats, logits), compare(published, logits)
+        settings = read_bundle(path).runtime_settings
+        found.append(
+            {
+                "weights": name,
+                "mb": model.size().weight_bytes / 1e6,
+                "perplexity": perplexity(logits, rows),
+                "kl_to_checkpoint": near.mean_kl,
+                "argmax_as_checkpoint": near.argmax_agreement_ratio,
+                "kl_to_published": far.mean_kl,
+                "argmax_as_published": far.argmax_agreement_ratio,
+                "max_logit_difference": near.max_logit_difference / near.max_logit,
+                "max_scale_rounding": settings["max_scale_rounding"],
+                "pre_tokenizer": settings["pre_tokenizer"],
+                **count_equal_tensors(path / "model.gguf", options.file),
+            }
+        )
+        del model, logits
+        gc.collect()
+    return found, made
+
+
+def compare_tokens(options: Namespace, file: GgufFile, *, num: int) -> dict[str, Any]:
+    """On how many texts the published file and the checkpoint's tokenizer agree."""
+    loaded = load_tokenizer(options.checkpoint)
+    vocabulary = describe_vocabulary(
+        loaded, num_rows=file.vocab_size, end_ids=(), place=str(options.checkpoint)
+    )
+    tokenizer = Tokenizer.from_file(str(options.checkpoint / "tokenizer.json"))
+    texts = make_texts(vocabulary, tokenizer=tokenizer, num=num)
+    return {
+        "num_texts": len(texts),
+        "first_difference": str(compare_texts(tokenizer, file, texts=texts) or ""),
+    }
+
+
+def take_turns(options: Namespace, made: dict[str, Path]) -> list[dict[str, Any]]:
+    """A row for each turn and bundle."""
+    models = {
+        name: GgufRuntime().open_model(path, num_threads=1)
+        for name, path in made.items()
+        if name in ("F32", "F16", "Q8_0", "Q4_0")
+    }
+    for model in models.values():
+        measure_speed(model, num_tokens=2)
+    turns, tokens = (1, 4) if options.quick else (3, 12)
+    return [
+        {"weights": name, "turn": turn, **measure_speed(model, num_tokens=tokens)}
+        for turn, (name, model) in itertools.product(range(turns), models.items())
+    ]
+
+
+def find_ratios(speed: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians over turns of how many times longer than in F32 a token takes."""
+    times = {(row["turn"], row["weights"]): row["token_ms"] for row in speed}
+    return {
+        f"token_ms_{name}_over_F32": statistics.median(
+            value / times[turn, "F32"] for (turn, found), value in times.items() if found == name
+        )
+        for name in sorted({name for _, name in times} - {"F32"})
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = make_parser("GGUF: a published file unpacked and written again")
+    parser.add_argument("--file", type=Path, required=True, help="the published GGUF file")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="what the stage dequantize made of it"
+    )
+    options = parser.parse_args()
+    machine = environment()
+    with tempfile.TemporaryDirectory() as name:
+        rows, made = measure(options, folder=Path(name))
+        speed = take_turns(options, made)
+    report(
+        options,
+        environment=machine,
+        rows=rows,
+        tables={"speed": speed},
+        ratios=find_ratios(speed),
+        labels=("weights",),
+    )
+
+
+if __name__ == "__main__":
+    main()

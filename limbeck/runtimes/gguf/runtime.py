@@ -1,0 +1,84 @@
+"""The GGUF runtime: a bundle of one file for llama.cpp, which also answers from it here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal, final
+
+from typing_extensions import override
+
+from limbeck.contracts.answerer import Answerer, Size
+from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.parity import Tolerance
+from limbeck.models.gguf.header import read_header
+from limbeck.quantization.formats.base import Format
+from limbeck.quantization.formats.floats import Float32
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.runtimes.base import ArchitectureCheck, Runtime
+from limbeck.runtimes.bundle import Bundle, read_bundle
+from limbeck.runtimes.chat import read_chat
+from limbeck.runtimes.gguf.limits import check_model
+from limbeck.runtimes.gguf.model import GgufFile, GgufModel
+from limbeck.runtimes.greedy import GreedyAnswerer
+
+MODEL = "model.gguf"
+STORED_FORMATS: Mapping[str, str] = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "Q8_0": "int8",
+    "Q4_0": "int4",
+    "Q4_1": "int4",
+}
+"""The number format of a bundle, by llama.cpp's type of its matrices."""
+
+
+@final
+class GgufRuntime(Runtime):
+    """llama.cpp on a CPU; a bundle is one GGUF file, which other programs run, too."""
+
+    name: ClassVar[str] = "gguf"
+    architectures: ClassVar[frozenset[str] | Literal["any"]] = frozenset(
+        {"llama", "qwen2", "qwen3"}
+    )
+    weights: ClassVar[Mapping[str, Tolerance | Literal["format"]]] = {
+        "format": "format",
+        "F32": "format",
+        "F16": Tolerance(measure="mean_kl", limit=0.01),
+        "BF16": Tolerance(measure="mean_kl", limit=0.05),
+        "Q8_0": Tolerance(measure="mean_kl", limit=0.05),
+        "Q4_1": Tolerance(measure="mean_kl", limit=1.0),
+        "Q4_0": Tolerance(measure="mean_kl", limit=1.0),
+    }
+    check_architecture: ClassVar[ArchitectureCheck | None] = staticmethod(check_model)
+    packages: ClassVar[tuple[str, ...]] = ("gguf", "xllamacpp")
+
+    @override
+    def supports(self, number_format: Format) -> bool:
+        return isinstance(number_format, Float32 | Int8)
+
+    @override
+    def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:
+        from limbeck.runtimes.gguf.writer import write  # noqa: PLC0415  (torch and gguf)
+
+        return write(checkpoint, folder, weights=weights)
+
+    @override
+    def open_model(self, folder: Path, *, num_threads: int) -> GgufModel:
+        bundle = read_bundle(folder)
+        path = folder / MODEL
+        if not path.is_file():
+            raise CheckpointError(f"{folder}: no {MODEL}; export the checkpoint again")
+        read_header(path)
+        size = Size(
+            parameters=bundle.parameters,
+            active_parameters=bundle.active_parameters,
+            weight_bytes=path.stat().st_size,
+        )
+        return GgufModel(
+            GgufFile(path), size=size, max_tokens=bundle.max_tokens, num_threads=num_threads
+        )
+
+    @override
+    def read(self, folder: Path, *, num_threads: int) -> Answerer:
+        model = self.open_model(folder, num_threads=num_threads)
+        return GreedyAnswerer(model, chat=read_chat(folder))

@@ -1,0 +1,200 @@
+"""The weights of a dense decoder as a GGUF file holds them: names, order of rows, numbers.
+
+Float matrices are rounded by the `gguf` package's own quantisers. INT8 in blocks of 32 is Q8_0 but
+for the scales, which are float16 there: the integers stay, each scale is rounded.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+from jaxtyping import Shaped, UInt8
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.runtimes.architecture import Architecture
+from limbeck.runtimes.gguf.limits import BLOCK, BLOCK_WEIGHTS
+from limbeck.runtimes.tensors import Tensors, Weights
+
+PERMUTED = ("llama",)
+"""Families whose rotary pairs llama.cpp has side by side, and transformers half a head apart."""
+ARCHITECTURES = {
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor that is made when the file has come to it."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    make: Callable[[], Shaped[np.ndarray, "..."]]
+
+    @property
+    def num_bytes(self) -> int:
+        """In the file."""
+        block, size = gguf.GGML_QUANT_SIZES[self.kind]
+        return int(np.prod(self.shape)) // block * size
+
+
+class TensorPlan:
+    """Which tensors a file gets, in their order.
+
+    `weights` is the type of float matrices; where it has 4 bits, embeddings and head are Q8_0, as
+    in llama.cpp's own files.
+    """
+
+    def __init__(self, architecture: Architecture, *, tensors: Tensors, weights: Kind) -> None:
+        self._shape = architecture
+        self._tensors = tensors
+        self.weights = weights
+        self._names = gguf.get_tensor_name_map(
+            ARCHITECTURES[architecture.model_type], len(architecture.layers)
+        )
+        self.padding = (
+            -architecture.intermediate_size % BLOCK if weights.name in BLOCK_WEIGHTS else 0
+        )
+        """Feed-forward channels of zeros, so that rows are whole blocks; they change no output."""
+        self.max_scale_rounding = 0.0
+        """The largest relative change of a scale of INT8."""
+
+    def list(self) -> Iterator[Planned]:
+        """Every tensor."""
+        shape = self._shape
+        width, vocab = shape.hidden_size, shape.vocab_size
+        table = Kind.Q8_0 if self.weights in (Kind.Q4_0, Kind.Q4_1) else self.weights
+        yield from self._matrix("model.embed_tokens", out=vocab, channels=width, kind=table)
+        for layer in range(len(shape.layers)):
+            yield from self._layer(f"model.layers.{layer}")
+        yield self._vector("model.norm.weight", width)
+        if not shape.is_tied:
+            yield from self._matrix("lm_head", out=vocab, channels=width, kind=table)
+
+    def _layer(self, name: str) -> Iterator[Planned]:
+        shape, kind = self._shape, self.weights
+        width, head, inner = shape.hidden_size, shape.head_dim, shape.intermediate_size
+        conventions, attention = shape.conventions, f"{name}.self_attn"
+        heads = {"q": shape.num_heads, "k": shape.num_key_value_heads}
+        heads["v"] = heads["k"]
+        yield self._vector(f"{name}.{conventions.attention_norm}.weight", width)
+        for part, num_heads in heads.items():
+            order = num_heads if part != "v" and shape.model_type in PERMUTED else 0
+            yield from self._matrix(
+                f"{attention}.{part}_proj",
+                out=num_heads * head,
+                channels=width,
+                kind=kind,
+                permuted_heads=order,
+            )
+        for norm in ("q_norm", "k_norm"):
+            if self._tensors.has(f"{attention}.{norm}.weight"):
+                yield self._vector(f"{attention}.{norm}.weight", head)
+        inputs = heads["q"] * head
+        yield from self._matrix(f"{attention}.o_proj", out=width, channels=inputs, kind=kind)
+        yield self._vector(f"{name}.{conventions.feed_forward_norm}.weight", width)
+        more = self.padding
+        for part in ("gate_proj", "up_proj"):
+            yield from self._matrix(
+                f"{name}.mlp.{part}", out=inner, channels=width, kind=kind, more_rows=more
+            )
+        yield from self._matrix(
+            f"{name}.mlp.down_proj", out=width, channels=inner, kind=kind, more_channels=more
+        )
+
+    def _stored(self, name: str) -> str:
+        found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert found is not None, name
+        return found
+
+    def _vector(self, name: str, width: int) -> Planned:
+        return Planned(
+            self._stored(name), (width,), Kind.F32, lambda: self._tensors.take(name, shape=[width])
+        )
+
+    def _matrix(
+        self,
+        module: str,
+        *,
+        out: int,
+        channels: int,
+        kind: Kind,
+        permuted_heads: int = 0,
+        more_rows: int = 0,
+        more_channels: int = 0,
+    ) -> Iterator[Planned]:
+        is_codes = self._tensors.has(f"{module}.weight_scale")
+        has_bias = self._tensors.has(f"{module}.bias")
+        taken: list[Weights] = []
+
+        def take() -> Weights:
+            if not taken:
+                taken.append(self._tensors.take_weights(module, out=out, channels=channels))
+            return taken[0]
+
+        def arrange(rows: Any) -> Any:
+            return permute_rows(rows, num_heads=permuted_heads) if permuted_heads else rows
+
+        def make() -> Shaped[np.ndarray, "..."]:
+            weights = take()
+            rows = _pad(arrange(weights.rows), rows=more_rows, columns=more_channels)
+            if weights.scale is None:
+                return _round(rows, kind=kind, name=module)
+            blocks = rows.shape[1] // BLOCK
+            scale = arrange(weights.scale)
+            scale = _pad(scale, rows=more_rows, columns=blocks - scale.shape[1])
+            return self._pack(rows, scale)
+
+        def make_bias() -> Shaped[np.ndarray, "..."]:
+            bias = take().bias
+            assert bias is not None
+            return _pad(arrange(bias[:, None]), rows=more_rows, columns=0)[:, 0]
+
+        name = self._stored(f"{module}.weight")
+        shape = (out + more_rows, channels + more_channels)
+        yield Planned(name, shape, Kind.Q8_0 if is_codes else kind, make)
+        if has_bias:
+            yield Planned(self._stored(f"{module}.bias"), shape[:1], Kind.F32, make_bias)
+
+    def _pack(self, codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
+        halves = scale.astype(np.float16)
+        used = codes.reshape(len(codes), -1, BLOCK).any(axis=-1)  # a block of zeros has any scale
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = np.abs(halves.astype(np.float32) / scale - 1)[used]
+        self.max_scale_rounding = max(self.max_scale_rounding, float(change.max(initial=0.0)))
+        return pack_blocks(codes, halves)
+
+
+def permute_rows(rows: np.ndarray, *, num_heads: int) -> np.ndarray:
+    """Rows of each head with the halves of rotary pairs side by side."""
+    halves = rows.reshape(num_heads, 2, len(rows) // num_heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def pack_blocks(codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
+    """Q8_0: of each block the scale in float16, then its integers."""
+    blocks = codes.reshape(len(codes), -1, BLOCK).view(np.uint8)
+    halves = np.ascontiguousarray(scale)[..., None].view(np.uint8)
+    return np.concatenate([halves, blocks], axis=-1).reshape(len(codes), -1)
+
+
+def _pad(values: np.ndarray, *, rows: int, columns: int) -> np.ndarray:
+    return np.pad(values, ((0, rows), (0, columns))) if rows or columns else values
+
+
+def _round(rows: np.ndarray, *, kind: Kind, name: str) -> Shaped[np.ndarray, "..."]:
+    if kind == Kind.F32:
+        return rows
+    with np.errstate(over="ignore"):
+        found = gguf.quantize(rows, kind)
+    if kind == Kind.F16 and not np.isfinite(found).all():
+        raise CheckpointError(
+            f"{name}: holds {np.abs(rows).max():.4g}, beyond the 65504 of float16; state "
+            "`weights: BF16` or `weights: F32`"
+        )
+    return found

@@ -1,0 +1,206 @@
+"""GGUF bundles predict as their checkpoints do, hold integers as they are, and name damage."""
+
+import subprocess
+import sys
+
+import gguf
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.checkpoints import open_config
+from limbeck.models.gguf.header import read_header
+from limbeck.models.gguf.llama_cpp import open_llama_cpp
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.runtimes import open_answerer
+from limbeck.runtimes.architecture import describe_architecture
+from limbeck.runtimes.gguf.limits import check_format, check_model
+from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
+from limbeck.runtimes.gguf.tensors import pack_blocks, permute_rows
+from limbeck.runtimes.parity import compare
+from limbeck.runtimes.transformers import TransformersRuntime
+from tests.support.families import FAMILIES, make_family
+from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
+
+NAMES = [name for name, (kind, _) in FAMILIES.items() if kind in GgufRuntime.architectures]
+LENGTHS = (3, 15, 40)
+
+
+def measure(checkpoint, bundle, *, vocab=200):
+    reference = TransformersRuntime().open_model(checkpoint, num_threads=1)
+    found = GgufRuntime().open_model(bundle, num_threads=1)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, vocab, size=length).tolist() for length in LENGTHS]
+    return compare(reference, found, prompts=prompts)
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    """A checkpoint of integers whose feed-forward width, 48, is no multiple of a block."""
+    folder = tmp_path_factory.mktemp("int8")
+    make_checkpoint(folder / "checkpoint", "llama", "int8")
+    bundle = GgufRuntime().write(folder / "checkpoint", folder / "bundle")
+    return folder, bundle
+
+
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("floats")
+    make_checkpoint(folder / "checkpoint", "qwen3")
+    GgufRuntime().write(folder / "checkpoint", folder / "bundle")
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predicts_and_decodes_as_transformers(name, tmp_path):
+    folder = make_family(tmp_path / "model", name=name)
+    GgufRuntime().write(folder, tmp_path / "bundle")
+    found = measure(folder, tmp_path / "bundle")
+    assert found.max_logit_difference < 1e-5 * max(found.max_logit, 1)
+    assert found.argmax_agreement_ratio == 1.0
+
+
+@pytest.mark.parametrize(
+    ("weights", "limit"), [("F16", 1e-4), ("BF16", 2e-3), ("Q8_0", 0.01), ("Q4_1", 0.5)]
+)
+def test_each_type_is_as_near_as_its_rounding_lets_it_be(weights, limit, floats, tmp_path):
+    bundle = GgufRuntime().write(floats / "checkpoint", tmp_path / "bundle", weights=weights)
+    types = {item.type for item in read_header(tmp_path / "bundle" / MODEL).tensors}
+    assert types == {weights, "F32", *(["Q8_0"] if weights == "Q4_1" else [])}
+    assert bundle.runtime_settings["weights"] == weights
+    assert measure(floats / "checkpoint", tmp_path / "bundle").mean_kl < limit
+
+
+def test_integers_are_carried_as_they_are(int8):
+    folder, bundle = int8
+    stored = load_file(folder / "checkpoint" / "model.safetensors")
+    file = {item.name: item for item in gguf.GGUFReader(folder / "bundle" / MODEL).tensors}
+    heads = {"q_proj": 4, "k_proj": 1}
+    for name, ours in (("attn_q", "self_attn.q_proj"), ("ffn_down", "mlp.down_proj")):
+        codes = stored[f"model.layers.1.{ours}.weight"]
+        scale = stored[f"model.layers.1.{ours}.weight_scale"].astype(np.float16)
+        if (num_heads := heads.get(ours.split(".")[1])) is not None:
+            codes, scale = (permute_rows(item, num_heads=num_heads) for item in (codes, scale))
+        blocks = file[f"blk.1.{name}.weight"].data.reshape(len(codes), -1, 34)
+        found = blocks[..., 2:].reshape(len(codes), -1).view(np.int8)
+        assert np.array_equal(found[:, : codes.shape[1]], codes)
+        assert not found[:, codes.shape[1] :].any()
+        assert np.array_equal(blocks[..., :2].copy().view(np.float16)[..., 0], scale)
+    assert bundle.format == "int8"
+    assert bundle.runtime_settings["num_padded_channels"] == 16
+    assert 0 < bundle.runtime_settings["max_scale_rounding"] < 2**-10
+    assert measure(folder / "checkpoint", folder / "bundle").mean_kl < 0.01
+
+
+def test_a_block_is_its_scale_and_its_integers():
+    codes = np.arange(-32, 32, dtype=np.int8).reshape(1, 64)
+    scale = np.array([[0.5, 0.25]], np.float16)
+    rows = gguf.dequantize(pack_blocks(codes, scale), gguf.GGMLQuantizationType.Q8_0)
+    assert np.array_equal(rows, codes * np.repeat(scale.astype(np.float32), 32, axis=1))
+
+
+def test_llama_cpps_own_server_reads_the_file(floats):
+    answerer = open_answerer(floats / "bundle", num_threads=1)
+    with open_llama_cpp(floats / "bundle" / MODEL) as server:
+        for text in QUESTIONS:
+            ids = answerer.chat.encode(text)
+            assert server.encode(text) == ids
+            likeliest = server.next_tokens(ids, num=5)
+            (logits,) = answerer.model.compute_logits([ids], start=len(ids) - 1)
+            if likeliest:
+                assert next(iter(likeliest)) == int(logits[0].argmax())
+
+
+def test_answers_scores_and_streams(floats):
+    ours = open_answerer(floats / "bundle", num_threads=1)
+    theirs = open_answerer(floats / "checkpoint", num_threads=1)
+    found = [ours.answer(QUESTIONS, max_new_tokens=5), theirs.answer(QUESTIONS, max_new_tokens=5)]
+    assert [item.text for item in found[0]] == [item.text for item in found[1]]
+    scores = [item.score(QUESTIONS[0], ["头晕", "a"]) for item in (ours, theirs)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    pieces = ours.stream(QUESTIONS[0], max_new_tokens=5)
+    assert "".join(piece for piece, _ in pieces) == found[0][0].text
+
+
+def test_a_cache_grows_where_it_is_full(floats, monkeypatch):
+    monkeypatch.setattr("limbeck.runtimes.gguf.model.SMALLEST_CELLS", 256)
+    model = GgufRuntime().open_model(floats / "bundle", num_threads=1)
+    rows = [list(range(5, 105)), list(range(20, 120)), list(range(30, 60))]
+    session = model.open_session(num_slots=4)
+    session.admit(rows)
+    for row in rows:
+        row.append(7)
+    session.step([7] * 3)
+    admitted = session.admit([rows[0]])  # needs more than 256 cells
+    expected = model.compute_logits(rows, start=0)
+    assert np.abs(admitted.logits[0] - expected[0][-1]).max() < 1e-4
+    logits = session.step([8] * 4)
+    expected = model.compute_logits([[*row, 8] for row in [*rows, rows[0]]], start=0)
+    assert np.abs(logits - [item[-1] for item in expected]).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("Qwen3", {"hidden_size": 48}, "hidden_size is 48, and Q8_0 has blocks of 32"),
+        ("Qwen2", {"layer_types": ["sliding_attention"] * 2, "sliding_window": 16}, "a window"),
+    ],
+)
+def test_what_llama_cpp_cannot_hold_is_refused(name, changes, message, tmp_path):
+    config = open_config(make_family(tmp_path / "model", name=name))
+    for field, value in changes.items():
+        setattr(config, field, value)
+    found = describe_architecture(
+        config, number_format="float32", runtime=GgufRuntime(), place="model"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        check_model(found, number_format="float32", weights="Q8_0", place="model")
+
+
+def test_integers_are_not_rounded_again(int8, tmp_path):
+    folder, _ = int8
+    with pytest.raises(CheckpointError, match="F16 would round them again"):
+        GgufRuntime().write(folder / "checkpoint", tmp_path / "bundle", weights="F16")
+    with pytest.raises(CheckpointError, match="quantise with `block_size: 32`"):
+        check_format(Int8(kind="int8", block_size="row"), place="model")
+
+
+def test_other_families_are_refused_by_name(tmp_path):
+    folder = make_family(tmp_path / "model", name="Mistral")
+    with pytest.raises(CheckpointError, match="'mistral' cannot be exported to gguf"):
+        GgufRuntime().write(folder, tmp_path / "bundle")
+
+
+def test_damage_is_named(floats, tmp_path):
+    whole = floats / "bundle"
+    data = (whole / MODEL).read_bytes()
+    for item in whole.iterdir():
+        (tmp_path / item.name).write_bytes(item.read_bytes())
+    for content, message in (
+        (b"PK\x03\x04 a zip file", "begins with"),
+        (data[:2000], "damaged or cut short"),
+        (data[:-1000], "it was cut short"),
+        (data.replace(b"blk.1.attn_q.", b"blk.1.attn_x."), r"llama\.cpp cannot load this file"),
+    ):
+        (tmp_path / MODEL).write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            GgufRuntime().open_model(tmp_path, num_threads=1)
+    (tmp_path / MODEL).unlink()
+    with pytest.raises(CheckpointError, match=r"no model\.gguf"):
+        GgufRuntime().open_model(tmp_path, num_threads=1)
+
+
+def test_a_killed_write_leaves_no_bundle(floats, tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from limbeck.runtimes.gguf import tensors
+from limbeck.runtimes.gguf.runtime import GgufRuntime
+
+tensors._round = lambda rows, **_: os.kill(os.getpid(), signal.SIGKILL)
+GgufRuntime().write(Path({str(floats / "checkpoint")!r}), Path({str(tmp_path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -9
+    assert not (tmp_path / MODEL).exists() and not (tmp_path / "bundle.json").exists()
