@@ -95,7 +95,7 @@ class Tensors:
 
     def take_weights(self, module: str, *, out: int, channels: int) -> Weights:
         """The matrix of a module, with its scale and its bias where it has them."""
-        stored = self._find_format(f"{module}.weight")
+        stored = self.find_format(f"{module}.weight")
         num_codes = stored.num_codes(channels) if stored else channels
         rows = self.take(f"{module}.weight", shape=[out, num_codes])
         self.num_parameters += out * (channels - num_codes)
@@ -109,7 +109,7 @@ class Tensors:
             bias = self.take(f"{module}.bias", shape=[out])
         return Weights(rows, scale, bias, bits, block, channels)
 
-    def _find_format(self, name: str) -> QuantizedFormat | None:
+    def find_format(self, name: str) -> QuantizedFormat | None:
         """The format of a matrix, by the integers that it is stored as; None for floats."""
         if self._format is None or name not in self._files:
             return None

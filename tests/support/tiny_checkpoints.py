@@ -17,6 +17,7 @@ from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
+from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 
@@ -103,5 +104,7 @@ def make_checkpoint(folder, kind="qwen3", number_format="float32", embeddings="i
     model = make_model(kind, tokenizer, **changes)
     if number_format == "int8":
         model = convert(model, number_format=Int8(kind="int8", embeddings=embeddings))
+    elif number_format == "int4":
+        model = convert(model, number_format=Int4(kind="int4", embeddings=embeddings))
     save_checkpoint(model, tokenizer=tokenizer, folder=folder)
     return model

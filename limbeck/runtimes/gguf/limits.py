@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 BLOCK = 32
 """Numbers that share a scale in Q8_0, Q4_0 and Q4_1."""
 BLOCK_WEIGHTS = ("Q8_0", "Q4_0", "Q4_1")
+CARRIED = {"float32": "F32", "int8": "Q8_0", "int4": "Q4_0"}
+"""llama.cpp's type of each number format."""
 ROTARY_SCALED = "llama"
 """The family for which llama.cpp takes factors of rotary frequencies from a file."""
 
@@ -39,10 +41,11 @@ def check_model(
         CheckpointError: llama.cpp computes no such model, or its blocks do not fit.
     """
     is_quantized = number_format != "float32"
-    if is_quantized and weights not in ("format", "Q8_0"):
+    carried = CARRIED[number_format]
+    if is_quantized and weights not in ("format", carried):
         raise CheckpointError(
-            f"{place}: its weights are integers, which Q8_0 holds as they are; {weights} would "
-            "round them again. Leave `weights` out, or export the float checkpoint"
+            f"{place}: its weights are integers, which {carried} holds as they are; {weights} "
+            "would round them again. Leave `weights` out, or export the float checkpoint"
         )
     if any(item.window is not None for item in architecture.layers):
         raise CheckpointError(
@@ -63,7 +66,7 @@ def check_model(
     for name, width in widths.items():
         if width % BLOCK:
             raise CheckpointError(
-                f"{place}: {name} is {width}, and {'Q8_0' if is_quantized else weights} has "
+                f"{place}: {name} is {width}, and {carried if is_quantized else weights} has "
                 f"blocks of {BLOCK}; choose a multiple, or export the float checkpoint with "
                 "`weights: F16`"
             )

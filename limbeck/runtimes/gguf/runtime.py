@@ -12,6 +12,7 @@ from limbeck.contracts.parity import Tolerance
 from limbeck.models.gguf.header import read_header
 from limbeck.quantization.formats.base import Format
 from limbeck.quantization.formats.floats import Float32
+from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.runtimes.base import ArchitectureCheck, Runtime
 from limbeck.runtimes.bundle import Bundle, read_bundle
@@ -54,7 +55,7 @@ class GgufRuntime(Runtime):
 
     @override
     def supports(self, number_format: Format) -> bool:
-        return isinstance(number_format, Float32 | Int8)
+        return isinstance(number_format, Float32 | Int8 | Int4)
 
     @override
     def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:

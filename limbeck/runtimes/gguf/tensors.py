@@ -1,7 +1,7 @@
 """The weights of a dense decoder as a GGUF file holds them: names, order of rows, numbers.
 
-Float matrices are rounded by the `gguf` package's own quantisers. INT8 in blocks of 32 is Q8_0 but
-for the scales, which are float16 there: the integers stay, each scale is rounded.
+Float matrices are rounded by the `gguf` package's own quantisers. INT8 and INT4 in blocks of 32 are
+Q8_0 and Q4_0 but for the scales, which are float16 there: the integers stay, scales are rounded.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int8, Shaped, UInt8
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.runtimes.architecture import Architecture
@@ -47,13 +47,16 @@ class TensorPlan:
     """Which tensors a file gets, in their order.
 
     `weights` is the type of float matrices; where it has 4 bits, embeddings and head are Q8_0, as
-    in llama.cpp's own files.
+    in llama.cpp's own files. A checkpoint of integers has its floats as they are.
     """
 
-    def __init__(self, architecture: Architecture, *, tensors: Tensors, weights: Kind) -> None:
+    def __init__(
+        self, architecture: Architecture, *, tensors: Tensors, weights: Kind, floats: Kind
+    ) -> None:
         self._shape = architecture
         self._tensors = tensors
         self.weights = weights
+        self._floats = floats
         self._names = gguf.get_tensor_name_map(
             ARCHITECTURES[architecture.model_type], len(architecture.layers)
         )
@@ -68,7 +71,7 @@ class TensorPlan:
         """Every tensor."""
         shape = self._shape
         width, vocab = shape.hidden_size, shape.vocab_size
-        table = Kind.Q8_0 if self.weights in (Kind.Q4_0, Kind.Q4_1) else self.weights
+        table = Kind.Q8_0 if self._floats in (Kind.Q4_0, Kind.Q4_1) else self._floats
         yield from self._matrix("model.embed_tokens", out=vocab, channels=width, kind=table)
         for layer in range(len(shape.layers)):
             yield from self._layer(f"model.layers.{layer}")
@@ -77,7 +80,7 @@ class TensorPlan:
             yield from self._matrix("lm_head", out=vocab, channels=width, kind=table)
 
     def _layer(self, name: str) -> Iterator[Planned]:
-        shape, kind = self._shape, self.weights
+        shape, kind = self._shape, self._floats
         width, head, inner = shape.hidden_size, shape.head_dim, shape.intermediate_size
         conventions, attention = shape.conventions, f"{name}.self_attn"
         heads = {"q": shape.num_heads, "k": shape.num_key_value_heads}
@@ -128,7 +131,9 @@ class TensorPlan:
         more_rows: int = 0,
         more_channels: int = 0,
     ) -> Iterator[Planned]:
-        is_codes = self._tensors.has(f"{module}.weight_scale")
+        stored = self._tensors.find_format(f"{module}.weight")
+        if stored is not None:
+            kind = CODES[int(stored.bits)]
         has_bias = self._tensors.has(f"{module}.bias")
         taken: list[Weights] = []
 
@@ -142,13 +147,19 @@ class TensorPlan:
 
         def make() -> Shaped[np.ndarray, "..."]:
             weights = take()
-            rows = _pad(arrange(weights.rows), rows=more_rows, columns=more_channels)
+            rows = arrange(weights.rows)
             if weights.scale is None:
+                rows = _pad(rows, rows=more_rows, columns=more_channels)
                 return _round(rows, kind=kind, name=module)
-            blocks = rows.shape[1] // BLOCK
-            scale = arrange(weights.scale)
-            scale = _pad(scale, rows=more_rows, columns=blocks - scale.shape[1])
-            return self._pack(rows, scale)
+            if kind == Kind.Q4_0:  # its last blocks are filled up already
+                rows = unpack_halves(rows)
+            else:
+                rows = _pad(rows, rows=0, columns=more_channels)
+            rows, scale = (
+                _pad(item, rows=more_rows, columns=0) for item in (rows, arrange(weights.scale))
+            )
+            self._note_rounding(rows, scale)
+            return PACK[kind](rows, scale.astype(np.float16))
 
         def make_bias() -> Shaped[np.ndarray, "..."]:
             bias = take().bias
@@ -157,17 +168,15 @@ class TensorPlan:
 
         name = self._stored(f"{module}.weight")
         shape = (out + more_rows, channels + more_channels)
-        yield Planned(name, shape, Kind.Q8_0 if is_codes else kind, make)
+        yield Planned(name, shape, kind, make)
         if has_bias:
             yield Planned(self._stored(f"{module}.bias"), shape[:1], Kind.F32, make_bias)
 
-    def _pack(self, codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
-        halves = scale.astype(np.float16)
+    def _note_rounding(self, codes: np.ndarray, scale: np.ndarray) -> None:
         used = codes.reshape(len(codes), -1, BLOCK).any(axis=-1)  # a block of zeros has any scale
         with np.errstate(divide="ignore", invalid="ignore"):
-            change = np.abs(halves.astype(np.float32) / scale - 1)[used]
+            change = np.abs(scale.astype(np.float16).astype(np.float32) / scale - 1)[used]
         self.max_scale_rounding = max(self.max_scale_rounding, float(change.max(initial=0.0)))
-        return pack_blocks(codes, halves)
 
 
 def permute_rows(rows: np.ndarray, *, num_heads: int) -> np.ndarray:
@@ -181,6 +190,25 @@ def pack_blocks(codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows
     blocks = codes.reshape(len(codes), -1, BLOCK).view(np.uint8)
     halves = np.ascontiguousarray(scale)[..., None].view(np.uint8)
     return np.concatenate([halves, blocks], axis=-1).reshape(len(codes), -1)
+
+
+def unpack_halves(packed: UInt8[np.ndarray, "rows bytes"]) -> Int8[np.ndarray, "rows codes"]:
+    """The integers that bytes hold around 8, the even column in the low half."""
+    halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+    return halves.astype(np.int8) - 8
+
+
+def pack_halves(codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
+    """Q4_0: of each block the scale in float16, then bytes of one integer of each of its halves."""
+    blocks = (codes + 8).astype(np.uint8).reshape(len(codes), -1, 2, BLOCK // 2)
+    halves = np.ascontiguousarray(scale)[..., None].view(np.uint8)
+    both = blocks[..., 0, :] | (blocks[..., 1, :] << 4)
+    return np.concatenate([halves, both], axis=-1).reshape(len(codes), -1)
+
+
+CODES = {8: Kind.Q8_0, 4: Kind.Q4_0}
+"""llama.cpp's type of integers of so many bits."""
+PACK = {Kind.Q8_0: pack_blocks, Kind.Q4_0: pack_halves}
 
 
 def _pad(values: np.ndarray, *, rows: int, columns: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from limbeck.runtimes.architecture import Architecture, format_name, read_archit
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.gguf.carry import carry
-from limbeck.runtimes.gguf.limits import ROTARY_SCALED, check_format, check_model
+from limbeck.runtimes.gguf.limits import CARRIED, ROTARY_SCALED, check_format, check_model
 from limbeck.runtimes.gguf.runtime import MODEL, STORED_FORMATS, GgufRuntime
 from limbeck.runtimes.gguf.tensors import ARCHITECTURES, Planned, TensorPlan
 from limbeck.runtimes.gguf.vocabulary import Vocabulary, describe_vocabulary
@@ -49,13 +49,18 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
         place=checkpoint,
     )
     if weights == "format":
-        weights = "F32" if number_format is None else "Q8_0"
+        weights = CARRIED[format_name(checkpoint)]
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(checkpoint, folder)
     tokenizer = load_tokenizer(checkpoint)
     config = open_config(checkpoint)
     tensors = Tensors(checkpoint, number_format=number_format)
-    plan = TensorPlan(architecture, tensors=tensors, weights=Kind[weights])
+    plan = TensorPlan(
+        architecture,
+        tensors=tensors,
+        weights=Kind[weights],
+        floats=Kind[weights] if number_format is None else Kind.F32,
+    )
     header = Header(architecture, config=config, plan=plan, name=checkpoint.name)
     carried = carry(
         describe_vocabulary(

@@ -12,12 +12,14 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import open_config
 from limbeck.models.gguf.header import read_header
 from limbeck.models.gguf.llama_cpp import open_llama_cpp
+from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.formats.tensors import QuantizedTensor
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.architecture import describe_architecture
 from limbeck.runtimes.gguf.limits import check_format, check_model
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
-from limbeck.runtimes.gguf.tensors import pack_blocks, permute_rows
+from limbeck.runtimes.gguf.tensors import pack_blocks, pack_halves, permute_rows, unpack_halves
 from limbeck.runtimes.parity import compare
 from limbeck.runtimes.transformers import TransformersRuntime
 from tests.support.families import FAMILIES, make_family
@@ -93,11 +95,51 @@ def test_integers_are_carried_as_they_are(int8):
     assert measure(folder / "checkpoint", folder / "bundle").mean_kl < 0.01
 
 
+@pytest.mark.parametrize("embeddings", ["int8", "int4", "float32"])
+def test_integers_of_four_bits_are_carried_as_they_are(embeddings, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    made = make_checkpoint(checkpoint, "llama", "int4", embeddings)
+    bundle = GgufRuntime().write(checkpoint, tmp_path / "bundle")
+    file = {item.name: item for item in gguf.GGUFReader(tmp_path / "bundle" / MODEL).tensors}
+    layer = made.model.layers[1]
+    number_format = Int4(kind="int4")
+    for name, module, num_heads in (
+        ("attn_k", layer.self_attn.k_proj, 1),
+        ("ffn_down", layer.mlp.down_proj, None),
+    ):
+        expected = number_format.dequantize(
+            QuantizedTensor(module.weight, module.weight_scale, module.in_features)
+        ).numpy()
+        if num_heads is not None:
+            expected = permute_rows(expected, num_heads=num_heads)
+        item = file[f"blk.1.{name}.weight"]
+        found = gguf.dequantize(item.data, item.tensor_type)[:, : expected.shape[1]]
+        assert np.abs(found - expected).max() < 2**-10 * np.abs(expected).max()
+    kinds = {"int8": "Q8_0", "int4": "Q4_0", "float32": "F32"}
+    assert file["token_embd.weight"].tensor_type.name == kinds[embeddings]
+    assert (bundle.format, bundle.runtime_settings["weights"]) == ("int4", "Q4_0")
+    assert measure(checkpoint, tmp_path / "bundle").mean_kl < 0.02
+
+
+def test_floats_beside_integers_stay_floats(tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", "qwen3-untied", "int8", "float32")
+    GgufRuntime().write(tmp_path / "checkpoint", tmp_path / "bundle")
+    types = {item.name: item.type for item in read_header(tmp_path / "bundle" / MODEL).tensors}
+    assert types["token_embd.weight"] == types["output.weight"] == "F32"
+    assert types["blk.0.attn_q.weight"] == "Q8_0"
+
+
 def test_a_block_is_its_scale_and_its_integers():
     codes = np.arange(-32, 32, dtype=np.int8).reshape(1, 64)
     scale = np.array([[0.5, 0.25]], np.float16)
     rows = gguf.dequantize(pack_blocks(codes, scale), gguf.GGMLQuantizationType.Q8_0)
     assert np.array_equal(rows, codes * np.repeat(scale.astype(np.float32), 32, axis=1))
+    packed = np.arange(32, dtype=np.uint8).reshape(1, 32)
+    found = gguf.dequantize(
+        pack_halves(unpack_halves(packed), scale), gguf.GGMLQuantizationType.Q4_0
+    )
+    expected = np.stack([packed & 15, packed >> 4], axis=-1).reshape(1, 64).astype(np.float32) - 8
+    assert np.array_equal(found, expected * np.repeat(scale.astype(np.float32), 32, axis=1))
 
 
 def test_llama_cpps_own_server_reads_the_file(floats):
