@@ -19,7 +19,8 @@ from tests.support.disk import without_fsync
 gc.disable()  # until all is imported: there is no garbage yet, and much to look through
 type_checks.install()
 without_fsync()
-# No time limit, and the same examples each time; LIMBECK_TEST_EXAMPLES hunts for more of them.
+# No time limit, and the same examples each time; LIMBECK_TEST_EXAMPLES hunts for more of them,
+# together with `-o faulthandler_timeout=0`.
 hypothesis.settings.register_profile(
     "repeatable",
     deadline=None,
