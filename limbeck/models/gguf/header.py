@@ -84,7 +84,7 @@ def read_header(path: Path) -> Header:
             header, stop = _parse(path, data), len(data)
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         raise CheckpointError(f"{path}: cannot be read as a GGUF file: {error}") from None
-    except (struct.error, UnicodeDecodeError, IndexError, KeyError) as error:
+    except (struct.error, UnicodeDecodeError, IndexError, KeyError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: its header is damaged or cut short ({error!r}); copy the file again"
         ) from None

@@ -14,8 +14,8 @@ BLOCK = 32
 BLOCK_WEIGHTS = ("Q8_0", "Q4_0", "Q4_1")
 CARRIED = {"float32": "F32", "int8": "Q8_0", "int4": "Q4_0"}
 """llama.cpp's type of each number format."""
-ROTARY_SCALED = "llama"
-"""The family for which llama.cpp takes factors of rotary frequencies from a file."""
+ROTARY_SCALED = ("llama", "mistral")
+"""The families for which llama.cpp takes factors of rotary frequencies from a file."""
 
 
 def check_format(number_format: QuantizedFormat | None, *, place: str | Path) -> None:

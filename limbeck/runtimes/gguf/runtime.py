@@ -1,5 +1,6 @@
 """The GGUF runtime: a bundle of one file for llama.cpp, which also answers from it here."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal, final
@@ -9,13 +10,13 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.parity import Tolerance
-from limbeck.models.gguf.header import read_header
+from limbeck.models.gguf.header import Header, read_header
 from limbeck.quantization.formats.base import Format
 from limbeck.quantization.formats.floats import Float32
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.runtimes.base import ArchitectureCheck, Runtime
-from limbeck.runtimes.bundle import Bundle, read_bundle
+from limbeck.runtimes.bundle import BUNDLE, Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.gguf.limits import check_model
 from limbeck.runtimes.gguf.model import GgufFile, GgufModel
@@ -33,13 +34,20 @@ STORED_FORMATS: Mapping[str, str] = {
 """The number format of a bundle, by llama.cpp's type of its matrices."""
 
 
+def hash_header(header: Header) -> str:
+    """SHA-256 of all before the first tensor, which a damaged byte would change without a word."""
+    start = min((item.offset for item in header.tensors), default=0)
+    with header.path.open("rb") as file:
+        return hashlib.sha256(file.read(start)).hexdigest()
+
+
 @final
 class GgufRuntime(Runtime):
     """llama.cpp on a CPU; a bundle is one GGUF file, which other programs run, too."""
 
     name: ClassVar[str] = "gguf"
     architectures: ClassVar[frozenset[str] | Literal["any"]] = frozenset(
-        {"llama", "qwen2", "qwen3"}
+        {"llama", "mistral", "qwen2", "qwen3"}
     )
     weights: ClassVar[Mapping[str, Tolerance | Literal["format"]]] = {
         "format": "format",
@@ -69,7 +77,12 @@ class GgufRuntime(Runtime):
         path = folder / MODEL
         if not path.is_file():
             raise CheckpointError(f"{folder}: no {MODEL}; export the checkpoint again")
-        read_header(path)
+        header = read_header(path)
+        if hash_header(header) != bundle.runtime_settings.get("header_sha256"):
+            raise CheckpointError(
+                f"{path}: is not the file that {BUNDLE} was written with (its header differs); "
+                "export the checkpoint again"
+            )
         size = Size(
             parameters=bundle.parameters,
             active_parameters=bundle.active_parameters,

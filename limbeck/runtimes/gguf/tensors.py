@@ -18,10 +18,11 @@ from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.gguf.limits import BLOCK, BLOCK_WEIGHTS
 from limbeck.runtimes.tensors import Tensors, Weights
 
-PERMUTED = ("llama",)
+PERMUTED = ("llama", "mistral")
 """Families whose rotary pairs llama.cpp has side by side, and transformers half a head apart."""
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
+    "mistral": gguf.MODEL_ARCH.LLAMA,
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
 }

@@ -11,12 +11,13 @@ from transformers import PreTrainedConfig
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import load_tokenizer, open_config, read_number_format
+from limbeck.models.gguf.header import read_header
 from limbeck.runtimes.architecture import Architecture, format_name, read_architecture
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.gguf.carry import carry
 from limbeck.runtimes.gguf.limits import CARRIED, ROTARY_SCALED, check_format, check_model
-from limbeck.runtimes.gguf.runtime import MODEL, STORED_FORMATS, GgufRuntime
+from limbeck.runtimes.gguf.runtime import MODEL, STORED_FORMATS, GgufRuntime, hash_header
 from limbeck.runtimes.gguf.tensors import ARCHITECTURES, Planned, TensorPlan
 from limbeck.runtimes.gguf.vocabulary import Vocabulary, describe_vocabulary
 from limbeck.runtimes.tensors import Tensors
@@ -86,6 +87,7 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
         architecture=architecture.model_type,
         runtime_settings={
             "weights": weights,
+            "header_sha256": hash_header(read_header(folder / MODEL)),
             "tokenizer": carried.vocabulary.model,
             "pre_tokenizer": carried.vocabulary.pre_tokenizer,
             "normal_form": carried.vocabulary.normal_form,
@@ -126,10 +128,10 @@ class Header:
         factors = (plain / rotary.frequencies).astype(np.float32)
         self._factors = None if np.allclose(factors, 1, rtol=1e-5) else factors
         self._num_turned = turned
-        if self._factors is not None and architecture.model_type != ROTARY_SCALED:
+        if self._factors is not None and architecture.model_type not in ROTARY_SCALED:
             raise CheckpointError(
                 f"{name}: scales its rotary positions, which llama.cpp reads from a file of "
-                f"architecture 'llama' alone, not {architecture.model_type!r}"
+                f"a Llama alone, not of {architecture.model_type!r}"
             )
 
     def write(self, path: Path, *, vocabulary: Vocabulary, tensors: Sequence[Planned]) -> None:

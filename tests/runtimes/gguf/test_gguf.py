@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from limbeck.contracts.answerer import alternate
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import open_config
 from limbeck.models.gguf.header import read_header
@@ -18,14 +19,15 @@ from limbeck.quantization.formats.tensors import QuantizedTensor
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.architecture import describe_architecture
 from limbeck.runtimes.gguf.limits import check_format, check_model
+from limbeck.runtimes.gguf.model import GgufFile
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
 from limbeck.runtimes.gguf.tensors import pack_blocks, pack_halves, permute_rows, unpack_halves
 from limbeck.runtimes.parity import compare
 from limbeck.runtimes.transformers import TransformersRuntime
-from tests.support.families import FAMILIES, make_family
+from tests.support.families import make_family
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
 
-NAMES = [name for name, (kind, _) in FAMILIES.items() if kind in GgufRuntime.architectures]
+NAMES = ("Llama 3", "Llama with biases", "Qwen2", "Qwen3")
 LENGTHS = (3, 15, 40)
 
 
@@ -209,9 +211,19 @@ def test_integers_are_not_rounded_again(int8, tmp_path):
 
 
 def test_other_families_are_refused_by_name(tmp_path):
-    folder = make_family(tmp_path / "model", name="Mistral")
-    with pytest.raises(CheckpointError, match="'mistral' cannot be exported to gguf"):
+    folder = make_family(tmp_path / "model", name="OLMo 2")
+    with pytest.raises(CheckpointError, match="'olmo2' cannot be exported to gguf"):
         GgufRuntime().write(folder, tmp_path / "bundle")
+
+
+def test_mistral_is_a_llama_without_windows(tmp_path):
+    make_checkpoint(tmp_path / "model", "mistral")
+    GgufRuntime().write(tmp_path / "model", tmp_path / "bundle")
+    found = measure(tmp_path / "model", tmp_path / "bundle")
+    assert found.max_logit_difference < 1e-5 * max(found.max_logit, 1)
+    folder = make_family(tmp_path / "windows", name="Mistral")
+    with pytest.raises(CheckpointError, match="has layers with a window"):
+        GgufRuntime().write(folder, tmp_path / "none")
 
 
 def test_damage_is_named(floats, tmp_path):
@@ -223,7 +235,7 @@ def test_damage_is_named(floats, tmp_path):
         (b"PK\x03\x04 a zip file", "begins with"),
         (data[:2000], "damaged or cut short"),
         (data[:-1000], "it was cut short"),
-        (data.replace(b"blk.1.attn_q.", b"blk.1.attn_x."), r"llama\.cpp cannot load this file"),
+        (data.replace(b"blk.1.attn_q.", b"blk.1.attn_x."), r"is not the file that bundle\.json"),
     ):
         (tmp_path / MODEL).write_bytes(content)
         with pytest.raises(CheckpointError, match=message):
@@ -231,6 +243,39 @@ def test_damage_is_named(floats, tmp_path):
     (tmp_path / MODEL).unlink()
     with pytest.raises(CheckpointError, match=r"no model\.gguf"):
         GgufRuntime().open_model(tmp_path, num_threads=1)
+
+
+def test_a_file_of_others_that_llama_cpp_cannot_load_is_named(floats, tmp_path):
+    data = (floats / "bundle" / MODEL).read_bytes()
+    path = tmp_path / "other.gguf"
+    path.write_bytes(data.replace(b"blk.1.attn_q.", b"blk.1.attn_x."))
+    with pytest.raises(CheckpointError, match=r"llama\.cpp cannot load this file: .*attn_q"):
+        GgufFile(path)
+
+
+def test_no_damage_of_the_header_is_answered_from(floats, tmp_path):
+    """Whatever byte is another: refused by name, and no fault of native code."""
+    for item in (floats / "bundle").iterdir():
+        (tmp_path / item.name).write_bytes(item.read_bytes())
+    data = (floats / "bundle" / MODEL).read_bytes()
+    start = min(item.offset for item in read_header(floats / "bundle" / MODEL).tensors)
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, start, size=100):
+        damaged = bytearray(data)
+        damaged[place] ^= int(rng.integers(1, 256))
+        (tmp_path / MODEL).write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            GgufRuntime().open_model(tmp_path, num_threads=1)
+
+
+def test_llama_cpp_renders_the_template_as_the_bundle_does(floats):
+    answerer = open_answerer(floats / "bundle", num_threads=1)
+    with open_llama_cpp(floats / "bundle" / MODEL) as server:
+        for turns in (("药",), ("高血压？", "头晕。", "And what else?")):
+            messages = alternate(turns)
+            said = [{"role": item.role, "content": item.content} for item in messages]
+            rendered = server._post("/apply-template", {"messages": said})["prompt"]
+            assert rendered == answerer.chat.template.render(messages)
 
 
 def test_a_killed_write_leaves_no_bundle(floats, tmp_path):
