@@ -16,7 +16,7 @@ from jaxtyping import Int8, Shaped, UInt8
 from limbeck.contracts.errors import CheckpointError
 from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.gguf.limits import BLOCK, BLOCK_WEIGHTS
-from limbeck.runtimes.tensors import Tensors, Weights
+from limbeck.runtimes.tensors import Tensors
 
 PERMUTED = ("llama", "mistral")
 """Families whose rotary pairs llama.cpp has side by side, and transformers half a head apart."""
@@ -136,18 +136,15 @@ class TensorPlan:
         if stored is not None:
             kind = CODES[int(stored.bits)]
         has_bias = self._tensors.has(f"{module}.bias")
-        taken: list[Weights] = []
-
-        def take() -> Weights:
-            if not taken:
-                taken.append(self._tensors.take_weights(module, out=out, channels=channels))
-            return taken[0]
+        biases: list[np.ndarray] = []
 
         def arrange(rows: Any) -> Any:
             return permute_rows(rows, num_heads=permuted_heads) if permuted_heads else rows
 
         def make() -> Shaped[np.ndarray, "..."]:
-            weights = take()
+            weights = self._tensors.take_weights(module, out=out, channels=channels)
+            if weights.bias is not None:
+                biases.append(weights.bias)
             rows = arrange(weights.rows)
             if weights.scale is None:
                 rows = _pad(rows, rows=more_rows, columns=more_channels)
@@ -163,8 +160,7 @@ class TensorPlan:
             return PACK[kind](rows, scale.astype(np.float16))
 
         def make_bias() -> Shaped[np.ndarray, "..."]:
-            bias = take().bias
-            assert bias is not None
+            (bias,) = biases  # of the matrix, which comes before
             return _pad(arrange(bias[:, None]), rows=more_rows, columns=0)[:, 0]
 
         name = self._stored(f"{module}.weight")
