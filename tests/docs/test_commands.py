@@ -44,6 +44,8 @@ PARSED = {
     "python -m venv": "installs a peer beside us, by a network",
     "python -c": "writes into the peer's environment",
     "schemathesis": "asks a service for minutes",
+    "locust": "asks a service for a minute",
+    "guidellm": "asks a service for a minute",
 }
 """Starts of commands that are parsed only, and why."""
 MADE_LATER = {"runs/demo/tune/winning.yaml": "`limbeck tune` writes it"}
@@ -140,6 +142,15 @@ def parse_schemathesis(words):
     assert (ROOT / words[words.index("--config-file") + 1]).exists()
 
 
+def parse_locust(words):
+    assert (ROOT / words[words.index("-f") + 1]).exists()
+
+
+def parse_guidellm(words):
+    """A program of others, whose settings are its own."""
+    assert words[1] == "run"
+
+
 def walk(command, name="limbeck"):
     """Every command and group below, with its name."""
     yield name, command
@@ -153,6 +164,8 @@ PARSERS = {
     "pip": parse_pip,
     "python": parse_python,
     "schemathesis": parse_schemathesis,
+    "locust": parse_locust,
+    "guidellm": parse_guidellm,
 }
 """By program; `limbeck` and `accelerate` have parsers of their own."""
 

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from limbeck.serving.api.errors import ApiError
-from limbeck.serving.api.request_note import open_note
+from limbeck.serving.api.request_note import PROBES, open_note
 from limbeck.serving.config import LimitsConfig
 from limbeck.serving.keys import KeyEntry, Keys
 from limbeck.serving.keys import Scope as KeyScope
@@ -87,7 +87,7 @@ class Admission:
             note.error = note.error or error.name
             await error.response()(scope, receive, send_named)
         finally:
-            known = path if path in SCOPES or path.startswith("/healthz/") else "other"
+            known = path if path in SCOPES or path in PROBES else "other"
             self._metrics.requests.labels(known, str(status)).inc()
             note.write(status)
 

@@ -176,6 +176,7 @@ def make_app(
         """Whether the process runs."""
         return {"status": "live"}
 
+    @app.get("/health", include_in_schema=False)
     @app.get("/healthz/ready", responses={503: {"description": "Not ready"}})
     async def is_ready() -> Response:
         """Whether it takes requests: its models are open, and it is not about to stop.

@@ -1,12 +1,11 @@
 """`POST /v1/chat/completions`: an answer as one object, or as a stream of events."""
 
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -21,11 +20,22 @@ from limbeck.contracts.errors import (
     RefusedError,
     SlowTierError,
 )
+from limbeck.serving.api.chat_objects import (
+    Choice,
+    add_event,
+    count_usage,
+    describe_choice,
+    describe_log_probs,
+    describe_route,
+    make_headers,
+    respond_json,
+    write_event,
+)
 from limbeck.serving.api.errors import ApiError
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.schema import ChatRequest, decode_image
 from limbeck.serving.config import AUTO, ServeConfig
-from limbeck.serving.engine.messages import ChosenToken, Generate, TokenLogProb
+from limbeck.serving.engine.messages import Generate
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import Keys
 from limbeck.serving.language import Language, find_language
@@ -38,17 +48,6 @@ from limbeck.serving.service import Ask, End, Route, ServedEvent, Text
 DONE = b"data: [DONE]\n\n"
 RETRY_SECONDS = 1.0
 _Wanted = TypeVar("_Wanted")
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-"""One for all: `json.dumps` with these settings would make one for each event."""
-
-
-@dataclass
-class _Choice:
-    """One answer so far."""
-
-    text: list[str] = field(default_factory=list)
-    tokens: list[ChosenToken] = field(default_factory=list)
-    end: End | None = None
 
 
 @final
@@ -163,7 +162,7 @@ class Completions:
     async def _whole(
         self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
     ) -> Response:
-        choices = [_Choice() for _ in range(body.n or 1)]
+        choices = [Choice() for _ in range(body.n or 1)]
         gone = asyncio.ensure_future(_wait_gone(request))
         try:
             route = await _unless_gone(_gather(events, choices), gone)
@@ -177,11 +176,11 @@ class Completions:
             "object": "chat.completion",
             "created": int(time.time()),
             "model": route.tier or body.model,
-            "choices": [_describe_choice(index, item) for index, item in enumerate(choices)],
-            "usage": _usage([item.end for item in choices if item.end]),
-            "limbeck": _describe(route, [item.end for item in choices if item.end]),
+            "choices": [describe_choice(index, item) for index, item in enumerate(choices)],
+            "usage": count_usage([item.end for item in choices if item.end]),
+            "limbeck": describe_route(route, [item.end for item in choices if item.end]),
         }
-        return _json(content, headers=_headers(route))
+        return respond_json(content, headers=make_headers(route))
 
     async def _stream(
         self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
@@ -208,7 +207,7 @@ class Completions:
         return StreamingResponse(
             chunks,
             media_type="text/event-stream",
-            headers={**_headers(route), "Cache-Control": "no-store"},
+            headers={**make_headers(route), "Cache-Control": "no-store"},
         )
 
 
@@ -241,105 +240,28 @@ async def _write_chunks(
                 extra: dict[str, Any] = {}
                 if isinstance(event, Text):
                     delta["content"] = event.text
-                    choice["logprobs"] = _log_probs(event.tokens)
+                    choice["logprobs"] = describe_log_probs(event.tokens)
                 else:
                     ends.append(event)
                     choice["finish_reason"] = event.reason
-                    extra = {"limbeck": _describe(route, [event])}
-                yield _event({**head, "choices": [choice], **nothing, **extra})
+                    extra = {"limbeck": describe_route(route, [event])}
+                yield write_event({**head, "choices": [choice], **nothing, **extra})
         if with_usage:
-            yield _event({**head, "choices": [], "usage": _usage(ends)})
+            yield write_event({**head, "choices": [], "usage": count_usage(ends)})
     except ApiError as error:
-        yield _event(error.content())
+        yield write_event(error.content())
     yield DONE
 
 
-async def _gather(events: AsyncGenerator[ServedEvent], choices: Sequence[_Choice]) -> Route:
+async def _gather(events: AsyncGenerator[ServedEvent], choices: Sequence[Choice]) -> Route:
     """Who answered; the answers are added to the choices."""
     route = Route("", "named")
     async for event in events:
         if isinstance(event, Route):
             route = event
         else:
-            _add(choices, event)
+            add_event(choices, event)
     return route
-
-
-def _add(choices: Sequence[_Choice], event: Text | End) -> None:
-    choice = choices[event.choice]
-    if isinstance(event, End):
-        choice.end = event
-    else:
-        choice.text.append(event.text)
-        choice.tokens += event.tokens
-
-
-def _describe_choice(index: int, choice: _Choice) -> dict[str, Any]:
-    assert choice.end is not None
-    return {
-        "index": index,
-        "message": {"role": "assistant", "content": "".join(choice.text), "refusal": None},
-        "logprobs": _log_probs(choice.tokens),
-        "finish_reason": choice.end.reason,
-    }
-
-
-def _log_probs(tokens: Sequence[ChosenToken]) -> dict[str, Any] | None:
-    if not tokens:
-        return None
-
-    def name(item: TokenLogProb) -> dict[str, Any]:
-        return {"token": item.text, "logprob": item.log_prob, "bytes": list(item.text.encode())}
-
-    content = [
-        {**name(item.chosen), "top_logprobs": [name(other) for other in item.top]}
-        for item in tokens
-    ]
-    return {"content": content, "refusal": None}
-
-
-def _usage(ends: Sequence[End]) -> dict[str, Any]:
-    read = max((end.num_prompt_tokens for end in ends), default=0)
-    written = sum(end.num_tokens for end in ends)
-    cached = max((end.num_cached_tokens for end in ends), default=0)
-    return {
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "total_tokens": read + written,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-
-
-def _describe(route: Route, ends: Sequence[End]) -> dict[str, Any]:
-    ratios = [end.confidence_ratio for end in ends if end.confidence_ratio is not None]
-    statuses = [end.status for end in ends]
-    return {
-        "tier": route.tier or None,
-        "route_reason": route.reason,
-        "model_key": route.model_key or None,
-        "role": route.label or None,
-        "source": route.source or None,
-        "status": next((item for item in statuses if item != "answered"), "answered"),
-        "confidence": min(ratios) if ratios else None,
-        "machine_made": True,
-        **({"failed_tiers": dict(route.failures)} if route.failures else {}),
-    }
-
-
-def _headers(route: Route) -> dict[str, str]:
-    found = {"X-Limbeck-Route": route.reason, "X-Limbeck-Machine-Made": "true"}
-    if route.tier:
-        found |= {"X-Limbeck-Tier": route.tier, "X-Limbeck-Model-Key": route.model_key}
-    return found
-
-
-def _json(content: object, *, headers: dict[str, str]) -> Response:
-    body = ENCODER.encode(content).encode()
-    return Response(body, media_type="application/json", headers=headers)
-
-
-def _event(content: object) -> bytes:
-    return b"data: " + ENCODER.encode(content).encode() + b"\n\n"
 
 
 class _GoneError(Exception):

@@ -19,8 +19,9 @@ SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,127}")
 TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 """The header `traceparent` (W3C Trace Context)."""
 MAX_PATH = 128
-PROBES = ("/healthz/live", "/healthz/ready")
-"""Paths that are read every few seconds: what they say stands in the metrics."""
+PROBES = ("/healthz/live", "/healthz/ready", "/health")
+"""Paths that are read every few seconds: what they say stands in the metrics. `/health` is what
+clients of other OpenAI-compatible servers ask."""
 
 
 @final

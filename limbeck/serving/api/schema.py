@@ -69,6 +69,8 @@ class StreamOptions(_Body):
 
     include_usage: bool = False
     include_obfuscation: bool = False
+    continuous_usage_stats: bool = False
+    """vLLM's, which load generators send; the counts come once all the same, at the end."""
 
 
 class ResponseFormat(_Body):

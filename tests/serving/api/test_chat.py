@@ -63,6 +63,15 @@ def test_without_being_asked_a_stream_has_no_counts(client):
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
+def test_what_load_generators_of_other_servers_send_is_taken(running):
+    """guidellm asks `/health` first, and has vLLM's option in every stream."""
+    assert running.get("/health").json() == running.get("/healthz/ready").json()
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    content = {"model": "auto", "messages": QUESTION, "stream": True, "stream_options": options}
+    found = running.post(content)
+    assert found.status_code == 200 and found.text.count('"prompt_tokens"') == 1
+
+
 def test_the_async_client_many_at_once(running):
     async def many():
         async with openai.AsyncOpenAI(base_url=running.url + "/v1", api_key="x") as client:
