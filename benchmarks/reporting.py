@@ -49,8 +49,13 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": package_versions(PACKAGES, absent="not installed"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name, *map(_shorten, sys.argv[1:])]),
     }
+
+
+def _shorten(word: str) -> str:
+    """An absolute path as its last two parts: where else it lies is the machine's own matter."""
+    return "/".join(Path(word).parts[-2:]) if word.startswith("/") else word
 
 
 def report(
