@@ -23,6 +23,7 @@ from limbeck.contracts.answerer import Size
 from limbeck.contracts.parity import log_softmax
 from limbeck.models.checkpoints import load_model, load_tokenizer, open_config, save_checkpoint
 from limbeck.models.gguf.header import read_header
+from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 from limbeck.runtimes.bundle import read_bundle
@@ -35,7 +36,8 @@ from limbeck.runtimes.transformers import TransformersRuntime
 PAGES = ("concepts", "teacher", "planning", "limits", "evaluation", "training", "gemma", "scale")
 LONGEST_TOKENS = 96
 WEIGHTS = ("F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0")
-INTEGERS = "Q8_0 of int8"
+CARRIED = {"Q8_0 of int8": Int8(kind="int8"), "Q4_0 of int4": Int4(kind="int4")}
+"""Checkpoints of integers, converted without training."""
 
 
 def read_passages(checkpoint: Path, *, num: int) -> list[list[int]]:
@@ -61,15 +63,17 @@ def open_file(path: Path, *, max_tokens: int) -> GgufModel:
 
 
 def write_bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
-    """A bundle for each type, and one of the checkpoint's INT8."""
+    """A bundle for each type, and those of integers."""
     made = {}
     for weights in WEIGHTS:
         made[weights] = folder / weights
         GgufRuntime().write(checkpoint, made[weights], weights=weights)
-    integers = convert(load_model(checkpoint), number_format=Int8(kind="int8"))
-    save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=folder / "int8")
-    made[INTEGERS] = folder / INTEGERS
-    GgufRuntime().write(folder / "int8", made[INTEGERS])
+    for name, number_format in CARRIED.items():
+        stored = folder / number_format.kind
+        integers = convert(load_model(checkpoint), number_format=number_format)
+        save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=stored)
+        made[name] = folder / name
+        GgufRuntime().write(stored, made[name])
     return made
 
 
