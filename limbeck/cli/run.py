@@ -55,6 +55,7 @@ def run(
     ```
     """
     with report_user_errors():
+        from limbeck.contracts.tier_router import read_router
         from limbeck.evaluation.report import terminal
         from limbeck.evaluation.report.build import read_report
         from limbeck.pipeline.run import run as run_recipe
@@ -64,12 +65,19 @@ def run(
             loaded, runs=runs, until=until, start=start, report=show_event, note=show_note
         )
         for artifact in made.values():
+            if artifact.manifest.kind == "router":
+                promise = read_router(artifact.path).file.promise
+                show_note(f"{artifact.name}: {promise.describe()}")
             if artifact.manifest.kind == "report":
                 report = read_report(artifact.path / "report.json")
                 screen = open_screen(WIDE_COLUMNS)
                 screen.print(terminal.make_table(report))
                 screen.print(terminal.make_task_table(report))
-                for make_table in (terminal.make_score_table, terminal.make_declined_table):
+                for make_table in (
+                    terminal.make_score_table,
+                    terminal.make_declined_table,
+                    terminal.make_routing_table,
+                ):
                     if table := make_table(report):
                         screen.print(table)
                 typer.echo(f"report: {runs / loaded.name / artifact.name / 'report.html'}")

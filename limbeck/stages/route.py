@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Sequence
 
 from limbeck.contracts.answer_policy import read_policy
@@ -29,7 +28,6 @@ from limbeck.evaluation.tier_routing.rules import make_rules, routed_right
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.route import Config
 
-logger = logging.getLogger(__name__)
 LEAST_GROUPS = 20
 """In each part; with fewer, nothing can be fitted, nor shown at any sensible error ratio."""
 
@@ -51,10 +49,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     (work.folder / "drafts").mkdir()
     for tier, items in zip(tiers, answered, strict=True):
         write_jsonl(work.folder / "drafts" / f"{tier.name}.jsonl", map(dataclasses.asdict, items))
-    promise = router.file.promise
-    (logger.info if promise.is_certified else logger.warning)("%s", promise.describe())
     inputs = {tier.name: tier.gain.inputs for tier in router.file.tiers if tier.gain}
-    return {"promise": promise.model_dump(), "inputs": inputs}
+    return {"promise": router.file.promise.model_dump(), "inputs": inputs}
 
 
 def make_router(drafts: TierDrafts, *, config: Config, tiers: Sequence[Artifact]) -> TierRouter:

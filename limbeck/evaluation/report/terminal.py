@@ -154,6 +154,27 @@ def make_declined_table(report: Report) -> Table | None:
     return table
 
 
+def make_routing_table(report: Report) -> Table | None:
+    """Which tier answers how much, and what that keeps; None where the report has no router."""
+    if report.routing is None:
+        return None
+    routing = report.routing
+    table = Table(
+        caption=f"routing between tiers, n={routing.accuracy.count}; promised from validation "
+        f"questions: {routing.promise.describe()}",
+        box=box.SIMPLE_HEAVY,
+        padding=(0, 1),
+    )
+    for column in ("tier", "right and shown, alone", "answers", "kept"):
+        table.add_column(column, justify="left" if column == "tier" else "right", no_wrap=True)
+    for tier in routing.tiers:
+        share = number_format.percent(tier.answered_ratio)
+        table.add_row(tier.name, number_format.score(tier.accuracy), share, "")
+    kept = number_format.score(routing.kept) if routing.kept else number_format.MISSING
+    table.add_row("all, by the router", number_format.score(routing.accuracy), "", kept)
+    return table
+
+
 def _score_cells(row: Row | FloorRow, first: Row) -> list[str]:
     """A cell for each column that the first row has; a floor may lack a task."""
     found: list[ValueBounded | None] = []

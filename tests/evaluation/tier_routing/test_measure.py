@@ -1,12 +1,18 @@
 """A router's figures on questions that it never met, beside plain probability and chance."""
 
 import dataclasses
+import io
+import json
+from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.errors import ArtifactError
+from limbeck.contracts.serialization import to_json
 from limbeck.contracts.tier_router import (
     NEVER,
     Promise,
@@ -16,6 +22,9 @@ from limbeck.contracts.tier_router import (
     TierRouterFile,
 )
 from limbeck.evaluation.answer_questions import AnsweredQuestion
+from limbeck.evaluation.report import terminal
+from limbeck.evaluation.report.build import read_report
+from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.tier_routing.drafts import collect_drafts
 from limbeck.evaluation.tier_routing.fit import fit_tiers
 from limbeck.evaluation.tier_routing.measure import (
@@ -134,3 +143,22 @@ def test_of_equal_questions_a_part_of_each_goes_up():
     assert found.tolist() == pytest.approx(np.linspace(0.5, 0.75, 21).tolist())
     best = accuracy_by_share(largest - own, own=own, largest=largest)
     assert best.max() == 1 and best[10] == 1
+
+
+def test_every_page_of_a_report_shows_the_router():
+    """The committed demo's report, with a router between two of its rows."""
+    folder = Path(__file__).parents[3] / "benchmarks" / "results" / "demo"
+    report = read_report(folder / "report.json")
+    assert terminal.make_routing_table(dataclasses.replace(report, routing=None)) is None
+    routing = measure(make_answers(1), rule=Rule(min_gain=0.0, min_gain_before=NEVER))
+    report = dataclasses.replace(report, routing=routing)
+    screen = Console(file=io.StringIO(), width=160, record=True)
+    screen.print(terminal.make_routing_table(report))
+    answers = {row.name: [] for row in report.rows}
+    pages = [screen.export_text(), render_markdown(report)]
+    pages.append(render_html(report, answers=answers, steps=[]))
+    for page in pages:
+        assert "99.0% of the largest tier's accuracy" in " ".join(unescape(page).split())
+        assert "cloud" in page and "mobile" in page
+    assert "least log-probability" in pages[1] and "least log-probability" in pages[2]
+    assert json.loads(json.dumps(to_json(report)))["routing"]["tiers"][0]["name"] == "cloud"
