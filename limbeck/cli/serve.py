@@ -100,7 +100,11 @@ def serve(
                 show_note(f"{tier.name}: {tier.model} at {tier.remote.url}")
         if facts.facts:
             show_note(f"{FACTS}: {len(facts.facts)} of {facts.pack}")
-        left_out = [name for name, tier in service.tiers.items() if not tier.is_open_to_auto]
+        left_out = [
+            name
+            for name, tier in service.tiers.items()
+            if router is None and not tier.is_open_to_auto
+        ]
         if 0 < len(left_out) < len(service.tiers):
             show_note(
                 f"`auto` leaves out {', '.join(left_out)}, which is not calibrated; set its "
