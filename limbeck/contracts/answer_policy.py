@@ -32,6 +32,11 @@ def bounded_log(confidence_ratio: float) -> float:
     return math.log(max(confidence_ratio, LEAST_CONFIDENCE_RATIO))
 
 
+def sigmoid(score: float) -> float:
+    """The probability that a logistic regression's score stands for."""
+    return 1 / (1 + math.exp(-max(-500.0, min(500.0, score))))
+
+
 def _check_pattern(text: str) -> str:
     try:
         re.compile(text)
@@ -92,7 +97,7 @@ class Confidence(Config):
         """How sure a draft is, between 0 and 1."""
         log_prob = bounded_log(confidence_ratio)
         score = self.bias + self.log_prob_weight * log_prob + self.familiarity_weight * familiarity
-        return 1 / (1 + math.exp(-max(-500.0, min(500.0, score))))
+        return sigmoid(score)
 
 
 class PolicyFile(Config):

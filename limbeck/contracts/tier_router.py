@@ -17,7 +17,12 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from limbeck.contracts.answer_policy import LEAST_CONFIDENCE_RATIO, AnswerPolicy, bounded_log
+from limbeck.contracts.answer_policy import (
+    LEAST_CONFIDENCE_RATIO,
+    AnswerPolicy,
+    bounded_log,
+    sigmoid,
+)
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
@@ -113,7 +118,7 @@ class Gain(Config):
         """From -1 to 1; a draft that is not shown is right for nobody."""
         figures, buckets = draft_figures(draft), text_buckets(draft.question)
         largest, own = (
-            _sigmoid(chance.logit(figures, buckets, weights=weights))
+            sigmoid(chance.logit(figures, buckets, weights=weights))
             for chance in (self.largest, self.own)
         )
         return largest - own if draft.is_shown else largest
@@ -272,7 +277,3 @@ def read_router(folder: Path) -> TierRouter:
     if any(name not in weights or weights[name].shape != (NUM_BUCKETS,) for name in names):
         raise ArtifactError(f"{folder / WEIGHTS}: other weights than {ROUTER} names; make it again")
     return TierRouter(file, weights)
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-max(-500.0, min(500.0, value))))

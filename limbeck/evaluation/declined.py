@@ -39,7 +39,7 @@ def measure_declined(
         return exact_match(item.answer, expected=unknown_answers)
 
     def count(items: Sequence[AnsweredQuestion]) -> Share:
-        declined = [is_unknown(item) or _is_declined(item, policy=policy) for item in items]
+        declined = [is_unknown(item) or is_declined(item, policy=policy) for item in items]
         return count_correct(items, correct=declined)
 
     generated = [item for item in asked if item.form != "choice"]
@@ -50,6 +50,7 @@ def measure_declined(
     )
 
 
-def _is_declined(item: AnsweredQuestion, *, policy: AnswerPolicy) -> bool:
+def is_declined(item: AnsweredQuestion, *, policy: AnswerPolicy) -> bool:
+    """Whether a model's policy answers 不知道 in the place of what the model wrote."""
     judgement = policy.judge(item.question, confidence_ratio=item.confidence_ratio)
     return repeats(item.answer) or (judgement is not None and not judgement.is_sure)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from limbeck.contracts.answer_policy import AnswerPolicy, Confidence, PolicyFile
+from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile
 from limbeck.contracts.errors import EngineDownError
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.tier_router import (
@@ -17,27 +17,10 @@ from limbeck.contracts.tier_router import (
     TierRouterFile,
 )
 from tests.serving.test_service import SURE, UNSURE, Scripted, ask, make
+from tests.support.answer_policies import CONFIDENCE
 
 QUESTION = "高血压有哪些常见症状"
-FAMILIAR = AnswerPolicy(
-    PolicyFile(
-        confidence=Confidence(
-            bias=0.0,
-            log_prob_weight=0.0,
-            familiarity_weight=0.0,
-            unseen_ngrams=1,
-            min_confidence_ratio=0.0,
-            min_familiarity_ratio=0.5,
-            basis="questions",
-            num_held_out=1,
-            num_right=1,
-            num_foreign=1,
-            declined_right_ratio=0.0,
-            declined_foreign_ratio=1.0,
-        )
-    ),
-    Familiarity.of([QUESTION]),
-)
+FAMILIAR = AnswerPolicy(PolicyFile(confidence=CONFIDENCE), Familiarity.of([QUESTION]))
 """Finds all foreign that is not about high blood pressure."""
 CASCADE = Rule(min_gain=0.0, min_gain_before=NEVER)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from limbeck.contracts.answer_policy import AnswerPolicy, repeats
+from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.tier_router import Draft, finds_foreign
 from limbeck.evaluation.answer_questions import AnsweredQuestion
+from limbeck.evaluation.declined import is_declined
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def collect_drafts(
 
 
 def _as_draft(item: AnsweredQuestion, *, policy: AnswerPolicy) -> Draft:
-    judgement = policy.judge(item.question, confidence_ratio=item.confidence_ratio)
-    is_shown = not repeats(item.answer) and (judgement is None or judgement.is_sure)
+    is_shown = not is_declined(item, policy=policy)
     return Draft(item.question, item.answer, item.confidence_ratio, is_shown)
 
 

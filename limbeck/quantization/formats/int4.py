@@ -82,9 +82,9 @@ class Int4(QuantizedFormat):
 
     @override
     def fake(self, weight: "Float[Tensor, '*rows columns']") -> "Float[Tensor, '*rows columns']":
-        rounded = self.dequantize(self.quantize(weight.detach())).to(weight.dtype)
-        # The difference is exactly zero, so that training sees what is stored.
-        return rounded + (weight - weight.detach())
+        from limbeck.quantization.formats.tensors import fake_codes
+
+        return fake_codes(weight, number_format=self)
 
     @override
     def multiply(

@@ -43,14 +43,22 @@ def multiply_dequantized(
     return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
 
 
+def fake_codes(
+    weight: Float[Tensor, "*rows columns"], *, number_format: QuantizedFormat
+) -> Float[Tensor, "*rows columns"]:
+    """What the stored codes stand for; the gradient is that of the weight itself."""
+    stored = number_format.quantize(weight.detach())
+    rounded = number_format.dequantize(stored).to(weight.dtype)
+    # The difference is exactly zero, so that training sees what is stored.
+    return rounded + (weight - weight.detach())
+
+
 class WeightOnlyFormat(QuantizedFormat, abc.ABC):
     """A format whose products are those of the dequantized weights; activations stay floats."""
 
     @override
     def fake(self, weight: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows columns"]:
-        rounded = self.dequantize(self.quantize(weight.detach())).to(weight.dtype)
-        # The difference is exactly zero, so that training sees what is stored.
-        return rounded + (weight - weight.detach())
+        return fake_codes(weight, number_format=self)
 
     @override
     def multiply(
