@@ -1,7 +1,8 @@
 # Two commands for people: `make demo` and `make test`. Each makes its own environment first.
 #
 #   make demo                   set-up, then the whole chain on the built-in data
-#   make test                   set-up, then every check and test
+#   make test                   set-up, then every test
+#   make check                  set-up, then format, lint, layers and types
 #   make test WORKERS=1         tests in one process
 #   make demo TORCH=cuda        the CUDA build of torch (the choice where nvidia-smi works)
 #   make demo PYTHON=python3.12 another interpreter (3.11 or newer)
@@ -22,20 +23,16 @@ export TOKENIZERS_PARALLELISM := false
 # Where it is set, every process compiles the whole package and every test again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test pytest checks clean
+.PHONY: demo test check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/limbeck run $(RECIPE)
 
-# The types take one core for a minute; the tests fill the other meanwhile.
 test: $(VENV)/.ready-test
-	@$(MAKE) --no-print-directory --jobs 2 checks pytest
-
-pytest: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-checks: $(VENV)/.ready-test
+check: $(VENV)/.ready-test
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }

@@ -162,7 +162,8 @@ def describe(asked: Sequence[AnsweredQuestion]) -> dict[str, Any]:
     """Accuracy with its interval, and that of each task."""
     share = count_correct(asked)
     scores = {
-        task: statistics.mean(item.correct for item in asked if item.task == task) for task in TASKS
+        task: statistics.mean(item.correct for item in asked if item.task == task)
+        for task in dict.fromkeys(item.task for item in asked)
     }
     return {
         "accuracy": share.value,
