@@ -82,8 +82,15 @@ class Resolver:
         return dataclasses.replace(known, longest_tokens=batching.max_length)
 
     def _vocabulary(self, entry: Entry) -> Vocabulary:
-        """Of a corpus that is not made yet: its recipe may name a tokenizer that is there."""
+        """Of a corpus that is not made yet: its tokenizer may be there, named or made."""
         tokenizer = self.models.tokenizer(entry)
-        if tokenizer is None or tokenizer.folder is None:
+        if tokenizer is None:
             return Vocabulary(self.assumed.vocab)
-        return Vocabulary.of(tokenizer.loaded)
+        if tokenizer.folder is not None:
+            return Vocabulary.of(tokenizer.loaded)
+        made = Corpus(self.root / tokenizer.name).tokenizer_path
+        if not made.is_dir():
+            return Vocabulary(self.assumed.vocab)
+        from limbeck.models.checkpoints import load_tokenizer
+
+        return Vocabulary.of(load_tokenizer(made))

@@ -171,6 +171,20 @@ def test_a_named_tokenizer_is_counted_before_the_corpus_is_made(invoke, tmp_path
     assert f"corpus: {num_tokens:,} tokens in the vocabulary" in text
 
 
+def test_a_corpus_with_the_tokenizer_of_one_that_is_made(invoke, tmp_path):
+    made = tiny_recipe.copy_runs(tmp_path, entries=("corpus",)) / "tiny" / "corpus"
+    num_tokens = len(load_tokenizer(made / "tokenizer"))
+    recipe = yaml.safe_load(tiny_recipe.RECIPE.read_text(encoding="utf-8"))
+    others = {name: entry for name, entry in recipe.items() if entry["stage"] == "train"}
+    name = next(iter(others))
+    few = {**recipe["corpus"], "tokenizer": name}
+    path = tmp_path / "tiny.yaml"
+    entries = {"corpus": recipe["corpus"], **others, "few": few, "last": {**others[name]}}
+    entries["last"]["corpus"] = "few"
+    path.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+    assert f"few: {num_tokens:,} tokens in the vocabulary" in invoke(path).output
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
