@@ -99,10 +99,12 @@ REWARDS: Table = {
 
 CRITERIA: Table = {
     "contribution": "limbeck.pruning.criteria:Contribution",
+    "taylor": "limbeck.pruning.criteria:Taylor",
     "mean_abs": "limbeck.pruning.criteria:MeanAbs",
     "l1": "limbeck.pruning.criteria:L1",
     "group_l2": "limbeck.pruning.criteria:GroupL2",
     "norm_product": "limbeck.pruning.criteria:NormProduct",
+    "random": "limbeck.pruning.criteria:Random",
 }
 """Which channels and heads to prune first: each a Criterion."""
 

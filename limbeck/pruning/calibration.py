@@ -4,13 +4,13 @@ A group's activation is what the columns that it owns multiply: the product of g
 feed-forward channel, the attended values for a head.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from typing_extensions import override
@@ -20,7 +20,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.structure import Groups, view_groups
 from limbeck.pruning.observation import Observer, observe
 
-Needs = Literal["weights", "activations", "gradients"]
+Needs = Literal["weights", "activations", "loss_changes", "gradients"]
 """What a criterion reads besides the weights, which all do."""
 
 
@@ -31,6 +31,9 @@ class Calibration:
     mean_abs: Float[Tensor, "groups width"] | None = None
     """Mean magnitude of each group's activations over tokens, padding left out."""
     mean_square: Float[Tensor, "groups width"] | None = None
+    loss_change_square: Float[Tensor, " groups"] | None = None
+    """Mean square over tokens of a group's activations times the gradient of the summed next-token
+    loss by them: to first order, how the loss would change without the group at that token."""
     gradients: Sequence[Float[Tensor, "groups _"]] = ()
     """Of the summed next-token loss, one tensor per part in the order of the weights."""
 
@@ -54,6 +57,8 @@ def calibrate(
     model.eval()
     if needs == "activations":
         found = _collect_activations(model, layers=layers, batches=batches)
+    elif needs == "loss_changes":
+        found = _collect_loss_changes(model, layers=layers, batches=batches)
     else:
         found = _collect_gradients(model, layers=layers, batches=batches)
     model.train(training)
@@ -81,8 +86,7 @@ def _collect_activations(
     moments = {groups: _Moments() for groups in layers}
     observers = {}
     for groups, found in moments.items():
-        (column,) = (part for part in groups.parts if part.axis == 1)
-        observers[column.parameter.removesuffix(".weight")] = found
+        observers[_find_reader(groups)] = found
     observe(model, observers=observers, batches=batches)
     return {
         groups: Calibration(
@@ -93,6 +97,47 @@ def _collect_activations(
     }
 
 
+def _find_reader(groups: Groups) -> str:
+    """The linear layer that multiplies the groups' activations."""
+    (column,) = (part for part in groups.parts if part.axis == 1)
+    return column.parameter.removesuffix(".weight")
+
+
+def _collect_loss_changes(
+    model: PreTrainedModel, *, layers: Sequence[Groups], batches: Iterable[Batch]
+) -> dict[Groups, Calibration]:
+    sums = {groups: torch.zeros(groups.num_groups, device=model.device) for groups in layers}
+    read: dict[Groups, Tensor] = {}
+
+    def keep(groups: Groups) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: read.update({groups: inputs[0]})
+
+    handles = [
+        model.get_submodule(_find_reader(groups)).register_forward_pre_hook(keep(groups))
+        for groups in layers
+    ]
+    count = 0
+    try:
+        for batch in batches:
+            batch = batch.to(model.device)
+            loss = _sum_loss(model, batch)
+            tensors = [read[groups] for groups in layers]
+            gradients = torch.autograd.grad(loss, tensors)
+            count += int(batch.tokens.sum())
+            for groups, tensor, gradient in zip(layers, tensors, gradients, strict=True):
+                change = tensor.detach()[batch.tokens].float() * gradient[batch.tokens].float()
+                sums[groups] += change.unflatten(1, (groups.num_groups, -1)).sum(2).square().sum(0)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {groups: Calibration(loss_change_square=sums[groups] / count) for groups in layers}
+
+
+def _sum_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
+    logits = KeptForward(model)(batch).logits
+    return functional.cross_entropy(logits.float(), batch.targets, reduction="sum")
+
+
 def _collect_gradients(
     model: PreTrainedModel, *, layers: Sequence[Groups], batches: Iterable[Batch]
 ) -> dict[Groups, Calibration]:
@@ -101,9 +146,7 @@ def _collect_gradients(
     wanted = [parameters[name] for name in names]
     sums = {name: torch.zeros_like(parameters[name]) for name in names}
     for batch in batches:
-        batch = batch.to(model.device)
-        logits = KeptForward(model)(batch).logits
-        loss = functional.cross_entropy(logits.float(), batch.targets, reduction="sum")
+        loss = _sum_loss(model, batch.to(model.device))
         for name, gradient in zip(names, torch.autograd.grad(loss, wanted), strict=True):
             sums[name] += gradient
     return {groups: Calibration(gradients=part_views(groups, sums)) for groups in layers}

@@ -1,6 +1,7 @@
 """Scores of coupled groups: the lowest are cut first."""
 
 import abc
+import zlib
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -90,6 +91,42 @@ class MeanAbs(Criterion):
     ) -> Float[Tensor, " groups"]:
         assert calibration.mean_abs is not None
         return calibration.mean_abs.mean(dim=1)
+
+
+class Taylor(Criterion):
+    """How much the loss would change without a group, to first order, at a typical token.
+
+    The root mean square over tokens of sum_j x_j dL/dx_j, x being the group's activations and L the
+    summed next-token loss of the calibration batches (Molchanov et al. 2019, sec. 3.1, a gate on
+    each group, arXiv:1906.10771). Squared before it is summed: over all tokens of a trained model
+    positive and negative changes cancel.
+    """
+
+    needs: ClassVar[Needs] = "loss_changes"
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        assert calibration.loss_change_square is not None
+        return calibration.loss_change_square.sqrt()
+
+
+class Random(Criterion):
+    """A control: numbers drawn at random, the same each time for the same weights and seed."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        # The weights tell the layers apart, which would else all keep the same groups.
+        first = parts[0].detach().float().cpu().contiguous().numpy()
+        generator = torch.Generator().manual_seed(zlib.crc32(first.tobytes(), self.seed))
+        drawn = 1 - torch.rand(len(first), generator=generator)
+        return drawn.to(parts[0].device) * GroupL2().score(parts, calibration=calibration).sign()
 
 
 @torch.no_grad()

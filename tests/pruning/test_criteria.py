@@ -18,6 +18,8 @@ from limbeck.pruning.criteria import (
     GroupL2,
     MeanAbs,
     NormProduct,
+    Random,
+    Taylor,
     score_groups,
 )
 
@@ -87,3 +89,31 @@ def test_gradients_are_those_of_the_summed_loss(dense):
     for groups in layers:
         down = dense.get_parameter(groups.parts[-1].parameter).grad
         torch.testing.assert_close(found[groups].gradients[-1], down.T)
+
+
+def test_taylor_is_what_a_gate_on_each_group_would_change(dense):
+    """The gates' gradients by another way: a factor on each channel, token by token."""
+    rows = [np.array([3, 4, 5, 6]), np.array([7, 8])]
+    batch = pad_rows(rows, starts=[0, 0], pad=0, record_ids=[0, 1])
+    dense = dense.double()
+    (groups,) = (item for item in find_channels(dense) if item.layer == 1)
+    gates = torch.ones(2, 4, groups.num_groups, dtype=torch.float64, requires_grad=True)
+    down = dense.model.layers[1].mlp.down_proj
+    handle = down.register_forward_pre_hook(lambda _, inputs: (inputs[0] * gates,))
+    logits = KeptForward(dense)(batch).logits
+    torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum").backward()
+    handle.remove()
+    expected = (gates.grad[batch.tokens].square().sum(dim=0) / 6).sqrt().float()
+    found = calibrate(dense, layers=[groups], batches=[batch], needs="loss_changes")
+    scores = score_groups(dense, groups=groups, criterion=Taylor(), calibration=found[groups])
+    torch.testing.assert_close(scores, expected)
+
+
+def test_random_differs_by_layer_and_seed_only(dense):
+    first, second = find_channels(dense)
+    drawn = [
+        score_groups(dense, groups=groups, criterion=Random(seed=seed), calibration=NOTHING)
+        for groups, seed in ((first, 0), (first, 0), (first, 1), (second, 0))
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not any(torch.allclose(drawn[0], other) for other in drawn[2:])
