@@ -6,6 +6,7 @@ values. Left out: what is read off the service at each scrape (`state_metrics`).
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -116,28 +117,37 @@ class Metrics:
             "limbeck_journal_dropped_rows", "Lost: neither database nor disk.", registry=registry
         )
 
+        # Finding a series by its labels costs more than counting in it.
+        self.count_request = cache(self.requests.labels)
+        self._count_answer = cache(self.answers.labels)
+        self._count_tokens = cache(self.tokens.labels)
+        self._time_request = cache(self.seconds.labels)
+        self._time_first = cache(self.first_seconds.labels)
+        self._time_token = cache(self.token_seconds.labels)
+        self._time_queue = cache(self.queue_seconds.labels)
+
     def see_end(self, route: Route, end: End) -> None:
         """Takes the end of one of the answers to a request."""
-        self.answers.labels(route.tier, route.reason, end.status, route.label).inc()
+        self._count_answer(route.tier, route.reason, end.status, route.label).inc()
         if not end.choice:  # several answers to one prompt, which is read once
-            self.tokens.labels(route.tier, "input", route.label).inc(end.num_prompt_tokens)
-        self.tokens.labels(route.tier, "output", route.label).inc(end.num_tokens)
+            self._count_tokens(route.tier, "input", route.label).inc(end.num_prompt_tokens)
+        self._count_tokens(route.tier, "output", route.label).inc(end.num_tokens)
 
     def see_outcome(self, found: Outcome) -> None:
         """Takes the end of a request."""
         tier = found.route.tier if found.route else ""
         role = found.route.label if found.route else ""
         labels = (*WHO, found.requested_model, tier, role)
-        self.seconds.labels(*labels, found.error).observe(found.total_seconds)
+        self._time_request(*labels, found.error).observe(found.total_seconds)
         end = found.end
         if end is None:
             return
-        self.first_seconds.labels(*labels).observe(found.first_seconds or found.total_seconds)
+        self._time_first(*labels).observe(found.first_seconds or found.total_seconds)
         if tier and end.num_tokens:
-            self.queue_seconds.labels(tier, role).observe(end.queue_seconds)
+            self._time_queue(tier, role).observe(end.queue_seconds)
         if end.num_tokens > 1 and end.decode_seconds:
             seconds = end.decode_seconds / (end.num_tokens - 1)
-            self.token_seconds.labels(*labels).observe(seconds)
+            self._time_token(*labels).observe(seconds)
 
     def see_shadow(self, tier: str, outcome: ShadowOutcome) -> None:
         """Takes what became of a copy."""

@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody asks where a client is
             lifespan="on",
         )
         super().__init__(config)

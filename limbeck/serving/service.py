@@ -39,8 +39,7 @@ from limbeck.serving.safety import (
     CompiledRules,
     Finding,
     check_answer,
-    find_red_flags,
-    refuse_request,
+    screen_question,
 )
 from limbeck.serving.tier import Meter, Tier, ask_tier
 
@@ -144,7 +143,7 @@ class Service:
         self._facts = facts
         self._checks_answers = any(item.answers for item in rules)
 
-    async def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
+    def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
         """The events of an answer; closing the iterator ends the computing.
 
         Raises:
@@ -152,39 +151,28 @@ class Service:
             QueueFullError, EngineDownError: the tier that was named did not, or it broke off.
             RefusedError: the model cannot read the prompt.
         """
-        if found := self._find_emergency(asked):
-            ruled = _ruled(found, reason="emergency rule", status="emergency")
-        elif found := self._find_refusal(asked):
-            ruled = _ruled(found, reason="request rule", status="refused")
-        else:
-            ruled = self._state_fact(asked)
-        for event in ruled:
-            yield event
-        if ruled:
-            return
-        async for event in self._answer_by_tier(asked):
-            yield event
+        if known := self._apply_rules(asked) or self._state_fact(asked):
+            return _give(known)
+        return self._answer_by_tier(asked)
 
-    def _find_emergency(self, asked: Ask) -> str:
-        """The advice that the domain's rules give at once; empty where none applies."""
-        question = asked.generate.messages[-1].content
-        found = [
-            *(flag for rules in self._rules for flag in find_red_flags(question, rules)),
-            *(
-                item
-                for tier in self.tiers.values()
-                for item in tier.policy.find_emergencies(question)
-            ),
-        ]
-        return "\n".join(dict.fromkeys(_in_language(item, asked.language) for item in found))
+    def _apply_rules(self, asked: Ask) -> tuple[ServedEvent, ...]:
+        """The advice that the domain's rules give at once, or why no model may answer.
 
-    def _find_refusal(self, asked: Ask) -> str:
-        """Why no model may answer; empty where one may."""
-        question = asked.generate.messages[-1].content
-        for rules in self._rules:
-            if refused := refuse_request(question, rules):
-                return _in_language(refused, asked.language)
-        return ""
+        Empty where neither applies.
+        """
+        question, language = asked.generate.messages[-1].content, asked.language
+        screened = [screen_question(question, rules) for rules in self._rules]
+        found: list[Finding | Emergency] = [flag for item in screened for flag in item.red_flags]
+        for tier in self.tiers.values():
+            found += tier.policy.find_emergencies(question)
+        if found:
+            text = "\n".join(dict.fromkeys(_in_language(item, language) for item in found))
+            return _ruled(text, reason="emergency rule", status="emergency")
+        for item in screened:
+            if item.refusal:
+                text = _in_language(item.refusal, language)
+                return _ruled(text, reason="request rule", status="refused")
+        return ()
 
     def _state_fact(self, asked: Ask) -> tuple[ServedEvent, ...]:
         """The events of a stored fact that is all that is asked; empty where a model has to answer.
@@ -219,7 +207,9 @@ class Service:
             tier, streams = self.tiers[step.tier], self._streams(asked, step)
             has_begun = False
             try:
-                async with aclosing(self._ask(tier, asked, in_pieces=streams)) as events:
+                request = fit(asked.generate, tier.config, in_pieces=streams)
+                meter = self._meters[step.tier]
+                async with aclosing(ask_tier(tier, request, meter=meter)) as events:
                     if streams:
                         # Before its first word another tier may still stand in for it.
                         first = await anext(events)
@@ -254,21 +244,6 @@ class Service:
         is_kept = step.is_last or self._escalation.always_keeps(step.tier)
         return asked.show_unsure or (is_kept and not self.tiers[step.tier].can_be_unsure)
 
-    async def _ask(
-        self, tier: Tier, asked: Ask, *, in_pieces: bool
-    ) -> AsyncGenerator[Piece | Finished]:
-        """The events of a tier's answer; its failures are counted."""
-        meter = self._meters[tier.config.name]
-        request = fit(asked.generate, tier.config)
-        request = replace(request, in_pieces=in_pieces and request.in_pieces)
-        try:
-            async with aclosing(ask_tier(tier, request, meter=meter)) as events:
-                async for event in events:
-                    yield event
-        except ServingError as error:
-            meter.failures[name_failure(error)] += 1
-            raise
-
     def _check_answers(
         self, held: Sequence[Piece | Finished], *, asked: Ask, tier: Tier
     ) -> Iterator[Text | End]:
@@ -293,10 +268,15 @@ class Service:
             yield replace(ended, reason="stop", status=status)
 
 
-def fit(request: Generate, config: TierConfig) -> Generate:
-    """The request with the tier's own limits."""
-    wanted = request.max_new_tokens or config.max_new_tokens
-    return replace(request, max_new_tokens=min(wanted, config.max_new_tokens_limit))
+async def _give(known: Sequence[ServedEvent]) -> AsyncGenerator[ServedEvent]:
+    for event in known:
+        yield event
+
+
+def fit(request: Generate, config: TierConfig, *, in_pieces: bool) -> Generate:
+    """The request with the tier's own limits, in pieces where both want that."""
+    wanted = min(request.max_new_tokens or config.max_new_tokens, config.max_new_tokens_limit)
+    return replace(request, max_new_tokens=wanted, in_pieces=in_pieces and request.in_pieces)
 
 
 def _is_plain(request: Generate) -> bool:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from limbeck.contracts.answer_policy import AnswerPolicy
-from limbeck.contracts.errors import BudgetError, SlowTierError
-from limbeck.serving.cascade import Failure
+from limbeck.contracts.errors import BudgetError, ServingError, SlowTierError
+from limbeck.serving.cascade import Failure, name_failure
 from limbeck.serving.config import TierConfig
-from limbeck.serving.engine.base import Engine
+from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.minute import MinuteUses
 
@@ -101,41 +101,59 @@ async def ask_tier(
 ) -> AsyncGenerator[Piece | Finished]:
     """The events of a tier's answer; closing the iterator ends the computing.
 
+    The meter counts it, and how it failed.
+
     Raises:
         BudgetError: it has had what it may have in a minute.
         SlowTierError: it took longer than it may.
         ServingError: as its engine does.
     """
-    config, now = tier.config, time.monotonic()
-    if seconds := meter.uses.seconds_to_wait(now, **config.budget.model_dump()):
-        raise BudgetError(
-            f"{config.name} has had what it may have in a minute (serve.tiers: budget)",
-            retry_seconds=seconds,
-        )
-    generation = tier.engine.submit(request)
-    meter.note_request(now)
-    events = aiter(generation)
-    limit = _Limit(
-        "first token",
-        min(map(_as_seconds, (config.max_first_token_seconds, config.max_answer_seconds))),
-    )
+    generation, now = None, time.monotonic()
     try:
+        generation = _submit(tier, request, meter=meter, now=now)
+        events, config = aiter(generation), tier.config
+        limit = _Limit(
+            "first token",
+            min(_seconds(config.max_first_token_seconds), _seconds(config.max_answer_seconds)),
+        )
         while True:
-            left = None if math.isinf(limit.seconds) else limit.seconds + now - time.monotonic()
             try:
-                async with asyncio.timeout(left):
+                if limit.seconds == math.inf:
                     event = await anext(events)
+                else:
+                    async with asyncio.timeout(limit.seconds + now - time.monotonic()):
+                        event = await anext(events)
             except StopAsyncIteration:
                 return
             except TimeoutError:
                 text = f"{config.name}: no {limit.what} within {limit.seconds:g} s"
                 raise SlowTierError(text) from None
-            limit = _Limit("end", _as_seconds(config.max_answer_seconds))
+            limit = _Limit("end", _seconds(config.max_answer_seconds))
             if isinstance(event, Finished):
                 meter.note_end(event)
             yield event
+    except ServingError as error:
+        meter.failures[name_failure(error)] += 1
+        raise
     finally:
-        generation.cancel()
+        if generation is not None:
+            generation.cancel()
+
+
+def _submit(tier: Tier, request: Generate, *, meter: Meter, now: float) -> Generation:
+    budget = tier.config.budget
+    if seconds := meter.uses.seconds_to_wait(
+        now,
+        requests_per_minute=budget.requests_per_minute,
+        tokens_per_minute=budget.tokens_per_minute,
+    ):
+        raise BudgetError(
+            f"{tier.config.name} has had what it may have in a minute (serve.tiers: budget)",
+            retry_seconds=seconds,
+        )
+    generation = tier.engine.submit(request)
+    meter.note_request(now)
+    return generation
 
 
 @dataclass(frozen=True)
@@ -145,5 +163,5 @@ class _Limit:
     """From when the tier was asked."""
 
 
-def _as_seconds(setting: float | Literal["unlimited"]) -> float:
+def _seconds(setting: float | Literal["unlimited"]) -> float:
     return math.inf if setting == "unlimited" else setting

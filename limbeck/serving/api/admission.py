@@ -4,6 +4,8 @@ Under overload most of a server's time would go into reading what it then refuse
 """
 
 import logging
+import re
+from collections.abc import Mapping
 from typing import final
 
 from starlette.exceptions import HTTPException
@@ -30,6 +32,8 @@ SCOPES: dict[str, KeyScope] = {
 """What a key must be good for; a path that is not here is open to everybody."""
 COUNTED = "/v1/chat/completions"
 """The path whose requests occupy the house."""
+JSON = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
+Headers = Mapping[bytes, bytes]
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -45,8 +49,18 @@ SECURITY_HEADERS = (
 class Admission:
     """Pure ASGI: counts, authenticates and bounds each request, and names it."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, limits: LimitsConfig, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        completions: ASGIApp,
+        keys: Keys,
+        limits: LimitsConfig,
+        metrics: Metrics,
+    ) -> None:
+        """`completions` answers the path whose requests are counted; `app` answers all others."""
         self._app = app
+        self._completions = completions
         self._keys = keys
         self._limits = limits
         self._metrics = metrics
@@ -58,7 +72,7 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path, headers = scope["path"], HTTPConnection(scope).headers
+        path, headers = scope["path"], dict(scope["headers"])
         note = open_note(method=scope["method"], path=path, headers=headers)
         status = 500
 
@@ -66,20 +80,25 @@ class Admission:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", note.request_id.encode())]
-                message = {**message, "headers": [*headers, *SECURITY_HEADERS]}
+                named = (b"x-request-id", note.request_id.encode())
+                headers = [*message.get("headers", ()), named, *SECURITY_HEADERS]
+                message = {**message, "headers": headers}
             await send(message)
 
-        counts = path == COUNTED and scope["method"] == "POST"
+        is_post = scope["method"] == "POST"
+        counts = path == COUNTED and is_post
         scope.setdefault("state", {})["note"] = note
         try:
-            entry = self._check(scope, path)
+            entry = self._check(scope, path, headers)
             scope["state"]["key"] = entry
             note.key = entry.name if entry is not None else ""
+            if is_post and path in SCOPES:
+                self._check_kind(scope, headers)
             if counts:
                 self._enter(scope)
             try:
-                await self._app(scope, self._bound(receive, scope), send_named)
+                app = self._completions if counts else self._app
+                await app(scope, self._bound(receive, scope, headers), send_named)
             finally:
                 if counts:
                     self._leave()
@@ -88,10 +107,18 @@ class Admission:
             await error.response()(scope, receive, send_named)
         finally:
             known = path if path in SCOPES or path in PROBES else "other"
-            self._metrics.requests.labels(known, str(status)).inc()
+            self._metrics.count_request(known, str(status)).inc()
             note.write(status)
 
-    def _check(self, scope: Scope, path: str) -> KeyEntry | None:
+    def _check_kind(self, scope: Scope, headers: Headers) -> None:
+        """A page of another site can send JSON under any name but its own without being allowed."""
+        if not JSON.match(headers.get(b"content-type", b"")):
+            self._reject(scope, "kind")
+            raise ApiError(
+                415, "the body has to be JSON and to say so: send Content-Type: application/json"
+            )
+
+    def _check(self, scope: Scope, path: str, headers: Headers) -> KeyEntry | None:
         wanted = SCOPES.get(path) or ("chat" if path.startswith("/v1/models/") else None)
         if wanted is None:
             return None
@@ -99,7 +126,7 @@ class Admission:
             if wanted == "review":
                 self._check_host(scope)
             return None
-        value = HTTPConnection(scope).headers.get("authorization", "")
+        value = headers.get(b"authorization", b"").decode("latin-1")
         kind, _, key = value.partition(" ")
         entry = self._keys.find(key.strip()) if kind.lower() == "bearer" and key.strip() else None
         if entry is None:
@@ -148,10 +175,10 @@ class Admission:
         scope["state"]["note"].error = why
         self._metrics.rejected.labels(why).inc()
 
-    def _bound(self, receive: Receive, scope: Scope) -> Receive:
+    def _bound(self, receive: Receive, scope: Scope, headers: Headers) -> Receive:
         """`receive`, which counts bytes as they come, whatever the header says of them."""
         most = self._limits.max_body_bytes
-        declared = HTTPConnection(scope).headers.get("content-length", "")
+        declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > most:
             self._reject(scope, "bytes")
             raise ApiError(413, f"{int(declared):,} bytes; at most {most:,} are taken")

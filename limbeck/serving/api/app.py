@@ -18,7 +18,7 @@ import limbeck
 from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
-from limbeck.serving.api.errors import TYPES, ApiError, errors
+from limbeck.serving.api.errors import TYPES, ApiError, describe_fault, errors
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.review import add_review_routes
 from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
@@ -91,7 +91,6 @@ def make_app(
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    admission = Admission(app, keys=keys, limits=config.limits, metrics=metrics)
     seconds = config.limits.request_seconds
     reviews = ReviewQueue(journal) if journal is not None else None
     keep = journal.put if journal is not None else None
@@ -99,20 +98,23 @@ def make_app(
     completions = Completions(
         service, config=config, keys=keys, metrics=metrics, journal=journal, shadows=shadows
     )
+    admission = Admission(
+        app, completions=completions, keys=keys, limits=config.limits, metrics=metrics
+    )
 
     @app.post(
         "/v1/chat/completions",
         responses={
             200: {"description": ANSWER},
-            **errors(400, 401, 403, 404, 408, 413, 422, 429, 503),
+            **errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
         },
         response_class=Response,
     )
-    async def chat(body: ChatRequest, request: Request) -> Response:
+    async def chat(body: ChatRequest) -> Response:
         """Answer a conversation."""
-        return await completions(body, request)
+        raise AssertionError("it is here to be described: `Admission` hands it to `completions`")
 
-    @app.post("/v1/feedback", responses=errors(400, 401, 403, 413, 422, 503))
+    @app.post("/v1/feedback", responses=errors(400, 401, 403, 413, 415, 422, 503))
     async def take_feedback(body: FeedbackRequest, request: Request) -> dict[str, str]:
         """Keep what a reader makes of an answer: a thumb, a corrected answer, a comment."""
         if journal is None:
@@ -244,19 +246,9 @@ def _respond(request: Request, error: ApiError) -> Response:
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
-    """What is no JSON is 400, what is JSON and no request is 422; the first fault is named."""
+    """The first fault is named."""
     assert isinstance(error, RequestValidationError)
-    fault = error.errors()[0]
-    if fault["type"] == "json_invalid":
-        detail = fault.get("ctx", {}).get("error", fault["msg"])
-        return _respond(request, ApiError(400, f"the body is not JSON: {detail}"))
-    place = ".".join(str(item) for item in fault["loc"] if item not in ("body", "query"))
-    if fault["type"] == "extra_forbidden":
-        message = f"unknown key {place!r}"
-        return _respond(request, ApiError(400, message, code="unknown_parameter", param=place))
-    message = fault["msg"].removeprefix("Value error, ")
-    message = f"{place}: {message}" if place else message
-    return _respond(request, ApiError(422, message, param=place))
+    return _respond(request, describe_fault(error.errors()[0]))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

@@ -3,14 +3,12 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from limbeck.contracts.errors import (
     BudgetError,
@@ -18,6 +16,7 @@ from limbeck.contracts.errors import (
     NoTierError,
     QueueFullError,
     RefusedError,
+    ServingError,
     SlowTierError,
 )
 from limbeck.serving.api.chat_objects import (
@@ -28,16 +27,17 @@ from limbeck.serving.api.chat_objects import (
     describe_log_probs,
     describe_route,
     make_headers,
-    respond_json,
     write_event,
+    write_json,
 )
+from limbeck.serving.api.connection import UntilGone, read_body, send_head, send_json
 from limbeck.serving.api.errors import ApiError
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.schema import ChatRequest, decode_image
 from limbeck.serving.config import AUTO, ServeConfig
 from limbeck.serving.engine.messages import Generate
 from limbeck.serving.journal.writer import Journal
-from limbeck.serving.keys import Keys
+from limbeck.serving.keys import KeyEntry, Keys
 from limbeck.serving.language import Language, find_language
 from limbeck.serving.metrics import Metrics, Outcome
 from limbeck.serving.recorder import Recording
@@ -46,13 +46,13 @@ from limbeck.serving.rollout.shadow import Shadows
 from limbeck.serving.service import Ask, End, Route, ServedEvent, Text
 
 DONE = b"data: [DONE]\n\n"
+NO_STORE = (b"cache-control", b"no-store")
 RETRY_SECONDS = 1.0
-_Wanted = TypeVar("_Wanted")
 
 
 @final
 class Completions:
-    """Answers requests by a service, and counts what it does."""
+    """Answers requests by a service, and counts what it does; an application of ASGI."""
 
     def __init__(
         self,
@@ -71,12 +71,13 @@ class Completions:
         self._journal = journal
         self._shadows = shadows
 
-    async def __call__(self, body: ChatRequest, request: Request) -> Response:
-        """The answer to a request.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request.
 
         Raises:
-            ApiError: the model does not exist, cannot read it, or is down.
+            ApiError: it is faulty, or the model does not exist, cannot read it, or is down.
         """
+        body = await read_body(receive, ChatRequest)
         if body.model != AUTO and body.model not in self._service.tiers:
             known = ", ".join([AUTO, *self._service.tiers])
             raise ApiError(
@@ -85,167 +86,163 @@ class Completions:
                 code="model_not_found",
                 param="model",
             )
-        note: RequestNote = request.state.note
+        note: RequestNote = scope["state"]["note"]
         note.is_stream = bool(body.stream)
         id_ = f"chatcmpl-{note.unique}"
-        events = self._answer(body, request, id_=id_)
-        if body.stream:
-            return await self._stream(body, events, id_=id_, request=request)
-        async with aclosing(events):
-            return await self._whole(body, events, id_=id_, request=request)
+        has_begun = False
+        async with (
+            UntilGone(receive) as client,
+            aclosing(self._answer(body, scope["state"]["key"], note, id_=id_)) as events,
+        ):
+            if not body.stream:
+                route, choices = await _gather(events, num_choices=body.n or 1)
+                content = _describe(body, route, choices, id_=id_)
+                await send_json(send, write_json(content), headers=make_headers(route))
+                return
+            # What comes first is awaited here, so that an error before it has its own status.
+            route, first = await anext(events), await anext(events)
+            assert isinstance(route, Route) and isinstance(first, Text | End)
+            headers = [*make_headers(route), NO_STORE]
+            await send_head(send, kind=b"text/event-stream; charset=utf-8", headers=headers)
+            has_begun = True
+            async for chunk in _write_chunks(body, route, first, events, id_=id_):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        if client.is_gone and not has_begun:  # nobody reads it, but the log does
+            await send({"type": "http.response.start", "status": 499, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
 
     async def _answer(
-        self, body: ChatRequest, request: Request, *, id_: str
+        self, body: ChatRequest, entry: KeyEntry | None, note: RequestNote, *, id_: str
     ) -> AsyncGenerator[ServedEvent]:
         """The service's events, counted and recorded; what it raises, as errors of the protocol."""
-        entry, note = request.state.key, request.state.note
+        owner = entry.name if entry is not None else ""
         recording = Recording(self._journal, id_, body.model, body.conversation())
-        with (
-            _store_images(body) as images,
-            self._conclude(note, recording),
-            recording,
-            _as_api_errors(self._config.limits.request_seconds),
-        ):
-            generate = replace(
-                body.generate(),
-                images=images,
-                owner=entry.name if entry is not None else "",
-                request_id=note.request_id,
-                traceparent=note.traceparent,
-            )
-            show_unsure = body.limbeck is not None and body.limbeck.show_unsure
-            sticky = body.sticky(of=entry.name if entry is not None else "")
-            asked = Ask(body.model, generate, show_unsure, self._language(generate), sticky)
-            async with (
-                asyncio.timeout(self._config.limits.request_seconds),
-                aclosing(self._service.answer(asked)) as events,
-            ):
-                async for event in events:
-                    recording.see(event)
-                    if isinstance(event, End) and recording.route:
-                        self._metrics.see_end(recording.route, event)
-                        if entry is not None:
-                            num_tokens = event.num_prompt_tokens + event.num_tokens
-                            self._keys.note_tokens(entry.name, num_tokens)
-                    yield event
-        self._shadows.offer(asked, recording)
-
-    @contextmanager
-    def _conclude(self, note: RequestNote, recording: Recording) -> Iterator[None]:
-        """Gives what became of a request to the log and the metrics, however it ended."""
+        seconds = self._config.limits.request_seconds
         try:
-            yield
+            with _store_images(body) as images, recording:
+                generate = body.generate(
+                    recording.messages,
+                    images=images,
+                    owner=owner,
+                    request_id=note.request_id,
+                    traceparent=note.traceparent,
+                )
+                show_unsure = body.limbeck is not None and body.limbeck.show_unsure
+                sticky, language = body.sticky(of=owner), self._language(generate)
+                asked = Ask(body.model, generate, show_unsure, language, sticky)
+                async with (
+                    asyncio.timeout(seconds),
+                    aclosing(self._service.answer(asked)) as events,
+                ):
+                    async for event in events:
+                        recording.see(event)
+                        if isinstance(event, End) and recording.route:
+                            self._metrics.see_end(recording.route, event)
+                            if entry is not None:
+                                num_tokens = event.num_prompt_tokens + event.num_tokens
+                                self._keys.note_tokens(owner, num_tokens)
+                        yield event
+        except (TimeoutError, ServingError) as error:
+            found = _as_api_error(error, seconds=seconds)
+            note.error = found.name
+            raise found from None
         except ApiError as error:
             note.error = error.name
             raise
         finally:
-            found, route = recording.exchange, recording.route
-            assert found is not None
-            note.exchange, note.role = found, route.label if route else ""
-            note.failed_tiers = dict(route.failures) if route else {}
-            error = "" if recording.end else note.error or found.status
-            self._metrics.see_outcome(
-                Outcome(
-                    requested_model=found.requested_model,
-                    route=route,
-                    end=recording.end,
-                    error=error,
-                    first_seconds=found.first_token_seconds,
-                    total_seconds=found.total_seconds,
-                )
+            self._conclude(note, recording)
+        self._shadows.offer(asked, recording)
+
+    def _conclude(self, note: RequestNote, recording: Recording) -> None:
+        """Gives what became of a request to the log and the metrics, however it ended."""
+        found, route = recording.exchange, recording.route
+        if found is None:
+            return  # its images were none
+        note.exchange, note.role = found, route.label if route else ""
+        note.failed_tiers = dict(route.failures) if route else {}
+        error = "" if recording.end else note.error or found.status
+        self._metrics.see_outcome(
+            Outcome(
+                requested_model=found.requested_model,
+                route=route,
+                end=recording.end,
+                error=error,
+                first_seconds=found.first_token_seconds,
+                total_seconds=found.total_seconds,
             )
+        )
 
     def _language(self, generate: Generate) -> Language:
         chosen = self._config.language
         return find_language(generate.messages[-1].content) if chosen == "auto" else chosen
 
-    async def _whole(
-        self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
-    ) -> Response:
-        choices = [Choice() for _ in range(body.n or 1)]
-        gone = asyncio.ensure_future(_wait_gone(request))
-        try:
-            route = await _unless_gone(_gather(events, choices), gone)
-        except _GoneError:
-            return Response(status_code=499)  # nobody reads it
-        finally:
-            gone.cancel()
-        choices = [item for item in choices if item.end is not None]
-        content = {
-            "id": id_,
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": route.tier or body.model,
-            "choices": [describe_choice(index, item) for index, item in enumerate(choices)],
-            "usage": count_usage([item.end for item in choices if item.end]),
-            "limbeck": describe_route(route, [item.end for item in choices if item.end]),
-        }
-        return respond_json(content, headers=make_headers(route))
 
-    async def _stream(
-        self, body: ChatRequest, events: AsyncGenerator[ServedEvent], *, id_: str, request: Request
-    ) -> Response:
-        # What comes first is awaited here, so that an error before it has a status of its own.
-        gone = asyncio.ensure_future(_wait_gone(request))
-        try:
-            route = await _unless_gone(anext(events), gone)
-            first = await _unless_gone(anext(events), gone)
-        except _GoneError:
-            return Response(status_code=499)  # nobody reads it
-        finally:
-            gone.cancel()
-        assert isinstance(route, Route) and isinstance(first, Text | End)
-        head = {
-            "id": id_,
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": route.tier or body.model,
-        }
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
-        later = _put_first(first, events)
-        chunks = _write_chunks(head, later, route=route, with_usage=with_usage)
-        return StreamingResponse(
-            chunks,
-            media_type="text/event-stream",
-            headers={**make_headers(route), "Cache-Control": "no-store"},
-        )
+async def _gather(
+    events: AsyncGenerator[ServedEvent], *, num_choices: int
+) -> tuple[Route, Sequence[Choice]]:
+    """Who answered, and the answers."""
+    route, choices = Route("", "named"), [Choice() for _ in range(num_choices)]
+    async for event in events:
+        if isinstance(event, Route):
+            route = event
+        else:
+            add_event(choices, event)
+    return route, [item for item in choices if item.end is not None]
 
 
-async def _put_first(
-    first: Text | End, events: AsyncGenerator[ServedEvent]
-) -> AsyncGenerator[Text | End]:
-    async with aclosing(events):
-        yield first
-        async for event in events:
-            assert not isinstance(event, Route)
-            yield event
+def _describe(
+    body: ChatRequest, route: Route, choices: Sequence[Choice], *, id_: str
+) -> dict[str, Any]:
+    """An answer as one object."""
+    ends = [item.end for item in choices if item.end]
+    return {
+        "id": id_,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": route.tier or body.model,
+        "choices": [describe_choice(index, item) for index, item in enumerate(choices)],
+        "usage": count_usage(ends),
+        "limbeck": describe_route(route, ends),
+    }
 
 
 async def _write_chunks(
-    head: dict[str, Any], events: AsyncGenerator[Text | End], *, route: Route, with_usage: bool
+    body: ChatRequest,
+    route: Route,
+    first: Text | End,
+    later: AsyncGenerator[ServedEvent],
+    *,
+    id_: str,
 ) -> AsyncIterator[bytes]:
+    """An answer as events of a stream."""
+    head = {
+        "id": id_,
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": route.tier or body.model,
+    }
+    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    nothing = {"usage": None} if with_usage else {}
     ends: list[End] = []
     begun: set[int] = set()
-    nothing = {"usage": None} if with_usage else {}
+    event: ServedEvent | None = first
     try:
-        async with aclosing(events):
-            async for event in events:
-                delta: dict[str, Any] = {} if event.choice in begun else {"role": "assistant"}
-                begun.add(event.choice)
-                choice: dict[str, Any] = {
-                    "index": event.choice,
-                    "delta": delta,
-                    "finish_reason": None,
-                }
-                extra: dict[str, Any] = {}
-                if isinstance(event, Text):
-                    delta["content"] = event.text
-                    choice["logprobs"] = describe_log_probs(event.tokens)
-                else:
-                    ends.append(event)
-                    choice["finish_reason"] = event.reason
-                    extra = {"limbeck": describe_route(route, [event])}
-                yield write_event({**head, "choices": [choice], **nothing, **extra})
+        while event is not None:
+            assert not isinstance(event, Route)
+            delta: dict[str, Any] = {} if event.choice in begun else {"role": "assistant"}
+            begun.add(event.choice)
+            choice: dict[str, Any] = {"index": event.choice, "delta": delta, "finish_reason": None}
+            extra: dict[str, Any] = {}
+            if isinstance(event, Text):
+                delta["content"] = event.text
+                choice["logprobs"] = describe_log_probs(event.tokens)
+            else:
+                ends.append(event)
+                choice["finish_reason"] = event.reason
+                extra = {"limbeck": describe_route(route, [event])}
+            yield write_event({**head, "choices": [choice], **nothing, **extra})
+            event = await anext(later, None)
         if with_usage:
             yield write_event({**head, "choices": [], "usage": count_usage(ends)})
     except ApiError as error:
@@ -253,64 +250,23 @@ async def _write_chunks(
     yield DONE
 
 
-async def _gather(events: AsyncGenerator[ServedEvent], choices: Sequence[Choice]) -> Route:
-    """Who answered; the answers are added to the choices."""
-    route = Route("", "named")
-    async for event in events:
-        if isinstance(event, Route):
-            route = event
-        else:
-            add_event(choices, event)
-    return route
-
-
-class _GoneError(Exception):
-    """The client has hung up."""
-
-
-async def _unless_gone(wanted: Awaitable[_Wanted], gone: "asyncio.Future[None]") -> _Wanted:
-    """What was wanted.
-
-    Raises:
-        _GoneError: the client hung up first.
-    """
-    coming = asyncio.ensure_future(wanted)
-    try:
-        await asyncio.wait((coming, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not coming.done():
-            raise _GoneError
-        return coming.result()
-    finally:
-        if not coming.done():
-            coming.cancel()
-            await asyncio.wait((coming,))
-
-
-async def _wait_gone(request: Request) -> None:
-    """Returns when the client has hung up."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-@contextmanager
-def _as_api_errors(seconds: float) -> Iterator[None]:
+def _as_api_error(error: TimeoutError | ServingError, *, seconds: float) -> ApiError:
     """What the service raises, as errors of the protocol."""
-    try:
-        yield
-    except TimeoutError:
-        raise ApiError(408, f"no answer within {seconds:g} s") from None
-    except RefusedError as error:
+    if isinstance(error, TimeoutError):
+        return ApiError(408, f"no answer within {seconds:g} s")
+    text = str(error)
+    if isinstance(error, RefusedError):
         code = "context_length_exceeded" if error.is_too_long else ""
-        raise ApiError(400, str(error), code=code, param="messages") from None
-    except NoTierError as error:
+        return ApiError(400, text, code=code, param="messages")
+    if isinstance(error, NoTierError):
         why = "queue_full" if error.is_full else "model_down"
-        raise ApiError(503, str(error), code=why, retry_after=error.retry_seconds) from None
-    except QueueFullError as error:
+        return ApiError(503, text, code=why, retry_after=error.retry_seconds)
+    if isinstance(error, QueueFullError):
         why = "over_budget" if isinstance(error, BudgetError) else "queue_full"
-        raise ApiError(503, str(error), code=why, retry_after=error.retry_seconds) from None
-    except EngineDownError as error:
-        why = "model_slow" if isinstance(error, SlowTierError) else "model_down"
-        raise ApiError(503, str(error), code=why, retry_after=RETRY_SECONDS) from None
+        return ApiError(503, text, code=why, retry_after=error.retry_seconds)
+    assert isinstance(error, EngineDownError)
+    why = "model_slow" if isinstance(error, SlowTierError) else "model_down"
+    return ApiError(503, text, code=why, retry_after=RETRY_SECONDS)
 
 
 @contextmanager

@@ -1,17 +1,13 @@
 """The objects of OpenAI's protocol that an answer becomes: choices, counts, events of a stream."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.responses import Response
+from pydantic_core import to_json
 
 from limbeck.serving.engine.messages import ChosenToken, TokenLogProb
 from limbeck.serving.service import End, Route, Text
-
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-"""One for all: `json.dumps` with these settings would make one for each event."""
 
 
 @dataclass
@@ -89,20 +85,25 @@ def describe_route(route: Route, ends: Sequence[End]) -> dict[str, Any]:
     }
 
 
-def make_headers(route: Route) -> dict[str, str]:
+def make_headers(route: Route) -> list[tuple[bytes, bytes]]:
     """The same for those who read no body."""
-    found = {"X-Limbeck-Route": route.reason, "X-Limbeck-Machine-Made": "true"}
+    found = [
+        (b"x-limbeck-route", route.reason.encode()),
+        (b"x-limbeck-machine-made", b"true"),
+    ]
     if route.tier:
-        found |= {"X-Limbeck-Tier": route.tier, "X-Limbeck-Model-Key": route.model_key}
+        found += [
+            (b"x-limbeck-tier", route.tier.encode()),
+            (b"x-limbeck-model-key", route.model_key.encode()),
+        ]
     return found
 
 
-def respond_json(content: object, *, headers: dict[str, str]) -> Response:
+def write_json(content: object) -> bytes:
     """An answer as one object."""
-    body = ENCODER.encode(content).encode()
-    return Response(body, media_type="application/json", headers=headers)
+    return to_json(content, inf_nan_mode="null")
 
 
 def write_event(content: object) -> bytes:
     """An event of a stream."""
-    return b"data: " + ENCODER.encode(content).encode() + b"\n\n"
+    return b"data: " + write_json(content) + b"\n\n"

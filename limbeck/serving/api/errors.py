@@ -78,6 +78,18 @@ class ApiError(Exception):
         )
 
 
+def describe_fault(fault: Mapping[str, Any]) -> ApiError:
+    """What pydantic found: no JSON is 400, JSON that is no request is 422, and named."""
+    if fault["type"] == "json_invalid":
+        detail = fault.get("ctx", {}).get("error", fault["msg"])
+        return ApiError(400, f"the body is not JSON: {detail}")
+    place = ".".join(str(item) for item in fault["loc"] if item not in ("body", "query"))
+    if fault["type"] == "extra_forbidden":
+        return ApiError(400, f"unknown key {place!r}", code="unknown_parameter", param=place)
+    message = fault["msg"].removeprefix("Value error, ")
+    return ApiError(422, f"{place}: {message}" if place else message, param=place)
+
+
 ERROR = {
     "description": "An error in OpenAI's form",
     "content": {

@@ -4,10 +4,9 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
-
-from starlette.datastructures import Headers
 
 from limbeck.contracts.exchange import Exchange
 from limbeck.contracts.json_data import Json, JsonMapping
@@ -53,6 +52,8 @@ class RequestNote:
 
     def write(self, status: int) -> None:
         """Logs it, when it has been answered."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
         if self.path in PROBES or (self.path == "/metrics" and status == 200):
             return
         fields: dict[str, Json] = {
@@ -76,12 +77,13 @@ class RequestNote:
         logger.info("request", extra=log_fields(event="request", **fields))
 
 
-def open_note(*, method: str, path: str, headers: Headers) -> RequestNote:
+def open_note(*, method: str, path: str, headers: Mapping[bytes, bytes]) -> RequestNote:
     """The note of a request that has just come in."""
     unique = secrets.token_hex(12)
-    given = headers.get("x-request-id", "")
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
     note = RequestNote(method, path, unique, given if SANE_ID.fullmatch(given) else f"req-{unique}")
-    found = TRACE_PARENT.fullmatch(headers.get("traceparent", ""))
+    trace = headers.get(b"traceparent")
+    found = TRACE_PARENT.fullmatch(trace.decode("latin-1")) if trace else None
     if found and int(found[1], 16) and int(found[2], 16):
         note.trace_id, note.span_id = found[1], found[2]
         note.traceparent = f"00-{found[1]}-{found[2]}-{found[3]}"

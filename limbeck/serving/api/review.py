@@ -121,7 +121,7 @@ def add_review_routes(app: FastAPI, reviews: ReviewQueue | None) -> None:
             next=shown[-1][0].seq if len(found) > len(shown) else None,
         )
 
-    @app.post("/v1/review", responses=errors(400, 401, 403, 404, 413, 422, 503))
+    @app.post("/v1/review", responses=errors(400, 401, 403, 404, 413, 415, 422, 503))
     def take_verdict(body: VerdictRequest, request: Request) -> VerdictReceipt:
         """Keep a reviewer's verdict; the answer leaves the queue."""
         queue = _need(reviews)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -157,12 +158,20 @@ class ChatRequest(_Body):
             return self.seed % (MAX_SEED + 1)
         return draw_seed() if self.temperature else 0  # the likeliest token needs no chance
 
-    def generate(self) -> Generate:
-        """The request as an engine takes it; its images are still to be stored."""
+    def generate(
+        self,
+        messages: tuple[Message, ...],
+        *,
+        images: tuple[Path, ...] = (),
+        owner: str = "",
+        request_id: str = "",
+        traceparent: str = "",
+    ) -> Generate:
+        """The request as an engine takes it; `messages` are those of `conversation`."""
         num_top = (self.top_logprobs or 0) if self.logprobs else -1
         return Generate(
             id=0,
-            messages=self.conversation(),
+            messages=messages,
             max_new_tokens=self.max_completion_tokens or self.max_tokens or 0,
             sampling=Sampling(
                 temperature=self.temperature or 0.0,
@@ -174,7 +183,11 @@ class ChatRequest(_Body):
             stop=self.stops(),
             num_choices=self.n or 1,
             num_top_log_probs=num_top,
+            images=images,
+            owner=owner,
             in_pieces=bool(self.stream),
+            request_id=request_id,
+            traceparent=traceparent,
         )
 
 

@@ -33,6 +33,7 @@ from limbeck.serving.engine.messages import (
     Ready,
     Refused,
     Stop,
+    pack,
 )
 from limbeck.serving.engine.queue_bound import QueueBound
 from limbeck.serving.engine.worker import Work, WorkerSettings, work
@@ -51,13 +52,14 @@ STOP_SECONDS = 5.0
 
 
 @final
-class ProcessGeneration(Generation):
+class ProcessGeneration(Generation, AsyncIterator[Piece | Finished]):
     """The answers to one request, as they are written."""
 
     def __init__(self, engine: "ProcessEngine", request: Generate) -> None:
         self._engine = engine
         self.request = request
         self.num_ended = 0
+        self._num_open = request.num_choices
         self.submitted = time.monotonic()
         self._events: deque[Event | EngineDownError] = deque()
         self._arrived = asyncio.Event()
@@ -68,20 +70,24 @@ class ProcessGeneration(Generation):
         self._arrived.set()
 
     @override
-    async def __aiter__(self) -> AsyncIterator[Piece | Finished]:
-        num_open = self.request.num_choices
-        while num_open:
-            while not self._events:
-                self._arrived.clear()
-                await self._arrived.wait()
-            event = self._events.popleft()
-            if isinstance(event, EngineDownError):
-                raise event
-            if isinstance(event, Refused):
-                raise RefusedError(event.message, is_too_long=event.kind == "prompt too long")
-            assert isinstance(event, Piece | Finished)
-            num_open -= isinstance(event, Finished)
-            yield event
+    def __aiter__(self) -> AsyncIterator[Piece | Finished]:
+        return self  # a generator would be one more for the event loop to keep
+
+    async def __anext__(self) -> Piece | Finished:
+        """The next event."""
+        if not self._num_open:
+            raise StopAsyncIteration
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        event = self._events.popleft()
+        if isinstance(event, EngineDownError):
+            raise event
+        if isinstance(event, Refused):
+            raise RefusedError(event.message, is_too_long=event.kind == "prompt too long")
+        assert isinstance(event, Piece | Finished)
+        self._num_open -= isinstance(event, Finished)
+        return event
 
     @override
     def cancel(self) -> None:
@@ -220,7 +226,7 @@ class ProcessEngine(Engine):
         """Whether the process is there to read it; its end is noticed by `_read`."""
         assert self._worker is not None
         try:
-            self._worker.connection.send(command)
+            self._worker.connection.send_bytes(pack(command))
         except OSError:
             return False
         return True

@@ -1,5 +1,7 @@
 """What goes between the server and the process that a model works in."""
 
+import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -147,3 +149,8 @@ class Broken:
 
 
 Event = Ready | Piece | Finished | Refused | Broken
+
+
+def pack(message: Command | Sequence[Event]) -> bytes:
+    """What `Connection.recv` reads; `send` would build a pickler of its own for each message."""
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)

@@ -17,7 +17,16 @@ from limbeck.contracts.errors import LimbeckError
 from limbeck.env.threads import NumThreads
 from limbeck.runtimes import open_chat_model
 from limbeck.serving.engine.decoding import DecodingLoop
-from limbeck.serving.engine.messages import Broken, Cancel, Command, Event, Generate, Ready, Stop
+from limbeck.serving.engine.messages import (
+    Broken,
+    Cancel,
+    Command,
+    Event,
+    Generate,
+    Ready,
+    Stop,
+    pack,
+)
 from limbeck.serving.log import places_of
 
 logger = logging.getLogger(__name__)
@@ -99,9 +108,9 @@ def _serve(connection: Connection, loop: DecodingLoop) -> None:
             if isinstance(command, Stop):
                 return
             if events := _take(command, loop):
-                connection.send(events)
+                connection.send_bytes(pack(events))
         if events := loop.step():
-            connection.send(events)
+            connection.send_bytes(pack(events))
 
 
 def _take(command: Generate | Cancel, loop: DecodingLoop) -> list[Event]:

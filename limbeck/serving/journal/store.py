@@ -4,7 +4,6 @@ Whoever appends holds the row `head`, so several processes may share one journal
 happens when the database does not answer; `writer` decides.
 """
 
-import time
 from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
@@ -93,7 +92,6 @@ def append_entries(connection: Connection, entries: Sequence[Entry]) -> list[Lin
     for entry in entries:
         if entry.id in known:
             continue
-        time.sleep(0)  # the answering thread goes first
         known.add(entry.id)
         link = make_link(
             last,

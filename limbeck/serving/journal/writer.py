@@ -31,7 +31,7 @@ from limbeck.serving.journal.store import Store
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 0.05
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.2
 """So long rows gather for one commit, whose cost is nearly the same for one row and for fifty."""
 SYNC_SECONDS = 0.25
 """So long may a row wait, while the database does not answer, until a loss of power spares it."""
@@ -243,7 +243,6 @@ class Journal:
             return
         entries: list[Entry] = []
         for line in lines:
-            time.sleep(0)  # the answering thread goes first
             try:
                 entries.append(read_line(line))
             except DamagedLineError as error:

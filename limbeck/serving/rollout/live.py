@@ -112,7 +112,7 @@ class LiveService:
             self._freed.clear()
             await self._freed.wait()
 
-    async def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
+    def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
         """The events of an answer; closing the iterator ends the computing.
 
         Where a candidate fails before its first word, the champion answers.
@@ -122,18 +122,22 @@ class LiveService:
             QueueFullError, EngineDownError: the tier that was named did not, or it broke off.
             RefusedError: the model cannot read the prompt.
         """
-        if (names := self._draw_canaries(asked)) != CHAMPIONS:
-            async with aclosing(self.answer_by(asked, names=names)) as events:
-                try:
-                    begun = [await anext(events), await anext(events)]  # the route, the first word
-                except (EngineDownError, QueueFullError, NoTierError):
-                    begun = []
-                if begun and not _is_stand_in(begun[0], names):
-                    for event in begun:
-                        yield event
-                    async for event in events:
-                        yield event
-                    return
+        names = self._draw_canaries(asked)
+        return self._try(asked, names) if names else self.answer_by(asked, names=CHAMPIONS)
+
+    async def _try(self, asked: Ask, names: frozenset[str]) -> AsyncGenerator[ServedEvent]:
+        """The events of candidates, or of the champions where those fail."""
+        async with aclosing(self.answer_by(asked, names=names)) as events:
+            try:
+                begun = [await anext(events), await anext(events)]  # the route, the first word
+            except (EngineDownError, QueueFullError, NoTierError):
+                begun = []
+            if begun and not _is_stand_in(begun[0], names):
+                for event in begun:
+                    yield event
+                async for event in events:
+                    yield event
+                return
         async with aclosing(self.answer_by(asked, names=CHAMPIONS)) as events:
             async for event in events:
                 yield event
@@ -151,7 +155,8 @@ class LiveService:
         service = self._service(names)
         tiers = service.tiers.values() if asked.model == AUTO else [service.tiers[asked.model]]
         engines = [tier.engine for tier in tiers]
-        self._uses.update(engines)
+        for engine in engines:
+            self._uses[engine] += 1
         try:
             async with aclosing(service.answer(asked)) as events:
                 async for event in events:
@@ -159,9 +164,11 @@ class LiveService:
                         event = replace(event, role=role)
                     yield event
         finally:
-            self._uses.subtract(engines)
-            self._uses += Counter()  # forgets engines that are not used
-            self._freed.set()
+            for engine in engines:
+                self._uses[engine] -= 1
+                if not self._uses[engine]:
+                    del self._uses[engine]
+                    self._freed.set()
 
     def _draw_canaries(self, asked: Ask) -> frozenset[str]:
         """The tiers whose candidate is to answer a request."""

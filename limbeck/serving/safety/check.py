@@ -5,10 +5,11 @@ whatever it says of them.
 """
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from limbeck.serving.safety.canonical import views
-from limbeck.serving.safety.rules import CompiledRules, Finding
+from limbeck.serving.safety.rules import CompiledRule, CompiledRules, Finding
 
 CLAUSE = re.compile(r"[,。;!?\n:]|\.(?!\d)| but | although |但是?|不过|可是|就是|只是|而是")
 TAKEN_OUT = "□"
@@ -27,29 +28,46 @@ class Verdict:
         return bool(self.findings)
 
 
+@dataclass(frozen=True)
+class Screening:
+    """What was found in a question."""
+
+    red_flags: tuple[Finding, ...]
+    """The emergencies that it shows signs of, in the rules' order; they come first."""
+    refusal: Finding | None
+    """Why it is refused: it asks for a prescription, a dose or an order; None: it is not."""
+
+
+def screen_question(question: str, rules: CompiledRules) -> Screening:
+    """Red flags and refusals at once: both read the question in the same canonical spelling."""
+    texts = views(question, rules.speller)
+    calm = dict.fromkeys(calm_down(text, rules) for text in texts)
+    return Screening(_find(calm, rules.red_flags), next(iter(_find(texts, rules.requests)), None))
+
+
 def find_red_flags(question: str, rules: CompiledRules) -> tuple[Finding, ...]:
     """The emergencies that a question shows signs of, in the rules' order."""
-    texts = [calm_down(view, rules) for view in views(question, rules.speller)]
-    return tuple(
-        rule.finding for rule in rules.red_flags if any(rule.holds(text) for text in texts)
-    )
+    return screen_question(question, rules).red_flags
 
 
 def refuse_request(question: str, rules: CompiledRules) -> Finding | None:
-    """Why a question is refused: it asks for a prescription, a dose or an order; None: it is not.
-
-    A red flag comes first: look for those before.
-    """
-    texts = views(question, rules.speller)
-    found = (rule.finding for rule in rules.requests if any(rule.holds(text) for text in texts))
-    return next(found, None)
+    """Why a question is refused; None: it is not. A red flag comes first: look for those before."""
+    return screen_question(question, rules).refusal
 
 
 def check_answer(answer: str, rules: CompiledRules) -> Verdict:
     """What a model's answer holds that may not be shown: a dose, an order, a certain diagnosis."""
-    texts = views(answer, rules.speller)
-    found = (rule.finding for rule in rules.answers if any(rule.holds(text) for text in texts))
-    return Verdict(tuple(found))
+    return Verdict(_find(views(answer, rules.speller), rules.answers))
+
+
+def _find(texts: Collection[str], rules: Sequence[CompiledRule]) -> tuple[Finding, ...]:
+    found: list[Finding] = []
+    for rule in rules:
+        for text in texts:
+            if rule.holds(text):
+                found.append(rule.finding)
+                break
+    return tuple(found)
 
 
 def calm_down(text: str, rules: CompiledRules) -> str:

@@ -167,6 +167,16 @@ def test_what_is_wrong_is_named(running, change, status, named, stream):
     assert error["type"] in ("invalid_request_error", "not_found_error")
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_that_does_not_say_that_it_is_json_is_415(running, path, kind):
+    """Pages of other sites may send all kinds but JSON without being allowed to."""
+    headers = {"Content-Type": kind} if kind else {}
+    found = httpx.post(running.url + path, content=b"{}", headers=headers, timeout=60)
+    assert found.status_code == 415
+    assert "Content-Type: application/json" in found.json()["error"]["message"]
+
+
 def test_what_is_no_json_is_400(running):
     for content in (b"{", b"\xff\xfe", b"", b"[1"):
         found = httpx.post(

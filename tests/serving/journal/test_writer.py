@@ -127,8 +127,8 @@ def test_sqlite_is_full(sqlite_url, make_config):
         with Journal(make_config(sqlite_url, batch_rows=5)) as journal:
             for number in range(100):
                 assert journal.put(make_exchange(number, answer="长" * 500))
-            wait_for(lambda: journal.health().state == "spooling")
-            assert "full" in journal.health().last_error
+            wait_for(lambda: "full" in journal.health().last_error)
+            assert journal.health().state == "spooling"
             assert 0 < journal.health().written_rows < 100
             pages = 10_000
             assert journal.flush(30.0)
