@@ -21,6 +21,7 @@ from limbeck.contracts.config import Choice, Config, NameOr, Table, resolve
 from limbeck.contracts.field_texts import read_field_texts
 from limbeck.contracts.registry import TABLES
 from limbeck.contracts.stage import Accepts
+from limbeck.planning.targets import Target
 from limbeck.serving.config import ServeConfig
 from limbeck.sizing.assumptions import Assumptions
 from limbeck.tuning.config import Tuning
@@ -57,6 +58,7 @@ def make_pages() -> dict[str, str]:
         for name, table in TABLES.items()
     }
     own = [line for name, config in KEYS.items() for line in _section(name, config, nested)]
+    target = _section("target", Target, nested)
     shared: list[str] = []
     done: set[str] = set()
     while rest := sorted(nested.keys() - done):
@@ -65,6 +67,9 @@ def make_pages() -> dict[str, str]:
             shared += _section(name, nested[name], nested)
     pages["keys.md"] = _finish(
         ["# Keys of a recipe that are no entries", "", "They make no artifact.", "", *own]
+    )
+    pages["target.md"] = _finish(
+        ["# The file of `limbeck plan --target`", "", "It is no part of a recipe.", "", *target]
     )
     pages[f"{SETTINGS}.md"] = _finish(
         ["# Settings", "", "Mappings that fields of several stages hold.", "", *shared]
@@ -87,6 +92,7 @@ def _make_index() -> list[str]:
     lines += [f"| [{name}]({name}.md) | {text} |" for name, text in INTRODUCTIONS.items()]
     lines.append(f"| [settings]({SETTINGS}.md) | Mappings such as `training` and `batching`. |")
     lines.append("| [keys](keys.md) | `plan` and `tune`, the keys that are no entries. |")
+    lines.append("| [target](target.md) | A device's budgets, for `limbeck plan --target`. |")
     return lines
 
 

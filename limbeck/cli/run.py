@@ -3,10 +3,12 @@
 Each imports what it needs when it is called, so that `--help` and the other commands load no torch.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from limbeck.cli.console import (
     AsJson,
@@ -19,12 +21,14 @@ from limbeck.cli.console import (
     show_event,
     show_note,
 )
-from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.errors import Fault, LimbeckError, RecipeError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.serialization import to_json
 
 WIDE_COLUMNS = 130
 PLAN_COLUMNS = 100
+NOT_STATED = Path()
+"""Of a path that may be left out."""
 
 
 def run(
@@ -146,9 +150,14 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
 
 
 def plan(
-    recipe: RecipePath,
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe; left out where only a target is stated.")
+    ] = Path(),
     overrides: Overrides = [],  # noqa: B006
     runs: Runs = Path("runs"),
+    target: Annotated[
+        Path, typer.Option(help="A file with a device's budgets: bytes, memory, speed.")
+    ] = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Print what every model will cost, before any training: size, memory, time, fitting GPUs.
@@ -159,19 +168,43 @@ def plan(
     ```
     limbeck plan mine.yaml
     limbeck plan mine.yaml --set plan.training.gpu=H100-80GB --set plan.training.count=8
+    limbeck plan --target recipes/targets/phone.yaml
+    limbeck plan mine.yaml --target recipes/targets/phone.yaml --set target.disk_bytes=200000000
     ```
+
+    With `--target` it prints what fits a device instead: the target's own model, or those of the
+    recipe, in each number format, and the designs that keep every budget.
     """
     with report_user_errors():
         from limbeck import planning
         from limbeck.pipeline.check import check as check_recipe
 
+        if NOT_STATED in (recipe, target) and recipe == target:
+            raise RecipeError("plan", [Fault("recipe", "name a recipe, a --target, or both")])
+        for_target = tuple(item for item in overrides if item.startswith("target."))
+        device = None
+        if target != NOT_STATED:
+            device = planning.load_target(target, overrides=for_target)
+            overrides = [item for item in overrides if item not in for_target]
+        if recipe == NOT_STATED:
+            assert device is not None
+            _print(planning.plan_target(target.stem, device), planning.draw_target, as_json)
+            return
         loaded = load_recipe(recipe, overrides=overrides)
         entries = check_recipe(loaded, note=show_note)
-        planned = planning.plan(entries, root=runs / loaded.name, assumed=loaded.plan)
-        if as_json:
-            print_json(to_json(planned))
-        else:
-            open_screen(PLAN_COLUMNS).print(planning.draw(planned))
+        root = runs / loaded.name
+        if device is None:
+            _print(planning.plan(entries, root=root, assumed=loaded.plan), planning.draw, as_json)
+            return
+        models = planning.list_models(entries, root=root, assumed=loaded.plan)
+        _print(planning.plan_models(target.stem, device, models), planning.draw_target, as_json)
+
+
+def _print(planned: object, draw: Callable[..., RenderableType], as_json: bool) -> None:
+    if as_json:
+        print_json(to_json(planned))
+    else:
+        open_screen(PLAN_COLUMNS).print(draw(planned))
 
 
 def tune(

@@ -52,30 +52,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not YAML, or is not a mapping of entries.
     """
-    if not path.is_file():
-        near = ", ".join(str(item) for item in sorted(path.parent.glob("*.yaml"))) or "none"
-        raise RecipeError(path, [Fault("recipe", f"no such file; recipes there: {near}")])
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
-    except UnicodeDecodeError as error:
-        raise RecipeError(path, [Fault("recipe", f"is not UTF-8 text: {error}")]) from None
-    except (yaml.YAMLError, ValueError) as error:
-        line, problem = 0, ""
-        if isinstance(error, yaml.MarkedYAMLError):
-            line = error.problem_mark.line + 1 if error.problem_mark else 0
-            problem = error.problem or ""
-        problem = problem or str(error)
-        raise RecipeError(path, [Fault("recipe", f"is not YAML: {problem}", line)]) from None
-    if not isinstance(data, dict) or not data:
-        raise RecipeError(
-            path,
-            [Fault("recipe", f"expected a mapping of entries, found {type(data).__name__}", 1)],
-        )
-    lines: dict[tuple[str, ...], int] = {}
-    faults = [*_collect_lines(node, (), lines)]
-    if faults:
-        raise RecipeError(path, faults)
+    data, lines = _read_yaml(path, what="recipe", of="entries")
     data = _unshare(data)
     faults = _misshapen(data, lines) or _apply(data, overrides)
     faults += _unset(data, lines)
@@ -86,6 +63,55 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
     searched = data.pop(TUNE, {})
     served = data.pop(SERVE, {})
     return Recipe(path.stem, path, data, lines, assumed, searched, served)
+
+
+def load_settings(
+    path: Path, *, what: str, overrides: Sequence[str] = ()
+) -> tuple[JsonObject, dict[tuple[str, ...], int]]:
+    """The fields in a file that is no recipe, with `what.field=value` applied; the line of each.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or is no mapping of fields.
+    """
+    data, lines = _read_yaml(path, what=what, of="fields")
+    whole: JsonObject = {what: _unshare(data)}
+    faults = _apply(whole, overrides) + _unset(whole[what], lines)
+    if faults:
+        raise RecipeError(path, faults)
+    return _expand(whole[what]), lines
+
+
+def _read_yaml(path: Path, *, what: str, of: str) -> tuple[JsonObject, dict[tuple[str, ...], int]]:
+    """The mapping in a file, and the line of every key.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or is no mapping.
+    """
+    if not path.is_file():
+        near = ", ".join(str(item) for item in sorted(path.parent.glob("*.yaml"))) or "none"
+        raise RecipeError(path, [Fault(what, f"no such file; {what}s there: {near}")])
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except UnicodeDecodeError as error:
+        raise RecipeError(path, [Fault(what, f"is not UTF-8 text: {error}")]) from None
+    except (yaml.YAMLError, ValueError) as error:
+        line, problem = 0, ""
+        if isinstance(error, yaml.MarkedYAMLError):
+            line = error.problem_mark.line + 1 if error.problem_mark else 0
+            problem = error.problem or ""
+        problem = problem or str(error)
+        raise RecipeError(path, [Fault(what, f"is not YAML: {problem}", line)]) from None
+    if not isinstance(data, dict) or not data:
+        raise RecipeError(
+            path,
+            [Fault(what, f"expected a mapping of {of}, found {type(data).__name__}", 1)],
+        )
+    lines: dict[tuple[str, ...], int] = {}
+    faults = [*_collect_lines(node, (), lines)]
+    if faults:
+        raise RecipeError(path, faults)
+    return data, lines
 
 
 def _collect_lines(

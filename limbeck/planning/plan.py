@@ -77,6 +77,25 @@ def plan(entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, obje
     )
 
 
+def list_models(
+    entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, object]
+) -> dict[str, SizedConfig]:
+    """The model that each entry makes, entries with equal models once.
+
+    Raises:
+        CheckpointError: a model cannot be read.
+    """
+    resolver = Resolver(entries, root=root, assumed=Assumptions.model_validate(assumed))
+    found: dict[str, SizedConfig] = {}
+    for entry in entries.values():
+        known = resolver.models.find(entry)
+        if known is not None:
+            sizes = known.made.sizes
+            if all(sizes.to_dict() != other.to_dict() for other in found.values()):
+                found[entry.name] = sizes
+    return found
+
+
 def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
     found = resolver.models.find(entry)
     if found is None and entry.config.make in MODEL_KINDS:

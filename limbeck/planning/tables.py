@@ -32,7 +32,8 @@ def draw(planned: Plan) -> Group:
     return Group(*parts, "", *_assumption_lines(planned))
 
 
-def _table(title: str, *columns: str) -> Table:
+def make_table(title: str, *columns: str) -> Table:
+    """A table without lines, its first column on the left."""
     table = Table(
         title=title,
         title_justify="left",
@@ -47,7 +48,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _draw_entries(rows: Sequence[Row]) -> Table:
-    table = _table(
+    table = make_table(
         "规模 size",
         "条目 entry",
         "阶段 stage",
@@ -73,7 +74,7 @@ def _draw_entries(rows: Sequence[Row]) -> Table:
 
 def _draw_formats(models: Mapping[str, ModelCost]) -> Table:
     names = list(next(iter(models.values())).bytes)
-    table = _table(
+    table = make_table(
         "权重 weights by number format, scales and embeddings counted", "条目 entry", *names
     )
     _add_rows(
@@ -93,7 +94,7 @@ def _add_rows(table: Table, cells: Mapping[str, Sequence[str]]) -> None:
 
 
 def _draw_training(trained: Mapping[str, TrainingOnCards], cards: Cards) -> Table:
-    table = _table(
+    table = make_table(
         f"训练显存 memory of training on each of {cards}, as the recipe says",
         "条目 entry",
         *(LAYOUTS[layout].title for layout in SHOWN_LAYOUTS),
@@ -116,7 +117,7 @@ def _draw_training(trained: Mapping[str, TrainingOnCards], cards: Cards) -> Tabl
 
 def _draw_serving(models: Mapping[str, ModelCost], serving: Serving) -> Table:
     names = list(next(iter(models.values())).inference.by_format)
-    table = _table(
+    table = make_table(
         f"推理 answering on {serving}: memory, and new tokens/s (* does not fit)",
         "条目 entry",
         *names,
@@ -141,7 +142,7 @@ def _verdict_lines(verdicts: Mapping[str, str]) -> list[Text]:
     by_verdict: dict[str, list[str]] = {}
     for name, verdict in verdicts.items():
         by_verdict.setdefault(verdict, []).append(name)
-    return [_sentence(", ".join(names), text) for text, names in by_verdict.items()]
+    return [sentence(", ".join(names), text) for text, names in by_verdict.items()]
 
 
 def _size_target_lines(models: Mapping[str, ModelCost], targets: Mapping[str, int]) -> list[Text]:
@@ -154,7 +155,8 @@ def _size_target_lines(models: Mapping[str, ModelCost], targets: Mapping[str, in
     return lines
 
 
-def _sentence(name: str, text: str) -> Text:
+def sentence(name: str, text: str) -> Text:
+    """A verdict on something, its name in bold; whether it fits stands in Chinese too."""
     mark = (
         "放不下" if text.startswith("does not fit") else "放得下" if text.startswith("fits") else ""
     )

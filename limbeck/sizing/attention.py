@@ -19,12 +19,11 @@ def find_number(config: SizedConfig, *names: str) -> int:
 
 def attention_flops(config: SizedConfig, *, attended: float) -> float:
     """Scores and weighted sums of one token that attends to so many, over all layers."""
-    total = 0.0
-    for window in _attention_layers(config):
-        tokens = min(attended, window) if window else attended
-        heads = config.get_text_config().num_attention_heads
-        total += 2 * tokens * heads * sum(_head_widths(config))
-    return total
+    windows = list(_attention_layers(config))
+    if not windows:
+        return 0.0
+    tokens = sum(min(attended, window) if window else attended for window in windows)
+    return 2.0 * tokens * config.get_text_config().num_attention_heads * sum(_head_widths(config))
 
 
 def count_cached(config: SizedConfig) -> int:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 
+NORMED_HEADS = ("qwen3", "limbeck_moe")
+"""Families with norms of queries and keys."""
 Table = Literal["", "lookup", "head"]
 """Whether a parameter holds a row a token, and whether logits are products with it."""
 
@@ -24,7 +26,7 @@ class Parameter:
 
 
 def list_decoder_parameters(config: SizedConfig) -> list[Parameter] | None:
-    """The parameters of a Qwen3 decoder or of our mixture of experts; None for any other model."""
+    """The parameters of a described decoder, of a Qwen3 or of our mixture; None for any other."""
     if not _is_listed(config) or config.attention_bias:
         return None
     table = (config.vocab_size, config.hidden_size)
@@ -57,10 +59,13 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 def _attention(config: SizedConfig) -> Shapes:
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
-    yield "self_attn.q_proj.weight", (queries, config.hidden_size)
-    yield "self_attn.k_proj.weight", (keys, config.hidden_size)
-    yield "self_attn.v_proj.weight", (keys, config.hidden_size)
+    for name, rows in (("q", queries), ("k", keys), ("v", keys)):
+        yield f"self_attn.{name}_proj.weight", (rows, config.hidden_size)
+        if config.model_type == "qwen2":
+            yield f"self_attn.{name}_proj.bias", (rows,)
     yield "self_attn.o_proj.weight", (config.hidden_size, queries)
+    if config.model_type not in NORMED_HEADS:
+        return
     yield "self_attn.q_norm.weight", (config.head_dim,)
     yield "self_attn.k_norm.weight", (config.head_dim,)
 

@@ -4,9 +4,9 @@ Float matrices are rounded by the `gguf` package's own quantisers. INT8 and INT4
 Q8_0 and Q4_0 but for the scales, which are float16 there: the integers stay, scales are rounded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gguf
 import numpy as np
@@ -14,9 +14,10 @@ from gguf import GGMLQuantizationType as Kind
 from jaxtyping import Int8, Shaped, UInt8
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.gguf.limits import BLOCK, BLOCK_WEIGHTS
-from limbeck.runtimes.tensors import Tensors
+from limbeck.runtimes.tensors import Weights
 
 PERMUTED = ("llama", "mistral")
 """Families whose rotary pairs llama.cpp has side by side, and transformers half a head apart."""
@@ -26,6 +27,31 @@ ARCHITECTURES = {
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
 }
+
+
+TABLES = {Kind.Q4_0: Kind.Q8_0, Kind.Q4_1: Kind.Q8_0, Kind.TQ2_0: Kind.Q4_0, Kind.TQ1_0: Kind.Q4_0}
+"""The type of embeddings and head, where it is another than that of the layers."""
+
+
+@runtime_checkable
+class TensorSource(Protocol):
+    """Where the numbers come from: a checkpoint's `Tensors`, or whatever has them."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        ...
+
+    def find_format(self, name: str) -> QuantizedFormat | None:
+        """The format of a matrix of integers; None for floats."""
+        ...
+
+    def take(self, name: str, *, shape: Sequence[int]) -> Shaped[np.ndarray, "..."]:
+        """A tensor of this shape."""
+        ...
+
+    def take_weights(self, module: str, *, out: int, channels: int) -> Weights:
+        """A module's matrix."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,11 +74,12 @@ class TensorPlan:
     """Which tensors a file gets, in their order.
 
     `weights` is the type of float matrices; where it has 4 bits, embeddings and head are Q8_0, as
-    in llama.cpp's own files. A checkpoint of integers has its floats as they are.
+    in llama.cpp's own files, and where it is ternary Q4_0. A checkpoint of integers has its floats
+    as they are.
     """
 
     def __init__(
-        self, architecture: Architecture, *, tensors: Tensors, weights: Kind, floats: Kind
+        self, architecture: Architecture, *, tensors: TensorSource, weights: Kind, floats: Kind
     ) -> None:
         self._shape = architecture
         self._tensors = tensors
@@ -72,7 +99,7 @@ class TensorPlan:
         """Every tensor."""
         shape = self._shape
         width, vocab = shape.hidden_size, shape.vocab_size
-        table = Kind.Q8_0 if self._floats in (Kind.Q4_0, Kind.Q4_1) else self._floats
+        table = TABLES.get(self._floats, self._floats)
         yield from self._matrix("model.embed_tokens", out=vocab, channels=width, kind=table)
         for layer in range(len(shape.layers)):
             yield from self._layer(f"model.layers.{layer}")

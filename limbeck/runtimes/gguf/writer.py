@@ -30,6 +30,8 @@ FILE_TYPES = {
     Kind.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0,
     Kind.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0,
     Kind.Q4_1: gguf.LlamaFileType.MOSTLY_Q4_1,
+    Kind.TQ2_0: gguf.LlamaFileType.MOSTLY_TQ2_0,
+    Kind.TQ1_0: gguf.LlamaFileType.MOSTLY_TQ1_0,
 }
 
 

@@ -1,0 +1,209 @@
+"""What fits a target: the model asked for in every file format, and the designs that fit.
+
+Budgets are compared with estimates by arithmetic alone; nothing is built, torch is not loaded.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from limbeck.contracts.config import resolve
+from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.registry import RUNTIMES
+from limbeck.contracts.serialization import MERGED
+from limbeck.models.decoder_sizes import SizedConfig
+from limbeck.planning.designs import Design, choose_usual, list_cuts, list_fresh
+from limbeck.planning.targets import Target
+from limbeck.planning.wanted import Wanted, assume_tokenizer, find_wanted
+from limbeck.sizing.estimates import Device, Estimate, Use, estimate
+from limbeck.sizing.file_formats import FILE_FORMATS, FileFormat
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A budget that a design does not keep."""
+
+    budget: str
+    allowed: float
+    found: float
+    factor: float
+    """How many times too much, or too slow."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A design in a file format, beside the budgets."""
+
+    shape: Mapping[str, int]
+    made_by: str
+    """"as it is", "pruned" or "fresh"."""
+    settings: Mapping[str, float]
+    """Of the stage `prune`."""
+    estimate: Estimate = field(metadata=MERGED)
+    is_written: bool
+    """Whether Limbeck makes and writes weights of this format today."""
+    misses: tuple[Miss, ...]
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One model beside the target."""
+
+    name: str
+    vocab: int
+    vocabulary_from: str
+    asked: tuple[Row, ...]
+    """The model that was asked for, in every format; empty where only budgets were stated."""
+    fitting: tuple[Row, ...]
+    """For each format the largest design that keeps every budget."""
+    nearest: tuple[Row, ...]
+    """For each format of which none does, the design that misses by the least."""
+    impossible: Mapping[str, str]
+    """Formats that cannot hold the shape that was asked for, and why."""
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """What fits a target."""
+
+    name: str
+    target: Target
+    models: tuple[ModelPlan, ...]
+    left_out: Mapping[str, str]
+    """Entries of a recipe that no bundle holds, and why."""
+
+
+def plan_target(name: str, target: Target) -> TargetPlan:
+    """What fits a target, for the model that it names.
+
+    Raises:
+        CheckpointError: a folder cannot be read, or holds no dense decoder.
+    """
+    return TargetPlan(name, target, (_plan_model(find_wanted(target), target),), {})
+
+
+def plan_models(name: str, target: Target, models: Mapping[str, SizedConfig]) -> TargetPlan:
+    """What of a recipe's models fits a target, by the name of the entry."""
+    plans, left_out = [], {}
+    for entry, sizes in models.items():
+        try:
+            plans.append(_plan_model(assume_tokenizer(entry, sizes), target))
+        except CheckpointError as error:
+            left_out[entry] = str(error)
+    return TargetPlan(name, target, tuple(plans), left_out)
+
+
+def _plan_model(wanted: Wanted, target: Target) -> ModelPlan:
+    fresh: Sequence[Design] = list_fresh(
+        target.model.family, wanted.num_tokens, target.context_tokens
+    )
+    cuts: Sequence[Design] = ()
+    if wanted.sizes is not None:
+        cuts = list_cuts(wanted.sizes)
+        most = cuts[0].parameters
+        fresh = [item for item in fresh if item.parameters < most] or fresh[:1]
+    asked, fitting, nearest = [], [], []
+    impossible: dict[str, str] = {}
+    for item in FILE_FORMATS.values():
+        if item.runtime not in target.runtimes:
+            continue
+        weigh = _Scale(item, target=target, wanted=wanted)
+        if cuts and (fault := item.find_fault(cuts[0].shapes)):
+            impossible[item.name] = fault
+        elif cuts:
+            asked.append(weigh(cuts[0]))
+        found = _find_largest(cuts, fresh, weigh)
+        if found is not None:
+            fitting.append(found)
+        else:
+            nearest.append(_find_nearest([*cuts, *fresh], weigh))
+    return ModelPlan(
+        wanted.name,
+        wanted.num_tokens,
+        wanted.vocabulary_from,
+        tuple(asked),
+        tuple(fitting),
+        tuple(nearest),
+        impossible,
+    )
+
+
+class _Scale:
+    """Weighs designs in one file format against one target."""
+
+    def __init__(self, file_format: FileFormat, *, target: Target, wanted: Wanted) -> None:
+        self._format = file_format
+        self._target = target
+        self._wanted = wanted
+        machine = target.machine
+        self._device = Device(machine.bytes_per_second, machine.flops_per_second)
+        self._use = Use(target.context_tokens, target.prompt_tokens)
+
+    def can_hold(self, design: Design) -> bool:
+        """Whether its rows are whole blocks."""
+        return not self._format.find_fault(design.shapes)
+
+    def __call__(self, design: Design) -> Row:
+        """The design beside the budgets."""
+        found = estimate(
+            design.sizes,
+            self._format,
+            shapes=design.shapes,
+            vocabulary=self._wanted.vocabulary,
+            device=self._device,
+            use=self._use,
+        )
+        return Row(
+            design.shape,
+            design.made_by,
+            design.settings,
+            found,
+            is_written(design.sizes.model_type, self._format),
+            tuple(_list_misses(found, self._target)),
+        )
+
+
+@functools.cache
+def is_written(model_type: str, file_format: FileFormat) -> bool:
+    """Whether Limbeck makes weights of a format, and its runtime a file of such a model."""
+    if file_format.runtime == "transformers":
+        return True
+    runtime = resolve(RUNTIMES, file_format.runtime, what="runtime")()
+    known = runtime.architectures
+    if known != "any" and model_type not in known:
+        return False
+    return file_format.weights in (*runtime.weights, *runtime.formats)
+
+
+def _list_misses(found: Estimate, target: Target) -> Iterator[Miss]:
+    most = (
+        ("disk_bytes", target.disk_bytes, found.disk_bytes),
+        ("memory_bytes", target.memory_bytes, found.memory_bytes),
+        (
+            "first_token_milliseconds",
+            target.first_token_milliseconds,
+            1000 * found.first_token_seconds,
+        ),
+    )
+    for budget, allowed, value in most:
+        if allowed and value > allowed:
+            yield Miss(budget, float(allowed), float(value), value / allowed)
+    least = target.least_tokens_per_second
+    if least and found.tokens_per_second < least:
+        speed = found.tokens_per_second
+        yield Miss("tokens_per_second", float(least), speed, least / speed)
+
+
+def _find_largest(cuts: Sequence[Design], fresh: Sequence[Design], weigh: _Scale) -> Row | None:
+    """The least pruned start that keeps the budgets; or the largest fresh design."""
+    for design in cuts:
+        if weigh.can_hold(design) and not (row := weigh(design)).misses:
+            return row
+    fitting = [design for design in fresh if weigh.can_hold(design) and not weigh(design).misses]
+    return weigh(choose_usual(fitting)) if fitting else None
+
+
+def _find_nearest(designs: Sequence[Design], weigh: _Scale) -> Row:
+    """The design whose worst miss is the smallest."""
+    rows = (weigh(design) for design in designs if weigh.can_hold(design))
+    return min(rows, key=lambda row: max(miss.factor for miss in row.misses))

@@ -1,0 +1,149 @@
+"""What a dense decoder in a file format takes on a device: bytes, memory, time.
+
+Bytes follow the writers' rules. Time is that of reading memory, or of arithmetic where the device's
+is stated; the shares of either that are reached are assumed (`hardware`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from limbeck.models.decoder_sizes import SizedConfig
+from limbeck.sizing.attention import attention_flops, count_cached
+from limbeck.sizing.file_formats import FLOAT_BYTES, FileFormat, RuntimeName, VocabularyBytes
+from limbeck.sizing.hardware import BANDWIDTH_UTILISATION, GPU_UTILISATION
+from limbeck.sizing.shape_counts import Shapes, count_parameters, count_products
+
+CACHE_BYTES: Mapping[RuntimeName, int] = {"transformers": 4, "onnx": 4, "gguf": 2}
+"""Of one cached number: float32 in our ONNX graphs and in PyTorch, float16 in llama.cpp."""
+PROCESS_BYTES: Mapping[RuntimeName, int] = {
+    "transformers": 350_000_000,
+    "onnx": 75_000_000,
+    "gguf": 60_000_000,
+}
+"""Of a process with the runtime and no model. Measured on Linux, x86-64."""
+REPACKED = ("Q4_0",)
+"""llama.cpp's types whose weights it lays out anew for the processor, beside the mapped file."""
+PROMPT_TOKENS = 512
+"""That llama.cpp computes at a time, and has memory for."""
+BIT_COUNT = 8
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a plan is told of the device; 0 for what is not stated."""
+
+    bytes_per_second: float
+    """Bandwidth of its memory."""
+    flops_per_second: float
+    """Peak of the products of its number format."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How long the texts are."""
+
+    context_tokens: int
+    """Question and answer, all kept in the cache."""
+    prompt_tokens: int
+    """Of the question, read before the first token of an answer."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one design takes in one file format."""
+
+    file_format: str
+    parameters: int
+    bits_per_weight: float
+    """Over all parameters, scales and tables counted."""
+    weight_bytes: int
+    table_bytes: int
+    """Of those, embeddings and head."""
+    disk_bytes: int
+    """Of the bundle; of a GGUF bundle the one file, which has its vocabulary inside."""
+    cache_bytes: int
+    """Keys and values of the whole context."""
+    memory_bytes: int
+    """At the peak: what is loaded, cache, the numbers of a prompt, the runtime itself."""
+    read_bytes: int
+    """Of memory, for one token at the end of the context."""
+    tokens_per_second: float
+    """At the end of the context; 0 where no bandwidth is stated."""
+    first_token_seconds: float
+    """0 where no arithmetic is stated."""
+
+
+def estimate(
+    config: SizedConfig,
+    file_format: FileFormat,
+    *,
+    shapes: Shapes,
+    vocabulary: VocabularyBytes,
+    device: Device,
+    use: Use,
+) -> Estimate:
+    """What a design takes, whose parameters have these shapes."""
+    weights = file_format.measure(shapes)
+    text = config.get_text_config()
+    rest = file_format.measure_rest(shapes, num_layers=text.num_hidden_layers, vocab=vocabulary)
+    cache = use.context_tokens * count_cached(config) * CACHE_BYTES[file_format.runtime]
+    read = weights.total - weights.lookup + cache
+    parameters = count_parameters(shapes)
+    return Estimate(
+        file_format=file_format.name,
+        parameters=parameters,
+        bits_per_weight=BIT_COUNT * weights.total / parameters,
+        weight_bytes=weights.total,
+        table_bytes=weights.tables,
+        disk_bytes=weights.total + rest,
+        cache_bytes=cache,
+        memory_bytes=_memory(config, file_format, body=weights.body, total=weights.total, use=use)
+        + cache,
+        read_bytes=read,
+        tokens_per_second=_tokens_per_second(config, shapes, read=read, device=device, use=use),
+        first_token_seconds=_first_token(config, shapes, read=read, device=device, use=use),
+    )
+
+
+def _memory(
+    config: SizedConfig, file_format: FileFormat, *, body: int, total: int, use: Use
+) -> int:
+    """Without the cache."""
+    runtime = file_format.runtime
+    loaded = total
+    if runtime == "onnx":  # which lays every matrix out anew, beside what it has read
+        loaded += total
+    elif file_format.weights in REPACKED:
+        loaded += body
+    tokens = min(use.context_tokens, PROMPT_TOKENS) if runtime == "gguf" else use.prompt_tokens
+    text = config.get_text_config()
+    width = 4 * text.hidden_size + 3 * text.intermediate_size
+    working = FLOAT_BYTES * (tokens * width + text.vocab_size)
+    return loaded + working + PROCESS_BYTES[runtime]
+
+
+def _tokens_per_second(
+    config: SizedConfig, shapes: Shapes, *, read: int, device: Device, use: Use
+) -> float:
+    if not device.bytes_per_second:
+        return 0.0
+    seconds = read / (device.bytes_per_second * BANDWIDTH_UTILISATION)
+    if device.flops_per_second:
+        flops = 2 * count_products(shapes) + attention_flops(
+            config, attended=float(use.context_tokens)
+        )
+        seconds = max(seconds, flops / (device.flops_per_second * GPU_UTILISATION["dense"]))
+    return 1 / seconds
+
+
+def _first_token(
+    config: SizedConfig, shapes: Shapes, *, read: int, device: Device, use: Use
+) -> float:
+    if not device.flops_per_second:
+        return 0.0
+    attention = attention_flops(config, attended=(use.prompt_tokens + 1) / 2)
+    flops = use.prompt_tokens * (2 * count_products(shapes) + attention)
+    seconds = flops / (device.flops_per_second * GPU_UTILISATION["dense"])
+    if device.bytes_per_second:
+        seconds = max(seconds, read / (device.bytes_per_second * BANDWIDTH_UTILISATION))
+    return seconds
