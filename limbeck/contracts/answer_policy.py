@@ -194,6 +194,8 @@ def repeats(text: str) -> bool:
 
     Rules and blanks are no sign of it, unless a long text holds nothing else: no letter, no digit.
     """
+    if len(text) < MIN_REPEATED_CHARS:
+        return False
     for size, count in REPEATED:
         tail = text[-size:]
         if len(text) >= size * count and text.endswith(tail * count):
@@ -204,5 +206,8 @@ def repeats(text: str) -> bool:
 
 MIN_MARK_CHARS = 200
 """A text of signs alone may be a rule up to this length."""
-REPEATED: Sequence[tuple[int, int]] = tuple((size, max(4, -(-40 // size))) for size in range(1, 41))
+MIN_REPEATED_CHARS = 40
+REPEATED: Sequence[tuple[int, int]] = tuple(
+    (size, max(4, -(-MIN_REPEATED_CHARS // size))) for size in range(1, 41)
+)
 """Characters of a repeated piece, and how often it is repeated: at least 4 times, 40 characters."""

@@ -38,7 +38,7 @@ class Familiarity:
     """The n-grams of training questions, by their hashes."""
 
     def __init__(self, hashes: UInt32[np.ndarray, " ngrams"]) -> None:
-        self._hashes = hashes
+        self._hashes = np.sort(hashes)
 
     @classmethod
     def of(cls, questions: Iterable[str]) -> "Familiarity":
@@ -81,7 +81,9 @@ class Familiarity:
         did: of two questions that share a half, the longer one shares more words.
         """
         ngrams = np.array(hash_ngrams(question), dtype=np.uint32)
-        return float(np.isin(ngrams, self._hashes).sum() / (len(ngrams) + unseen_ngrams))
+        # A search for each: `np.isin` would build a table of all hashes at every question.
+        ends = [np.searchsorted(self._hashes, ngrams, side=side) for side in ("left", "right")]
+        return float((ends[0] < ends[1]).sum() / (len(ngrams) + unseen_ngrams))
 
 
 def hash_ngrams(question: str) -> list[int]:

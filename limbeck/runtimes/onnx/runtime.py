@@ -30,6 +30,8 @@ FATAL = 4
 
 Cache = Float[np.ndarray, "rows heads _ head_dim"]
 """Keys or values of one layer."""
+Rows = Sequence[int] | Int[np.ndarray, "_"]
+"""Which rows of a cache."""
 
 
 @final
@@ -201,6 +203,8 @@ class OnnxSession(Session[np.ndarray]):
         super().__init__(num_slots=num_slots)
         self._graph = graph
         self._cache: list[Cache] = []
+        self._rows: list[int] = []
+        """Of the cache, those in use: what has left goes when the next cache is made anyway."""
         self._lengths = np.zeros(0, np.int64)
         self._tokens: list[list[int]] = []
         self._owners: list[str] = []
@@ -236,12 +240,9 @@ class OnnxSession(Session[np.ndarray]):
             read = [self._read(prompts)]
         lengths = np.array([len(prompt) for prompt in prompts])
         self._lengths = np.concatenate([self._lengths, np.repeat(lengths, num_copies)])
-        width = int(self._lengths.max())
-        caches = [self._cache, *([np.repeat(x, num_copies, axis=0) for x in c] for _, c in read)]
-        self._cache = [
-            np.concatenate([_widen(item, width=width) for item in layer])
-            for layer in zip(*filter(None, caches), strict=True)
-        ]
+        parts = [(self._cache, self._rows)] if self._rows else []
+        parts += [(cache, np.repeat(np.arange(len(cache[0])), num_copies)) for _, cache in read]
+        self._set_cache(parts)
         self._tokens += [list(prompt) for prompt in prompts for _ in range(num_copies)]
         self._owners += [owner for owner in owners for _ in range(num_copies)]
         return np.repeat(np.concatenate([logits for logits, _ in read]), num_copies, axis=0)
@@ -258,6 +259,8 @@ class OnnxSession(Session[np.ndarray]):
 
     @override
     def _decode(self, tokens: Sequence[int]) -> Float[np.ndarray, "rows vocab"]:
+        if len(self._rows) < len(self._cache[0]):
+            self._set_cache([(self._cache, self._rows)])
         self._lengths = self._lengths + 1
         logits, self._cache = self._graph.run(
             np.array(tokens, np.int64)[:, None],
@@ -272,17 +275,29 @@ class OnnxSession(Session[np.ndarray]):
     @override
     def _keep_rows(self, rows: Sequence[int]) -> None:
         for row in sorted(set(range(len(self._tokens))) - set(rows)):
-            length = len(self._tokens[row])
+            length, place = len(self._tokens[row]), self._rows[row]
             self._prefixes.put(
                 self._tokens[row],
-                [item[row : row + 1, :, :length] for item in self._cache],
+                [item[place : place + 1, :, :length] for item in self._cache],
                 owner=self._owners[row],
             )
         self._tokens = [self._tokens[row] for row in rows]
         self._owners = [self._owners[row] for row in rows]
         self._lengths = self._lengths[list(rows)]
-        width = int(self._lengths.max(initial=0))
-        self._cache = [item[list(rows), :, :width] for item in self._cache] if rows else []
+        self._rows = [self._rows[row] for row in rows]
+        if not rows:
+            self._cache = []
+
+    def _set_cache(
+        self, parts: Sequence[tuple[list[Float[np.ndarray, "_ heads _ head_dim"]], Rows]]
+    ) -> None:
+        """The cache of these rows of others, one after another, as wide as the longest."""
+        width = int(self._lengths.max())
+        self._rows = [*range(len(self._lengths))]
+        self._cache = [
+            _join([(caches[layer], rows) for caches, rows in parts], width=width)
+            for layer in range(len(parts[0][0]))
+        ]
 
 
 def _pad_right(
@@ -296,6 +311,15 @@ def _pad_right(
     return ids, lengths
 
 
-def _widen(cache: Cache, *, width: int) -> Cache:
-    """A cache with so many places, empty ones on the right."""
-    return np.pad(cache, ((0, 0), (0, 0), (0, width - cache.shape[2]), (0, 0)))
+def _join(
+    parts: Sequence[tuple[Float[np.ndarray, "_ heads _ head_dim"], Rows]], *, width: int
+) -> Cache:
+    """Some rows of caches, copied once, with so many places: empty ones are on the right."""
+    _, heads, _, head_dim = parts[0][0].shape
+    found = np.zeros((sum(len(rows) for _, rows in parts), heads, width, head_dim), np.float32)
+    begin = 0
+    for cache, rows in parts:
+        places = min(width, cache.shape[2])
+        found[begin : begin + len(rows), :, :places] = cache[rows, :, :places]
+        begin += len(rows)
+    return found
