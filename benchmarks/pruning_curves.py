@@ -36,11 +36,11 @@ from limbeck.runtimes.chat import read_chat
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SEEDS = (0, 1, 2)
-NUM_RECORDS, QUICK_RECORDS = 36, 9
+NUM_RECORDS, QUICK_RECORDS = 24, 9
 CALIBRATION_STEP = 3
 """Of so many records one is for the criteria, so that both parts spread over the file alike."""
-LONGEST_TOKENS = 160
-ROWS = 6
+LONGEST_TOKENS = 112
+ROWS = 8
 """Records in a batch."""
 Scores = Mapping[Groups, Float[Tensor, " groups"]]
 
@@ -86,6 +86,8 @@ def score_all(
     """Every criterion's scores, and those of the control by each seed."""
     for name in CRITERIA:
         kind = resolve(CRITERIA, name, what="criterion")
+        if layers[0].kind not in kind.kinds:
+            continue
         found = calibrate(model, layers=layers, batches=batches, needs=kind.needs)
         for seed in SEEDS if kind is Random else SEEDS[:1]:
             criterion = Random(seed=seed) if kind is Random else kind()

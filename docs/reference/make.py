@@ -40,7 +40,7 @@ INTRODUCTIONS = {
     "codecs": "What `record` stores of a teacher: `targets: {kind: plain, count: 16}`.",
     "question_choices": "What `label` asks: `choose: {kind: diverse, max_questions: 1000}`.",
     "rewards": "What `grpo` rewards: `rewards: {facts: 1.0}`.",
-    "criteria": "Which channels and heads `prune` removes first: `criterion: group_l2`.",
+    "criteria": "Which channels, heads and experts `prune` removes first: `criterion: group_l2`.",
     "formats": "Number formats: `scheme: {kind: int8}` of `quantize`; others are for `plan`.",
     "runtimes": "What `export` writes a bundle for: `runtime: onnx`.",
     "tasks": "How answers are scored; a task's questions come from the corpus.",

@@ -104,9 +104,10 @@ CRITERIA: Table = {
     "l1": "limbeck.pruning.criteria:L1",
     "group_l2": "limbeck.pruning.criteria:GroupL2",
     "norm_product": "limbeck.pruning.criteria:NormProduct",
+    "reap": "limbeck.pruning.criteria:Reap",
     "random": "limbeck.pruning.criteria:Random",
 }
-"""Which channels and heads to prune first: each a Criterion."""
+"""Which channels, heads and experts to prune first: each a Criterion."""
 
 FORMATS: Table = {
     "float32": "limbeck.quantization.formats.floats:Float32",

@@ -379,4 +379,4 @@ PLAIN_HEADS = frozenset(
 """Architectures whose logits are exactly the head's product, with no scaling or capping after."""
 
 
-GroupKind = Literal["channels", "heads", "layers", "hidden"]
+GroupKind = Literal["channels", "heads", "experts", "layers", "hidden"]

@@ -1,7 +1,8 @@
 """What can be cut out of a decoder, and what can be matched: which slices of which parameters.
 
-A group is what must go together: a feed-forward channel, or a key-value head with the query heads
-it serves. Norms of queries and keys are shared by all heads and stay.
+A group is what must go together: a feed-forward channel, a key-value head with the query heads it
+serves, or an expert. Norms of queries and keys are shared by all heads and stay. Left out: where
+experts are (`pruning/experts.py`).
 """
 
 from collections.abc import Iterator

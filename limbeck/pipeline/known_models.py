@@ -65,6 +65,7 @@ class PrunesGroups(Protocol):
 
     channels_ratio: float
     heads_ratio: float
+    experts_ratio: float
     layers_ratio: float
     hidden_ratio: float
     multiple: int
@@ -311,9 +312,15 @@ def _prune(config: "Cuttable", *, settings: PrunesGroups, name: str) -> "Cuttabl
             f"{name}: a model of type {config.model_type!r} has no dense feed-forward width "
             "(intermediate_size) to cut; prune a dense decoder, as a distilled student"
         )
+    if settings.experts_ratio and not num_groups["experts"]:
+        raise CheckpointError(
+            f"{name}: a model of type {config.model_type!r} has no experts to cut; leave "
+            "experts_ratio out"
+        )
     ratios: dict[GroupKind, tuple[float, int]] = {
         "channels": (settings.channels_ratio, settings.multiple),
         "heads": (settings.heads_ratio, 1),
+        "experts": (settings.experts_ratio, 1),
         "layers": (settings.layers_ratio, 1),
         "hidden": (settings.hidden_ratio, settings.multiple),
     }

@@ -18,9 +18,10 @@ from typing_extensions import override
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import Groups, view_groups
+from limbeck.pruning.experts import measure_routed_norms
 from limbeck.pruning.observation import Observer, observe
 
-Needs = Literal["weights", "activations", "loss_changes", "gradients"]
+Needs = Literal["weights", "activations", "loss_changes", "gradients", "routing"]
 """What a criterion reads besides the weights, which all do."""
 
 
@@ -34,16 +35,18 @@ class Calibration:
     loss_change_square: Float[Tensor, " groups"] | None = None
     """Mean square over tokens of a group's activations times the gradient of the summed next-token
     loss by them: to first order, how the loss would change without the group at that token."""
+    routed_norm: Float[Tensor, " groups"] | None = None
+    """Of experts: router weight times norm of the output, in the mean over each one's tokens."""
     gradients: Sequence[Float[Tensor, "groups _"]] = ()
     """Of the summed next-token loss, one tensor per part in the order of the weights."""
 
 
 def part_views(groups: Groups, tensors: dict[str, Tensor]) -> list[Float[Tensor, "groups _"]]:
-    """The groups' share of each weight matrix, the group as the first axis; biases left out."""
+    """Each weight matrix with the group as the first axis; biases and buffers left out."""
     return [
         view_groups(tensors[part.parameter], part=part, num_groups=groups.num_groups).flatten(1)
         for part in groups.parts
-        if not part.parameter.endswith(".bias")
+        if part.parameter in tensors and not part.parameter.endswith(".bias")
     ]
 
 
@@ -59,6 +62,9 @@ def calibrate(
         found = _collect_activations(model, layers=layers, batches=batches)
     elif needs == "loss_changes":
         found = _collect_loss_changes(model, layers=layers, batches=batches)
+    elif needs == "routing":
+        norms = measure_routed_norms(model, layers=layers, batches=batches)
+        found = {groups: Calibration(routed_norm=item) for groups, item in norms.items()}
     else:
         found = _collect_gradients(model, layers=layers, batches=batches)
     model.train(training)

@@ -1,5 +1,6 @@
 """Settings of pruning."""
 
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -8,18 +9,29 @@ from limbeck.contracts.config import Config, resolve
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.fields import NonNegativeFloat, PositiveRatio
 from limbeck.contracts.registry import CRITERIA
+from limbeck.models.config import GroupKind
 
 
-def _check_name(name: str) -> str:
+def _check_name(name: str, *, kinds: frozenset[GroupKind]) -> str:
     try:
-        resolve(CRITERIA, name, what="criterion")
+        found = resolve(CRITERIA, name, what="criterion")
     except UnknownNameError as error:
         raise ValueError(str(error)) from None
+    if not kinds <= found.kinds:
+        fit = [key for key in CRITERIA if kinds <= resolve(CRITERIA, key, what="criterion").kinds]
+        raise ValueError(
+            f"{name!r} scores {' and '.join(sorted(found.kinds))}, not "
+            f"{' and '.join(sorted(kinds))}; use one of {', '.join(fit)}"
+        )
     return name
 
 
-CriterionName = Annotated[str, AfterValidator(_check_name)]
-"""The type of a field that names one of `limbeck list criteria`."""
+_GROUPS: frozenset[GroupKind] = frozenset({"channels", "heads"})
+_EXPERTS: frozenset[GroupKind] = frozenset({"experts"})
+CriterionName = Annotated[str, AfterValidator(partial(_check_name, kinds=_GROUPS))]
+"""The type of a field that names one of `limbeck list criteria` for channels and heads."""
+ExpertCriterionName = Annotated[str, AfterValidator(partial(_check_name, kinds=_EXPERTS))]
+"""The same for experts."""
 
 
 class GroupLasso(Config):

@@ -10,8 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from limbeck.models.config import GroupKind
 from limbeck.models.structure import Groups
 from limbeck.pruning.calibration import Calibration, Needs, part_views
+
+ANY: frozenset[GroupKind] = frozenset({"channels", "heads", "experts"})
 
 
 class Criterion(abc.ABC):
@@ -19,6 +22,8 @@ class Criterion(abc.ABC):
 
     needs: ClassVar[Needs] = "weights"
     """What `calibration` holds; anything but weights costs a few passes over the corpus."""
+    kinds: ClassVar[frozenset[GroupKind]] = frozenset({"channels", "heads"})
+    """What it can score."""
 
     @abc.abstractmethod
     def score(
@@ -33,6 +38,8 @@ class Criterion(abc.ABC):
 class L1(Criterion):
     """Sum of absolute weights, over all parts of a group."""
 
+    kinds = ANY
+
     @override
     def score(
         self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
@@ -42,6 +49,8 @@ class L1(Criterion):
 
 class GroupL2(Criterion):
     """Euclidean norm over all parts of a group: the quantity that the group lasso shrinks."""
+
+    kinds = ANY
 
     @override
     def score(
@@ -112,8 +121,28 @@ class Taylor(Criterion):
         return calibration.loss_change_square.sqrt()
 
 
+class Reap(Criterion):
+    """For experts: router weight times norm of the expert's output, in the mean over its tokens.
+
+    g_j(x) |f_j(x)| over the tokens x that are routed to expert j (REAP: Lasby et al. 2025, eq. 9,
+    arXiv:2510.13999); zero for an expert that none is routed to.
+    """
+
+    needs: ClassVar[Needs] = "routing"
+    kinds = frozenset({"experts"})
+
+    @override
+    def score(
+        self, parts: Sequence[Float[Tensor, "groups _"]], *, calibration: Calibration
+    ) -> Float[Tensor, " groups"]:
+        assert calibration.routed_norm is not None
+        return calibration.routed_norm
+
+
 class Random(Criterion):
     """A control: numbers drawn at random, the same each time for the same weights and seed."""
+
+    kinds = ANY
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed

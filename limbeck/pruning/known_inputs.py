@@ -12,6 +12,7 @@ def refuse_cut(
     *,
     channels_ratio: float,
     heads_ratio: float,
+    experts_ratio: float,
     layers_ratio: float,
     hidden_ratio: float,
     multiple: int,
@@ -21,6 +22,8 @@ def refuse_cut(
         yield from refusals("channels_ratio", lambda: _find_channels(model))
     if heads_ratio and not model.is_able("cut_heads"):
         yield from refusals("heads_ratio", lambda: _find_heads(model))
+    if experts_ratio:
+        yield from refusals("experts_ratio", lambda: _find_experts(model))
     if layers_ratio:
         yield from refusals("layers_ratio", lambda: _find_layers(model))
     if hidden_ratio:
@@ -28,6 +31,7 @@ def refuse_cut(
     ratios: dict[GroupKind, tuple[str, float, int]] = {
         "channels": ("channels_ratio", channels_ratio, multiple),
         "heads": ("heads_ratio", heads_ratio, 1),
+        "experts": ("experts_ratio", experts_ratio, 1),
         "layers": ("layers_ratio", layers_ratio, 1),
         "hidden": ("hidden_ratio", hidden_ratio, multiple),
     }
@@ -37,7 +41,7 @@ def refuse_cut(
 
 
 def _count(model: KnownModel, kind: GroupKind, ratio: float, multiple: int) -> int | None:
-    from limbeck.pruning.shapes import count_groups, count_kept  # noqa: PLC0415
+    from limbeck.pruning.shapes import check_picks, count_groups, count_kept  # noqa: PLC0415
 
     shape = (
         model.config.get_text_config()
@@ -45,7 +49,12 @@ def _count(model: KnownModel, kind: GroupKind, ratio: float, multiple: int) -> i
         else model.description.text_decoder
     )
     number = count_groups(shape)[kind]
-    return count_kept(number, ratio=ratio, multiple=multiple, kind=kind) if number else None
+    if not number:
+        return None
+    kept = count_kept(number, ratio=ratio, multiple=multiple, kind=kind)
+    if kind == "experts":
+        check_picks(shape, num_experts=kept)
+    return kept
 
 
 def _find_channels(model: KnownModel) -> object:
@@ -58,6 +67,12 @@ def _find_heads(model: KnownModel) -> object:
     from limbeck.models.structure import find_heads  # noqa: PLC0415  (torch)
 
     return find_heads(model.layers)
+
+
+def _find_experts(model: KnownModel) -> object:
+    from limbeck.pruning.experts import find_experts  # noqa: PLC0415  (torch)
+
+    return find_experts(model.layers)
 
 
 def _find_layers(model: KnownModel) -> object:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import Decoder, GroupKind
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
+from limbeck.sizing.parameters import NUM_EXPERTS, PICKED_EXPERTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -46,6 +47,7 @@ def count_groups(shape: "Decoder | SizedConfig") -> dict[GroupKind, int]:
     return {
         "channels": getattr(shape, "intermediate_size", None) or 0,
         "heads": heads,
+        "experts": next(filter(None, (getattr(shape, name, 0) for name in NUM_EXPERTS)), 0),
         "layers": shape.num_hidden_layers,
         "hidden": shape.hidden_size,
     }
@@ -58,6 +60,8 @@ def describe_cut(config: "Cuttable", *, num_kept: Mapping[GroupKind, int]) -> "C
     for kind, count in num_kept.items():
         if kind == "channels":
             text.intermediate_size = count
+        elif kind == "experts":
+            _keep_experts(text, num=count)
         elif kind == "layers":
             keep_settings(text, layers=range(count))
         elif kind == "hidden":
@@ -71,6 +75,28 @@ def describe_cut(config: "Cuttable", *, num_kept: Mapping[GroupKind, int]) -> "C
         text.num_attention_heads = queries // groups_before * count
         text.num_key_value_heads = count
     return whole
+
+
+def check_picks(config: "Decoder | SizedConfig", *, num_experts: int) -> None:
+    """Refuse fewer experts than a token picks.
+
+    Raises:
+        CheckpointError: it picks more.
+    """
+    picks = next(filter(None, (getattr(config, name, 0) for name in PICKED_EXPERTS)), 1)
+    if num_experts < picks:
+        raise CheckpointError(
+            f"{num_experts} of a layer's experts would stay and a token picks {picks}; cut a "
+            "smaller share"
+        )
+
+
+def _keep_experts(config: SizedConfig, *, num: int) -> None:
+    """State the number of experts, by each name that the architecture has for it."""
+    check_picks(config, num_experts=num)
+    for name in NUM_EXPERTS:
+        if getattr(config, name, 0):
+            setattr(config, name, num)
 
 
 def keep_settings(config: SizedConfig, *, layers: Sequence[int]) -> None:

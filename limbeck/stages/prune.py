@@ -25,8 +25,9 @@ from limbeck.pruning.allocation import KeptGroups, pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import Criterion, score_groups
 from limbeck.pruning.depth import bypass, cut_layers, measure_influence
+from limbeck.pruning.experts import find_experts, route_to
 from limbeck.pruning.group_lasso import Regulariser, count_zero
-from limbeck.pruning.shapes import count_kept
+from limbeck.pruning.shapes import check_picks, count_kept
 from limbeck.pruning.surgery import cut, mask
 from limbeck.pruning.width import (
     cut_stream,
@@ -116,12 +117,19 @@ def cut_model(
 ) -> tuple[PreTrainedModel, dict[str, object]]:
     """The smaller model, and what each cut took; the given one is masked in place.
 
-    Channels and heads go first, then layers, then width: each is scored on what is left.
+    Channels and heads go first, then experts, layers and width: each is scored on what is left.
     """
     metrics: dict[str, object] = {"parameters_before": count_parameters(model)}
     if num_kept:
-        scores = score_all(model, layers=list(num_kept), config=config, calibration=calibration)
+        scores = score_all(
+            model, layers=list(num_kept), criterion=config.criterion, calibration=calibration
+        )
         model, found = cut_zeros(model, num_kept=num_kept, scores=scores, input_ids=input_ids)
+        metrics |= found
+    if config.experts_ratio:
+        model, found = cut_experts(
+            model, config=config, calibration=calibration, input_ids=input_ids
+        )
         metrics |= found
     if config.layers_ratio:
         model, found = cut_depth(model, config=config, calibration=calibration, input_ids=input_ids)
@@ -155,10 +163,18 @@ def plan_coarse_cut(model: PreTrainedModel, *, config: Config) -> None:
     Raises:
         CheckpointError: the architecture cannot be cut, or so small a share of it.
     """
+    if config.experts_ratio:
+        num_experts = keep_experts(find_experts(model), config=config)
+        check_picks(model.config.get_text_config(), num_experts=num_experts)
     if config.layers_ratio:
         keep_layers(len(find_layers(model)[1]), config=config)
     if config.hidden_ratio:
         keep_width(find_stream(model).width, config=config)
+
+
+def keep_experts(layers: Sequence[Groups], *, config: Config) -> int:
+    """How many experts of each layer stay."""
+    return count_kept(layers[0].num_groups, ratio=config.experts_ratio, multiple=1, kind="experts")
 
 
 def keep_layers(num_layers: int, *, config: Config) -> int:
@@ -180,15 +196,36 @@ def score_all(
     model: PreTrainedModel,
     *,
     layers: Sequence[Groups],
-    config: Config,
+    criterion: str,
     calibration: Sequence[Batch],
 ) -> dict[Groups, Float[Tensor, " groups"]]:
     """The score of every group of every layer."""
-    criterion: Criterion = resolve(CRITERIA, config.criterion, what="criterion")()
-    found = calibrate(model, layers=layers, batches=calibration, needs=criterion.needs)
+    scorer: Criterion = resolve(CRITERIA, criterion, what="criterion")()
+    found = calibrate(model, layers=layers, batches=calibration, needs=scorer.needs)
     return {
-        groups: score_groups(model, groups=groups, criterion=criterion, calibration=item)
+        groups: score_groups(model, groups=groups, criterion=scorer, calibration=item)
         for groups, item in found.items()
+    }
+
+
+def cut_experts(
+    model: PreTrainedModel, *, config: Config, calibration: Sequence[Batch], input_ids: Tensor
+) -> tuple[PreTrainedModel, dict[str, object]]:
+    """The mixture without the experts of lowest score, and without their rows of the router."""
+    layers = find_experts(model)
+    scores = score_all(
+        model, layers=layers, criterion=config.experts_criterion, calibration=calibration
+    )
+    before, num_kept = layers[0].num_groups, keep_experts(layers, config=config)
+    kept = {groups: pick_kept(scores[groups], num_kept=num_kept) for groups in layers}
+    smaller = cut(model, kept=kept)
+    with route_to(model, kept=kept):
+        difference = compare_models(model, smaller, input_ids=input_ids)
+    _check(difference, model=model, what="experts")
+    return smaller, {
+        "experts_before": before,
+        "experts_kept": num_kept,
+        "experts_cut_ratio": 1 - num_kept / before,
     }
 
 

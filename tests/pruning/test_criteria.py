@@ -11,7 +11,7 @@ from limbeck.models.batch import pad_rows
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_channels, find_heads
 from limbeck.pruning.calibration import Calibration, calibrate
-from limbeck.pruning.config import CriterionName
+from limbeck.pruning.config import CriterionName, ExpertCriterionName
 from limbeck.pruning.criteria import (
     L1,
     Contribution,
@@ -48,7 +48,7 @@ def test_activations_are_weighed_by_their_columns():
     torch.testing.assert_close(found, torch.tensor([2.0, 5.0]))
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", [name for name in CRITERIA if name != "reap"])
 def test_a_zero_group_scores_zero_and_others_do_not(name, dense):
     criterion = resolve(CRITERIA, name, what="criterion")()
     batch = pad_rows([np.arange(3, 9)], starts=[0], pad=0, record_ids=[0])
@@ -77,6 +77,13 @@ def test_norm_product_ignores_where_the_scale_is():
 def test_an_unknown_criterion_names_the_nearest():
     with pytest.raises(ValidationError, match="did you mean 'group_l2'"):
         TypeAdapter(CriterionName).validate_python("group_l1")
+
+
+def test_a_criterion_for_something_else_is_refused():
+    with pytest.raises(ValidationError, match="'reap' scores experts, not channels and heads"):
+        TypeAdapter(CriterionName).validate_python("reap")
+    with pytest.raises(ValidationError, match="use one of l1, group_l2, reap, random"):
+        TypeAdapter(ExpertCriterionName).validate_python("contribution")
 
 
 def test_gradients_are_those_of_the_summed_loss(dense):

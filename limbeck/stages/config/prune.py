@@ -14,14 +14,14 @@ from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
 from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import NextToken, ObjectiveConfig
-from limbeck.pruning.config import CriterionName, GroupLasso
+from limbeck.pruning.config import CriterionName, ExpertCriterionName, GroupLasso
 from limbeck.training.config import TrainingConfig
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(StageConfig):
-    """Cut a share of a model out: channels and heads, trained to zero before; layers; width."""
+    """Cut channels and heads, trained to zero before, experts, layers and width out of a model."""
 
     make: ClassVar[Kind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
@@ -34,6 +34,8 @@ class Config(StageConfig):
     """Share of each layer's feed-forward channels to cut."""
     heads_ratio: Ratio = 0.0
     """Share of each layer's key-value heads to cut, each with the query heads it serves."""
+    experts_ratio: Ratio = 0.0
+    """Share of each sparse layer's routed experts to cut."""
     layers_ratio: Ratio = 0.0
     """Share of the layers to leave out: those that change their input least."""
     hidden_ratio: Ratio = 0.0
@@ -43,6 +45,8 @@ class Config(StageConfig):
     of this; runtimes prefer 128 or 256 at large widths. The metrics hold the share that was cut."""
     criterion: CriterionName = "contribution"
     """Scores channels and heads after training; those that training made zero score lowest."""
+    experts_criterion: ExpertCriterionName = "reap"
+    """Scores experts."""
     calibration_batches: Annotated[int, Field(gt=0)] = 8
     """Batches of the corpus on which activations are measured."""
     lasso: GroupLasso = GroupLasso()
@@ -80,6 +84,7 @@ class Config(StageConfig):
         return {
             "channels_ratio": self.channels_ratio,
             "heads_ratio": self.heads_ratio,
+            "experts_ratio": self.experts_ratio,
             "layers_ratio": self.layers_ratio,
             "hidden_ratio": self.hidden_ratio,
         }
@@ -102,6 +107,7 @@ class Config(StageConfig):
                 inputs.start,
                 channels_ratio=self.channels_ratio,
                 heads_ratio=self.heads_ratio,
+                experts_ratio=self.experts_ratio,
                 layers_ratio=self.layers_ratio,
                 hidden_ratio=self.hidden_ratio,
                 multiple=self.multiple,
