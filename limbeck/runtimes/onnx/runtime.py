@@ -19,10 +19,11 @@ from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.greedy import GreedyAnswerer
+from limbeck.runtimes.onnx.cache import RowCaches
 from limbeck.runtimes.onnx.prefix_cache import Prefix, PrefixCache
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, IOBinding
 
 MODEL = "model.onnx"
 FATAL = 4
@@ -30,8 +31,6 @@ FATAL = 4
 
 Cache = Float[np.ndarray, "rows heads _ head_dim"]
 """Keys or values of one layer."""
-Rows = Sequence[int] | Int[np.ndarray, "_"]
-"""Which rows of a cache."""
 
 
 @final
@@ -191,10 +190,47 @@ class DecoderGraph:
         logits, *present = cast(list[np.ndarray], outputs)
         return logits, present
 
+    def open_caches(self) -> RowCaches:
+        """Room for rows of this graph; none yet."""
+        return RowCaches(num_caches=len(self._past), num_heads=self._heads, head_dim=self._head_dim)
+
+    def extend(
+        self, caches: RowCaches, *, tokens: Sequence[int], lengths: Int[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, "rows vocab"]:
+        """Logits after one more token of each row, whose keys and values the caches then hold.
+
+        `lengths` are those of the rows with that token.
+        """
+        caches.reserve(num_tokens=int(lengths.max()))
+        binding = caches.bind(lambda: self._bind(caches))
+        placed = np.argsort(caches.places)
+        feeds = {
+            "input_ids": np.array(tokens, np.int64)[placed, None],
+            "last_positions": (lengths[placed] - 1).astype(np.int32),
+            "total_tokens": np.array(lengths.max(), np.int32),
+            "kept": np.arange(len(tokens)),
+        }
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        self._session.run_with_iobinding(binding)
+        return binding.get_outputs()[0].numpy()[caches.places]
+
+    def _bind(self, caches: RowCaches) -> "IOBinding":
+        """Inputs and outputs that are the same memory: the attention node copies nothing then."""
+        from onnxruntime import OrtValue  # noqa: PLC0415  (a recipe is checked without it)
+
+        binding = self._session.io_binding()
+        binding.bind_output("logits")
+        for past, present, view in zip(self._past, self._present, caches.views(), strict=True):
+            value = OrtValue.ortvalue_from_numpy(view)
+            binding.bind_ortvalue_input(past, value)
+            binding.bind_ortvalue_output(present, value)
+        return binding
+
 
 @final
 class OnnxSession(Session[np.ndarray]):
-    """Decodes with a graph; the cache is as wide as its longest row.
+    """Decodes with a graph.
 
     What rows that have left began with is not read again: see `prefix_cache`.
     """
@@ -202,9 +238,7 @@ class OnnxSession(Session[np.ndarray]):
     def __init__(self, graph: DecoderGraph, *, num_slots: int, max_prefix_bytes: int = 0) -> None:
         super().__init__(num_slots=num_slots)
         self._graph = graph
-        self._cache: list[Cache] = []
-        self._rows: list[int] = []
-        """Of the cache, those in use: what has left goes when the next cache is made anyway."""
+        self._caches = graph.open_caches()
         self._lengths = np.zeros(0, np.int64)
         self._tokens: list[list[int]] = []
         self._owners: list[str] = []
@@ -240,9 +274,8 @@ class OnnxSession(Session[np.ndarray]):
             read = [self._read(prompts)]
         lengths = np.array([len(prompt) for prompt in prompts])
         self._lengths = np.concatenate([self._lengths, np.repeat(lengths, num_copies)])
-        parts = [(self._cache, self._rows)] if self._rows else []
-        parts += [(cache, np.repeat(np.arange(len(cache[0])), num_copies)) for _, cache in read]
-        self._set_cache(parts)
+        for _, cache in read:
+            self._caches.add(cache, num_copies=num_copies)
         self._tokens += [list(prompt) for prompt in prompts for _ in range(num_copies)]
         self._owners += [owner for owner in owners for _ in range(num_copies)]
         return np.repeat(np.concatenate([logits for logits, _ in read]), num_copies, axis=0)
@@ -259,15 +292,8 @@ class OnnxSession(Session[np.ndarray]):
 
     @override
     def _decode(self, tokens: Sequence[int]) -> Float[np.ndarray, "rows vocab"]:
-        if len(self._rows) < len(self._cache[0]):
-            self._set_cache([(self._cache, self._rows)])
         self._lengths = self._lengths + 1
-        logits, self._cache = self._graph.run(
-            np.array(tokens, np.int64)[:, None],
-            lengths=self._lengths,
-            kept=np.arange(len(tokens)),
-            past=self._cache,
-        )
+        logits = self._graph.extend(self._caches, tokens=tokens, lengths=self._lengths)
         for row, token in zip(self._tokens, tokens, strict=True):
             row.append(token)
         return logits
@@ -275,29 +301,14 @@ class OnnxSession(Session[np.ndarray]):
     @override
     def _keep_rows(self, rows: Sequence[int]) -> None:
         for row in sorted(set(range(len(self._tokens))) - set(rows)):
-            length, place = len(self._tokens[row]), self._rows[row]
+            tokens = self._tokens[row]
             self._prefixes.put(
-                self._tokens[row],
-                [item[place : place + 1, :, :length] for item in self._cache],
-                owner=self._owners[row],
+                tokens, self._caches.row(row, length=len(tokens)), owner=self._owners[row]
             )
         self._tokens = [self._tokens[row] for row in rows]
         self._owners = [self._owners[row] for row in rows]
         self._lengths = self._lengths[list(rows)]
-        self._rows = [self._rows[row] for row in rows]
-        if not rows:
-            self._cache = []
-
-    def _set_cache(
-        self, parts: Sequence[tuple[list[Float[np.ndarray, "_ heads _ head_dim"]], Rows]]
-    ) -> None:
-        """The cache of these rows of others, one after another, as wide as the longest."""
-        width = int(self._lengths.max())
-        self._rows = [*range(len(self._lengths))]
-        self._cache = [
-            _join([(caches[layer], rows) for caches, rows in parts], width=width)
-            for layer in range(len(parts[0][0]))
-        ]
+        self._caches.keep(rows)
 
 
 def _pad_right(
@@ -309,17 +320,3 @@ def _pad_right(
     for row, tokens in zip(ids, rows, strict=True):
         row[: len(tokens)] = tokens
     return ids, lengths
-
-
-def _join(
-    parts: Sequence[tuple[Float[np.ndarray, "_ heads _ head_dim"], Rows]], *, width: int
-) -> Cache:
-    """Some rows of caches, copied once, with so many places: empty ones are on the right."""
-    _, heads, _, head_dim = parts[0][0].shape
-    found = np.zeros((sum(len(rows) for _, rows in parts), heads, width, head_dim), np.float32)
-    begin = 0
-    for cache, rows in parts:
-        places = min(width, cache.shape[2])
-        found[begin : begin + len(rows), :, :places] = cache[rows, :, :places]
-        begin += len(rows)
-    return found
