@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+import limbeck
 from limbeck.cli.ask import ask
 from limbeck.cli.console import report_user_errors
 from limbeck.cli.evaluate import evaluate
@@ -49,9 +51,21 @@ add_commands(app, guard=report_user_errors)
 app.add_typer(journal, name="journal", rich_help_panel="Keep and serve")
 
 
+def show_version(is_wanted: bool) -> bool:
+    """Print which Limbeck this is, and which Python runs it."""
+    if is_wanted:
+        typer.echo(f"limbeck {limbeck.__version__} (Python {platform.python_version()})")
+        raise typer.Exit
+    return is_wanted
+
+
 @app.callback()
 def setup(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
 ) -> None:
     """Set up logging before any command."""
     logging.basicConfig(

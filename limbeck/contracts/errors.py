@@ -19,7 +19,8 @@
     |   |-- QueueFullError                   as many requests wait as may
     |   |   `-- BudgetError                  a tier has had what it may have in a minute
     |   |-- EngineDownError                  a model's process or server is down or broke off
-    |   |   `-- SlowTierError                a tier took longer than it may
+    |   |   |-- SlowTierError                a tier took longer than it may
+    |   |   `-- CircuitOpenError             a tier has failed again and again, and is left alone
     |   |-- NoTierError                      every tier that could answer is down or full
     |   |-- RefusedError                     a model cannot answer a request
     |   `-- OpenAddressError                 others could reach a service that asks for no key
@@ -158,6 +159,14 @@ class EngineDownError(ServingError):
 
 class SlowTierError(EngineDownError):
     """A tier took longer than it may."""
+
+
+class CircuitOpenError(EngineDownError):
+    """A tier has failed again and again; `retry_seconds`: when it is tried again."""
+
+    def __init__(self, message: str, *, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class NoTierError(ServingError):

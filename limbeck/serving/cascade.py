@@ -9,13 +9,14 @@ from typing import Literal
 
 from limbeck.contracts.errors import (
     BudgetError,
+    CircuitOpenError,
     EngineDownError,
     QueueFullError,
     ServingError,
     SlowTierError,
 )
 
-Failure = Literal["down", "slow", "full", "over budget", "refused"]
+Failure = Literal["down", "slow", "circuit open", "full", "over budget", "refused"]
 """Why a tier gave no answer; `refused`: it cannot read the request, whatever its state."""
 Outcome = Literal["sure", "unsure"] | Failure
 UpReason = Literal["named", "smallest tier", "escalated", "degraded"]
@@ -102,6 +103,8 @@ def name_failure(error: ServingError) -> Failure:
         return "over budget"
     if isinstance(error, QueueFullError):
         return "full"
+    if isinstance(error, CircuitOpenError):
+        return "circuit open"
     if isinstance(error, SlowTierError):
         return "slow"
     return "down" if isinstance(error, EngineDownError) else "refused"

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Ratio
 from limbeck.env.threads import NumThreads
+from limbeck.serving.circuit import CircuitConfig
 from limbeck.serving.place import LlamaCpp, Local, OpenAiHttp, Place, is_gguf, read_kind
 from limbeck.serving.price import PriceConfig
 
@@ -74,6 +75,7 @@ class TierConfig(Config):
     """A tier that has written nothing by then counts as failed."""
     max_answer_seconds: PositiveFloat | Literal["unlimited"] = "unlimited"
     """As above, without the answer's end. `limits.request_seconds` bounds a request as a whole."""
+    circuit: CircuitConfig = CircuitConfig()
     budget: BudgetConfig = BudgetConfig()
     price: PriceConfig = PriceConfig()
     num_threads: NumThreads = "auto"

@@ -140,7 +140,7 @@ class Service:
         self._escalation = Escalation(self.tiers, router=router)
         self._meters = {name: (meters or {}).get(name) or Meter() for name in self.tiers}
         self._rules = tuple(rules)
-        self._facts = facts
+        self.facts = facts
         self._checks_answers = any(item.answers for item in rules)
 
     def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
@@ -181,7 +181,7 @@ class Service:
         """
         if asked.model != AUTO or not _is_plain(asked.generate):
             return ()
-        found = find_fact(asked.generate.messages[-1].content, self._facts)
+        found = find_fact(asked.generate.messages[-1].content, self.facts)
         if found is None:
             return ()
         text, status = found.cited_answer, "answered"
@@ -189,7 +189,7 @@ class Service:
             text, status = _in_language(withheld, asked.language), "withheld"
         if 0 < asked.generate.max_new_tokens < len(text.encode()):
             return ()
-        route = Route(FACTS, "fact", self._facts.key, source=found.source)
+        route = Route(FACTS, "fact", self.facts.key, source=found.source)
         return route, Text(0, text), End(0, "stop", status, 0, 0, None)
 
     def _find_withheld(self, text: str) -> Finding | None:

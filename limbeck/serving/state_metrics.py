@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from limbeck.serving.cascade import Failure
+from limbeck.serving.circuit import Position
 from limbeck.serving.rollout.follow import Rollout
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.service import Role
@@ -34,13 +35,20 @@ class StateCollector(Collector):
             "Times that the champion's process died, or its server was lost.",
             "tier",
         )
+        circuit = GaugeMetricFamily(
+            "limbeck_tier_circuit",
+            "1 at how it stands: open, a tier that has failed again and again is left alone.",
+            labels=("tier", "state"),
+        )
         for name, tier in tiers.items():
             running.add_metric([name], tier.engine.num_running)
             waiting.add_metric([name], tier.engine.num_waiting)
             rows.add_metric([name], tier.config.max_rows)
             up.add_metric([name], tier.engine.state == "ready")
             restarts.add_metric([name], tier.engine.num_restarts)
-        yield from (running, waiting, rows, up, restarts)
+            for position in get_args(Position):
+                circuit.add_metric([name, position], tier.circuit.state.position == position)
+        yield from (running, waiting, rows, up, restarts, circuit)
         yield self._describe_failures()
         yield self._describe_models()
         if self._rollout is not None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from limbeck.contracts.answer_policy import AnswerPolicy
-from limbeck.contracts.errors import BudgetError, ServingError, SlowTierError
+from limbeck.contracts.errors import BudgetError, EngineDownError, ServingError, SlowTierError
 from limbeck.serving.cascade import Failure, name_failure
+from limbeck.serving.circuit import Circuit, Result
 from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.base import Engine, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
@@ -26,6 +27,7 @@ class Tier:
     policy: AnswerPolicy
     model_key: str
     """The artifact's content hash: which model exactly answered."""
+    circuit: Circuit = field(default_factory=Circuit, compare=False)
 
     @property
     def can_be_unsure(self) -> bool:
@@ -108,10 +110,11 @@ async def ask_tier(
         SlowTierError: it took longer than it may.
         ServingError: as its engine does.
     """
-    generation, now = None, time.monotonic()
+    generation, now, config = None, time.monotonic(), tier.config
+    result: Result = "neither"
     try:
         generation = _submit(tier, request, meter=meter, now=now)
-        events, config = aiter(generation), tier.config
+        events = aiter(generation)
         limit = _Limit(
             "first token",
             min(_seconds(config.max_first_token_seconds), _seconds(config.max_answer_seconds)),
@@ -124,6 +127,7 @@ async def ask_tier(
                     async with asyncio.timeout(limit.seconds + now - time.monotonic()):
                         event = await anext(events)
             except StopAsyncIteration:
+                result = "answered"
                 return
             except TimeoutError:
                 text = f"{config.name}: no {limit.what} within {limit.seconds:g} s"
@@ -134,10 +138,13 @@ async def ask_tier(
             yield event
     except ServingError as error:
         meter.failures[name_failure(error)] += 1
+        if isinstance(error, EngineDownError) and tier.engine.state == "ready":
+            result = "failed"
         raise
     finally:
         if generation is not None:
             generation.cancel()
+            tier.circuit.leave(result, began=now, now=time.monotonic(), config=config.circuit)
 
 
 def _submit(tier: Tier, request: Generate, *, meter: Meter, now: float) -> Generation:
@@ -151,7 +158,12 @@ def _submit(tier: Tier, request: Generate, *, meter: Meter, now: float) -> Gener
             f"{tier.config.name} has had what it may have in a minute (serve.tiers: budget)",
             retry_seconds=seconds,
         )
-    generation = tier.engine.submit(request)
+    tier.circuit.enter(tier.config.name, now, tier.config.circuit)
+    try:
+        generation = tier.engine.submit(request)
+    except ServingError:
+        tier.circuit.leave("neither", began=now, now=now, config=tier.config.circuit)
+        raise
     meter.note_request(now)
     return generation
 

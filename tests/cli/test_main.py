@@ -144,6 +144,14 @@ def test_help(invoke, command):
     assert "--help" in text
 
 
+def test_version(invoke):
+    found = invoke("--version")
+    assert found.exit_code == 0
+    assert re.fullmatch(
+        rf"limbeck {re.escape(limbeck.__version__)} \(Python 3\.\S+\)\n", found.output
+    )
+
+
 def test_no_arguments_show_the_help(invoke):
     assert "Usage" in CliRunner().invoke(app, []).output
 

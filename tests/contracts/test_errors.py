@@ -27,6 +27,7 @@ TREE = {
     "BudgetError": (errors.QueueFullError,),
     "EngineDownError": (errors.ServingError,),
     "SlowTierError": (errors.EngineDownError,),
+    "CircuitOpenError": (errors.EngineDownError,),
     "NoTierError": (errors.ServingError,),
     "RefusedError": (errors.ServingError,),
     "OpenAddressError": (errors.ServingError,),

@@ -4,6 +4,7 @@ import pytest
 
 from limbeck.contracts.errors import (
     BudgetError,
+    CircuitOpenError,
     EngineDownError,
     QueueFullError,
     RefusedError,
@@ -20,7 +21,7 @@ from limbeck.serving.cascade import (
 )
 
 ORDER = ("small", "mid", "large")
-FAILED = ("down", "slow", "full", "over budget")
+FAILED = ("down", "slow", "circuit open", "full", "over budget")
 
 
 def after(*outcomes, order=ORDER, begins="smallest tier"):
@@ -104,6 +105,7 @@ def test_errors_have_names_for_metrics():
         "over budget": BudgetError("x"),
         "full": QueueFullError("x"),
         "slow": SlowTierError("x"),
+        "circuit open": CircuitOpenError("x", retry_seconds=1.0),
         "down": EngineDownError("x"),
         "refused": RefusedError("x", is_too_long=True),
     }

@@ -161,6 +161,7 @@ def make_app(
             info = tier.engine.info
             found["limbeck"] = {
                 "state": tier.engine.state,
+                "circuit": tier.circuit.state.position,
                 "model_key": tier.model_key,
                 "parameters": info.parameters if info else None,
                 "weight_bytes": info.weight_bytes if info else None,
@@ -171,6 +172,15 @@ def make_app(
                     "state": candidate.engine.state,
                     "model_key": candidate.model_key,
                 }
+        elif facts := service.facts.facts:
+            # Not a model of its own: nobody can name it, and `auto` asks it first.
+            found["limbeck"] = {
+                "facts": {
+                    "pack": service.facts.pack,
+                    "model_key": service.facts.key,
+                    "num_facts": len(facts),
+                }
+            }
         return found
 
     @app.get("/healthz/live")

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from limbeck.contracts.errors import (
     BudgetError,
+    CircuitOpenError,
     EngineDownError,
     NoTierError,
     QueueFullError,
@@ -264,6 +265,8 @@ def _as_api_error(error: TimeoutError | ServingError, *, seconds: float) -> ApiE
     if isinstance(error, QueueFullError):
         why = "over_budget" if isinstance(error, BudgetError) else "queue_full"
         return ApiError(503, text, code=why, retry_after=error.retry_seconds)
+    if isinstance(error, CircuitOpenError):
+        return ApiError(503, text, code="circuit_open", retry_after=error.retry_seconds)
     assert isinstance(error, EngineDownError)
     why = "model_slow" if isinstance(error, SlowTierError) else "model_down"
     return ApiError(503, text, code=why, retry_after=RETRY_SECONDS)

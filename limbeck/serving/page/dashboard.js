@@ -60,7 +60,7 @@ export async function showDashboard() {
 
 function showTiers() {
   const name = "gen_ai_server_request_duration_seconds";
-  const states = new Map(models.map(({ id, limbeck }) => [id, limbeck?.state]));
+  const states = new Map(models.map(({ id, limbeck }) => [id, limbeck?.state === "ready" && limbeck.circuit !== "closed" ? limbeck.circuit : limbeck?.state]));
   $("load").replaceChildren(...namesWithAnswers().filter(Boolean).map((tier) => {
     const state = states.get(tier) ?? "–";
     const answered = { gen_ai_response_model: tier, error_type: "" };

@@ -26,7 +26,7 @@ const TEXT = {
     verdicts: { accept: "已采纳", correct: "已改正", dismiss: "已标为不采用" },
     why: { thumbs_down: "被评为没用", corrected: "有人改正", unknown: "不知道", withheld: "被规则拦下", low_confidence: "把握低", audit: "抽查" },
     statuses: { answered: "已回答", declined: "未作答", withheld: "拦下", failed: "失败", cancelled: "已取消" },
-    states: { starting: "启动中", ready: "就绪", restarting: "重启中", broken: "故障", stopped: "已停止" },
+    states: { starting: "启动中", ready: "就绪", restarting: "重启中", broken: "故障", stopped: "已停止", open: "暂停使用", "half open": "试用中" },
     reasons: { named: "指定", "smallest tier": "最小模型", escalated: "升级", degraded: "降级", fact: "知识条目", "emergency rule": "急症规则", "request rule": "处方规则" },
   },
   en: {
@@ -52,7 +52,7 @@ const TEXT = {
     verdicts: { accept: "Accepted", correct: "Corrected", dismiss: "Dismissed" },
     why: { thumbs_down: "found not helpful", corrected: "corrected", unknown: "unknown", withheld: "withheld by a rule", low_confidence: "low confidence", audit: "drawn by chance" },
     statuses: { answered: "answered", declined: "declined", withheld: "withheld", failed: "failed", cancelled: "cancelled" },
-    states: { starting: "starting", ready: "ready", restarting: "restarting", broken: "broken", stopped: "stopped" },
+    states: { starting: "starting", ready: "ready", restarting: "restarting", broken: "broken", stopped: "stopped", open: "left alone", "half open": "being tried" },
     reasons: { named: "named", "smallest tier": "smallest tier", escalated: "escalated", degraded: "degraded", fact: "stored fact", "emergency rule": "emergency rule", "request rule": "rule on prescriptions" },
   },
 };

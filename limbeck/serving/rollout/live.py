@@ -16,6 +16,7 @@ from typing import final
 from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
 from limbeck.serving.config import AUTO
 from limbeck.serving.engine.base import Engine
+from limbeck.serving.facts import FactStore
 from limbeck.serving.service import Ask, Role, Route, ServedEvent, Service
 from limbeck.serving.tier import Meter, Tier
 
@@ -65,6 +66,11 @@ class LiveService:
     def candidates(self) -> Mapping[str, Tier]:
         """The candidates that are open, by the name of the tier."""
         return self._candidates
+
+    @property
+    def facts(self) -> FactStore:
+        """What is answered before any model."""
+        return self._services[CHAMPIONS].facts
 
     def start(self) -> None:
         """Opens the champions; requests may come at once."""

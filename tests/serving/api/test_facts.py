@@ -75,7 +75,10 @@ def test_named_tiers_and_conversations_are_answered_by_models(client):
 def test_no_client_names_the_facts(client):
     with pytest.raises(openai.NotFoundError):
         ask(client, model="facts")
-    assert "facts" not in {item.id for item in client.models.list()}
+    models = {item.id: item for item in client.models.list()}
+    assert "facts" not in models
+    told = models["auto"].limbeck["facts"]
+    assert told["pack"] == "medical" and told["num_facts"] > 0 and told["model_key"]
 
 
 def test_openapi_names_them(running):

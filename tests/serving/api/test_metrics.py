@@ -15,7 +15,7 @@ PROMTOOL = shutil.which("promtool")
 AUTOSCALER = {
     *("limbeck_in_flight", "limbeck_waiting", "limbeck_running", "limbeck_rows"),
     *("limbeck_queue_seconds", "limbeck_tokens", "limbeck_answers", "limbeck_rejected"),
-    *("limbeck_tier_up", "limbeck_model_up", "limbeck_worker_restarts"),
+    *("limbeck_tier_up", "limbeck_tier_circuit", "limbeck_model_up", "limbeck_worker_restarts"),
 }
 OPENTELEMETRY = {
     "gen_ai_server_request_duration_seconds",
