@@ -1,10 +1,12 @@
 """Pruning curves: perplexity after ever larger cuts by each criterion, beside cuts at random.
 
 Channels and heads are cut out and whole layers left out of a published model, at once and without
-healing. Criteria are measured on some records of a file, perplexity on others. Left out: healing,
-and cuts of the residual stream, for which there is one criterion.
+healing. Criteria are measured on some records of a file, perplexity on others. `unequal` ranks the
+channels of all layers at once and masks the lowest: what layers of one width cost. Left out:
+healing, and cuts of the residual stream, for which there is one criterion.
 """
 
+import copy
 import json
 import math
 from argparse import Namespace
@@ -31,7 +33,7 @@ from limbeck.pruning.allocation import pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import Random, score_groups
 from limbeck.pruning.depth import cut_layers, measure_influence
-from limbeck.pruning.surgery import cut
+from limbeck.pruning.surgery import cut, mask
 from limbeck.runtimes.chat import read_chat
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -119,6 +121,38 @@ def cut_groups(
             yield describe(smaller, found=found, kept=number, test=test)
 
 
+def mask_unequal(
+    model: PreTrainedModel, *, calibration: Sequence[Batch], test: Sequence[Batch]
+) -> Iterator[dict[str, Any]]:
+    """A row for each criterion and share of all layers' channels, however many a layer loses.
+
+    Changes of the loss compare across layers as they are; other scores are divided by their root
+    mean square in the layer.
+    """
+    layers = find_channels(model)
+    for name in ("contribution", "taylor"):
+        criterion = resolve(CRITERIA, name, what="criterion")()
+        found = calibrate(model, layers=layers, batches=calibration, needs=criterion.needs)
+        scores = [
+            score_groups(model, groups=groups, criterion=criterion, calibration=item)
+            for groups, item in found.items()
+        ]
+        if name != "taylor":
+            scores = [item / item.square().mean().sqrt() for item in scores]
+        every = torch.cat(scores)
+        for ratio in RATIOS:
+            gone = torch.zeros_like(every, dtype=torch.bool)
+            gone[every.argsort()[: round(ratio * len(every))]] = True
+            parts = gone.split([groups.num_groups for groups in layers])
+            kept = [tuple((~part).nonzero().flatten().tolist()) for part in parts]
+            masked = copy.deepcopy(model)
+            mask(masked, kept=dict(zip(layers, kept, strict=True)))
+            of_all = {"what": "unequal", "criterion": name, "seed": 0, "before": len(every)}
+            widths = {"narrowest": min(map(len, kept)), "widest": max(map(len, kept))}
+            row = describe(masked, found=of_all, kept=int((~gone).sum()), test=test)
+            yield row | widths
+
+
 def leave_layers_out(
     model: PreTrainedModel, *, calibration: Sequence[Batch], test: Sequence[Batch]
 ) -> Iterator[dict[str, Any]]:
@@ -168,7 +202,7 @@ def main() -> None:
     parser = make_parser("Perplexity after cuts by each criterion")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a float checkpoint")
     parser.add_argument("--texts", type=Path, required=True, help="JSONL of questions and answers")
-    parser.add_argument("--cuts", nargs="+", default=["channels", "heads", "layers"])
+    parser.add_argument("--cuts", nargs="+", default=["channels", "heads", "layers", "unequal"])
     options = parser.parse_args()
     machine = environment()
     torch.set_num_threads(1)
@@ -179,6 +213,8 @@ def main() -> None:
     for what in options.cuts:
         if what == "layers":
             rows += leave_layers_out(model, calibration=calibration, test=test)
+        elif what == "unequal":
+            rows += mask_unequal(model, calibration=calibration, test=test)
         else:
             rows += cut_groups(model, what=what, calibration=calibration, test=test)
     tokens = {

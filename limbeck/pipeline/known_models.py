@@ -25,7 +25,7 @@ from limbeck.models.config import (
     MoeModel,
     VisionModel,
 )
-from limbeck.models.decoder_sizes import DecoderSizes
+from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 from limbeck.models.known import Change, KnownInputs, KnownModel, KnownTokenizer
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.objectives.config import ObjectiveConfig
@@ -69,6 +69,10 @@ class PrunesGroups(Protocol):
     layers_ratio: float
     hidden_ratio: float
     multiple: int
+
+    def resolve_budget(self, config: SizedConfig) -> "PrunesGroups":
+        """The same with the shares that a budget takes of a model of this config."""
+        ...
 
 
 @runtime_checkable
@@ -306,6 +310,7 @@ def _change_sizes(entry: Entry, start: KnownModel) -> Callable[[], DecoderSizes]
 
 def _prune(config: "Cuttable", *, settings: PrunesGroups, name: str) -> "Cuttable":
     """The architecture after pruning: narrower blocks, fewer heads."""
+    settings = settings.resolve_budget(config)
     num_groups = count_groups(config.get_text_config())
     if settings.channels_ratio and not num_groups["channels"]:
         raise CheckpointError(

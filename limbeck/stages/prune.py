@@ -59,6 +59,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     start = work.one("checkpoint").path
     tokenizer, model = load_reader(start, corpus=corpus), load_model(start)
     image_input = image_format(model.config)
+    config = config.resolve_budget(model.config)
     num_kept = plan_cut(model, config=config)
     plan_coarse_cut(model, config=config)
     batches = Batches(corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input)

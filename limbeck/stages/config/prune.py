@@ -8,13 +8,18 @@ from typing_extensions import override
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.registry import OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
+from limbeck.models.config import GroupKind
+from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import NextToken, ObjectiveConfig
+from limbeck.pruning.budget import Budget, fit_channels
 from limbeck.pruning.config import CriterionName, ExpertCriterionName, GroupLasso
+from limbeck.pruning.shapes import count_groups, count_kept
 from limbeck.training.config import TrainingConfig
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
@@ -32,6 +37,9 @@ class Config(StageConfig):
     """A checkpoint or its signals, where the objective needs one."""
     channels_ratio: Ratio = 0.2
     """Share of each layer's feed-forward channels to cut."""
+    budget: Budget | None = None
+    """In place of `channels_ratio`: what the cut model has at most. Other shares are cut as given,
+    and no more of the channels than it takes."""
     heads_ratio: Ratio = 0.0
     """Share of each layer's key-value heads to cut, each with the query heads it serves."""
     experts_ratio: Ratio = 0.0
@@ -69,7 +77,9 @@ class Config(StageConfig):
                 "max_steps, so its end is not known from the validation loss; remove it, and set "
                 "it on the `distill` entry that heals the cut model"
             )
-        if not any(self.ratios.values()):
+        if self.budget and "channels_ratio" in self.model_fields_set:
+            raise ValueError("the share of channels follows from `budget`: leave one of them out")
+        if not any(self.ratios.values()) and not self.budget:
             raise ValueError(f"{', '.join(self.ratios)} are all 0: nothing would be cut")
         if self.training and not self.channels_ratio and not self.heads_ratio:
             raise ValueError(
@@ -89,6 +99,41 @@ class Config(StageConfig):
             "hidden_ratio": self.hidden_ratio,
         }
 
+    def resolve_budget(self, config: SizedConfig) -> "Config":
+        """The same with the share of channels that the budget takes of a model of this config.
+
+        Raises:
+            CheckpointError: no share brings it under the budget, or nothing has to go.
+        """
+        if self.budget is None:
+            return self
+        text = config.get_text_config()
+        groups = count_groups(text)
+        num_kept: dict[GroupKind, int] = {
+            kind: count_kept(groups[kind], ratio=ratio, multiple=multiple, kind=kind)
+            for kind, (ratio, multiple) in self.other_shares.items()
+            if ratio
+        }
+        kept = fit_channels(config, budget=self.budget, multiple=self.multiple, num_kept=num_kept)
+        needed = self.heads_ratio if self.training else num_kept
+        if kept == groups["channels"] and not needed:
+            raise CheckpointError(
+                f"the model has at most {self.budget.at_most:,.0f} {self.budget.unit} without a "
+                "cut of channels: none would be cut; lower the budget, or give shares"
+            )
+        ratio = 1 - kept / groups["channels"]
+        return self.replace(budget=None, channels_ratio=ratio)
+
+    @property
+    def other_shares(self) -> dict[GroupKind, tuple[float, int]]:
+        """Shares and multiples of all kinds but channels."""
+        return {
+            "heads": (self.heads_ratio, 1),
+            "experts": (self.experts_ratio, 1),
+            "layers": (self.layers_ratio, 1),
+            "hidden": (self.hidden_ratio, self.multiple),
+        }
+
     def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
         """Codes, teachers of another tokenizer, and architectures that cannot be cut."""
         from limbeck.pruning.known_inputs import refuse_cut
@@ -103,9 +148,16 @@ class Config(StageConfig):
         matched = self.objective.matched_features
         yield from refuse_teachers(inputs, needs=self.objective.needs(), matched=matched)
         if inputs.start is not None and sound:
+            fixed = self
+            if self.budget is not None:
+                try:
+                    fixed = self.resolve_budget(inputs.start.config)
+                except CheckpointError as error:
+                    yield Refusal("budget", str(error))
+                    return
             yield from refuse_cut(
                 inputs.start,
-                channels_ratio=self.channels_ratio,
+                channels_ratio=fixed.channels_ratio,
                 heads_ratio=self.heads_ratio,
                 experts_ratio=self.experts_ratio,
                 layers_ratio=self.layers_ratio,
