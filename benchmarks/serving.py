@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp")
     parser.add_argument("--checkpoint", type=Path, help="the same weights for transformers serve")
     parser.add_argument("--peers", type=Path, help="Python of the environment of LitServe")
+    parser.add_argument("--before", type=Path, help="a checkout of another version, measured too")
     parser.add_argument("--language", choices=sorted(QUESTIONS), default="zh")
     parser.add_argument("--tokens", type=int, default=16, help="most tokens of an answer")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
@@ -108,6 +109,9 @@ def choose_peers(options: argparse.Namespace) -> tuple[list[Peer], list[str]]:
     """The servers that can be started, and the names of the others."""
     here, model = Path(sys.executable), options.bundle.name
     peers, missing = [own_without_model(options.bundle)], []
+    before = options.before.resolve() if options.before else None
+    if before:
+        peers.append(own_without_model(options.bundle, root=before))
     others = options.peers or here
     if has_module(others, "litserve"):
         peers.append(litserve(others, None, model="none", num_tokens=options.tokens))
@@ -116,6 +120,8 @@ def choose_peers(options: argparse.Namespace) -> tuple[list[Peer], list[str]]:
     if options.only_door:
         return peers, missing
     peers.append(own_server(options.bundle, model=model))
+    if before:
+        peers.append(own_server(options.bundle, model=model, root=before))
     if "LitServe" not in missing:
         peers.append(litserve(others, options.bundle, model=model, num_tokens=options.tokens))
     if options.gguf and has_module(here, "xllamacpp"):
@@ -209,11 +215,12 @@ def compare(rows: list[dict[str, Any]]) -> dict[str, float]:
         ours = middle.get(("limbeck", model, clients))
         if ours is None:
             continue
-        if server == "limbeck":
+        if server.startswith("limbeck"):
             one = middle.get((server, model, 1))
             if clients == 64 and one is not None and one["tokens_per_second"]:
-                name = f"{model}: tokens a second, 64 clients by one"
+                name = f"{model}: tokens a second, 64 clients by one, {server}"
                 found[name] = row["tokens_per_second"] / one["tokens_per_second"]
+        if server == "limbeck":
             continue
         place = f"{model}, {clients} clients: {server} by ours,"
         for name in ("cpu_ms", "p50_ms", "p99_ms"):

@@ -141,18 +141,26 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
 
 
-def own_server(bundle: Path, *, model: str) -> Peer:
+def own_server(bundle: Path, *, model: str, root: Path = ROOT) -> Peer:
     """The service with keys, rules, journal and metrics on."""
     command = ("-m", "limbeck.cli", "serve", str(bundle.resolve()), "--port", "PORT")
     options = ("--keys", "KEYS", "--journal", "JOURNAL")
-    return Peer("limbeck", model, (sys.executable, *command, *options), has_keys=True)
+    return Peer(_name(root), model, (*_python(root), *command, *options), has_keys=True)
 
 
-def own_without_model(bundle: Path, *answers: str) -> Peer:
+def own_without_model(bundle: Path, *answers: str, root: Path = ROOT) -> Peer:
     """The same, with a process in the model's place that answers at once."""
-    script = str(HERE / "servers" / "without_model.py")
-    command = (sys.executable, script, str(bundle.resolve()), "PORT", "KEYS", "JOURNAL", *answers)
-    return Peer("limbeck", "none", command, has_keys=True)
+    script = str(root / "benchmarks" / "servers" / "without_model.py")
+    command = (*_python(root), script, str(bundle.resolve()), "PORT", "KEYS", "JOURNAL", *answers)
+    return Peer(_name(root), "none", command, has_keys=True)
+
+
+def _name(root: Path) -> str:
+    return "limbeck" if root == ROOT else "limbeck before"
+
+
+def _python(root: Path) -> tuple[str, ...]:
+    return "env", f"PYTHONPATH={root}", sys.executable
 
 
 def litserve(python: Path, bundle: Path | None, *, model: str, num_tokens: int) -> Peer:

@@ -65,7 +65,7 @@ def answer_at_once(connection: Connection, settings: WorkerSettings) -> None:
 def _events(request: Generate, *, started: float) -> list[Event]:
     num_tokens = len(TEXT)
     end = Finished(request.id, 0, "stop", 12, num_tokens, 0.9, SURE, False, started=started)
-    texts = TEXT if request.in_pieces else (TEXT[:1], TEXT[1:])
+    texts = TEXT if request.pieces == "all" else (TEXT,)
     return [*(Piece(request.id, 0, text) for text in texts), end]
 
 

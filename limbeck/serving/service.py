@@ -276,7 +276,10 @@ async def _give(known: Sequence[ServedEvent]) -> AsyncGenerator[ServedEvent]:
 def fit(request: Generate, config: TierConfig, *, in_pieces: bool) -> Generate:
     """The request with the tier's own limits, in pieces where both want that."""
     wanted = min(request.max_new_tokens or config.max_new_tokens, config.max_new_tokens_limit)
-    return replace(request, max_new_tokens=wanted, in_pieces=in_pieces and request.in_pieces)
+    pieces = request.pieces if in_pieces else "none"
+    if pieces == "none" and config.max_first_token_seconds != "unlimited":
+        pieces = "first"
+    return replace(request, max_new_tokens=wanted, pieces=pieces)
 
 
 def _is_plain(request: Generate) -> bool:

@@ -185,7 +185,7 @@ class ChatRequest(_Body):
             num_top_log_probs=num_top,
             images=images,
             owner=owner,
-            in_pieces=bool(self.stream),
+            pieces="all" if self.stream else "none",
             request_id=request_id,
             traceparent=traceparent,
         )

@@ -209,7 +209,8 @@ class DecodingLoop:
         tokens = () if is_end else self._describe(request, token, log_probs)
         if piece or tokens:
             row.kept.append(Piece(request.id, row.choice, piece, tokens))
-        goes_out = request.in_pieces or not row.has_begun or reason is not None
+        is_first = request.pieces == "first" and not row.has_begun
+        goes_out = request.pieces == "all" or is_first or reason is not None
         events: list[Event] = _take_kept(row) if goes_out else []
         if reason is not None:
             events.append(self._finish(row, reason=reason, is_repeating=is_repeating))

@@ -28,6 +28,11 @@ class Sampling:
     """Whether the client chose the seed."""
 
 
+Pieces = Literal["all", "first", "none"]
+"""Where nobody reads along, an answer comes with its end: all of it (`none`), or what follows the
+first piece, which somebody waits for."""
+
+
 @dataclass(frozen=True)
 class Generate:
     """A request for `num_choices` answers to one conversation."""
@@ -45,8 +50,7 @@ class Generate:
     images: tuple[Path, ...] = ()
     owner: str = ""
     """Whose request it is: what is kept of it serves this owner alone."""
-    in_pieces: bool = True
-    """False: nobody reads along, so what follows the first piece comes with the end."""
+    pieces: Pieces = "all"
     request_id: str = ""
     """Of the client's request; another server that is asked gets it."""
     traceparent: str = ""

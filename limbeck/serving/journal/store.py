@@ -4,7 +4,7 @@ Whoever appends holds the row `head`, so several processes may share one journal
 happens when the database does not answer; `writer` decides.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -118,6 +118,9 @@ def lock_head(connection: Connection) -> Head:
     return Head(row.seq, row.hash)
 
 
-def _known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
-    query = sa.select(ledger.c.id).where(ledger.c.id.in_(list(ids)))
+def _known_ids(connection: Connection, ids: list[str]) -> set[str]:
+    # One statement for each power of two: a driver keeps those that it has prepared, and one for
+    # each number of rows that ever comes would grow its memory for hours.
+    padded = [*ids, *ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids))]
+    query = sa.select(ledger.c.id).where(ledger.c.id.in_(padded))
     return set(connection.execute(query).scalars())

@@ -124,22 +124,22 @@ def test_an_answer_never_outgrows_the_context(answerer):
     assert end.num_prompt_tokens == num_prompt
 
 
-def test_what_nobody_reads_before_the_end_comes_in_two_pieces(answerer):
+def test_what_nobody_reads_before_the_end_comes_with_it(answerer):
     asked = request(1, QUESTIONS[0], num_choices=2, num_top_log_probs=1)
     pieces, texts, log_probs = {}, {}, {}
-    for in_pieces in (True, False):
+    for wanted in ("all", "first", "none"):
         loop = make_loop(answerer)
-        loop.submit(replace(asked, in_pieces=in_pieces))
+        loop.submit(replace(asked, pieces=wanted))
         found = []
         while loop.has_work:
             found += [event for event in loop.step() if isinstance(event, Piece)]
         mine = [event for event in found if event.choice == 1]
-        pieces[in_pieces] = len(mine)
-        texts[in_pieces] = "".join(event.text for event in mine)
-        log_probs[in_pieces] = [token for event in mine for token in event.tokens]
-    assert pieces[True] > 2 == pieces[False]
-    assert texts[True] == texts[False]
-    assert log_probs[True] == log_probs[False]
+        pieces[wanted] = len(mine)
+        texts[wanted] = "".join(event.text for event in mine)
+        log_probs[wanted] = [token for event in mine for token in event.tokens]
+    assert pieces["all"] > 2 == pieces["first"] and pieces["none"] == 1
+    assert texts["all"] == texts["first"] == texts["none"]
+    assert log_probs["all"] == log_probs["first"] == log_probs["none"]
 
 
 def test_the_next_turn_of_a_conversation_is_read_from_where_it_goes_on(answerer):
