@@ -85,7 +85,10 @@ def new(
 
             recipe.write_text(read_demo(), encoding="utf-8")
         elif not data or not teacher:
-            raise DataError("name your file with --data and a model with --teacher, or --from-demo")
+            missing = (
+                "--teacher, a model's folder, hub name or GGUF file" if data else "--data, a file"
+            )
+            raise DataError(f"also give {missing}; or take the demo's recipe with --from-demo")
         else:
             _write(
                 recipe,

@@ -182,6 +182,19 @@ def test_text_decoded_wrongly_before_is_shown(new):
     assert "decoded wrongly before" in text and "'entries': 30" in text
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data", "a.jsonl"), "also give --teacher"),
+        (("--teacher", "models/a"), "also give --data"),
+    ],
+)
+def test_what_is_missing_is_named(options, message):
+    result = CliRunner().invoke(app, ["new", "own.yaml", *options], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
 def test_folders_are_told_from_files(new, tmp_path):
     (tmp_path / "a.jsonl").mkdir()
     (tmp_path / "nothing").mkdir()
