@@ -64,6 +64,7 @@ ENGLISH = Words(
     ),
     made_by={
         "teacher": "trained on every label, 128 experts",
+        "teacher_bundle": "the same, exported to ONNX Runtime",
         "student": "distilled, a tenth of the labels",
         "alone": "the same student on the same labels, without a teacher",
         "all_labels": "the same student on ten times the labels, without a teacher",
@@ -95,6 +96,7 @@ CHINESE = Words(
     columns=("模型", "由来", "参数", "磁盘", "答对（95 %）", "答一题", "加速（95 %）"),
     made_by={
         "teacher": "用全部标签训练，128 个专家",
+        "teacher_bundle": "同一教师，导出到 ONNX Runtime",
         "student": "蒸馏，十分之一的标签",
         "alone": "同一学生、同样的标签，无教师",
         "all_labels": "同一学生、十倍的标签，无教师",

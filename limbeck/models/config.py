@@ -175,7 +175,10 @@ class MoeModel(Decoder):
     @property
     @override
     def abilities(self) -> frozenset[Ability]:
-        return frozenset({"route", "give_experts"})
+        found: set[Ability] = {"route", "give_experts"}
+        if self.fusion == "weighted_sum" and self.head_dim % EXPORTED_HEAD_MULTIPLE == 0:
+            found.add("be_exported")
+        return frozenset(found)
 
     @override
     def describe(self, vocabulary: "Vocabulary") -> "PreTrainedConfig":

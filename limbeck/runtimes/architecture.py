@@ -1,7 +1,7 @@
 """What a writer of bundles must know of a decoder: its sizes, and how its family computes.
 
-Dense decoders only: RMS norms, rotary positions, grouped-query attention, a gated feed-forward. In
-what else families differ stands in `CONVENTIONS` and, where a config states it, in the config.
+RMS norms, rotary positions, grouped-query attention, a gated feed-forward or experts of that kind.
+In what else families differ stands in `CONVENTIONS` and, where a config states it, in the config.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import open_config, read_number_format
 from limbeck.models.config import EXPORTED_HEAD_MULTIPLE
 from limbeck.runtimes.base import Runtime
+from limbeck.runtimes.mixture import ExpertNames, Mixture, describe_mixture
 
 ROTARY_TYPES = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose wavelengths do not depend on the length of the input."""
@@ -46,6 +47,8 @@ class Conventions:
     """Embeddings are multiplied by the root of their width."""
     windows: Literal["all", "stated"] = "stated"
     """Whether a window of the config is every layer's, or those' of `layer_types`."""
+    experts: ExpertNames | None = None
+    """Where the parts of sparse layers lie; None: every layer is dense."""
 
 
 _GEMMA = Conventions(
@@ -64,8 +67,13 @@ CONVENTIONS: Mapping[str, Conventions] = {
         is_rotary_interleaved=True,
     ),
     "granite": Conventions(),
+    "limbeck_moe": Conventions(experts=ExpertNames()),
     "llama": Conventions(),
     "mistral": Conventions(windows="all"),
+    "mixtral": Conventions(
+        windows="all",
+        experts=ExpertNames(block="block_sparse_moe", gate="w1", up="w3", down="w2"),
+    ),
     "olmo2": Conventions(
         attention_norm="",
         attention_output_norm="post_attention_layernorm",
@@ -73,9 +81,12 @@ CONVENTIONS: Mapping[str, Conventions] = {
         feed_forward_output_norm="post_feedforward_layernorm",
         norms_whole_projections=True,
     ),
+    "olmoe": Conventions(norms_whole_projections=True, experts=ExpertNames()),
     "phi3": Conventions(windows="all"),
     "qwen2": Conventions(),
+    "qwen2_moe": Conventions(experts=ExpertNames()),
     "qwen3": Conventions(),
+    "qwen3_moe": Conventions(windows="all", experts=ExpertNames()),
     "smollm3": Conventions(),
 }
 """By `model_type`; each is held against transformers in the tests."""
@@ -102,7 +113,7 @@ class LayerAttention:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A dense decoder."""
+    """A decoder, dense or sparse."""
 
     model_type: str
     vocab_size: int
@@ -111,6 +122,9 @@ class Architecture:
     num_key_value_heads: int
     head_dim: int
     intermediate_size: int
+    """Of the dense layers."""
+    mixture: Mixture | None
+    """Of the sparse layers; None: there are none."""
     rms_norm_eps: float
     max_tokens: int
     is_tied: bool
@@ -128,6 +142,15 @@ class Architecture:
     """Of what a block adds to the residual stream."""
     logit_scale: float
     logit_softcap: float
+
+
+def count_idle(architecture: Architecture) -> int:
+    """Parameters of the experts that a token does not pass."""
+    mixture = architecture.mixture
+    if mixture is None:
+        return 0
+    expert = 3 * mixture.width * architecture.hidden_size
+    return len(mixture.layers) * (mixture.num_experts - mixture.picks) * expert
 
 
 def format_name(folder: Path) -> str:
@@ -180,7 +203,9 @@ def describe_architecture(
         num_heads=config.num_attention_heads,
         num_key_value_heads=config.num_key_value_heads,
         head_dim=width,
-        intermediate_size=config.intermediate_size,
+        intermediate_size=getattr(config, "intermediate_size", 0),
+        mixture=conventions.experts
+        and describe_mixture(config, names=conventions.experts, place=place),
         rms_norm_eps=config.rms_norm_eps,
         max_tokens=config.max_position_embeddings,
         is_tied=bool(config.tie_word_embeddings),
@@ -269,6 +294,8 @@ def _check_supported(
         found, expected = f"rotary embedding {min(rotary)!r}", ", ".join(ROTARY_TYPES)
     elif layers:
         found, expected = f"layers of {min(layers)!r}", ", ".join(LAYER_TYPES)
+    elif getattr(config, "clip_qkv", None) is not None:
+        found, expected = f"clip_qkv {config.clip_qkv}", "queries, keys and values as they are"
     elif getattr(config, "use_bidirectional_attention", False):
         found, expected = "attention in both directions", "causal attention"
     elif _activation(config) not in ACTIVATIONS:

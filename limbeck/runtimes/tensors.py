@@ -17,6 +17,8 @@ from limbeck.quantization.formats.base import QuantizedFormat
 
 CODES = {"I8": "int8", "U8": "uint8"}
 """What safetensors calls the integers of codes."""
+BUFFERS = (".weight_scale", ".balance_bias")
+"""Endings of tensors that are no parameters: nothing trains them by a gradient."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Tensors:
         self._folder = folder
         self._format = number_format
         self.num_parameters = 0
-        """Of the tensors taken so far; scales are not parameters."""
+        """Of the tensors taken so far; `BUFFERS` are not parameters."""
         self._files: dict[str, Path] = {}
         for path in _weight_files(folder):
             with _opened(path) as file:
@@ -76,7 +78,7 @@ class Tensors:
                 f"{path}: tensor {name!r} is {list(tensor.shape)}, expected {list(shape)}; "
                 "the config belongs to another model"
             )
-        if not name.endswith(".weight_scale"):
+        if not name.endswith(BUFFERS):
             self.num_parameters += tensor.numel()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 

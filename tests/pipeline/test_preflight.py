@@ -25,6 +25,7 @@ MOE = (
     "{kind: moe, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, "
     "num_key_value_heads: 1, head_dim: 16, moe_intermediate_size: 8, num_experts: 4}"
 )
+FUSED = MOE.replace("kind: moe", "kind: moe, fusion: attention, fusion_heads: 4")
 TRAINING = "objective: {kind: next_token}, training: {max_steps: 1}"
 DISTILL = "stage: distill, corpus: corpus"
 PRUNE = "stage: prune, corpus: corpus, training: {max_steps: 1}"
@@ -36,7 +37,7 @@ DISTILLING = "objective: {kind: soft_target}, training: {max_steps: 1}"
 def models(tmp_path_factory):
     """Published mixtures and dense models of one tokenizer."""
     root = tmp_path_factory.mktemp("models")
-    for name in ("qwen3_moe", "mixtral"):
+    for name in ("qwen3_moe", "mixtral", "deepseek_v3"):
         make_checkpoint(root / name, build=TEACHERS[name])
     for name, build in STUDENTS.items():
         make_checkpoint(root / name, build=build)
@@ -95,13 +96,17 @@ def test_a_sound_chain_of_folders_has_no_faults(look):
         ),
         (
             [
-                f"t: {{stage: train, corpus: corpus, model: {MOE}, {TRAINING}}}",
+                f"t: {{stage: train, corpus: corpus, model: {FUSED}, {TRAINING}}}",
                 "b: {stage: export, checkpoint: t}",
             ],
             "b.checkpoint",
-            "'limbeck_moe' cannot be exported to onnx",
+            "experts fused by 'attention' cannot be exported",
         ),
-        (["b: {stage: export, checkpoint: '@/qwen3_moe'}"], "b.checkpoint", "cannot be exported"),
+        (
+            ["b: {stage: export, checkpoint: '@/deepseek_v3'}"],
+            "b.checkpoint",
+            "'deepseek_v3' cannot be exported to onnx",
+        ),
         (
             ["b: {stage: export, checkpoint: '@/qwen3', runtime: gguf, weights: Q8}"],
             "b.weights",

@@ -12,8 +12,10 @@ import onnx
 from onnx import TensorProto
 
 from limbeck.runtimes.architecture import Architecture
+from limbeck.runtimes.mixture import Mixture
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
 from limbeck.runtimes.onnx.kernels import embed, multiply, multiply_by_table
+from limbeck.runtimes.onnx.mixture import SparseLayers
 from limbeck.runtimes.tensors import Tensors, Weights, stack
 
 TABLE = "embed_tokens"
@@ -90,6 +92,7 @@ class _Layers:
         self.graph = graph
         self.shape = architecture
         self.tensors = tensors
+        self.mixture = architecture.mixture
 
     def add(self, layer: int, *, residual: str, delta: str) -> tuple[str, str]:
         """The residual stream after attention, and the feed-forward output still to be added."""
@@ -103,7 +106,10 @@ class _Layers:
         hidden, residual = self.add_and_normalize(
             _join(name, conventions.feed_forward_norm), residual=residual, delta=attended
         )
-        fed = self._feed_forward(f"{name}.mlp", hidden)
+        if self.mixture is not None and layer in self.mixture.layers:
+            fed = self._feed_experts(f"{name}.{self.mixture.names.block}", hidden, self.mixture)
+        else:
+            fed = self._feed_forward(f"{name}.mlp", hidden, width=self.shape.intermediate_size)
         fed = self._finish_block(fed, norm=_join(name, conventions.feed_forward_output_norm))
         return residual, fed
 
@@ -221,9 +227,22 @@ class _Layers:
         normed = self._normalize(module, graph.node("Reshape", x, split), width=width)
         return graph.node("Reshape", normed, joined)
 
-    def _feed_forward(self, module: str, hidden: str) -> str:
+    def _feed_experts(self, module: str, hidden: str, mixture: Mixture) -> str:
+        graph, width = self.graph, self.shape.hidden_size
+        sparse = SparseLayers(graph, mixture, self.tensors, hidden_size=width)
+        outputs = sparse.add(module, hidden)
+        if not mixture.shared_width:
+            return outputs
+        shared = self._feed_forward(f"{module}.shared_expert", hidden, width=mixture.shared_width)
+        if self.tensors.has(f"{module}.shared_expert_gate.weight"):
+            gate = self.tensors.take_weights(f"{module}.shared_expert_gate", out=1, channels=width)
+            share = multiply(graph, hidden, weights=gate, name=f"{module}.shared_expert_gate")
+            shared = graph.node("Mul", graph.node("Sigmoid", share), shared)
+        return graph.node("Add", outputs, shared)
+
+    def _feed_forward(self, module: str, hidden: str, *, width: int) -> str:
         graph, shape = self.graph, self.shape
-        halves = {"gate_proj": shape.intermediate_size, "up_proj": shape.intermediate_size}
+        halves = {"gate_proj": width, "up_proj": width}
         stacked = self._take_stacked(module, fused="gate_up_proj", out=halves)
         both = multiply(graph, hidden, weights=stacked, name=f"{module}.gate_up")
         gate, up = graph.nodes(
@@ -235,7 +254,7 @@ class _Layers:
         else:
             activated = graph.node("Gelu", gate, approximate="tanh")
         down = self.tensors.take_weights(
-            f"{module}.down_proj", out=shape.hidden_size, channels=shape.intermediate_size
+            f"{module}.down_proj", out=shape.hidden_size, channels=width
         )
         product = graph.node("Mul", activated, up)
         return multiply(graph, product, weights=down, name=f"{module}.down")

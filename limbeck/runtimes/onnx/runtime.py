@@ -44,12 +44,17 @@ class OnnxRuntime(Runtime):
             "gemma3_text",
             "glm4",
             "granite",
+            "limbeck_moe",
             "llama",
             "mistral",
+            "mixtral",
             "olmo2",
+            "olmoe",
             "phi3",
             "qwen2",
+            "qwen2_moe",
             "qwen3",
+            "qwen3_moe",
             "smollm3",
         }
     )

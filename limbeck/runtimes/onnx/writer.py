@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 
 from limbeck.models.checkpoints import read_number_format
-from limbeck.runtimes.architecture import format_name, read_architecture
+from limbeck.runtimes.architecture import count_idle, format_name, read_architecture
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.onnx.decoder import build_decoder
 from limbeck.runtimes.onnx.graph import OPSET
@@ -37,7 +37,7 @@ def write(checkpoint: Path, folder: Path) -> Bundle:
         architecture=architecture.model_type,
         runtime_settings={"opset": OPSET},
         parameters=tensors.num_parameters,
-        active_parameters=tensors.num_parameters,
+        active_parameters=tensors.num_parameters - count_idle(architecture),
         max_tokens=architecture.max_tokens,
     )
     write_bundle(folder, bundle)

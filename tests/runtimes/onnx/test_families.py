@@ -1,4 +1,4 @@
-"""Every dense family as a bundle predicts as transformers does, with windows, norms and scales."""
+"""Every published family as a bundle predicts as transformers does, experts included."""
 
 import numpy as np
 import pytest
@@ -37,8 +37,9 @@ def test_predicts_and_decodes_as_transformers(name, tmp_path):
     assert np.abs(logits - expected).max() < 1e-5 * max(found.max_logit, 1)
 
 
-def test_every_dense_family_of_the_table_is_exported():
-    assert {FAMILIES[name][0] for name in EXPORTED} == {*CONVENTIONS}
+def test_every_family_of_the_table_is_exported():
+    published = {*CONVENTIONS} - {"limbeck_moe"}
+    assert {FAMILIES[name][0] for name in EXPORTED} == published
     assert OnnxRuntime.architectures == {*CONVENTIONS}
 
 
@@ -47,6 +48,8 @@ def test_every_dense_family_of_the_table_is_exported():
     [
         ("Gemma 3", {"use_bidirectional_attention": True}, "both directions"),
         ("Gemma 3", {"hidden_activation": "relu"}, "activation 'relu'"),
+        ("OLMoE", {"clip_qkv": 8.0}, "clip_qkv 8.0"),
+        ("Mixtral", {"hidden_act": "gelu_pytorch_tanh"}, "experts with activation"),
         ("GLM-4", {"head_dim": 16}, "rotates 8 of 16 channels"),
         ("Qwen3", {"layer_types": ["full_attention", "chunked_attention"]}, "'chunked_attention'"),
         ("Qwen3", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),

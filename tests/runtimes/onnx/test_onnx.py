@@ -185,12 +185,6 @@ def test_what_cannot_be_written_is_named(name, tmp_path):
         OnnxRuntime().write(tmp_path, tmp_path / "bundle")
 
 
-def test_a_mixture_is_told_what_to_do(tmp_path):
-    make_checkpoint(tmp_path, "moe")
-    with pytest.raises(CheckpointError, match=r"limbeck_moe.*distil"):
-        OnnxRuntime().write(tmp_path, tmp_path / "bundle")
-
-
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_truncated_checkpoints_are_named(name, share, tmp_path):
