@@ -38,6 +38,7 @@ from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
 from limbeck.evaluation.report.published_reference import REFERENCE
 from limbeck.evaluation.report.rows import Measured, make_floor_rows, make_rows
+from limbeck.evaluation.report.same_runtime import compare_in_runtimes
 from limbeck.evaluation.report.without_teacher import (
     describe_training,
     measure_teacher_gain,
@@ -45,7 +46,7 @@ from limbeck.evaluation.report.without_teacher import (
 )
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.evaluation.tier_routing.measure import route_answers
-from limbeck.runtimes import open_answerer
+from limbeck.runtimes import find_runtime, open_answerer
 from limbeck.stages.config.evaluate import Config
 
 SPLIT_TITLE = {"zh": "测试切分", "en": "test split"}
@@ -120,6 +121,13 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         teacher_gains=tuple(
             measure_teacher_gain(student, alone, answers=answers, headline_tasks=headline_tasks)
             for student, alone in pair_students(models)
+        ),
+        in_runtimes=compare_in_runtimes(
+            models,
+            teacher=teacher,
+            runtimes={item.name: find_runtime(item.path) for item in models},
+            profiles=profiles,
+            num_threads=config.profile.thread_counts[0],
         ),
         titles=_name_split(domain.titles) if is_split else domain.titles,
         reference={} if is_split else REFERENCE,

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
+from jaxtyping import Float
 from pydantic import Field
 
 from limbeck.contracts.answerer import Answerer, PromptLike
@@ -71,6 +73,10 @@ class Profile:
     """Number of threads to the machine's load around the answers timed with them."""
     default_threads: ThreadChoice
     """The threads that answering a single question chooses by itself."""
+
+    def seconds(self, num_threads: int) -> Float[np.ndarray, " answers"]:
+        """Of every answer timed with so many threads."""
+        return np.array([timing.seconds for timing in self.timings[num_threads]])
 
     def latency(self, num_threads: int) -> Latency:
         """How long answers took with so many threads."""

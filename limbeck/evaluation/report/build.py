@@ -12,6 +12,7 @@ from limbeck.contracts.serialization import OPTIONAL
 from limbeck.env.machine import describe_machine, package_versions
 from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
 from limbeck.evaluation.report.rows import FloorRow, Row
+from limbeck.evaluation.report.same_runtime import RuntimeSpeedup
 from limbeck.evaluation.report.without_teacher import TeacherGain
 from limbeck.evaluation.tier_routing.measure import Routing
 
@@ -70,6 +71,8 @@ class Report:
     """What answers the same questions from the training records alone; () in older reports."""
     teacher_gains: tuple[TeacherGain, ...] = ()
     """Of students whose counterpart, trained without their teacher, has a row, too."""
+    in_runtimes: tuple[RuntimeSpeedup, ...] = ()
+    """Bundles beside the teacher's own of the same runtime; () where it has none."""
     titles: Mapping[str, Mapping[str, Mapping[str, str | int]]] = field(default_factory=dict)
     """Of `tasks` and `specialties`: each name's title by language, and how many records it has."""
     reference: Mapping[str, PublishedResult] = field(default_factory=lambda: REFERENCE)

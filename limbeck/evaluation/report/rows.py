@@ -213,7 +213,8 @@ def _make_row(
 ) -> Row:
     opened, latency = model.profile.opened, model.profile.latency(num_threads)
     speedup = speed_ratio(
-        seconds=_seconds(model, num_threads), reference_seconds=_seconds(reference, num_threads)
+        seconds=model.profile.seconds(num_threads),
+        reference_seconds=reference.profile.seconds(num_threads),
     )
     headline = [item for item in model.asked if item.task in headline_tasks]
     pooled = count_correct(headline)
@@ -280,10 +281,6 @@ def _memory_ratio(model: Measured, reference: Measured) -> float:
     teacher_bytes = BFLOAT16_BYTES * reference.profile.opened.size.parameters
     counted_bytes = model.profile.opened.size.weight_bytes
     return teacher_bytes / (teacher_bytes if model is reference else counted_bytes)
-
-
-def _seconds(model: Measured, num_threads: int) -> np.ndarray:
-    return np.array([timing.seconds for timing in model.profile.timings[num_threads]])
 
 
 def _count_refused(headline: Sequence[AnsweredQuestion], unknown_answers: Sequence[str]) -> Share:

@@ -11,6 +11,7 @@ from limbeck.evaluation.report.build import Report
 from limbeck.evaluation.report.number_format import Bounded, ValueBounded
 from limbeck.evaluation.report.published_reference import PublishedResult
 from limbeck.evaluation.report.rows import FloorRow, Row
+from limbeck.evaluation.report.same_runtime import RuntimeSpeedup
 from limbeck.evaluation.report.without_teacher import TeacherGain, Training
 
 COLUMNS = (
@@ -38,7 +39,8 @@ def make_table(report: Report) -> Table:
         f"trained on; batch 1, {first.latency_threads} thread",
         caption=f"kept, faster, smaller: against {report.teacher}, its weights counted in bf16; "
         f"accuracy pools {', '.join(report.headline_tasks)}{_explain_marks(report)}"
-        + "".join(map(_explain_gain, report.teacher_gains)),
+        + "".join(map(_explain_gain, report.teacher_gains))
+        + "".join(map(_explain_runtime, report.in_runtimes)),
         box=box.SIMPLE_HEAVY,
         padding=(0, 1),
     )
@@ -87,6 +89,13 @@ def _explain_gain(gain: TeacherGain) -> str:
     return (
         f"\n{gain.student} minus {gain.alone} (same start and steps, no teacher): "
         f"{number_format.points(gain)} points"
+    )
+
+
+def _explain_runtime(found: RuntimeSpeedup) -> str:
+    return (
+        f"\n{found.model} beside {found.teacher}, both in {found.runtime}: "
+        f"{number_format.times(found.speedup)} ({number_format.times_range(found)}) faster"
     )
 
 

@@ -19,6 +19,7 @@ from limbeck.evaluation.report.charts import Bilingual, Point, fit_axis, lines, 
 from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import _read_history, _read_object, validate_load
 from limbeck.evaluation.report.rows import Bounds, FloorRow
+from limbeck.evaluation.report.same_runtime import RuntimeSpeedup
 from limbeck.evaluation.report.terminal import make_table
 from limbeck.evaluation.report.without_teacher import TeacherGain
 from tests.support import tiny_recipe
@@ -119,11 +120,16 @@ def test_a_row_without_a_teacher_and_what_the_teacher_added_are_in_every_table()
     rows = list(report.rows)
     rows[1] = dataclasses.replace(rows[1], training="trained without a teacher (labels alone)")
     gain = TeacherGain("healed", "student", 0.0321, 0.011, 0.0532, 1200)
-    report = dataclasses.replace(report, rows=tuple(rows), teacher_gains=(gain,))
+    speedup = RuntimeSpeedup("bundle", "teacher_bundle", "onnx", 2.04, 1.55, 2.61)
+    report = dataclasses.replace(
+        report, rows=tuple(rows), teacher_gains=(gain,), in_runtimes=(speedup,)
+    )
+    assert read_back(report).in_runtimes == (speedup,)
     assert read_back(report).teacher_gains == (gain,)
     text = render_markdown(report)
     assert "student (未用教师训练（仅用标签） trained without a teacher (labels alone)) |" in text
     assert "**healed - student**: +3.2 (+1.1 – +5.3), n=1200" in text
+    assert "**bundle / teacher_bundle**: 2.0x (1.6–2.6)" in text
     answers = {row.name: [] for row in rows}
     page = render_html(report, answers=answers, steps=[])
     assert "trained without a teacher (labels alone)" in page and "+3.2 (+1.1 – +5.3)" in page
@@ -131,6 +137,8 @@ def test_a_row_without_a_teacher_and_what_the_teacher_added_are_in_every_table()
     Console(file=stream, width=200).print(make_table(report))
     shown = stream.getvalue()
     assert "labels alone" in shown and "healed minus student" in shown
+    assert "bundle beside teacher_bundle, both in onnx: 2.0x (1.6–2.6) faster" in shown
+    assert "2.0x (1.6–2.6)" in page
 
 
 def read_published(name):

@@ -1,0 +1,63 @@
+"""How much faster a bundle answers than its teacher in the same runtime.
+
+A report compares every model with the teacher as it is given, mostly a checkpoint in PyTorch: for
+a bundle that is the runtime's gain times the model's. Where the teacher has a bundle, too, the
+model's own part is told apart. Which row that is follows from the manifests, not from the names.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from limbeck.contracts.artifacts import Artifact
+from limbeck.evaluation.metrics import speed_ratio
+from limbeck.evaluation.profiling.profile import Profile
+
+
+@dataclass(frozen=True)
+class RuntimeSpeedup:
+    """The median time of the teacher's bundle over that of another one of its runtime."""
+
+    model: str
+    teacher: str
+    """The row of the teacher's bundle."""
+    runtime: str
+    speedup: float
+    low: float
+    high: float
+    """The 95 % interval, paired over the timed answers."""
+
+
+def compare_in_runtimes(
+    models: Sequence[Artifact],
+    *,
+    teacher: str,
+    runtimes: Mapping[str, str],
+    profiles: Mapping[str, Profile],
+    num_threads: int,
+) -> tuple[RuntimeSpeedup, ...]:
+    """Every bundle beside the teacher's own of the same runtime; empty where the teacher has none.
+
+    `runtimes` and `profiles` are by the name of the model.
+    """
+    reference = next(item for item in models if item.name == teacher)
+    bundles = {runtimes[item.name]: item for item in models if _is_bundle_of(item, reference)}
+    found = []
+    for model in models:
+        other = bundles.get(runtimes[model.name])
+        if model.manifest.kind != "bundle" or other is None or other is model:
+            continue
+        seconds, before = (profiles[item.name].seconds(num_threads) for item in (model, other))
+        ratio = speed_ratio(seconds=seconds, reference_seconds=before)
+        found.append(
+            RuntimeSpeedup(
+                model.name, other.name, runtimes[model.name], ratio.value, ratio.low, ratio.high
+            )
+        )
+    return tuple(found)
+
+
+def _is_bundle_of(item: Artifact, checkpoint: Artifact) -> bool:
+    parents = item.manifest.parents.get("checkpoint", ())
+    return item.manifest.kind == "bundle" and any(
+        parent.content_hash == checkpoint.manifest.content_hash for parent in parents
+    )
