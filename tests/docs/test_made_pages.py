@@ -41,6 +41,11 @@ def test_the_demos_numbers_are_those_of_its_report():
         assert "demo headline" in text or path.suffix == ".svg"
 
 
+def test_the_pruning_curves_are_those_of_their_result():
+    for path, text in load(ROOT / "docs" / "figures" / "make_pruning.py").make_files().items():
+        assert path.read_text(encoding="utf-8") == text, "run: python docs/figures/make_pruning.py"
+
+
 def test_the_readmes_have_one_structure():
     """A section that one language lacks would be forgotten."""
     texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")]
