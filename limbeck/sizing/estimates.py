@@ -9,18 +9,32 @@ from dataclasses import dataclass
 
 from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.sizing.attention import attention_flops, count_cached
-from limbeck.sizing.file_formats import FLOAT_BYTES, FileFormat, RuntimeName, VocabularyBytes
+from limbeck.sizing.file_formats import (
+    FLOAT_BYTES,
+    FileFormat,
+    RuntimeName,
+    VocabularyBytes,
+    WeightBytes,
+)
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION, GPU_UTILISATION
 from limbeck.sizing.shape_counts import Shapes, count_parameters, count_products
 
 CACHE_BYTES: Mapping[RuntimeName, int] = {"transformers": 4, "onnx": 4, "gguf": 2}
 """Of one cached number: float32 in our ONNX graphs and in PyTorch, float16 in llama.cpp."""
+CACHE_COPIES: Mapping[RuntimeName, int] = {"transformers": 2, "onnx": 2, "gguf": 1}
+"""A step of ours makes the cache anew beside the one that it reads; llama.cpp writes into it."""
 PROCESS_BYTES: Mapping[RuntimeName, int] = {
-    "transformers": 350_000_000,
-    "onnx": 75_000_000,
+    "transformers": 400_000_000,
+    "onnx": 90_000_000,
     "gguf": 60_000_000,
 }
-"""Of a process with the runtime and no model. Measured on Linux, x86-64."""
+"""Of a process with the runtime and no model. Measured on Linux, x86-64, as what follows."""
+WIDTHS: Mapping[RuntimeName, tuple[int, int]] = {
+    "transformers": (8, 8),
+    "onnx": (8, 8),
+    "gguf": (4, 3),
+}
+"""Numbers that a prompt's token holds, over the width of the model and of its feed-forward."""
 REPACKED = ("Q4_0",)
 """llama.cpp's types whose weights it lays out anew for the processor, beside the mapped file."""
 PROMPT_TOKENS = 512
@@ -97,8 +111,8 @@ def estimate(
         table_bytes=weights.tables,
         disk_bytes=weights.total + rest,
         cache_bytes=cache,
-        memory_bytes=_memory(config, file_format, body=weights.body, total=weights.total, use=use)
-        + cache,
+        memory_bytes=_memory(config, file_format, parameters, weights=weights, use=use)
+        + CACHE_COPIES[file_format.runtime] * cache,
         read_bytes=read,
         tokens_per_second=_tokens_per_second(config, shapes, read=read, device=device, use=use),
         first_token_seconds=_first_token(config, shapes, read=read, device=device, use=use),
@@ -106,20 +120,26 @@ def estimate(
 
 
 def _memory(
-    config: SizedConfig, file_format: FileFormat, *, body: int, total: int, use: Use
+    config: SizedConfig,
+    file_format: FileFormat,
+    parameters: int,
+    *,
+    weights: WeightBytes,
+    use: Use,
 ) -> int:
-    """Without the cache."""
-    runtime = file_format.runtime
-    loaded = total
+    """At the peak, without the cache."""
+    runtime, loaded = file_format.runtime, weights.total
     if runtime == "onnx":  # which lays every matrix out anew, beside what it has read
-        loaded += total
+        loaded += weights.total
+    elif runtime == "transformers":  # where a model is built of floats, whatever is put into it
+        loaded += FLOAT_BYTES * parameters
     elif file_format.weights in REPACKED:
-        loaded += body
+        loaded += weights.body
     tokens = min(use.context_tokens, PROMPT_TOKENS) if runtime == "gguf" else use.prompt_tokens
     text = config.get_text_config()
-    width = 4 * text.hidden_size + 3 * text.intermediate_size
-    working = FLOAT_BYTES * (tokens * width + text.vocab_size)
-    return loaded + working + PROCESS_BYTES[runtime]
+    hidden, channels = WIDTHS[runtime]
+    width = hidden * text.hidden_size + channels * text.intermediate_size
+    return loaded + FLOAT_BYTES * (tokens * width + text.vocab_size) + PROCESS_BYTES[runtime]
 
 
 def _tokens_per_second(
