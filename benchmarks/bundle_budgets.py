@@ -43,7 +43,7 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 SCHEMES: dict[str, QuantizedFormat] = {"int8": Int8(kind="int8"), "int4": Int4(kind="int4")}
-TARGET = Target(prompt_tokens=128, context_tokens=1024, machine=Machine(bytes_per_second=1e9))
+TARGET = Target(prompt_tokens=128, context_tokens=1024, machine=Machine(bytes_per_second=1e12))
 ANSWER_TOKENS = 48
 RUN = """
 import re, sys, time
@@ -88,8 +88,8 @@ def compute(checkpoint: Path, name: str) -> Estimate:
         sizes,
         FILE_FORMATS[name],
         shapes=count_shapes(sizes),
-        vocabulary=read_tokenizer(checkpoint).bytes,
-        device=Device(TARGET.machine.bytes_per_second, 0.0),
+        vocabulary=read_tokenizer(checkpoint, num_rows=sizes.vocab_size).bytes,
+        device=Device(TARGET.machine.bytes_per_second, 0.0, threads=1),
         use=Use(TARGET.context_tokens, TARGET.prompt_tokens),
     )
 
@@ -148,6 +148,7 @@ def main() -> None:
                     "estimated_peak_mb": said.memory_bytes / 1e6,
                     "first_token_cpu_ms": found["first_token_cpu_ms"],
                     "tokens_per_cpu_second": found["tokens_per_cpu_second"],
+                    "estimated_tokens_per_cpu_second": said.tokens_per_second,
                     "read_mb": (said.read_bytes - said.cache_bytes) / 1e6,
                     "read_gb_per_cpu_second": found["tokens_per_cpu_second"]
                     * (said.read_bytes - said.cache_bytes)
@@ -158,7 +159,7 @@ def main() -> None:
     ratios = {
         f"{what}_over_estimate {row['format']}": row[what] / row[f"estimated_{what}"]
         for row in rows
-        for what in ("mb", "peak_mb")
+        for what in ("mb", "peak_mb", "tokens_per_cpu_second")
     }
     report(options, environment=machine, rows=rows, ratios=ratios, labels=("format",))
 

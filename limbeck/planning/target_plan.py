@@ -15,6 +15,7 @@ from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.planning.designs import Design, choose_usual, list_cuts, list_fresh
 from limbeck.planning.targets import Target
 from limbeck.planning.wanted import Wanted, assume_tokenizer, find_wanted
+from limbeck.sizing.attention import find_number
 from limbeck.sizing.estimates import Device, Estimate, Use, estimate
 from limbeck.sizing.file_formats import FILE_FORMATS, FileFormat
 
@@ -136,8 +137,7 @@ class _Scale:
         self._target = target
         self._wanted = wanted
         machine = target.machine
-        self._device = Device(machine.bytes_per_second, machine.flops_per_second)
-        self._use = Use(target.context_tokens, target.prompt_tokens)
+        self._device = Device(machine.bytes_per_second, machine.flops_per_second, machine.threads)
 
     def can_hold(self, design: Design) -> bool:
         """Whether its rows are whole blocks."""
@@ -145,13 +145,16 @@ class _Scale:
 
     def __call__(self, design: Design) -> Row:
         """The design beside the budgets."""
+        text, target = design.sizes.get_text_config(), self._target
+        longest = find_number(text, "max_position_embeddings") or target.context_tokens
+        use = Use(min(target.context_tokens, longest), min(target.prompt_tokens, longest))
         found = estimate(
             design.sizes,
             self._format,
             shapes=design.shapes,
             vocabulary=self._wanted.vocabulary,
             device=self._device,
-            use=self._use,
+            use=use,
         )
         return Row(
             design.shape,

@@ -194,6 +194,7 @@ def _notes(planned: TargetPlan) -> list[Text]:
         notes.append(
             f"tokens/s: weights and the cache of {target.context_tokens:,} tokens read once, at "
             f"{share} of {byte_count(machine.bytes_per_second)}/s"
+            + (f", or unpacked by {machine.threads} cores" if machine.threads else "")
         )
     if machine.flops_per_second:
         share = percent(GPU_UTILISATION["dense"], digits=0)

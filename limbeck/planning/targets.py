@@ -29,6 +29,9 @@ class Machine(Config):
 
     bytes_per_second: NonNegativeFloat = 0.0
     """Bandwidth of its memory; 0: not stated, and no speed is computed."""
+    threads: NonNegativeInt = 0
+    """Cores that answer; 0: not stated. Formats of few bits take a core longer to unpack than its
+    memory to read, by rates that were measured on one kind of core."""
     flops_per_second: NonNegativeFloat = 0.0
     """Peak of its matrix products, an addition and a multiplication each counted; 0: not stated,
     and the first token's time is not computed."""
@@ -63,7 +66,7 @@ class Target(Config):
     first_token_milliseconds: NonNegativeFloat = 0.0
     """Most time until an answer to a prompt of `prompt_tokens` begins."""
     context_tokens: PositiveInt = 2048
-    """Question and answer, all kept in the cache."""
+    """Question and answer, all kept in the cache; less where the model knows fewer positions."""
     prompt_tokens: PositiveInt = 128
     """Of the question, all read before the first token of its answer."""
     machine: Machine = Machine()

@@ -75,5 +75,6 @@ def _open_start(folder: Path) -> Wanted:
         sizes = known.config
     tokens = sizes.get_text_config().vocab_size
     if (place / TOKENIZER).is_file():
-        return Wanted(str(folder), sizes, tokens, read_tokenizer(place).bytes, str(folder))
-    return Wanted(str(folder), sizes, tokens, assume_vocabulary(tokens), "its config")
+        facts = read_tokenizer(place, num_rows=tokens)
+        return Wanted(folder.name, sizes, tokens, facts.bytes, str(folder))
+    return Wanted(folder.name, sizes, tokens, assume_vocabulary(tokens), "its config")

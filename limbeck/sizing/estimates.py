@@ -25,16 +25,31 @@ CACHE_COPIES: Mapping[RuntimeName, int] = {"transformers": 2, "onnx": 2, "gguf":
 """A step of ours makes the cache anew beside the one that it reads; llama.cpp writes into it."""
 PROCESS_BYTES: Mapping[RuntimeName, int] = {
     "transformers": 400_000_000,
-    "onnx": 90_000_000,
-    "gguf": 60_000_000,
+    "onnx": 80_000_000,
+    "gguf": 20_000_000,
 }
-"""Of a process with the runtime and no model. Measured on Linux, x86-64, as what follows."""
+"""Of a process with the runtime and no model. Fitted, as what follows, to peaks on Linux and x86-64
+(benchmarks/bundle_budgets.py and full_size.py)."""
 WIDTHS: Mapping[RuntimeName, tuple[int, int]] = {
     "transformers": (8, 8),
     "onnx": (8, 8),
-    "gguf": (4, 3),
+    "gguf": (8, 6),
 }
 """Numbers that a prompt's token holds, over the width of the model and of its feed-forward."""
+CORE_BYTES_PER_SECOND: Mapping[str, float] = {
+    "onnx float32": 15.6e9,
+    "onnx int8": 8.8e9,
+    "onnx int4": 5.9e9,
+    "gguf F16": 19.7e9,
+    "gguf Q8_0": 14.1e9,
+    "gguf Q4_1": 9.0e9,
+    "gguf Q4_0": 11.8e9,
+    "gguf TQ2_0": 10.4e9,
+    "gguf TQ1_0": 4.9e9,
+}
+"""Weights that one core multiplies by, unpacking them: bytes a second of processor time, measured
+on a Zen 4 core with AVX-512 by the same benchmarks, TQ1_0 and TQ2_0 on 2.2 B and 6.2 B parameters.
+Another core may be two to four times slower."""
 REPACKED = ("Q4_0",)
 """llama.cpp's types whose weights it lays out anew for the processor, beside the mapped file."""
 PROMPT_TOKENS = 512
@@ -50,6 +65,8 @@ class Device:
     """Bandwidth of its memory."""
     flops_per_second: float
     """Peak of the products of its number format."""
+    threads: int = 0
+    """That answer."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,9 @@ def estimate(
         memory_bytes=_memory(config, file_format, parameters, weights=weights, use=use)
         + CACHE_COPIES[file_format.runtime] * cache,
         read_bytes=read,
-        tokens_per_second=_tokens_per_second(config, shapes, read=read, device=device, use=use),
+        tokens_per_second=_tokens_per_second(
+            config, shapes, file_format.name, read=read, cache=cache, device=device, use=use
+        ),
         first_token_seconds=_first_token(config, shapes, read=read, device=device, use=use),
     )
 
@@ -129,8 +148,8 @@ def _memory(
 ) -> int:
     """At the peak, without the cache."""
     runtime, loaded = file_format.runtime, weights.total
-    if runtime == "onnx":  # which lays every matrix out anew, beside what it has read
-        loaded += weights.total
+    if runtime == "onnx":  # which lays matrices out anew, beside what it has read
+        loaded += weights.body if file_format.weights == "float32" else weights.total
     elif runtime == "transformers":  # where a model is built of floats, whatever is put into it
         loaded += FLOAT_BYTES * parameters
     elif file_format.weights in REPACKED:
@@ -143,15 +162,25 @@ def _memory(
 
 
 def _tokens_per_second(
-    config: SizedConfig, shapes: Shapes, *, read: int, device: Device, use: Use
+    config: SizedConfig,
+    shapes: Shapes,
+    name: str,
+    *,
+    read: int,
+    cache: int,
+    device: Device,
+    use: Use,
 ) -> float:
+    """What binds most: the memory, the cores, or the arithmetic, of those that are stated."""
     if not device.bytes_per_second:
         return 0.0
     seconds = read / (device.bytes_per_second * BANDWIDTH_UTILISATION)
+    rate = CORE_BYTES_PER_SECOND.get(name)
+    if device.threads and rate:
+        seconds = max(seconds, (read - cache) / (device.threads * rate))
     if device.flops_per_second:
-        flops = 2 * count_products(shapes) + attention_flops(
-            config, attended=float(use.context_tokens)
-        )
+        attention = attention_flops(config, attended=float(use.context_tokens))
+        flops = 2 * count_products(shapes) + attention
         seconds = max(seconds, flops / (device.flops_per_second * GPU_UTILISATION["dense"]))
     return 1 / seconds
 

@@ -11,6 +11,8 @@ TOKENIZER = "tokenizer.json"
 FILES = (TOKENIZER, "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 LENGTH_BYTES, NUMBER_BYTES = 8, 4
 """Of the length before a text, and of a type or a score, in a GGUF file."""
+UNUSED_BYTES = 24
+"""Of an embedding without a token in a GGUF file, which names each: `[PAD12345]`."""
 ASSUMED_GGUF_BYTES, ASSUMED_FILE_BYTES = 34, 70
 """Of one token, texts, types and merges counted; SmolLM2's 49,152 tokens have 33.6 and 71.7."""
 
@@ -28,8 +30,10 @@ def assume_vocabulary(num_tokens: int) -> VocabularyBytes:
     return VocabularyBytes(num_tokens * ASSUMED_GGUF_BYTES, num_tokens * ASSUMED_FILE_BYTES)
 
 
-def read_tokenizer(folder: Path) -> TokenizerFacts:
+def read_tokenizer(folder: Path, *, num_rows: int = 0) -> TokenizerFacts:
     """The tokens of a tokenizer's folder, and their bytes, without transformers.
+
+    `num_rows` is the number of a model's embeddings, which may be more.
 
     Raises:
         CheckpointError: there is no `tokenizer.json`, or it is damaged.
@@ -52,5 +56,6 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
         raise CheckpointError(f"{path}: damaged ({error!r}); copy it again") from None
     texts = [*tokens, *merges]
     in_gguf = sum(LENGTH_BYTES + len(text.encode("utf-8", "replace")) for text in texts)
+    in_gguf += UNUSED_BYTES * max(0, num_rows - len(tokens))
     files = sum((folder / name).stat().st_size for name in FILES if (folder / name).is_file())
     return TokenizerFacts(len(tokens), VocabularyBytes(in_gguf + NUMBER_BYTES * len(tokens), files))

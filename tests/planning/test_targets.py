@@ -103,7 +103,10 @@ def test_a_checkpoint_is_read_with_its_vocabulary_and_pruned_until_it_fits(invok
     model = make_checkpoint(tmp_path / "start", "llama", **plain, intermediate_size=512)
     path = write(disk_bytes=600_000, model={"start": str(tmp_path / "start")})
     found = read(invoke, path)
-    assert found["vocab"] == model.config.vocab_size
+    assert (found["name"], found["vocab"]) == ("start", model.config.vocab_size)
+    assert {row["cache_bytes"] for row in found["asked"] if row["file_format"][0] == "o"} == {
+        model.config.max_position_embeddings * 4 * 2 * 16 * 4  # layers, keys and values, a head
+    }
     float32 = by_format(found["asked"])["onnx float32"]
     assert float32["parameters"] == sum(item.numel() for item in model.parameters())
     pruned = by_format(found["fitting"])["onnx float32"]
@@ -138,7 +141,7 @@ def test_an_impossible_budget_names_itself_and_the_nearest_design(invoke, write)
 
 
 def test_speed_binds_as_bytes_do(invoke, write):
-    machine = {"bytes_per_second": 1e10, "flops_per_second": 1e11}
+    machine = {"bytes_per_second": 3e10, "flops_per_second": 1e11}
     model = {"parameters": 10**9}
     slow = write(token_milliseconds=50, machine=machine, runtimes=["gguf"], model=model)
     found = by_format(read(invoke, slow)["asked"])
@@ -146,6 +149,11 @@ def test_speed_binds_as_bytes_do(invoke, write):
     assert found["gguf F16"]["misses"][0]["allowed"] == 20
     fits = by_format(read(invoke, slow)["fitting"])["gguf F16"]
     assert fits["tokens_per_second"] >= 20
+    one = write(
+        tokens_per_second=1, machine=machine | {"threads": 1, "flops_per_second": 0}, model=model
+    )
+    alone = by_format(read(invoke, one)["asked"])["gguf TQ1_0"]
+    assert alone["tokens_per_second"] == pytest.approx(4.9e9 / alone["weight_bytes"], rel=0.01)
     first = write(first_token_milliseconds=1000, machine=machine, model=model)
     rows = read(invoke, first)["asked"]
     assert {miss["budget"] for row in rows for miss in row["misses"]} == {
