@@ -46,7 +46,7 @@ from limbeck.evaluation.report.without_teacher import (
 )
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.evaluation.tier_routing.measure import route_answers
-from limbeck.runtimes import find_runtime, open_answerer
+from limbeck.runtimes import open_answerer
 from limbeck.stages.config.evaluate import Config
 
 SPLIT_TITLE = {"zh": "测试切分", "en": "test split"}
@@ -125,7 +125,6 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         in_runtimes=compare_in_runtimes(
             models,
             teacher=teacher,
-            runtimes={item.name: find_runtime(item.path) for item in models},
             profiles=profiles,
             num_threads=config.profile.thread_counts[0],
         ),

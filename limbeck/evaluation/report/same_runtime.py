@@ -31,29 +31,32 @@ def compare_in_runtimes(
     models: Sequence[Artifact],
     *,
     teacher: str,
-    runtimes: Mapping[str, str],
     profiles: Mapping[str, Profile],
     num_threads: int,
 ) -> tuple[RuntimeSpeedup, ...]:
     """Every bundle beside the teacher's own of the same runtime; empty where the teacher has none.
 
-    `runtimes` and `profiles` are by the name of the model.
+    `profiles` are by the name of the model.
     """
     reference = next(item for item in models if item.name == teacher)
-    bundles = {runtimes[item.name]: item for item in models if _is_bundle_of(item, reference)}
+    bundles = {_runtime(item): item for item in models if _is_bundle_of(item, reference)}
     found = []
     for model in models:
-        other = bundles.get(runtimes[model.name])
-        if model.manifest.kind != "bundle" or other is None or other is model:
+        runtime = _runtime(model)
+        other = bundles.get(runtime)
+        if other is None or other is model:
             continue
         seconds, before = (profiles[item.name].seconds(num_threads) for item in (model, other))
         ratio = speed_ratio(seconds=seconds, reference_seconds=before)
         found.append(
-            RuntimeSpeedup(
-                model.name, other.name, runtimes[model.name], ratio.value, ratio.low, ratio.high
-            )
+            RuntimeSpeedup(model.name, other.name, runtime, ratio.value, ratio.low, ratio.high)
         )
     return tuple(found)
+
+
+def _runtime(item: Artifact) -> str:
+    """What a bundle was exported for; '' for a checkpoint."""
+    return str(item.manifest.recipe.get("runtime", "")) if item.manifest.kind == "bundle" else ""
 
 
 def _is_bundle_of(item: Artifact, checkpoint: Artifact) -> bool:

@@ -3,21 +3,15 @@
 import pytest
 
 from limbeck.contracts.answerer import Size
-from limbeck.contracts.artifacts import Parent
+from limbeck.contracts.artifacts import Artifact, Parent
 from limbeck.env.threads import ThreadChoice
 from limbeck.evaluation.profiling.profile import Profile
 from limbeck.evaluation.profiling.worker import Opened, Timing
 from limbeck.evaluation.report.same_runtime import compare_in_runtimes
 from tests.support.artifacts import make_artifact
 
-SECONDS = {"teacher": 8.0, "big": 4.0, "other": 3.0, "small": 1.0, "file": 0.5}
-RUNTIMES = {
-    "teacher": "transformers",
-    "big": "onnx",
-    "other": "onnx",
-    "small": "onnx",
-    "file": "gguf",
-}
+SECONDS = {"teacher": 8.0, "big": 4.0, "small": 1.0, "file": 0.5}
+RUNTIMES = {"big": "onnx", "small": "onnx", "file": "gguf"}
 
 
 def make_profile(seconds):
@@ -36,7 +30,9 @@ def models(tmp_path):
         ("file", "of the student"),
     ):
         parent = Parent(name="x", path="x", kind="checkpoint", content_hash=content_hash)
-        made.append(make_artifact(tmp_path / name, "bundle", parents={"checkpoint": (parent,)}))
+        bundle = make_artifact(tmp_path / name, "bundle", parents={"checkpoint": (parent,)})
+        recipe = {"runtime": RUNTIMES[name]}
+        made.append(Artifact(bundle.path, bundle.manifest.replace(recipe=recipe)))
     return made
 
 
@@ -44,7 +40,6 @@ def compare(models):
     return compare_in_runtimes(
         models,
         teacher="teacher",
-        runtimes=RUNTIMES,
         profiles={name: make_profile(seconds) for name, seconds in SECONDS.items()},
         num_threads=1,
     )
