@@ -19,7 +19,7 @@ from limbeck.planning.targets import Target
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION, GPU_UTILISATION
 
 SIZED = "†"
-"""Beside formats that Limbeck does not make."""
+"""Beside formats that Limbeck does not make of a model."""
 OVER = "*"
 BUDGET_NAMES = {
     "disk_bytes": "disk",
@@ -188,7 +188,9 @@ def _notes(planned: TargetPlan) -> list[Text]:
     ]
     notes.append("designs: the least pruned that fits, or the largest fresh one of the family")
     if any(not row.is_written for row in rows):
-        notes.append(f"{SIZED} sized only: nothing here makes weights of this format")
+        notes.append(
+            f"{SIZED} sized only: Limbeck makes no such weights, or no such file of this model"
+        )
     if machine.bytes_per_second:
         share = percent(BANDWIDTH_UTILISATION, digits=0)
         notes.append(
