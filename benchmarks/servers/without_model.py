@@ -44,20 +44,23 @@ def answer_at_once(connection: Connection, settings: WorkerSettings) -> None:
         while True:
             wait = max(0.0, due[0][0] - time.monotonic()) if due else None
             while connection.poll(wait):
-                command = connection.recv()
-                if isinstance(command, Stop):
-                    return
-                if isinstance(command, Generate):
-                    # Of the requests beyond the slots each waits for the one before it.
-                    begins = [time.monotonic()]
-                    if len(due) >= settings.num_slots:
-                        begins.append(due[-settings.num_slots][0])
-                    due.append((max(begins) + seconds, command))
+                for command in connection.recv():
+                    if isinstance(command, Stop):
+                        return
+                    if isinstance(command, Generate):
+                        # Of the requests beyond the slots each waits for the one before it.
+                        begins = [time.monotonic()]
+                        if len(due) >= settings.num_slots:
+                            begins.append(due[-settings.num_slots][0])
+                        due.append((max(begins) + seconds, command))
                 wait = 0.0
             now = time.monotonic()
+            events: list[Event] = []
             while due and due[0][0] <= now:
                 ended, request = due.pop(0)
-                connection.send(_events(request, started=ended - seconds))
+                events += _events(request, started=ended - seconds)
+            if events:  # one message for all that a step ends, as a model's process sends
+                connection.send(events)
     except (EOFError, OSError):
         return
 

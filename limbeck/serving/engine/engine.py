@@ -100,6 +100,7 @@ class _Process:
     process: BaseProcess
     connection: Connection
     running: dict[int, ProcessGeneration] = field(default_factory=dict)
+    outgoing: list[Command] = field(default_factory=list)
 
 
 @final
@@ -202,7 +203,8 @@ class ProcessEngine(Engine):
         if worker is not None:
             asyncio.get_running_loop().remove_reader(worker.connection.fileno())
             with contextlib.suppress(OSError):  # it is gone already
-                worker.connection.send(Stop())
+                worker.connection.send([*worker.outgoing, Stop()])
+                worker.outgoing.clear()
             worker.connection.close()
             await asyncio.to_thread(_end, worker.process)
         self._fail([*(worker.running.values() if worker else ()), *self._waiting], "is stopped")
@@ -219,17 +221,14 @@ class ProcessEngine(Engine):
         while self._waiting and len(worker.running) < self.settings.num_slots + NUM_AHEAD:
             generation = self._waiting.popleft()
             worker.running[generation.request.id] = generation
-            if not self._send(generation.request):
-                return
+            self._send(generation.request)
 
-    def _send(self, command: Command) -> bool:
-        """Whether the process is there to read it; its end is noticed by `_read`."""
+    def _send(self, command: Command) -> None:
+        """Sends it with all others of this turn of the event loop: each message wakes a process."""
         assert self._worker is not None
-        try:
-            self._worker.connection.send_bytes(pack(command))
-        except OSError:
-            return False
-        return True
+        if not self._worker.outgoing:
+            asyncio.get_running_loop().call_soon(_flush, self._worker)
+        self._worker.outgoing.append(command)
 
     def _read(self) -> None:
         worker = self._worker
@@ -296,6 +295,13 @@ class ProcessEngine(Engine):
     def _set_state(self, state: State) -> None:
         self.state = state
         self._changed.set()
+
+
+def _flush(worker: _Process) -> None:
+    commands, worker.outgoing = worker.outgoing, []
+    if commands:
+        with contextlib.suppress(OSError):  # its end is noticed by `_read`
+            worker.connection.send_bytes(pack(commands))
 
 
 def _end(process: BaseProcess) -> None:

@@ -155,6 +155,6 @@ class Broken:
 Event = Ready | Piece | Finished | Refused | Broken
 
 
-def pack(message: Command | Sequence[Event]) -> bytes:
+def pack(message: Sequence[Command] | Sequence[Event]) -> bytes:
     """What `Connection.recv` reads; `send` would build a pickler of its own for each message."""
     return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)

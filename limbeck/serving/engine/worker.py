@@ -104,11 +104,12 @@ def _serve(connection: Connection, loop: DecodingLoop) -> None:
     while True:
         # A lone request never waits: commands are read between two tokens, and awaited without any.
         while not loop.has_work or connection.poll():
-            command: Command = connection.recv()
-            if isinstance(command, Stop):
-                return
-            if events := _take(command, loop):
-                connection.send_bytes(pack(events))
+            commands: list[Command] = connection.recv()
+            for command in commands:
+                if isinstance(command, Stop):
+                    return
+                if events := _take(command, loop):
+                    connection.send_bytes(pack(events))
         if events := loop.step():
             connection.send_bytes(pack(events))
 
