@@ -32,6 +32,7 @@ SCOPES: dict[str, KeyScope] = {
 """What a key must be good for; a path that is not here is open to everybody."""
 COUNTED = "/v1/chat/completions"
 """The path whose requests occupy the house."""
+WITH_BODIES = (COUNTED, "/v1/feedback", "/v1/review")
 JSON = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 Headers = Mapping[bytes, bytes]
 SECURITY_HEADERS = (
@@ -92,7 +93,7 @@ class Admission:
             entry = self._check(scope, path, headers)
             scope["state"]["key"] = entry
             note.key = entry.name if entry is not None else ""
-            if is_post and path in SCOPES:
+            if is_post and path in WITH_BODIES:
                 self._check_kind(scope, headers)
             if counts:
                 self._enter(scope)

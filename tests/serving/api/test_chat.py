@@ -175,6 +175,7 @@ def test_a_body_that_does_not_say_that_it_is_json_is_415(running, path, kind):
     found = httpx.post(running.url + path, content=b"{}", headers=headers, timeout=60)
     assert found.status_code == 415
     assert "Content-Type: application/json" in found.json()["error"]["message"]
+    assert httpx.post(running.url + "/v1/models", timeout=60).status_code == 405
 
 
 def test_what_is_no_json_is_400(running):
