@@ -10,7 +10,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= recipes/demo.yaml
-WORKERS ?= 2
+# One more than the cores of a small machine: a fifth of the time tests wait for processes of theirs.
+WORKERS ?= 3
 TORCH_VERSION := 2.13.0
 TORCH ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 CPU_INDEX := https://download.pytorch.org/whl/cpu

@@ -28,8 +28,6 @@ from limbeck.evaluation.report.rows import Row
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "benchmarks" / "results" / "demo" / "report.json"
 LAST = "bundle"
-SAME_RUNTIME = "healed"
-"""The model of `LAST` in its teacher's runtime: how much of the speed is the model's."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,8 @@ ENGLISH = Words(
         "linear": "*no model: a linear classifier*",
     },
     headline="**{parameters_before} → {parameters_after} parameters, {size_before} → {size_after} "
-    "on disk, {faster} faster in ONNX Runtime ({faster_range}; {model} where both run in PyTorch), "
+    "on disk, {faster} faster in ONNX Runtime than the teacher in PyTorch ({faster_range}), "
+    "{model} ({model_range}) where both run in ONNX Runtime, "
     "{right} of {count} questions right (teacher {teacher}).**",
     beaten="**Beaten** by a row without a model, which has more questions right: {names}.",
     gain="What the teacher adds to the student: {points} percentage points (95 % interval).",
@@ -112,7 +111,8 @@ CHINESE = Words(
         "linear": "*不用模型：线性分类器*",
     },
     headline="**参数 {parameters_before} → {parameters_after}，磁盘 {size_before} → {size_after}，"
-    "用 ONNX Runtime 快 {faster}（{faster_range}；同在 PyTorch 里 {model}），"
+    "用 ONNX Runtime 比 PyTorch 中的教师快 {faster}（{faster_range}），"
+    "同在 ONNX Runtime 里 {model}（{model_range}），"
     "{count} 题答对 {right}（教师 {teacher}）。**",
     beaten="**不敌底线**（答对的题少于不用模型的做法）：{names}。",
     gain="教师给学生带来的准确率之差：{points} 个百分点（95 % 区间）。",
@@ -149,6 +149,7 @@ def _find(report: Report, name: str) -> Row:
 
 def _make_headline(report: Report, words: Words) -> str:
     first, last = _find(report, report.teacher), _find(report, LAST)
+    found = next(item for item in report.in_runtimes if item.model == LAST)
     return words.headline.format(
         parameters_before=counted(first.parameters),
         parameters_after=counted(last.parameters),
@@ -156,7 +157,8 @@ def _make_headline(report: Report, words: Words) -> str:
         size_after=byte_count(last.size_bytes),
         faster=times(last.speedup_ratio),
         faster_range=times_range(last.speedup_interval),
-        model=times(_find(report, SAME_RUNTIME).speedup_ratio),
+        model=times(found.speedup),
+        model_range=times_range(found),
         right=percent(last.accuracy),
         count=f"{last.accuracy_interval.count:,}",
         teacher=percent(first.accuracy),
