@@ -7,16 +7,15 @@ import torch
 from limbeck.contracts.config import resolve
 from limbeck.contracts.registry import CRITERIA
 from limbeck.models.batch import pad_rows
+from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.forward import KeptForward
-from limbeck.models.gguf.dequantize import load_gguf
-from limbeck.models.gguf.header import read_header
 from limbeck.models.structure import find_channels
 from limbeck.pruning.allocation import pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import Random, score_groups
 from limbeck.pruning.surgery import cut
 from tests.support.documentation import ROOT
-from tests.support.gguf_files import fetch_smollm2
+from tests.support.gguf_files import unpack_smollm2
 
 ROW_TOKENS = 48
 
@@ -29,8 +28,8 @@ def measure_loss(model, batch):
 @pytest.mark.slow
 def test_criteria_that_read_text_beat_chance():
     """Those of weights alone lose more than chance here: its busiest channels are the smallest."""
-    tokenizer, model = load_gguf(read_header(fetch_smollm2()))
-    model.eval()
+    _, folder = unpack_smollm2()
+    tokenizer, model = load_tokenizer(folder), load_model(folder).eval()
     ids = np.array(tokenizer.encode((ROOT / "LICENSE").read_text()))
     rows = ids[: 8 * ROW_TOKENS].reshape(8, ROW_TOKENS)
     calibration, test = (
