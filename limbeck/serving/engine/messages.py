@@ -64,12 +64,7 @@ class Cancel:
     id: int
 
 
-@dataclass(frozen=True)
-class Stop:
-    """The process is to end."""
-
-
-Command = Generate | Cancel | Stop
+Command = Generate | Cancel
 
 
 @dataclass(frozen=True)
