@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -134,7 +134,13 @@ def profiling(
                 max_new_tokens=max_new_tokens,
             )
 
-        yield measure
+        try:
+            yield measure
+        finally:
+            wait([ready])
+            # All at once: to end by itself takes each of them a second.
+            for process in (finder, *processes.values()):
+                process.connection.close()
 
 
 def _import_everywhere(
@@ -295,5 +301,7 @@ def _spawn(name: str) -> Iterator[_Process]:
         yield process
     finally:
         process.connection.close()
-        process.process.kill()  # it has nothing to finish, and to end by itself takes it a second
-        process.process.join()
+        process.process.join(STOP_SECONDS)
+        if process.process.is_alive():
+            process.process.kill()
+            process.process.join()

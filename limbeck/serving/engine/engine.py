@@ -32,6 +32,7 @@ from limbeck.serving.engine.messages import (
     Piece,
     Ready,
     Refused,
+    Stop,
     pack,
 )
 from limbeck.serving.engine.queue_bound import QueueBound
@@ -46,6 +47,8 @@ MAX_STARTS = 3
 RESTART_SECONDS = 0.5
 """Before the second start; doubled for each further one."""
 REAP_SECONDS = 0.1
+STOP_SECONDS = 5.0
+"""That a process gets to end by itself."""
 
 
 @final
@@ -199,10 +202,11 @@ class ProcessEngine(Engine):
         worker, self._worker = self._worker, None
         if worker is not None:
             asyncio.get_running_loop().remove_reader(worker.connection.fileno())
-            worker.outgoing.clear()
+            with contextlib.suppress(OSError):  # it is gone already
+                worker.connection.send([*worker.outgoing, Stop()])
+                worker.outgoing.clear()
             worker.connection.close()
-            worker.process.kill()  # it has nothing to finish; to end by itself takes it a second
-            await asyncio.to_thread(worker.process.join)
+            await asyncio.to_thread(_end, worker.process)
         self._fail([*(worker.running.values() if worker else ()), *self._waiting], "is stopped")
         self._waiting.clear()
 
@@ -298,3 +302,10 @@ def _flush(worker: _Process) -> None:
     if commands:
         with contextlib.suppress(OSError):  # its end is noticed by `_read`
             worker.connection.send_bytes(pack(commands))
+
+
+def _end(process: BaseProcess) -> None:
+    process.join(STOP_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()

@@ -64,7 +64,12 @@ class Cancel:
     id: int
 
 
-Command = Generate | Cancel
+@dataclass(frozen=True)
+class Stop:
+    """The process is to end."""
+
+
+Command = Generate | Cancel | Stop
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from limbeck.serving.engine.messages import (
     Event,
     Generate,
     Ready,
+    Stop,
     pack,
 )
 from limbeck.serving.log import places_of
@@ -45,7 +46,7 @@ class WorkerSettings:
 
 
 def work(connection: Connection, settings: WorkerSettings) -> None:
-    """Answer until the server is gone, or ends the process."""
+    """Answer until a `Stop` comes or the server is gone."""
     # Ctrl-C reaches the whole group; the server decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if settings.niceness and sys.platform != "win32":
@@ -105,6 +106,8 @@ def _serve(connection: Connection, loop: DecodingLoop) -> None:
         while not loop.has_work or connection.poll():
             commands: list[Command] = connection.recv()
             for command in commands:
+                if isinstance(command, Stop):
+                    return
                 if events := _take(command, loop):
                     connection.send_bytes(pack(events))
         if events := loop.step():
