@@ -38,7 +38,7 @@ from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
 from limbeck.evaluation.report.published_reference import REFERENCE
 from limbeck.evaluation.report.rows import Measured, make_floor_rows, make_rows
-from limbeck.evaluation.report.same_runtime import compare_in_runtimes
+from limbeck.evaluation.report.same_runtime import compare_in_runtimes, is_bundle_of
 from limbeck.evaluation.report.without_teacher import (
     describe_training,
     measure_teacher_gain,
@@ -100,7 +100,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
                 policy=policies[model.name],
                 foreign=foreign.get(model.name, ()),
                 unknown_answers=config.unknown_answers,
-                teacher=teacher,
+                teacher=next(item for item in models if item.name == teacher),
             )
             for model in models
         ],
@@ -250,7 +250,7 @@ def _measured(
     policy: AnswerPolicy,
     foreign: Sequence[AnsweredQuestion],
     unknown_answers: Sequence[str],
-    teacher: str,
+    teacher: Artifact,
 ) -> Measured:
     return Measured(
         artifact.name,
@@ -259,7 +259,9 @@ def _measured(
         size_bytes(artifact.path),
         tuple(asked),
         profile,
-        None if artifact.name == teacher else describe_training(artifact),
+        None
+        if artifact.name == teacher.name or is_bundle_of(artifact, teacher)
+        else describe_training(artifact),
         measure_declined(
             policy,
             asked=asked,

@@ -39,7 +39,7 @@ def compare_in_runtimes(
     `profiles` are by the name of the model.
     """
     reference = next(item for item in models if item.name == teacher)
-    bundles = {_runtime(item): item for item in models if _is_bundle_of(item, reference)}
+    bundles = {_runtime(item): item for item in models if is_bundle_of(item, reference)}
     found = []
     for model in models:
         runtime = _runtime(model)
@@ -59,7 +59,8 @@ def _runtime(item: Artifact) -> str:
     return str(item.manifest.recipe.get("runtime", "")) if item.manifest.kind == "bundle" else ""
 
 
-def _is_bundle_of(item: Artifact, checkpoint: Artifact) -> bool:
+def is_bundle_of(item: Artifact, checkpoint: Artifact) -> bool:
+    """Whether an artifact is a checkpoint's bundle."""
     parents = item.manifest.parents.get("checkpoint", ())
     return item.manifest.kind == "bundle" and any(
         parent.content_hash == checkpoint.manifest.content_hash for parent in parents
