@@ -115,11 +115,7 @@ def _cut(
             continue
         settings[CUT_FIELDS[kind]] = ratio
     if kept:
-        # One type at a time, as each cut is of its own type.
-        if isinstance(start, DecoderSizes):
-            cut = describe_cut(start, num_kept=kept)
-        else:
-            cut = describe_cut(start, num_kept=kept)
+        cut = describe_cut(start, num_kept=kept)
         yield Design(cut, "pruned", settings | {"multiple": multiple})
 
 

@@ -12,7 +12,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
 from limbeck.models.config import GroupKind
-from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
+from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.pruning.shapes import count_groups, describe_cut
 
 SizedFormat = Literal["float32", "bfloat16", "int8", "int4", "int2", "ternary"]
@@ -74,9 +74,6 @@ def fit_channels(
 
     def measure(channels: int) -> float:
         kept: dict[GroupKind, int] = {**num_kept, "channels": channels}
-        # One type at a time, as each cut is of its own type.
-        if isinstance(config, DecoderSizes):
-            return budget.measure(describe_cut(config, num_kept=kept))
         return budget.measure(describe_cut(config, num_kept=kept))
 
     whole, least = measure(num), measure(multiple)

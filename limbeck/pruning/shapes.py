@@ -17,7 +17,7 @@ from limbeck.sizing.parameters import NUM_EXPERTS, PICKED_EXPERTS
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    Cuttable = TypeVar("Cuttable", PreTrainedConfig, DecoderSizes)
+    Cuttable = TypeVar("Cuttable", bound=PreTrainedConfig | DecoderSizes)
 
 
 def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind) -> int:
@@ -67,13 +67,12 @@ def describe_cut(config: "Cuttable", *, num_kept: Mapping[GroupKind, int]) -> "C
         elif kind == "hidden":
             _fix_head_dim(text)
             text.hidden_size = count
-        if kind != "heads":
-            continue
-        queries = text.num_attention_heads
-        groups_before = getattr(text, "num_key_value_heads", None) or queries
-        _fix_head_dim(text)
-        text.num_attention_heads = queries // groups_before * count
-        text.num_key_value_heads = count
+        elif kind == "heads":
+            queries = text.num_attention_heads
+            groups_before = getattr(text, "num_key_value_heads", None) or queries
+            _fix_head_dim(text)
+            text.num_attention_heads = queries // groups_before * count
+            text.num_key_value_heads = count
     return whole
 
 

@@ -6,9 +6,7 @@ import sys
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from limbeck.cli.main import app
 from limbeck.distillation.losses.config import CHUNK_BYTES
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.moe.fusion import AttentionFusion
@@ -26,21 +24,6 @@ with open(sys.argv[1], "wb") as out:
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 sys.exit(code)
 """
-
-
-@pytest.fixture
-def invoke(monkeypatch, tmp_path):
-    monkeypatch.chdir(tiny_recipe.ROOT)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def invoke(*arguments, code=0):
-        command = ["plan", *map(str, arguments), "--runs", str(tmp_path)]
-        result = CliRunner().invoke(app, command, catch_exceptions=False)
-        assert result.exit_code == code, result.output
-        return result
-
-    return invoke
 
 
 @pytest.fixture(scope="module")

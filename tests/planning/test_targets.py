@@ -6,9 +6,7 @@ import sys
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from limbeck.cli.main import app
 from limbeck.contracts.registry import RUNTIMES
 from limbeck.models.config import DenseModel
 from limbeck.models.vocabulary import Vocabulary
@@ -20,21 +18,6 @@ from tests.support.tiny_checkpoints import make_checkpoint
 
 TARGETS = tiny_recipe.ROOT / "recipes" / "targets"
 MB = 10**6
-
-
-@pytest.fixture
-def invoke(monkeypatch, tmp_path):
-    monkeypatch.chdir(tiny_recipe.ROOT)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def invoke(*arguments, code=0):
-        command = ["plan", *map(str, arguments), "--runs", str(tmp_path)]
-        result = CliRunner().invoke(app, command, catch_exceptions=False)
-        assert result.exit_code == code, result.output
-        return result
-
-    return invoke
 
 
 @pytest.fixture

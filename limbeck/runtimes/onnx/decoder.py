@@ -14,7 +14,7 @@ from onnx import TensorProto
 from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.mixture import Mixture
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
-from limbeck.runtimes.onnx.kernels import embed, multiply, multiply_by_table
+from limbeck.runtimes.onnx.kernels import embed, multiply, multiply_by_table, scale
 from limbeck.runtimes.onnx.mixture import SparseLayers
 from limbeck.runtimes.tensors import Tensors, Weights, stack
 
@@ -56,13 +56,6 @@ def build_decoder(architecture: Architecture, *, tensors: Tensors) -> onnx.Model
     graph.output("logits", TensorProto.FLOAT, ["kept", architecture.vocab_size])
     layers.declare_cache()
     return graph.build(name="decoder")
-
-
-def scale(graph: Graph, x: str, factor: float) -> str:
-    """x times a number; x itself for 1."""
-    if factor == 1:
-        return x
-    return graph.node("Mul", x, graph.constant(f"times_{factor}", np.array(factor, np.float32)))
 
 
 def _add_rotary(graph: Graph, architecture: Architecture, index: int) -> None:

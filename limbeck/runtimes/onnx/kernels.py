@@ -27,6 +27,13 @@ INTEGER_ACTIVATIONS = 4
 """The accuracy level of `MatMulNBits` that rounds activations to int8."""
 
 
+def scale(graph: Graph, x: str, factor: float) -> str:
+    """x times a number; x itself for 1."""
+    if factor == 1:
+        return x
+    return graph.node("Mul", x, graph.constant(f"times_{factor}", np.array(factor, np.float32)))
+
+
 def embed(graph: Graph, ids: str, *, weights: Weights, name: str) -> str:
     """Look rows up in a table that lies as `multiply_by_table` of the same name wants it."""
     if weights.scale is None:

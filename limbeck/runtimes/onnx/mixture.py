@@ -11,6 +11,7 @@ import numpy as np
 from limbeck.contracts.errors import CheckpointError
 from limbeck.runtimes.mixture import Mixture
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
+from limbeck.runtimes.onnx.kernels import scale
 from limbeck.runtimes.tensors import Tensors
 
 OUT = -1e30
@@ -56,9 +57,7 @@ class SparseLayers:
         )
         if total:
             outputs = graph.node("Mul", outputs, total)
-        if mixture.scale != 1:
-            scale = graph.constant("routed_scale", np.array(mixture.scale, np.float32))
-            outputs = graph.node("Mul", outputs, scale)
+        outputs = scale(graph, outputs, mixture.scale)
         return graph.node("Reshape", outputs, graph.node("Shape", hidden))
 
     def _route(self, module: str, logits: str) -> tuple[str, str]:
