@@ -5,7 +5,8 @@ it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -78,6 +79,25 @@ def check_packing(architecture: str) -> None:
         )
 
 
+@contextmanager
+def pick_before(head: nn.Module | None, *, keep: Bool[Tensor, "batch tokens"]) -> Iterator[None]:
+    """While it lasts, a head computes the kept positions only, as one row of logits.
+
+    What an architecture does to its logits afterwards (scaling, a soft cap) it does to each alone.
+    """
+    assert head is not None, "a model that writes text has a head"
+
+    def pick(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states, *rest = given
+        return (states[keep.to(states.device)].unsqueeze(0), *rest)
+
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class KeptForward(nn.Module):
     """Wraps a model, so that data-parallel wrappers wrap one module with one forward."""
 
@@ -125,9 +145,12 @@ class KeptForward(nn.Module):
                 )
             given["position_ids"] = batch.positions
         body = self.model.get_decoder() if plain else self.model
-        with capture_attention([layer - 1 for layer in attention]) as captured:
-            output = body(**given, use_cache=False, output_hidden_states=bool(layers))
         factored, head = None, self.model.get_output_embeddings()
+        with (
+            capture_attention([layer - 1 for layer in attention]) as captured,
+            nullcontext() if plain else pick_before(head, keep=keep),
+        ):
+            output = body(**given, use_cache=False, output_hidden_states=bool(layers))
         if plain and returns_factored_logits(self.model, form=form):
             assert isinstance(head, nn.Linear)
             states = _pick(output.last_hidden_state, keep)
@@ -137,7 +160,7 @@ class KeptForward(nn.Module):
             assert head is not None
             logits = head(_pick(output.last_hidden_state, keep)).to(keep.device)
         else:
-            logits = _pick(output.logits, keep)
+            logits = output.logits.squeeze(0).to(keep.device)
         hidden = tuple(_pick(output.hidden_states[layer], keep) for layer in layers)
         routing = getattr(output, "routing", None) or ()
         heads = tuple(captured[layer - 1] for layer in attention)
