@@ -5,8 +5,8 @@ it.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -79,23 +79,22 @@ def check_packing(architecture: str) -> None:
         )
 
 
-@contextmanager
-def pick_before(head: nn.Module | None, *, keep: Bool[Tensor, "batch tokens"]) -> Iterator[None]:
-    """While it lasts, a head computes the kept positions only, as one row of logits.
+# One for each thread: micro-batches may run side by side.
+_kept_only: ContextVar[Bool[Tensor, "batch tokens"] | None]
+_kept_only = ContextVar("kept_only", default=None)
+
+
+def _pick_kept(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Before a head: of all positions those that are kept, as one row.
 
     What an architecture does to its logits afterwards (scaling, a soft cap) it does to each alone.
     """
-    assert head is not None, "a model that writes text has a head"
-
-    def pick(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states, *rest = given
-        return (states[keep.to(states.device)].unsqueeze(0), *rest)
-
-    handle = head.register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
+    keep = _kept_only.get()
+    if keep is None:
+        return None
+    _kept_only.set(None)  # a second forward's hook on the same head finds nothing left to do
+    states, *rest = given
+    return (_pick(states, keep.to(states.device)).unsqueeze(0), *rest)
 
 
 class KeptForward(nn.Module):
@@ -104,6 +103,10 @@ class KeptForward(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.is_plain = model.config.get_text_config().model_type in PLAIN_HEADS
+        head = model.get_output_embeddings()
+        if not self.is_plain and head is not None:
+            head.register_forward_pre_hook(_pick_kept)
 
     def forward(
         self,
@@ -135,7 +138,7 @@ class KeptForward(nn.Module):
             if (batch.input_ids == model.config.image_token_id).any():
                 given = {"inputs_embeds": model.place_images(batch.input_ids, image_states)}
         architecture = self.model.config.get_text_config().model_type
-        plain = architecture in PLAIN_HEADS
+        plain = self.is_plain
         if batch.positions is not None:
             check_packing(architecture)
             if attention:
@@ -145,12 +148,14 @@ class KeptForward(nn.Module):
                 )
             given["position_ids"] = batch.positions
         body = self.model.get_decoder() if plain else self.model
+        token = _kept_only.set(None if plain else keep)
+        try:
+            with capture_attention([layer - 1 for layer in attention]) as captured:
+                output = body(**given, use_cache=False, output_hidden_states=bool(layers))
+            is_picked = _kept_only.get() is None
+        finally:
+            _kept_only.reset(token)
         factored, head = None, self.model.get_output_embeddings()
-        with (
-            capture_attention([layer - 1 for layer in attention]) as captured,
-            nullcontext() if plain else pick_before(head, keep=keep),
-        ):
-            output = body(**given, use_cache=False, output_hidden_states=bool(layers))
         if plain and returns_factored_logits(self.model, form=form):
             assert isinstance(head, nn.Linear)
             states = _pick(output.last_hidden_state, keep)
@@ -160,7 +165,8 @@ class KeptForward(nn.Module):
             assert head is not None
             logits = head(_pick(output.last_hidden_state, keep)).to(keep.device)
         else:
-            logits = output.logits.squeeze(0).to(keep.device)
+            logits = output.logits
+            logits = logits.squeeze(0).to(keep.device) if is_picked else _pick(logits, keep)
         hidden = tuple(_pick(output.hidden_states[layer], keep) for layer in layers)
         routing = getattr(output, "routing", None) or ()
         heads = tuple(captured[layer - 1] for layer in attention)

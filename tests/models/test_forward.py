@@ -1,5 +1,7 @@
 """Logits are computed where a loss needs them, and are those of the whole forward pass."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -24,13 +26,18 @@ def test_head_computes_kept_positions_only(family, tmp_path):
     rows = []
     head = model.get_output_embeddings()
     handle = head.register_forward_hook(lambda _, given, out: rows.append(out.numel()))
-    kept = KeptForward(model)(batch).logits
+    kept, again = (KeptForward(model)(batch).logits for _ in range(2))
+    with ThreadPoolExecutor(2) as threads:  # micro-batches may run side by side
+        others = list(threads.map(KeptForward(model), [batch] * 4))
     handle.remove()
-    assert rows == [whole.numel()]
+    assert all(torch.equal(other.logits, kept) for other in others)
+    assert torch.equal(again, kept)
+    assert rows == [whole.numel()] * 6
     torch.testing.assert_close(kept, whole, rtol=1e-5, atol=1e-5)
     parameter = model.get_input_embeddings().weight
     ours, theirs = (
         torch.autograd.grad(logits.square().sum(), parameter)[0] for logits in (kept, whole)
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    assert not model.get_output_embeddings()._forward_pre_hooks
+    after = model(input_ids=batch.input_ids, use_cache=False).logits
+    assert after.shape[:2] == batch.input_ids.shape
