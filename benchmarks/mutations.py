@@ -87,7 +87,7 @@ MUTANTS = (
     Mutant(
         "prepare checks no leaks",
         "stages/prepare.py",
-        'check_leaks(train, held_out=held_out)',
+        "check_leaks(train, held_out=held_out)",
         "pass",
         "tests/stages/test_prepare.py",
     ),
