@@ -8,7 +8,7 @@
 import inspect
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from limbeck.cli.list import first_line
-from limbeck.contracts.config import Choice, Config, NameOr, Table, resolve
+from limbeck.contracts.config import Choice, Config, NameIn, NameOr, Table, resolve
 from limbeck.contracts.field_texts import read_field_texts
 from limbeck.contracts.registry import TABLES
 from limbeck.contracts.stage import Accepts
@@ -167,6 +167,9 @@ def _describe(kind: object, marks: Sequence[object], nested: dict[str, type[Conf
             page = next(name for name, table in TABLES.items() if table is mark.table)
             choice = f"a mapping of [{page}]({page}.md)"
             return f"an entry's name, or {choice}" if isinstance(mark, NameOr) else choice
+        if isinstance(mark, NameIn):
+            page = next((name for name, table in TABLES.items() if table is mark.table), "")
+            return f"a name of [{page}]({page}.md)" if page else _list(mark.table)
         if isinstance(mark, Accepts):
             return f"name or path of a {' or '.join(mark.kinds)}"
     bounds = ", ".join(_bounds(marks))
@@ -192,7 +195,7 @@ def _describe_bare(kind: object, nested: dict[str, type[Config]]) -> str:
     if origin is Annotated:
         return _describe(arguments[0], arguments[1:], nested)
     if origin is Literal:
-        return " \\| ".join(f"`{_plain(item)}`" for item in arguments)
+        return _list(arguments)
     if origin in (Union, types.UnionType):
         parts = [_describe(item, (), nested) for item in arguments if item is not type(None)]
         return ", or ".join(dict.fromkeys(parts))
@@ -207,6 +210,10 @@ def _describe_bare(kind: object, nested: dict[str, type[Config]]) -> str:
         nested[kind.__name__] = kind
         return f"[{kind.__name__}]({SETTINGS}.md#{kind.__name__.lower()})"
     return PLAIN.get(kind, "any value") if inspect.isclass(kind) else "any value"
+
+
+def _list(values: Iterable[object]) -> str:
+    return " \\| ".join(f"`{_plain(item)}`" for item in values)
 
 
 def main() -> None:

@@ -7,12 +7,14 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -21,6 +23,11 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, c
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.synonyms import MOVED, find_field
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 SomeConfig = TypeVar("SomeConfig", bound="Config")
 BUILT_IN_ERRORS = frozenset(get_args(core_schema.ErrorType))
 """Types of errors that pydantic can make again from their name."""
@@ -28,7 +35,14 @@ Table = Mapping[str, str]
 """Names to `"package.module:Object"`, imported on first use."""
 
 
-class Config(BaseModel):
+@dataclass_transform(
+    kw_only_default=True, frozen_default=True, field_specifiers=(Field, PrivateAttr)
+)
+class FrozenModel(ModelMetaclass):
+    """Tells a type checker that fields are read-only, so that a subclass may narrow their types."""
+
+
+class Config(BaseModel, metaclass=FrozenModel):
     """Base of every configuration: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -134,6 +148,31 @@ class Choice:
         if source is not Any:
             schema = core_schema.is_instance_schema(source)
         return core_schema.no_info_before_validator_function(self.build, schema)
+
+
+@dataclass(frozen=True)
+class NameIn:
+    """Marks a field that holds a name of a table: `Annotated[str, NameIn(TABLE, "what")]`."""
+
+    table: Mapping[str, object]
+    what: str
+    """Names the table in messages."""
+
+    def check(self, name: str) -> str:
+        """The name.
+
+        Raises:
+            ValueError: the table has no such name.
+        """
+        if name not in self.table:
+            raise ValueError(str(UnknownNameError(name, known=self.table, what=self.what)))
+        return name
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Checks a text after everything else."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import abc
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Config
@@ -54,7 +54,7 @@ class StageConfig(Config, abc.ABC):
     processes: ClassVar[Literal["first", "all"]] = "first"
     """Which of the processes that were launched together run the stage."""
 
-    stage: Any
+    stage: str
     """The verb: a name from `limbeck list stages`."""
 
     @property

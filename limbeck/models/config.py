@@ -45,7 +45,7 @@ Multiple4 = Annotated[int, Field(gt=0, multiple_of=4)]
 class ModelConfig(Config):
     """Base of every description of a fresh model."""
 
-    kind: Any
+    kind: str
     """The description's name in the registry."""
 
     @property

@@ -71,7 +71,7 @@ class ObjectiveConfig(Config, ABC):
     """Whether a lower loss makes written answers likelier, so that their likelihood can tell when
     training is over."""
 
-    kind: Any
+    kind: str
     """The objective's name in the registry."""
 
     @abstractmethod

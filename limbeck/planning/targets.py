@@ -18,7 +18,7 @@ from limbeck.models.config import ModelConfig, MoeModel
 from limbeck.models.decoder_sizes import DenseFamily
 from limbeck.pipeline.check import explain
 from limbeck.pipeline.entry import is_folder
-from limbeck.sizing.file_formats import RuntimeName
+from limbeck.sizing.file_formats import SizedRuntime
 
 TARGET = "target"
 ASSUMED_VOCAB = 32_768
@@ -71,7 +71,7 @@ class Target(Config):
     """Of the question, all read before the first token of its answer."""
     machine: Machine = Machine()
     """How fast the device reads and computes; without it bytes alone are planned."""
-    runtimes: Annotated[tuple[RuntimeName, ...], Field(min_length=1)] = ("gguf", "onnx")
+    runtimes: Annotated[tuple[SizedRuntime, ...], Field(min_length=1)] = ("gguf", "onnx")
     """What may answer on the device; `transformers` is the checkpoint itself."""
     model: WantedModel = WantedModel()
     """What is to answer there; left out with a recipe, whose models are planned instead."""

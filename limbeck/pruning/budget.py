@@ -4,18 +4,17 @@ Left out: which kinds of groups should go, and how long an answer takes: `limbec
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from limbeck.contracts.config import Config
+from limbeck.contracts.config import Config, NameIn
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
+from limbeck.contracts.registry import FORMATS
 from limbeck.models.config import GroupKind
 from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.pruning.shapes import count_groups, describe_cut
-
-SizedFormat = Literal["float32", "bfloat16", "int8", "int4", "int2", "ternary"]
 
 
 class Budget(Config):
@@ -25,7 +24,7 @@ class Budget(Config):
     """All parameters; bytes of the weights in `number_format`; arithmetic of a forward pass for a
     token that attends to `context_tokens`."""
     at_most: PositiveFloat
-    number_format: SizedFormat = "float32"
+    number_format: Annotated[str, NameIn(FORMATS, "format")] = "float32"
     """Of the bytes, embeddings included."""
     context_tokens: PositiveInt = 512
     """Of the arithmetic."""

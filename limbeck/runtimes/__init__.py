@@ -8,11 +8,9 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
-
 from limbeck.contracts.answerer import Answerer
-from limbeck.contracts.config import resolve
-from limbeck.contracts.errors import CheckpointError, UnknownNameError
+from limbeck.contracts.config import NameIn, resolve
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.registry import RUNTIMES
 from limbeck.env.threads import NumThreads, choose_threads, count_free_cores
 from limbeck.runtimes.base import Runtime
@@ -94,11 +92,5 @@ def _choose_threads(folder: Path, *, num_rows: int) -> int:
     return choice.num_threads
 
 
-def _check_name(name: str) -> str:
-    if name not in RUNTIMES:
-        raise ValueError(str(UnknownNameError(name, known=RUNTIMES, what="runtime")))
-    return name
-
-
-RuntimeName = Annotated[str, AfterValidator(_check_name)]
+RuntimeName = Annotated[str, NameIn(RUNTIMES, "runtime")]
 """A name of `limbeck list runtimes`."""

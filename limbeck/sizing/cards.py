@@ -6,10 +6,7 @@ Peaks are as published for each product.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
-
-from limbeck.contracts.config import Config
-from limbeck.contracts.errors import UnknownNameError
+from limbeck.contracts.config import Config, NameIn
 from limbeck.contracts.fields import PositiveInt
 
 Precision = Literal["float32", "bfloat16"]
@@ -65,16 +62,10 @@ GPUS = {
 sparsity halved; RTX 4090: Ada architecture whitepaper, appendix A, 16-bit with float32 sums."""
 
 
-def _known(name: str) -> str:
-    if name not in GPUS:
-        raise ValueError(str(UnknownNameError(name, known=GPUS, what="GPU")))
-    return name
-
-
 class Cards(Config):
     """A number of equal cards in one job."""
 
-    gpu: Annotated[str, AfterValidator(_known)]
+    gpu: Annotated[str, NameIn(GPUS, "GPU")]
     """One of the cards whose figures are known."""
     count: PositiveInt = 1
 

@@ -12,25 +12,24 @@ from limbeck.sizing.attention import attention_flops, count_cached
 from limbeck.sizing.file_formats import (
     FLOAT_BYTES,
     FileFormat,
-    RuntimeName,
     VocabularyBytes,
     WeightBytes,
 )
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION, GPU_UTILISATION
 from limbeck.sizing.shape_counts import Shapes, count_parameters, count_products
 
-CACHE_BYTES: Mapping[RuntimeName, int] = {"transformers": 4, "onnx": 4, "gguf": 2}
+CACHE_BYTES: Mapping[str, int] = {"transformers": 4, "onnx": 4, "gguf": 2}
 """Of one cached number: float32 in our ONNX graphs and in PyTorch, float16 in llama.cpp."""
-CACHE_COPIES: Mapping[RuntimeName, int] = {"transformers": 2, "onnx": 2, "gguf": 1}
+CACHE_COPIES: Mapping[str, int] = {"transformers": 2, "onnx": 2, "gguf": 1}
 """A step of ours makes the cache anew beside the one that it reads; llama.cpp writes into it."""
-PROCESS_BYTES: Mapping[RuntimeName, int] = {
+PROCESS_BYTES: Mapping[str, int] = {
     "transformers": 400_000_000,
     "onnx": 80_000_000,
     "gguf": 20_000_000,
 }
 """Of a process with the runtime and no model. Fitted, as what follows, to peaks on Linux and x86-64
 (benchmarks/bundle_budgets.py and full_size.py)."""
-WIDTHS: Mapping[RuntimeName, tuple[int, int]] = {
+WIDTHS: Mapping[str, tuple[int, int]] = {
     "transformers": (8, 8),
     "onnx": (8, 8),
     "gguf": (8, 6),

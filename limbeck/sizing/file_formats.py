@@ -7,12 +7,12 @@ Limbeck makes a format's weights, which the runtimes' own tables say.
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
+from limbeck.contracts.config import NameIn
 from limbeck.quantization.formats.base import Format, list_formats
 from limbeck.sizing.shape_counts import Shape, Shapes
 
-RuntimeName = Literal["transformers", "onnx", "gguf"]
 FLOAT_BYTES = 4
 GGUF_BLOCKS: Mapping[str, tuple[int, int]] = {
     "F16": (1, 2),
@@ -31,7 +31,9 @@ TENSOR_BYTES = {"transformers": 103, "onnx": 0, "gguf": 60}
 GRAPH_BYTES = {"floats": 2800, "integers": 3550}
 """Nodes and names of one layer of an ONNX graph."""
 HEADER_BYTES = {"transformers": 900, "onnx": 1500, "gguf": 1000}
-"""What every file says once."""
+"""What every file holds once."""
+SizedRuntime = Annotated[str, NameIn(HEADER_BYTES, "runtime with known file sizes")]
+"""A runtime whose files are sized here."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class WeightBytes:
 class FileFormat:
     """A way to write a dense decoder."""
 
-    runtime: RuntimeName
+    runtime: SizedRuntime
     weights: str
     """The number format, or llama.cpp's type."""
     tables: str

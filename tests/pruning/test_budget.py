@@ -67,6 +67,10 @@ def test_what_no_cut_of_channels_reaches_is_refused():
         ({"channels_ratio": 0.2}, "leave one of them out"),
         ({"budget": {"unit": "flops", "at_most": 9, "number_format": "int8"}}, "unit: bytes"),
         ({"budget": {"unit": "seconds", "at_most": 9}}, "parameters"),
+        (
+            {"budget": {"unit": "bytes", "at_most": 9, "number_format": "int9"}},
+            "unknown format 'int9'.*int8",
+        ),
     ],
 )
 def test_wrong_settings_are_named(changes, message):

@@ -6,7 +6,6 @@ A filter that needs all records at once takes them in first; any other passes th
 import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.json_data import JsonObject
@@ -35,7 +34,7 @@ class FilterContext:
 class FilterConfig(Config, abc.ABC):
     """Base of every filter: its settings, what it applies to, and the step itself."""
 
-    kind: Any
+    kind: str
     """The name of the filter's kind, as in the registry."""
 
     @property

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -30,7 +30,7 @@ class ReaderConfig(Config, abc.ABC):
     """Whether it brings its texts into the form of `normalization` itself, as parts of questions;
     the records of all others are brought into it whole."""
 
-    kind: Any
+    kind: str
     """The name of the reader's kind, as in the registry."""
     name: str = ""
     """What the data card calls it; empty: after its file."""

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -25,7 +25,7 @@ class QuestionChoice(Config, abc.ABC):
     is_limited: ClassVar[bool] = True
     """Whether some questions may stay without an answer."""
 
-    kind: Any
+    kind: str
     """The name of the choice, as in the registry."""
 
     @abc.abstractmethod

@@ -7,7 +7,7 @@ same for every format: `limbeck.quantization.qat` and `limbeck.quantization.stor
 
 import abc
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from limbeck.contracts.config import Config, resolve
 from limbeck.contracts.json_data import JsonMapping, JsonObject
@@ -27,7 +27,7 @@ class Format(Config, abc.ABC):
     The class attributes describe every model in the format, the fields one model.
     """
 
-    kind: Any
+    kind: str
     """A name of `limbeck list formats`."""
     bits: ClassVar[float]
     """Of one weight, without its share of a scale."""
