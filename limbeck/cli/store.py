@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.console import AsJson, Runs
+
 Guard = Callable[[], AbstractContextManager[None]]
 """Turns an error that a user can cause into one message and an exit code."""
-Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 Name = Annotated[str, typer.Argument(help="The name that a model is served under.")]
 By = Annotated[str, typer.Option(help="Who decides; by default the user of this process.")]
 KeepDays = Annotated[

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from limbeck.distillation.endpoint.client import DISAGREEING, CallError
+from limbeck.distillation.endpoint.config import KeptSamples
 from limbeck.evaluation.metrics import entity_f1
 
-Keep = Literal["best", "distinct", "all"]
 SHOWN_CHARS = 60
 
 
@@ -58,7 +57,7 @@ class TakenSamples:
 
 
 def take_samples(
-    samples: Sequence[str | CallError], *, keep: Keep, min_agreement_ratio: float
+    samples: Sequence[str | CallError], *, keep: KeptSamples, min_agreement_ratio: float
 ) -> TakenSamples:
     """The samples that are taken: the first of those that agree most, or further ones after it.
 

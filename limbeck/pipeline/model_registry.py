@@ -21,13 +21,14 @@ from limbeck.contracts.pointers import follow
 from limbeck.pipeline.store import Store
 
 Role = Literal["champion", "previous", "candidate"]
+Action = Literal["promote", "propose", "rollback"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Event(Config):
     """One line of a name's history."""
 
-    action: Literal["promote", "propose", "rollback"]
+    action: Action
     """An artifact becomes the champion, or the candidate, or the one before is champion again."""
     artifact: str
     """Its folder in the store."""
@@ -187,7 +188,7 @@ def answering(events: Sequence[Event], *, start: datetime, end: datetime) -> lis
 
 
 def _event(
-    action: Literal["promote", "propose", "rollback"],
+    action: Action,
     found: Artifact,
     *,
     by: str,

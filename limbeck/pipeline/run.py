@@ -41,7 +41,8 @@ from limbeck.pipeline.memory import check_memory
 from limbeck.pipeline.store import STORE, Store, read_if_whole
 
 VERSIONED = ("torch", "transformers", "accelerate", "tokenizers", "onnxruntime", "numpy")
-Report = Callable[[str, str], None]
+ReportStatus = Callable[[str, str], None]
+"""Called with an entry's name and what becomes of it."""
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
     runs: Path,
     until: str = "",
     start: str = "",
-    report: Report = lambda name, text: None,
+    report: ReportStatus = lambda name, text: None,
     note: Callable[[str], None] = lambda text: None,
     on_step: OnStep = ignore_step,
 ) -> dict[str, Artifact]:
@@ -113,7 +114,7 @@ class _Run:
     """The folder of the recipe's names."""
     store: Store
     made: dict[str, Artifact]
-    report: Report
+    report: ReportStatus
     run_stage: RunStage
     on_step: OnStep
 

@@ -1,9 +1,9 @@
 """In which language the service writes what no model does."""
 
 import re
-from typing import Literal
 
-Language = Literal["zh", "en"]
+from limbeck.contracts.facts import Language
+
 _HAN = re.compile("[\u3400-\u9fff]")
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import NonNegativeFloat, PositiveInt
+from limbeck.sizing.cards import Precision, Recomputing
 from limbeck.training.token_budget import StepBudget, count_steps
 
 
@@ -28,7 +29,7 @@ class TrainingConfig(Config):
     """How a model is trained, whatever it learns."""
 
     max_steps: StepBudget
-    """Optimizer steps: a number, or a share of a token budget (`budget.py`)."""
+    """Optimizer steps: a number, or a share of a token budget (`token_budget.py`)."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
@@ -42,9 +43,9 @@ class TrainingConfig(Config):
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.98
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients with a larger norm are scaled down to it."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Of the forward pass; weights, gates and losses stay float32."""
-    gradient_checkpointing: Literal["none", "layers"] = "none"
+    gradient_checkpointing: Recomputing = "none"
     """`layers` keeps only each layer's input for the backward pass and computes the rest again: far
     less memory for about a third more time."""
     seed: int = 0

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +21,7 @@ from limbeck.env.progress import track
 from limbeck.env.seeds import mix_seeds
 from limbeck.models.batch import Batch
 from limbeck.objectives.base import Objective
+from limbeck.sizing.cards import Recomputing
 from limbeck.training.config import TrainingConfig
 from limbeck.training.distributed.deepspeed import (
     DeepSpeedStepper,
@@ -111,7 +111,7 @@ def _check_shardable(model: PreTrainedModel, *, title: str, between: object) -> 
 
 
 @contextmanager
-def _checkpointed(model: PreTrainedModel, which: Literal["none", "layers"]) -> Iterator[None]:
+def _checkpointed(model: PreTrainedModel, which: Recomputing) -> Iterator[None]:
     if which == "layers":
         try:
             model.activation_checkpointing_enable()

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +19,7 @@ from limbeck.env.seeds import mix_seeds
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import Loss, Objective
+from limbeck.sizing.cards import Precision
 from limbeck.training.cpu_microbatches import (
     SummedGradients,
     draws_random,
@@ -36,7 +36,7 @@ class ModelWithLoss(nn.Module):
         model: PreTrainedModel,
         objective: Objective,
         *,
-        precision: Literal["float32", "bfloat16"],
+        precision: Precision,
     ) -> None:
         super().__init__()
         self.forward_pass = KeptForward(model)

@@ -11,12 +11,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from limbeck.contracts.errors import LimbeckError
+from limbeck.pipeline.run import ReportStatus
 from limbeck.tuning.config import Tuning
 from limbeck.tuning.outcome import ConfirmingRun, describe
 from limbeck.tuning.scoring import Measured
 
 KEY = "confirm"
-Report = Callable[[str, str], None]
 Train = Callable[[FrozenTrial, int, Path], Measured]
 """Trains a trial's settings with shifted seeds in a folder."""
 
@@ -39,7 +39,7 @@ def confirm(
     train: Train,
     folder: Path,
     is_over: Callable[[], bool],
-    report: Report,
+    report: ReportStatus,
 ) -> None:
     """Every run that is missing, seed by seed; a run that was cut off goes on in its folder."""
     wanted = [(shift, item) for shift in range(1, tuning.confirm.seeds + 1) for item in trials]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from limbeck.evaluation.report.charts import Bilingual, svg, text
+from limbeck.evaluation.report.number_format import Number
 
-Number = int | float
 WIDTH, HEIGHT = 1040, 380
 SIDE, TOP, BOTTOM = 90, 46, 24
 ROW, LABELS, BAR_WIDTH = 30, 300, 1040

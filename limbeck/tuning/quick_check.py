@@ -8,7 +8,7 @@ settings (`study.py`).
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.vision.configuration import image_format
 from limbeck.pipeline.check import check as check_recipe
 from limbeck.pipeline.entry import Entry
-from limbeck.pipeline.run import open_external
+from limbeck.pipeline.run import ReportStatus, open_external
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.stages.config.distill import Config as DistillConfig
 from limbeck.tuning.config import Tuning
@@ -48,7 +48,6 @@ NEGLIGIBLE_RATIO = 0.01
 NEGLIGIBLE_NATS = 0.01
 ArmName = Literal["with the teacher", "labels alone"]
 Verdict = Literal["pays", "does not pay", "cannot be told"]
-Report = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def quick_check(
     folder: Path,
     steps: int = STEPS,
     seconds: float = SECONDS,
-    report: Report = lambda name, text: None,
+    report: ReportStatus = lambda name, text: None,
 ) -> QuickCheck:
     """Train the pairs and compare them; one pair at least, and no new one after so many seconds.
 
@@ -176,7 +175,7 @@ class _Runner:
         entries: Mapping[str, Entry],
         runs: Path,
         folder: Path,
-        report: Report,
+        report: ReportStatus,
     ) -> None:
         assert isinstance(entry.config, DistillConfig)
         self.recipe, self.tuning, self.entry, self.folder = recipe, tuning, entry, folder

@@ -28,6 +28,7 @@ from limbeck.evaluation.answer_questions import (
 from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.evaluation.metrics import accuracy_ratio
 from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
+from limbeck.evaluation.report.number_format import Number
 from limbeck.evaluation.validation_loss import measure_records, measure_validation
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model, load_tokenizer
@@ -39,8 +40,6 @@ from limbeck.tuning.config import Tuning
 BATCH_QUESTIONS = 64
 PROFILE = ProfileConfig(questions=4, rounds=2, thread_counts=(1,))
 MIB = 2**20
-Number = int | float
-"""Spelt out, because run-time checks do not take an int for a float."""
 
 
 @dataclass(frozen=True)

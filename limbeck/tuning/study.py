@@ -27,10 +27,10 @@ from limbeck.contracts.recipe import Recipe
 from limbeck.env.ranks import num_processes
 from limbeck.pipeline.check import check as check_recipe
 from limbeck.pipeline.entry import Entry
-from limbeck.pipeline.run import open_external
+from limbeck.pipeline.run import ReportStatus, open_external
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.tuning.config import Tuning
-from limbeck.tuning.confirmation import Report, confirm, read_runs
+from limbeck.tuning.confirmation import confirm, read_runs
 from limbeck.tuning.fidelity import runs_to_end
 from limbeck.tuning.outcome import (
     MEASURED,
@@ -63,7 +63,7 @@ def search(
     folder: Path,
     trials: int = 0,
     timeout_seconds: float = 0.0,
-    report: Report = lambda name, text: None,
+    report: ReportStatus = lambda name, text: None,
 ) -> Search:
     """Run a recipe's search to its number of trials; 0 leaves that number to the recipe.
 
@@ -87,7 +87,7 @@ def search(
 
 
 def _make_needed(
-    recipe: Recipe, space: Space, entries: Mapping[str, Entry], *, runs: Path, report: Report
+    recipe: Recipe, space: Space, entries: Mapping[str, Entry], *, runs: Path, report: ReportStatus
 ) -> dict[str, Artifact]:
     """Every artifact that a trial reads, made now or reused."""
     wanted, queue = set(), list(space.needed)
@@ -112,7 +112,7 @@ class _Runner:
         space: Space,
         made: Mapping[str, Artifact],
         folder: Path,
-        report: Report,
+        report: ReportStatus,
     ) -> None:
         self.recipe, self.tuning, self.space, self.made = recipe, tuning, space, made
         self.folder, self.report = folder, report

@@ -19,7 +19,6 @@ STATES = {
     TrialState.PRUNED: Bilingual("提前停止", "stopped early"),
     TrialState.FAIL: Bilingual("失败", "failed"),
 }
-Number = int | float
 
 
 @dataclass(frozen=True)

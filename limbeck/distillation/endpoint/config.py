@@ -98,6 +98,9 @@ class EndpointConfig(Config):
         return self
 
 
+KeptSamples = Literal["best", "distinct", "all"]
+
+
 class Answers(Config):
     """The teacher's answer in place of the record's own."""
 
@@ -111,7 +114,7 @@ class Answers(Config):
     """Of drawing. Each sample of each question has a seed of its own that follows from it."""
     min_agreement_ratio: Ratio = 0.0
     """A question whose best sample agrees less with the others stays without an answer."""
-    keep: Literal["best", "distinct", "all"] = "best"
+    keep: KeptSamples = "best"
     """Which samples become records: the best one, each that differs, or each as often as it was
     drawn, from which a student learns the teacher's distribution over answers."""
 

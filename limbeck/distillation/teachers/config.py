@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from limbeck.contracts.config import Config
 from limbeck.objectives.config import Needs
 
+ConfidenceMeasure = Literal["entropy", "max_probability"]
+
 
 class Teachers(Config):
     """How several teachers are one."""
@@ -22,7 +24,7 @@ class Teachers(Config):
     """The teacher of each specialty (or source), by its name in `teacher`."""
     otherwise: str = ""
     """The teacher of records that `specialties` does not name; where empty, these are refused."""
-    confidence: Literal["entropy", "max_probability"] = "entropy"
+    confidence: ConfidenceMeasure = "entropy"
     """What a teacher's weight is multiplied by: 1 - entropy / ln V, or the likeliest token's p."""
 
     @model_validator(mode="after")

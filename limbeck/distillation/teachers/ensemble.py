@@ -6,7 +6,6 @@ w1 p1 + w2 p2, so learning from it is learning from both (Hinton et al. 2015, ar
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +16,7 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.data.loading.batches import Batches
 from limbeck.distillation.targets import FullLogits, LogProbs, Targets, TeacherOutput
 from limbeck.distillation.teachers.base import OutputTeacher, Teacher
-from limbeck.distillation.teachers.config import Teachers
+from limbeck.distillation.teachers.config import ConfidenceMeasure, Teachers
 from limbeck.models.batch import Batch, Images
 
 
@@ -71,7 +70,7 @@ def mix_logs(
 
 
 def measure_confidence(
-    logs: Float[Tensor, "teachers kept vocab"], *, by: Literal["entropy", "max_probability"]
+    logs: Float[Tensor, "teachers kept vocab"], *, by: ConfidenceMeasure
 ) -> Float[Tensor, "teachers kept"]:
     """Each teacher's confidence in each token, from almost 0 to 1.
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-Number = int | float
+from limbeck.evaluation.report.number_format import Number
+
 NUM_COLOURS = 8
 WIDTH, HEIGHT = 520, 330
 LEFT, RIGHT, TOP, BOTTOM = 58, 22, 16, 50

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.lineage import Ancestor, trace_lineage
+from limbeck.evaluation.report.number_format import Number
 
-Number = int | float
 T = TypeVar("T")
 
 

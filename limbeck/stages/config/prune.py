@@ -9,6 +9,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import Kind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.fields import RatioBelowOne
 from limbeck.contracts.registry import OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
 from limbeck.data.loading.config import BatchingConfig
@@ -22,8 +23,6 @@ from limbeck.pruning.config import CriterionName, ExpertCriterionName, GroupLass
 from limbeck.pruning.shapes import count_groups, count_kept
 from limbeck.training.config import TrainingConfig
 
-Ratio = Annotated[float, Field(ge=0, lt=1)]
-
 
 class Config(StageConfig):
     """Cut channels and heads, trained to zero before, experts, layers and width out of a model."""
@@ -35,18 +34,18 @@ class Config(StageConfig):
     corpus: CorpusRef
     teacher: TeacherRef = ""
     """A checkpoint or its signals, where the objective needs one."""
-    channels_ratio: Ratio = 0.2
+    channels_ratio: RatioBelowOne = 0.2
     """Share of each layer's feed-forward channels to cut."""
     budget: Budget | None = None
     """In place of `channels_ratio`: what the cut model has at most. Other shares are cut as given,
     and no more of the channels than it takes."""
-    heads_ratio: Ratio = 0.0
+    heads_ratio: RatioBelowOne = 0.0
     """Share of each layer's key-value heads to cut, each with the query heads it serves."""
-    experts_ratio: Ratio = 0.0
+    experts_ratio: RatioBelowOne = 0.0
     """Share of each sparse layer's routed experts to cut."""
-    layers_ratio: Ratio = 0.0
+    layers_ratio: RatioBelowOne = 0.0
     """Share of the layers to leave out: those that change their input least."""
-    hidden_ratio: Ratio = 0.0
+    hidden_ratio: RatioBelowOne = 0.0
     """Share of the residual stream's channels to cut, in every layer the same."""
     multiple: Annotated[int, Field(gt=0)] = 8
     """Kept widths, of the feed-forward layers and of the residual stream, are the nearest multiple
