@@ -19,14 +19,14 @@ from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
 from limbeck.models.decoder_sizes import read_sizes
-from limbeck.planning.targets import Machine, Target
+from limbeck.planning.targets import Target, TargetDevice
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
-from limbeck.sizing.estimates import Device, Estimate, Use, estimate
+from limbeck.sizing.estimates import DesignEstimate, Device, TextLengths, estimate
 from limbeck.sizing.file_formats import FILE_FORMATS
 from limbeck.sizing.shape_counts import count_shapes
 from limbeck.sizing.vocabulary_bytes import read_tokenizer
@@ -43,7 +43,7 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 SCHEMES: dict[str, QuantizedFormat] = {"int8": Int8(kind="int8"), "int4": Int4(kind="int4")}
-TARGET = Target(prompt_tokens=128, context_tokens=1024, machine=Machine(bytes_per_second=1e12))
+TARGET = Target(prompt_tokens=128, context_tokens=1024, machine=TargetDevice(bytes_per_second=1e12))
 ANSWER_TOKENS = 48
 RUN = """
 import re, sys, time
@@ -80,7 +80,7 @@ def write_checkpoints(folder: Path) -> dict[str, Path]:
     return made
 
 
-def compute(checkpoint: Path, name: str) -> Estimate:
+def compute(checkpoint: Path, name: str) -> DesignEstimate:
     """What the plan says of it, at the end of a short answer."""
     sizes = read_sizes(checkpoint)
     assert sizes is not None
@@ -90,7 +90,7 @@ def compute(checkpoint: Path, name: str) -> Estimate:
         shapes=count_shapes(sizes),
         vocabulary=read_tokenizer(checkpoint, num_rows=sizes.vocab_size).bytes,
         device=Device(TARGET.machine.bytes_per_second, 0.0, threads=1),
-        use=Use(TARGET.context_tokens, TARGET.prompt_tokens),
+        use=TextLengths(TARGET.context_tokens, TARGET.prompt_tokens),
     )
 
 

@@ -30,13 +30,13 @@ from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.planning import load_target, plan_target
-from limbeck.planning.target_plan import Row
+from limbeck.planning.target_plan import DesignRow
 from limbeck.planning.targets import Target
 from limbeck.runtimes.architecture import describe_architecture
 from limbeck.runtimes.gguf.runtime import GgufRuntime
 from limbeck.runtimes.gguf.tensors import TensorPlan
 from limbeck.runtimes.gguf.vocabulary import describe_vocabulary
-from limbeck.runtimes.gguf.writer import Header
+from limbeck.runtimes.gguf.writer import ModelMetadata
 from limbeck.runtimes.tensors import Weights
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION
 
@@ -87,14 +87,14 @@ class RandomTensors:
         return Weights(rows, None, None)
 
 
-def choose(target: Target, *, file_format: str) -> Row:
+def choose(target: Target, *, file_format: str) -> DesignRow:
     """What the plan proposes in this format: the model as it is, or the design that fits."""
     (model,) = plan_target("target", target).models
     rows = [*(row for row in model.asked if not row.misses), *model.fitting, *model.asked]
     return next(row for row in rows if row.estimate.file_format == file_format)
 
 
-def write(row: Row, path: Path, *, vocab: int, target: Target, folder: Path) -> None:
+def write(row: DesignRow, path: Path, *, vocab: int, target: Target, folder: Path) -> None:
     """Write the design, one matrix in memory at a time."""
     config = Qwen3Config.from_dict(
         {
@@ -113,7 +113,7 @@ def write(row: Row, path: Path, *, vocab: int, target: Target, folder: Path) -> 
     vocabulary = describe_vocabulary(
         load_tokenizer(folder), num_rows=vocab, end_ids=(), place="design"
     )
-    header = Header(architecture, config=config, plan=plan, name="random")
+    header = ModelMetadata(architecture, config=config, plan=plan, name="random")
     header.write(path, vocabulary=vocabulary, tensors=list(plan.list()))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from reporting import environment, make_parser, report
 
 from limbeck.contracts.answerer import as_prompt
-from limbeck.contracts.parity import Difference, compare_logits, log_softmax
+from limbeck.contracts.parity import LogitDifference, compare_logits, log_softmax
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
@@ -74,7 +74,7 @@ def predict(model: LoadedModel, rows: list[list[int]]) -> Logits:
     return [logits for row in rows for logits in model.compute_logits([row], start=0)]
 
 
-def compare(original: Logits, copy: Logits) -> Difference:
+def compare(original: Logits, copy: Logits) -> LogitDifference:
     """How far a copy's predictions lie from the original's."""
     return compare_logits(zip(original, copy, strict=True))
 

@@ -31,7 +31,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.structure import Groups, find_channels, find_heads
 from limbeck.pruning.allocation import pick_kept
 from limbeck.pruning.calibration import calibrate
-from limbeck.pruning.criteria import Random, score_groups
+from limbeck.pruning.criteria import RandomScores, score_groups
 from limbeck.pruning.depth import cut_layers, measure_influence
 from limbeck.pruning.surgery import cut, mask
 from limbeck.runtimes.chat import read_chat
@@ -91,8 +91,8 @@ def score_all(
         if layers[0].kind not in kind.kinds:
             continue
         found = calibrate(model, layers=layers, batches=batches, needs=kind.needs)
-        for seed in SEEDS if kind is Random else SEEDS[:1]:
-            criterion = Random(seed=seed) if kind is Random else kind()
+        for seed in SEEDS if kind is RandomScores else SEEDS[:1]:
+            criterion = RandomScores(seed=seed) if kind is RandomScores else kind()
             yield (
                 name,
                 seed,

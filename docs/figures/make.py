@@ -23,7 +23,7 @@ from limbeck.evaluation.report.number_format import (
     times,
     times_range,
 )
-from limbeck.evaluation.report.rows import Row
+from limbeck.evaluation.report.rows import ReportRow
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "benchmarks" / "results" / "demo" / "report.json"
@@ -143,7 +143,7 @@ def _put(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda _: f"{start}\n{content}\n{end}", text, flags=re.DOTALL)
 
 
-def _find(report: Report, name: str) -> Row:
+def _find(report: Report, name: str) -> ReportRow:
     return next(row for row in report.rows if row.name == name)
 
 
@@ -237,7 +237,7 @@ def _draw(report: Report, words: Words) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _draw_box(row: Row, *, x: float, share: float, words: Words) -> Sequence[str]:
+def _draw_box(row: ReportRow, *, x: float, share: float, words: Words) -> Sequence[str]:
     lines = (
         f"{counted(row.parameters)} {words.parameters}",
         byte_count(row.size_bytes),

@@ -207,7 +207,8 @@ def _describe_bare(kind: object, nested: dict[str, type[Config]]) -> str:
     if inspect.isclass(kind) and issubclass(kind, Config):
         if inspect.isabstract(kind):
             return "a mapping"
-        nested[kind.__name__] = kind
+        if nested.setdefault(kind.__name__, kind) is not kind:
+            raise ValueError(f"two settings are called {kind.__name__}; rename one")
         return f"[{kind.__name__}]({SETTINGS}.md#{kind.__name__.lower()})"
     return PLAIN.get(kind, "any value") if inspect.isclass(kind) else "any value"
 

@@ -11,7 +11,7 @@ from limbeck.contracts.errors import DataError
 if TYPE_CHECKING:
     from limbeck.contracts.answer_policy import AnswerPolicy
     from limbeck.contracts.answerer import Answerer, Prompt
-    from limbeck.runtimes.draft import Draft
+    from limbeck.runtimes.draft import DraftAnswer
 
 GENERAL_DISCLAIMER = {"zh": "机器生成，仅供参考", "en": "machine-made, for reference only"}
 """Where the model brings none of its domain."""
@@ -114,7 +114,7 @@ def _print_piece(piece: str) -> None:
     typer.echo(piece, nl=False)
 
 
-def describe(draft: "Draft", *, show_unsure: bool) -> str:
+def describe(draft: "DraftAnswer", *, show_unsure: bool) -> str:
     """How sure the model is; empty where the answer speaks for itself."""
     judgement = draft.judgement
     if draft.is_repeating:

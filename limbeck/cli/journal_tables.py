@@ -20,17 +20,17 @@ from limbeck.contracts.serialization import to_json
 from limbeck.serving.journal.audit import verify
 from limbeck.serving.journal.chain import Head
 from limbeck.serving.journal.database import describe_error, open_database, parse_url, show_url
-from limbeck.serving.journal.export import Shape, export, to_corpus
+from limbeck.serving.journal.export import ExportShape, export, to_corpus
 from limbeck.serving.journal.queries import (
     FEEDBACK_FILTERS,
-    Filter,
+    ExchangeFilter,
     Review,
     count,
     read_all,
     read_page,
     read_review_queue,
 )
-from limbeck.serving.journal.retention import Scope, forget
+from limbeck.serving.journal.retention import ErasureScope, forget
 
 TIMEOUT_SECONDS = 30.0
 SHOWN_CHARS = 60
@@ -76,13 +76,13 @@ def choose(
     statuses: Sequence[str],
     said: Sequence[str],
     exchange: str,
-) -> Filter:
+) -> ExchangeFilter:
     """What the options choose; times are this machine's.
 
     Raises:
         UnknownNameError: there is no such status or feedback.
     """
-    return Filter(
+    return ExchangeFilter(
         since=since.astimezone() if since else None,
         until=until.astimezone() if until else None,
         tiers=tuple(tiers),
@@ -93,7 +93,7 @@ def choose(
 
 
 def print_rows(
-    engine: Engine, choice: Filter, *, limit: int, only_review: bool, as_json: bool
+    engine: Engine, choice: ExchangeFilter, *, limit: int, only_review: bool, as_json: bool
 ) -> None:
     """The newest exchanges; for people, below what all of them count up to."""
     if only_review:
@@ -138,7 +138,7 @@ def print_verdict(engine: Engine, *, expect: str, as_json: bool) -> bool:
     return not found.faults
 
 
-def write_export(engine: Engine, choice: Filter, path: Path, *, shape: Shape) -> None:
+def write_export(engine: Engine, choice: ExchangeFilter, path: Path, *, shape: ExportShape) -> None:
     """Write the file, and say how much it holds.
 
     Raises:
@@ -162,7 +162,7 @@ def forget_rows(text: str, *, older_than_days: float, exchange: str, by: str, re
     before = datetime.now(UTC) - timedelta(days=older_than_days) if older_than_days else None
     url = find_journal(text)
     try:
-        return forget(url, Scope(exchange, before), by=by or user(), reason=reason)
+        return forget(url, ErasureScope(exchange, before), by=by or user(), reason=reason)
     except SQLAlchemyError as error:
         raise JournalError(f"{show_url(url)}: nothing erased ({describe_error(error)})") from None
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from limbeck.drafting.findings import Findings
+    from limbeck.drafting.findings import FileFindings
 
 NUM_SHOWN = 3
 SHOWN_CHARS = 400
@@ -92,7 +92,7 @@ def new(
         else:
             _write(
                 recipe,
-                Wanted(
+                NewOptions(
                     data,
                     teacher,
                     student,
@@ -114,7 +114,7 @@ def new(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NewOptions:
     """What the user named."""
 
     data: str
@@ -130,11 +130,11 @@ class Wanted:
     """The folder of images; empty: beside the data."""
 
 
-def _write(recipe: Path, wanted: Wanted) -> None:
+def _write(recipe: Path, wanted: NewOptions) -> None:
     from limbeck.drafting.doubts import check_findings, find_doubts
     from limbeck.drafting.images import describe_images
     from limbeck.drafting.models import open_named_model
-    from limbeck.drafting.recipe import Choices, draft
+    from limbeck.drafting.recipe import DraftOptions, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
     from limbeck.drafting.sources import open_source
     from limbeck.models.chat import NO_TEMPLATE
@@ -174,7 +174,7 @@ def _write(recipe: Path, wanted: Wanted) -> None:
         screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
         screen.print()
     lengths = measure_tokens(readable, tokenizer=tokenizer)
-    choices = Choices(
+    choices = DraftOptions(
         source,
         named.reference,
         "" if student is None else student.reference,
@@ -190,7 +190,7 @@ def _write(recipe: Path, wanted: Wanted) -> None:
     recipe.write_text(draft(findings, choices, title=title), encoding="utf-8")
 
 
-def _read(wanted: Wanted, *, screen: "Console") -> tuple[JsonObject, "Findings"]:
+def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFindings"]:
     """The source of the file, with the columns that are likely, and what it holds."""
     from limbeck.drafting.extraction import read_lists
     from limbeck.drafting.findings import read_findings
@@ -204,7 +204,7 @@ def _read(wanted: Wanted, *, screen: "Console") -> tuple[JsonObject, "Findings"]
         suggest_columns,
     )
 
-    def read(source: JsonObject) -> "tuple[JsonObject, Findings]":
+    def read(source: JsonObject) -> "tuple[JsonObject, FileFindings]":
         if wanted.task == "extract":
             return read_lists(source, separator=wanted.separator)
         return source, read_findings(open_source(source))
@@ -256,7 +256,7 @@ def shorten(text: str) -> str:
     return f"{text[: SHOWN_CHARS - END_CHARS]} [...] {text[-END_CHARS:]}"
 
 
-def draw_findings(findings: "Findings", *, title: str) -> "Table":
+def draw_findings(findings: "FileFindings", *, title: str) -> "Table":
     """What a file holds, as a table to read."""
     from rich.table import Table
 

@@ -11,7 +11,7 @@ from limbeck.cli.console import AsJson, Runs
 
 Guard = Callable[[], AbstractContextManager[None]]
 """Turns an error that a user can cause into one message and an exit code."""
-Name = Annotated[str, typer.Argument(help="The name that a model is served under.")]
+ServedName = Annotated[str, typer.Argument(help="The name that a model is served under.")]
 By = Annotated[str, typer.Option(help="Who decides; by default the user of this process.")]
 KeepDays = Annotated[
     float, typer.Option(min=0, help="Keep for so many days after its last use what nothing needs.")
@@ -84,7 +84,7 @@ def _add_store(app: typer.Typer, guard: Guard) -> None:
 def _add_registry(app: typer.Typer, guard: Guard) -> None:
     @app.command(rich_help_panel=PANEL)
     def promote(
-        name: Name,
+        name: ServedName,
         artifact: Annotated[Path, typer.Argument(help="A checkpoint or bundle of the store.")],
         report: Annotated[Path | None, typer.Option(help="The report of the gate.")] = None,
         by: By = "",
@@ -114,7 +114,7 @@ def _add_registry(app: typer.Typer, guard: Guard) -> None:
             print_event(event, name, as_json=as_json)
 
     @app.command(rich_help_panel=PANEL)
-    def rollback(name: Name, by: By = "", runs: Runs = RUNS, as_json: AsJson = False) -> None:
+    def rollback(name: ServedName, by: By = "", runs: Runs = RUNS, as_json: AsJson = False) -> None:
         """Make the previous champion of a served name answer again.
 
         ```
@@ -129,7 +129,7 @@ def _add_registry(app: typer.Typer, guard: Guard) -> None:
 
     @app.command(rich_help_panel=PANEL)
     def history(
-        name: Name,
+        name: ServedName,
         at: Annotated[
             str, typer.Option(help="What answered on 2026-11-24, or at 2026-11-24T15:30.")
         ] = "",

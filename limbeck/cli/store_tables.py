@@ -13,7 +13,7 @@ from rich.table import Table
 
 from limbeck.contracts.errors import ArtifactError
 from limbeck.pipeline.garbage import DAY_SECONDS, collect, list_store
-from limbeck.pipeline.model_registry import Event, ModelRegistry, answering, roles
+from limbeck.pipeline.model_registry import HistoryEvent, ModelRegistry, answering, roles
 from limbeck.pipeline.store import Store
 
 
@@ -72,7 +72,7 @@ def open_registry(runs: Path) -> ModelRegistry:
     return ModelRegistry(Store(runs))
 
 
-def print_event(event: Event, name: str, *, as_json: bool) -> None:
+def print_event(event: HistoryEvent, name: str, *, as_json: bool) -> None:
     """One change of a served name."""
     if as_json:
         _print_json({"name": name} | event.model_dump(mode="json"))
@@ -111,7 +111,7 @@ def _span(text: str) -> tuple[datetime, datetime]:
     return day.astimezone(), (day + timedelta(days=1)).astimezone()
 
 
-def _line(event: Event) -> str:
+def _line(event: HistoryEvent) -> str:
     by = f" by {event.by}" if event.by else ""
     report = f", report {event.report} {event.report_hash[:12]}" if event.report else ""
     moment = event.time.astimezone().isoformat(" ", "seconds")

@@ -19,8 +19,8 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.json_data import JsonMapping
 from limbeck.contracts.pointers import follow
 
-Kind = Literal["corpus", "checkpoint", "signals", "bundle", "router", "report"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ArtifactKind = Literal["corpus", "checkpoint", "signals", "bundle", "router", "report"]
+KINDS: tuple[ArtifactKind, ...] = get_args(ArtifactKind)
 MANIFEST = "manifest.json"
 CACHE = ".cache"
 """Folder beside artifacts, of `<cache>/<key>/`: what can be made again from one of them."""
@@ -35,7 +35,7 @@ class Parent(Config):
 
     name: str
     path: str
-    kind: Kind
+    kind: ArtifactKind
     content_hash: str
 
 
@@ -43,7 +43,7 @@ class Manifest(Config):
     """What a folder is, what made it, and from what."""
 
     name: str
-    kind: Kind
+    kind: ArtifactKind
     stage: str
     key: str
     """Hash of everything the stage reads: equal keys mean the artifact can be reused."""
@@ -215,7 +215,7 @@ def plain_checkpoint(folder: Path, *, files: Mapping[str, str], content_hash: st
 
 
 def read_artifact(
-    folder: Path, *, kinds: tuple[Kind, ...] = KINDS, hash_file: HashFile = hash_file
+    folder: Path, *, kinds: tuple[ArtifactKind, ...] = KINDS, hash_file: HashFile = hash_file
 ) -> Artifact:
     """The artifact in a folder; a transformers folder without a manifest counts as a checkpoint.
 

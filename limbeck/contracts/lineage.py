@@ -8,7 +8,7 @@ from pathlib import Path
 from limbeck.contracts.artifacts import (
     MANIFEST,
     Artifact,
-    Kind,
+    ArtifactKind,
     Parent,
     is_plain_checkpoint,
     plain_checkpoint,
@@ -25,7 +25,7 @@ class Ancestor:
     """An artifact as its child names it, with what it was made from in turn."""
 
     name: str
-    kind: Kind
+    kind: ArtifactKind
     content_hash: str
     field: str
     """The field of the child's recipe entry; empty for the artifact that the walk begins with."""

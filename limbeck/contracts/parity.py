@@ -55,7 +55,7 @@ def rounding_tolerance(*, width: int, depth: int) -> Tolerance:
 
 
 @dataclass(frozen=True)
-class Difference:
+class LogitDifference:
     """Differences of next-token logits, gathered over positions."""
 
     num_positions: int = 0
@@ -80,7 +80,9 @@ class Difference:
             return self.copy_rounding_kl / max(self.rounding_kl, SMALLEST_ROUNDING_KL)
         return self.max_logit_difference / max(self.max_logit, SMALLEST_LOGIT)
 
-    def with_rounding(self, *, original: "Difference", copy: "Difference") -> "Difference":
+    def with_rounding(
+        self, *, original: "LogitDifference", copy: "LogitDifference"
+    ) -> "LogitDifference":
         """The same, with both models' differences from one that rounds no activations."""
         return replace(self, rounding_kl=original.mean_kl, copy_rounding_kl=copy.mean_kl)
 
@@ -110,7 +112,7 @@ def compare_logits(
     pairs: Iterable[
         tuple[Float[np.ndarray, "*positions vocab"], Float[np.ndarray, "*positions vocab"]]
     ],
-) -> Difference:
+) -> LogitDifference:
     """The difference over all pairs of an original's logits and its copy's."""
     num_positions = 0
     max_difference = max_logit = mean_difference = agreement = total_kl = 0.0
@@ -126,7 +128,7 @@ def compare_logits(
         agreement += float((expected.argmax(-1) == found.argmax(-1)).sum())
         total_kl += float(np.maximum(kl, 0.0).sum())
     count = max(num_positions, 1)
-    return Difference(
+    return LogitDifference(
         num_positions=num_positions,
         max_logit_difference=max_difference,
         mean_logit_difference=mean_difference / count,

@@ -83,7 +83,7 @@ CODECS: Table = {
 
 QUESTION_CHOICES: Table = {
     "all": "limbeck.distillation.question_choice.config:All",
-    "random": "limbeck.distillation.question_choice.config:Random",
+    "random": "limbeck.distillation.question_choice.config:RandomQuestions",
     "diverse": "limbeck.distillation.question_choice.config:Diverse",
     "uncertain": "limbeck.distillation.question_choice.config:Uncertain",
 }
@@ -105,7 +105,7 @@ CRITERIA: Table = {
     "group_l2": "limbeck.pruning.criteria:GroupL2",
     "norm_product": "limbeck.pruning.criteria:NormProduct",
     "reap": "limbeck.pruning.criteria:Reap",
-    "random": "limbeck.pruning.criteria:Random",
+    "random": "limbeck.pruning.criteria:RandomScores",
 }
 """Which channels, heads and experts to prune first: each a Criterion."""
 
@@ -128,11 +128,11 @@ RUNTIMES: Table = {
 
 TASKS: Table = {
     "recall": "limbeck.evaluation.tasks:Recall",
-    "choice": "limbeck.evaluation.tasks:Choice",
+    "choice": "limbeck.evaluation.tasks:MultipleChoice",
     "triage": "limbeck.evaluation.tasks:Triage",
-    "finding": "limbeck.evaluation.tasks:Finding",
+    "finding": "limbeck.evaluation.tasks:ImageFinding",
     "intent": "limbeck.evaluation.tasks:Intent",
-    "test_split": "limbeck.evaluation.tasks:HeldOut",
+    "test_split": "limbeck.evaluation.tasks:HeldOutTest",
 }
 """How the answers to a kind of question are scored: each a Task."""
 

@@ -47,7 +47,7 @@ class Calm(Config):
     """An expression that keeps everything if it is found anywhere in the text."""
 
 
-class Rule(Config):
+class SafetyRule(Config):
     """One kind of finding: what it is found by, and what is then printed."""
 
     name: Text
@@ -70,11 +70,11 @@ class SafetyRules(Config):
     """Parts of expressions by name; `<name>` in an expression stands for them."""
     spelling: Spelling = Spelling()
     calm: tuple[Calm, ...] = ()
-    red_flags: tuple[Rule, ...] = ()
+    red_flags: tuple[SafetyRule, ...] = ()
     """Signs in a question that call for help at once."""
-    requests: tuple[Rule, ...] = ()
+    requests: tuple[SafetyRule, ...] = ()
     """Questions that are refused."""
-    answers: tuple[Rule, ...] = ()
+    answers: tuple[SafetyRule, ...] = ()
     """Answers of a model that are withheld."""
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ class SafetyRules(Config):
                 raise ValueError(message) from None
         return self
 
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[SafetyRule, ...]:
         """Red flags, requests and answers."""
         return (*self.red_flags, *self.requests, *self.answers)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Config
 
 
@@ -18,7 +18,7 @@ from limbeck.contracts.config import Config
 class Accepts:
     """Marks a string field as a reference: a recipe entry, a folder, or a hub name."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ArtifactKind, ...]
 
 
 CorpusRef = Annotated[str, Accepts(("corpus",))]
@@ -44,7 +44,7 @@ def check_initialize_from(source: str, *, start: object, field: str) -> None:
 class StageConfig(Config, abc.ABC):
     """Base of the `Config` of every stage."""
 
-    make: ClassVar[Kind]
+    make: ClassVar[ArtifactKind]
     measured: ClassVar[tuple[str, ...]] = ()
     """Files that hold measurements, so the content hash leaves them out."""
     shows_name: ClassVar[bool] = False
@@ -93,7 +93,7 @@ class Reference:
 
     field: str
     target: str
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ArtifactKind, ...]
 
 
 def references(config: StageConfig) -> Iterator[Reference]:

@@ -133,7 +133,7 @@ class RoutedTier(Config):
     """None for the largest."""
 
 
-class Rule(Config):
+class EscalationRule(Config):
     """When a question goes up."""
 
     min_gain: float
@@ -142,14 +142,14 @@ class Rule(Config):
     """The largest is asked at once where the gain by the question alone is above it."""
 
 
-TO_LARGEST = Rule(min_gain=ALWAYS, min_gain_before=ALWAYS)
+TO_LARGEST = EscalationRule(min_gain=ALWAYS, min_gain_before=ALWAYS)
 """Every question goes to the largest tier."""
 
 
 class TestedRule(Config):
     """A rule that was tried."""
 
-    rule: Rule
+    rule: EscalationRule
     largest_ratio: Ratio
     """Share of the fitted questions that go to the largest tier by it."""
     p_value: Ratio | None
@@ -207,7 +207,7 @@ class TierRouterFile(Config):
     """From the largest to the smallest."""
     before: Gain | None = None
     """Of the smallest tier, from the question alone; None where nothing could be fitted."""
-    rule: Rule = TO_LARGEST
+    rule: EscalationRule = TO_LARGEST
     promise: Promise
     tested: tuple[TestedRule, ...] = ()
     """In the order in which they were tested."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from limbeck.contracts.errors import TrainingError
-from limbeck.distillation.losses.top_k_log_probs import Number, top_k_log_probs
+from limbeck.distillation.losses.top_k_log_probs import Scalar, top_k_log_probs
 from limbeck.models.attention_capture import Heads
 from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept
@@ -103,7 +103,7 @@ class TeacherOutput(ABC):
 
     @abstractmethod
     def divergence_terms(
-        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Number
+        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Scalar
     ) -> LogProbs:
         """What each outcome of this form adds to a divergence from the student."""
 
@@ -127,7 +127,7 @@ class FullLogits(TeacherOutput):
 
     @override
     def divergence_terms(
-        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Number
+        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Scalar
     ) -> LogProbs:
         logits = self.logits[:, : student_logits.shape[1]]
         teacher = (logits.float() / temperature).log_softmax(dim=-1)
@@ -170,7 +170,7 @@ class HiddenAndHead(TeacherOutput):
 
     @override
     def divergence_terms(
-        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Number
+        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Scalar
     ) -> LogProbs:
         return FullLogits(self.full_logits()).divergence_terms(
             terms, student_logits=student_logits, temperature=temperature
@@ -224,7 +224,7 @@ class TopK(SparseOutput):
 
     @override
     def divergence_terms(
-        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Number
+        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Scalar
     ) -> LogProbs:
         """Terms over the top tokens and one bucket that holds all others.
 
@@ -274,7 +274,7 @@ class ImportanceSampled(SparseOutput):
 
     @override
     def divergence_terms(
-        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Number
+        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Scalar
     ) -> LogProbs:
         """Terms over the drawn tokens, weighted: their sum is an unbiased estimate of the
         divergence, where each term reads its own outcome alone."""

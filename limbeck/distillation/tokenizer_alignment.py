@@ -43,7 +43,7 @@ class Outcomes(NamedTuple):
     """Outcomes that are the text of a token of both; the last two are the end, and all else."""
 
 
-class Spelling:
+class TokenSpellings:
     """What the tokens of a tokenizer stand for in a text.
 
     Raises:
@@ -139,7 +139,7 @@ def align(student: Sequence[int], teacher: Sequence[int]) -> tuple[list[int], li
     return spans(student), spans(teacher)
 
 
-def share_outcomes(student: Spelling, teacher: Spelling) -> Outcomes:
+def share_outcomes(student: TokenSpellings, teacher: TokenSpellings) -> Outcomes:
     """Outcomes of a next token that mean the same on both sides.
 
     A token counts as the longest text it begins with that both vocabularies have as a token, so
@@ -150,7 +150,7 @@ def share_outcomes(student: Spelling, teacher: Spelling) -> Outcomes:
     number = {text: place for place, text in enumerate(sorted(shared))}
     end, rest = len(number), len(number) + 1
 
-    def outcomes(side: Spelling) -> list[int]:
+    def outcomes(side: TokenSpellings) -> list[int]:
         found = []
         for text in side.texts:
             lengths = range(len(text or b""), 0, -1)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from limbeck.contracts.errors import DataError
 from limbeck.data.readers.row_formats import RowReaderConfig
-from limbeck.drafting.findings import Findings
+from limbeck.drafting.findings import FileFindings
 
 FEW_RECORDS = 100
 """Below, the held-out records are so few that no interval tells two models apart."""
 LEAST_RECORDS = 10
 
 
-def check_findings(findings: Findings, *, path: Path | str) -> None:
+def check_findings(findings: FileFindings, *, path: Path | str) -> None:
     """Refuses records from which no model can be told to have learnt anything.
 
     Raises:
@@ -40,7 +40,7 @@ def check_findings(findings: Findings, *, path: Path | str) -> None:
         )
 
 
-def find_doubts(findings: Findings, source: RowReaderConfig, *, recipe: Path) -> list[str]:
+def find_doubts(findings: FileFindings, source: RowReaderConfig, *, recipe: Path) -> list[str]:
     """What will stop the run or make its scores say little, each with what to do."""
     doubts = []
     num_dropped = findings.num_read - len(findings.records)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.data.readers.list_answers import NOT_A_LIST
-from limbeck.drafting.findings import Findings, read_findings
+from limbeck.drafting.findings import FileFindings, read_findings
 from limbeck.drafting.sources import open_source
 
 SEPARATORS = {"\n": "\\n", "\t": "\\t", **{sign: sign for sign in ";；、|,，"}}
@@ -16,7 +16,7 @@ MOST_PLAIN_RATIO = 0.05
 """Share of the rows that may be no list in a file of lists."""
 
 
-def read_lists(source: JsonObject, *, separator: str) -> tuple[JsonObject, Findings]:
+def read_lists(source: JsonObject, *, separator: str) -> tuple[JsonObject, FileFindings]:
     """The source that reads the answers as lists, and what it then holds.
 
     Raises:

@@ -39,7 +39,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Findings:
+class FileFindings:
     """What one file holds."""
 
     records: tuple[Record, ...]
@@ -96,7 +96,7 @@ class Findings:
         return sum(not record.question for record in self.records)
 
 
-def read_findings(source: RowReaderConfig) -> Findings:
+def read_findings(source: RowReaderConfig) -> FileFindings:
     """What a source holds.
 
     Raises:
@@ -115,4 +115,4 @@ def read_findings(source: RowReaderConfig) -> Findings:
     if not records:
         reasons = ", ".join(f"{len(items)} {reason}" for reason, items in dropped.items())
         raise DataError(f"holds no usable row: {reasons or 'it is empty'}", path=source.label)
-    return Findings(tuple(records), dropped, notes)
+    return FileFindings(tuple(records), dropped, notes)

@@ -5,12 +5,12 @@ from pathlib import Path
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.data.readers.row_images import IMAGE_OUTSIDE
-from limbeck.drafting.findings import Findings
+from limbeck.drafting.findings import FileFindings
 
 FOLDER = "image_folder"
 
 
-def place_images(source: JsonObject, findings: Findings) -> JsonObject:
+def place_images(source: JsonObject, findings: FileFindings) -> JsonObject:
     """The source, with the folder of images only where its rows name some.
 
     Raises:
@@ -36,7 +36,7 @@ def place_images(source: JsonObject, findings: Findings) -> JsonObject:
     return source if names else {key: value for key, value in source.items() if key != FOLDER}
 
 
-def describe_images(findings: Findings, *, data: str) -> str:
+def describe_images(findings: FileFindings, *, data: str) -> str:
     """What becomes of the rows with images, in words for the user; '' without any.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from limbeck.contracts.json_data import JsonObject
-from limbeck.drafting.findings import Findings
+from limbeck.drafting.findings import FileFindings
 
 PASSES = 3
 BATCH_RECORDS = 32
@@ -21,7 +21,7 @@ LANGUAGE_HINT = "  # language: de   # where a comma is the decimal mark: 2,5 mg 
 
 
 @dataclass(frozen=True)
-class Choices:
+class DraftOptions:
     """What the user chose, and what was measured with the teacher's tokenizer."""
 
     source: JsonObject
@@ -44,7 +44,7 @@ class Choices:
     """What the recipe does not use, and why."""
 
 
-def draft(findings: Findings, choices: Choices, *, title: str) -> str:
+def draft(findings: FileFindings, choices: DraftOptions, *, title: str) -> str:
     """A recipe that runs."""
     num_records = len(findings.records)
     held_out = min(MAX_HELD_OUT_RATIO, HELD_OUT_RECORDS / num_records)

@@ -17,7 +17,7 @@ SHARED_FROM = 24_000_000
 NumThreads = int | Literal["auto"]
 Load = tuple[float, ...]
 """Processes wanting a CPU over 1, 5 and 15 minutes: whether the machine had neighbours."""
-Reason = Literal["work too small to share", "cores are busy", "work is shared"]
+ThreadsReason = Literal["work too small to share", "cores are busy", "work is shared"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ThreadChoice:
     """A number of threads, and what it follows from."""
 
     num_threads: int
-    reason: Reason
+    reason: ThreadsReason
     step_work: int
     """Parameters active per token times tokens in the step."""
     shared_from: int
@@ -48,7 +48,7 @@ def choose_threads(
     work = active_parameters * step_tokens
     wanted = 1 if work < SHARED_FROM else 2 * work // SHARED_FROM
     num_threads = max(1, min(wanted, num_free_cores))
-    reason: Reason = "work is shared"
+    reason: ThreadsReason = "work is shared"
     if wanted == 1:
         reason = "work too small to share"
     elif num_threads == 1:

@@ -25,10 +25,10 @@ MAX_EXPONENT = 400
 MAX_DIGITS = 100
 """A number with more is text: a model that repeats itself writes thousands."""
 
-Scale = tuple[str, Fraction]
+UnitScale = tuple[str, Fraction]
 
 
-def _table(*rows: str) -> dict[str, Scale]:
+def _table(*rows: str) -> dict[str, UnitScale]:
     """Each name with its base unit and its factor, from rows of `base: name=factor name=factor`."""
     found = {}
     for row in rows:
@@ -251,7 +251,7 @@ def _read_units(text: str | None) -> tuple[str, Fraction]:
     return "/".join(bases), factor
 
 
-def _find(name: str) -> Scale:
+def _find(name: str) -> UnitScale:
     if name in UNITS:
         return UNITS[name]
     # A case of its own, such as 5G or mw: what it stands for is open, so it equals only itself.

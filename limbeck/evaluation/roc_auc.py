@@ -16,7 +16,7 @@ NUM_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Findings:
+class RocResult:
     """How well a model separates the findings of one task."""
 
     auc: Interval
@@ -86,7 +86,7 @@ def _mean_area(scores: np.ndarray, right: np.ndarray) -> float:
     )
 
 
-def measure_findings(answered: Sequence[AnsweredQuestion]) -> dict[str, Findings]:
+def measure_findings(answered: Sequence[AnsweredQuestion]) -> dict[str, RocResult]:
     """The findings of each task about images.
 
     Tasks where a finding is never right have no area and are left out.
@@ -100,7 +100,7 @@ def measure_findings(answered: Sequence[AnsweredQuestion]) -> dict[str, Findings
         right = np.array([item.options.index(item.expected[0]) for item in items])
         groups = [item.cluster for item in items]
         scores = np.array([item.option_scores for item in items])
-        found[task] = Findings(
+        found[task] = RocResult(
             auc=mean_area(scores, right=right, groups=groups),
             images=len(set(groups)),
             questions=len(items),

@@ -81,7 +81,7 @@ class Recall(Task):
 
 
 @final
-class Choice(Task):
+class MultipleChoice(Task):
     """One of four options, the one of highest mean log-probability per token."""
 
     form = "choice"
@@ -103,7 +103,7 @@ class Triage(Task):
 
 
 @final
-class Finding(Task):
+class ImageFinding(Task):
     """What an image shows, generated exactly; the options' scores give the area under the ROC."""
 
     form = "single"
@@ -125,7 +125,7 @@ class Intent(Task):
 
 
 @final
-class HeldOut(Task):
+class HeldOutTest(Task):
     """Test records: as recall, and by the log-likelihood of the answer that the record holds."""
 
     scores_options = True

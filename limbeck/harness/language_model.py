@@ -48,7 +48,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationRequest:
     """One answer to generate."""
 
     request: Request
@@ -261,7 +261,7 @@ class HarnessModel(TemplateLM):
             for generation, ids in zip(generations, tokens, strict=True)
         ]
 
-    def _plan(self, request: Instance) -> Generation:
+    def _plan(self, request: Instance) -> GenerationRequest:
         context, settings = request.args[0], request.args[-1]
         wanted: JsonMapping = {**normalize_gen_kwargs(settings)}
         others = sorted(settings.keys() - IGNORED_SETTINGS - _LENGTH_SETTINGS)
@@ -287,9 +287,9 @@ class HarnessModel(TemplateLM):
             self._text.special_ids[stop] for stop in stops if stop in self._text.special_ids
         )
         texts = tuple(stop for stop in stops if stop not in self._text.special_ids)
-        return Generation(Request(tokens[-room:], max_new_tokens), texts, ends)
+        return GenerationRequest(Request(tokens[-room:], max_new_tokens), texts, ends)
 
-    def _finish(self, generation: Generation, *, ids: Sequence[int]) -> str:
+    def _finish(self, generation: GenerationRequest, *, ids: Sequence[int]) -> str:
         ends = {*self._text.end_ids, *generation.end_ids}
         text = self._text.decode(ids[:-1] if ids and ids[-1] in ends else ids)
         return text[: _find_stop(text, generation.stops)]

@@ -15,13 +15,13 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.errors import EndpointError
 from limbeck.contracts.fields import NonNegativeInt, PositiveInt, Ratio
 from limbeck.distillation.endpoint.call_log import CallLog
-from limbeck.distillation.endpoint.client import CallError, Endpoint, Request
+from limbeck.distillation.endpoint.client import CallError, CompletionRequest, Endpoint
 from limbeck.distillation.endpoint.config import EndpointConfig
 from limbeck.distillation.endpoint.responses import read_answer
 from limbeck.env.progress import Advance, track
-from limbeck.judging.pairs import Pair
+from limbeck.judging.pairs import AnswerPair
 
-Place = Literal["first", "second", "tie"]
+PreferredPlace = Literal["first", "second", "tie"]
 Winner = Literal["a", "b", "tie"]
 ORDERS = ("a first", "b first")
 INSTRUCTIONS = """\
@@ -55,7 +55,7 @@ class PairVerdict:
     id: str
     task: str
     cluster: str
-    verdicts: tuple[Place, Place] | None
+    verdicts: tuple[PreferredPlace, PreferredPlace] | None
     """In the order with A first, then with B first; None where both answers are the same text, so
     that nothing was asked."""
     unreadable: str = ""
@@ -73,11 +73,17 @@ class PairVerdict:
         """Whether another order of the same answers gives another verdict."""
         if self.verdicts is None:
             return False
-        swapped: dict[Place, Place] = {"first": "second", "second": "first", "tie": "tie"}
+        swapped: dict[PreferredPlace, PreferredPlace] = {
+            "first": "second",
+            "second": "first",
+            "tie": "tie",
+        }
         return self.verdicts[1] != swapped[self.verdicts[0]]
 
 
-def judge_pairs(pairs: Sequence[Pair], *, config: JudgeConfig, call_log: Path) -> list[PairVerdict]:
+def judge_pairs(
+    pairs: Sequence[AnswerPair], *, config: JudgeConfig, call_log: Path
+) -> list[PairVerdict]:
     """The verdict on each pair; what an earlier run was answered is read from the call log.
 
     Raises:
@@ -87,7 +93,7 @@ def judge_pairs(pairs: Sequence[Pair], *, config: JudgeConfig, call_log: Path) -
 
 
 async def _judge_all(
-    pairs: Sequence[Pair], *, config: JudgeConfig, call_log: Path
+    pairs: Sequence[AnswerPair], *, config: JudgeConfig, call_log: Path
 ) -> list[PairVerdict]:
     endpoint = Endpoint(config.endpoint, call_log=CallLog(call_log))
     found: dict[int, PairVerdict] = {}
@@ -119,13 +125,13 @@ async def _judge_all(
     return results
 
 
-async def _judge(pair: Pair, *, endpoint: Endpoint, max_tokens: int) -> PairVerdict:
+async def _judge(pair: AnswerPair, *, endpoint: Endpoint, max_tokens: int) -> PairVerdict:
     if pair.is_same:
         return PairVerdict(pair.id, pair.task, pair.cluster, None)
     verdicts = []
     try:
         for purpose, answers in zip(ORDERS, (pair.answers, pair.answers[::-1]), strict=True):
-            request = Request(
+            request = CompletionRequest(
                 make_messages(pair, answers=answers),
                 max_tokens,
                 {"temperature": 0.0},
@@ -141,7 +147,7 @@ async def _judge(pair: Pair, *, endpoint: Endpoint, max_tokens: int) -> PairVerd
     return PairVerdict(pair.id, pair.task, pair.cluster, (verdicts[0], verdicts[1]))
 
 
-def make_messages(pair: Pair, *, answers: Sequence[str]) -> list[dict[str, str]]:
+def make_messages(pair: AnswerPair, *, answers: Sequence[str]) -> list[dict[str, str]]:
     """What the judge reads: the question, what is right, and the answers in this order."""
     parts = [
         f"<question>\n{pair.question}\n</question>",
@@ -155,7 +161,7 @@ def make_messages(pair: Pair, *, answers: Sequence[str]) -> list[dict[str, str]]
     ]
 
 
-def read_verdict(reply: str) -> Place:
+def read_verdict(reply: str) -> PreferredPlace:
     """The verdict in a reply's last line.
 
     Raises:
@@ -165,7 +171,7 @@ def read_verdict(reply: str) -> Place:
     match = VERDICT.fullmatch(" ".join(DECORATION.sub(" ", last).split()))
     if match is None:
         raise CallError("no_verdict", f"expected FIRST, SECOND or TIE, found {last[:120]!r}")
-    return cast(Place, match[1].lower())
+    return cast(PreferredPlace, match[1].lower())
 
 
 def _check_readable(

@@ -10,7 +10,7 @@ from limbeck.evaluation.answer_questions import AnsweredQuestion
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """Two answers to one question."""
 
     id: str
@@ -27,7 +27,7 @@ class Pair:
         return self.answers[0].strip() == self.answers[1].strip()
 
 
-def read_pairs(report: Path, *, models: tuple[str, str]) -> list[Pair]:
+def read_pairs(report: Path, *, models: tuple[str, str]) -> list[AnswerPair]:
     """The questions of a report that both models answered in words; chosen options are left out.
 
     Raises:
@@ -54,7 +54,7 @@ def read_pairs(report: Path, *, models: tuple[str, str]) -> list[Pair]:
             "holds no answers in words, and chosen options are not compared", path=folder
         )
     return [
-        Pair(
+        AnswerPair(
             id_,
             item.task,
             item.question,

@@ -29,7 +29,7 @@ LARGE_VOCAB = 32_768
 FusionKind = Literal["weighted_sum", "attention", "full_attention"]
 
 
-Architecture = Literal["qwen3_moe", "limbeck_moe"]
+MoeArchitecture = Literal["qwen3_moe", "limbeck_moe"]
 
 
 Ability = Literal["cut_channels", "cut_heads", "route", "give_experts", "be_exported"]

@@ -60,7 +60,7 @@ class KnownTokenizer:
         return identify(self.loaded).find_difference(identify(other.loaded))
 
 
-Change = Callable[["PreTrainedConfig"], "PreTrainedConfig"]
+ConfigChange = Callable[["PreTrainedConfig"], "PreTrainedConfig"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class KnownModel:
     """Of a model that starts from fresh weights."""
     folder: Path | None = None
     """Where its weights are, of one that is there already."""
-    changes: tuple[Change, ...] = ()
+    changes: tuple[ConfigChange, ...] = ()
     """What entries have made of it since."""
     number_format: str = "float32"
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from limbeck.contracts.parity import Difference, Tolerance, compare_logits, rounding_tolerance
+from limbeck.contracts.parity import LogitDifference, Tolerance, compare_logits, rounding_tolerance
 
 
 def random_tokens(
@@ -27,7 +27,7 @@ def compute_logits(
 
 def compare_models(
     original: PreTrainedModel, copied: PreTrainedModel, *, input_ids: Int[Tensor, "prompts tokens"]
-) -> Difference:
+) -> LogitDifference:
     """How far a copy of a model differs from it on some tokens."""
     expected, found = (compute_logits(item, input_ids=input_ids) for item in (original, copied))
     return compare_logits([(expected, found)])

@@ -16,17 +16,17 @@ from limbeck.contracts.errors import ArtifactError, CheckpointError
 from limbeck.contracts.pointers import follow
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.config import (
-    Architecture,
     Decoder,
     DenseModel,
     EncoderConfig,
     GroupKind,
     ModelConfig,
+    MoeArchitecture,
     MoeModel,
     VisionModel,
 )
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
-from limbeck.models.known import Change, KnownInputs, KnownModel, KnownTokenizer
+from limbeck.models.known import ConfigChange, KnownInputs, KnownModel, KnownTokenizer
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.pipeline.entry import Entry, is_folder
@@ -95,7 +95,7 @@ class AddsEncoder(Protocol):
 class Converts(Protocol):
     """Settings of a stage that writes a model in another architecture."""
 
-    architecture: Architecture
+    architecture: MoeArchitecture
 
 
 @runtime_checkable
@@ -278,7 +278,7 @@ def _read_format(folder: Path) -> str:
 def _change(entry: Entry, start: KnownModel) -> KnownModel:
     """What an entry makes of the model that it starts from."""
     settings = entry.config
-    change: Change | None = None
+    change: ConfigChange | None = None
     if isinstance(settings, AddsEncoder):
         change = partial(settings.encoder.describe, image_token_id=0)
     elif isinstance(settings, PrunesGroups):
@@ -337,7 +337,7 @@ def _prune(config: "Cuttable", *, settings: PrunesGroups, name: str) -> "Cuttabl
     return describe_cut(config, num_kept=num_kept)
 
 
-def _convert(config: "PreTrainedConfig", *, architecture: Architecture) -> "PreTrainedConfig":
+def _convert(config: "PreTrainedConfig", *, architecture: MoeArchitecture) -> "PreTrainedConfig":
     from limbeck.models.moe.convert_qwen3 import describe_converted
 
     return describe_converted(config, architecture=architecture)

@@ -20,12 +20,12 @@ from limbeck.contracts.errors import ArtifactError, UnknownNameError
 from limbeck.contracts.pointers import follow
 from limbeck.pipeline.store import Store
 
-Role = Literal["champion", "previous", "candidate"]
+ServedRole = Literal["champion", "previous", "candidate"]
 Action = Literal["promote", "propose", "rollback"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class Event(Config):
+class HistoryEvent(Config):
     """One line of a name's history."""
 
     action: Action
@@ -52,7 +52,7 @@ class ModelRegistry:
         """Every served name."""
         return sorted(path.stem for path in self._root.glob("*.jsonl"))
 
-    def history(self, name: str) -> list[Event]:
+    def history(self, name: str) -> list[HistoryEvent]:
         """What happened to a name, oldest first.
 
         Raises:
@@ -63,7 +63,7 @@ class ModelRegistry:
             raise UnknownNameError(name, known=self.names(), what="served name")
         whole = path.read_bytes().rpartition(b"\n")[0]
         try:
-            return [Event.model_validate_json(line) for line in whole.splitlines()]
+            return [HistoryEvent.model_validate_json(line) for line in whole.splitlines()]
         except ValueError as error:
             raise ArtifactError(f"{path}: a damaged line ({error}); restore the file") from None
 
@@ -87,7 +87,7 @@ class ModelRegistry:
         role: Literal["champion", "candidate"] = "champion",
         report: Path | None = None,
         by: str = "",
-    ) -> Event:
+    ) -> HistoryEvent:
         """Make an artifact of the store the champion or the candidate of a name.
 
         Raises:
@@ -106,7 +106,7 @@ class ModelRegistry:
                 raise ArtifactError(f"{artifact}: was removed just now; make it again")
             return self._append(name, _event(action, found, by=by, gate=gate))
 
-    def rollback(self, name: str, *, by: str = "") -> Event:
+    def rollback(self, name: str, *, by: str = "") -> HistoryEvent:
         """Make the previous artifact of a name its champion again.
 
         Raises:
@@ -120,7 +120,7 @@ class ModelRegistry:
             return self._append(name, _event("rollback", found, by=by, gate=("", "")))
 
     def resolve(
-        self, name: str, *, role: Role = "champion", at: datetime | None = None
+        self, name: str, *, role: ServedRole = "champion", at: datetime | None = None
     ) -> Artifact:
         """The artifact that has a role under a name, now or at a time.
 
@@ -133,7 +133,7 @@ class ModelRegistry:
             raise ArtifactError(f"{name}: has no {role}{f' at {at}' if at else ''}")
         return read_artifact(self._store.root / event.artifact)
 
-    def _append(self, name: str, event: Event) -> Event:
+    def _append(self, name: str, event: HistoryEvent) -> HistoryEvent:
         path = self._path(name)
         line = json.dumps(event.model_dump(mode="json"), ensure_ascii=False) + "\n"
         with path.open("ab+") as file:
@@ -155,9 +155,9 @@ class ModelRegistry:
         return self._root / f"{name}.jsonl"
 
 
-def champions(events: Sequence[Event]) -> list[Event]:
+def champions(events: Sequence[HistoryEvent]) -> list[HistoryEvent]:
     """The champions in the order of their succession; a roll-back takes the last one off."""
-    line: list[Event] = []
+    line: list[HistoryEvent] = []
     for event in events:
         if event.action == "promote":
             line.append(event)
@@ -166,7 +166,7 @@ def champions(events: Sequence[Event]) -> list[Event]:
     return line
 
 
-def roles(events: Sequence[Event]) -> dict[Role, Event]:
+def roles(events: Sequence[HistoryEvent]) -> dict[ServedRole, HistoryEvent]:
     """Who has which role after these events; a candidate that was promoted is none any more."""
     line, found = champions(events), {}
     for role, place in (("champion", -1), ("previous", -2)):
@@ -180,7 +180,9 @@ def roles(events: Sequence[Event]) -> dict[Role, Event]:
     return found
 
 
-def answering(events: Sequence[Event], *, start: datetime, end: datetime) -> list[Event]:
+def answering(
+    events: Sequence[HistoryEvent], *, start: datetime, end: datetime
+) -> list[HistoryEvent]:
     """Every champion that answered in a span of time, in order."""
     switches = [item for item in events if item.action != "propose"]
     before = [item for item in switches if item.time <= start]
@@ -193,8 +195,8 @@ def _event(
     *,
     by: str,
     gate: tuple[str, str],
-) -> Event:
-    return Event(
+) -> HistoryEvent:
+    return HistoryEvent(
         action=action,
         artifact=found.path.resolve().name,
         key=found.manifest.key,

@@ -13,7 +13,7 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import GroupKind
 from limbeck.models.decoder_sizes import DecoderSizes, DenseFamily, SizedConfig
 from limbeck.pruning.shapes import count_groups, count_kept, describe_cut
-from limbeck.sizing.shape_counts import Shapes, count_parameters, count_shapes
+from limbeck.sizing.shape_counts import ShapeCounts, count_parameters, count_shapes
 
 WIDTH = 256
 """Every width is a multiple: ternary blocks have as many weights."""
@@ -72,7 +72,7 @@ class Design:
         }
 
     @functools.cached_property
-    def shapes(self) -> Shapes:
+    def shapes(self) -> ShapeCounts:
         """Its parameters by shape."""
         return count_shapes(self.sizes)
 

@@ -18,7 +18,7 @@ from limbeck.planning.rows import (
     ModelCost,
     Peak,
     Plan,
-    Row,
+    PlanRow,
     ServingOnCards,
     SizeTarget,
     TrainingCost,
@@ -96,7 +96,7 @@ def list_models(
     return found
 
 
-def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
+def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> PlanRow:
     found = resolver.models.find(entry)
     if found is None and entry.config.make in MODEL_KINDS:
         raise CheckpointError(
@@ -104,7 +104,7 @@ def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
             "cannot be sized; name a folder, or one on the hub that this machine reaches"
         )
     if found is None:
-        return Row(entry.name, entry.config.stage, None, None)
+        return PlanRow(entry.name, entry.config.stage, None, None)
     made, started = found.made.sizes, found.trained.sizes
     known = resolver.know(entry)
     longest = find_number(made.get_text_config(), "max_position_embeddings") or 2**31
@@ -124,7 +124,7 @@ def _make_row(entry: Entry, resolver: Resolver, speed: Speed) -> Row:
             speed=speed,
             started=started,
         )
-    return Row(entry.name, entry.config.stage, _plan_model(size, resolver.assumed), trained)
+    return PlanRow(entry.name, entry.config.stage, _plan_model(size, resolver.assumed), trained)
 
 
 def _plan_model(size: ModelSize, assumed: Assumptions) -> ModelCost:

@@ -132,7 +132,7 @@ class ModelCost:
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """One entry of the recipe."""
 
     name: str
@@ -156,7 +156,7 @@ class CorpusFacts:
 class Plan:
     """The rows, and the assumptions behind them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[PlanRow, ...]
     seconds: float
     """Of all training on this machine."""
     speed: Speed

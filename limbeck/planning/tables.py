@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from limbeck.evaluation.report.number_format import MISSING, Number, byte_count, counted
-from limbeck.planning.rows import FormatServing, ModelCost, Plan, Row, TrainingOnCards
+from limbeck.planning.rows import FormatServing, ModelCost, Plan, PlanRow, TrainingOnCards
 from limbeck.sizing.cards import Cards, Serving
 from limbeck.sizing.memory import LAYOUTS, LayoutName
 
@@ -47,7 +47,7 @@ def make_table(title: str, *columns: str) -> Table:
     return table
 
 
-def _draw_entries(rows: Sequence[Row]) -> Table:
+def _draw_entries(rows: Sequence[PlanRow]) -> Table:
     table = make_table(
         "规模 size",
         "条目 entry",

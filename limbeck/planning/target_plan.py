@@ -14,9 +14,9 @@ from limbeck.contracts.serialization import MERGED
 from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.planning.designs import Design, choose_usual, list_cuts, list_fresh
 from limbeck.planning.targets import Target
-from limbeck.planning.wanted import Wanted, assume_tokenizer, find_wanted
+from limbeck.planning.wanted import SizedWanted, assume_tokenizer, find_wanted
 from limbeck.sizing.attention import find_number
-from limbeck.sizing.estimates import Device, Estimate, Use, estimate
+from limbeck.sizing.estimates import DesignEstimate, Device, TextLengths, estimate
 from limbeck.sizing.file_formats import FILE_FORMATS, FileFormat
 
 
@@ -32,7 +32,7 @@ class Miss:
 
 
 @dataclass(frozen=True)
-class Row:
+class DesignRow:
     """A design in a file format, beside the budgets."""
 
     shape: Mapping[str, int]
@@ -40,7 +40,7 @@ class Row:
     """"as it is", "pruned" or "fresh"."""
     settings: Mapping[str, float]
     """Of the stage `prune`."""
-    estimate: Estimate = field(metadata=MERGED)
+    estimate: DesignEstimate = field(metadata=MERGED)
     is_written: bool
     """Whether Limbeck makes and writes weights of this format today."""
     misses: tuple[Miss, ...]
@@ -53,11 +53,11 @@ class ModelPlan:
     name: str
     vocab: int
     vocabulary_from: str
-    asked: tuple[Row, ...]
+    asked: tuple[DesignRow, ...]
     """The model that was asked for, in every format; empty where only budgets were stated."""
-    fitting: tuple[Row, ...]
+    fitting: tuple[DesignRow, ...]
     """For each format the largest design that keeps every budget."""
-    nearest: tuple[Row, ...]
+    nearest: tuple[DesignRow, ...]
     """For each format of which none does, the design that misses by the least."""
     impossible: Mapping[str, str]
     """Formats that cannot hold the shape that was asked for, and why."""
@@ -94,7 +94,7 @@ def plan_models(name: str, target: Target, models: Mapping[str, SizedConfig]) ->
     return TargetPlan(name, target, tuple(plans), left_out)
 
 
-def _plan_model(wanted: Wanted, target: Target) -> ModelPlan:
+def _plan_model(wanted: SizedWanted, target: Target) -> ModelPlan:
     fresh: Sequence[Design] = list_fresh(
         target.model.family, wanted.num_tokens, target.context_tokens
     )
@@ -132,7 +132,7 @@ def _plan_model(wanted: Wanted, target: Target) -> ModelPlan:
 class _Scale:
     """Weighs designs in one file format against one target."""
 
-    def __init__(self, file_format: FileFormat, *, target: Target, wanted: Wanted) -> None:
+    def __init__(self, file_format: FileFormat, *, target: Target, wanted: SizedWanted) -> None:
         self._format = file_format
         self._target = target
         self._wanted = wanted
@@ -143,11 +143,11 @@ class _Scale:
         """Whether its rows are whole blocks."""
         return not self._format.find_fault(design.shapes)
 
-    def __call__(self, design: Design) -> Row:
+    def __call__(self, design: Design) -> DesignRow:
         """The design beside the budgets."""
         text, target = design.sizes.get_text_config(), self._target
         longest = find_number(text, "max_position_embeddings") or target.context_tokens
-        use = Use(min(target.context_tokens, longest), min(target.prompt_tokens, longest))
+        use = TextLengths(min(target.context_tokens, longest), min(target.prompt_tokens, longest))
         found = estimate(
             design.sizes,
             self._format,
@@ -156,7 +156,7 @@ class _Scale:
             device=self._device,
             use=use,
         )
-        return Row(
+        return DesignRow(
             design.shape,
             design.made_by,
             design.settings,
@@ -178,7 +178,7 @@ def is_written(model_type: str, file_format: FileFormat) -> bool:
     return file_format.weights in (*runtime.weights, *runtime.formats)
 
 
-def _list_misses(found: Estimate, target: Target) -> Iterator[Miss]:
+def _list_misses(found: DesignEstimate, target: Target) -> Iterator[Miss]:
     most = (
         ("disk_bytes", target.disk_bytes, found.disk_bytes),
         ("memory_bytes", target.memory_bytes, found.memory_bytes),
@@ -197,7 +197,9 @@ def _list_misses(found: Estimate, target: Target) -> Iterator[Miss]:
         yield Miss("tokens_per_second", float(least), speed, least / speed)
 
 
-def _find_largest(cuts: Sequence[Design], fresh: Sequence[Design], weigh: _Scale) -> Row | None:
+def _find_largest(
+    cuts: Sequence[Design], fresh: Sequence[Design], weigh: _Scale
+) -> DesignRow | None:
     """The least pruned start that keeps the budgets; or the largest fresh design."""
     for design in cuts:
         if weigh.can_hold(design) and not (row := weigh(design)).misses:
@@ -206,7 +208,7 @@ def _find_largest(cuts: Sequence[Design], fresh: Sequence[Design], weigh: _Scale
     return weigh(choose_usual(fitting)) if fitting else None
 
 
-def _find_nearest(designs: Sequence[Design], weigh: _Scale) -> Row:
+def _find_nearest(designs: Sequence[Design], weigh: _Scale) -> DesignRow:
     """The design whose worst miss is the smallest."""
     rows = (weigh(design) for design in designs if weigh.can_hold(design))
     return min(rows, key=lambda row: max(miss.factor for miss in row.misses))

@@ -14,7 +14,7 @@ from limbeck.evaluation.report.number_format import (
     percent,
 )
 from limbeck.planning.tables import make_table, sentence
-from limbeck.planning.target_plan import Miss, ModelPlan, Row, TargetPlan
+from limbeck.planning.target_plan import DesignRow, Miss, ModelPlan, TargetPlan
 from limbeck.planning.targets import Target
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION, GPU_UTILISATION
 
@@ -90,7 +90,7 @@ def _draw_model(model: ModelPlan) -> list[RenderableType]:
     return [*parts, ""]
 
 
-def _draw_rows(title: str, rows: Sequence[Row], *, shows_shape: bool) -> Table:
+def _draw_rows(title: str, rows: Sequence[DesignRow], *, shows_shape: bool) -> Table:
     shape = ("形状\nshape", "参数\nparameters") if shows_shape else ()
     table = make_table(title, "格式\nformat", *shape, *COSTS)
     for row in rows:
@@ -116,7 +116,7 @@ def _draw_rows(title: str, rows: Sequence[Row], *, shows_shape: bool) -> Table:
     return table
 
 
-def describe_asked(rows: Sequence[Row]) -> str:
+def describe_asked(rows: Sequence[DesignRow]) -> str:
     """In which formats a model fits as it is, or by how much the nearest misses."""
     fitting = [row for row in rows if not row.misses]
     if fitting:
@@ -138,7 +138,7 @@ def describe_asked(rows: Sequence[Row]) -> str:
     return f"{text}; of the formats that Limbeck makes {_name(made)}, {_misses(made)}"
 
 
-def describe_nearest(row: Row) -> str:
+def describe_nearest(row: DesignRow) -> str:
     """Which budget forbids every design of a format."""
     made = "" if row.made_by == "fresh" else f", {row.made_by}"
     return (
@@ -147,11 +147,11 @@ def describe_nearest(row: Row) -> str:
     )
 
 
-def _nearest(rows: Sequence[Row]) -> Row:
+def _nearest(rows: Sequence[DesignRow]) -> DesignRow:
     return min(rows, key=lambda row: max(miss.factor for miss in row.misses))
 
 
-def _misses(row: Row) -> str:
+def _misses(row: DesignRow) -> str:
     return ", ".join(map(_miss, row.misses))
 
 
@@ -166,16 +166,16 @@ def _miss(miss: Miss) -> str:
     return f"{miss.factor:.2f} times the {name} ({found} of {allowed})"
 
 
-def _shape(row: Row) -> str:
+def _shape(row: DesignRow) -> str:
     names = ("hidden_size", "num_hidden_layers", "intermediate_size")
     return "x".join(str(row.shape[name]) for name in names)
 
 
-def _settings(row: Row) -> str:
+def _settings(row: DesignRow) -> str:
     return ", ".join(f"{name}: {value:.3g}" for name, value in row.settings.items())
 
 
-def _name(row: Row) -> str:
+def _name(row: DesignRow) -> str:
     return row.estimate.file_format + ("" if row.is_written else f" {SIZED}")
 
 

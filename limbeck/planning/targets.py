@@ -24,7 +24,7 @@ TARGET = "target"
 ASSUMED_VOCAB = 32_768
 
 
-class Machine(Config):
+class TargetDevice(Config):
     """The device."""
 
     bytes_per_second: NonNegativeFloat = 0.0
@@ -69,7 +69,7 @@ class Target(Config):
     """Question and answer, all kept in the cache; less where the model knows fewer positions."""
     prompt_tokens: PositiveInt = 128
     """Of the question, all read before the first token of its answer."""
-    machine: Machine = Machine()
+    machine: TargetDevice = TargetDevice()
     """How fast the device reads and computes; without it bytes alone are planned."""
     runtimes: Annotated[tuple[SizedRuntime, ...], Field(min_length=1)] = ("gguf", "onnx")
     """What may answer on the device; `transformers` is the checkpoint itself."""

@@ -16,7 +16,7 @@ from limbeck.sizing.vocabulary_bytes import TOKENIZER, assume_vocabulary, read_t
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SizedWanted:
     """A model that is asked for, and what its tokenizer takes."""
 
     name: str
@@ -27,7 +27,7 @@ class Wanted:
     vocabulary_from: str
 
 
-def find_wanted(target: Target) -> Wanted:
+def find_wanted(target: Target) -> SizedWanted:
     """What a target asks for.
 
     Raises:
@@ -48,13 +48,13 @@ def find_wanted(target: Target) -> Wanted:
     elif model.parameters:
         fresh = list_fresh(model.family, tokens, target.context_tokens)
         sizes = choose_nearest(fresh, parameters=model.parameters).sizes
-    return Wanted("model", sizes, tokens, vocabulary, source)
+    return SizedWanted("model", sizes, tokens, vocabulary, source)
 
 
-def assume_tokenizer(name: str, sizes: SizedConfig) -> Wanted:
+def assume_tokenizer(name: str, sizes: SizedConfig) -> SizedWanted:
     """A model of a recipe, whose tokenizer's bytes are those of an average one."""
     tokens = sizes.get_text_config().vocab_size
-    return Wanted(name, sizes, tokens, assume_vocabulary(tokens), "the recipe")
+    return SizedWanted(name, sizes, tokens, assume_vocabulary(tokens), "the recipe")
 
 
 def _describe(start: ModelConfig, tokens: int) -> SizedConfig:
@@ -62,7 +62,7 @@ def _describe(start: ModelConfig, tokens: int) -> SizedConfig:
     return start.sizes(vocabulary) if isinstance(start, DenseModel) else start.describe(vocabulary)
 
 
-def _open_start(folder: Path) -> Wanted:
+def _open_start(folder: Path) -> SizedWanted:
     """A checkpoint's sizes, read without transformers where its config states them all."""
     place = follow(folder)
     sizes: SizedConfig | None = read_sizes(place)
@@ -76,5 +76,5 @@ def _open_start(folder: Path) -> Wanted:
     tokens = sizes.get_text_config().vocab_size
     if (place / TOKENIZER).is_file():
         facts = read_tokenizer(place, num_rows=tokens)
-        return Wanted(folder.name, sizes, tokens, facts.bytes, str(folder))
-    return Wanted(folder.name, sizes, tokens, assume_vocabulary(tokens), "its config")
+        return SizedWanted(folder.name, sizes, tokens, facts.bytes, str(folder))
+    return SizedWanted(folder.name, sizes, tokens, assume_vocabulary(tokens), "its config")

@@ -21,7 +21,7 @@ from limbeck.models.structure import Groups, view_groups
 from limbeck.pruning.experts import measure_routed_norms
 from limbeck.pruning.observation import Observer, observe
 
-Needs = Literal["weights", "activations", "loss_changes", "gradients", "routing"]
+CalibrationNeeds = Literal["weights", "activations", "loss_changes", "gradients", "routing"]
 """What a criterion reads besides the weights, which all do."""
 
 
@@ -51,7 +51,11 @@ def part_views(groups: Groups, tensors: dict[str, Tensor]) -> list[Float[Tensor,
 
 
 def calibrate(
-    model: PreTrainedModel, *, layers: Sequence[Groups], batches: Iterable[Batch], needs: Needs
+    model: PreTrainedModel,
+    *,
+    layers: Sequence[Groups],
+    batches: Iterable[Batch],
+    needs: CalibrationNeeds,
 ) -> dict[Groups, Calibration]:
     """What the batches show about the groups of every layer."""
     if needs == "weights":

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from limbeck.models.config import GroupKind
 from limbeck.models.structure import Groups
-from limbeck.pruning.calibration import Calibration, Needs, part_views
+from limbeck.pruning.calibration import Calibration, CalibrationNeeds, part_views
 
 ANY: frozenset[GroupKind] = frozenset({"channels", "heads", "experts"})
 
@@ -20,7 +20,7 @@ ANY: frozenset[GroupKind] = frozenset({"channels", "heads", "experts"})
 class Criterion(abc.ABC):
     """How much a model would lose without each group; a group of zeros scores zero."""
 
-    needs: ClassVar[Needs] = "weights"
+    needs: ClassVar[CalibrationNeeds] = "weights"
     """What `calibration` holds; anything but weights costs a few passes over the corpus."""
     kinds: ClassVar[frozenset[GroupKind]] = frozenset({"channels", "heads"})
     """What it can score."""
@@ -76,7 +76,7 @@ class Contribution(Criterion):
     Wanda's score (Sun et al. 2023, arXiv:2306.11695) with a whole column in place of one weight.
     """
 
-    needs: ClassVar[Needs] = "activations"
+    needs: ClassVar[CalibrationNeeds] = "activations"
 
     @override
     def score(
@@ -92,7 +92,7 @@ class Contribution(Criterion):
 class MeanAbs(Criterion):
     """Mean magnitude of a group's activations (Minitron: Muralidharan et al., arXiv:2407.14679)."""
 
-    needs: ClassVar[Needs] = "activations"
+    needs: ClassVar[CalibrationNeeds] = "activations"
 
     @override
     def score(
@@ -111,7 +111,7 @@ class Taylor(Criterion):
     positive and negative changes cancel.
     """
 
-    needs: ClassVar[Needs] = "loss_changes"
+    needs: ClassVar[CalibrationNeeds] = "loss_changes"
 
     @override
     def score(
@@ -128,7 +128,7 @@ class Reap(Criterion):
     arXiv:2510.13999); zero for an expert that none is routed to.
     """
 
-    needs: ClassVar[Needs] = "routing"
+    needs: ClassVar[CalibrationNeeds] = "routing"
     kinds = frozenset({"experts"})
 
     @override
@@ -139,7 +139,7 @@ class Reap(Criterion):
         return calibration.routed_norm
 
 
-class Random(Criterion):
+class RandomScores(Criterion):
     """A control: numbers drawn at random, the same each time for the same weights and seed."""
 
     kinds = ANY

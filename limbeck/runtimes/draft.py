@@ -8,7 +8,7 @@ from limbeck.contracts.answerer import Answerer, Prompt, geometric_mean
 
 
 @dataclass(frozen=True)
-class Draft:
+class DraftAnswer:
     """What a model would answer, and how sure it is."""
 
     text: str
@@ -32,7 +32,7 @@ def draft_answer(
     policy: AnswerPolicy,
     max_new_tokens: int,
     on_piece: Callable[[str], None] = lambda _: None,
-) -> Draft:
+) -> DraftAnswer:
     """The model's draft, its pieces handed over as they come; it stops where it repeats itself.
 
     Raises:
@@ -49,4 +49,4 @@ def draft_answer(
             break
     ratio = geometric_mean(logs)
     judgement = policy.judge(prompt.question, confidence_ratio=ratio)
-    return Draft(text, ratio, judgement, is_repeating)
+    return DraftAnswer(text, ratio, judgement, is_repeating)

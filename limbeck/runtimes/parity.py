@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from limbeck.contracts.parity import Difference, compare_logits
+from limbeck.contracts.parity import LogitDifference, compare_logits
 from limbeck.runtimes.base import LoadedModel
 
 BATCH = 4
@@ -17,7 +17,7 @@ NUM_CACHED_STEPS = 8
 
 def compare(
     reference: LoadedModel, candidate: LoadedModel, *, prompts: Sequence[Sequence[int]]
-) -> Difference:
+) -> LogitDifference:
     """The candidate's distance from the reference over all positions of the prompts and after."""
     models = (reference, candidate)
     batches = (prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH))
@@ -26,15 +26,15 @@ def compare(
     )
 
 
-Pair = tuple[np.ndarray, np.ndarray]
+LogitPair = tuple[np.ndarray, np.ndarray]
 
 
-def _whole(models: Sequence[LoadedModel], rows: Sequence[Sequence[int]]) -> Iterator[Pair]:
+def _whole(models: Sequence[LoadedModel], rows: Sequence[Sequence[int]]) -> Iterator[LogitPair]:
     reference, candidate = (model.compute_logits(rows, start=0) for model in models)
     yield from zip(reference, candidate, strict=True)
 
 
-def _stepwise(models: Sequence[LoadedModel], rows: Sequence[Sequence[int]]) -> Iterator[Pair]:
+def _stepwise(models: Sequence[LoadedModel], rows: Sequence[Sequence[int]]) -> Iterator[LogitPair]:
     """Both continue with the reference's choices, so one disagreement does not hide the rest."""
     limit = min(model.max_tokens for model in models) - max(map(len, rows))
     sessions = [model.open_session(num_slots=len(rows)) for model in models]

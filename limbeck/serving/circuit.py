@@ -29,7 +29,7 @@ class CircuitConfig(Config):
 
 
 @dataclass(frozen=True)
-class State:
+class CircuitState:
     """How a circuit stands."""
 
     position: Position = "closed"
@@ -38,25 +38,27 @@ class State:
     """Of the latest failure; half open, of the request that tries."""
 
 
-def seconds_to_wait(state: State, now: float, config: CircuitConfig) -> float:
+def seconds_to_wait(state: CircuitState, now: float, config: CircuitConfig) -> float:
     """Until a request may pass; 0: now. One that tries holds up the others for so long only."""
     if state.position == "closed":
         return 0.0
     return max(0.0, state.since + config.seconds - now)
 
 
-def enter(state: State, now: float) -> State:
+def enter(state: CircuitState, now: float) -> CircuitState:
     """What becomes of it when a request passes."""
-    return state if state.position == "closed" else State("half open", state.num_failures, now)
+    return (
+        state if state.position == "closed" else CircuitState("half open", state.num_failures, now)
+    )
 
 
 def leave(
-    state: State, result: Result, *, began: float, now: float, config: CircuitConfig
-) -> State:
+    state: CircuitState, result: Result, *, began: float, now: float, config: CircuitConfig
+) -> CircuitState:
     """What becomes of it when a request has ended that passed at a time."""
     tried = state.position == "half open" and began >= state.since
     if result == "answered":
-        return State()
+        return CircuitState()
     if result == "neither":
         # The next one tries at once.
         return replace(state, position="open", since=now - config.seconds) if tried else state
@@ -64,7 +66,7 @@ def leave(
         return state
     num_failures = state.num_failures + 1
     opens = tried or num_failures >= config.failures
-    return State("open" if opens else "closed", num_failures, now)
+    return CircuitState("open" if opens else "closed", num_failures, now)
 
 
 @final
@@ -72,7 +74,7 @@ class Circuit:
     """The circuit of one model in service."""
 
     def __init__(self) -> None:
-        self.state = State()
+        self.state = CircuitState()
 
     def enter(self, name: str, now: float, config: CircuitConfig) -> None:
         """Lets a request pass.

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.engine import ProcessEngine
-from limbeck.serving.price import CostType, Use, compute_cost
+from limbeck.serving.price import CostType, TierUse, compute_cost
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.tier import Tier
 
@@ -65,9 +65,9 @@ class CostCollector(Collector):
         yield self._compare(configs, hours)
         yield self._measure()
 
-    def _use(self, name: str, hours: float) -> Use:
+    def _use(self, name: str, hours: float) -> TierUse:
         meter = self._service.meters[name]
-        return Use(meter.num_input_tokens, meter.num_output_tokens, hours)
+        return TierUse(meter.num_input_tokens, meter.num_output_tokens, hours)
 
     def _compare(self, configs: Sequence[TierConfig], hours: float) -> Metric:
         """All that was shown, by the largest tier on one machine; where all prices are known."""
@@ -83,7 +83,7 @@ class CostCollector(Collector):
             if sample.name.endswith("_total"):
                 count[sample.labels["type"]] += int(sample.value)
         price = configs[0].price
-        total = compute_cost(price, Use(count["input"], count["output"], hours))
+        total = compute_cost(price, TierUse(count["input"], count["output"], hours))
         found.add_metric([price.currency], sum(total.values()))
         return found
 

@@ -35,7 +35,7 @@ WHO = ("chat", "limbeck")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RequestEnd:
     """How a request to a model ended."""
 
     requested_model: str
@@ -133,7 +133,7 @@ class Metrics:
             self._count_tokens(route.tier, "input", route.label).inc(end.num_prompt_tokens)
         self._count_tokens(route.tier, "output", route.label).inc(end.num_tokens)
 
-    def see_outcome(self, found: Outcome) -> None:
+    def see_outcome(self, found: RequestEnd) -> None:
         """Takes the end of a request."""
         tier = found.route.tier if found.route else ""
         role = found.route.label if found.route else ""

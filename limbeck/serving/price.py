@@ -40,7 +40,7 @@ class PriceConfig(Config):
 
 
 @dataclass(frozen=True)
-class Use:
+class TierUse:
     """What a tier was used for."""
 
     num_input_tokens: int
@@ -48,7 +48,7 @@ class Use:
     hours: float
 
 
-def compute_cost(price: PriceConfig, use: Use) -> Mapping[CostType, float]:
+def compute_cost(price: PriceConfig, use: TierUse) -> Mapping[CostType, float]:
     """The money, in the currency of the price."""
     return {
         "input": price.per_million_input_tokens * use.num_input_tokens / MILLION,

@@ -12,10 +12,11 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Message
 from limbeck.contracts.exchange import CANARY, SHADOW, Exchange
 from limbeck.contracts.exchange import Status as ExchangeStatus
+from limbeck.serving.engine.messages import AnswerStatus
 from limbeck.serving.journal.writer import Journal
-from limbeck.serving.service import End, Route, ServedEvent, Status, Text
+from limbeck.serving.service import AnswerText, End, Route, ServedEvent
 
-STATUSES: dict[Status, ExchangeStatus] = {
+STATUSES: dict[AnswerStatus, ExchangeStatus] = {
     "answered": "answered",
     "unknown": "declined",
     "refused": "declined",
@@ -54,7 +55,7 @@ class Recording(AbstractContextManager["Recording"]):
         elif isinstance(event, End):
             self.end = event
         else:
-            assert isinstance(event, Text)
+            assert isinstance(event, AnswerText)
             self.first_seconds = self.first_seconds or time.perf_counter() - self.started
             self.text.append(event.text)
 

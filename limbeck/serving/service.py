@@ -25,26 +25,26 @@ from limbeck.serving.cascade import (
 )
 from limbeck.serving.config import AUTO, FACTS, TierConfig
 from limbeck.serving.engine.messages import (
+    AnswerStatus,
     ChosenToken,
     Finished,
     FinishReason,
     Generate,
     Piece,
-    Status,
 )
 from limbeck.serving.escalation import Escalation, Order
 from limbeck.serving.facts import NO_FACTS, FactStore, find_fact
 from limbeck.serving.language import Language
 from limbeck.serving.safety import (
     CompiledRules,
-    Finding,
+    RuleMatch,
     check_answer,
     screen_question,
 )
 from limbeck.serving.tier import Meter, Tier, ask_tier
 
-Reason = UpReason | Literal["fact", "emergency rule", "request rule"]
-Role = Literal["champion", "candidate", "shadow"]
+RouteReason = UpReason | Literal["fact", "emergency rule", "request rule"]
+ModelRole = Literal["champion", "candidate", "shadow"]
 """A `candidate` takes a share of the requests; a `shadow` answers copies that nobody reads."""
 UNKNOWN = {"zh": "不知道。", "en": "I do not know."}
 
@@ -55,10 +55,10 @@ class Route:
 
     tier: str
     """'' where a rule answered; `facts` where a stored fact did."""
-    reason: Reason
+    reason: RouteReason
     model_key: str = ""
     """Of stored facts: the content hash of all of them."""
-    role: Role = "champion"
+    role: ModelRole = "champion"
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """Tiers that were asked before and gave no answer."""
     source: str = ""
@@ -70,13 +70,13 @@ class Route:
         return self.tier not in ("", FACTS)
 
     @property
-    def label(self) -> Role | Literal[""]:
+    def label(self) -> ModelRole | Literal[""]:
         """The role of the model that answers; '' where none does."""
         return self.role if self.is_model else ""
 
 
 @dataclass(frozen=True)
-class Text:
+class AnswerText:
     """More of one answer."""
 
     choice: int
@@ -90,7 +90,7 @@ class End:
 
     choice: int
     reason: FinishReason
-    status: Status
+    status: AnswerStatus
     num_prompt_tokens: int
     num_tokens: int
     confidence_ratio: float | None
@@ -116,7 +116,7 @@ class Ask:
     """Requests that are alike in it are answered by the same one of a champion and a candidate."""
 
 
-ServedEvent = Route | Text | End
+ServedEvent = Route | AnswerText | End
 """A `Route` comes first, once."""
 
 
@@ -162,7 +162,7 @@ class Service:
         """
         question, language = asked.generate.messages[-1].content, asked.language
         screened = [screen_question(question, rules) for rules in self._rules]
-        found: list[Finding | Emergency] = [flag for item in screened for flag in item.red_flags]
+        found: list[RuleMatch | Emergency] = [flag for item in screened for flag in item.red_flags]
         for tier in self.tiers.values():
             found += tier.policy.find_emergencies(question)
         if found:
@@ -190,9 +190,9 @@ class Service:
         if 0 < asked.generate.max_new_tokens < len(text.encode()):
             return ()
         route = Route(FACTS, "fact", self.facts.key, source=found.source)
-        return route, Text(0, text), End(0, "stop", status, 0, 0, None)
+        return route, AnswerText(0, text), End(0, "stop", status, 0, 0, None)
 
-    def _find_withheld(self, text: str) -> Finding | None:
+    def _find_withheld(self, text: str) -> RuleMatch | None:
         """Why an answer may not be shown; None where it may."""
         verdicts = (check_answer(text, rules) for rules in self._rules)
         return next((item for verdict in verdicts for item in verdict.findings), None)
@@ -246,7 +246,7 @@ class Service:
 
     def _check_answers(
         self, held: Sequence[Piece | Finished], *, asked: Ask, tier: Tier
-    ) -> Iterator[Text | End]:
+    ) -> Iterator[AnswerText | End]:
         """The events of whole answers, with something else in the place of those not to be shown.
 
         These are answers that the rules withhold, and those that the model is not sure of.
@@ -262,7 +262,7 @@ class Service:
             else:
                 yield from (_as_served(event, tier) for event in events)
                 continue
-            yield Text(choice, shown)
+            yield AnswerText(choice, shown)
             ended = _as_served(end, tier)
             assert isinstance(ended, End)
             yield replace(ended, reason="stop", status=status)
@@ -298,13 +298,13 @@ def draw_seed() -> int:
     return secrets.randbits(63)
 
 
-def _describe_route(tier: Tier, reason: Reason, attempts: Sequence[Attempt]) -> Route:
+def _describe_route(tier: Tier, reason: RouteReason, attempts: Sequence[Attempt]) -> Route:
     return Route(tier.config.name, reason, tier.model_key, failures=failures(attempts))
 
 
-def _as_served(event: Piece | Finished, tier: Tier) -> Text | End:
+def _as_served(event: Piece | Finished, tier: Tier) -> AnswerText | End:
     if isinstance(event, Piece):
-        return Text(event.choice, event.text, event.tokens)
+        return AnswerText(event.choice, event.text, event.tokens)
     return End(
         event.choice,
         event.reason,
@@ -331,10 +331,10 @@ def _join(errors: Sequence[ServingError]) -> ServingError:
     )
 
 
-def _in_language(item: Finding | Emergency, language: Language) -> str:
+def _in_language(item: RuleMatch | Emergency, language: Language) -> str:
     return item.zh if language == "zh" else item.en
 
 
-def _ruled(text: str, *, reason: Reason, status: Status) -> tuple[ServedEvent, ...]:
+def _ruled(text: str, *, reason: RouteReason, status: AnswerStatus) -> tuple[ServedEvent, ...]:
     """The events of an answer that no model writes."""
-    return Route("", reason), Text(0, text), End(0, "stop", status, 0, 0, None)
+    return Route("", reason), AnswerText(0, text), End(0, "stop", status, 0, 0, None)

@@ -11,7 +11,7 @@ from limbeck.serving.cascade import Failure
 from limbeck.serving.circuit import Position
 from limbeck.serving.rollout.follow import Rollout
 from limbeck.serving.rollout.live import LiveService
-from limbeck.serving.service import Role
+from limbeck.serving.service import ModelRole
 from limbeck.serving.tier import Tier
 
 
@@ -71,7 +71,7 @@ class StateCollector(Collector):
             "1 where the model is ready; which model has which role.",
             labels=("tier", "role", "model_key"),
         )
-        found: list[tuple[Role, Tier]] = [
+        found: list[tuple[ModelRole, Tier]] = [
             *(("champion", tier) for tier in self._service.tiers.values()),
             *(("candidate", tier) for tier in self._service.candidates.values()),
         ]

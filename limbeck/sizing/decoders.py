@@ -12,7 +12,7 @@ from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 
 NORMED_HEADS = ("qwen3", "limbeck_moe")
 """Families with norms of queries and keys."""
-Table = Literal["", "lookup", "head"]
+EmbeddingTable = Literal["", "lookup", "head"]
 """Whether a parameter holds a row a token, and whether logits are products with it."""
 
 
@@ -22,7 +22,7 @@ class Parameter:
 
     name: str
     shape: tuple[int, ...]
-    table: Table = ""
+    table: EmbeddingTable = ""
 
 
 def list_decoder_parameters(config: SizedConfig) -> list[Parameter] | None:

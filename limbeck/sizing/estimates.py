@@ -16,7 +16,7 @@ from limbeck.sizing.file_formats import (
     WeightBytes,
 )
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION, GPU_UTILISATION
-from limbeck.sizing.shape_counts import Shapes, count_parameters, count_products
+from limbeck.sizing.shape_counts import ShapeCounts, count_parameters, count_products
 
 CACHE_BYTES: Mapping[str, int] = {"transformers": 4, "onnx": 4, "gguf": 2}
 """Of one cached number: float32 in our ONNX graphs and in PyTorch, float16 in llama.cpp."""
@@ -69,7 +69,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Use:
+class TextLengths:
     """How long the texts are."""
 
     context_tokens: int
@@ -79,7 +79,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class DesignEstimate:
     """What one design takes in one file format."""
 
     file_format: str
@@ -107,11 +107,11 @@ def estimate(
     config: SizedConfig,
     file_format: FileFormat,
     *,
-    shapes: Shapes,
+    shapes: ShapeCounts,
     vocabulary: VocabularyBytes,
     device: Device,
-    use: Use,
-) -> Estimate:
+    use: TextLengths,
+) -> DesignEstimate:
     """What a design takes, whose parameters have these shapes."""
     weights = file_format.measure(shapes)
     text = config.get_text_config()
@@ -119,7 +119,7 @@ def estimate(
     cache = use.context_tokens * count_cached(config) * CACHE_BYTES[file_format.runtime]
     read = weights.total - weights.lookup + cache
     parameters = count_parameters(shapes)
-    return Estimate(
+    return DesignEstimate(
         file_format=file_format.name,
         parameters=parameters,
         bits_per_weight=BIT_COUNT * weights.total / parameters,
@@ -143,7 +143,7 @@ def _memory(
     parameters: int,
     *,
     weights: WeightBytes,
-    use: Use,
+    use: TextLengths,
 ) -> int:
     """At the peak, without the cache."""
     runtime, loaded = file_format.runtime, weights.total
@@ -162,13 +162,13 @@ def _memory(
 
 def _tokens_per_second(
     config: SizedConfig,
-    shapes: Shapes,
+    shapes: ShapeCounts,
     name: str,
     *,
     read: int,
     cache: int,
     device: Device,
-    use: Use,
+    use: TextLengths,
 ) -> float:
     """What binds most: the memory, the cores, or the arithmetic, of those that are stated."""
     if not device.bytes_per_second:
@@ -185,7 +185,7 @@ def _tokens_per_second(
 
 
 def _first_token(
-    config: SizedConfig, shapes: Shapes, *, read: int, device: Device, use: Use
+    config: SizedConfig, shapes: ShapeCounts, *, read: int, device: Device, use: TextLengths
 ) -> float:
     if not device.flops_per_second:
         return 0.0

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from limbeck.contracts.config import NameIn
 from limbeck.quantization.formats.base import Format, list_formats
-from limbeck.sizing.shape_counts import Shape, Shapes
+from limbeck.sizing.shape_counts import ParameterShape, ShapeCounts
 
 FLOAT_BYTES = 4
 GGUF_BLOCKS: Mapping[str, tuple[int, int]] = {
@@ -77,7 +77,7 @@ class FileFormat:
         """How tables and messages call it."""
         return f"{self.runtime} {self.weights}"
 
-    def find_fault(self, shapes: Shapes) -> str:
+    def find_fault(self, shapes: ShapeCounts) -> str:
         """Why the runtime cannot hold these shapes in this format; '' where it can."""
         for shape in shapes:
             block = self._block(shape)
@@ -85,7 +85,7 @@ class FileFormat:
                 return f"rows of {shape.columns} weights are no whole blocks of {block}"
         return ""
 
-    def measure(self, shapes: Shapes) -> WeightBytes:
+    def measure(self, shapes: ShapeCounts) -> WeightBytes:
         """Bytes of the weights."""
         totals = {"matrix": 0, "head": 0, "lookup": 0, "vector": 0}
         for shape, times in shapes.items():
@@ -93,7 +93,7 @@ class FileFormat:
         lookup, head = totals["lookup"], totals["head"]
         return WeightBytes(totals["matrix"], head + lookup, lookup, totals["vector"])
 
-    def measure_rest(self, shapes: Shapes, *, num_layers: int, vocab: VocabularyBytes) -> int:
+    def measure_rest(self, shapes: ShapeCounts, *, num_layers: int, vocab: VocabularyBytes) -> int:
         """Bytes of a bundle that are no weights: names, graph, header, tokenizer."""
         rest = HEADER_BYTES[self.runtime]
         if self.runtime == "onnx":
@@ -106,12 +106,12 @@ class FileFormat:
             tensors += sum(times for shape, times in shapes.items() if shape.kind != "vector")
         return rest + tensors * TENSOR_BYTES["transformers"] + vocab.as_files
 
-    def _block(self, shape: Shape) -> int:
+    def _block(self, shape: ParameterShape) -> int:
         if self.runtime != "gguf":
             return 1  # the last block of a row is filled up
         return GGUF_BLOCKS[self.weights if shape.kind == "matrix" else self.tables][0]
 
-    def _bytes(self, shape: Shape) -> int:
+    def _bytes(self, shape: ParameterShape) -> int:
         if shape.kind == "vector":
             half = self.runtime == "transformers" and self.weights == "bfloat16"
             return shape.numel * (2 if half else FLOAT_BYTES)

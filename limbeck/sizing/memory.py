@@ -14,7 +14,7 @@ from typing import Literal
 
 from limbeck.sizing.cards import Precision, Recomputing
 from limbeck.sizing.number_formats import FormatSize
-from limbeck.sizing.parameters import ModelSize, Shape
+from limbeck.sizing.parameters import ActivationWidths, ModelSize
 
 FLOAT_BYTES = 4
 COMPUTE_BYTES: Mapping[Precision, int] = {"float32": 4, "bfloat16": 2}
@@ -80,7 +80,7 @@ arXiv:2101.06840) and ZeRO-Infinity (Rajbhandari et al. 2021, arXiv:2104.07857).
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingStateBytes:
     """Bytes of weights, gradients and optimizer on one card, and in the machine's memory."""
 
     weights: int
@@ -96,7 +96,7 @@ class State:
 
 def state_bytes(
     parameters: int, *, layout: LayoutName, num_cards: int, precision: Precision
-) -> State:
+) -> TrainingStateBytes:
     """What a layout holds of the model itself; RAM is that of all cards' machines together."""
     assert num_cards > 0
     chosen = LAYOUTS[layout]
@@ -110,7 +110,7 @@ def state_bytes(
             ram += total
         else:
             on_card[name] = math.ceil(total / (num_cards if name in chosen.divided else 1))
-    return State(on_card["weights"], on_card["gradients"], on_card["optimizer"], ram)
+    return TrainingStateBytes(on_card["weights"], on_card["gradients"], on_card["optimizer"], ram)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Workload:
         return self.records * self.record_tokens
 
 
-def layer_bytes(shape: Shape, *, precision: Precision) -> int:
+def layer_bytes(shape: ActivationWidths, *, precision: Precision) -> int:
     """Kept for the backward pass for one token, all layers together."""
     compute = COMPUTE_BYTES[precision]
     block = 2 * NORM_BYTES[precision] + COPIED_BYTES[precision]
@@ -155,7 +155,7 @@ def layer_bytes(shape: Shape, *, precision: Precision) -> int:
     )
 
 
-def activation_bytes(shape: Shape, workload: Workload) -> int:
+def activation_bytes(shape: ActivationWidths, workload: Workload) -> int:
     """Kept for the backward pass when it begins: layers, final norm, logits and their gradient.
 
     Every token is taken to carry a loss. With `recomputing` a layer keeps its input only, and one

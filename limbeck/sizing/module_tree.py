@@ -4,7 +4,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from limbeck.models.checkpoints import build_without_weights
-from limbeck.sizing.decoders import Parameter, Table
+from limbeck.sizing.decoders import EmbeddingTable, Parameter
 
 
 def build_parameters(config: PreTrainedConfig) -> list[Parameter]:
@@ -14,7 +14,7 @@ def build_parameters(config: PreTrainedConfig) -> list[Parameter]:
         CheckpointError: transformers cannot build the config as a causal language model.
     """
     model = build_without_weights(config)
-    tables: dict[int, Table] = {
+    tables: dict[int, EmbeddingTable] = {
         id(module.weight): "lookup"
         for module in model.modules()
         if isinstance(module, nn.Embedding)

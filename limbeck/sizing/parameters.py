@@ -18,7 +18,9 @@ from limbeck.sizing.attention import attention_flops, attention_widths, count_ca
 from limbeck.sizing.decoders import Parameter, list_decoder_parameters
 from limbeck.sizing.number_formats import FormatSize
 
-Role = Literal["embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"]
+ParameterRole = Literal[
+    "embedding", "expert", "gate", "attention", "fusion", "matrix", "vector", "vision"
+]
 KV_BYTES = 2
 """Of one cached number, bfloat16."""
 TRAINING_RATIO = 3
@@ -34,7 +36,7 @@ PICKED_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_
 
 
 @dataclass(frozen=True)
-class Shape:
+class ActivationWidths:
     """Widths that decide what a forward pass keeps for the backward pass, all layers together."""
 
     hidden: int
@@ -74,7 +76,7 @@ class ModelSize:
     """Of the largest layer or table: what sharded training gathers at a time."""
     unit_expert_parameters: int
     """Of the routed experts in that layer."""
-    shape: Shape
+    shape: ActivationWidths
     context_tokens: int
     forward_flops: float
     """Per token that attends to `context_tokens`: 2 per active matrix weight, and attention."""
@@ -96,7 +98,7 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class _Tensor:
-    role: Role
+    role: ParameterRole
     unit: str
     """The layer, or the table, that it is gathered with."""
     numel: int
@@ -168,7 +170,9 @@ def _count_flops(
     return [2 * multiplied + attention_flops(config, attended=tokens) for tokens in attended]
 
 
-def _find_shape(config: SizedConfig, tensors: list[_Tensor], *, num_sparse_layers: int) -> Shape:
+def _find_shape(
+    config: SizedConfig, tensors: list[_Tensor], *, num_sparse_layers: int
+) -> ActivationWidths:
     text = config.get_text_config()
     by_role: Counter[str] = Counter()
     for tensor in tensors:
@@ -178,7 +182,7 @@ def _find_shape(config: SizedConfig, tensors: list[_Tensor], *, num_sparse_layer
     hidden = text.hidden_size
     score, value = attention_widths(config)
     experts = by_role["expert"] * picked / num_experts if num_experts else 0.0
-    return Shape(
+    return ActivationWidths(
         hidden=hidden,
         vocab=text.vocab_size,
         num_layers=text.num_hidden_layers,
@@ -218,7 +222,7 @@ def _list_tensors(config: SizedConfig) -> Iterator[_Tensor]:
         )
 
 
-def _count_products(name: str, role: Role, config: SizedConfig) -> float:
+def _count_products(name: str, role: ParameterRole, config: SizedConfig) -> float:
     if role in ("vector", "vision") or (role == "expert" and name.endswith("bias")):
         return 0.0
     # A fusion looks at the outputs of every picked expert.
@@ -227,7 +231,7 @@ def _count_products(name: str, role: Role, config: SizedConfig) -> float:
     return 1.0
 
 
-def _find_role(parameter: Parameter, *, config: SizedConfig) -> Role:
+def _find_role(parameter: Parameter, *, config: SizedConfig) -> ParameterRole:
     segments = parameter.name.split(".")
     if config.model_type == "limbeck_vision" and segments[0] != "language_model":
         return "vision"

@@ -14,17 +14,17 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 from limbeck.sizing.decoders import Parameter, list_decoder_parameters
 
-Kind = Literal["lookup", "head", "matrix", "vector"]
+ShapeKind = Literal["lookup", "head", "matrix", "vector"]
 """A table of which a token reads one row, a table that every logit reads, a weight, a norm."""
 Filled = Literal["", "rows", "columns"]
 """Where feed-forward channels are filled up to whole blocks."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class ParameterShape:
     """A parameter without its name."""
 
-    kind: Kind
+    kind: ShapeKind
     rows: int
     columns: int
     filled: Filled = ""
@@ -35,10 +35,10 @@ class Shape:
         return self.rows * self.columns
 
 
-Shapes = Counter[Shape]
+ShapeCounts = Counter[ParameterShape]
 
 
-def count_shapes(config: SizedConfig) -> Shapes:
+def count_shapes(config: SizedConfig) -> ShapeCounts:
     """The shapes of a dense decoder's parameters.
 
     Raises:
@@ -56,8 +56,8 @@ def count_shapes(config: SizedConfig) -> Shapes:
     return _count(((item, 1) for item in parameters), config)
 
 
-def _count(parameters: Iterable[tuple[Parameter, int]], config: SizedConfig) -> Shapes:
-    found: Shapes = Counter()
+def _count(parameters: Iterable[tuple[Parameter, int]], config: SizedConfig) -> ShapeCounts:
+    found: ShapeCounts = Counter()
     for item, times in parameters:
         if len(item.shape) > 2 or ".experts." in item.name:
             raise CheckpointError(
@@ -65,23 +65,23 @@ def _count(parameters: Iterable[tuple[Parameter, int]], config: SizedConfig) -> 
                 "bundle holds another; distil it into a dense student first"
             )
         if len(item.shape) < 2:
-            found[Shape("vector", 1, item.shape[0] if item.shape else 1)] += times
+            found[ParameterShape("vector", 1, item.shape[0] if item.shape else 1)] += times
             continue
         rows, columns = item.shape
         filled: Filled = ""
         if ".mlp." in item.name:
             filled = "columns" if "down" in item.name else "rows"
-        kind: Kind = item.table or "matrix"
-        found[Shape(kind, rows, columns, filled)] += times
+        kind: ShapeKind = item.table or "matrix"
+        found[ParameterShape(kind, rows, columns, filled)] += times
     return found
 
 
-def count_parameters(shapes: Shapes) -> int:
+def count_parameters(shapes: ShapeCounts) -> int:
     """All numbers."""
     return sum(shape.numel * times for shape, times in shapes.items())
 
 
-def count_products(shapes: Shapes) -> int:
+def count_products(shapes: ShapeCounts) -> int:
     """Numbers that each token multiplies by."""
     return sum(
         shape.numel * times for shape, times in shapes.items() if shape.kind in ("head", "matrix")

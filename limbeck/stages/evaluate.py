@@ -37,7 +37,7 @@ from limbeck.evaluation.report.build import (
 from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
 from limbeck.evaluation.report.published_reference import REFERENCE
-from limbeck.evaluation.report.rows import Measured, make_floor_rows, make_rows
+from limbeck.evaluation.report.rows import MeasuredModel, make_floor_rows, make_rows
 from limbeck.evaluation.report.same_runtime import compare_in_runtimes, is_bundle_of
 from limbeck.evaluation.report.without_teacher import (
     describe_training,
@@ -251,8 +251,8 @@ def _measured(
     foreign: Sequence[AnsweredQuestion],
     unknown_answers: Sequence[str],
     teacher: Artifact,
-) -> Measured:
-    return Measured(
+) -> MeasuredModel:
+    return MeasuredModel(
         artifact.name,
         artifact.manifest.kind,
         artifact.manifest.content_hash,

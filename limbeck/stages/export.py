@@ -12,7 +12,7 @@ from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.parity import Difference, Tolerance
+from limbeck.contracts.parity import LogitDifference, Tolerance
 from limbeck.contracts.registry import FORMATS
 from limbeck.evaluation.calibration import make_policy
 from limbeck.quantization.layers import unrounded_activations
@@ -119,7 +119,9 @@ def _tolerance(
     return resolve(FORMATS, bundle.format, what="format").tolerance
 
 
-def _check(found: Difference, *, tolerance: Tolerance, bundle: Bundle, num_prompts: int) -> Parity:
+def _check(
+    found: LogitDifference, *, tolerance: Tolerance, bundle: Bundle, num_prompts: int
+) -> Parity:
     measure = tolerance.measure
     logger.info(
         "parity of %s: %s %.3g (at most %.3g)",

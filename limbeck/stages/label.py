@@ -41,7 +41,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LabelOutcomes:
     """What became of each question, and what the metrics say of the teacher."""
 
     results: Sequence[Labelled | CallError]
@@ -201,7 +201,7 @@ def _quantiles(name: str, values: Sequence[float]) -> dict[str, object]:
     return {f"{name}_quantile_{ratio * 100:.0f}": float(value) for ratio, value in found}
 
 
-def _ask_teacher(questions: Sequence[Record], config: Config, work: Work) -> Outcome:
+def _ask_teacher(questions: Sequence[Record], config: Config, work: Work) -> LabelOutcomes:
     """The answers of a checkpoint or bundle, those that it is sure of."""
     assert isinstance(config.write, Answers)
     found = _ask_model("teacher", questions, write=config.write, config=config, work=work)
@@ -223,7 +223,7 @@ def _ask_teacher(questions: Sequence[Record], config: Config, work: Work) -> Out
     )
     ratios = [answer.confidence_ratio for answers in found.answers for answer in answers]
     metrics = {**_quantiles("confidence", ratios), "num_threads": found.num_threads}
-    return Outcome(results, metrics)
+    return LabelOutcomes(results, metrics)
 
 
 def _ask_model(
@@ -248,7 +248,9 @@ def _ask_model(
     )
 
 
-def _ask_server(questions: Sequence[Record], config: Config, work: Work, corpus: Corpus) -> Outcome:
+def _ask_server(
+    questions: Sequence[Record], config: Config, work: Work, corpus: Corpus
+) -> LabelOutcomes:
     """The answers of a model behind a server."""
     assert config.endpoint is not None
     calls = work.persistent_dir / "calls.jsonl"
@@ -269,7 +271,7 @@ def _ask_server(questions: Sequence[Record], config: Config, work: Work, corpus:
         config=config,
         kept_in=calls,
     )
-    return Outcome(found.results, found.metrics, found.labels)
+    return LabelOutcomes(found.results, found.metrics, found.labels)
 
 
 def _choose(write: Write, *, corpus: Corpus) -> ScoreAnswers:

@@ -33,7 +33,7 @@ from limbeck.data.loading.chat_template import render_record
 from limbeck.data.packs.load import empty_pack, load_pack
 from limbeck.data.packs.schema import Pack
 from limbeck.data.packs.stored_facts import make_facts
-from limbeck.data.readers.base import Item, ReaderConfig
+from limbeck.data.readers.base import ReaderConfig, ReaderItem
 from limbeck.data.readers.lexicon import read_names
 from limbeck.env.progress import print_table, track
 from limbeck.models.chat import IMAGE_TOKEN
@@ -163,7 +163,7 @@ def _read(
             advance(1, note=f"{source.label}: {counts.read:,} read")
 
 
-def _normalized(source: ReaderConfig, *, pack: Pack, seed: int) -> Iterator[Item]:
+def _normalized(source: ReaderConfig, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
     """What a source holds, its records in the form that it asks for."""
     normalizer = Normalizer(source.normalization, source=source.label)
     for item in source.read(pack=pack, seed=seed):

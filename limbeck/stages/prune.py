@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.parity import Difference, compare_logits
+from limbeck.contracts.parity import LogitDifference, compare_logits
 from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
@@ -269,7 +269,7 @@ def cut_width(
     }
 
 
-def _check(difference: Difference, *, model: PreTrainedModel, what: str) -> None:
+def _check(difference: LogitDifference, *, model: PreTrainedModel, what: str) -> None:
     difference.check(
         tolerance_of(model),
         fault=f"the cut model ({what}) differs from the masked one",

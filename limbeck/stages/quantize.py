@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ParityError
-from limbeck.contracts.parity import Difference, compare_logits
+from limbeck.contracts.parity import LogitDifference, compare_logits
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.env.ranks import process_index
@@ -107,7 +107,7 @@ class Converted:
 
     model: PreTrainedModel
     logits: Float[np.ndarray, "prompts tokens vocab"]
-    difference: Difference
+    difference: LogitDifference
     """From the model that rounded while it was trained."""
     kl_to_floats: float
     """KL(trained weights as floats || codes), in nats: what the number format costs."""

@@ -18,7 +18,7 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import TrainingError
 from limbeck.data.loading.batches import Batches, read_selected, validation_batches
-from limbeck.data.loading.preference_pairs import Pairs
+from limbeck.data.loading.preference_pairs import PreferenceBatches
 from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.adapters import add_adapter, merge_adapter
@@ -138,7 +138,9 @@ def _set_up_records(
 def _set_up_pairs(
     config: Config, work: Work, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingSetup:
-    pairs = Pairs(Corpus(work.one("corpus").path), tokenizer=tokenizer, config=config.batching)
+    pairs = PreferenceBatches(
+        Corpus(work.one("corpus").path), tokenizer=tokenizer, config=config.batching
+    )
     reference = _open_reference(work)
     objective = config.objective.build(ObjectiveContext(model, reference=KeptForward(reference)))
     return TrainingSetup(pairs, objective, pairs.better, pairs.tokens_per_step, pairs.count_tokens)

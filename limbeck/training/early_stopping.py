@@ -18,14 +18,14 @@ from limbeck.models.batch import Batch
 from limbeck.training.config import EarlyStopping, TrainingConfig
 from limbeck.training.train_state import StateDict
 
-HeldOut = Callable[[], Iterable[Batch]]
+ReadValidation = Callable[[], Iterable[Batch]]
 """Gives the validation records that the entry's batching selects, each once."""
 
 
 class EarlyStopper:
     """Measures the validation loss at intervals, and keeps the weights of the lowest one."""
 
-    def __init__(self, config: EarlyStopping, *, held_out: HeldOut) -> None:
+    def __init__(self, config: EarlyStopping, *, held_out: ReadValidation) -> None:
         """A stopper that has measured nothing yet.
 
         Raises:
@@ -103,7 +103,7 @@ class EarlyStopper:
         self.num_stale, self._best = int(state["num_stale"]), dict(state["best"])
 
 
-def make_stopper(config: TrainingConfig, *, held_out: HeldOut) -> EarlyStopper | None:
+def make_stopper(config: TrainingConfig, *, held_out: ReadValidation) -> EarlyStopper | None:
     """The stopper that a training's settings describe; None where they describe none.
 
     Raises:

@@ -45,10 +45,10 @@ def _read_axis(value: Any) -> Range | Choices:
     return (Choices if "choices" in value else Range).model_validate(value)
 
 
-Axis = Annotated[Any, BeforeValidator(_read_axis)]
+SearchedValue = Annotated[Any, BeforeValidator(_read_axis)]
 
 
-class Budget(Config):
+class SearchBudget(Config):
     """What a student may cost; one that costs more never wins."""
 
     max_parameters: PositiveFloat = math.inf
@@ -153,10 +153,10 @@ class Tuning(Config):
     metric: Literal["kept_accuracy", "likelihood"] = "kept_accuracy"
     """Accuracy over the teacher's on validation records asked as questions, or the mean
     log-likelihood of their tokens. Neither reads test records or the corpus's questions."""
-    search: Mapping[str, Axis] = {}
+    search: Mapping[str, SearchedValue] = {}
     """Paths below the entry to `{low, high, log}` or `{choices}`; `*` is every item of a list.
     Empty: the default space."""
-    budget: Budget = Budget()
+    budget: SearchBudget = SearchBudget()
     trials: PositiveInt = 20
     seed: int = 0
     start_from: tuple[Mapping[str, Any], ...] = START_FROM

@@ -14,10 +14,10 @@ from limbeck.contracts.errors import LimbeckError
 from limbeck.pipeline.run import ReportStatus
 from limbeck.tuning.config import Tuning
 from limbeck.tuning.outcome import ConfirmingRun, describe
-from limbeck.tuning.scoring import Measured
+from limbeck.tuning.scoring import MeasuredStudent
 
 KEY = "confirm"
-Train = Callable[[FrozenTrial, int, Path], Measured]
+Train = Callable[[FrozenTrial, int, Path], MeasuredStudent]
 """Trains a trial's settings with shifted seeds in a folder."""
 
 

@@ -28,7 +28,7 @@ SCORES = "scores"
 MEASURED = "measured"
 FEWEST_SEEDS = 3
 """Intervals of fewer are too narrow: they miss the truth in up to 9 of 100 cases."""
-Kind = Literal["better", "none_better", "unfinished", "unstable", "no_reference", "nothing"]
+OutcomeKind = Literal["better", "none_better", "unfinished", "unstable", "no_reference", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SearchVerdict:
     """What to use, and why.
 
     `better`: a setting is shown to be. `none_better`: none is, so the recipe's own stay.
@@ -79,7 +79,7 @@ class Verdict:
     is proposed without a comparison. `nothing`: no trial is left.
     """
 
-    kind: Kind
+    kind: OutcomeKind
     recommended: FrozenTrial | None
     comparisons: tuple[Comparison, ...] = ()
 
@@ -127,7 +127,7 @@ class Search:
         return measure_rungs(self.trials, tuning=self.tuning)
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> SearchVerdict:
         """What to use, and why."""
         return decide(self.trials, self.runs, tuning=self.tuning, complete=self.complete)
 
@@ -212,14 +212,14 @@ def decide(
     *,
     tuning: Tuning,
     complete: bool,
-) -> Verdict:
+) -> SearchVerdict:
     """The verdict of a search."""
     default = find_default(trials)
     if default is None or not is_usable(default):
         best = find_best(trials)
         if default is None and not complete:
-            return Verdict("unfinished", best)
-        return Verdict("nothing" if best is None else "no_reference", best)
+            return SearchVerdict("unfinished", best)
+        return SearchVerdict("nothing" if best is None else "no_reference", best)
     by_trial: dict[int, dict[int, ConfirmingRun]] = {}
     for run in runs:
         by_trial.setdefault(run.trial, {})[run.shift] = run
@@ -228,11 +228,11 @@ def decide(
     if not complete or any(
         len(by_trial.get(trial.number, {})) < tuning.confirm.seeds for trial in wanted
     ):
-        return Verdict("unfinished", default)
+        return SearchVerdict("unfinished", default)
     references = by_trial.pop(default.number, {})
     shifts = [shift for shift, run in sorted(references.items()) if run.scores is not None]
     if wanted and len(shifts) < FEWEST_SEEDS:
-        return Verdict("unstable", default)
+        return SearchVerdict("unstable", default)
     comparisons = _compare_runs(
         {number: found for number, found in by_trial.items() if set(shifts) <= set(found)},
         references=references,
@@ -240,10 +240,10 @@ def decide(
     )
     winners = [item for item in comparisons if item.better]
     if not winners:
-        return Verdict("none_better", default, comparisons)
+        return SearchVerdict("none_better", default, comparisons)
     number = max(winners, key=_gain).trial
     winner = next(trial for trial in trials if trial.number == number)
-    return Verdict("better", winner, comparisons)
+    return SearchVerdict("better", winner, comparisons)
 
 
 def _compare_runs(

@@ -47,7 +47,7 @@ NEGLIGIBLE_RATIO = 0.01
 """A gain in accuracy that is surely below this counts as none."""
 NEGLIGIBLE_NATS = 0.01
 ArmName = Literal["with the teacher", "labels alone"]
-Verdict = Literal["pays", "does not pay", "cannot be told"]
+CheckVerdict = Literal["pays", "does not pay", "cannot be told"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Difference:
+class GainEstimate:
     """With the teacher minus without, and how sure that is."""
 
     value: float
@@ -72,7 +72,7 @@ class Difference:
     num_needed: int
     """Questions, or records, that would tell a difference of this size from none; 0: no number."""
 
-    def verdict(self, *, negligible: float) -> Verdict:
+    def verdict(self, *, negligible: float) -> CheckVerdict:
         """What the interval says."""
         if self.low > 0:
             return "pays"
@@ -94,19 +94,19 @@ class QuickCheck:
     floors: Mapping[str, Share | str]
     """Accuracy of each floor, or why it has no answers."""
     arms: tuple[Arm, Arm]
-    accuracy: Difference | None
-    likelihood: Difference
+    accuracy: GainEstimate | None
+    likelihood: GainEstimate
     """In nats per token."""
     seconds: float
     """Of training and answering, without what the check needs made first."""
 
     @property
-    def decisive(self) -> Difference:
+    def decisive(self) -> GainEstimate:
         """The difference that the metric names."""
         return self.accuracy or self.likelihood
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> CheckVerdict:
         """What the difference says; students that answer nothing cannot say it by accuracy."""
         if self.accuracy is None:
             return self.likelihood.verdict(negligible=NEGLIGIBLE_NATS)
@@ -353,7 +353,7 @@ class _Runner:
 
 def compare_answers(
     ours: Sequence[Sequence[AnsweredQuestion]], theirs: Sequence[Sequence[AnsweredQuestion]]
-) -> Difference:
+) -> GainEstimate:
     """The difference in accuracy, paired by question and seed."""
     assert [item.id for item in ours[0]] == [item.id for item in theirs[0]]
     right = [np.array([[q.correct for q in run] for run in arm], float) for arm in (ours, theirs)]
@@ -364,7 +364,7 @@ def compare_answers(
     return measure_difference(sums, np.bincount(inverse), num_items=len(groups))
 
 
-def compare_losses(ours: Sequence[RecordLosses], theirs: Sequence[RecordLosses]) -> Difference:
+def compare_losses(ours: Sequence[RecordLosses], theirs: Sequence[RecordLosses]) -> GainEstimate:
     """The difference in log-likelihood per token, paired by record and seed."""
     assert ours[0].record_ids == theirs[0].record_ids
     sums = np.array([run.sums for run in theirs]) - np.array([run.sums for run in ours])
@@ -374,7 +374,7 @@ def compare_losses(ours: Sequence[RecordLosses], theirs: Sequence[RecordLosses])
 
 def measure_difference(
     sums: Float[np.ndarray, "seeds groups"], counts: Int[np.ndarray, " groups"], *, num_items: int
-) -> Difference:
+) -> GainEstimate:
     """The mean over seeds and groups, with an interval that redraws both.
 
     The variance over groups of the seeds' mean (Cochran 1977, sec. 2.11) plus that of a mean over
@@ -391,4 +391,4 @@ def measure_difference(
     half = Z_95 * math.sqrt(of_groups + of_seeds)
     room = (value / Z_95) ** 2 - of_seeds
     needed = math.ceil(num_items * of_groups / room) if room > 0 else 0
-    return Difference(value, value - half, value + half, needed)
+    return GainEstimate(value, value - half, value + half, needed)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.metrics import Share
-from limbeck.tuning.quick_check import Arm, Difference, QuickCheck
+from limbeck.tuning.quick_check import Arm, GainEstimate, QuickCheck
 
 
 def write_quick_check(found: QuickCheck, *, folder: Path) -> Path:
@@ -102,12 +102,12 @@ def to_data(found: QuickCheck) -> dict[str, object]:
     }
 
 
-def points(item: Difference) -> str:
+def points(item: GainEstimate) -> str:
     """A difference of shares in points, with its interval."""
     return f"{100 * item.value:+.1f} points ({100 * item.low:+.1f} to {100 * item.high:+.1f})"
 
 
-def _bounds(item: Difference, *, digits: int) -> str:
+def _bounds(item: GainEstimate, *, digits: int) -> str:
     return f"{item.value:+.{digits}f} ({item.low:+.{digits}f} to {item.high:+.{digits}f})"
 
 

@@ -64,7 +64,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredStudent:
     """A finished student."""
 
     figures: dict[str, Number]
@@ -109,7 +109,7 @@ class TrialScorer:
         """The count that the report shows."""
         return size_model(model.config, context_tokens=1).parameters
 
-    def measure(self, student: Artifact, *, state: Path) -> Measured:
+    def measure(self, student: Artifact, *, state: Path) -> MeasuredStudent:
         """Everything about a finished student.
 
         Raises:
@@ -125,7 +125,7 @@ class TrialScorer:
             )
         return found
 
-    def score(self, student: Artifact, *, state: Path) -> Measured:
+    def score(self, student: Artifact, *, state: Path) -> MeasuredStudent:
         """What a finished student is worth, and its size."""
         metrics = student.manifest.metrics
         figures = {"log_likelihood": read_likelihood(metrics, corpus=self.corpus)}
@@ -141,7 +141,7 @@ class TrialScorer:
                 scores = self._score_records(student)
         kept = self.tuning.metric == "kept_accuracy"
         figures["value"] = figures["kept_ratio" if kept else "log_likelihood"]
-        return Measured(figures, scores)
+        return MeasuredStudent(figures, scores)
 
     def _score_records(self, student: Artifact) -> Scores:
         model = load_model(student.path)

@@ -42,7 +42,7 @@ from limbeck.tuning.outcome import (
     find_candidates,
     find_default,
 )
-from limbeck.tuning.scoring import Measured, Number, TrialScorer, make_scorer
+from limbeck.tuning.scoring import MeasuredStudent, Number, TrialScorer, make_scorer
 from limbeck.tuning.space import Space, make_space, read_tuning
 
 DATABASE = "study.db"
@@ -280,7 +280,7 @@ class _Runner:
             return {path: self.space.distributions[path] for path in own}
         return self.space.distributions
 
-    def _train(self, trial: Trial, folder: Path) -> Measured:
+    def _train(self, trial: Trial, folder: Path) -> MeasuredStudent:
         """Train a trial's student and measure it.
 
         Raises:
@@ -294,7 +294,7 @@ class _Runner:
         )
         return self.scorer.measure(student, state=folder / "answers")
 
-    def _train_again(self, trial: FrozenTrial, shift: int, folder: Path) -> Measured:
+    def _train_again(self, trial: FrozenTrial, shift: int, folder: Path) -> MeasuredStudent:
         """Train a trial's settings with other seeds to the end."""
         params = None if is_default(trial) else trial.params
         _, recipe = self._make_recipe(self.space.reseed(params, shift=shift))

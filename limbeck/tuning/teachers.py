@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.contracts.artifacts import MANIFEST, Kind, read_manifest
+from limbeck.contracts.artifacts import MANIFEST, ArtifactKind, read_manifest
 from limbeck.distillation.signals.config import Codec
 from limbeck.distillation.signals.manifest import read_signals_manifest
 from limbeck.pipeline.entry import Entry, is_folder
@@ -18,7 +18,7 @@ TEMPERATURES = Range(low=1.0, high=3.0)
 class TeacherFacts:
     """One teacher: an entry of the recipe, a folder, or a model of the hub."""
 
-    kind: Kind
+    kind: ArtifactKind
     targets: Codec | None = None
     """What signals keep of each position."""
 

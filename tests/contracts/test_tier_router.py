@@ -14,10 +14,10 @@ from limbeck.contracts.tier_router import (
     WEIGHTS,
     Chance,
     Draft,
+    EscalationRule,
     Gain,
     Promise,
     RoutedTier,
-    Rule,
     TierRouter,
     TierRouterFile,
     read_router,
@@ -29,7 +29,7 @@ PROMISE = Promise(
 )
 
 
-CASCADE = Rule(min_gain=0.0, min_gain_before=NEVER)
+CASCADE = EscalationRule(min_gain=0.0, min_gain_before=NEVER)
 
 
 def make_router(*, rule=CASCADE):

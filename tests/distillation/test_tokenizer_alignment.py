@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.distillation.tokenizer_alignment import Spelling, align, share_outcomes
+from limbeck.distillation.tokenizer_alignment import TokenSpellings, align, share_outcomes
 from tests.support.byte_level_tokenizer import pack_lines, train_byte_level
 
 LETTERS = "高血压有哪些症状头晕心悸、。？abc THE heart failure\n\t  é龘鬱ß😀👩‍⚕️🩺123"
@@ -21,11 +21,11 @@ def spellings(tmp_path_factory):
         lines, folder=tmp_path_factory.mktemp("characters"), config=TokenizerConfig()
     )
     return {
-        "small": Spelling(train_byte_level(lines, num_tokens=400)),
-        "large": Spelling(train_byte_level(lines, num_tokens=3000)),
-        "trimmed": Spelling(train_byte_level(lines[::2], num_tokens=900, trim=True)),
-        "characters": Spelling(characters),
-        "marked": Spelling(_marked(lines)),
+        "small": TokenSpellings(train_byte_level(lines, num_tokens=400)),
+        "large": TokenSpellings(train_byte_level(lines, num_tokens=3000)),
+        "trimmed": TokenSpellings(train_byte_level(lines[::2], num_tokens=900, trim=True)),
+        "characters": TokenSpellings(characters),
+        "marked": TokenSpellings(_marked(lines)),
     }
 
 

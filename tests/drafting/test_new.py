@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from limbeck.contracts.records import Record
-from limbeck.drafting.findings import Findings, Lengths
+from limbeck.drafting.findings import FileFindings, Lengths
 from limbeck.drafting.languages import find_language
 from tests.support.drafted_files import clauses, draw, lines, pictured
 from tests.support.forked_profiles import fork_profiles
@@ -294,7 +294,7 @@ def test_languages_are_told_by_their_scripts(text, language):
 def test_few_short_answers_are_labels():
     def find(answers):
         records = (Record(str(n), f"q{n}", text, "g", "s") for n, text in enumerate(answers))
-        return Findings(tuple(records)).labels
+        return FileFindings(tuple(records)).labels
 
     assert find(["b", "a", "a", "a", "b"] * 4) == ("a", "b")
     assert find([str(number) for number in range(20)]) == ()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from limbeck.contracts.artifacts import Kind, find_damage, read_artifact
+from limbeck.contracts.artifacts import ArtifactKind, find_damage, read_artifact
 from limbeck.contracts.errors import (
     ArtifactError,
     BusyError,
@@ -34,7 +34,7 @@ other: {stage: grow, corpus: corpus, times: 3}
 
 
 class WriteConfig(StageConfig):
-    make: ClassVar[Kind] = "corpus"
+    make: ClassVar[ArtifactKind] = "corpus"
     path: Path
     title: str = ""
 
@@ -44,7 +44,7 @@ class WriteConfig(StageConfig):
 
 
 class GrowConfig(StageConfig):
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     measured: ClassVar[tuple[str, ...]] = ("seconds.txt",)
     corpus: CorpusRef
     start: CheckpointRef = ""

@@ -18,7 +18,7 @@ from limbeck.pruning.criteria import (
     GroupL2,
     MeanAbs,
     NormProduct,
-    Random,
+    RandomScores,
     Taylor,
     score_groups,
 )
@@ -119,7 +119,7 @@ def test_taylor_is_what_a_gate_on_each_group_would_change(dense):
 def test_random_differs_by_layer_and_seed_only(dense):
     first, second = find_channels(dense)
     drawn = [
-        score_groups(dense, groups=groups, criterion=Random(seed=seed), calibration=NOTHING)
+        score_groups(dense, groups=groups, criterion=RandomScores(seed=seed), calibration=NOTHING)
         for groups, seed in ((first, 0), (first, 0), (first, 1), (second, 0))
     ]
     assert torch.equal(drawn[0], drawn[1])

@@ -11,7 +11,7 @@ from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compare_models, compute_logits
 from limbeck.pruning.calibration import calibrate
-from limbeck.pruning.criteria import Random, Reap, score_groups
+from limbeck.pruning.criteria import RandomScores, Reap, score_groups
 from limbeck.pruning.experts import find_experts, route_to, sum_by_expert
 from limbeck.pruning.surgery import cut
 from limbeck.stages import prune
@@ -119,7 +119,7 @@ def test_the_stage_cuts_experts(tmp_path, corpus, moe, tokenizer):
 
 
 def test_random_scores_experts(moe):
-    first, second = score(moe, criterion=Random()).values()
+    first, second = score(moe, criterion=RandomScores()).values()
     assert first.shape == (8,)
     assert not torch.equal(first, second)
 

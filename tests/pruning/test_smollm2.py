@@ -12,7 +12,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_channels
 from limbeck.pruning.allocation import pick_kept
 from limbeck.pruning.calibration import calibrate
-from limbeck.pruning.criteria import Random, score_groups
+from limbeck.pruning.criteria import RandomScores, score_groups
 from limbeck.pruning.surgery import cut
 from tests.support.documentation import ROOT
 from tests.support.gguf_files import unpack_smollm2
@@ -42,7 +42,9 @@ def test_criteria_that_read_text_beat_chance():
     kinds = {name: resolve(CRITERIA, name, what="criterion") for name in CRITERIA}
     text_reading = ("activations", "loss_changes")
     chosen = {name: kind() for name, kind in kinds.items() if kind.needs in text_reading}
-    for name, criterion in chosen.items() | {(f"random {n}", Random(seed=n)) for n in range(3)}:
+    for name, criterion in chosen.items() | {
+        (f"random {n}", RandomScores(seed=n)) for n in range(3)
+    }:
         found = calibrate(model, layers=layers, batches=[calibration], needs=criterion.needs)
         scores = {
             groups: score_groups(model, groups=groups, criterion=criterion, calibration=item)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.contracts.errors import CircuitOpenError, SlowTierError
-from limbeck.serving.circuit import CircuitConfig, State, enter, leave, seconds_to_wait
+from limbeck.serving.circuit import CircuitConfig, CircuitState, enter, leave, seconds_to_wait
 from limbeck.serving.engine.messages import Finished
 from limbeck.serving.tier import Meter, ask_tier
 from tests.serving.test_tier import REQUEST
@@ -18,7 +18,7 @@ CONFIG = CircuitConfig(failures=3, seconds=10.0)
 
 def run(*results, config=CONFIG, state=None):
     """The state after requests that came and ended one after another, a second each."""
-    state = state or State()
+    state = state or CircuitState()
     for place, result in enumerate(results):
         now = float(place)
         assert not seconds_to_wait(state, now, config)
@@ -29,7 +29,7 @@ def run(*results, config=CONFIG, state=None):
 def test_it_opens_after_failures_in_a_row_and_then_lets_one_try():
     assert run("failed", "failed").position == "closed"
     assert run("failed", "failed", "answered", "failed").num_failures == 1
-    assert run(*["failed"] * 20, config=CONFIG.replace(failures=0)) == State()
+    assert run(*["failed"] * 20, config=CONFIG.replace(failures=0)) == CircuitState()
     opened = run("failed", "neither", "failed", "failed")
     assert (opened.position, opened.since) == ("open", 4.0)
     assert seconds_to_wait(opened, 5.0, CONFIG) == 9.0
@@ -39,21 +39,21 @@ def test_it_opens_after_failures_in_a_row_and_then_lets_one_try():
     def end(result):
         return leave(tried, result, began=14.0, now=15.0, config=CONFIG)
 
-    assert end("answered") == State()
+    assert end("answered") == CircuitState()
     assert end("failed").position == "open" and seconds_to_wait(end("failed"), 15.0, CONFIG) == 10.0
     assert end("neither").position == "open" and not seconds_to_wait(end("neither"), 15.0, CONFIG)
 
 
 def test_requests_that_fail_together_count_once():
-    state = State()
+    state = CircuitState()
     for _ in range(9):
         state = leave(state, "failed", began=1.0, now=2.0, config=CONFIG)
-    assert state == State("closed", 1, 2.0)
+    assert state == CircuitState("closed", 1, 2.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["answered", "failed", "neither"]), st.integers(0, 9))))
 def test_nothing_is_refused_for_ever(steps):
-    state, now = State(), 0.0
+    state, now = CircuitState(), 0.0
     for result, age in steps:
         if not seconds_to_wait(state, now, CONFIG):
             state = enter(state, now)
@@ -81,4 +81,4 @@ def test_a_tier_that_hangs_is_asked_no_more_until_it_answers():
     circuit = CircuitConfig(failures=2, seconds=0.05)
     tier = make_tier(slow, max_first_token_seconds=0.01, circuit=circuit)
     assert isinstance(asyncio.run(ask(slow, tier, Meter()))[-1], Finished)
-    assert tier.circuit.state == State()
+    assert tier.circuit.state == CircuitState()

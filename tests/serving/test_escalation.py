@@ -9,10 +9,10 @@ from limbeck.contracts.tier_router import (
     NEVER,
     TO_LARGEST,
     Chance,
+    EscalationRule,
     Gain,
     Promise,
     RoutedTier,
-    Rule,
     TierRouter,
     TierRouterFile,
 )
@@ -22,7 +22,7 @@ from tests.support.answer_policies import CONFIDENCE
 QUESTION = "高血压有哪些常见症状"
 FAMILIAR = AnswerPolicy(PolicyFile(confidence=CONFIDENCE), Familiarity.of([QUESTION]))
 """Finds all foreign that is not about high blood pressure."""
-CASCADE = Rule(min_gain=0.0, min_gain_before=NEVER)
+CASCADE = EscalationRule(min_gain=0.0, min_gain_before=NEVER)
 
 
 def make_router(names, *, rule=CASCADE, before=-9.0):
@@ -63,7 +63,7 @@ def test_a_sure_draft_stays_and_an_unsure_one_goes_up_tier_by_tier():
 
 def test_the_largest_tier_answers_at_once_where_the_question_says_so():
     names = ("large", "mid", "small")
-    passing = make_router(names, rule=Rule(min_gain=0.0, min_gain_before=0.2), before=9.0)
+    passing = make_router(names, rule=EscalationRule(min_gain=0.0, min_gain_before=0.2), before=9.0)
     assert serve(0.9, 0.9, 0.9, router=passing) == ("large", "escalated", [1, 0, 0])
     all_up = make_router(names, rule=TO_LARGEST)
     assert serve(0.9, 0.9, 0.9, router=all_up) == ("large", "escalated", [1, 0, 0])

@@ -4,16 +4,16 @@ import pytest
 from pydantic import ValidationError
 
 from limbeck.serving.config import ServeConfig
-from limbeck.serving.price import PriceConfig, Use, compute_cost
+from limbeck.serving.price import PriceConfig, TierUse, compute_cost
 
 
 def test_cost():
     price = PriceConfig(
         currency="CNY", per_million_input_tokens=2.0, per_million_output_tokens=8.0, per_hour=3.6
     )
-    found = compute_cost(price, Use(500_000, 250_000, 0.5))
+    found = compute_cost(price, TierUse(500_000, 250_000, 0.5))
     assert found == {"input": 1.0, "output": 2.0, "hours": 1.8}
-    assert compute_cost(PriceConfig(currency="CNY"), Use(9, 9, 9.0)) == {
+    assert compute_cost(PriceConfig(currency="CNY"), TierUse(9, 9, 9.0)) == {
         "input": 0,
         "output": 0,
         "hours": 0,

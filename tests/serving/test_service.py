@@ -19,7 +19,7 @@ from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.facts import NO_FACTS, make_store
 from limbeck.serving.language import Language
 from limbeck.serving.safety import compile_rules
-from limbeck.serving.service import Ask, End, Route, Service, Text
+from limbeck.serving.service import AnswerText, Ask, End, Route, Service
 from limbeck.serving.tier import Tier
 
 SURE, UNSURE = (Judgement(ratio, 0.5, 1.0, 0.1) for ratio in (0.9, 0.2))
@@ -98,7 +98,7 @@ def ask(
 
     route, *events = asyncio.run(read())
     assert isinstance(route, Route)
-    text = "".join(event.text for event in events if isinstance(event, Text))
+    text = "".join(event.text for event in events if isinstance(event, AnswerText))
     (end,) = [event for event in events if isinstance(event, End)]
     return route, text, end
 

@@ -14,7 +14,7 @@ from limbeck.runtimes.gguf.runtime import GgufRuntime
 from limbeck.runtimes.gguf.tensors import TABLES
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
 from limbeck.sizing.attention import attention_flops, count_cached
-from limbeck.sizing.estimates import Device, Use, estimate
+from limbeck.sizing.estimates import Device, TextLengths, estimate
 from limbeck.sizing.file_formats import FILE_FORMATS, GGUF_BLOCKS, GGUF_TABLES
 from limbeck.sizing.parameters import size_model
 from limbeck.sizing.shape_counts import count_parameters, count_products, count_shapes
@@ -45,7 +45,7 @@ def measure(checkpoint, name):
         shapes=count_shapes(sizes),
         vocabulary=read_tokenizer(checkpoint).bytes,
         device=DEVICE,
-        use=Use(context_tokens=64, prompt_tokens=8),
+        use=TextLengths(context_tokens=64, prompt_tokens=8),
     )
     return found.disk_bytes
 
@@ -122,7 +122,7 @@ def test_memory_holds_the_cache_and_speed_reads_it(folders):
             shapes=count_shapes(sizes),
             vocabulary=vocabulary,
             device=DEVICE,
-            use=Use(context_tokens=tokens, prompt_tokens=8),
+            use=TextLengths(context_tokens=tokens, prompt_tokens=8),
         )
         for tokens in (1024, 2048)
     )

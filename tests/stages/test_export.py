@@ -10,7 +10,7 @@ from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile, read_polic
 from limbeck.contracts.artifacts import Artifact, Work, hash_files, read_artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ParityError
-from limbeck.contracts.parity import Difference
+from limbeck.contracts.parity import LogitDifference
 from limbeck.contracts.records import Record
 from limbeck.contracts.registry import FORMATS
 from limbeck.models.checkpoints import save_checkpoint
@@ -207,8 +207,8 @@ def test_a_runtime_that_rounds_no_activations_is_no_other_model(
     ],
 )
 def test_a_copy_may_lose_twice_what_rounding_costs(rounding, copy, passes):
-    original, other = (Difference(mean_kl=value) for value in (rounding, copy))
-    found = Difference(mean_kl=1.0).with_rounding(original=original, copy=other)
+    original, other = (LogitDifference(mean_kl=value) for value in (rounding, copy))
+    found = LogitDifference(mean_kl=1.0).with_rounding(original=original, copy=other)
     outcome = contextlib.nullcontext() if passes else pytest.raises(ParityError)
     with outcome:
         found.check(Int8.tolerance, fault="x", advice="y")

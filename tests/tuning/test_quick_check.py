@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
-from limbeck.tuning.quick_check import Difference, measure_difference
+from limbeck.tuning.quick_check import GainEstimate, measure_difference
 from tests.support.searches import make_corpus, make_recipe
 
 
@@ -42,7 +42,7 @@ def test_needed_questions_just_tell_the_difference():
     ],
 )
 def test_a_verdict_follows_the_interval(low, high, verdict):
-    assert Difference((low + high) / 2, low, high, 1).verdict(negligible=0.01) == verdict
+    assert GainEstimate((low + high) / 2, low, high, 1).verdict(negligible=0.01) == verdict
 
 
 def invoke(*arguments, code=0):

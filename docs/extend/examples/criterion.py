@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from limbeck.pruning.calibration import Calibration, Needs
+from limbeck.pruning.calibration import Calibration, CalibrationNeeds
 from limbeck.pruning.criteria import Criterion
 
 
@@ -18,7 +18,7 @@ class Wanda(Criterion):
     arXiv:2306.11695; the root mean square stands for the norm, which ranks groups alike.
     """
 
-    needs: ClassVar[Needs] = "activations"
+    needs: ClassVar[CalibrationNeeds] = "activations"
 
     @override
     def score(

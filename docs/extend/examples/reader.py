@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from limbeck.contracts.records import Record
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import Item
+from limbeck.data.readers.base import ReaderItem
 from limbeck.data.readers.text_files import Line, TextFileReaderConfig
 
 HEADING = re.compile(r"#+\s+(.*\S)\s*")
@@ -20,7 +20,7 @@ class Config(TextFileReaderConfig):
     kind: Literal["markdown_faq"] = "markdown_faq"
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         question, answer, place = "", [], 0
         for line in self.lines(self.path):
             if not isinstance(line, Line):

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
@@ -15,7 +15,7 @@ from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoi
 class Average(StageConfig):
     """Average checkpoints that were trained from the same start."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     stage: Literal["average"]
     checkpoints: Annotated[tuple[CheckpointRef, ...], Field(min_length=2)]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 from typing_extensions import override
 
-from limbeck.distillation.losses.top_k_log_probs import Number
+from limbeck.distillation.losses.top_k_log_probs import Scalar
 from limbeck.distillation.targets import FullLogits, LogProbs, TeacherOutput, Terms
 
 LEVELS = 127
@@ -32,7 +32,7 @@ class Int8Logits(TeacherOutput):
 
     @override
     def divergence_terms(
-        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Number
+        self, terms: Terms, *, student_logits: Float[Tensor, "kept vocab"], temperature: Scalar
     ) -> LogProbs:
         return self._restored().divergence_terms(
             terms, student_logits=student_logits, temperature=temperature

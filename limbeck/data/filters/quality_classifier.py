@@ -59,7 +59,7 @@ NUM_FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Interval:
+class EstimateInterval:
     """An estimate with its 95 % interval."""
 
     value: float
@@ -221,14 +221,14 @@ def move_answers(records: Sequence[Record], *, seed: int) -> list[tuple[str, str
     return moved
 
 
-def auc_interval(labels: np.ndarray, scores: np.ndarray) -> Interval:
+def auc_interval(labels: np.ndarray, scores: np.ndarray) -> EstimateInterval:
     """Area under the ROC curve with the interval of Hanley & McNeil (1982)."""
     auc = float(roc_auc_score(labels, scores))
     num_good, num_bad = int((labels == 1).sum()), int((labels == 0).sum())
     q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
     variance = auc * (1 - auc) + (num_good - 1) * (q1 - auc**2) + (num_bad - 1) * (q2 - auc**2)
     half = 1.96 * math.sqrt(max(variance, 0.0) / (num_good * num_bad))
-    return Interval(auc, max(0.0, auc - half), min(1.0, auc + half))
+    return EstimateInterval(auc, max(0.0, auc - half), min(1.0, auc + half))
 
 
 def _build() -> Pipeline:

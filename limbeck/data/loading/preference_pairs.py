@@ -11,7 +11,7 @@ from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.batch import IGNORED, Batch
 
 
-class Pairs:
+class PreferenceBatches:
     """The micro-batches of every step: rows of better answers, then of worse ones in that order."""
 
     def __init__(

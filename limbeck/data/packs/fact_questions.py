@@ -52,7 +52,7 @@ def draw(*parts: object) -> random.Random:
     return random.Random(":".join(map(str, parts)))
 
 
-Split = Literal["sft", "rl"]
+FactSplit = Literal["sft", "rl"]
 
 
 def fact_records(
@@ -62,7 +62,7 @@ def fact_records(
     config: FactsConfig,
     source: str,
     seed: int,
-    split: Split = "sft",
+    split: FactSplit = "sft",
 ) -> Iterator[Record]:
     """Each fact asked in some of the training forms, and stated as plain text.
 

@@ -14,7 +14,14 @@ from limbeck.contracts.errors import DataError, UnknownNameError
 from limbeck.contracts.facts import Wording
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.safety_rules import SafetyRules
-from limbeck.data.packs.schema import FactsFile, Forms, Names, Pack, PackDescription, Subject
+from limbeck.data.packs.schema import (
+    Names,
+    Pack,
+    PackDescription,
+    QuestionForms,
+    SpecialtyFacts,
+    Subject,
+)
 from limbeck.data.packs.written_questions import read_written
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
@@ -51,7 +58,7 @@ def load_pack(name: str) -> Pack:
     subjects: dict[str, Subject] = {}
     specialty_of: dict[str, str] = {}
     for path in sorted((folder / FACTS).glob("*.yaml")):
-        file = _read(path, FactsFile)
+        file = _read(path, SpecialtyFacts)
         if file.specialty not in description.specialties:
             known = ", ".join(description.specialties)
             raise DataError(f"unknown specialty {file.specialty!r}; known: {known}", path=path)
@@ -138,8 +145,10 @@ def _check_subject(subject: Subject, *, description: PackDescription, path: Path
             raise DataError(message, path=path)
 
 
-def _read_forms(path: Path, *, description: PackDescription) -> Mapping[str, Forms]:
-    forms = {key: _validate(path, Forms, value, at=key) for key, value in _load(path).items()}
+def _read_forms(path: Path, *, description: PackDescription) -> Mapping[str, QuestionForms]:
+    forms = {
+        key: _validate(path, QuestionForms, value, at=key) for key, value in _load(path).items()
+    }
     for key in (*description.relations, *description.classifications):
         if key not in forms:
             raise DataError(f"has no forms for {key!r}; add them", path=path)
@@ -154,7 +163,7 @@ def _read_forms(path: Path, *, description: PackDescription) -> Mapping[str, For
     return forms
 
 
-def _find_wrong(forms: Forms, *, slot: str) -> Iterator[str]:
+def _find_wrong(forms: QuestionForms, *, slot: str) -> Iterator[str]:
     yield from (text for text in (*forms.train, *forms.evaluation) if text.count(slot) != 1)
     for text in forms.statements:
         if "{subject}" not in text or "{items}" not in text:

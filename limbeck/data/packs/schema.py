@@ -100,7 +100,7 @@ class Unknown(Config):
     evaluation: tuple[Text, ...] = ()
 
 
-class Forms(Config):
+class QuestionForms(Config):
     """How a relation or a classification is asked, and how its facts are stated."""
 
     train: Texts
@@ -184,7 +184,7 @@ class Subject(Config):
         return names | {"attributes": {k: v for k, v in value.items() if k not in RESERVED}}
 
 
-class FactsFile(Config):
+class SpecialtyFacts(Config):
     """One file of facts: subjects of one specialty."""
 
     specialty: Text
@@ -218,7 +218,7 @@ class Pack:
 
     folder: Path
     description: PackDescription
-    forms: Mapping[str, Forms]
+    forms: Mapping[str, QuestionForms]
     """By relation and by classification."""
     subjects: Mapping[str, Subject]
     specialty_of: Mapping[str, str]

@@ -16,7 +16,7 @@ from limbeck.data.packs.schema import Pack
 
 SHOWN_CHARS = 120
 
-Item = Record | Question | Drop | Change | Note
+ReaderItem = Record | Question | Drop | Change | Note
 
 
 class ReaderConfig(Config, abc.ABC):
@@ -54,7 +54,7 @@ class ReaderConfig(Config, abc.ABC):
         """What the source is called where the recipe gives no name."""
 
     @abc.abstractmethod
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         """Everything the source holds; never an exception for a single bad entry.
 
         Raises:

@@ -18,7 +18,7 @@ from limbeck.contracts.records import Change, Drop, Note, Question, Record
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.normalization.record import Normalizer
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import SHOWN_CHARS, Item
+from limbeck.data.readers.base import SHOWN_CHARS, ReaderItem
 from limbeck.data.readers.column_names import nearest, quote
 from limbeck.data.readers.mojibake import MojibakeCount
 from limbeck.data.readers.row_files import file_rows
@@ -48,7 +48,7 @@ class Config(TextFileReaderConfig):
     """Names of the columns of tables whose first line does not give them."""
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         asked: dict[str, tuple[str, str, str]] = {}
         for item in self._labelled(self.evaluation_path):
             if isinstance(item, tuple):

@@ -14,8 +14,8 @@ from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import find_shape
 from limbeck.data.readers.row_values import Row
 from limbeck.data.readers.table_lines import (
-    Layout,
     Quoting,
+    TableLayout,
     TableLine,
     find_quoting,
     find_separator,
@@ -56,7 +56,7 @@ class Config(TextFileReaderConfig, RowReaderConfig):
             first=first,
             fits=self._fits_header,
         )
-        layout = Layout(found.name, separator)
+        layout = TableLayout(found.name, separator)
         if self.quoting == "auto":
             num_columns = len(self.header) or None
             quoting = find_quoting(self.path, layout=layout, num_columns=num_columns)
@@ -76,7 +76,7 @@ class Config(TextFileReaderConfig, RowReaderConfig):
             yield Note("rows_of_several_lines", {self.path.name: num_joined})
 
     def _read_line(
-        self, line: TableLine, header: tuple[str, ...], *, layout: Layout, quoting: Quoting
+        self, line: TableLine, header: tuple[str, ...], *, layout: TableLayout, quoting: Quoting
     ) -> Row | list[Drop]:
         """The row of a line, or a drop for each line that its fault costs."""
         fields, reason, fault = line.fields, BROKEN_ROW, line.fault

@@ -17,14 +17,14 @@ from limbeck.contracts.records import Drop, Note, Question, Reason, Record
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.packs.fact_questions import draw
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import FileReaderConfig, Item
+from limbeck.data.readers.base import FileReaderConfig, ReaderItem
 from limbeck.data.readers.classification import TASK_NAME
 from limbeck.data.readers.numpy_archive import read_array, read_image_array
 
 UNKNOWN_LABEL = Reason("unknown_label", "标签无含义", "label without a meaning")
 
 
-class Finding(BaseConfig):
+class ImageLabel(BaseConfig):
     """What one label means."""
 
     label: NonNegativeInt
@@ -34,7 +34,7 @@ class Finding(BaseConfig):
     """Training forms of each such image; more of them for rarer findings even the answers out."""
 
 
-class Forms(BaseConfig):
+class ImageForms(BaseConfig):
     """How images are asked about."""
 
     train: Texts
@@ -48,9 +48,9 @@ class Config(FileReaderConfig):
     kind: Literal["images"] = "images"
     task: Annotated[str, Field(pattern=TASK_NAME.pattern)] = "finding"
     """What the evaluation calls it."""
-    findings: Annotated[tuple[Finding, ...], Field(min_length=2)]
+    findings: Annotated[tuple[ImageLabel, ...], Field(min_length=2)]
     """What the labels mean; answers of like length, for they are compared per token."""
-    forms: Forms
+    forms: ImageForms
     evaluation_split: Literal["val", "test"] = "val"
     """Which arrays are only asked about; `train_*` is trained on."""
     specialty: str = ""
@@ -72,7 +72,7 @@ class Config(FileReaderConfig):
         return "`specialty`" if self.specialty else ""
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         if self.specialty and self.specialty not in pack.description.specialties:
             known = ", ".join(pack.description.specialties)
             raise DataError(f"specialty {self.specialty!r} is not the pack's; known: {known}")
@@ -81,7 +81,7 @@ class Config(FileReaderConfig):
         yield from self._records(held_out, seed=seed)
         yield from self._questions()
 
-    def _records(self, held_out: set[bytes], *, seed: int) -> Iterator[Item]:
+    def _records(self, held_out: set[bytes], *, seed: int) -> Iterator[ReaderItem]:
         images = read_image_array(self.path, "train_images")
         counts = dict.fromkeys((finding.answer for finding in self.findings), 0)
         for index, found in enumerate(self._labels("train", count=len(images))):
@@ -109,7 +109,7 @@ class Config(FileReaderConfig):
                 )
         yield Note("images", counts)
 
-    def _questions(self) -> Iterator[Item]:
+    def _questions(self) -> Iterator[ReaderItem]:
         split = self.evaluation_split
         count = len(read_image_array(self.path, f"{split}_images"))
         options = tuple(finding.answer for finding in self.findings)
@@ -130,7 +130,7 @@ class Config(FileReaderConfig):
                     images=(self._reference(split, index),),
                 )
 
-    def _labels(self, split: str, *, count: int) -> Iterator[Finding | Drop]:
+    def _labels(self, split: str, *, count: int) -> Iterator[ImageLabel | Drop]:
         """What each image shows, or a drop for a label without a meaning."""
         name = f"{split}_labels"
         labels = read_array(self.path, name)

@@ -21,7 +21,7 @@ from limbeck.contracts.exchange import (
 from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Drop, Note, Reason, Record
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import SHOWN_CHARS, Item
+from limbeck.data.readers.base import SHOWN_CHARS, ReaderItem
 from limbeck.data.readers.json_text import parse_json
 from limbeck.data.readers.text_files import Line, TextFileReaderConfig
 
@@ -44,7 +44,7 @@ class Config(TextFileReaderConfig):
     """Whether answers with thumbs up are taken as they are, beside corrections."""
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         num_corrected = num_approved = 0
         for line in self.lines(self.path):
             if not isinstance(line, Line):

@@ -73,7 +73,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Message:
+class CheckedMessage:
     """One message, checked."""
 
     role: str
@@ -88,14 +88,14 @@ def read_conversation(messages: Json, *, key: str) -> Conversation:
     return join_messages(read_messages(messages, key=key))
 
 
-def read_messages(messages: Json, *, key: str) -> list[Message]:
+def read_messages(messages: Json, *, key: str) -> list[CheckedMessage]:
     """The messages of a list, in order."""
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not len(messages):
         raise RowError(BROKEN_CONVERSATION, f"{key!r} is not a list of messages")
     return [_read_message(message) for message in messages]
 
 
-def join_messages(messages: Sequence[Message]) -> Conversation:
+def join_messages(messages: Sequence[CheckedMessage]) -> Conversation:
     """The conversation that messages are: instructions, then questions with their answers.
 
     An assistant's greeting before the first question answers nothing: it is left out.
@@ -149,7 +149,7 @@ def read_weight(values: JsonMapping, *, keys: Sequence[str] = MESSAGE_WEIGHTS) -
     return all(str(value).lower() in ("1", "1.0", "true") for value in weights.values())
 
 
-def _read_message(message: Json) -> Message:
+def _read_message(message: Json) -> CheckedMessage:
     if not isinstance(message, Mapping):
         raise RowError(BROKEN_CONVERSATION, f"not a message: {str(message)[:80]!r}")
     said = _first(message, "from", "role")
@@ -170,7 +170,7 @@ def _read_message(message: Json) -> Message:
     if images and role != USER:
         raise RowError(IMAGES_NOT_READ, f"an image in a turn of {said!r}")
     name = message.get("name")
-    return Message(
+    return CheckedMessage(
         role=role,
         text="" if is_none or not text.strip() else text,
         is_trained=role != ASSISTANT or read_weight(message),
@@ -216,7 +216,7 @@ def _image_of(part: JsonMapping) -> list[str]:
     return [] if found is None else [found]
 
 
-def _check_names(messages: Sequence[Message]) -> tuple[str, ...]:
+def _check_names(messages: Sequence[CheckedMessage]) -> tuple[str, ...]:
     """The names of speakers, one a role at most: a template has no place for a second one."""
     names = {(message.role, message.name) for message in messages if message.name}
     for role in ROLES.values():

@@ -17,7 +17,7 @@ from limbeck.contracts.records import Note, Question, Record
 from limbeck.data.packs.fact_questions import (
     Fact,
     FactsConfig,
-    Split,
+    FactSplit,
     choice_questions,
     draw,
     fact_records,
@@ -27,7 +27,7 @@ from limbeck.data.packs.fact_questions import (
 from limbeck.data.packs.rejected_answers import add_rejected
 from limbeck.data.packs.schema import Pack
 from limbeck.data.packs.written_questions import written_questions
-from limbeck.data.readers.base import Item, ReaderConfig
+from limbeck.data.readers.base import ReaderConfig, ReaderItem
 
 END_MARKS = "？?。.！!"
 
@@ -49,7 +49,7 @@ class Config(ReaderConfig):
     """Facts of the corpus's pack."""
 
     kind: Literal["knowledge"] = "knowledge"
-    split: Split = "sft"
+    split: FactSplit = "sft"
     """`sft`: the training forms, sets of items and unknown names that fine-tuning reads; `rl`:
     others, for reinforcement learning. Both splits need the same settings and the same seed."""
     preferences: Literal["none", "plausible"] = "none"
@@ -78,7 +78,7 @@ class Config(ReaderConfig):
         return "knowledge"
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         facts = list(pack_facts(pack))
         yield Note("facts", len(facts))
         yield Note("subjects", len(pack.subjects))

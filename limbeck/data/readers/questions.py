@@ -14,7 +14,7 @@ from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Change, Drop, Note, Record
 from limbeck.data.filters.normalization.record import Normalizer
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import SHOWN_CHARS, Item
+from limbeck.data.readers.base import SHOWN_CHARS, ReaderItem
 from limbeck.data.readers.column_names import quote
 from limbeck.data.readers.row_files import file_rows
 from limbeck.data.readers.row_formats import drop_undecodable
@@ -40,7 +40,7 @@ class Config(TextFileReaderConfig):
     """Names of the columns of tables whose first line does not give them."""
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         normalizer = Normalizer(self.normalization, source=self.label)
         columns: dict[str, None] = {}
         found = False

@@ -18,7 +18,7 @@ from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Drop, Note, Reason, Record
 from limbeck.data.filters.dedup import EQUAL_SIDES
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.base import SHOWN_CHARS, Item, ReaderConfig
+from limbeck.data.readers.base import SHOWN_CHARS, ReaderConfig, ReaderItem
 from limbeck.data.readers.column_names import describe_mismatch, nearest, quote
 from limbeck.data.readers.list_answers import as_list_answer, write_list_values
 from limbeck.data.readers.messages import (
@@ -75,7 +75,7 @@ class RowReaderConfig(ReaderConfig):
         """The rows as they stand, a drop for each that cannot be read."""
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         records: dict[str, list[Record]] = {}
         first: Drop | None = None
         found: Row | None = None

@@ -18,8 +18,8 @@ from limbeck.data.readers.messages import (
     ASSISTANT,
     SYSTEM,
     USER,
+    CheckedMessage,
     Conversation,
-    Message,
     Turn,
     check_tools,
     join_messages,
@@ -40,7 +40,7 @@ SYSTEM_KEYS = ("system_prompt", "system_message")
 """Other names of the column of instructions."""
 UNPAIRED = Reason("unpaired_preference", "未成对的偏好", "preference without its pair")
 
-Shape = Literal["", "columns", "chat", "pair", "alpaca", "completion", "label", "text"]
+RowShape = Literal["", "columns", "chat", "pair", "alpaca", "completion", "label", "text"]
 """How a row is read; '' where nothing says how."""
 
 
@@ -76,7 +76,7 @@ class Columns(Config):
         return self.system, self.department, self.rejected, self.confidence, self.images
 
 
-def find_shape(columns: Columns, *, present: Collection[str]) -> Shape:
+def find_shape(columns: Columns, *, present: Collection[str]) -> RowShape:
     """How a row with these columns is read."""
     named = columns.answer in present or any(name in present for name in columns.question)
     if named and columns.are_named():
@@ -152,16 +152,20 @@ def _read_columns(values: JsonMapping, columns: Columns) -> Conversation:
     history = values.get("history")
     # A text of this name is a column like any other, such as a patient's history.
     earlier = _read_history(history) if isinstance(history, list) else []
-    return join_messages([*earlier, Message(USER, question), Message(ASSISTANT, answer)])
+    return join_messages(
+        [*earlier, CheckedMessage(USER, question), CheckedMessage(ASSISTANT, answer)]
+    )
 
 
 def _read_alpaca(values: JsonMapping) -> Conversation:
     question, answer = _require(values, "instruction", "input"), _require(values, "output")
     earlier = _read_history(values.get("history"))
-    return join_messages([*earlier, Message(USER, question), Message(ASSISTANT, answer)])
+    return join_messages(
+        [*earlier, CheckedMessage(USER, question), CheckedMessage(ASSISTANT, answer)]
+    )
 
 
-def _read_history(history: Json) -> list[Message]:
+def _read_history(history: Json) -> list[CheckedMessage]:
     """The earlier turns: pairs of texts, or messages.
 
     The first pair may lack its question: a chat's greeting.
@@ -170,7 +174,7 @@ def _read_history(history: Json) -> list[Message]:
         return []
     if not isinstance(history, list):
         raise RowError(BROKEN_CONVERSATION, f"'history' is not a list: {str(history)[:80]!r}")
-    found: list[Message] = []
+    found: list[CheckedMessage] = []
     for number, pair in enumerate(history):
         if isinstance(pair, Mapping):
             return read_messages(history, key="history")
@@ -182,7 +186,7 @@ def _read_history(history: Json) -> list[Message]:
             if not isinstance(text, str) or not text.strip():
                 detail = f"no text in pair {number + 1} of 'history': {str(pair)[:80]!r}"
                 raise RowError(BROKEN_CONVERSATION, detail)
-            found.append(Message(role, text))
+            found.append(CheckedMessage(role, text))
     return found
 
 
@@ -210,31 +214,33 @@ def _read_pair(values: JsonMapping, columns: Columns) -> Conversation:
             prompt = read_messages(values[chat], key=chat)
         else:
             prompt = [
-                Message(USER, _require(values, *(named or ("prompt", "instruction", "input"))))
+                CheckedMessage(
+                    USER, _require(values, *(named or ("prompt", "instruction", "input")))
+                )
             ]
     return _join_pair(prompt, *sides)
 
 
-def _as_prompt(values: JsonMapping) -> list[Message]:
+def _as_prompt(values: JsonMapping) -> list[CheckedMessage]:
     prompt = values.get("prompt")
     if is_missing(prompt) or prompt == "":
         return []
-    return [Message(USER, prompt)] if isinstance(prompt, str) else _as_messages(prompt)
+    return [CheckedMessage(USER, prompt)] if isinstance(prompt, str) else _as_messages(prompt)
 
 
-def _as_messages(side: Json) -> list[Message]:
+def _as_messages(side: Json) -> list[CheckedMessage]:
     """An answer's messages: a text is one, an object is one, a list is several."""
     if isinstance(side, str):
         if not side.strip():
             raise RowError(MISSING_FIELD, "an empty side of a pair")
-        return [Message(ASSISTANT, side)]
+        return [CheckedMessage(ASSISTANT, side)]
     if not isinstance(side, Mapping | Sequence):
         raise RowError(WRONG_TYPE, f"a side is {type(side).__name__}, expected text or messages")
     return read_messages([side] if isinstance(side, Mapping) else side, key="chosen, rejected")
 
 
 def _join_pair(
-    prompt: list[Message], chosen: list[Message], rejected: list[Message]
+    prompt: list[CheckedMessage], chosen: list[CheckedMessage], rejected: list[CheckedMessage]
 ) -> Conversation:
     """A conversation, only the last answer of which is learnt, and that answer's worse one."""
     sides = [_after_prompt(prompt, side) for side in (chosen, rejected)]
@@ -245,7 +251,7 @@ def _join_pair(
     return _train_last(better, rejected=worse.turns[-1].answer)
 
 
-def _after_prompt(prompt: list[Message], side: list[Message]) -> list[Message]:
+def _after_prompt(prompt: list[CheckedMessage], side: list[CheckedMessage]) -> list[CheckedMessage]:
     """The whole conversation of a side, which may repeat the prompt."""
     if not prompt or side[0].role == ASSISTANT:
         return [*prompt, *side]

@@ -31,7 +31,7 @@ class Quoting(Enum):
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How a table's bytes are text, and its lines are fields."""
 
     encoding: str
@@ -88,7 +88,7 @@ def find_separator(
     return first
 
 
-def find_quoting(path: Path, *, layout: Layout, num_columns: int | None) -> Quoting:
+def find_quoting(path: Path, *, layout: TableLayout, num_columns: int | None) -> Quoting:
     """Whether a table quotes its fields, by all of its lines.
 
     A table of commas does. In one of tabs a mark before or after a field is mostly a text's own: it
@@ -113,7 +113,7 @@ def find_quoting(path: Path, *, layout: Layout, num_columns: int | None) -> Quot
     return Quoting.DOUBTFUL if is_quoted else Quoting.NONE
 
 
-def table_lines(path: Path, *, layout: Layout, quoting: Quoting) -> Iterator[TableLine]:
+def table_lines(path: Path, *, layout: TableLayout, quoting: Quoting) -> Iterator[TableLine]:
     """The rows of a table, blank lines left out, the first of them its header where it has one."""
     lines = _text_lines(path, encoding=layout.encoding)
     if quoting is Quoting.NONE:
@@ -122,7 +122,7 @@ def table_lines(path: Path, *, layout: Layout, quoting: Quoting) -> Iterator[Tab
         yield from _quoted_lines(lines, layout=layout)
 
 
-def _split_lines(lines: Iterator[Line], *, layout: Layout) -> Iterator[TableLine]:
+def _split_lines(lines: Iterator[Line], *, layout: TableLayout) -> Iterator[TableLine]:
     for line in lines:
         text = line.text.rstrip("\r\n")
         if text or line.is_cut:
@@ -131,7 +131,7 @@ def _split_lines(lines: Iterator[Line], *, layout: Layout) -> Iterator[TableLine
             yield TableLine(number, number, (text,), fields, _fault_of(line), line.is_cut)
 
 
-def _quoted_lines(lines: Iterator[Line], *, layout: Layout) -> Iterator[TableLine]:
+def _quoted_lines(lines: Iterator[Line], *, layout: TableLayout) -> Iterator[TableLine]:
     """Rows as RFC 4180 has them; a mark out of place costs the lines up to where it is seen."""
     # One limit for the whole process: a field is as long as its line, and lines have a limit.
     csv.field_size_limit(text_files.MAX_LINE_CHARS)

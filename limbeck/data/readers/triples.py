@@ -24,7 +24,7 @@ from limbeck.data.packs.fact_questions import (
     recall_questions,
 )
 from limbeck.data.packs.schema import SPECIALTY, Pack
-from limbeck.data.readers.base import SHOWN_CHARS, Item
+from limbeck.data.readers.base import SHOWN_CHARS, ReaderItem
 from limbeck.data.readers.text_files import Line, TextFileReaderConfig
 
 NUM_FIELDS = 5
@@ -69,7 +69,7 @@ class Config(TextFileReaderConfig):
         return "triples"
 
     @override
-    def read(self, *, pack: Pack, seed: int) -> Iterator[Item]:
+    def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
         known = {item.triples or key: key for key, item in pack.description.relations.items()}
         unknown = set(self.relations) - set(known.values())
         if unknown:

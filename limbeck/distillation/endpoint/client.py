@@ -16,7 +16,7 @@ from limbeck.contracts.errors import EndpointError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.distillation.endpoint.call_log import CallLog
 from limbeck.distillation.endpoint.config import EndpointConfig
-from limbeck.distillation.endpoint.http import Failure, HttpTransport, read_usage
+from limbeck.distillation.endpoint.http import HttpTransport, RequestFailure, read_usage
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class CallError(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class CompletionRequest:
     """One chat completion request, and the record that it is for."""
 
     messages: Sequence[Mapping[str, str]]
@@ -102,7 +102,7 @@ class Endpoint:
         """Close the connections."""
         await self._transport.close()
 
-    async def call(self, request: Request) -> JsonObject:
+    async def call(self, request: CompletionRequest) -> JsonObject:
         """The response to a request, from the call log where that holds it.
 
         Raises:
@@ -123,7 +123,7 @@ class Endpoint:
             return self._check_model(found)
         for attempt in range(1, self.config.max_retries + 2):
             result = await self._attempt(request, body=body, key=key, attempt=attempt)
-            if not isinstance(result, Failure):
+            if not isinstance(result, RequestFailure):
                 self._num_answered += 1
                 return self._check_model(result)
             last = attempt > self.config.max_retries
@@ -142,7 +142,7 @@ class Endpoint:
             )
         return response
 
-    async def _retry_or_raise(self, failure: Failure, *, attempt: int, last: bool) -> None:
+    async def _retry_or_raise(self, failure: RequestFailure, *, attempt: int, last: bool) -> None:
         """Wait before the next attempt, or raise where there is none."""
         place = f"{self.config.url} (model {self.config.model!r})"
         if failure.status in FATAL_STATUSES:
@@ -171,19 +171,19 @@ class Endpoint:
             await asyncio.wait_for(self._stop.wait(), pause)
 
     async def _attempt(
-        self, request: Request, *, body: JsonMapping, key: str, attempt: int
-    ) -> JsonObject | Failure:
+        self, request: CompletionRequest, *, body: JsonMapping, key: str, attempt: int
+    ) -> JsonObject | RequestFailure:
         bound = self._price(*request.bound_tokens())
         await self._reserve_budget(bound)
         call = uuid.uuid4().hex
         self.call_log.begin(call, key=key, bound=bound)
         self.num_calls += 1
         started = time.monotonic()
-        result: JsonObject | Failure = Failure(0, "the run was stopped", lost=True)
+        result: JsonObject | RequestFailure = RequestFailure(0, "the run was stopped", lost=True)
         try:
             result = await self._transport.post(body)
         finally:
-            failed = isinstance(result, Failure)
+            failed = isinstance(result, RequestFailure)
             usage = {} if failed else read_usage(result)
             cost = self._price(*usage.values()) if usage else bound
             self.call_log.end(

@@ -18,7 +18,7 @@ MAX_QUOTED_CHARS = 300
 
 
 @dataclass
-class Failure:
+class RequestFailure:
     """A request that got no answer."""
 
     status: int
@@ -47,7 +47,7 @@ class HttpTransport:
         """Close the connections."""
         await self._client.aclose()
 
-    async def post(self, body: JsonMapping) -> JsonObject | Failure:
+    async def post(self, body: JsonMapping) -> JsonObject | RequestFailure:
         """The response to one request, or why there is none."""
         try:
             async with asyncio.timeout(self.config.timeout_seconds):
@@ -55,21 +55,25 @@ class HttpTransport:
                     f"{self.config.url}/chat/completions", json=dict(body)
                 )
         except (TimeoutError, httpx2.TimeoutException):
-            return Failure(0, f"no answer in {self.config.timeout_seconds:g} s", lost=True)
+            return RequestFailure(0, f"no answer in {self.config.timeout_seconds:g} s", lost=True)
         except httpx2.HTTPError as error:
             lost = not isinstance(error, httpx2.ConnectError)
-            return Failure(0, f"{type(error).__name__} {self._redact(str(error))}", lost=lost)
+            return RequestFailure(
+                0, f"{type(error).__name__} {self._redact(str(error))}", lost=lost
+            )
         if response.status_code != 200:
             wait = _read_wait(response.headers.get("retry-after", ""))
             text = self._redact(response.text) or "nothing more"
-            return Failure(response.status_code, f"status {response.status_code}: {text}", wait)
+            return RequestFailure(
+                response.status_code, f"status {response.status_code}: {text}", wait
+            )
         try:
             value = response.json()
             if not isinstance(value["choices"][0]["message"], dict):
                 raise TypeError("'message' is no object")
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             text = self._redact(response.text) or "nothing"
-            return Failure(200, f"not a chat completion: {text}", lost=True)
+            return RequestFailure(200, f"not a chat completion: {text}", lost=True)
         # A server may echo what it was sent; a key in a log would be a key in a backup.
         if self._secret:
             return json.loads(json.dumps(value).replace(self._secret, "***"))

@@ -10,7 +10,7 @@ from limbeck.contracts.errors import EndpointError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import Record
 from limbeck.distillation.agreement import take_samples
-from limbeck.distillation.endpoint.client import CallError, Endpoint, Request
+from limbeck.distillation.endpoint.client import CallError, CompletionRequest, Endpoint
 from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
 from limbeck.distillation.endpoint.responses import read_answer, read_logprobs
 from limbeck.distillation.endpoint.token_alignment import Labels, TokenTable
@@ -121,7 +121,7 @@ class Labeler:
     ) -> JsonObject:
         turns = alternate([*record.history, record.question], system=record.system or self.system)
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        request = Request(messages, self.max_new_tokens, fields, record.id, purpose)
+        request = CompletionRequest(messages, self.max_new_tokens, fields, record.id, purpose)
         return await self.endpoint.call(request)
 
 

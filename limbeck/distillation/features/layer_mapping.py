@@ -16,7 +16,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import match_depth
 
-Pairs = list[tuple[int, int]]
+LayerPairs = list[tuple[int, int]]
 
 
 def resolve_layers(
@@ -69,7 +69,7 @@ def resolve_layers(
     return tuple(found)
 
 
-def spread_evenly(num_layers: int, known: Sequence[int]) -> Pairs:
+def spread_evenly(num_layers: int, known: Sequence[int]) -> LayerPairs:
     """Student layer i of n with teacher layer ceil(i m / n) of m, so that the last meet."""
     return [
         (layer, known[match_depth(layer, num_layers=num_layers, num_sources=len(known)) - 1])
@@ -78,7 +78,7 @@ def spread_evenly(num_layers: int, known: Sequence[int]) -> Pairs:
 
 
 @torch.no_grad()
-def search(model: PreTrainedModel, teacher: Teacher, *, batches: Sequence[Batch]) -> Pairs:
+def search(model: PreTrainedModel, teacher: Teacher, *, batches: Sequence[Batch]) -> LayerPairs:
     """The map in order of depth with the highest summed CKA of hidden states on the batches.
 
     Raises:

@@ -67,7 +67,7 @@ def is_norm(module: nn.Module) -> bool:
 
 
 @dataclass(frozen=True)
-class Rotary:
+class RotaryModule:
     """The rotary embedding of a model, and the module that holds it."""
 
     owner: nn.Module
@@ -79,10 +79,10 @@ class Rotary:
         return self.owner.get_submodule(self.name)
 
 
-def find_rotary(model: PreTrainedModel) -> Rotary | None:
+def find_rotary(model: PreTrainedModel) -> RotaryModule | None:
     """The one rotary embedding of the decoder; None where it has none, or several."""
     found = [
-        Rotary(owner, name)
+        RotaryModule(owner, name)
         for owner in model.modules()
         for name, child in owner.named_children()
         if "inv_freq" in dict(child.named_buffers(recurse=False))

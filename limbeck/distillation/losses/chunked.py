@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from limbeck.distillation.losses.config import CHUNK_BYTES, Divergence, ForwardKl
-from limbeck.distillation.losses.top_k_log_probs import Number
+from limbeck.distillation.losses.top_k_log_probs import Scalar
 from limbeck.distillation.targets import TeacherOutput
 from limbeck.models.batch import IGNORED
 from limbeck.objectives.base import Loss
@@ -221,8 +221,8 @@ def _mixed_sum(
     output: TeacherOutput,
     labels: Tensor,
     divergence: Divergence,
-    temperature: Number,
-    weight: Number,
+    temperature: Scalar,
+    weight: Scalar,
 ) -> tuple[Tensor, LossSums]:
     """The weighted sum, and the two sums that it is made of."""
     logits = logits.float()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from limbeck.distillation.losses.top_k_log_probs import Number
+    from limbeck.distillation.losses.top_k_log_probs import Scalar
     from limbeck.distillation.targets import TeacherOutput, Terms
     from limbeck.distillation.teachers.base import Teacher
     from limbeck.models.batch import Batch
@@ -51,7 +51,7 @@ class Divergence(Config):
         student_logits: "Float[Tensor, 'kept vocab']",
         output: "TeacherOutput",
         *,
-        temperature: "Number",
+        temperature: "Scalar",
     ) -> "Float[Tensor, '']":
         """Sum over tokens at a temperature, scaled so that gradients stay comparable.
 

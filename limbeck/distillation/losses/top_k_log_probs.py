@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Number = float | Float[Tensor, ""]
+Scalar = float | Float[Tensor, ""]
 """A tensor where a compiled program must not hang on the value."""
 LOWEST = -80.0
 """Log-mass below which all others count as this much, without a gradient."""
 
 
 def top_k_log_probs(
-    logits: Float[Tensor, "kept vocab"], ids: Int[Tensor, "kept top"], *, temperature: Number
+    logits: Float[Tensor, "kept vocab"], ids: Int[Tensor, "kept top"], *, temperature: Scalar
 ) -> Float[Tensor, "kept outcomes"]:
     """Log-probability of each token named (none twice), then of all others, in float32.
 

@@ -49,7 +49,7 @@ class All(QuestionChoice):
         return list(range(len(questions)))
 
 
-class Random(QuestionChoice):
+class RandomQuestions(QuestionChoice):
     """Draw questions by a hash of their texts; a larger limit adds to the same ones."""
 
     kind: Literal["random"]

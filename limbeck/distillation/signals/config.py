@@ -28,7 +28,7 @@ KNOTS = (8.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.7, 0.5)
 Arrays = Mapping[str, np.ndarray]
 
 
-Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+ArrayLayout = Mapping[str, tuple[str, tuple[int, ...]]]
 """Names to the type of an array and its shape after the first axis."""
 
 
@@ -40,7 +40,7 @@ class Codec(Config):
     """Base of every way to store a teacher's distribution."""
 
     @abstractmethod
-    def layout(self, vocab: int) -> Layout:
+    def layout(self, vocab: int) -> ArrayLayout:
         """The arrays of a shard."""
 
     @abstractmethod
@@ -90,7 +90,7 @@ class Plain(Codec):
     """Temperatures that students may use."""
 
     @override
-    def layout(self, vocab: int) -> Layout:
+    def layout(self, vocab: int) -> ArrayLayout:
         count = min(self.count, vocab)
         return {
             "logits": ("<f2", (count,)),
@@ -135,7 +135,7 @@ class TopTokens(Codec):
     """Bits of one logit."""
 
     @override
-    def layout(self, vocab: int) -> Layout:
+    def layout(self, vocab: int) -> ArrayLayout:
         count = min(self.count, vocab)
         return {
             "ids": ("|u1", (packed_bytes(count, bits=num_bits(vocab)),)),
@@ -192,7 +192,7 @@ class SampledTokens(Codec):
         raise ValueError(f"power is {power}, expected one of {[round(item, 3) for item in known]}")
 
     @override
-    def layout(self, vocab: int) -> Layout:
+    def layout(self, vocab: int) -> ArrayLayout:
         return {
             PACKED: ("|u1", ()),
             "drawn": ("|u1", ()),

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limbeck.contracts.errors import ArtifactError
-from limbeck.distillation.signals.config import Arrays, HiddenPrecision, Layout
+from limbeck.distillation.signals.config import ArrayLayout, Arrays, HiddenPrecision
 
 
-def hidden_layout(*, num_layers: int, hidden: int, precision: HiddenPrecision) -> Layout:
+def hidden_layout(*, num_layers: int, hidden: int, precision: HiddenPrecision) -> ArrayLayout:
     """The arrays of so many layers."""
     layout: dict[str, tuple[str, tuple[int, ...]]] = {}
     for place in range(num_layers):

@@ -20,7 +20,7 @@ from limbeck.contracts.artifacts import hash_file, write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.json_data import JsonObject
-from limbeck.distillation.signals.config import PACKED, Arrays, Layout
+from limbeck.distillation.signals.config import PACKED, ArrayLayout, Arrays
 from limbeck.distillation.signals.hidden_states import hidden_layout
 from limbeck.distillation.signals.manifest import (
     RECORD_IDS_FILE,
@@ -78,7 +78,7 @@ def record_checksums(batch: Batch) -> UInt32[np.ndarray, " records"]:
     return np.asarray(marks, dtype=np.uint32)
 
 
-def full_layout(manifest: SignalsManifest) -> Layout:
+def full_layout(manifest: SignalsManifest) -> ArrayLayout:
     """The arrays of a shard, with its hidden states."""
     return {
         **manifest.targets.layout(manifest.vocab),
@@ -174,7 +174,7 @@ class Shard:
         self._check({name: kind}, count)
         return self.arrays.pop(name)
 
-    def _check(self, layout: Layout, count: int) -> None:
+    def _check(self, layout: ArrayLayout, count: int) -> None:
         for name, (dtype, tail) in layout.items():
             found = self.arrays.get(name)
             ragged = name == PACKED and found is not None and found.ndim == 1

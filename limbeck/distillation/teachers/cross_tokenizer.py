@@ -21,7 +21,7 @@ from limbeck.data.loading.tokenized import CHUNK_RECORDS, TokenizedSplit
 from limbeck.distillation.targets import Targets, TokenAlignment, live_output
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
-from limbeck.distillation.tokenizer_alignment import Spelling, align, share_outcomes
+from limbeck.distillation.tokenizer_alignment import TokenSpellings, align, share_outcomes
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.forward import KeptForward
@@ -65,7 +65,7 @@ class CrossTokenizerTeacher(OutputTeacher):
         self.vocab = len(tokenizer)
         self.pad = cast(int, tokenizer.pad_token_id)
         self.batching = batching
-        student, teacher = Spelling(student_tokenizer), Spelling(tokenizer)
+        student, teacher = TokenSpellings(student_tokenizer), TokenSpellings(tokenizer)
         outcomes = share_outcomes(student, teacher)
         self.num_shared, self.num_outcomes = outcomes.shared, outcomes.num
         self.student_outcomes = torch.tensor(outcomes.student)
@@ -86,7 +86,7 @@ class CrossTokenizerTeacher(OutputTeacher):
         self,
         answers: Mapping[int, str],
         *,
-        sides: tuple[Spelling, Spelling],
+        sides: tuple[TokenSpellings, TokenSpellings],
         splits: tuple[TokenizedSplit, TokenizedSplit],
     ) -> list[AlignedRecord]:
         """The records, by the student's and the teacher's spelling and tokens."""

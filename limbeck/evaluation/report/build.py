@@ -11,10 +11,10 @@ from limbeck.contracts.records import Split
 from limbeck.contracts.serialization import OPTIONAL
 from limbeck.env.machine import describe_machine, package_versions
 from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
-from limbeck.evaluation.report.rows import FloorRow, Row
+from limbeck.evaluation.report.rows import FloorRow, ReportRow
 from limbeck.evaluation.report.same_runtime import RuntimeSpeedup
 from limbeck.evaluation.report.without_teacher import TeacherGain
-from limbeck.evaluation.tier_routing.measure import Routing
+from limbeck.evaluation.tier_routing.measure import MeasuredRouting
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("limbeck", "torch", "transformers", "onnxruntime", "tokenizers", "numpy")
@@ -66,7 +66,7 @@ class Report:
     corpus: CorpusSummary
     teacher: str
     headline_tasks: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     floors: tuple[FloorRow, ...] = ()
     """What answers the same questions from the training records alone; () in older reports."""
     teacher_gains: tuple[TeacherGain, ...] = ()
@@ -77,7 +77,7 @@ class Report:
     """Of `tasks` and `specialties`: each name's title by language, and how many records it has."""
     reference: Mapping[str, PublishedResult] = field(default_factory=lambda: REFERENCE)
     """Published results to compare ratios with; {} where the questions are the user's own."""
-    routing: Routing | None = field(default=None, metadata=OPTIONAL)
+    routing: MeasuredRouting | None = field(default=None, metadata=OPTIONAL)
     """Of the router between some of the models, where the report has one."""
 
 

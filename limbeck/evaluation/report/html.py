@@ -11,17 +11,17 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from limbeck.env.threads import Reason
+from limbeck.env.threads import ThreadsReason
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.floors import FloorName, Missing
 from limbeck.evaluation.report import charts, number_format
 from limbeck.evaluation.report.build import Report
 from limbeck.evaluation.report.charts import Bilingual, Number, Point
-from limbeck.evaluation.report.lineage import ExpertGap, ExpertLoad, LineageStep
+from limbeck.evaluation.report.lineage import ExpertGapSummary, ExpertLoad, LineageStep
 from limbeck.evaluation.report.published_reference import PublishedResult
-from limbeck.evaluation.report.rows import Row
+from limbeck.evaluation.report.rows import ReportRow
 from limbeck.evaluation.report.without_teacher import Training
-from limbeck.evaluation.tier_routing.measure import Method, Routing
+from limbeck.evaluation.tier_routing.measure import MeasuredRouting, Method
 
 NOT_CURVES = frozenset(
     {
@@ -41,7 +41,7 @@ REFERENCE_TITLES = {
     "distilled": Bilingual("参考·蒸馏", "ref. distilled"),
     "quantised": Bilingual("参考·量化", "ref. quantised"),
 }
-THREAD_REASONS: Mapping[Reason, Bilingual] = {
+THREAD_REASONS: Mapping[ThreadsReason, Bilingual] = {
     "work too small to share": Bilingual("计算量太小", "work too small to share"),
     "cores are busy": Bilingual("核被占用", "cores are busy"),
     "work is shared": Bilingual("计算量足够分摊", "work is shared"),
@@ -144,7 +144,7 @@ def _titles(report: Report, kind: str) -> dict[str, Bilingual]:
 def _plots(report: Report) -> list[tuple[Bilingual, Markup]]:
     """Quality against bytes and time, as measured and as ratios beside the reference."""
     accuracy = Bilingual("准确率", "accuracy")
-    measured: list[tuple[Bilingual, Callable[[Row], Number], Callable[[Number], str]]] = [
+    measured: list[tuple[Bilingual, Callable[[ReportRow], Number], Callable[[Number], str]]] = [
         (
             Bilingual("权重字节数", "bytes of weights"),
             lambda row: row.weight_bytes,
@@ -177,7 +177,7 @@ def _plots(report: Report) -> list[tuple[Bilingual, Markup]]:
 
 
 def _ratio_plots(report: Report) -> list[tuple[Bilingual, Markup]]:
-    ratios: list[tuple[Callable[[Row | PublishedResult], Number], str, str]] = [
+    ratios: list[tuple[Callable[[ReportRow | PublishedResult], Number], str, str]] = [
         (lambda row: row.memory_ratio, "权重缩小倍数", "times smaller"),
         (lambda row: row.speedup_ratio, "加速倍数", "times faster"),
     ]
@@ -228,7 +228,7 @@ def _scatter(
     return Markup(charts.scatter(points, x=x, y=y))
 
 
-def _routing_curve(routing: Routing) -> str:
+def _routing_curve(routing: MeasuredRouting) -> str:
     """Accuracy against the share of questions that go from the smallest tier to the largest."""
     series = {
         name: [
@@ -321,7 +321,7 @@ def _describe_load(load: ExpertLoad, titles: Mapping[str, Bilingual]) -> _LoadSe
     )
 
 
-def _missed(found: ExpertGap) -> Markup:
+def _missed(found: ExpertGapSummary) -> Markup:
     """How far a student is from its teacher where each expert is the first choice, per layer."""
     rows = {str(number): row for number, row in zip(found.numbers, found.layers, strict=True)}
     labels = {name: Bilingual(f"第 {name} 层", f"layer {name}") for name in rows}

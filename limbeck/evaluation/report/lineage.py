@@ -38,7 +38,7 @@ class ExpertLoad:
 
 
 @dataclass(frozen=True)
-class ExpertGap:
+class ExpertGapSummary:
     """`router.json`: how far a student is from its teacher, by the teacher's first expert."""
 
     kl: float
@@ -61,13 +61,13 @@ class LineageStep:
     """Its training curve; empty for what was not trained."""
     routing: ExpertLoad | None
     """Its experts' load; None for what has no experts."""
-    missed: ExpertGap | None
+    missed: ExpertGapSummary | None
     """How far it is from each expert of its teacher; None where that was not measured."""
 
 
 validate_points = TypeAdapter(tuple[Mapping[str, object], ...]).validate_python
 validate_load = TypeAdapter(ExpertLoad).validate_python
-validate_gap = TypeAdapter(ExpertGap).validate_python
+validate_gap = TypeAdapter(ExpertGapSummary).validate_python
 
 
 def trace(artifacts: Sequence[Artifact]) -> list[LineageStep]:

@@ -29,13 +29,13 @@ from limbeck.evaluation.quality import (
     measure_texts,
 )
 from limbeck.evaluation.report.without_teacher import Training
-from limbeck.evaluation.roc_auc import Findings, measure_findings
+from limbeck.evaluation.roc_auc import RocResult, measure_findings
 
 BFLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredModel:
     """One model with its answers and its profile."""
 
     name: str
@@ -77,7 +77,7 @@ class Percentiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ReportRow:
     """One model; ratios are against the teacher on the same questions."""
 
     name: str
@@ -108,7 +108,7 @@ class Row:
     accuracy_interval: CountedBounds
     kept_ratio: float | None
     """None where the teacher answers nothing right."""
-    findings: Mapping[str, Findings] = field(default_factory=dict)
+    findings: Mapping[str, RocResult] = field(default_factory=dict)
     kept_interval: Bounds | None
     specialties: Mapping[str, Share]
     refused: Share
@@ -144,7 +144,7 @@ class FloorRow:
     accuracy_interval: CountedBounds | None
     texts: Mapping[str, TextScores]
     labels: Mapping[str, LabelScores]
-    findings: Mapping[str, Findings] = field(default_factory=dict)
+    findings: Mapping[str, RocResult] = field(default_factory=dict)
 
 
 def make_floor_rows(
@@ -174,7 +174,7 @@ def _make_floor_row(floor: Floor, *, headline_tasks: Sequence[str], language: st
 
 
 def make_rows(
-    models: Sequence[Measured],
+    models: Sequence[MeasuredModel],
     *,
     teacher: str,
     headline_tasks: Sequence[str],
@@ -182,7 +182,7 @@ def make_rows(
     num_threads: int,
     floors: Sequence[FloorRow] = (),
     language: str = "",
-) -> tuple[Row, ...]:
+) -> tuple[ReportRow, ...]:
     """A row for each model, in order; `floors` are what it is compared with."""
     reference = next(model for model in models if model.name == teacher)
     return tuple(
@@ -201,16 +201,16 @@ def make_rows(
 
 
 def _make_row(
-    model: Measured,
+    model: MeasuredModel,
     *,
-    reference: Measured,
-    others: Sequence[Measured],
+    reference: MeasuredModel,
+    others: Sequence[MeasuredModel],
     headline_tasks: Sequence[str],
     unknown_answers: Sequence[str],
     num_threads: int,
     floors: Sequence[FloorRow],
     language: str,
-) -> Row:
+) -> ReportRow:
     opened, latency = model.profile.opened, model.profile.latency(num_threads)
     speedup = speed_ratio(
         seconds=model.profile.seconds(num_threads),
@@ -231,7 +231,7 @@ def _make_row(
     }
     likelihoods = measure_likelihoods(model.asked, others=[item.asked for item in others])
     specialties = sorted({item.specialty for item in headline} - {""})
-    return Row(
+    return ReportRow(
         name=model.name,
         kind=model.kind,
         content_hash=model.content_hash,
@@ -277,7 +277,7 @@ def _make_row(
     )
 
 
-def _memory_ratio(model: Measured, reference: Measured) -> float:
+def _memory_ratio(model: MeasuredModel, reference: MeasuredModel) -> float:
     teacher_bytes = BFLOAT16_BYTES * reference.profile.opened.size.parameters
     counted_bytes = model.profile.opened.size.weight_bytes
     return teacher_bytes / (teacher_bytes if model is reference else counted_bytes)

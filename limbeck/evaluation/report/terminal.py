@@ -10,7 +10,7 @@ from limbeck.evaluation.report import number_format
 from limbeck.evaluation.report.build import Report
 from limbeck.evaluation.report.number_format import Bounded, ValueBounded
 from limbeck.evaluation.report.published_reference import PublishedResult
-from limbeck.evaluation.report.rows import FloorRow, Row
+from limbeck.evaluation.report.rows import FloorRow, ReportRow
 from limbeck.evaluation.report.same_runtime import RuntimeSpeedup
 from limbeck.evaluation.report.without_teacher import TeacherGain, Training
 
@@ -184,7 +184,7 @@ def make_routing_table(report: Report) -> Table | None:
     return table
 
 
-def _score_cells(row: Row | FloorRow, first: Row) -> list[str]:
+def _score_cells(row: ReportRow | FloorRow, first: ReportRow) -> list[str]:
     """A cell for each column that the first row has; a floor may lack a task."""
     found: list[ValueBounded | None] = []
     for task, asked in first.texts.items():
@@ -207,7 +207,7 @@ def _text_scores(scores: TextScores) -> dict[str, ValueBounded]:
     }
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ReportRow) -> list[str]:
     return [
         _name(row),
         f"{number_format.counted(row.parameters)}\n{number_format.counted(row.active_parameters)}",
@@ -222,7 +222,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _name(row: Row) -> str:
+def _name(row: ReportRow) -> str:
     """The model's name, and below it how it was trained and the floors that beat it."""
     training = [TRAINING[row.training]] if row.training else []
     return "\n".join(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from limbeck.contracts.tier_router import Rule, TestedRule
+from limbeck.contracts.tier_router import EscalationRule, TestedRule
 from limbeck.evaluation.tier_routing.drafts import TierDrafts, order_groups
 from limbeck.evaluation.tier_routing.fit import Gains
 from limbeck.evaluation.tier_routing.rules import assign_tiers, routed_right
@@ -80,13 +80,13 @@ class Part:
     drafts: TierDrafts
     gains: Gains
 
-    def assign(self, rule: Rule) -> Int[np.ndarray, " questions"]:
+    def assign(self, rule: EscalationRule) -> Int[np.ndarray, " questions"]:
         """The tier that answers each question by a rule."""
         return assign_tiers(self.gains, is_foreign=self.drafts.is_foreign, rule=rule)
 
 
 def try_rules(
-    rules: Sequence[Rule],
+    rules: Sequence[EscalationRule],
     *,
     fitted: Part,
     certified: Part,
@@ -96,7 +96,7 @@ def try_rules(
 ) -> list[TestedRule]:
     """The rules in the order of their tests, the likeliest first, until one failed."""
 
-    def test(part: Part, rule: Rule) -> float:
+    def test(part: Part, rule: EscalationRule) -> float:
         return promise_p_value(
             part.drafts,
             routed=routed_right(part.drafts.is_right, tiers=part.assign(rule)),

@@ -58,7 +58,7 @@ class TierShare:
 
 
 @dataclass(frozen=True)
-class Routing:
+class MeasuredRouting:
     """A router's rule in use, and its order of the questions beside two others."""
 
     tiers: tuple[TierShare, ...]
@@ -82,7 +82,7 @@ def route_answers(
     policies: Mapping[str, AnswerPolicy],
     content_hashes: Mapping[str, str],
     tasks: Sequence[str],
-) -> Routing | None:
+) -> MeasuredRouting | None:
     """The figures of a router on some tasks' answers, each by the model's name.
 
     None where nothing could be fitted.
@@ -105,7 +105,9 @@ def route_answers(
     return measure_routing(router, drafts, num_left_out=len(asked[0]) - len(drafts))
 
 
-def measure_routing(router: TierRouter, drafts: TierDrafts, *, num_left_out: int) -> Routing:
+def measure_routing(
+    router: TierRouter, drafts: TierDrafts, *, num_left_out: int
+) -> MeasuredRouting:
     """The figures of a router on the tiers' drafts, from the largest to the smallest."""
     tiers = router.file.tiers
     gains = [
@@ -117,7 +119,7 @@ def measure_routing(router: TierRouter, drafts: TierDrafts, *, num_left_out: int
     found = part.assign(router.file.rule)
     routed = routed_right(drafts.is_right, tiers=found)
     kept = accuracy_ratio(correct=routed, reference=drafts.is_right[0], groups=drafts.groups)
-    return Routing(
+    return MeasuredRouting(
         tiers=tuple(
             TierShare(
                 tier.name,

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int
 
-from limbeck.contracts.tier_router import ALWAYS, NEVER, Rule
+from limbeck.contracts.tier_router import ALWAYS, NEVER, EscalationRule
 from limbeck.evaluation.tier_routing.fit import Gains
 
 NUM_RULES = 20
@@ -14,12 +14,14 @@ LEAST_PASSED = 10
 """With fewer such questions, none passes."""
 
 
-def make_rules(gains: Gains) -> list[Rule]:
+def make_rules(gains: Gains) -> list[EscalationRule]:
     """Rules by which ever more questions go up by their drafts, from none on."""
     least = np.quantile(gains.after[-1], 1 - np.arange(NUM_RULES) / NUM_RULES, method="lower")
     least[0] = NEVER
     return [
-        Rule(min_gain=float(value), min_gain_before=min_gain_before(gains, min_gain=float(value)))
+        EscalationRule(
+            min_gain=float(value), min_gain_before=min_gain_before(gains, min_gain=float(value))
+        )
         for value in dict.fromkeys(least.tolist())
     ]
 
@@ -40,7 +42,7 @@ def min_gain_before(gains: Gains, *, min_gain: float) -> float:
 
 
 def assign_tiers(
-    gains: Gains, *, is_foreign: Bool[np.ndarray, " questions"], rule: Rule
+    gains: Gains, *, is_foreign: Bool[np.ndarray, " questions"], rule: EscalationRule
 ) -> Int[np.ndarray, " questions"]:
     """The tier that answers each question; 0 is the largest.
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.gguf.header import FLOAT_TYPES, Header
-from limbeck.models.gguf.llama_cpp import LlamaCpp
+from limbeck.models.gguf.llama_cpp import LlamaCppModel
 from limbeck.models.tokenizer_identity import PROBES
 
 MAX_MEAN_KL = 0.01
@@ -36,7 +36,7 @@ class Agreement:
 
 
 def compare_tokens(
-    tokenizer: PreTrainedTokenizerBase, *, reference: LlamaCpp, header: Header
+    tokenizer: PreTrainedTokenizerBase, *, reference: LlamaCppModel, header: Header
 ) -> None:
     """Accept the tokenizer.
 
@@ -61,7 +61,7 @@ def compare_predictions(
     model: PreTrainedModel,
     *,
     tokenizer: PreTrainedTokenizerBase,
-    reference: LlamaCpp,
+    reference: LlamaCppModel,
     header: Header,
 ) -> Agreement:
     """How near the predictions lie, token by token along llama.cpp's own choices.
@@ -100,7 +100,7 @@ def compare_predictions(
 
 
 def _walk(
-    tokens: list[int], *, reference: LlamaCpp
+    tokens: list[int], *, reference: LlamaCppModel
 ) -> Iterator[tuple[list[int], dict[int, float]]]:
     """Growing texts, and what llama.cpp expects after each."""
     for _ in range(NUM_STEPS):

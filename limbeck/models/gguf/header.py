@@ -23,7 +23,7 @@ LONGEST_ARRAY = 256
 FLOAT_TYPES = ("F32", "F16", "BF16")
 ROTARY_FACTORS = "rope_freqs.weight"
 
-Value = str | int | float | bool | list
+GgufValue = str | int | float | bool | list
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Header:
     """What a GGUF file says of itself."""
 
     path: Path
-    values: Mapping[str, Value]
+    values: Mapping[str, GgufValue]
     tensors: tuple[TensorInfo, ...]
 
     @property
@@ -112,7 +112,7 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
     if version not in VERSIONS:
         raise ValueError(f"version {version} of the format; known are {VERSIONS}")
     num_tensors, num_values = reader.integer("<Q"), reader.integer("<Q")
-    values: dict[str, Value] = {}
+    values: dict[str, GgufValue] = {}
     for _ in range(num_values):
         name = reader.string()
         values[name] = reader.value(reader.integer("<I"))
@@ -159,7 +159,7 @@ class _Reader:
         self.position = end
         return text
 
-    def value(self, kind: int) -> Value:
+    def value(self, kind: int) -> GgufValue:
         if kind == STRING:
             return self.string()
         if kind != ARRAY:

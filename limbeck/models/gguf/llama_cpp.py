@@ -36,7 +36,7 @@ sys.stdin.read()
 """Ends when its input is closed, as it is when the parent dies."""
 
 
-class LlamaCpp:
+class LlamaCppModel:
     """A model in llama.cpp."""
 
     def __init__(self, client: httpx2.Client) -> None:
@@ -68,7 +68,7 @@ class LlamaCpp:
 
 
 @contextmanager
-def open_llama_cpp(path: Path) -> Iterator[LlamaCpp]:
+def open_llama_cpp(path: Path) -> Iterator[LlamaCppModel]:
     """llama.cpp with a GGUF file, for as long as the block runs.
 
     Raises:
@@ -85,7 +85,7 @@ def open_llama_cpp(path: Path) -> Iterator[LlamaCpp]:
         try:
             address = _wait(process, log=log, path=path)
             with httpx2.Client(base_url=address, timeout=TIMEOUT_SECONDS) as client:
-                yield LlamaCpp(client)
+                yield LlamaCppModel(client)
         finally:
             process.kill()
             process.communicate()

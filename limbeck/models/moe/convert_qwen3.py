@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.config import Architecture
+from limbeck.models.config import MoeArchitecture
 from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.layers import Gate
 from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
@@ -52,7 +52,7 @@ PLAIN = {
 """Settings without which our mixture is Qwen3-MoE."""
 
 
-def convert(model: PreTrainedModel, *, architecture: Architecture) -> PreTrainedModel:
+def convert(model: PreTrainedModel, *, architecture: MoeArchitecture) -> PreTrainedModel:
     """The model in another architecture, with the same logits.
 
     Raises:
@@ -65,7 +65,9 @@ def convert(model: PreTrainedModel, *, architecture: Architecture) -> PreTrained
     return from_qwen3_moe(model)
 
 
-def describe_converted(config: PreTrainedConfig, *, architecture: Architecture) -> PreTrainedConfig:
+def describe_converted(
+    config: PreTrainedConfig, *, architecture: MoeArchitecture
+) -> PreTrainedConfig:
     """The config of a model in another architecture.
 
     Raises:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from limbeck.quantization.formats.tensors import QuantizedTensor
 
 METHOD = "limbeck-int4"
-Embeddings = Literal["int8", "int4", "float32"]
-BlockSize = Literal[16, 32, 64, 128, 256]
+Int4Embeddings = Literal["int8", "int4", "float32"]
+Int4BlockSize = Literal[16, 32, 64, 128, 256]
 
 
 class Int4(QuantizedFormat):
@@ -35,10 +35,10 @@ class Int4(QuantizedFormat):
     codes_dtype: ClassVar[str] = "uint8"
     tolerance: ClassVar[Tolerance] = Int8.tolerance
     """Activations are rounded as INT8's, so two copies part as INT8's do."""
-    block_size: BlockSize = 32
+    block_size: Int4BlockSize = 32
     """Numbers of a row that share a scale, in weights and in activations: a scale takes 32 bits, so
     blocks of 32 cost one bit a weight, blocks of 128 a quarter of one."""
-    embeddings: Embeddings = "int8"
+    embeddings: Int4Embeddings = "int8"
     """The token table and the language head."""
 
     @property
@@ -125,7 +125,7 @@ class Int4(QuantizedFormat):
     @override
     def from_config(cls, config: JsonMapping) -> "QuantizedFormat":
         described = config["quantization_config"]
-        for name, known in (("block_size", BlockSize), ("embeddings", Embeddings)):
+        for name, known in (("block_size", Int4BlockSize), ("embeddings", Int4Embeddings)):
             if described.get(name) not in get_args(known):
                 raise CheckpointError(
                     f"config.json: quantization_config.{name} is {described.get(name)!r}; expected "

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 METHOD = "limbeck-int8"
 STOCK_METHOD = "compressed-tensors"
-Embeddings = Literal["int8", "float32"]
-BlockSize = Literal[16, 32, 64, 128, 256, "row"]
-BLOCK_SIZES: tuple[BlockSize, ...] = get_args(BlockSize)
+Int8Embeddings = Literal["int8", "float32"]
+Int8BlockSize = Literal[16, 32, 64, 128, 256, "row"]
+BLOCK_SIZES: tuple[Int8BlockSize, ...] = get_args(Int8BlockSize)
 
 
 class Int8(QuantizedFormat):
@@ -47,11 +47,11 @@ class Int8(QuantizedFormat):
     the unrounded model, and no fixed distance holds. What stays equal is what rounding costs: a
     ratio of 0.99 to 1.20 was measured. Twice is allowed, and 0 is what a runtime has that rounds no
     activations (docs/decisions/0023-int8-blocks.md)."""
-    block_size: BlockSize = 32
+    block_size: Int8BlockSize = 32
     """Numbers of a row that share a scale, in weights and in activations. `row`: a scale for each
     output channel and each token, as other tools store W8A8; outliers then cost ten times as
     much."""
-    embeddings: Embeddings = "int8"
+    embeddings: Int8Embeddings = "int8"
     """The token table and the language head; float32 keeps both, in the compressed-tensors format
     that stock readers understand, at four times their bytes."""
 
@@ -171,13 +171,13 @@ def _groups(described: JsonMapping) -> list[JsonMapping]:
     return list((described.get("config_groups") or {}).values())
 
 
-def _find_block_size(groups: Iterable[JsonMapping]) -> BlockSize | None:
+def _find_block_size(groups: Iterable[JsonMapping]) -> Int8BlockSize | None:
     """The block size that every group of modules has; None where one is stored otherwise."""
-    found: set[BlockSize | None] = {_read_block_size(group) for group in groups}
+    found: set[Int8BlockSize | None] = {_read_block_size(group) for group in groups}
     return found.pop() if len(found) == 1 else None
 
 
-def _read_block_size(group: JsonMapping) -> BlockSize | None:
+def _read_block_size(group: JsonMapping) -> Int8BlockSize | None:
     weights = group.get("weights") or {}
     inputs = group.get("input_activations") or {}
     if (

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.tokenizer_identity import PROBES
 from limbeck.runtimes.gguf.model import GgufFile
-from limbeck.runtimes.gguf.vocabulary import SPACE, TokenType, Vocabulary
+from limbeck.runtimes.gguf.vocabulary import SPACE, GgufVocabulary, TokenType
 
 PRE_TOKENIZERS = (
     *("smollm", "gpt-2", "llama-bpe", "qwen2", "smaug-bpe", "deepseek-v3", "gpt-4o", "tekken"),
@@ -75,12 +75,12 @@ class Mismatch:
         )
 
 
-WriteFile = Callable[[Vocabulary, Path], None]
+WriteFile = Callable[[GgufVocabulary, Path], None]
 """Writes a file with a vocabulary and no tensors."""
 
 
 def carry(
-    vocabulary: Vocabulary, *, tokenizer: Tokenizer, write: WriteFile, place: str
+    vocabulary: GgufVocabulary, *, tokenizer: Tokenizer, write: WriteFile, place: str
 ) -> "Carried":
     """The vocabulary under the name by which llama.cpp cuts text as the tokenizer does.
 
@@ -125,19 +125,19 @@ def list_names(tokenizer: Tokenizer) -> Sequence[str]:
 class Carried:
     """A vocabulary that llama.cpp was held against."""
 
-    vocabulary: Vocabulary
+    vocabulary: GgufVocabulary
     num_texts: int
 
 
 @contextmanager
-def _opened(vocabulary: Vocabulary, *, write: WriteFile) -> Iterator[GgufFile]:
+def _opened(vocabulary: GgufVocabulary, *, write: WriteFile) -> Iterator[GgufFile]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "vocabulary.gguf"
         write(vocabulary, path)
         yield GgufFile(path, vocab_only=True)
 
 
-def _check_ends(vocabulary: Vocabulary, file: GgufFile, *, place: str) -> None:
+def _check_ends(vocabulary: GgufVocabulary, file: GgufFile, *, place: str) -> None:
     ends = [
         vocabulary.special[name] for name in ("eos", "eot", "eom") if name in vocabulary.special
     ]
@@ -173,7 +173,9 @@ def encode_plain(tokenizer: Tokenizer, text: str) -> list[int]:
         tokenizer.encode_special_tokens = False
 
 
-def make_texts(vocabulary: Vocabulary, *, tokenizer: Tokenizer, num: int = NUM_RANDOM) -> list[str]:
+def make_texts(
+    vocabulary: GgufVocabulary, *, tokenizer: Tokenizer, num: int = NUM_RANDOM
+) -> list[str]:
     """Texts on which tokenizers differ, the same each time.
 
     Those that llama.cpp is known to read otherwise are left out: what the tokenizer composes first

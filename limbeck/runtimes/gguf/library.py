@@ -64,7 +64,7 @@ class ContextParams(ctypes.Structure):
     )
 
 
-class Batch(ctypes.Structure):
+class LlamaBatch(ctypes.Structure):
     """`llama_batch`."""
 
     _fields_ = (
@@ -97,7 +97,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "n_threads": (INT, (POINTER,)),
     "get_memory": (POINTER, (POINTER,)),
     "memory_seq_rm": (BOOL, (POINTER, INT, INT, INT)),
-    "decode": (INT, (POINTER, Batch)),
+    "decode": (INT, (POINTER, LlamaBatch)),
     "get_logits_ith": (FLOATS, (POINTER, INT)),
     "vocab_n_tokens": (INT, (POINTER,)),
     "vocab_is_eog": (BOOL, (POINTER, INT)),

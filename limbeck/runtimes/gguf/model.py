@@ -17,8 +17,8 @@ from limbeck.runtimes.base import LoadedModel
 from limbeck.runtimes.gguf.library import (
     FLASH_ATTENTION_OFF,
     TYPE_F32,
-    Batch,
     Library,
+    LlamaBatch,
     make_array,
     open_library,
 )
@@ -125,7 +125,7 @@ class Context:
         each = [
             ctypes.cast(ctypes.addressof(numbers) + size * row, pointer) for row in range(count)
         ]
-        batch = Batch(
+        batch = LlamaBatch(
             count,
             make_array(int32, tokens),
             None,

@@ -38,7 +38,7 @@ class TokenType(IntEnum):
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GgufVocabulary:
     """What a GGUF file says of its tokenizer."""
 
     model: Literal["gpt2", "llama"]
@@ -58,7 +58,7 @@ class Vocabulary:
     pre_tokenizer: str = ""
     """llama.cpp's name of how "gpt2" finds words."""
 
-    def with_pre_tokenizer(self, name: str) -> "Vocabulary":
+    def with_pre_tokenizer(self, name: str) -> "GgufVocabulary":
         """The same with words found as the name says."""
         return replace(self, pre_tokenizer=name)
 
@@ -84,7 +84,7 @@ class Vocabulary:
 
 def describe_vocabulary(
     tokenizer: PreTrainedTokenizerBase, *, num_rows: int, end_ids: Sequence[int], place: str
-) -> Vocabulary:
+) -> GgufVocabulary:
     """A tokenizer as a file of so many embeddings stores it, its words' name still open.
 
     Raises:
@@ -114,7 +114,7 @@ def describe_vocabulary(
         # llama.cpp would take a token of its own choice, since a file cannot say that none is.
         template = "{% set bos_token = '' %}" + template
     adds_bos, adds_eos = _find_added(backend, tokenizer, place=place)
-    return Vocabulary(
+    return GgufVocabulary(
         model=kind,
         tokens=tuple(tokens),
         types=tuple(types),

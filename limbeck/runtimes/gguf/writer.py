@@ -19,7 +19,7 @@ from limbeck.runtimes.gguf.carry import carry
 from limbeck.runtimes.gguf.limits import CARRIED, ROTARY_SCALED, check_format, check_model
 from limbeck.runtimes.gguf.runtime import MODEL, STORED_FORMATS, GgufRuntime, hash_header
 from limbeck.runtimes.gguf.tensors import ARCHITECTURES, Planned, TensorPlan
-from limbeck.runtimes.gguf.vocabulary import Vocabulary, describe_vocabulary
+from limbeck.runtimes.gguf.vocabulary import GgufVocabulary, describe_vocabulary
 from limbeck.runtimes.tensors import Tensors
 from limbeck.runtimes.tokenizer_files import write_tokenizer
 
@@ -64,7 +64,7 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
         weights=Kind[weights],
         floats=Kind[weights] if number_format is None else Kind.F32,
     )
-    header = Header(architecture, config=config, plan=plan, name=checkpoint.name)
+    header = ModelMetadata(architecture, config=config, plan=plan, name=checkpoint.name)
     carried = carry(
         describe_vocabulary(
             tokenizer,
@@ -113,7 +113,7 @@ def _without_limits(path: Path) -> Tokenizer:
     return tokenizer
 
 
-class Header:
+class ModelMetadata:
     """What a file says of its model, beside its vocabulary."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Header:
                 f"a Llama alone, not of {architecture.model_type!r}"
             )
 
-    def write(self, path: Path, *, vocabulary: Vocabulary, tensors: Sequence[Planned]) -> None:
+    def write(self, path: Path, *, vocabulary: GgufVocabulary, tensors: Sequence[Planned]) -> None:
         """Write a file, its tensors one after another."""
         shape = self._shape
         writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[ARCHITECTURES[shape.model_type]])

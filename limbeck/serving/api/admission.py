@@ -34,7 +34,7 @@ COUNTED = "/v1/chat/completions"
 """The path whose requests occupy the house."""
 WITH_BODIES = (COUNTED, "/v1/feedback", "/v1/review")
 JSON = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
-Headers = Mapping[bytes, bytes]
+HeaderValues = Mapping[bytes, bytes]
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -111,7 +111,7 @@ class Admission:
             self._metrics.count_request(known, str(status)).inc()
             note.write(status)
 
-    def _check_kind(self, scope: Scope, headers: Headers) -> None:
+    def _check_kind(self, scope: Scope, headers: HeaderValues) -> None:
         """A page of another site can send JSON under any name but its own without being allowed."""
         if not JSON.match(headers.get(b"content-type", b"")):
             self._reject(scope, "kind")
@@ -119,7 +119,7 @@ class Admission:
                 415, "the body has to be JSON and to say so: send Content-Type: application/json"
             )
 
-    def _check(self, scope: Scope, path: str, headers: Headers) -> KeyEntry | None:
+    def _check(self, scope: Scope, path: str, headers: HeaderValues) -> KeyEntry | None:
         wanted = SCOPES.get(path) or ("chat" if path.startswith("/v1/models/") else None)
         if wanted is None:
             return None
@@ -176,7 +176,7 @@ class Admission:
         scope["state"]["note"].error = why
         self._metrics.rejected.labels(why).inc()
 
-    def _bound(self, receive: Receive, scope: Scope, headers: Headers) -> Receive:
+    def _bound(self, receive: Receive, scope: Scope, headers: HeaderValues) -> Receive:
         """`receive`, which counts bytes as they come, whatever the header says of them."""
         most = self._limits.max_body_bytes
         declared = headers.get(b"content-length", b"")

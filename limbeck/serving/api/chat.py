@@ -21,7 +21,7 @@ from limbeck.contracts.errors import (
     SlowTierError,
 )
 from limbeck.serving.api.chat_objects import (
-    Choice,
+    ChatChoice,
     add_event,
     count_usage,
     describe_choice,
@@ -40,11 +40,11 @@ from limbeck.serving.engine.messages import Generate
 from limbeck.serving.journal.writer import Journal
 from limbeck.serving.keys import KeyEntry, Keys
 from limbeck.serving.language import Language, find_language
-from limbeck.serving.metrics import Metrics, Outcome
+from limbeck.serving.metrics import Metrics, RequestEnd
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.rollout.shadow import Shadows
-from limbeck.serving.service import Ask, End, Route, ServedEvent, Text
+from limbeck.serving.service import AnswerText, Ask, End, Route, ServedEvent
 
 DONE = b"data: [DONE]\n\n"
 NO_STORE = (b"cache-control", b"no-store")
@@ -102,7 +102,7 @@ class Completions:
                 return
             # What comes first is awaited here, so that an error before it has its own status.
             route, first = await anext(events), await anext(events)
-            assert isinstance(route, Route) and isinstance(first, Text | End)
+            assert isinstance(route, Route) and isinstance(first, AnswerText | End)
             headers = [*make_headers(route), NO_STORE]
             await send_head(send, kind=b"text/event-stream; charset=utf-8", headers=headers)
             has_begun = True
@@ -164,7 +164,7 @@ class Completions:
         note.failed_tiers = dict(route.failures) if route else {}
         error = "" if recording.end else note.error or found.status
         self._metrics.see_outcome(
-            Outcome(
+            RequestEnd(
                 requested_model=found.requested_model,
                 route=route,
                 end=recording.end,
@@ -181,9 +181,9 @@ class Completions:
 
 async def _gather(
     events: AsyncGenerator[ServedEvent], *, num_choices: int
-) -> tuple[Route, Sequence[Choice]]:
+) -> tuple[Route, Sequence[ChatChoice]]:
     """Who answered, and the answers."""
-    route, choices = Route("", "named"), [Choice() for _ in range(num_choices)]
+    route, choices = Route("", "named"), [ChatChoice() for _ in range(num_choices)]
     async for event in events:
         if isinstance(event, Route):
             route = event
@@ -193,7 +193,7 @@ async def _gather(
 
 
 def _describe(
-    body: ChatRequest, route: Route, choices: Sequence[Choice], *, id_: str
+    body: ChatRequest, route: Route, choices: Sequence[ChatChoice], *, id_: str
 ) -> dict[str, Any]:
     """An answer as one object."""
     ends = [item.end for item in choices if item.end]
@@ -211,7 +211,7 @@ def _describe(
 async def _write_chunks(
     body: ChatRequest,
     route: Route,
-    first: Text | End,
+    first: AnswerText | End,
     later: AsyncGenerator[ServedEvent],
     *,
     id_: str,
@@ -235,7 +235,7 @@ async def _write_chunks(
             begun.add(event.choice)
             choice: dict[str, Any] = {"index": event.choice, "delta": delta, "finish_reason": None}
             extra: dict[str, Any] = {}
-            if isinstance(event, Text):
+            if isinstance(event, AnswerText):
                 delta["content"] = event.text
                 choice["logprobs"] = describe_log_probs(event.tokens)
             else:

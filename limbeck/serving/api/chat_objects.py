@@ -7,11 +7,11 @@ from typing import Any
 from pydantic_core import to_json
 
 from limbeck.serving.engine.messages import ChosenToken, TokenLogProb
-from limbeck.serving.service import End, Route, Text
+from limbeck.serving.service import AnswerText, End, Route
 
 
 @dataclass
-class Choice:
+class ChatChoice:
     """One answer so far."""
 
     text: list[str] = field(default_factory=list)
@@ -19,7 +19,7 @@ class Choice:
     end: End | None = None
 
 
-def add_event(choices: Sequence[Choice], event: Text | End) -> None:
+def add_event(choices: Sequence[ChatChoice], event: AnswerText | End) -> None:
     """Adds an event to the choice that it belongs to."""
     choice = choices[event.choice]
     if isinstance(event, End):
@@ -29,7 +29,7 @@ def add_event(choices: Sequence[Choice], event: Text | End) -> None:
         choice.tokens += event.tokens
 
 
-def describe_choice(index: int, choice: Choice) -> dict[str, Any]:
+def describe_choice(index: int, choice: ChatChoice) -> dict[str, Any]:
     """A choice, as an answer holds it."""
     assert choice.end is not None
     return {

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from limbeck.contracts.errors import JournalError
 from limbeck.contracts.exchange import Status, Thumbs
 from limbeck.serving.api.errors import ApiError, errors
-from limbeck.serving.journal.queries import Filter, Reason, Review, Row
-from limbeck.serving.journal.review import ReviewQueue, Verdict, make_verdict
+from limbeck.serving.journal.queries import ExchangeFilter, ExchangeRow, Review, ReviewReason
+from limbeck.serving.journal.review import ReviewQueue, ReviewVerdict, make_verdict
 
 MAX_PAGE = 100
 RETRY_SECONDS = 5.0
@@ -28,7 +28,7 @@ class ReviewQuery(_Body):
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 20
     before: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """`next` of the page before; 0: the first page."""
-    reason: list[Reason] = []
+    reason: list[ReviewReason] = []
     """Any of these; none given: all."""
     tier: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=64)] = []
     max_confidence: Annotated[float, Field(ge=0, le=1)] = Review.max_confidence
@@ -52,7 +52,7 @@ class ReviewItem(_Body):
     seq: int
     """Its place in the journal."""
     time: str
-    reasons: list[Reason]
+    reasons: list[ReviewReason]
     requested_model: str
     tier: str
     route_reason: str
@@ -80,7 +80,7 @@ class VerdictRequest(_Body):
 
     id: Annotated[str, Field(min_length=1, max_length=128)]
     """Of the answer."""
-    verdict: Verdict
+    verdict: ReviewVerdict
     """`accept`: it is right; `correct`: `corrected` is; `dismiss`: nothing is to be learnt."""
     corrected: Annotated[str, Field(max_length=20_000)] = ""
     comment: Annotated[str, Field(max_length=20_000)] = ""
@@ -109,7 +109,7 @@ def add_review_routes(app: FastAPI, reviews: ReviewQueue | None) -> None:
         try:
             found = _need(reviews).read(
                 review,
-                choice=Filter(tiers=tuple(query.tier)),
+                choice=ExchangeFilter(tiers=tuple(query.tier)),
                 limit=query.limit + 1,
                 before_seq=query.before,
             )
@@ -151,7 +151,7 @@ def _need(reviews: ReviewQueue | None) -> ReviewQueue:
     return reviews
 
 
-def _describe(row: Row, reasons: tuple[Reason, ...]) -> ReviewItem:
+def _describe(row: ExchangeRow, reasons: tuple[ReviewReason, ...]) -> ReviewItem:
     found = row.exchange
     return ReviewItem(
         id=found.id,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from limbeck.serving.engine.messages import Finished, Generate, Piece, Ready
 
-State = Literal["starting", "ready", "restarting", "broken", "stopped"]
+EngineState = Literal["starting", "ready", "restarting", "broken", "stopped"]
 
 
 class Generation(abc.ABC):
@@ -29,7 +29,7 @@ class Generation(abc.ABC):
 class Engine(abc.ABC):
     """Takes requests for one model."""
 
-    state: State = "starting"
+    state: EngineState = "starting"
     info: Ready | None = None
     """What is known of the model; None before it was first ready."""
     num_restarts: int = 0

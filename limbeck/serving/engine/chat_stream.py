@@ -14,12 +14,12 @@ from limbeck.contracts.answerer import geometric_mean
 from limbeck.contracts.errors import EngineDownError, RefusedError
 from limbeck.contracts.json_data import Json, JsonObject
 from limbeck.serving.engine.messages import (
+    AnswerStatus,
     ChosenToken,
     Finished,
     FinishReason,
     Generate,
     Piece,
-    Status,
     TokenLogProb,
 )
 from limbeck.serving.engine.remote_errors import MAX_QUOTED_CHARS, message_of
@@ -137,7 +137,7 @@ class _Choice:
     log_probs: list[float] = field(default_factory=list)
     num_pieces: int = 0
     reason: FinishReason | None = None
-    status: Status = "answered"
+    status: AnswerStatus = "answered"
     confidence: float | None = None
     """What a Limbeck service gave it."""
 
@@ -224,7 +224,7 @@ class AnswerReader:
         """What a Limbeck service adds: an answer that says that it does not know is not one."""
         for item in choices:
             choice = self._choices[item["index"]]
-            if found.get("status") in get_args(Status):
+            if found.get("status") in get_args(AnswerStatus):
                 choice.status = found["status"]
             if isinstance(found.get("confidence"), int | float):
                 choice.confidence = min(1.0, max(0.0, float(found["confidence"])))

@@ -21,7 +21,7 @@ from typing import final
 from typing_extensions import override
 
 from limbeck.contracts.errors import EngineDownError, QueueFullError, RefusedError
-from limbeck.serving.engine.base import Engine, Generation, State
+from limbeck.serving.engine.base import Engine, EngineState, Generation
 from limbeck.serving.engine.messages import (
     Broken,
     Cancel,
@@ -36,7 +36,7 @@ from limbeck.serving.engine.messages import (
     pack,
 )
 from limbeck.serving.engine.queue_bound import QueueBound
-from limbeck.serving.engine.worker import Work, WorkerSettings, work
+from limbeck.serving.engine.worker import WorkerLoop, WorkerSettings, work
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class ProcessEngine(Engine):
         name: str,
         max_waiting: int,
         max_wait_seconds: float = math.inf,
-        target: Work = work,
+        target: WorkerLoop = work,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -292,7 +292,7 @@ class ProcessEngine(Engine):
         for generation in list(generations):
             generation.put(EngineDownError(f"{self.name} {why}"))
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: EngineState) -> None:
         self.state = state
         self._changed.set()
 

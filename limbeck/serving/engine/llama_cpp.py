@@ -21,7 +21,7 @@ from typing_extensions import override
 from limbeck.contracts.errors import EngineDownError, QueueFullError
 from limbeck.env.threads import choose_threads, count_free_cores
 from limbeck.serving.config import TierConfig
-from limbeck.serving.engine.base import Engine, Generation, State
+from limbeck.serving.engine.base import Engine, EngineState, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.engine.remote import RemoteEngine
 from limbeck.serving.place import LlamaCpp, OpenAiHttp
@@ -238,7 +238,7 @@ class LlamaCppEngine(Engine):
             num_free_cores=count_free_cores(),
         ).num_threads
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: EngineState) -> None:
         self.state = state
         self._changed.set()
 

@@ -10,7 +10,7 @@ from limbeck.contracts.answer_policy import Judgement
 from limbeck.contracts.answerer import Message
 
 FinishReason = Literal["stop", "length"]
-Status = Literal["answered", "unknown", "refused", "withheld", "emergency"]
+AnswerStatus = Literal["answered", "unknown", "refused", "withheld", "emergency"]
 """`refused`: a rule lets no model answer it; `withheld`: a rule held an answer back."""
 
 
@@ -132,7 +132,7 @@ class Finished:
     """From its first token to its last."""
     num_cached_tokens: int = 0
     """Of the prompt, those that had been read before, with another request."""
-    status: Status = "answered"
+    status: AnswerStatus = "answered"
     """What another server has to say of it."""
 
 

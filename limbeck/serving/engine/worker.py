@@ -121,5 +121,5 @@ def _take(command: Generate | Cancel, loop: DecodingLoop) -> list[Event]:
     return loop.submit(command)
 
 
-Work = Callable[[Connection, WorkerSettings], None]
+WorkerLoop = Callable[[Connection, WorkerSettings], None]
 """What runs in the process."""

@@ -27,7 +27,7 @@ LINK_FIELDS = tuple(Link.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Fault:
+class ChainFault:
     """One row that is not as it was written."""
 
     seq: int
@@ -37,18 +37,18 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AuditResult:
     """What a check found."""
 
     head: Head
     """As the rows give it; keep it elsewhere to notice later that the last rows were cut off."""
     num_rows: int
     num_erased: int
-    faults: tuple[Fault, ...]
+    faults: tuple[ChainFault, ...]
     """At most `max_faults`."""
 
 
-def verify(engine: Engine, *, expected: Head | None = None, max_faults: int = 100) -> Verdict:
+def verify(engine: Engine, *, expected: Head | None = None, max_faults: int = 100) -> AuditResult:
     """Check every row; `expected` is a head that an earlier check printed.
 
     Raises:
@@ -56,12 +56,12 @@ def verify(engine: Engine, *, expected: Head | None = None, max_faults: int = 10
     """
     with engine.connect() as connection:
         checker = _Checker(connection, expected)
-        faults: list[Fault] = []
+        faults: list[ChainFault] = []
         for fault in checker.faults():
             faults.append(fault)
             if len(faults) >= max_faults:
                 break
-        return Verdict(checker.last, checker.num_rows, checker.num_erased, tuple(faults))
+        return AuditResult(checker.last, checker.num_rows, checker.num_erased, tuple(faults))
 
 
 class _Checker:
@@ -74,7 +74,7 @@ class _Checker:
         self.num_rows = self.num_erased = 0
         self._is_last_whole = True
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[ChainFault]:
         """Everything that is wrong, in the order of the rows, then of the whole."""
         while batch := self._read_batch():
             links = [Link(**{name: row[name] for name in LINK_FIELDS}) for row in batch]
@@ -95,18 +95,20 @@ class _Checker:
         query = sa.select(ledger).where(ledger.c.seq > self.last.seq).order_by(ledger.c.seq)
         return [row._asdict() for row in self._connection.execute(query.limit(BATCH_ROWS))]
 
-    def _check_link(self, link: Link) -> Iterator[Fault]:
+    def _check_link(self, link: Link) -> Iterator[ChainFault]:
         gap = link.seq - self.last.seq - 1
         if gap == 1:
-            yield Fault(link.seq - 1, "", "the row was removed")
+            yield ChainFault(link.seq - 1, "", "the row was removed")
         elif gap > 1:
             message = f"rows {self.last.seq + 1} to {link.seq - 1} were removed"
-            yield Fault(self.last.seq + 1, "", message)
+            yield ChainFault(self.last.seq + 1, "", message)
         follows_whole_row, self._is_last_whole = self._is_last_whole and not gap, _fits(link)
         if not self._is_last_whole:
-            yield Fault(link.seq, link.id, "the row was changed or moved: its hash does not fit")
+            yield ChainFault(
+                link.seq, link.id, "the row was changed or moved: its hash does not fit"
+            )
         elif follows_whole_row and link.previous_hash != self.last.hash:
-            yield Fault(link.seq, link.id, "the row does not follow the one before it")
+            yield ChainFault(link.seq, link.id, "the row does not follow the one before it")
 
     def _read_contents(self, links: list[Link]) -> dict[str, JsonObject]:
         found: dict[str, JsonObject] = {}
@@ -117,20 +119,20 @@ class _Checker:
                 found |= {row.id: _read_content(row._asdict()) for row in rows}
         return found
 
-    def _compare_expected(self, link: Link) -> Iterator[Fault]:
+    def _compare_expected(self, link: Link) -> Iterator[ChainFault]:
         if self._expected and link.hash != self._expected.hash:
-            yield Fault(link.seq, link.id, "the chain is not the one whose head was kept")
+            yield ChainFault(link.seq, link.id, "the chain is not the one whose head was kept")
 
-    def _check_end(self) -> Iterator[Fault]:
+    def _check_end(self) -> Iterator[ChainFault]:
         row = self._connection.execute(sa.select(head.c.seq, head.c.hash)).one()
         kept = max(Head(row.seq, row.hash), self._expected or self.last, key=lambda h: h.seq)
         if kept.seq > self.last.seq:
             message = f"rows {self.last.seq + 1} to {kept.seq} were removed from the end"
-            yield Fault(self.last.seq + 1, "", message)
+            yield ChainFault(self.last.seq + 1, "", message)
         elif (row.seq, row.hash) != (self.last.seq, self.last.hash):
-            yield Fault(self.last.seq, "", "the head is not the last row: rows were added")
+            yield ChainFault(self.last.seq, "", "the head is not the last row: rows were added")
 
-    def _check_erasures(self) -> Iterator[Fault]:
+    def _check_erasures(self) -> Iterator[ChainFault]:
         done = self._connection.execute(
             sa.select(ledger.c.seq, erasures).join(erasures, erasures.c.id == ledger.c.id)
         ).all()
@@ -140,26 +142,28 @@ class _Checker:
             query = sa.select(ledger.c.seq, ledger.c.id).where(outside)
             for other in self._connection.execute(query):
                 message = f"the content was erased, and erasure {row.seq} does not cover it"
-                yield Fault(other.seq, other.id, message)
+                yield ChainFault(other.seq, other.id, message)
             count = sa.select(sa.func.count()).select_from(ledger).where(mine)
             num_rows = self._connection.execute(count).scalar_one()
             if num_rows != row.num_rows:
                 message = f"erased {row.num_rows} contents; {num_rows} rows say so"
-                yield Fault(row.seq, row.id, message)
+                yield ChainFault(row.seq, row.id, message)
         known = [row.seq for row in done]
         query = sa.select(ledger.c.seq, ledger.c.id, ledger.c.erased_by).where(
             ledger.c.erased_by.is_not(None), ledger.c.erased_by.not_in(known)
         )
         for row in self._connection.execute(query):
             message = f"the content was erased, and there is no erasure {row.erased_by}"
-            yield Fault(row.seq, row.id, message)
+            yield ChainFault(row.seq, row.id, message)
 
-    def _find_unchained(self) -> Iterator[Fault]:
+    def _find_unchained(self) -> Iterator[ChainFault]:
         for kind, table in CONTENTS.items():
             chained = sa.select(ledger.c.id).where(ledger.c.id == table.c.id)
             query = sa.select(table.c.id).where(~chained.where(ledger.c.kind == kind).exists())
             for entry_id in self._connection.execute(query).scalars():
-                yield Fault(0, entry_id, f"a row of {table.name} is not in the chain: it was added")
+                yield ChainFault(
+                    0, entry_id, f"a row of {table.name} is not in the chain: it was added"
+                )
 
 
 def _fits(link: Link) -> bool:
@@ -178,14 +182,14 @@ def _read_content(row: JsonMapping) -> JsonObject:
 
 def _check_content(
     link: Link, content: JsonObject | None, erased_by: int | None
-) -> Iterator[Fault]:
+) -> Iterator[ChainFault]:
     if content is None:
         if erased_by is None:
-            yield Fault(link.seq, link.id, "the content was removed")
+            yield ChainFault(link.seq, link.id, "the content was removed")
     elif erased_by is not None:
-        yield Fault(link.seq, link.id, "an erased content is back")
+        yield ChainFault(link.seq, link.id, "an erased content is back")
     elif not _holds(link, content):
-        yield Fault(link.seq, link.id, "the content was changed")
+        yield ChainFault(link.seq, link.id, "the content was changed")
 
 
 def _holds(link: Link, content: JsonObject) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal, cast
 from limbeck.contracts.exchange import Exchange, Feedback, write_row
 from limbeck.contracts.json_data import Json, JsonObject
 
-Kind = Literal["exchange", "feedback", "erasure"]
+EntryKind = Literal["exchange", "feedback", "erasure"]
 REDACTED = ("question", "answer", "history", "system", "corrected_answer", "comment")
 """Fields that people or models wrote freely."""
 NUMBERS = {
@@ -34,11 +34,11 @@ CANONICAL = json.JSONEncoder(
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One event: `content` holds what can be erased, and a salt that makes its hash say nothing."""
 
     id: str
-    kind: Kind
+    kind: EntryKind
     exchange_id: str
     time: str
     """In UTC, as ISO 8601 has it."""
@@ -49,7 +49,7 @@ class DamagedLineError(ValueError):
     """A line of the spool that is no event."""
 
 
-def make_entry(item: Exchange | Feedback, *, redact: Callable[[str], str]) -> Entry:
+def make_entry(item: Exchange | Feedback, *, redact: Callable[[str], str]) -> JournalEntry:
     """The event that stores an exchange or a feedback; the only place where texts are redacted.
 
     Raises:
@@ -62,7 +62,7 @@ def make_entry(item: Exchange | Feedback, *, redact: Callable[[str], str]) -> En
     return _finish(item, row)
 
 
-def withhold(item: Exchange | Feedback) -> Entry:
+def withhold(item: Exchange | Feedback) -> JournalEntry:
     """The event without its texts, for one whose texts could not be redacted."""
     row = write_row(item)
     for name in REDACTED:
@@ -75,7 +75,7 @@ def _apply(redact: Callable[[str], str], value: str | list[str]) -> str | list[s
     return [redact(text) for text in value] if isinstance(value, list) else redact(value)
 
 
-def _finish(item: Exchange | Feedback, row: JsonObject) -> Entry:
+def _finish(item: Exchange | Feedback, row: JsonObject) -> JournalEntry:
     content = {name: _make_storable(value) for name, value in row.items()}
     for name, number in NUMBERS.items():
         if name in content:
@@ -84,7 +84,7 @@ def _finish(item: Exchange | Feedback, row: JsonObject) -> Entry:
         content["confidence"] = float(content["confidence"])
     content["salt"] = secrets.token_hex(SALT_BYTES)
     is_exchange = isinstance(item, Exchange)
-    return Entry(
+    return JournalEntry(
         id=content["id"],
         kind="exchange" if is_exchange else "feedback",
         exchange_id=content["id"] if is_exchange else content["exchange_id"],
@@ -112,12 +112,12 @@ def canonical_json(value: Json) -> str:
     return CANONICAL.encode(value)
 
 
-def write_line(entry: Entry) -> bytes:
+def write_line(entry: JournalEntry) -> bytes:
     """The event as one line."""
     return (canonical_json({"kind": entry.kind, "content": entry.content}) + "\n").encode()
 
 
-def read_line(line: bytes) -> Entry:
+def read_line(line: bytes) -> JournalEntry:
     """The event of a line.
 
     Raises:
@@ -130,6 +130,6 @@ def read_line(line: bytes) -> Entry:
         texts = (content["id"], exchange_id, content["time"], content["salt"])
         if kind not in ("exchange", "feedback") or not all(isinstance(t, str) for t in texts):
             raise DamagedLineError(f"kind {kind!r}, expected an exchange or a feedback")
-        return Entry(texts[0], cast(Kind, kind), exchange_id, texts[2], content)
+        return JournalEntry(texts[0], cast(EntryKind, kind), exchange_id, texts[2], content)
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedLineError(f"{type(error).__name__}: {error}") from None

@@ -12,9 +12,9 @@ from typing import Literal
 
 from limbeck.contracts.exchange import Feedback, last_correction, last_thumbs, write_row
 from limbeck.contracts.json_data import Json, JsonObject
-from limbeck.serving.journal.queries import Row
+from limbeck.serving.journal.queries import ExchangeRow
 
-Shape = Literal["corpus", "label-studio", "argilla"]
+ExportShape = Literal["corpus", "label-studio", "argilla"]
 
 LABEL_CONFIG = """<View>
   <Text name="history" value="$history"/>
@@ -31,7 +31,7 @@ LABEL_CONFIG = """<View>
 """The labelling interface of Label Studio that the tasks fit."""
 
 
-def export(rows: Iterable[Row], path: Path, *, shape: Shape) -> int:
+def export(rows: Iterable[ExchangeRow], path: Path, *, shape: ExportShape) -> int:
     """The number of exchanges written; the file appears when it is whole.
 
     Raises:
@@ -53,7 +53,7 @@ def export(rows: Iterable[Row], path: Path, *, shape: Shape) -> int:
     return count
 
 
-def _parts(rows: Iterable[Row], shape: Shape) -> Iterator[str]:
+def _parts(rows: Iterable[ExchangeRow], shape: ExportShape) -> Iterator[str]:
     for place, row in enumerate(rows):
         text = json.dumps(SHAPES[shape](row), ensure_ascii=False)
         if shape == "corpus":
@@ -62,7 +62,7 @@ def _parts(rows: Iterable[Row], shape: Shape) -> Iterator[str]:
             yield (",\n" if place else "[\n") + text
 
 
-def to_corpus(row: Row) -> JsonObject:
+def to_corpus(row: ExchangeRow) -> JsonObject:
     """One line of a file for the reader `journal`, with its place in the chain."""
     return {
         "seq": row.seq,
@@ -72,7 +72,7 @@ def to_corpus(row: Row) -> JsonObject:
     }
 
 
-def to_label_studio(row: Row) -> JsonObject:
+def to_label_studio(row: ExchangeRow) -> JsonObject:
     """One task: the model's answer as a prediction, what people said as annotations."""
     exchange = row.exchange
     prediction: JsonObject = {
@@ -94,7 +94,7 @@ def to_label_studio(row: Row) -> JsonObject:
     }
 
 
-def to_argilla(row: Row) -> JsonObject:
+def to_argilla(row: ExchangeRow) -> JsonObject:
     """One record; what people said is a suggestion, for a response needs a user of Argilla's."""
     exchange = row.exchange
     suggestions: JsonObject = {
@@ -124,7 +124,7 @@ def to_argilla(row: Row) -> JsonObject:
     }
 
 
-def _describe(row: Row) -> JsonObject:
+def _describe(row: ExchangeRow) -> JsonObject:
     exchange = row.exchange
     found: JsonObject = {
         "exchange_id": exchange.id,
@@ -162,7 +162,7 @@ def _suggest(value: str, by: Feedback) -> JsonObject:
     return {"value": value, "agent": by.by or by.role, "score": None}
 
 
-SHAPES: dict[Shape, Callable[[Row], JsonObject]] = {
+SHAPES: dict[ExportShape, Callable[[ExchangeRow], JsonObject]] = {
     "corpus": to_corpus,
     "label-studio": to_label_studio,
     "argilla": to_argilla,

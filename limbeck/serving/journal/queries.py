@@ -23,15 +23,15 @@ from limbeck.serving.journal.schema import exchanges, feedback, ledger, to_conte
 
 FeedbackFilter = Literal["up", "down", "corrected", "commented", "reviewed", "none"]
 FEEDBACK_FILTERS: tuple[FeedbackFilter, ...] = get_args(FeedbackFilter)
-Reason = Literal["thumbs_down", "corrected", "unknown", "withheld", "low_confidence", "audit"]
-REASONS: tuple[Reason, ...] = get_args(Reason)
+ReviewReason = Literal["thumbs_down", "corrected", "unknown", "withheld", "low_confidence", "audit"]
+REASONS: tuple[ReviewReason, ...] = get_args(ReviewReason)
 PAGE_ROWS = 500
 HASH_DIGITS = 16
 HIDDEN = ("seq", "salt")
 
 
 @dataclass(frozen=True)
-class Filter:
+class ExchangeFilter:
     """Which exchanges; an empty field leaves all in."""
 
     since: datetime | None = None
@@ -49,7 +49,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Row:
+class ExchangeRow:
     """An exchange, its place in the chain, and what was said of it, oldest first."""
 
     seq: int
@@ -89,13 +89,13 @@ class Review:
     """Answers less sure than this."""
     audit_ratio: float = 0.01
     """Share of all exchanges that is drawn by chance, the same ones each time."""
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[ReviewReason, ...] = ()
     """Only what has one of these; empty: any."""
 
 
 def read_page(
-    engine: Engine, choice: Filter, *, limit: int = 50, before_seq: int = 0
-) -> tuple[Row, ...]:
+    engine: Engine, choice: ExchangeFilter, *, limit: int = 50, before_seq: int = 0
+) -> tuple[ExchangeRow, ...]:
     """The newest exchanges, newest first; for the next page pass the last one's `seq`."""
     with engine.connect() as connection:
         condition = _condition(choice)
@@ -105,7 +105,7 @@ def read_page(
         return _read_rows(connection, query)
 
 
-def read_all(engine: Engine, choice: Filter) -> Iterator[Row]:
+def read_all(engine: Engine, choice: ExchangeFilter) -> Iterator[ExchangeRow]:
     """Every exchange, oldest first, with a page of them in memory."""
     last = 0
     while True:
@@ -118,7 +118,7 @@ def read_all(engine: Engine, choice: Filter) -> Iterator[Row]:
         last = rows[-1].seq
 
 
-def count(engine: Engine, choice: Filter) -> Counts:
+def count(engine: Engine, choice: ExchangeFilter) -> Counts:
     """The exchanges by what a dashboard shows."""
     condition = _condition(choice)
     joined = exchanges.join(ledger, ledger.c.id == exchanges.c.id)
@@ -153,7 +153,9 @@ def count(engine: Engine, choice: Filter) -> Counts:
         )
 
 
-def count_by_time(engine: Engine, choice: Filter, *, bucket_seconds: int) -> dict[datetime, int]:
+def count_by_time(
+    engine: Engine, choice: ExchangeFilter, *, bucket_seconds: int
+) -> dict[datetime, int]:
     """The number of exchanges in each span of time that has any, by the span's beginning."""
     bucket = ledger.c.time_us // (bucket_seconds * 1_000_000)
     joined = exchanges.join(ledger, ledger.c.id == exchanges.c.id)
@@ -167,13 +169,13 @@ def read_review_queue(
     engine: Engine,
     review: Review,
     *,
-    choice: Filter = Filter(),
+    choice: ExchangeFilter = ExchangeFilter(),
     limit: int = 50,
     before_seq: int = 0,
-) -> tuple[tuple[Row, tuple[Reason, ...]], ...]:
+) -> tuple[tuple[ExchangeRow, tuple[ReviewReason, ...]], ...]:
     """Exchanges that no reviewer has spoken of, newest first, with why each should be looked at."""
     drawn = f"{round(review.audit_ratio * 16**HASH_DIGITS):0{HASH_DIGITS}x}"
-    holds: dict[Reason, sa.ColumnElement[bool]] = {
+    holds: dict[ReviewReason, sa.ColumnElement[bool]] = {
         "thumbs_down": _said("down"),
         "corrected": _said("corrected"),
         # A rule that lets no model answer declines too; there is nothing to review in that.
@@ -193,10 +195,10 @@ def read_review_queue(
     return tuple((row, _reasons(row, review, drawn)) for row in rows)
 
 
-def _reasons(row: Row, review: Review, drawn: str) -> tuple[Reason, ...]:
+def _reasons(row: ExchangeRow, review: Review, drawn: str) -> tuple[ReviewReason, ...]:
     found = row.exchange
     is_unsure = found.confidence is not None and found.confidence < review.max_confidence
-    holds: dict[Reason, bool] = {
+    holds: dict[ReviewReason, bool] = {
         "thumbs_down": any(item.thumbs == "down" for item in row.feedback),
         "corrected": any(item.corrected_answer for item in row.feedback),
         "unknown": found.status == "declined" and found.is_machine_made,
@@ -207,7 +209,7 @@ def _reasons(row: Row, review: Review, drawn: str) -> tuple[Reason, ...]:
     return tuple(reason for reason in REASONS if holds[reason])
 
 
-def _condition(choice: Filter) -> sa.ColumnElement[bool]:
+def _condition(choice: ExchangeFilter) -> sa.ColumnElement[bool]:
     condition: sa.ColumnElement[bool] = ledger.c.kind == "exchange"
     if choice.since:
         condition &= ledger.c.time_us >= to_microseconds(choice.since.isoformat())
@@ -247,7 +249,9 @@ def _select(condition: sa.ColumnElement[bool]) -> sa.Select[tuple[object, ...]]:
     return sa.select(ledger.c.seq, ledger.c.hash, exchanges).select_from(joined).where(condition)
 
 
-def _read_rows(connection: Connection, query: sa.Select[tuple[object, ...]]) -> tuple[Row, ...]:
+def _read_rows(
+    connection: Connection, query: sa.Select[tuple[object, ...]]
+) -> tuple[ExchangeRow, ...]:
     found = [row._asdict() for row in connection.execute(query)]
     ids = [row["id"] for row in found]
     said: dict[str, list[Feedback]] = {entry_id: [] for entry_id in ids}
@@ -262,5 +266,5 @@ def _read_rows(connection: Connection, query: sa.Select[tuple[object, ...]]) -> 
         seq, digest = row.pop("seq"), row.pop("hash")
         row.pop("salt")
         exchange = read_exchange(to_content(row))
-        rows.append(Row(seq, digest, exchange, tuple(said[exchange.id])))
+        rows.append(ExchangeRow(seq, digest, exchange, tuple(said[exchange.id])))
     return tuple(rows)

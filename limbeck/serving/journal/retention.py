@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 
 from limbeck.serving.journal.database import open_database
-from limbeck.serving.journal.entries import SALT_BYTES, Entry
+from limbeck.serving.journal.entries import SALT_BYTES, JournalEntry
 from limbeck.serving.journal.schema import exchanges, feedback, ledger, to_microseconds
 from limbeck.serving.journal.store import append_entries, lock_head
 
@@ -20,7 +20,7 @@ WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Scope:
+class ErasureScope:
     """What to forget: one exchange with its feedback, or everything before a time."""
 
     exchange_id: str = ""
@@ -47,7 +47,7 @@ def covers(exchange_id: str, before_us: int) -> sa.ColumnElement[bool]:
     return is_content & ((ledger.c.time_us < before_us) | ledger.c.exchange_id.in_(old))
 
 
-def forget(url: URL, scope: Scope, *, by: str, reason: str = "") -> int:
+def forget(url: URL, scope: ErasureScope, *, by: str, reason: str = "") -> int:
     """How many events lost their content; the chain gets one more event, unless none did.
 
     Raises:
@@ -64,7 +64,7 @@ def forget(url: URL, scope: Scope, *, by: str, reason: str = "") -> int:
     return num_rows
 
 
-def _erase(connection: Connection, scope: Scope, *, by: str, reason: str) -> int:
+def _erase(connection: Connection, scope: ErasureScope, *, by: str, reason: str) -> int:
     assert bool(scope.exchange_id) != bool(scope.before)
     condition = covers(scope.exchange_id, scope.before_us) & ledger.c.erased_by.is_(None)
     # The lock of the chain comes first, so that nothing joins the scope after it was counted.
@@ -85,7 +85,7 @@ def _erase(connection: Connection, scope: Scope, *, by: str, reason: str) -> int
         "reason": reason,
         "num_rows": num_rows,
     }
-    entry = Entry(event_id, "erasure", scope.exchange_id, content["time"], content)
+    entry = JournalEntry(event_id, "erasure", scope.exchange_id, content["time"], content)
     (link,) = append_entries(connection, [entry])
     connection.execute(sa.update(ledger).where(condition).values(erased_by=link.seq))
     ids = sa.select(ledger.c.id).where(ledger.c.erased_by == link.seq)

@@ -16,25 +16,31 @@ from limbeck.contracts.errors import JournalError
 from limbeck.contracts.exchange import Feedback, Thumbs
 from limbeck.serving.journal.database import describe_error, open_database, parse_url
 from limbeck.serving.journal.queries import (
-    Filter,
-    Reason,
+    ExchangeFilter,
+    ExchangeRow,
     Review,
-    Row,
+    ReviewReason,
     read_page,
     read_review_queue,
 )
 from limbeck.serving.journal.schema import ledger
 from limbeck.serving.journal.writer import Journal
 
-Verdict = Literal["accept", "correct", "dismiss"]
+ReviewVerdict = Literal["accept", "correct", "dismiss"]
 """The answer is right; another one is; nothing is to be learnt from it."""
-THUMBS: Mapping[Verdict, Thumbs] = {"accept": "up", "correct": "down", "dismiss": "none"}
+THUMBS: Mapping[ReviewVerdict, Thumbs] = {"accept": "up", "correct": "down", "dismiss": "none"}
 FLUSH_SECONDS = 2.0
 """So long a verdict waits to be in the database, where the next page of the queue is read."""
 
 
 def make_verdict(
-    verdict: Verdict, *, exchange_id: str, entry_id: str, by: str, corrected: str, comment: str
+    verdict: ReviewVerdict,
+    *,
+    exchange_id: str,
+    entry_id: str,
+    by: str,
+    corrected: str,
+    comment: str,
 ) -> Feedback:
     """The feedback that says it."""
     return Feedback(
@@ -61,8 +67,8 @@ class ReviewQueue:
         self._has_tables = False
 
     def read(
-        self, review: Review, *, choice: Filter, limit: int, before_seq: int
-    ) -> tuple[tuple[Row, tuple[Reason, ...]], ...]:
+        self, review: Review, *, choice: ExchangeFilter, limit: int, before_seq: int
+    ) -> tuple[tuple[ExchangeRow, tuple[ReviewReason, ...]], ...]:
         """The newest exchanges that wait, and why each does; none where nothing was ever kept.
 
         Raises:
@@ -77,7 +83,7 @@ class ReviewQueue:
         except SQLAlchemyError as error:
             raise _unreadable(error) from None
 
-    def find(self, exchange_id: str) -> Row | None:
+    def find(self, exchange_id: str) -> ExchangeRow | None:
         """An exchange; None where there is none, or it is forgotten.
 
         Raises:
@@ -86,7 +92,7 @@ class ReviewQueue:
         try:
             if not self._is_made():
                 return None
-            found = read_page(self._engine, Filter(ids=(exchange_id,)), limit=1)
+            found = read_page(self._engine, ExchangeFilter(ids=(exchange_id,)), limit=1)
         except SQLAlchemyError as error:
             raise _unreadable(error) from None
         return found[0] if found else None

@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
 from limbeck.contracts.json_data import JsonObject
 from limbeck.serving.journal.chain import FIRST_HASH, Head, Link, make_link
 from limbeck.serving.journal.database import make_file, open_database
-from limbeck.serving.journal.entries import Entry
+from limbeck.serving.journal.entries import JournalEntry
 from limbeck.serving.journal.schema import (
     CONTENTS,
     head,
@@ -34,7 +34,7 @@ from limbeck.serving.journal.schema import (
 NAME = "journal"
 
 
-class Store:
+class JournalStore:
     """The tables of one journal, for writing."""
 
     def __init__(self, url: URL, *, timeout_seconds: float) -> None:
@@ -43,7 +43,7 @@ class Store:
         self._is_sqlite = url.get_backend_name() == "sqlite"
         self.engine = open_database(url, timeout_seconds=timeout_seconds, access="write")
 
-    def append(self, entries: Sequence[Entry]) -> int:
+    def append(self, entries: Sequence[JournalEntry]) -> int:
         """How many events were new; all are in the database then, chained in their order.
 
         Raises:
@@ -83,7 +83,7 @@ class Store:
         self._is_ready = True
 
 
-def append_entries(connection: Connection, entries: Sequence[Entry]) -> list[Link]:
+def append_entries(connection: Connection, entries: Sequence[JournalEntry]) -> list[Link]:
     """The rows added to the chain: one for each event whose id it does not have yet."""
     last = lock_head(connection)
     known = _known_ids(connection, [entry.id for entry in entries])

@@ -19,14 +19,14 @@ from limbeck.serving.journal.config import Config
 from limbeck.serving.journal.database import describe_error, parse_url, show_url
 from limbeck.serving.journal.entries import (
     DamagedLineError,
-    Entry,
+    JournalEntry,
     make_entry,
     read_line,
     withhold,
     write_line,
 )
 from limbeck.serving.journal.spool import Spool
-from limbeck.serving.journal.store import Store
+from limbeck.serving.journal.store import JournalStore
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Journal:
         self._config = config
         self._redact = redact
         self._name = show_url(url)
-        self._store = Store(url, timeout_seconds=config.timeout_seconds)
+        self._store = JournalStore(url, timeout_seconds=config.timeout_seconds)
         self._spool = Spool(config.spool, max_bytes=config.max_spool_bytes)
         self._memory: deque[bytes] = deque()
         self._lock = threading.Lock()
@@ -241,7 +241,7 @@ class Journal:
     def _write(self, lines: Sequence[bytes]) -> None:
         if not lines:
             return
-        entries: list[Entry] = []
+        entries: list[JournalEntry] = []
         for line in lines:
             try:
                 entries.append(read_line(line))
@@ -256,7 +256,7 @@ class Journal:
             logger.warning("journal: %s takes rows again", self._name)
             self._error = ""
 
-    def _append(self, entries: Sequence[Entry]) -> None:
+    def _append(self, entries: Sequence[JournalEntry]) -> None:
         """Write events; where one of them cannot be written, all others and this to a file."""
         if not entries:
             return

@@ -17,7 +17,7 @@ from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullErro
 from limbeck.serving.config import AUTO
 from limbeck.serving.engine.base import Engine
 from limbeck.serving.facts import FactStore
-from limbeck.serving.service import Ask, Role, Route, ServedEvent, Service
+from limbeck.serving.service import Ask, ModelRole, Route, ServedEvent, Service
 from limbeck.serving.tier import Meter, Tier
 
 Compose = Callable[[Sequence[Tier]], Service]
@@ -149,7 +149,7 @@ class LiveService:
                 yield event
 
     async def answer_by(
-        self, asked: Ask, *, names: frozenset[str], role: Role = "candidate"
+        self, asked: Ask, *, names: frozenset[str], role: ModelRole = "candidate"
     ) -> AsyncGenerator[ServedEvent]:
         """The events of an answer by the champions, and by the candidates of some tiers.
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from limbeck.serving.safety.canonical import views
-from limbeck.serving.safety.rules import CompiledRule, CompiledRules, Finding
+from limbeck.serving.safety.rules import CompiledRule, CompiledRules, RuleMatch
 
 CLAUSE = re.compile(r"[,。;!?\n:]|\.(?!\d)| but | although |但是?|不过|可是|就是|只是|而是")
 TAKEN_OUT = "□"
@@ -17,10 +17,10 @@ TAKEN_OUT = "□"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SafetyVerdict:
     """What was found in an answer."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[RuleMatch, ...]
 
     @property
     def is_withheld(self) -> bool:
@@ -32,9 +32,9 @@ class Verdict:
 class Screening:
     """What was found in a question."""
 
-    red_flags: tuple[Finding, ...]
+    red_flags: tuple[RuleMatch, ...]
     """The emergencies that it shows signs of, in the rules' order; they come first."""
-    refusal: Finding | None
+    refusal: RuleMatch | None
     """Why it is refused: it asks for a prescription, a dose or an order; None: it is not."""
 
 
@@ -45,23 +45,23 @@ def screen_question(question: str, rules: CompiledRules) -> Screening:
     return Screening(_find(calm, rules.red_flags), next(iter(_find(texts, rules.requests)), None))
 
 
-def find_red_flags(question: str, rules: CompiledRules) -> tuple[Finding, ...]:
+def find_red_flags(question: str, rules: CompiledRules) -> tuple[RuleMatch, ...]:
     """The emergencies that a question shows signs of, in the rules' order."""
     return screen_question(question, rules).red_flags
 
 
-def refuse_request(question: str, rules: CompiledRules) -> Finding | None:
+def refuse_request(question: str, rules: CompiledRules) -> RuleMatch | None:
     """Why a question is refused; None: it is not. A red flag comes first: look for those before."""
     return screen_question(question, rules).refusal
 
 
-def check_answer(answer: str, rules: CompiledRules) -> Verdict:
+def check_answer(answer: str, rules: CompiledRules) -> SafetyVerdict:
     """What a model's answer holds that may not be shown: a dose, an order, a certain diagnosis."""
-    return Verdict(_find(views(answer, rules.speller), rules.answers))
+    return SafetyVerdict(_find(views(answer, rules.speller), rules.answers))
 
 
-def _find(texts: Collection[str], rules: Sequence[CompiledRule]) -> tuple[Finding, ...]:
-    found: list[Finding] = []
+def _find(texts: Collection[str], rules: Sequence[CompiledRule]) -> tuple[RuleMatch, ...]:
+    found: list[RuleMatch] = []
     for rule in rules:
         for text in texts:
             if rule.holds(text):

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from limbeck.contracts.errors import UnknownNameError
-from limbeck.contracts.safety_rules import Country, Rule, SafetyRules
+from limbeck.contracts.safety_rules import Country, SafetyRule, SafetyRules
 from limbeck.serving.safety.canonical import Speller, make_speller
 
 NOTHING = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleMatch:
     """A rule that holds for a text, and what is then printed."""
 
     name: str
@@ -28,7 +28,7 @@ class Finding:
 class CompiledRule:
     """A rule, ready to match."""
 
-    finding: Finding
+    finding: RuleMatch
     any_of: tuple[tuple[re.Pattern[str], ...], ...]
     unless: re.Pattern[str]
 
@@ -78,13 +78,13 @@ def compile_rules(rules: SafetyRules, *, country: str = "") -> CompiledRules:
     def compiled(text: str) -> re.Pattern[str]:
         return re.compile(rules.expand(text)) if text else NOTHING
 
-    def ready(rule: Rule) -> CompiledRule:
+    def ready(rule: SafetyRule) -> CompiledRule:
         texts = (
             text.format(ambulance=numbers.ambulance, crisis=numbers.crisis)
             for text in (rule.zh, rule.en)
         )
         groups = tuple(tuple(map(compiled, group)) for group in rule.any_of)
-        return CompiledRule(Finding(rule.name, *texts), groups, compiled(rule.unless))
+        return CompiledRule(RuleMatch(rule.name, *texts), groups, compiled(rule.unless))
 
     return CompiledRules(
         make_speller(rules.spelling),

@@ -5,19 +5,19 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.stage import CheckpointRef, StageConfig
-from limbeck.models.config import Architecture
+from limbeck.models.config import MoeArchitecture
 from limbeck.models.known import KnownInputs, Refusal, refusals
 
 
 class Config(StageConfig):
     """Write a mixture as stock transformers reads it, or a published one as our mixture."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     stage: Literal["convert"]
     checkpoint: CheckpointRef
-    architecture: Architecture
+    architecture: MoeArchitecture
     """What comes out: `qwen3_moe` for stock transformers, `limbeck_moe` for the way back."""
     balance_bias: Literal["refuse", "drop"] = "refuse"
     """What to do with balance biases, for which Qwen3-MoE has no place: they decide over picks, so

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.known import KnownInputs, Refusal, refusals
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Config(StageConfig):
     """Unpack a GGUF file into a checkpoint, held against the same file in llama.cpp."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     stage: Literal["dequantize"]
     file: Path
     """A GGUF file of an architecture that transformers reads, in any of llama.cpp's types."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.registry import MODELS, OBJECTIVES
 from limbeck.contracts.stage import (
@@ -37,7 +37,7 @@ from limbeck.training.config import TrainingConfig
 class Config(StageConfig):
     """Train a student to match a teacher."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["distill"]
     student: Annotated[str | ModelConfig, NameOr(MODELS, what="model"), Accepts(("checkpoint",))]

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from limbeck.contracts.answer_policy import UNKNOWN_ANSWERS
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.stage import CorpusRef, ModelRef, RouterRef, StageConfig
 from limbeck.evaluation.floors import FLOORS, FloorName
@@ -18,7 +18,7 @@ from limbeck.evaluation.profiling.profile import ProfileConfig
 class Config(StageConfig):
     """Ask every model the same questions; the answers are the artifact, times are measured."""
 
-    make: ClassVar[Kind] = "report"
+    make: ClassVar[ArtifactKind] = "report"
     measured: ClassVar[tuple[str, ...]] = ("report.json", "report.md", "report.html")
     shows_references: ClassVar[bool] = True
     stage: Literal["evaluate"]

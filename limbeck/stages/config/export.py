@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
 from limbeck.evaluation.calibration import CalibrationConfig
@@ -18,7 +18,7 @@ from limbeck.runtimes.known_inputs import refuse_export
 class Config(StageConfig):
     """Write a bundle, and refuse it when it answers differently from its checkpoint."""
 
-    make: ClassVar[Kind] = "bundle"
+    make: ClassVar[ArtifactKind] = "bundle"
     stage: Literal["export"]
     checkpoint: CheckpointRef
     corpus: CorpusRef = ""

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.config import EncoderConfig
 
@@ -13,7 +13,7 @@ from limbeck.models.config import EncoderConfig
 class Config(StageConfig):
     """Give a text checkpoint an untrained image encoder."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     stage: Literal["extend"]
     checkpoint: CheckpointRef
     encoder: EncoderConfig = EncoderConfig()

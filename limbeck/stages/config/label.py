@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.fields import Ratio
@@ -25,7 +25,7 @@ class Config(StageConfig):
     bundle).
     """
 
-    make: ClassVar[Kind] = "corpus"
+    make: ClassVar[ArtifactKind] = "corpus"
     stage: Literal["label"]
     corpus: CorpusRef
     endpoint: EndpointConfig | None = None

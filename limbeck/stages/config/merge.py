@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.stage import CheckpointRef, StageConfig
 from limbeck.models.adapters import find_misfit, read_base
 from limbeck.models.known import KnownInputs, Refusal, refusals
@@ -16,7 +16,7 @@ from limbeck.models.known import KnownInputs, Refusal, refusals
 class Config(StageConfig):
     """Merge an adapter that peft has saved (LoRA) into the model that it was trained beside."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     stage: Literal["merge"]
     adapter: Path
     """The folder that holds `adapter_config.json`."""

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.fields import PositiveRatio
 from limbeck.contracts.registry import FILTERS, READERS
@@ -33,7 +33,7 @@ Filter = Annotated[FilterConfig, Choice(FILTERS, what="filter")]
 class Config(StageConfig):
     """A corpus."""
 
-    make: ClassVar[Kind] = "corpus"
+    make: ClassVar[ArtifactKind] = "corpus"
     shows_name: ClassVar[bool] = True
 
     pack: str = ""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import RatioBelowOne
@@ -27,7 +27,7 @@ from limbeck.training.config import TrainingConfig
 class Config(StageConfig):
     """Cut channels and heads, trained to zero before, experts, layers and width out of a model."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["prune"]
     checkpoint: CheckpointRef

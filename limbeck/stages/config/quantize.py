@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.registry import FORMATS, OBJECTIVES
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, TeacherRef
@@ -22,7 +22,7 @@ from limbeck.training.config import TrainingConfig
 class Config(StageConfig):
     """Train a checkpoint while it rounds as its number format will, then convert it."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["quantize"]
     checkpoint: CheckpointRef

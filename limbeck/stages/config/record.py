@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.registry import CODECS
 from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig
@@ -19,7 +19,7 @@ from limbeck.models.known import KnownInputs, Refusal
 class Config(StageConfig):
     """Record a teacher's most likely tokens at every position that a student learns from."""
 
-    make: ClassVar[Kind] = "signals"
+    make: ClassVar[ArtifactKind] = "signals"
     stage: Literal["record"]
     teacher: CheckpointRef
     corpus: CorpusRef

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.fields import InnerRatio, NonNegativeInt, PositiveInt, PositiveRatio
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 
@@ -14,7 +14,7 @@ from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 class Config(StageConfig):
     """Fit which tier answers which question, from all tiers' drafts of validation questions."""
 
-    make: ClassVar[Kind] = "router"
+    make: ClassVar[ArtifactKind] = "router"
     shows_references: ClassVar[bool] = True
     stage: Literal["route"]
     tiers: Annotated[tuple[ModelRef, ...], Field(min_length=2)]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 from typing_extensions import override
 
-from limbeck.contracts.artifacts import Kind, Work
+from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice, NameOr
 from limbeck.contracts.registry import MODELS, OBJECTIVES
 from limbeck.contracts.stage import (
@@ -28,7 +28,7 @@ from limbeck.training.config import TrainingConfig
 class Config(StageConfig):
     """Train a model on a corpus, without a teacher; its start is the reference of `dpo`, `grpo`."""
 
-    make: ClassVar[Kind] = "checkpoint"
+    make: ClassVar[ArtifactKind] = "checkpoint"
     processes: ClassVar[Literal["first", "all"]] = "all"
     stage: Literal["train"]
     corpus: CorpusRef

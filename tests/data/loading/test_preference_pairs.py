@@ -9,7 +9,7 @@ from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, write_jsonl
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
-from limbeck.data.loading.preference_pairs import Pairs
+from limbeck.data.loading.preference_pairs import PreferenceBatches
 from limbeck.data.packs.fact_questions import FactsConfig
 from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.jsonl import Config as Jsonl
@@ -112,7 +112,7 @@ def write_corpus(folder, tokenizer, *, rejected):
 def test_pairs_are_the_better_rows_and_then_the_worse(tmp_path, tokenizer):
     corpus = write_corpus(tmp_path / "c", tokenizer, rejected=True)
     config = BatchingConfig(per_device_train_batch_size=2, gradient_accumulation_steps=2)
-    pairs = Pairs(Corpus(corpus), tokenizer=tokenizer, config=config)
+    pairs = PreferenceBatches(Corpus(corpus), tokenizer=tokenizer, config=config)
     seen = []
     for batch in pairs(0):
         half = len(batch.record_ids) // 2
@@ -135,7 +135,7 @@ def torch_equal_tokens(batch):
 def test_a_corpus_without_preferences_is_refused(tmp_path, tokenizer):
     corpus = write_corpus(tmp_path / "c", tokenizer, rejected=False)
     with pytest.raises(DataError, match="preferences: plausible"):
-        Pairs(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig())
+        PreferenceBatches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig())
 
 
 def test_counted_tokens_are_those_of_the_batches(corpus, tokenizer):

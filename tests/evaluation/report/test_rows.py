@@ -12,7 +12,7 @@ from limbeck.evaluation.floors import Floor
 from limbeck.evaluation.metrics import accuracy_ratio, clustered_interval, speed_ratio
 from limbeck.evaluation.profiling.profile import Profile
 from limbeck.evaluation.profiling.worker import Opened, Timing
-from limbeck.evaluation.report.rows import Measured, make_floor_rows, make_rows
+from limbeck.evaluation.report.rows import MeasuredModel, make_floor_rows, make_rows
 
 COUNT = 60
 GROUPS = [str(place // 3) for place in range(COUNT)]
@@ -46,7 +46,7 @@ def measured(name, correct, *, seconds=((1.0, 2.0, 3.0), (4.0, 5.0, 9.0)), bytes
     choice = ThreadChoice(1, "work is shared", 1, 1, 1)
     opened = Opened(Size(1000, 500, bytes), 7_000_000, 3_000_000, "VmHWM")
     asked = answers(correct) + answers(np.zeros(COUNT, dtype=bool), "refusal")
-    return Measured(name, "checkpoint", name, 10, asked, Profile(opened, timings, {}, choice))
+    return MeasuredModel(name, "checkpoint", name, 10, asked, Profile(opened, timings, {}, choice))
 
 
 def make(*models, num_threads=1, floors=()):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limbeck.contracts.tier_router import NEVER, Draft, Rule
+from limbeck.contracts.tier_router import NEVER, Draft, EscalationRule
 from limbeck.evaluation.tier_routing.certify import (
     Part,
     betting_p_value,
@@ -74,7 +74,10 @@ def test_a_group_counts_once():
 
 
 def try_both(*, fitted, certified):
-    rules = [Rule(min_gain=NEVER, min_gain_before=NEVER), Rule(min_gain=0.0, min_gain_before=NEVER)]
+    rules = [
+        EscalationRule(min_gain=NEVER, min_gain_before=NEVER),
+        EscalationRule(min_gain=0.0, min_gain_before=NEVER),
+    ]
     return try_rules(
         rules,
         fitted=fitted,

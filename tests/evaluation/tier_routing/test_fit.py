@@ -8,7 +8,7 @@ from limbeck.contracts.tier_router import (
     NEVER,
     NUM_BUCKETS,
     Draft,
-    Rule,
+    EscalationRule,
     draft_figures,
     text_buckets,
 )
@@ -138,7 +138,7 @@ def test_a_question_stops_at_the_first_tier_that_keeps_it():
     gains = make_gains(
         [[0.9, 0.9, 0.1, 0.1, 0.9], [0.9, 0.1, 0.9, 0.1, 0.1]], [-1, -1, -1, -1, 0.9]
     )
-    rule = Rule(min_gain=0.5, min_gain_before=0.5)
+    rule = EscalationRule(min_gain=0.5, min_gain_before=0.5)
     is_foreign = np.zeros(5, dtype=bool)
     found = assign_tiers(gains, is_foreign=is_foreign, rule=rule)
     assert found.tolist() == [0, 2, 1, 2, 0]

@@ -15,9 +15,9 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.serialization import to_json
 from limbeck.contracts.tier_router import (
     NEVER,
+    EscalationRule,
     Promise,
     RoutedTier,
-    Rule,
     TierRouter,
     TierRouterFile,
 )
@@ -90,7 +90,7 @@ def measure(answers, *, rule, hashes=None):
 
 
 def test_a_router_that_reads_the_question_beats_both_baselines():
-    found = measure(make_answers(1), rule=Rule(min_gain=0.0, min_gain_before=NEVER))
+    found = measure(make_answers(1), rule=EscalationRule(min_gain=0.0, min_gain_before=NEVER))
     assert found.accuracy.value > 0.85 > found.tiers[0].accuracy.value > 0.7
     assert found.kept.value > 1.05
     assert 0.4 < found.largest_ratio.value < 0.6
@@ -102,7 +102,7 @@ def test_a_router_that_reads_the_question_beats_both_baselines():
 
 
 def test_all_methods_agree_at_both_ends():
-    found = measure(make_answers(1), rule=Rule(min_gain=0.0, min_gain_before=NEVER))
+    found = measure(make_answers(1), rule=EscalationRule(min_gain=0.0, min_gain_before=NEVER))
     for item in found.methods.values():
         assert item.accuracy[0] == pytest.approx(found.tiers[1].accuracy.value)
         assert item.accuracy[-1] == pytest.approx(found.tiers[0].accuracy.value)
@@ -122,7 +122,7 @@ def test_choices_are_left_out_and_other_tasks_do_not_count():
     for items in answers.values():
         items[0] = dataclasses.replace(items[0], form="choice")
         items[1] = dataclasses.replace(items[1], task="triage")
-    found = measure(answers, rule=Rule(min_gain=0.0, min_gain_before=NEVER))
+    found = measure(answers, rule=EscalationRule(min_gain=0.0, min_gain_before=NEVER))
     assert found.num_left_out == 1
     assert found.accuracy.count == COUNT - 2
 
@@ -131,7 +131,7 @@ def test_a_tier_that_is_not_in_the_report_is_named():
     with pytest.raises(ArtifactError, match="'mobile' is none of the models teacher, other"):
         measure(
             make_answers(1),
-            rule=Rule(min_gain=0.0, min_gain_before=NEVER),
+            rule=EscalationRule(min_gain=0.0, min_gain_before=NEVER),
             hashes={"teacher": "t", "other": "o"},
         )
 
@@ -150,7 +150,7 @@ def test_every_page_of_a_report_shows_the_router():
     folder = Path(__file__).parents[3] / "benchmarks" / "results" / "demo"
     report = read_report(folder / "report.json")
     assert terminal.make_routing_table(dataclasses.replace(report, routing=None)) is None
-    routing = measure(make_answers(1), rule=Rule(min_gain=0.0, min_gain_before=NEVER))
+    routing = measure(make_answers(1), rule=EscalationRule(min_gain=0.0, min_gain_before=NEVER))
     report = dataclasses.replace(report, routing=routing)
     screen = Console(file=io.StringIO(), width=160, record=True)
     screen.print(terminal.make_routing_table(report))

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from limbeck.serving.metrics import Metrics, Outcome
+from limbeck.serving.metrics import Metrics, RequestEnd
 from limbeck.serving.service import End, Route
 from tests.support.waiting import wait_for
 
@@ -66,7 +66,7 @@ def test_what_a_service_tells_an_autoscaler(running):
 
 
 def outcome(*, error="", end=None, route=None):
-    return Outcome("small", route, end, error, 0.5, 2.0)
+    return RequestEnd("small", route, end, error, 0.5, 2.0)
 
 
 def test_the_time_of_a_token_is_what_the_model_took_not_what_the_client_waited():

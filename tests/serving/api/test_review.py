@@ -12,7 +12,7 @@ from limbeck.serving.journal.audit import verify
 from limbeck.serving.journal.database import open_database, parse_url
 from limbeck.serving.journal.export import export
 from limbeck.serving.journal.open import open_journal
-from limbeck.serving.journal.queries import Filter, read_all
+from limbeck.serving.journal.queries import ExchangeFilter, read_all
 from limbeck.serving.journal.schema import ledger
 from limbeck.serving.keys import add_key
 from tests.support.journal import make_exchange, make_feedback
@@ -145,7 +145,7 @@ def test_a_verdict_is_one_more_row_which_exports_and_corpora_know(filled, tmp_pa
     assert len(after) == len(before) + 3
     assert not verify(engine).faults
     path = tmp_path / "feedback.jsonl"
-    export(read_all(engine, Filter()), path, shape="corpus")
+    export(read_all(engine, ExchangeFilter()), path, shape="corpus")
     engine.dispose()
     lines = path.read_text(encoding="utf-8").splitlines()
     said = [item for line in lines for item in json.loads(line)["feedback"]]

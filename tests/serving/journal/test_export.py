@@ -6,12 +6,12 @@ import pytest
 
 from limbeck.contracts.exchange import read_exchange, read_feedback
 from limbeck.serving.journal.export import LABEL_CONFIG, export
-from limbeck.serving.journal.queries import Row
+from limbeck.serving.journal.queries import ExchangeRow
 from tests.support.journal import make_exchange, make_feedback
 
 ROWS = [
-    Row(1, "0a", make_exchange(0, confidence=None), ()),
-    Row(
+    ExchangeRow(1, "0a", make_exchange(0, confidence=None), ()),
+    ExchangeRow(
         2,
         "0b",
         make_exchange(1, history=("早", "你好")),

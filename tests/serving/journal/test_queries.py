@@ -6,7 +6,7 @@ import pytest
 
 from limbeck.serving.journal.database import open_database, parse_url
 from limbeck.serving.journal.queries import (
-    Filter,
+    ExchangeFilter,
     Review,
     count,
     count_by_time,
@@ -51,34 +51,37 @@ def ids(rows):
 
 
 def test_reading(engine):
-    pages = [read_page(engine, Filter(), limit=2)]
+    pages = [read_page(engine, ExchangeFilter(), limit=2)]
     while pages[-1]:
-        pages.append(read_page(engine, Filter(), limit=2, before_seq=pages[-1][-1].seq))
+        pages.append(read_page(engine, ExchangeFilter(), limit=2, before_seq=pages[-1][-1].seq))
     assert [ids(page) for page in pages] == [["e70", "e3"], ["e2", "e1"], ["e0"], []]
-    rows = list(read_all(engine, Filter()))
+    rows = list(read_all(engine, ExchangeFilter()))
     assert [row.exchange for row in rows] == EXCHANGES
     assert rows[1].feedback == tuple(FEEDBACK[1:3])
     assert rows[1].exchange.time.tzinfo is UTC
 
     for choice, expected in (
-        (Filter(since=START + timedelta(minutes=1), until=START + timedelta(minutes=3)), "e1 e2"),
-        (Filter(tiers=("cloud", "mobile")), "e1 e70"),
-        (Filter(model_keys=("ab" * 32,)), "e70"),
-        (Filter(statuses=("declined",)), "e2"),
-        (Filter(ids=("e0",)), "e0"),
-        (Filter(feedback=("up",)), "e0 e3"),
-        (Filter(feedback=("down", "reviewed")), "e1 e3"),
-        (Filter(feedback=("corrected",)), "e1"),
-        (Filter(feedback=("commented",), tiers=("edge",)), ""),
-        (Filter(feedback=("none",)), "e2 e70"),
-        (Filter(shadows="only"), "e71"),
-        (Filter(ids=("e71",)), "e71"),
+        (
+            ExchangeFilter(since=START + timedelta(minutes=1), until=START + timedelta(minutes=3)),
+            "e1 e2",
+        ),
+        (ExchangeFilter(tiers=("cloud", "mobile")), "e1 e70"),
+        (ExchangeFilter(model_keys=("ab" * 32,)), "e70"),
+        (ExchangeFilter(statuses=("declined",)), "e2"),
+        (ExchangeFilter(ids=("e0",)), "e0"),
+        (ExchangeFilter(feedback=("up",)), "e0 e3"),
+        (ExchangeFilter(feedback=("down", "reviewed")), "e1 e3"),
+        (ExchangeFilter(feedback=("corrected",)), "e1"),
+        (ExchangeFilter(feedback=("commented",), tiers=("edge",)), ""),
+        (ExchangeFilter(feedback=("none",)), "e2 e70"),
+        (ExchangeFilter(shadows="only"), "e71"),
+        (ExchangeFilter(ids=("e71",)), "e71"),
     ):
         assert ids(read_all(engine, choice)) == expected.split(), choice
 
 
 def test_counts(engine):
-    found = count(engine, Filter())
+    found = count(engine, ExchangeFilter())
     assert found.num_exchanges == 5
     assert found.by_tier == {"edge": 3, "cloud": 1, "mobile": 1}
     assert found.by_status == {"answered": 4, "declined": 1}
@@ -86,9 +89,9 @@ def test_counts(engine):
     assert found.by_thumbs == {"up": 2, "down": 1}
     assert (found.num_corrected, found.num_prompt_tokens, found.num_completion_tokens) == (1, 5, 7)
     assert found.mean_total_seconds == pytest.approx(2.3 / 5)
-    assert count(engine, Filter(tiers=("none",))).mean_total_seconds == 0
+    assert count(engine, ExchangeFilter(tiers=("none",))).mean_total_seconds == 0
     hour = START.replace(minute=0, second=0, microsecond=0)
-    found = count_by_time(engine, Filter(), bucket_seconds=3600)
+    found = count_by_time(engine, ExchangeFilter(), bucket_seconds=3600)
     assert found == {hour: 4, hour + timedelta(hours=1): 1}
 
 

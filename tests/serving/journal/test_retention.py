@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from limbeck.serving.journal.audit import verify
 from limbeck.serving.journal.database import open_database, parse_url
-from limbeck.serving.journal.retention import Scope, forget
+from limbeck.serving.journal.retention import ErasureScope, forget
 from limbeck.serving.journal.schema import exchanges, feedback
 from limbeck.serving.journal.writer import Journal
 from tests.support.journal import START, make_exchange, make_feedback, stored_ids
@@ -37,13 +37,13 @@ def left(engine, table=exchanges):
 
 
 def test_one_exchange_goes_with_its_feedback(engine, url, make_config):
-    assert forget(parse_url(url), Scope("e1"), by="ada", reason="asked to") == 2
+    assert forget(parse_url(url), ErasureScope("e1"), by="ada", reason="asked to") == 2
     assert "e1" not in left(engine)
     assert left(engine, feedback) == ["f0"]
     found = verify(engine)
     assert not found.faults
     assert found.num_erased == 2
-    assert forget(parse_url(url), Scope("e1"), by="ada") == 0
+    assert forget(parse_url(url), ErasureScope("e1"), by="ada") == 0
     fill(make_config(url))  # a spool that is read once more
     assert "e1" not in left(engine)
     assert len(stored_ids(url)) == 13
@@ -51,12 +51,12 @@ def test_one_exchange_goes_with_its_feedback(engine, url, make_config):
 
 def test_what_is_old_goes_and_young_feedback_on_it(engine, url):
     before = START + timedelta(minutes=4)
-    assert forget(parse_url(url), Scope(before=before), by="ada") == 6
+    assert forget(parse_url(url), ErasureScope(before=before), by="ada") == 6
     assert left(engine) == [f"e{number}" for number in range(4, 10)]
     assert left(engine, feedback) == []
-    assert forget(parse_url(url), Scope("e5"), by="ada") == 1
+    assert forget(parse_url(url), ErasureScope("e5"), by="ada") == 1
     assert not verify(engine).faults
-    assert forget(parse_url(url), Scope(before=before + timedelta(days=9)), by="ada") == 5
+    assert forget(parse_url(url), ErasureScope(before=before + timedelta(days=9)), by="ada") == 5
     assert not verify(engine).faults
 
 
@@ -69,7 +69,7 @@ def test_what_is_old_goes_and_young_feedback_on_it(engine, url):
     ],
 )
 def test_an_erasure_hides_no_other(engine, url, command, seq, message):
-    forget(parse_url(url), Scope("e1"), by="ada")
+    forget(parse_url(url), ErasureScope("e1"), by="ada")
     with engine.begin() as connection:
         connection.exec_driver_sql(command)
         if "13 WHERE" in command:
@@ -87,7 +87,7 @@ def test_no_file_of_sqlite_holds_what_was_forgotten(tmp_path, make_config):
         return any(text.encode() in path.read_bytes() for path in files)
 
     assert holds("secret comment")
-    forget(parse_url(url), Scope("e0"), by="ada")
+    forget(parse_url(url), ErasureScope("e0"), by="ada")
     assert not holds("secret comment")
     assert not holds(make_exchange(0).question)
     assert holds(make_exchange(1).question)

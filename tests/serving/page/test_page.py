@@ -13,7 +13,7 @@ from limbeck.serving.config import TierConfig
 from limbeck.serving.facts import make_store
 from limbeck.serving.journal.database import open_database, parse_url
 from limbeck.serving.journal.open import open_journal
-from limbeck.serving.journal.queries import Filter, read_all
+from limbeck.serving.journal.queries import ExchangeFilter, read_all
 from limbeck.serving.keys import add_key
 from limbeck.serving.price import PriceConfig
 from tests.support.journal import make_exchange, make_feedback
@@ -208,7 +208,7 @@ def test_a_reviewer_accepts_corrects_and_dismisses(page, journal):
     assert page.inner_text("#said")
 
     engine = open_database(parse_url(journal.config.url), timeout_seconds=5.0)
-    chosen = Filter(ids=tuple(item.id for item in waiting))
+    chosen = ExchangeFilter(ids=tuple(item.id for item in waiting))
     said = {row.exchange.id[-1]: row.feedback[-1] for row in read_all(engine, chosen)}
     engine.dispose()
     verdicts = {id_: (item.role, item.thumbs, item.corrected_answer) for id_, item in said.items()}

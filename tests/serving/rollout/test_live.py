@@ -12,7 +12,7 @@ from limbeck.contracts.familiarity import Familiarity
 from limbeck.serving.config import AUTO, CanaryConfig
 from limbeck.serving.engine.messages import Generate
 from limbeck.serving.rollout.live import LiveService, draw_share
-from limbeck.serving.service import Ask, End, Route, Service, Text
+from limbeck.serving.service import AnswerText, Ask, End, Route, Service
 from tests.support.stepped_engine import Stepped, make_tier
 
 CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
@@ -29,7 +29,7 @@ def ask(text="你好", *, model="only"):
 async def read(live, asked):
     route, *events = [event async for event in live.answer(asked)]
     assert isinstance(route, Route)
-    return route, "".join(event.text for event in events if isinstance(event, Text))
+    return route, "".join(event.text for event in events if isinstance(event, AnswerText))
 
 
 def test_requests_under_way_stay_and_new_ones_go_to_the_new_model():
