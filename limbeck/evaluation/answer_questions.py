@@ -1,7 +1,6 @@
 """One model's answers to a corpus's questions, in fixed batches that survive a kill."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from limbeck.contracts.answerer import Answerer
+from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.corpus import Corpus, read_task
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.records import Question, Record
@@ -98,7 +98,7 @@ def read_questions(corpus: Corpus, *, max_questions: int) -> QuestionSet:
         if not found:
             continue
         available[path.stem] = len(found)
-        chosen += sorted(found, key=lambda question: _digest(question.id))[:max_questions]
+        chosen += sorted(found, key=lambda question: hash_text(question.id))[:max_questions]
     if not chosen:
         raise ArtifactError(
             f"{corpus.questions_path}: no questions; make a corpus whose sources hold some"
@@ -123,10 +123,6 @@ def _locate_images(question: Question, folder: Path) -> Question:
                 path=path,
             )
     return dataclasses.replace(question, images=paths)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_batches(questions: Sequence[Question], *, batch_size: int) -> list[tuple[Question, ...]]:

@@ -4,10 +4,10 @@ What guides a choice is never read from the test split or from the questions of 
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
+from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.corpus import Corpus, read_task
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
@@ -104,7 +104,7 @@ def _can_stand_alone(record: Record) -> bool:
 
 def _draw(records: Sequence[Record], *, count: int) -> list[Record]:
     """At most so many records, by a hash of their ids, so always the same."""
-    return sorted(records, key=lambda record: _digest(record.id))[:count]
+    return sorted(records, key=lambda record: hash_text(record.id))[:count]
 
 
 def _as_question(record: Record, *, task: str) -> Question:
@@ -120,7 +120,3 @@ def _as_question(record: Record, *, task: str) -> Question:
         history=record.history,
         system=record.system,
     )
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -204,8 +204,10 @@ def _find_largest(
     for design in cuts:
         if weigh.can_hold(design) and not (row := weigh(design)).misses:
             return row
-    fitting = [design for design in fresh if weigh.can_hold(design) and not weigh(design).misses]
-    return weigh(choose_usual(fitting)) if fitting else None
+    rows = [(design, weigh(design)) for design in fresh if weigh.can_hold(design)]
+    fitting = [design for design, row in rows if not row.misses]
+    chosen = choose_usual(fitting) if fitting else None
+    return next((row for design, row in rows if design is chosen), None)
 
 
 def _find_nearest(designs: Sequence[Design], weigh: _Scale) -> DesignRow:

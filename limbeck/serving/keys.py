@@ -1,6 +1,5 @@
 """API keys: only their hashes are kept, in a file that may change while the service runs."""
 
-import hashlib
 import hmac
 import json
 import secrets
@@ -11,7 +10,7 @@ from typing import Annotated, Literal, final, get_args
 
 from pydantic import Field
 
-from limbeck.contracts.artifacts import write_atomically
+from limbeck.contracts.artifacts import hash_text, write_atomically
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError, UnknownNameError
 from limbeck.contracts.fields import NonNegativeInt
@@ -60,7 +59,7 @@ def read_scopes(names: Sequence[str]) -> tuple[Scope, ...]:
 
 def hash_key(key: str) -> str:
     """What is kept of a key: it is random, so a plain hash cannot be searched through."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hash_text(key)
 
 
 def add_key(path: Path, *, name: str, scopes: tuple[Scope, ...]) -> str:

@@ -15,11 +15,12 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
+from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record
 from limbeck.data.corpus.splits import draw_ratio
 from limbeck.evaluation.floors import MAX_LINEAR_ANSWERS
-from limbeck.evaluation.floors.text_pool import MAX_LINEAR_RECORDS, NGRAMS, asked_text, digest
+from limbeck.evaluation.floors.text_pool import MAX_LINEAR_RECORDS, NGRAMS, asked_text
 
 NUM_COMPONENTS = 64
 """Of the latent semantic analysis in which questions are compared."""
@@ -92,7 +93,7 @@ def linear_margins(
         DataError: the answers of the labelled records are not labels.
     """
 
-    labelled = sorted(labelled, key=lambda item: digest(item.id))[:MAX_LINEAR_RECORDS]
+    labelled = sorted(labelled, key=lambda item: hash_text(item.id))[:MAX_LINEAR_RECORDS]
     answers = [item.answer for item in labelled]
     num_answers = len(set(answers))
     if not 2 <= num_answers <= MAX_LINEAR_ANSWERS:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.records import Question, Record
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import AnsweredQuestion, record_answer
 from limbeck.evaluation.floors.named_entities import EntityIndex
 from limbeck.evaluation.floors.pixels import answer_by_pixels
-from limbeck.evaluation.floors.text_pool import TextIndex, TextPool, digest
+from limbeck.evaluation.floors.text_pool import TextIndex, TextPool
 from limbeck.evaluation.tasks import Response
 
 FloorName = Literal["majority", "lookup", "entity_lookup", "linear"]
@@ -138,6 +139,6 @@ def _respond(texts: Iterable[str]) -> list[Response]:
 
 def _draw(records: Iterable[Record]) -> list[Record]:
     """At most so many records, by a hash of their ids, in their own order."""
-    ranked = ((digest(record.id), place, record) for place, record in enumerate(records))
+    ranked = ((hash_text(record.id), place, record) for place, record in enumerate(records))
     drawn = heapq.nsmallest(MAX_RECORDS, ranked, key=lambda item: item[:2])
     return [record for _, _, record in sorted(drawn, key=lambda item: item[1])]

@@ -1,6 +1,5 @@
 """Floors of questions in words: the most frequent answer, the nearest one, a linear guess."""
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.records import Question, Record
 from limbeck.evaluation.metrics import label_key
 from limbeck.evaluation.tasks import is_label
@@ -59,7 +59,7 @@ class TextPool:
 
     def draw(self) -> list[int]:
         """At most so many places as a classifier is made from, by a hash of the records' ids."""
-        ranked = sorted(self.places, key=lambda place: digest(self.index.records[place].id))
+        ranked = sorted(self.places, key=lambda place: hash_text(self.index.records[place].id))
         return sorted(ranked[:MAX_LINEAR_RECORDS])
 
     def majority(self) -> list[str]:
@@ -148,8 +148,3 @@ def _pairs(text: str) -> Counter[str]:
 def asked_text(item: Record | Question) -> str:
     """What is asked, with the turns before it, of which the last ones are kept."""
     return "\n".join((*item.history, item.question)).casefold()[-MAX_CHARS:]
-
-
-def digest(text: str) -> str:
-    """A hash that draws records in an order of its own, the same on every run."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,5 @@
 """What each tier answers to the same questions, and what of it users would see."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from jaxtyping import Bool, Int
 
 from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.tier_router import Draft, finds_foreign
+from limbeck.env.seeds import draw_share
 from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.declined import is_declined
 
@@ -73,7 +73,7 @@ def split_by_group(
     groups: Sequence[str], *, first_ratio: float, seed: int
 ) -> tuple[Int[np.ndarray, " first"], Int[np.ndarray, " second"]]:
     """Two parts of the questions that share no group, by a hash, so always the same."""
-    shares = np.array([_draw(group, seed=seed) for group in groups])
+    shares = np.array([draw_share(group, name=str(seed)) for group in groups])
     is_first = shares < first_ratio
     return np.flatnonzero(is_first), np.flatnonzero(~is_first)
 
@@ -82,16 +82,11 @@ def assign_folds(
     groups: Sequence[str], *, num_folds: int, seed: int
 ) -> Int[np.ndarray, " questions"]:
     """A fold for each question, the same within a group; the folds are of nearly one size."""
-    names = sorted(set(groups), key=lambda group: _draw(group, seed=seed))
+    names = sorted(set(groups), key=lambda group: draw_share(group, name=str(seed)))
     folds: Mapping[str, int] = {name: place % num_folds for place, name in enumerate(names)}
     return np.array([folds[group] for group in groups], dtype=np.int64)
 
 
 def order_groups(groups: Sequence[str], *, seed: int) -> list[str]:
     """The groups in an order that nothing measured has a part in."""
-    return sorted(set(groups), key=lambda group: _draw(group, seed=seed))
-
-
-def _draw(text: str, *, seed: int) -> float:
-    found = hashlib.blake2b(f"{seed}\0{text}".encode(errors="replace"), digest_size=8).digest()
-    return int.from_bytes(found) / 2**64
+    return sorted(set(groups), key=lambda group: draw_share(group, name=str(seed)))

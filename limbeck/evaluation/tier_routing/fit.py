@@ -181,39 +181,27 @@ def fit_tiers(drafts: TierDrafts, *, seed: int) -> tuple[FittedTiers, Gains]:
     folds = assign_folds(drafts.groups, num_folds=NUM_FOLDS, seed=seed)
     fitted, after = [], []
     for place, tier in enumerate(drafts.drafts[1:], start=1):
-        data = tier, drafts.is_right[0], drafts.is_right[place]
+        right = {"largest_right": drafts.is_right[0], "own_right": drafts.is_right[place]}
         found: dict[Inputs, np.ndarray] = {
-            inputs: _cross_validate(*data, inputs=inputs, folds=folds) for inputs in CANDIDATES
+            inputs: _cross_validate(tier, **right, inputs=inputs, folds=folds)
+            for inputs in CANDIDATES
         }
         gained = drafts.is_right[0].astype(float) - drafts.is_right[place]
         inputs = choose_inputs(found, gained=gained, groups=drafts.groups)
-        fitted.append(_fit(*data, inputs=inputs, name=f"tier{place}"))
+        fitted.append(fit_gain(tier, **right, inputs=inputs, name=f"tier{place}"))
         after.append(found[inputs])
     unanswered = [without_answer(draft.question) for draft in drafts.drafts[-1]]
-    data = unanswered, drafts.is_right[0], drafts.is_right[-1]
-    before = _fit(*data, inputs="text", name="before")
-    gains = Gains(np.array(after), _cross_validate(*data, inputs="text", folds=folds))
+    right = {"largest_right": drafts.is_right[0], "own_right": drafts.is_right[-1]}
+    before = fit_gain(unanswered, **right, inputs="text", name="before")
+    gains = Gains(np.array(after), _cross_validate(unanswered, **right, inputs="text", folds=folds))
     return FittedTiers(tuple(fitted), before), gains
-
-
-def _fit(
-    drafts: Sequence[Draft],
-    largest_right: Bool[np.ndarray, " questions"],
-    own_right: Bool[np.ndarray, " questions"],
-    *,
-    inputs: Inputs,
-    name: str,
-) -> FittedGain:
-    return fit_gain(
-        drafts, largest_right=largest_right, own_right=own_right, inputs=inputs, name=name
-    )
 
 
 def _cross_validate(
     drafts: Sequence[Draft],
+    *,
     largest_right: Bool[np.ndarray, " questions"],
     own_right: Bool[np.ndarray, " questions"],
-    *,
     inputs: Inputs,
     folds: Int[np.ndarray, " questions"],
 ) -> Float[np.ndarray, " questions"]:
@@ -223,10 +211,10 @@ def _cross_validate(
         rest, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         if not len(rest) or not len(held):
             continue
-        fitted = _fit(
+        fitted = fit_gain(
             [drafts[int(place)] for place in rest],
-            largest_right[rest],
-            own_right[rest],
+            largest_right=largest_right[rest],
+            own_right=own_right[rest],
             inputs=inputs,
             name="fold",
         )

@@ -1,6 +1,7 @@
 """Floating-point formats: weights as they are, without scales."""
 
-from typing import ClassVar, Literal
+import abc
+from typing import ClassVar, Literal, final
 
 from typing_extensions import override
 
@@ -13,50 +14,45 @@ ROUNDING = Tolerance(measure="max_logit_difference / max_logit", limit=1e-4)
 is far above."""
 
 
-class Float32(Format):
+class FloatFormat(Format, abc.ABC):
+    """Base of both: no blocks, and embeddings like everything else."""
+
+    tolerance: ClassVar[Tolerance] = ROUNDING
+    dtype: ClassVar[str]
+    """What `config.json` calls it."""
+
+    @property
+    @override
+    def block(self) -> None:
+        return None
+
+    @property
+    @override
+    def embedding_format(self) -> str:
+        return self.kind
+
+    @classmethod
+    @override
+    def matches(cls, config: JsonMapping) -> bool:
+        return _dtype(config) == cls.dtype
+
+
+@final
+class Float32(FloatFormat):
     """32-bit floats: what models are trained in."""
 
     kind: Literal["float32"]
     bits: ClassVar[float] = 32
-    tolerance: ClassVar[Tolerance] = ROUNDING
-
-    @property
-    @override
-    def block(self) -> None:
-        return None
-
-    @property
-    @override
-    def embedding_format(self) -> str:
-        return self.kind
-
-    @classmethod
-    @override
-    def matches(cls, config: JsonMapping) -> bool:
-        return _dtype(config) == "float32"
+    dtype: ClassVar[str] = "float32"
 
 
-class BFloat16(Format):
+@final
+class BFloat16(FloatFormat):
     """16-bit floats of float32's range: what checkpoints are mostly published in."""
 
     kind: Literal["bfloat16"]
     bits: ClassVar[float] = 16
-    tolerance: ClassVar[Tolerance] = ROUNDING
-
-    @property
-    @override
-    def block(self) -> None:
-        return None
-
-    @property
-    @override
-    def embedding_format(self) -> str:
-        return self.kind
-
-    @classmethod
-    @override
-    def matches(cls, config: JsonMapping) -> bool:
-        return _dtype(config) == "bfloat16"
+    dtype: ClassVar[str] = "bfloat16"
 
 
 def _dtype(config: JsonMapping) -> str:

@@ -8,9 +8,9 @@ without the salt, which is erased too, no guess at a short question can be check
 """
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 
+from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.json_data import JsonMapping
 from limbeck.serving.journal.entries import canonical_json
 
@@ -71,4 +71,4 @@ def make_link(
 
 
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_text(text)

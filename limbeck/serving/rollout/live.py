@@ -6,7 +6,6 @@ out: how a new model is found and opened.
 """
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -14,6 +13,7 @@ from dataclasses import replace
 from typing import final
 
 from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
+from limbeck.env.seeds import draw_share
 from limbeck.serving.config import AUTO
 from limbeck.serving.engine.base import Engine
 from limbeck.serving.facts import FactStore
@@ -24,12 +24,6 @@ Compose = Callable[[Sequence[Tier]], Service]
 """The service of some tiers, from the largest to the smallest."""
 CHAMPIONS: frozenset[str] = frozenset()
 """No tier's candidate: every request that is in no share."""
-
-
-def draw_share(text: str, *, name: str) -> float:
-    """A number from 0 to below 1 that is always the same for a text, and another for each name."""
-    found = hashlib.blake2b(f"{name}\0{text}".encode(errors="replace"), digest_size=8).digest()
-    return int.from_bytes(found) / 2**64
 
 
 def _is_stand_in(first: ServedEvent, names: frozenset[str]) -> bool:

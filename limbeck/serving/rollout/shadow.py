@@ -14,9 +14,10 @@ from typing import final
 
 from limbeck.contracts.errors import LimbeckError
 from limbeck.contracts.exchange import SHADOW, Exchange
+from limbeck.env.seeds import draw_share
 from limbeck.serving.metrics import Metrics, ShadowOutcome
 from limbeck.serving.recorder import Recording
-from limbeck.serving.rollout.live import LiveService, draw_share
+from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.service import Ask
 from limbeck.serving.tier import Tier
 

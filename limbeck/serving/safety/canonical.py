@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from limbeck.contracts.leaks import HAN
 from limbeck.contracts.safety_rules import Spelling
 
-CJK = "\u3400-\u4dbf\u4e00-\u9fff"
 INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff"
@@ -21,11 +21,11 @@ INVISIBLE = re.compile(
 )
 TEMPLATE_TOKEN = re.compile(r"<\|[^|<>]{0,40}\|>|</?s>|\[/?inst\]|<</?sys>>")
 SEPARATOR = r"[\s,、。.·•*_~\-/|+]"
-CJK_APART = re.compile(rf"(?<![{CJK}])[{CJK}](?:{SEPARATOR}{{1,3}}[{CJK}]){{2,}}(?![{CJK}])")
+CJK_APART = re.compile(rf"(?<![{HAN}])[{HAN}](?:{SEPARATOR}{{1,3}}[{HAN}]){{2,}}(?![{HAN}])")
 """At least three single characters with something between each two of them."""
-CJK_SPACE = re.compile(rf"(?<=[{CJK}])\s+(?=[{CJK}])")
+CJK_SPACE = re.compile(rf"(?<=[{HAN}])\s+(?=[{HAN}])")
 LONE_CJK_SPACE = re.compile(
-    rf"(?<![{CJK}])([{CJK}])\s+(?=[{CJK}])|(?<=[{CJK}])\s+([{CJK}])(?![{CJK}])"
+    rf"(?<![{HAN}])([{HAN}])\s+(?=[{HAN}])|(?<=[{HAN}])\s+([{HAN}])(?![{HAN}])"
 )
 LATIN_APART = re.compile(r"(?<![a-z0-9])[a-z](?:[ .*_\-][a-z]){3,}(?![a-z0-9])")
 BREAK = re.compile(r"\s*\n\s*")

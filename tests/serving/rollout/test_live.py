@@ -9,9 +9,10 @@ from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.answerer import Message
 from limbeck.contracts.errors import EngineDownError, NoTierError, QueueFullError
 from limbeck.contracts.familiarity import Familiarity
+from limbeck.env.seeds import draw_share
 from limbeck.serving.config import AUTO, CanaryConfig
 from limbeck.serving.engine.messages import Generate
-from limbeck.serving.rollout.live import LiveService, draw_share
+from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.service import AnswerText, Ask, End, Route, Service
 from tests.support.stepped_engine import Stepped, make_tier
 

@@ -7,6 +7,7 @@ that become digits; code and formulas that their markup shows stay as they are.
 
 import re
 
+from limbeck.contracts.leaks import HAN
 from limbeck.contracts.records import Reason
 from limbeck.data.filters.normalization.markup import LINK, Verbatim, remove_html
 from limbeck.data.filters.normalization.numerals import to_digits, unify_units
@@ -14,10 +15,9 @@ from limbeck.data.filters.normalization.rules import OnChange, Rule, apply_rules
 from limbeck.data.filters.normalization.symbols import to_one_form, write_exponents
 
 MAX_PASSES = 8
-CJK = "\u3400-\u4dbf\u4e00-\u9fff"
-WIDE_END = f"{CJK}，。！？：；、（）《》“”【】…"
+WIDE_END = f"{HAN}，。！？：；、（）《》“”【】…"
 NARROW_TO_WIDE = {",": "，", "!": "！", "?": "？", ":": "：", ";": "；"}
-NARROW_AFTER_CJK = re.compile(rf"(?<=[{CJK}”’》）】])[,!?:;]")
+NARROW_AFTER_CJK = re.compile(rf"(?<=[{HAN}”’》）】])[,!?:;]")
 REPEATED = re.compile(
     r"([，。！？：；、,!?;:~—“”])\1+"
     r"|(?<![\d%])(%)\2+"
