@@ -1,5 +1,6 @@
 """What every command shares: its options, its errors as one message, JSON and wide tables."""
 
+import errno
 import json
 import os
 import sys
@@ -90,6 +91,24 @@ def report_user_errors() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except OSError as error:
+        message = describe_os_error(error)
+        if not message:
+            raise
+        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+        raise typer.Exit(1) from None
+
+
+def describe_os_error(error: OSError) -> str:
+    """What of the user's own stopped a command, and what to do; '' where it is a bug."""
+    place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    if isinstance(error, PermissionError) and place:
+        return f"{place}permission denied; ask its owner, or name a place that is yours"
+    if error.errno == errno.EROFS:
+        return f"{place}nothing can be written there; name another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}the disk is full; free some of it, and give the same command again"
+    return ""
 
 
 def print_json(value: Any) -> None:

@@ -1,8 +1,10 @@
 """The commands of `limbeck`; importing them loads no torch, and each imports what it needs."""
 
+import io
 import logging
 import os
 import platform
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -67,7 +69,11 @@ def setup(
         typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Set up logging before any command."""
+    """Set up logging and output before any command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or file that cannot show a character gets its number.
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(message)s",

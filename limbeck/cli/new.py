@@ -76,6 +76,8 @@ def new(
     with report_user_errors():
         if recipe.exists() and not force:
             raise DataError("exists; choose another name, or --force", path=recipe)
+        if not recipe.parent.is_dir():
+            raise DataError("its folder does not exist; make it first", path=recipe)
         if separator and task != "extract":
             raise DataError("--separator is for --task extract, whose answers are lists")
         if not LANGUAGE.fullmatch(language):
@@ -245,7 +247,8 @@ def describe_note(value: object) -> str:
     if not isinstance(value, dict):
         return str(value)
     if len(value) == 1:
-        return str(next(iter(value.values())))
+        found = str(next(iter(value.values())))
+        return "tab" if found == "\t" else found
     return ", ".join(f"{name} {item}" for name, item in value.items())
 
 

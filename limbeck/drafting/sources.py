@@ -9,10 +9,15 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import ColumnsError, DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.registry import READERS
+from limbeck.data.readers.base import check_file
 from limbeck.data.readers.column_names import guess_columns, quote
 from limbeck.data.readers.row_files import KINDS
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
+from limbeck.data.readers.row_values import SURROGATE
+
+ADDRESS_SIGN = "://"
+NO_NAMES = ", or, if these are no names, put a line of names above them"
 
 
 def describe_source(
@@ -27,11 +32,23 @@ def describe_source(
     """
     path = Path(data)
     found: JsonObject = {"kind": "hub", "name": name, "dataset": data}
-    if path.is_file() or path.suffix.lower() in KINDS:
-        if not path.is_file():
-            if path.is_dir():
-                raise DataError("is a folder named like a file; name the file in it", path=path)
+    if ADDRESS_SIGN in data:
+        raise DataError(
+            "is an address; download the file and name that, or name a data set of the hub as "
+            "ORGANISATION/NAME",
+            path=data,
+        )
+    if SURROGATE.search(data):
+        raise DataError(
+            "has a name that is not UTF-8, so no recipe can hold it; rename it", path=path
+        )
+    is_there = path.exists() or path.is_symlink()
+    if (is_there and not path.is_dir()) or path.suffix.lower() in KINDS:
+        if path.is_dir():
+            raise DataError("is a folder named like a file; name the file in it", path=path)
+        if not is_there:
             raise DataError("no such file; check the path, from where you are now", path=path)
+        check_file(path)
         if path.suffix.lower() not in KINDS:
             known = ", ".join(KINDS)
             raise DataError(
@@ -43,7 +60,14 @@ def describe_source(
     elif path.is_dir():
         if not any(path.iterdir()):
             raise DataError("is an empty folder; name the file, or the folder of it", path=path)
-        kind = "jsonl" if any(path.glob("*.json*")) and not is_dataset(path) else "hub"
+        kind = "hub" if is_dataset(path) else "jsonl"
+        if kind == "jsonl" and not any(path.glob("*.json*")):
+            names = quote(sorted(item.name for item in path.iterdir()))
+            raise DataError(
+                f"is a folder without JSON, and no data set that `datasets` saved; name one file "
+                f"of it: {names}",
+                path=path,
+            )
         found = {"kind": kind, "name": name, "path" if kind == "jsonl" else "dataset": data}
         image_folder = image_folder or (data if kind == "jsonl" else "")
     elif data.count("/") != 1:
@@ -53,6 +77,13 @@ def describe_source(
     found |= {"image_folder": image_folder} if image_folder else {}
     columns = {"question": [question]} if question else {}
     columns |= {"answer": answer} if answer else {}
+    chosen = Columns.model_validate(columns)
+    if chosen.answer in chosen.question:
+        raise DataError(
+            f"the column {chosen.answer!r} cannot be both the question and the answer; name the "
+            "other with --question or --answer",
+            path=path,
+        )
     return found | ({"columns": columns} if columns else {})
 
 
@@ -70,8 +101,8 @@ def suggest_columns(source: JsonObject, *, found: Sequence[str], path: str) -> J
     question, answer = guess_columns(found, Columns())
     if not all(question) or not answer:
         raise DataError(
-            f"has the columns {quote(found)}; say which hold what with --question and "
-            "--answer, or, if these are no names, put a line of names above them",
+            f"has the columns {quote(found)}; say which hold what with --question and --answer"
+            + (NO_NAMES if source["kind"] == "csv" else ""),
             path=path,
         )
     return source | {"columns": {"question": question, "answer": answer}}

@@ -1,6 +1,7 @@
 """`limbeck new`: from a stranger's file to a recipe that runs."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
+from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record
+from limbeck.data.readers.base import check_file
 from limbeck.drafting.findings import FileFindings, Lengths
 from limbeck.drafting.languages import find_language
 from tests.support.drafted_files import clauses, draw, lines, pictured
@@ -103,7 +106,28 @@ def test_likely_columns_are_taken_and_said(new):
         ("a.csv", "colour,height\n1,2\n", (), "say which hold what with --question"),
         ("a.docx", "PK", (), "ends in none of"),
         ("a.csv", "".join(f"Word {n} of prose, " for n in range(90)), (), "put a line of names"),
-        ("a.csv", b"PK\x03\x04" + bytes(range(256)) * 9, (), "save a spreadsheet as CSV"),
+        ("a.csv", b"PK\x03\x04" + bytes(range(256)) * 9, (), "save the sheet as CSV"),
+        (
+            "a.csv",
+            b"PAR1\0\0" + bytes(99),
+            (),
+            "is a Parquet file, not text; give its name the end",
+        ),
+        ("a.csv", b"question,answer\n" + bytes(999), (), "a.csv:2: holds zero bytes"),
+        ("a.jsonl", "{}", (), "an object without keys"),
+        (
+            "a.json",
+            '{"data": {"items": [{"q": 1}, {"q": 2}]}}',
+            (),
+            "'data.items' holds a list of 2",
+        ),
+        ("a.json", '{"question": ["a", "b"], "answer": ["c", "d"]}', (), "an object for each row"),
+        ("a.jsonl", "{'question': 1}\n" * 20, (), "write one JSON object a line"),
+        ("a.jsonl", lines([{"question": "a", "answer": True}]), (), "write a text there"),
+        ("a.jsonl", lines([{"question": "a", "answer": None}]), (), "fill them in"),
+        ("a.jsonl", lines([{"messages": "[]"}]), (), "store the list itself"),
+        ("a.jsonl", lines(clauses(20)), ("--question", "answer"), "cannot be both"),
+        ("a.jsonl", "", ("--data", "https://example.org/a.jsonl"), "download the file"),
         ("a.json", '[{"question": "a", "answer": "b"}, {"ques', (), "only the broken line is lost"),
         ("a.jsonl", lines(clauses(3)), (), "holds 3 usable records"),
         ("a.jsonl", lines({"text": f"Plain {n}."} for n in range(60)), (), "is plain text: no row"),
@@ -202,6 +226,59 @@ def test_folders_are_told_from_files(new, tmp_path):
         text, code, _ = new("b.jsonl", lines(clauses(20)), "--data", data)
         assert code == 1
         assert message in text
+
+
+def test_what_is_no_file_is_named(new, tmp_path):
+    """A pipe would be waited for without end."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "link.jsonl").symlink_to("nowhere.jsonl")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "a.csv").write_text("question,answer\n")
+    for data, message in (
+        ("pipe.jsonl", "is a pipe or a device"),
+        ("link.jsonl", "is a link to 'nowhere.jsonl', where no file is"),
+        ("name-\udcff.jsonl", "has a name that is not UTF-8"),
+        ("tables", "name one file of it: 'a.csv'"),
+    ):
+        text, code, _ = new("b.jsonl", lines(clauses(20)), "--data", data)
+        assert code == 1
+        assert message in text
+
+
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text("{}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(DataError, match="may not be read: permission denied"):
+        check_file(tmp_path / "a.jsonl")
+
+
+def test_columns_inside_objects_are_named_by_their_path(new):
+    rows = [
+        {"ticket": {"subject": f"Printer {n}", "body": {"text": "broken"}}, "reply": f"Restart {n}"}
+        for n in range(30)
+    ]
+    text, code, _ = new("a.jsonl", lines(rows))
+    assert code == 1
+    assert "has the columns 'ticket.subject', 'ticket.body.text', 'reply'" in text
+    words = ("--question", "ticket.subject", "--answer", "reply")
+    text, code, recipe = new("a.jsonl", lines(rows), *words)
+    assert code == 0, text
+    assert "Printer 0" in text
+    assert recipe["corpus"]["sources"][0]["columns"]["question"] == ["ticket.subject"]
+    text, code, _ = new(
+        "a.jsonl", lines(rows), "--force", "--question", "ticket.subjekt", *words[2:]
+    )
+    assert "write --question ticket.subject" in text
+
+
+def test_damaged_lines_cost_themselves_and_can_be_printed(new):
+    """Half a pair of surrogates, and zero bytes."""
+    rows = lines(clauses(200)).encode()
+    damaged = b'{"question": "half \\ud83d", "answer": "x"}\n{"question": "a\0b", "answer": "x"}\n'
+    text, code, _ = new("a.jsonl", rows + damaged)
+    assert code == 0, text
+    assert "202 read, 200 usable" in text
+    assert "2 undecodable: a.jsonl:201 half \\ud83d; a.jsonl:202" in text
 
 
 def test_what_would_stop_the_run_is_said_before(new):

@@ -1,6 +1,7 @@
 """What every reader shares: its Config and what it yields."""
 
 import abc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -87,12 +88,25 @@ def check_file(path: Path) -> Path:
     """The path of a file that holds something.
 
     Raises:
-        DataError: the file is missing or empty.
+        DataError: the file is missing or empty, is no regular file, or may not be read.
     """
     if path.is_dir():
         raise DataError("is a folder, expected a file; name one file in it", path=path)
+    if path.exists() and not path.is_file():
+        raise DataError(
+            "is a pipe or a device, expected a file: it is read more than once; write what it "
+            "gives to a file first",
+            path=path,
+        )
     if not path.is_file():
+        if path.is_symlink():
+            raise DataError(f"is a link to {str(path.readlink())!r}, where no file is", path=path)
         raise DataError("no such file; check the path in the recipe", path=path)
+    if not os.access(path, os.R_OK):
+        raise DataError(
+            "may not be read: permission denied; ask its owner, or copy it to where you may",
+            path=path,
+        )
     if not path.stat().st_size:
         raise DataError("is empty: 0 bytes; write it again, or name another file", path=path)
     return path

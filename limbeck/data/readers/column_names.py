@@ -3,8 +3,9 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
+from limbeck.contracts.json_data import Json, JsonMapping
 from limbeck.data.readers.row_shapes import Columns
-from limbeck.data.readers.row_values import Row
+from limbeck.data.readers.row_values import PATH_SIGN, Row, path_names
 
 SPEAKERS = ("role", "from")
 NUM_SHOWN = 12
@@ -55,7 +56,30 @@ def describe_columns(found: Sequence[str], columns: Columns) -> str:
     return message + "set `columns` on the source"
 
 
-def describe_mismatch(row: Row, columns: Columns, *, detail: str, num_rows: int) -> str:
+def describe_wrapped(values: JsonMapping, *, start: str = "") -> str:
+    """What to do with the one object of a file that holds all rows; '' where it holds none."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            if inner := describe_wrapped(value, start=f"{start}{name}{PATH_SIGN}"):
+                return inner
+        elif isinstance(value, list) and _are_rows(value):
+            return (
+                f"is one object, and {start + str(name)!r} holds a list of {len(value)} objects: "
+                "write that list as the file"
+            )
+    lengths = [len(value) for value in values.values() if isinstance(value, list)]
+    if len(lengths) > 1 and lengths.count(lengths[0]) == len(values) and lengths[0] > 1:
+        return "is one object with a list for each column; write an object for each row"
+    return ""
+
+
+def _are_rows(value: list[Json]) -> bool:
+    """Whether a list's first item is an object, and no message of a chat."""
+    first = value[0] if value else None
+    return isinstance(first, Mapping) and not any(key in first for key in SPEAKERS)
+
+
+def describe_mismatch(row: Row, columns: Columns, *, detail: str) -> str:
     """Why the rows of a file cannot be used, from one that lacks what is needed."""
     lists = {
         name: value
@@ -65,13 +89,13 @@ def describe_mismatch(row: Row, columns: Columns, *, detail: str, num_rows: int)
     chats = [name for name, value in lists.items() if any(key in value[0] for key in SPEAKERS)]
     if chats:
         return f"holds chats in {chats[0]!r}; rename it to `messages`"
-    if lists and num_rows == 1:
-        inner = (f"{name!r} holds a list of {len(value)} objects" for name, value in lists.items())
-        found = quote(map(str, row.values))
-        return f"is one object with {found}; {'; '.join(inner)}: write that list as the file"
-    found = [str(name) for name in row.values]
+    found = [*map(str, row.values)]
     if columns.answer in found and any(name in found for name in columns.question):
-        return f"holds no usable row; the first at {row.place}: {detail}"
+        return (
+            f"holds no usable row; the first at {row.place}: {detail}; fill them in, or name other "
+            "columns"
+        )
+    found = list(path_names(row.values))
     return f"holds no usable row: it {describe_columns(found, columns)}"
 
 

@@ -17,6 +17,7 @@ import chardet
 import chardetng_py
 
 from limbeck.contracts.errors import DataError
+from limbeck.data.readers.signatures import check_signature
 
 CHUNK_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 16
@@ -90,7 +91,8 @@ def detect_encoding(path: Path) -> Encoding:
     for mark, name in MARKS.items():
         if sample.startswith(mark):
             return Encoding(name)
-    if b"\0" in sample:
+    check_signature(sample, path=path)
+    if b"\0" in sample and not _is_damaged_utf8(sample):
         return Encoding(_unmarked_utf16(sample, path=path))
     if ESCAPE not in sample and _damage_ratio(path, encoding="utf-8") <= MOST_UTF8_DAMAGE_RATIO:
         return Encoding("utf-8")
@@ -125,6 +127,17 @@ def _read_sample(path: Path) -> bytes:
         return file.read(SAMPLE_BYTES)
 
 
+def _is_damaged_utf8(sample: bytes) -> bool:
+    """Whether a sample is UTF-8 but for a few zero bytes, which cost their lines alone."""
+    if sample.count(b"\0") > MOST_DAMAGE_RATIO * len(sample):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return _strange_ratio(sample, encoding="utf-8") <= MOST_DAMAGE_RATIO
+
+
 def _unmarked_utf16(sample: bytes, *, path: Path) -> str:
     """UTF-16 without a mark, in the byte order in which the sample is text."""
     ratios = {name: _strange_ratio(sample, encoding=name) for name in UNMARKED}
@@ -133,9 +146,9 @@ def _unmarked_utf16(sample: bytes, *, path: Path) -> str:
     has_ascii = any("\t" <= char <= "~" for char in sample.decode(best, errors="replace"))
     if ratios[best] > MOST_DAMAGE_RATIO or not has_ascii:
         raise DataError(
-            "holds zero bytes, so it is not a text file; save a spreadsheet as CSV, and unpack an "
-            "archive first",
+            "holds zero bytes, so it is not a text file; save it as text, or set `encoding`",
             path=path,
+            line=sample.count(b"\n", 0, sample.index(b"\0")) + 1,
         )
     return best
 

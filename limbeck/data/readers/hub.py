@@ -69,7 +69,10 @@ class Config(RowReaderConfig):
                     self.dataset, self.subset, split=self.split, revision=self.revision
                 )
         except Exception as error:
-            message = f"cannot be loaded ({type(error).__name__}): {str(error)[:300]}"
+            message = (
+                f"cannot be loaded ({type(error).__name__}): {str(error)[:300]}; check the name "
+                "and the network, or name a file"
+            )
             raise DataError(message, path=self.dataset) from error
         if isinstance(found, DatasetDict):
             if self.split not in found:

@@ -100,6 +100,7 @@ def _whole_object(path: Path, first_line: str, *, encoding: str) -> JsonObject |
 
 
 def _array_rows(path: Path, *, encoding: str, source: str) -> Iterator[Row | Drop]:
+    number = 0
     with path.open(encoding=encoding, errors="replace") as file:
         try:
             for number, value in enumerate(array_items(file), start=1):
@@ -110,7 +111,7 @@ def _array_rows(path: Path, *, encoding: str, source: str) -> Iterator[Row | Dro
                     yield _row(value, place=place, source=source)
         except ValueError as error:
             raise DataError(
-                f"is a broken JSON array: {error}; write it again to its end, or as .jsonl, an "
-                "object a line, of which only the broken line is lost",
+                f"is a broken JSON array after item {number}: {error}; write it again to its "
+                "end, or as .jsonl, an object a line, of which only the broken line is lost",
                 path=path,
             ) from None

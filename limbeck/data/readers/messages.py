@@ -90,8 +90,11 @@ def read_conversation(messages: Json, *, key: str) -> Conversation:
 
 def read_messages(messages: Json, *, key: str) -> list[CheckedMessage]:
     """The messages of a list, in order."""
-    if isinstance(messages, str) or not isinstance(messages, Sequence) or not len(messages):
-        raise RowError(BROKEN_CONVERSATION, f"{key!r} is not a list of messages")
+    if isinstance(messages, str):
+        detail = f"{key!r} is a text, expected a list of messages; store the list itself"
+        raise RowError(BROKEN_CONVERSATION, detail)
+    if not isinstance(messages, Sequence) or not len(messages):
+        raise RowError(BROKEN_CONVERSATION, f"{key!r} is no list of messages, or an empty one")
     return [_read_message(message) for message in messages]
 
 

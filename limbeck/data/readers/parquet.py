@@ -33,7 +33,10 @@ class Config(FileReaderConfig, RowReaderConfig):
                         number += 1
                         yield Row(f"{self.path.name}:row {number}", values)
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            message = f"cannot be read as Parquet after row {number}: {error}"
+            message = (
+                f"cannot be read as Parquet after row {number}: {error}; write it again, or, if it "
+                "is another kind of file, name it so"
+            )
             raise DataError(message, path=self.path) from None
 
 

@@ -7,6 +7,7 @@ that says which columns were found, and what to set.
 import abc
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,7 +20,7 @@ from limbeck.contracts.records import Drop, Note, Reason, Record
 from limbeck.data.filters.dedup import EQUAL_SIDES
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, ReaderConfig, ReaderItem
-from limbeck.data.readers.column_names import describe_mismatch, nearest, quote
+from limbeck.data.readers.column_names import describe_mismatch, describe_wrapped, nearest, quote
 from limbeck.data.readers.list_answers import as_list_answer, write_list_values
 from limbeck.data.readers.messages import (
     ROW_WEIGHTS,
@@ -34,7 +35,9 @@ from limbeck.data.readers.row_values import (
     MISSING_FIELD,
     Row,
     RowError,
+    add_paths,
     find_undecodable,
+    path_names,
     read_confidence,
 )
 from limbeck.data.readers.text_files import UNDECODABLE
@@ -42,6 +45,14 @@ from limbeck.data.readers.text_files import UNDECODABLE
 FILTERED = Reason("filtered", "按列筛除", "filtered by column", counts_as="surplus")
 NOT_TRAINED = Reason("not_trained", "权重为零", "weight zero", counts_as="surplus")
 TOO_MANY_ANSWERS = Reason("too_many_answers", "答案过多（标注可疑）", "too many answers")
+ADVICE = {
+    "broken_json": "write one JSON object a line, or all of them in one array",
+    "broken_conversation": "write messages of a role and a content, an answer after each question",
+    "not_an_object": 'write each row as an object, such as {"question": ..., "answer": ...}',
+    "line_too_long": "write one row a line; a file without line ends was not written whole",
+    "wrong_type": "write a text there, or name other columns",
+}
+"""What to do about a file none of whose rows can be used, by the reason of the first."""
 OF_THE_KIND = (FILTERED, NOT_TRAINED, UNDECODABLE, EQUAL_SIDES)
 """Drops of rows in a right file: one that holds only such rows is counted, not refused."""
 
@@ -81,6 +92,7 @@ class RowReaderConfig(ReaderConfig):
         found: Row | None = None
         filtered = False
         num_rows = 0
+        names = (*self.columns.all_names(), *self.where)
         seen: dict[str, None] = {}
         counts: Counter[str] = Counter()
         garbled = MojibakeCount()
@@ -90,6 +102,7 @@ class RowReaderConfig(ReaderConfig):
                 continue
             num_rows += 1
             if isinstance(row, Row):
+                row = replace(row, values=add_paths(row.values, names))
                 seen.update(dict.fromkeys(row.values))
             items = [row] if isinstance(row, Drop) else self._convert(row, pack, counts)
             if isinstance(items[-1], Record):  # its earlier turns are those of the others
@@ -186,13 +199,18 @@ class RowReaderConfig(ReaderConfig):
     ) -> DataError:
         if first is None:
             return DataError("holds no rows; write it again, or name another file", path=place)
+        if found is not None and not found.values:
+            return DataError("holds no rows but an object without keys", path=place)
+        if found is not None and num_rows == 1 and (wrapped := describe_wrapped(found.values)):
+            return DataError(wrapped, path=place)
         if found is not None and first.reason == MISSING_FIELD:
-            detail = first.detail
-            message = describe_mismatch(found, self.columns, detail=detail, num_rows=num_rows)
-            return ColumnsError(message, found=list(map(str, found.values)), path=place)
+            message = describe_mismatch(found, self.columns, detail=first.detail)
+            names = list(path_names(found.values))
+            return ColumnsError(message, found=names, path=place)
+        advice = ADVICE.get(first.reason.key, "check the source's kind and its columns")
         return DataError(
             f"holds no usable row; the first at {first.place}: {first.reason.key} "
-            f"({first.detail}); check the source's kind and its columns",
+            f"({first.detail}); {advice}",
             path=place,
         )
 
@@ -204,7 +222,9 @@ def drop_undecodable(
     for row in rows:
         lost = find_undecodable(row.values) if isinstance(row, Row) else ""
         if isinstance(row, Row) and lost:
-            yield Drop(UNDECODABLE, source, row.place, lost[:SHOWN_CHARS])
+            # Half a surrogate pair can be printed only as its number.
+            shown = lost.encode(errors="backslashreplace").decode()
+            yield Drop(UNDECODABLE, source, row.place, shown[:SHOWN_CHARS])
         else:
             yield row
 

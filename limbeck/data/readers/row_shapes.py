@@ -71,6 +71,10 @@ class Columns(Config):
         names = {self.answer, *self.question, *self.optional_names()}
         return names - {default.answer, *default.question, *default.optional_names(), ""}
 
+    def all_names(self) -> tuple[str, ...]:
+        """Every column that is read."""
+        return *self.question, self.answer, *self.optional_names()
+
     def optional_names(self) -> tuple[str, ...]:
         """The columns that rows may lack."""
         return self.system, self.department, self.rejected, self.confidence, self.images

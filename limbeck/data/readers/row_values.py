@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from limbeck.contracts.json_data import JsonMapping
+from limbeck.contracts.json_data import Json, JsonMapping
 from limbeck.contracts.records import UNSCORED, Reason
 from limbeck.data.readers.text_files import REPLACED
 
@@ -17,6 +17,8 @@ WRONG_TYPE = Reason("wrong_type", "类型错误", "wrong type")
 IMAGES_NOT_READ = Reason("images_not_read", "未读取图像", "images not read")
 BAD_CONFIDENCE = Reason("bad_confidence", "置信度无效", "invalid confidence")
 SURROGATE = re.compile("[\ud800-\udfff]")
+PATH_SIGN = "."
+"""Between the names of objects inside each other: `ticket.subject`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,31 @@ def find_undecodable(value: object) -> str:
 def shorten_float(value: float) -> float:
     """A number of 32 bits as it was before it was stored: 0.9, not 0.8999999761581421."""
     return float(str(np.float32(value)))
+
+
+def add_paths(values: JsonMapping, names: Iterable[str]) -> JsonMapping:
+    """The values with those that names of the form `ticket.subject` have inside objects."""
+    found: dict[str, Json] = {}
+    for name in names:
+        if PATH_SIGN not in name or name in values:
+            continue
+        value: Json = dict(values)
+        for part in name.split(PATH_SIGN):
+            if not isinstance(value, Mapping) or part not in value:
+                break
+            value = value[part]
+        else:
+            found[name] = value
+    return {**values, **found} if found else values
+
+
+def path_names(values: JsonMapping, *, start: str = "") -> Iterator[str]:
+    """The names of all values that are no objects, those inside objects with their path."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from path_names(value, start=f"{start}{name}{PATH_SIGN}")
+        else:
+            yield f"{start}{name}"
 
 
 def is_missing(value: object) -> bool:

@@ -108,7 +108,7 @@ def bounded_lines(path: Path, *, encoding: str, newline: str | None = None) -> I
         while (line := _read_line(file)) is not None:
             number += 1
             text, is_cut = line
-            text = text if is_cut else text.lstrip("\ufeff")
+            text = text if is_cut else text.lstrip("\ufeff").replace("\0", REPLACED)
             yield Line(number, text.rstrip("\r\n") if newline is None else text, is_cut)
 
 

@@ -138,7 +138,7 @@ def test_arrays_are_read_item_by_item(tmp_path, monkeypatch, chunk, indent):
         ('{\n "data": [\n  {"question": "q"}\n ]\n}', "'data' holds a list of 1 objects"),
         ('{\n "question": "q"\n}\n{\n "question": "r"\n}', "broken_json"),
         ('{"chat": [{"role": "user"}]}\n' * 2, "holds chats in 'chat'; rename it to `messages`"),
-        ("{}\n", "found none"),
+        ("{}\n", "an object without keys"),
         ("\ufeff\n\n", "holds no rows"),
     ],
 )
