@@ -29,7 +29,10 @@ NUMBER_SIGN = re.compile(
     "\u3358-\u3370\u33e0-\u33fe\U0001f100-\U0001f10a]"
 )
 """One character that stands for digits: a fraction, a circled number."""
-ONE_SIGN = str.maketrans("\u2044\u2215", "//")
+ONE_SIGN = str.maketrans("\u2044\u2215\u066b\u066c", "//.,")
+"""Fraction and division slash; the decimal and the thousands mark of Arabic digits."""
+LANGUAGE_SHARP = re.compile(r"(?<![a-z\d])([cf])#(?![a-z\d])")
+"""C# and F#, which are other languages than C and F; apart, a rank or a key signature."""
 FINE_SPACE = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 LEADING_POINT = re.compile(rf"(?<![^\W{HAN}])(?<!\.)\.(?=\d)")
@@ -59,7 +62,7 @@ def normalise(text: str) -> str:
     """
     folded = to_compatible(FINE_SPACE.sub("", text.replace("，", "、"))).casefold()
     folded = THOUSANDS.sub(lambda found: found[0].replace(",", ""), folded)
-    folded = SIGN.sub(MINUS, LEADING_POINT.sub("0.", folded))
+    folded = LANGUAGE_SHARP.sub("\\1\u266f", SIGN.sub(MINUS, LEADING_POINT.sub("0.", folded)))
     kept: list[str] = []
     dropped = ""
     for char in folded:

@@ -14,7 +14,7 @@ from limbeck.evaluation.structured_answers import json_items
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % point of the standard normal distribution."""
-_ALWAYS = r"[、，､;；。｡\n\r\t]"
+_ALWAYS = r"[、，､;；。｡،؛।\n\r\t]"
 SEPARATORS = {
     "point": re.compile(rf"(?:{_ALWAYS}|,(?!(?<=\d,)\d{{3}}(?!\d)))+"),
     "comma": re.compile(rf"(?:{_ALWAYS}|,(?!(?<=\d,)\d))+"),

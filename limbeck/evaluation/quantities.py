@@ -59,6 +59,7 @@ UNITS = _table(
     "month: 个月 month months",
     "mol: pmol=1/1000000000000 nmol=1/1000000000 纳摩尔=1/1000000000 μmol=1/1000000"
     " umol=1/1000000 微摩尔=1/1000000 mmol=1/1000 毫摩尔=1/1000 mol 摩尔",
+    "mol/l: nM=1/1000000000 μM=1/1000000 uM=1/1000000 mM=1/1000",
     "Pa: mPa=1/1000 Pa 帕 kPa=1000 千帕=1000 MPa=1000000 兆帕=1000000",
     "J: mJ=1/1000 J 焦耳 kJ=1000 千焦=1000 MJ=1000000",
     "cal: cal 卡路里 kcal=1000 千卡=1000 大卡=1000",
@@ -66,12 +67,14 @@ UNITS = _table(
     "V: mV=1/1000 毫伏=1/1000 V 伏 kV=1000 千伏=1000",
     "Hz: mHz=1/1000 Hz 赫兹 kHz=1000 千赫=1000 MHz=1000000 兆赫=1000000 GHz=1000000000",
     "eV: eV keV=1000 MeV=1000000",
-    "°C: °C 摄氏度",
-    "°F: °F 华氏度",
+    "°C: °C °_C 摄氏度",
+    "°F: °F °_F 华氏度",
+    "°: °",
+    "′: ′",
+    "″: ′′",
     "mmHg: mmHg 毫米汞柱",
     "IU: IU 国际单位",
-    "%: % percent per_cent",
-    "‰: ‰",
+    "%: % percent per_cent ‰=1/10",
     "kB: kB",
     "KB: KB",
     "MB: MB",
@@ -132,6 +135,8 @@ def _pattern(mark: str) -> re.Pattern[str]:
 
 DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013" + MINUS, "-") | {"\u301c": "~"})
 COMPARISONS = str.maketrans("≧⩾≦⩽", "≥≥≤≤")
+RING = re.compile(r"(?<=\d)(\s?)[\u00ba\u02da](?=\s?[CF]\b)")
+"""An ordinal sign or a ring, which keyboards give for the sign of degrees."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,7 @@ def split_quantities(text: str, *, language: str = "") -> list[str | Quantity]:
     """
     mark = "comma" if language in COMMA_LANGUAGES else "point"
     text = FINE_SPACE.sub("", text.replace("，", "、").replace("\\times", "×"))
+    text = RING.sub(r"\1°", text)
     text = to_compatible(text).translate(DASHES).translate(COMPARISONS)
     text = text.replace(">=", "≥").replace("<=", "≤")
     parts: list[str | Quantity] = []

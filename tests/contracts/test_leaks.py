@@ -26,7 +26,14 @@ def test_form_does_not_hide_one_question(left, right):
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [("体温>38", "体温<38"), ("体温>38", "体温38"), ("C++", "C"), ("10^9", "109"), ("कि", "की")],
+    [
+        ("体温>38", "体温<38"),
+        ("体温>38", "体温38"),
+        ("C++", "C"),
+        ("10^9", "109"),
+        ("用C#写", "用C写"),
+        ("कि", "की"),
+    ],
 )
 def test_signs_and_marks_tell_questions_apart(left, right):
     assert normalise(left) != normalise(right)

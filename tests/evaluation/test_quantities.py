@@ -62,6 +62,14 @@ from limbeck.evaluation.quantities import COMMA_LANGUAGES, UNITS, answer_key, sp
         ("三十八", "38"),
         ("T4", "T 0.4"),
         ("+2", "-2"),
+        ("١٬٧٥٠", "١٫٧٥٠"),
+        ("١٫٧ mg", "17 mg"),
+        ("6 mM", "6 mm"),
+        ("6 μM", "6 μm"),
+        ("6‰", "6%"),
+        ("6°", "6"),
+        ("6′", "6″"),
+        ("C#", "C"),
     ],
 )
 def test_other_amounts_are_wrong(right, given_answer):
@@ -105,6 +113,11 @@ def test_other_amounts_are_wrong(right, given_answer):
         ("36.5 °C", "36.5摄氏度"),
         ("2 weeks", "14天"),
         ("35 mcg", "35µg"),
+        ("١٫٧٥ mg", "1.75 mg"),
+        ("١٬٧٥٠", "1750"),
+        ("7‰", "0.7%"),
+        ("6 mM", "6 mmol/L"),
+        ("36.5ºC", "36.5 ° C"),
     ],
 )
 def test_one_amount_is_right_however_it_is_written(right, given_answer):
@@ -135,6 +148,7 @@ def test_a_comma_inside_a_number_divides_no_list():
     assert entity_f1("1,000人,20人", expected=("1000人", "20人")) == 1.0
     assert entity_f1("2,5 mg; 3 mg", expected=("2.5 mg", "3mg"), language="de") == 1.0
     assert entity_f1("头痛,头晕", expected=("头痛", "头晕")) == 1.0
+    assert entity_f1("صداع، دوار", expected=("دوار", "صداع")) == 1.0
 
 
 NUMBERS = st.decimals(
