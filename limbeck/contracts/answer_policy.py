@@ -90,8 +90,12 @@ class Confidence(Config):
     """Topics that belong to the domain: foreign questions about them were left out."""
     declined_right_ratio: Ratio
     """Share of the right answers (or questions, see `basis`) that it was fitted on and declines."""
+    declined_right_upper_ratio: Ratio = 1.0
+    """The largest share of all such answers that it declines, at a certainty of 95 %."""
     declined_foreign_ratio: Ratio
     """Share of the foreign questions that it was fitted on and declines."""
+    declined_foreign_lower_ratio: Ratio = 0.0
+    """The smallest share of all such questions that it declines, at a certainty of 95 %."""
 
     def ratio(self, *, familiarity: float, confidence_ratio: float) -> float:
         """How sure a draft is, between 0 and 1."""
