@@ -25,6 +25,7 @@ from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoi
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import BLOCK_SIZES, Int8
+from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.quantization.layers import unrounded_activations
 from limbeck.quantization.qat import convert
 from limbeck.runtimes.base import LoadedModel
@@ -40,6 +41,15 @@ SCHEMES: dict[str, QuantizedFormat] = {
     "int4 64": Int4(kind="int4", block_size=64),
     "int4 128": Int4(kind="int4", block_size=128),
     "int4 32, embeddings too": Int4(kind="int4", embeddings="int4"),
+    **{
+        f"int2 {size}": Int2(kind="int2", block_size=size, embeddings="int8")
+        for size in (32, 64, 128)
+    },
+    "ternary 256": Ternary(kind="ternary", embeddings="int8"),
+    "ternary 256, least squares": Ternary(kind="ternary", scale="least_squares", embeddings="int8"),
+    "ternary 32, least squares": Ternary(
+        kind="ternary", scale="least_squares", block_size=32, embeddings="int8"
+    ),
 }
 """By name: the format, and the numbers that share a scale."""
 Logits = Sequence[np.ndarray]

@@ -114,8 +114,8 @@ FORMATS: Table = {
     "bfloat16": "limbeck.quantization.formats.floats:BFloat16",
     "int8": "limbeck.quantization.formats.int8:Int8",
     "int4": "limbeck.quantization.formats.int4:Int4",
-    "int2": "limbeck.quantization.formats.sized_only:Int2",
-    "ternary": "limbeck.quantization.formats.sized_only:Ternary",
+    "int2": "limbeck.quantization.formats.two_bits:Int2",
+    "ternary": "limbeck.quantization.formats.two_bits:Ternary",
 }
 """Number formats: each a Format. A QuantizedFormat is what `quantize` trains for and stores."""
 

@@ -15,6 +15,27 @@ from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.tensors import QuantizedTensor, multiply_dequantized
 
 
+def anneal(
+    weight: Float[Tensor, "*rows columns"],
+    *,
+    rounded: Float[Tensor, "*rows columns"],
+    rounded_ratio: float,
+) -> Float[Tensor, "*rows columns"]:
+    """The weight with a share of what rounding changes; the gradient is that of the weight.
+
+    w + lambda (Q(w) - w), the warm-up of Mekkouri et al. 2024
+    (huggingface.co/blog/1_58_llm_extreme_quantization).
+    """
+    return weight + (rounded_ratio * (rounded - weight)).detach()
+
+
+def set_rounded_ratio(model: nn.Module, ratio: float) -> None:
+    """Let the prepared layers of a model round so much in training, from 0 (floats) to 1."""
+    for module in model.modules():
+        if isinstance(module, FakeQuantizedLinear | FakeQuantizedEmbedding):
+            module.rounded_ratio = ratio
+
+
 class QuantizedLinear(nn.Module):
     """A linear layer on codes; `weight` may be the same tensor as an embedding's."""
 
@@ -114,6 +135,9 @@ class FakeQuantizedLinear(nn.Module):
 
     rounds_activations = True
     """As the format does; else they are multiplied as they are."""
+    rounded_ratio = 1.0
+    """Of what rounding changes, the share that is applied in training; otherwise it is all. Below 1
+    activations are not rounded: what they lose is small beside it."""
 
     def __init__(self, linear: nn.Linear, *, number_format: QuantizedFormat) -> None:
         super().__init__()
@@ -124,7 +148,11 @@ class FakeQuantizedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*rows channels"]) -> Float[Tensor, "*rows out"]:
         """What the stored layer computes, with gradients for input, weight and bias."""
-        if self.rounds_activations:
+        if self.training and self.rounded_ratio < 1:
+            rounded = self.number_format.fake(self.weight.detach())
+            weight = anneal(self.weight, rounded=rounded, rounded_ratio=self.rounded_ratio)
+            outputs = functional.linear(x, weight)
+        elif self.rounds_activations:
             outputs = self.number_format.fake_multiply(x, weight=self.weight)
         else:
             outputs = functional.linear(x, self.number_format.fake(self.weight))
@@ -133,6 +161,9 @@ class FakeQuantizedLinear(nn.Module):
 
 class FakeQuantizedEmbedding(nn.Module):
     """An embedding that rounds as its stored form does; it holds the original parameter."""
+
+    rounded_ratio = 1.0
+    """As of a linear layer."""
 
     def __init__(self, embedding: nn.Embedding, *, number_format: QuantizedFormat) -> None:
         super().__init__()
@@ -146,4 +177,7 @@ class FakeQuantizedEmbedding(nn.Module):
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
         """Rounded rows; a row's scales need no other row, so only those looked up are rounded."""
         rows = functional.embedding(ids, self.weight, self.padding_idx)
-        return self.number_format.fake(rows) * self.factor
+        rounded = self.number_format.fake(rows)
+        if self.training and self.rounded_ratio < 1:
+            rounded = anneal(rows, rounded=rounded.detach(), rounded_ratio=self.rounded_ratio)
+        return rounded * self.factor

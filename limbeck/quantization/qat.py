@@ -1,4 +1,4 @@
-"""Quantisation-aware training: preparing a float model, and converting it to codes.
+"""Quantisation-aware training: preparing a float model, rounding it gradually, converting it.
 
 Nothing is observed or calibrated: weight scales follow the weights at every step.
 """
@@ -46,6 +46,15 @@ def _choose_format(
     """Embeddings and language head may have a format of their own."""
     is_table = isinstance(module, nn.Embedding) or module is head
     return number_format.table if is_table else number_format
+
+
+def find_rounded_ratio(progress: float, *, annealing_ratio: float) -> float:
+    """The share of rounding after so much of the training, both from 0 to 1: it grows linearly.
+
+    lambda = min(progress / annealing_ratio, 1), as in the warm-up of Mekkouri et al. 2024
+    (huggingface.co/blog/1_58_llm_extreme_quantization), where it ends at half of the training.
+    """
+    return min(progress / annealing_ratio, 1.0) if annealing_ratio else 1.0
 
 
 def convert(model: PreTrainedModel, *, number_format: QuantizedFormat) -> PreTrainedModel:

@@ -17,6 +17,8 @@ from limbeck.quantization.formats.base import QuantizedFormat
 
 CODES = {"I8": "int8", "U8": "uint8"}
 """What safetensors calls the integers of codes."""
+TABLES = ("embed_tokens.weight", "lm_head.weight")
+"""Endings of matrices that may have a format of their own."""
 BUFFERS = (".weight_scale", ".balance_bias")
 """Endings of tensors that are no parameters: nothing trains them by a gradient."""
 
@@ -112,13 +114,13 @@ class Tensors:
         return Weights(rows, scale, bias, bits, block, channels)
 
     def find_format(self, name: str) -> QuantizedFormat | None:
-        """The format of a matrix, by the integers that it is stored as; None for floats."""
+        """The format of a matrix of codes; None for floats."""
         if self._format is None or name not in self._files:
             return None
         with _opened(self._files[name]) as file:
             dtype = file.get_slice(name).get_dtype()
-        known = {item.codes_dtype: item for item in (self._format.table, self._format)}
-        return known.get(CODES.get(dtype, ""))
+        found = self._format.table if name.endswith(TABLES) else self._format
+        return found if CODES.get(dtype) == found.codes_dtype else None
 
 
 def stack(parts: Sequence[Weights]) -> Weights:

@@ -30,6 +30,10 @@ TENSOR_BYTES = {"transformers": 103, "onnx": 0, "gguf": 60}
 """Name, shape and place of one tensor. Measured on files of ours, as the next two."""
 GRAPH_BYTES = {"floats": 2800, "integers": 3550}
 """Nodes and names of one layer of an ONNX graph."""
+GRAPH_SCALE_BITS = 32
+"""Of one scale in an ONNX graph."""
+GRAPH_BLOCKS = {"ternary": 128}
+"""Weights of a block there, where those are fewer than in the checkpoint."""
 HEADER_BYTES = {"transformers": 900, "onnx": 1500, "gguf": 1000}
 """What every file holds once."""
 SizedRuntime = Annotated[str, NameIn(HEADER_BYTES, "runtime with known file sizes")]
@@ -127,7 +131,9 @@ class FileFormat:
             return rows * columns // block * size
         stored = _formats()[name]
         if self.runtime == "onnx" and stored.block:
-            columns += -columns % stored.block
+            block = min(stored.block, GRAPH_BLOCKS.get(stored.kind, stored.block))
+            num_blocks = -(-columns // block)
+            return int(rows * num_blocks * (block * stored.bits + GRAPH_SCALE_BITS)) // 8
         return int(stored.num_bits(rows=rows, columns=columns)) // 8
 
 
@@ -146,9 +152,13 @@ FILE_FORMATS: Mapping[str, FileFormat] = {
         FileFormat("transformers", "bfloat16", "bfloat16"),
         FileFormat("transformers", "int8", "int8"),
         FileFormat("transformers", "int4", "int8"),
+        FileFormat("transformers", "int2", "int4"),
+        FileFormat("transformers", "ternary", "int4"),
         FileFormat("onnx", "float32", "float32"),
         FileFormat("onnx", "int8", "int8"),
         FileFormat("onnx", "int4", "int8"),
+        FileFormat("onnx", "int2", "int4"),
+        FileFormat("onnx", "ternary", "int4"),
         *map(_gguf, GGUF_BLOCKS),
     )
 }

@@ -39,7 +39,7 @@ def fit_budget(formats: Sequence[FormatSize], *, parameters: int, budget_bytes: 
     """How a model reaches a budget of bytes: a number format, and perhaps a smaller share of it.
 
     6 B parameters in 1.8 GB are 2.4 bits each, so 2-bit integers; 3 B in 500 MB are 1.33, less
-    than ternary needs, so a fifth of the parameters has to go as well.
+    than the two bits of stored ternary weights, so two fifths of the parameters have to go as well.
     """
     assert parameters > 0
     assert budget_bytes > 0

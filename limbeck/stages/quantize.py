@@ -22,8 +22,8 @@ from limbeck.models.logit_parity import compute_logits
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.formats.base import QuantizedFormat
-from limbeck.quantization.layers import unrounded_activations
-from limbeck.quantization.qat import convert, prepare_for_qat, restore_float
+from limbeck.quantization.layers import set_rounded_ratio, unrounded_activations
+from limbeck.quantization.qat import convert, find_rounded_ratio, prepare_for_qat, restore_float
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.quantize import Config
 from limbeck.training.early_stopping import make_stopper
@@ -66,6 +66,11 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         image_format=image_input,
     )
     stopper = make_stopper(training, held_out=held_out)
+
+    def round_gradually(trained: nn.Module, progress: float) -> None:
+        ratio = find_rounded_ratio(progress, annealing_ratio=config.annealing_ratio)
+        set_rounded_ratio(trained, ratio)
+
     history = fit(
         model,
         batches=batches,
@@ -73,6 +78,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         config=training,
         state=work.state,
         title=work.name,
+        before_step=round_gradually,
         on_step=work.on_step,
         stopper=stopper,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 from transformers import PreTrainedModel
 
@@ -57,6 +57,7 @@ def fit(
     config: TrainingConfig,
     state: Path,
     title: str,
+    before_step: Callable[[nn.Module, float], None] | None = None,
     after_step: Callable[[int, float], None] | None = None,
     stateful: Stateful | None = None,
     stopper: EarlyStopper | None = None,
@@ -65,10 +66,11 @@ def fit(
     """The training curve, the same on every process; the model is trained in place.
 
     `batches(step)` gives the micro-batches of a step, the same on every process, which takes its
-    share; `objective(forward, batch)` a loss with sum, count and parts. `after_step(step, lr)` runs
-    without gradients after each optimizer step, `on_step` once the step is in the history;
-    `stateful` is saved and restored with the model. `stopper` ends training before its last step,
-    and gives the model its best weights.
+    share; `objective(forward, batch)` a loss with sum, count and parts. `before_step(model,
+    progress)` prepares the trained model for an optimizer step, progress being the share of steps
+    before it; `after_step(step, lr)` runs without gradients after the step, `on_step` once it is in
+    the history; `stateful` is saved and restored with the model. `stopper` ends training before its
+    last step, and gives the model its best weights.
     Where processes divide the model among them, the first one gets it back whole, the others as
     it was.
 
@@ -92,7 +94,9 @@ def fit(
             stateful=stateful,
             stopper=stopper,
         )
-        history = run.loop(batches, title=title, after_step=after_step, on_step=on_step)
+        history = run.loop(
+            batches, title=title, before_step=before_step, after_step=after_step, on_step=on_step
+        )
         run.copy_weights_to(model)
     return history
 
@@ -192,6 +196,7 @@ class _Run:
         batches: Callable[[int], Sequence[Batch]],
         *,
         title: str,
+        before_step: Callable[[nn.Module, float], None] | None,
         after_step: Callable[[int, float], None] | None,
         on_step: OnStep,
     ) -> History:
@@ -207,6 +212,8 @@ class _Run:
                 torch.manual_seed(mix_seeds(config.seed, step, num_bits=31))
                 lr = find_lr(step, config=config)
                 self.objective.before_step(progress=step / steps)
+                if before_step is not None:
+                    before_step(self.model, step / steps)
                 point = self.stepper(step, batches(step), lr=lr)
                 with torch.no_grad():
                     self.objective.after_step(model=self.model)

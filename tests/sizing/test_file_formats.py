@@ -9,6 +9,7 @@ from limbeck.models.checkpoints import open_config
 from limbeck.models.decoder_sizes import DecoderSizes, read_sizes
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.quantization.formats.base import list_formats
+from limbeck.runtimes.gguf.limits import CARRIED
 from limbeck.runtimes.gguf.runtime import MODEL as GGUF_MODEL
 from limbeck.runtimes.gguf.runtime import GgufRuntime
 from limbeck.runtimes.gguf.tensors import TABLES
@@ -23,18 +24,22 @@ from tests.support.tiny_checkpoints import make_checkpoint
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 208}
 """A feed-forward width that is no multiple of a block, as pruning leaves it."""
+WIDE = {"hidden_size": 256, "num_attention_heads": 16, "intermediate_size": 400}
+"""Whole blocks of ternary weights, but for the feed-forward width."""
 DEVICE = Device(bytes_per_second=1e9, flops_per_second=1e9)
 
 
 @pytest.fixture(scope="module", params=["qwen3", "llama"])
 def folders(request, tmp_path_factory):
-    """The same model as a checkpoint in float32, int8 and int4."""
+    """The same model as a checkpoint in every format."""
     folder = tmp_path_factory.mktemp(request.param)
     # A Llama with untied embeddings, and a Qwen3 with tied ones.
     plain = {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}
     changes = SIZES | (plain if request.param == "llama" else {})
     for name in ("float32", "int8", "int4"):
         make_checkpoint(folder / name, request.param, name, **changes)
+    for name in ("int2", "ternary"):
+        make_checkpoint(folder / name, request.param, name, "int4", **changes | WIDE)
     return folder
 
 
@@ -54,17 +59,17 @@ def count_bytes(folder):
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize("name", ["int8", "int4", "int2", "ternary"])
 def test_a_checkpoint_and_its_bundles_have_the_estimated_bytes(folders, name, tmp_path):
     checkpoint = folders / name
     OnnxRuntime().write(checkpoint, tmp_path / "onnx")
-    GgufRuntime().write(checkpoint, tmp_path / "gguf")
-    kind = {"int8": "Q8_0", "int4": "Q4_0"}[name]
     found = {
         f"transformers {name}": count_bytes(checkpoint),
         f"onnx {name}": count_bytes(tmp_path / "onnx"),
-        f"gguf {kind}": (tmp_path / "gguf" / GGUF_MODEL).stat().st_size,
     }
+    for kind in CARRIED.get(name, ()):
+        GgufRuntime().write(checkpoint, tmp_path / kind, weights=kind)
+        found[f"gguf {kind}"] = (tmp_path / kind / GGUF_MODEL).stat().st_size
     assert {form: measure(checkpoint, form) for form in found} == pytest.approx(found, rel=0.02)
 
 

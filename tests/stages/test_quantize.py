@@ -24,13 +24,14 @@ def work(tmp_path, corpus, dense_config, tokenizer):
     return Work("int8", tmp_path / "artifact", tmp_path / "state", inputs)
 
 
-def run(work, **scheme):
+def run(work, annealing_ratio=0.0, **scheme):
     config = quantize.Config.model_validate(
         {
             "stage": "quantize",
             "checkpoint": "student",
             "corpus": "corpus",
             "scheme": {"kind": "int8", **scheme},
+            "annealing_ratio": annealing_ratio,
             "objective": {"kind": "next_token"},
             "training": {"max_steps": 2, "learning_rate": 1e-3},
         }
@@ -45,6 +46,22 @@ def test_it_reports_what_rounding_costs_and_how_far_the_model_moved(work, block_
     assert 0 < metrics["kl_to_floats"] < 0.01
     assert 0 < metrics["kl_to_start"] < 1
     assert not list(work.state.glob("trained"))
+
+
+@pytest.mark.parametrize("kind", ["int2", "ternary"])
+def test_weights_of_two_bits_are_trained_while_rounding_sets_in(kind, work, monkeypatch):
+    found = []
+    set_rounded_ratio = quantize.set_rounded_ratio
+
+    def note(model, ratio):
+        found.append(ratio)
+        set_rounded_ratio(model, ratio)
+
+    monkeypatch.setattr(quantize, "set_rounded_ratio", note)
+    metrics = run(work, kind=kind, annealing_ratio=1.0)
+    assert found == [0.0, 0.5]
+    assert metrics["parity_logit_difference"] < 1e-4
+    assert metrics["kl_to_floats"] > 0.01
 
 
 def test_the_trained_weights_are_kept_where_the_codes_answer_differently(work, monkeypatch):

@@ -12,13 +12,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from limbeck.contracts.config import resolve
+from limbeck.contracts.registry import FORMATS
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.moe.configuration import LimbeckMoeConfig
 from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
-from limbeck.quantization.formats.int4 import Int4
-from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 
 QUESTIONS = [
@@ -102,9 +102,8 @@ def make_checkpoint(folder, kind="qwen3", number_format="float32", embeddings="i
     """A checkpoint folder; its model."""
     tokenizer = make_tokenizer(folder.with_name(folder.name + "-tokenizer"))
     model = make_model(kind, tokenizer, **changes)
-    if number_format == "int8":
-        model = convert(model, number_format=Int8(kind="int8", embeddings=embeddings))
-    elif number_format == "int4":
-        model = convert(model, number_format=Int4(kind="int4", embeddings=embeddings))
+    if number_format != "float32":
+        found = resolve(FORMATS, number_format, what="format")
+        model = convert(model, number_format=found(kind=number_format, embeddings=embeddings))
     save_checkpoint(model, tokenizer=tokenizer, folder=folder)
     return model

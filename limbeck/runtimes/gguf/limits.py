@@ -9,11 +9,15 @@ from limbeck.quantization.formats.base import QuantizedFormat
 if TYPE_CHECKING:
     from limbeck.runtimes.architecture import Architecture
 
-BLOCK = 32
-"""Numbers that share a scale in Q8_0, Q4_0 and Q4_1."""
-BLOCK_WEIGHTS = ("Q8_0", "Q4_0", "Q4_1")
-CARRIED = {"float32": "F32", "int8": "Q8_0", "int4": "Q4_0"}
-"""llama.cpp's type of each number format."""
+BLOCKS = {"Q8_0": 32, "Q4_0": 32, "Q4_1": 32, "TQ2_0": 256, "TQ1_0": 256}
+"""Numbers that share a scale in llama.cpp's types of integers."""
+CARRIED = {
+    "float32": ("F32",),
+    "int8": ("Q8_0",),
+    "int4": ("Q4_0",),
+    "ternary": ("TQ2_0", "TQ1_0"),
+}
+"""llama.cpp's types that hold each number format as it is, the usual one first."""
 ROTARY_SCALED = ("llama", "mistral")
 """The families for which llama.cpp takes factors of rotary frequencies from a file."""
 
@@ -24,11 +28,14 @@ def check_format(number_format: QuantizedFormat | None, *, place: str | Path) ->
     Raises:
         CheckpointError: its scales lie otherwise than those of a GGUF file.
     """
-    if number_format is not None and number_format.block != BLOCK:
+    if number_format is None:
+        return
+    carried, *_ = CARRIED[number_format.kind]
+    if number_format.block != BLOCKS[carried]:
         found = f"blocks of {number_format.block}" if number_format.block else "whole rows"
         raise CheckpointError(
-            f"{place}: its integers share scales in {found}, those of a GGUF file in blocks of "
-            f"{BLOCK}; quantise with `block_size: {BLOCK}`"
+            f"{place}: its integers share scales in {found}, those of {carried} in blocks of "
+            f"{BLOCKS[carried]}; quantise with `block_size: {BLOCKS[carried]}`"
         )
 
 
@@ -42,10 +49,15 @@ def check_model(
     """
     is_quantized = number_format != "float32"
     carried = CARRIED[number_format]
-    if is_quantized and weights not in ("format", carried):
+    if is_quantized and weights not in ("format", *carried):
         raise CheckpointError(
-            f"{place}: its weights are integers, which {carried} holds as they are; {weights} "
-            "would round them again. Leave `weights` out, or export the float checkpoint"
+            f"{place}: its weights are integers, which {' or '.join(carried)} holds as they are; "
+            f"{weights} would round them again. Leave `weights` out, or export the float checkpoint"
+        )
+    if not is_quantized and weights in CARRIED["ternary"]:
+        raise CheckpointError(
+            f"{place}: its weights are floats, and {weights} holds -1, 0 and 1 times a scale, to "
+            "which a model has to be trained; name a checkpoint of `scheme: {kind: ternary}`"
         )
     if any(item.window is not None for item in architecture.layers):
         raise CheckpointError(
@@ -57,16 +69,15 @@ def check_model(
             f"{place}: scales its rotary positions in a way that is not written into GGUF files; "
             "supported: default, linear, llama3"
         )
-    if not (is_quantized or weights in BLOCK_WEIGHTS):
-        return
+    kind = carried[0] if is_quantized and weights == "format" else weights
+    block = BLOCKS.get(kind, 1)
     widths = {
         "hidden_size": architecture.hidden_size,
         "num_attention_heads x head_dim": architecture.num_heads * architecture.head_dim,
     }
     for name, width in widths.items():
-        if width % BLOCK:
+        if width % block:
             raise CheckpointError(
-                f"{place}: {name} is {width}, and {carried if is_quantized else weights} has "
-                f"blocks of {BLOCK}; choose a multiple, or export the float checkpoint with "
-                "`weights: F16`"
+                f"{place}: {name} is {width}, and {kind} has blocks of {block}; choose a multiple, "
+                "export the float checkpoint with `weights: F16`, or export for another runtime"
             )

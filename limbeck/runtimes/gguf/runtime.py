@@ -15,6 +15,7 @@ from limbeck.quantization.formats.base import Format
 from limbeck.quantization.formats.floats import Float32
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.formats.two_bits import Ternary
 from limbeck.runtimes.base import ArchitectureCheck, Runtime
 from limbeck.runtimes.bundle import BUNDLE, Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
@@ -30,6 +31,8 @@ STORED_FORMATS: Mapping[str, str] = {
     "Q8_0": "int8",
     "Q4_0": "int4",
     "Q4_1": "int4",
+    "TQ2_0": "ternary",
+    "TQ1_0": "ternary",
 }
 """The number format of a bundle, by llama.cpp's type of its matrices."""
 
@@ -57,13 +60,15 @@ class GgufRuntime(Runtime):
         "Q8_0": Tolerance(measure="mean_kl", limit=0.05),
         "Q4_1": Tolerance(measure="mean_kl", limit=1.0),
         "Q4_0": Tolerance(measure="mean_kl", limit=1.0),
+        "TQ2_0": "format",
+        "TQ1_0": "format",
     }
     check_architecture: ClassVar[ArchitectureCheck | None] = staticmethod(check_model)
     packages: ClassVar[tuple[str, ...]] = ("gguf", "xllamacpp")
 
     @override
     def supports(self, number_format: Format) -> bool:
-        return isinstance(number_format, Float32 | Int8 | Int4)
+        return isinstance(number_format, Float32 | Int8 | Int4 | Ternary)
 
     @override
     def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:

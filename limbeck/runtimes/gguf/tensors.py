@@ -2,10 +2,12 @@
 
 Float matrices are rounded by the `gguf` package's own quantisers. INT8 and INT4 in blocks of 32 are
 Q8_0 and Q4_0 but for the scales, which are float16 there: the integers stay, scales are rounded.
+Ternary weights in blocks of 256 are TQ2_0 and TQ1_0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import gguf
@@ -16,7 +18,6 @@ from jaxtyping import Int8, Shaped, UInt8
 from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.architecture import Architecture
-from limbeck.runtimes.gguf.limits import BLOCK, BLOCK_WEIGHTS
 from limbeck.runtimes.tensors import Weights
 
 PERMUTED = ("llama", "mistral")
@@ -88,12 +89,10 @@ class TensorPlan:
         self._names = gguf.get_tensor_name_map(
             ARCHITECTURES[architecture.model_type], len(architecture.layers)
         )
-        self.padding = (
-            -architecture.intermediate_size % BLOCK if weights.name in BLOCK_WEIGHTS else 0
-        )
+        self.padding = -architecture.intermediate_size % gguf.GGML_QUANT_SIZES[weights][0]
         """Feed-forward channels of zeros, so that rows are whole blocks; they change no output."""
         self.max_scale_rounding = 0.0
-        """The largest relative change of a scale of INT8."""
+        """The largest relative change of a scale."""
 
     def list(self) -> Iterator[Planned]:
         """Every tensor."""
@@ -161,7 +160,7 @@ class TensorPlan:
     ) -> Iterator[Planned]:
         stored = self._tensors.find_format(f"{module}.weight")
         if stored is not None:
-            kind = CODES[int(stored.bits)]
+            kind = CODES.get(int(stored.bits), self.weights)
         has_bias = self._tensors.has(f"{module}.bias")
         biases: list[np.ndarray] = []
 
@@ -176,8 +175,8 @@ class TensorPlan:
             if weights.scale is None:
                 rows = _pad(rows, rows=more_rows, columns=more_channels)
                 return _round(rows, kind=kind, name=module)
-            if kind == Kind.Q4_0:  # its last blocks are filled up already
-                rows = unpack_halves(rows)
+            if weights.bits < BYTE:  # its last blocks are filled up already
+                rows = unpack(rows, bits=weights.bits)
             else:
                 rows = _pad(rows, rows=0, columns=more_channels)
             rows, scale = (
@@ -197,7 +196,8 @@ class TensorPlan:
             yield Planned(self._stored(f"{module}.bias"), shape[:1], Kind.F32, make_bias)
 
     def _note_rounding(self, codes: np.ndarray, scale: np.ndarray) -> None:
-        used = codes.reshape(len(codes), -1, BLOCK).any(axis=-1)  # a block of zeros has any scale
+        # A block of zeros has any scale.
+        used = codes.reshape(*scale.shape, -1).any(axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.abs(scale.astype(np.float16).astype(np.float32) / scale - 1)[used]
         self.max_scale_rounding = max(self.max_scale_rounding, float(change.max(initial=0.0)))
@@ -211,28 +211,42 @@ def permute_rows(rows: np.ndarray, *, num_heads: int) -> np.ndarray:
 
 def pack_blocks(codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
     """Q8_0: of each block the scale in float16, then its integers."""
-    blocks = codes.reshape(len(codes), -1, BLOCK).view(np.uint8)
+    blocks = codes.reshape(*scale.shape, -1).view(np.uint8)
     halves = np.ascontiguousarray(scale)[..., None].view(np.uint8)
     return np.concatenate([halves, blocks], axis=-1).reshape(len(codes), -1)
 
 
-def unpack_halves(packed: UInt8[np.ndarray, "rows bytes"]) -> Int8[np.ndarray, "rows codes"]:
-    """The integers that bytes hold around 8, the even column in the low half."""
-    halves = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
-    return halves.astype(np.int8) - 8
+def unpack(packed: UInt8[np.ndarray, "rows bytes"], *, bits: int) -> Int8[np.ndarray, "rows codes"]:
+    """The integers that bytes hold around their zero, earlier columns in the lower bits."""
+    shares = [packed >> shift & (1 << bits) - 1 for shift in range(0, BYTE, bits)]
+    return np.stack(shares, axis=-1).reshape(len(packed), -1).astype(np.int8) - (1 << bits - 1)
 
 
 def pack_halves(codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
     """Q4_0: of each block the scale in float16, then bytes of one integer of each of its halves."""
-    blocks = (codes + 8).astype(np.uint8).reshape(len(codes), -1, 2, BLOCK // 2)
+    blocks = (codes + 8).astype(np.uint8).reshape(*scale.shape, 2, -1)
     halves = np.ascontiguousarray(scale)[..., None].view(np.uint8)
     both = blocks[..., 0, :] | (blocks[..., 1, :] << 4)
     return np.concatenate([halves, both], axis=-1).reshape(len(codes), -1)
 
 
+def pack_ternary(
+    codes: np.ndarray, scale: np.ndarray, *, kind: Kind
+) -> UInt8[np.ndarray, "rows bytes"]:
+    """TQ2_0 or TQ1_0, whose own rounding keeps numbers that are a block's largest one or 0."""
+    blocks = codes.reshape(*scale.shape, -1) * scale.astype(np.float32)[..., None]
+    return gguf.quantize(blocks.reshape(len(codes), -1), kind)
+
+
+BYTE = 8
 CODES = {8: Kind.Q8_0, 4: Kind.Q4_0}
-"""llama.cpp's type of integers of so many bits."""
-PACK = {Kind.Q8_0: pack_blocks, Kind.Q4_0: pack_halves}
+"""llama.cpp's type of integers of so many bits, where there is one."""
+PACK = {
+    Kind.Q8_0: pack_blocks,
+    Kind.Q4_0: pack_halves,
+    Kind.TQ2_0: partial(pack_ternary, kind=Kind.TQ2_0),
+    Kind.TQ1_0: partial(pack_ternary, kind=Kind.TQ1_0),
+}
 
 
 def _pad(values: np.ndarray, *, rows: int, columns: int) -> np.ndarray:

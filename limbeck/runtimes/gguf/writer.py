@@ -52,7 +52,7 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
         place=checkpoint,
     )
     if weights == "format":
-        weights = CARRIED[format_name(checkpoint)]
+        weights, *_ = CARRIED[format_name(checkpoint)]
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(checkpoint, folder)
     tokenizer = load_tokenizer(checkpoint)

@@ -4,7 +4,9 @@ Integers follow the checkpoint's format: a block's absmax / 127 is its step, rou
 nearest, products of a block are summed in int32 and scaled afterwards. Two ways to the same
 numbers, with figures in docs/decisions/0001-onnx-runtime.md and 0023-int8-blocks.md:
 
-- blocks of 16 to 256, of which a whole row may be one: `MatMulNBits` does everything in one node;
+- blocks of 16 to 256, of which a whole row may be one: `MatMulNBits` does everything in one node
+  (of two bits, blocks of up to 128, so that a longer one is several of one scale, which rounds
+  activations in the shorter blocks);
 - whole rows of other widths: steps and rounding as nodes around `MatMulIntegerToFloat`. Activations
   and weights are uint8 around 128: two signed operands are slow on x86, and an unsigned by a signed
   one adds pairs of products in 16 bits that overflow where a processor has no VNNI.
@@ -21,8 +23,13 @@ BLOCKS = (16, 32, 64, 128, 256)
 """Numbers that `MatMulNBits` can give one step."""
 LEVELS = 127
 ZERO_POINT = 128
+BYTE = 8
+"""Bits; numbers of fewer share one."""
 NIBBLE = 4
 """Bits of a number of which a byte holds two."""
+LONGEST_BLOCKS = {2: 128}
+"""By bits, the longest block that `MatMulNBits` multiplies as integers, where that is less than all
+(onnxruntime 1.32): longer ones it unpacks to floats, anew for every token."""
 INTEGER_ACTIVATIONS = 4
 """The accuracy level of `MatMulNBits` that rounds activations to int8."""
 
@@ -83,9 +90,9 @@ def multiply_by_table(graph: Graph, x: str, *, weights: Weights, name: str) -> s
 
 
 def _block(weights: Weights) -> int:
-    """Numbers of a row that share a step; the smallest width for a row that is one short block."""
-    if weights.block is None or weights.bits == NIBBLE:
-        return weights.block or weights.channels
+    """Numbers of a node's block; the smallest width for a row that is one short block."""
+    if weights.block is None or weights.bits < BYTE:
+        return min(weights.block or weights.channels, LONGEST_BLOCKS.get(weights.bits, 1 << 30))
     return min([weights.block, *(block for block in BLOCKS if block >= weights.channels)])
 
 
@@ -96,14 +103,18 @@ def _fits_block(weights: Weights) -> bool:
 def _store_blocks(graph: Graph, *, weights: Weights, name: str) -> tuple[str, str]:
     assert weights.scale is not None
     out, block = len(weights.rows), _block(weights)
-    if weights.bits == NIBBLE:  # stored around its zero and filled up, as the node has it
-        codes = weights.rows.reshape(out, -1, block // 2)
+    if weights.bits < BYTE:  # stored around its zero and filled up, as the node has it
+        codes = weights.rows.reshape(out, -1, block * weights.bits // BYTE)
     else:
         filled = ((0, 0), (0, -weights.channels % block))
         padded = np.pad(_shift(weights.rows), filled, constant_values=ZERO_POINT)
         codes = padded.reshape(out, -1, block)
-    table = graph.constant(f"{name}.weight", codes)
-    return table, graph.constant(f"{name}.scale", weights.scale)
+    num_blocks = -(-weights.channels // block)
+    steps = weights.scale
+    if weights.block is not None and block < weights.block:
+        steps = np.repeat(steps, weights.block // block, axis=1)
+    table = graph.constant(f"{name}.weight", np.ascontiguousarray(codes[:, :num_blocks]))
+    return table, graph.constant(f"{name}.scale", np.ascontiguousarray(steps[:, :num_blocks]))
 
 
 def _multiply_blocks(graph: Graph, x: str, *, weights: Weights, name: str) -> str:

@@ -13,8 +13,8 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.session import Session
 from limbeck.quantization.formats.base import Format
 from limbeck.quantization.formats.floats import Float32
-from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.formats.packed import PackedFormat
 from limbeck.runtimes.base import LoadedModel, Runtime
 from limbeck.runtimes.bundle import Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
@@ -61,7 +61,7 @@ class OnnxRuntime(Runtime):
 
     @override
     def supports(self, number_format: Format) -> bool:
-        return isinstance(number_format, Float32 | Int8 | Int4)
+        return isinstance(number_format, Float32 | Int8 | PackedFormat)
 
     @override
     def write(self, checkpoint: Path, folder: Path, *, weights: str = "format") -> Bundle:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from limbeck.contracts.artifacts import ArtifactKind, Work
@@ -30,6 +30,10 @@ class Config(StageConfig):
     teacher: TeacherRef = ""
     """A checkpoint or its signals, where the objective needs one."""
     scheme: Annotated[QuantizedFormat, Choice(FORMATS, what="scheme")]
+    annealing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of the training over which rounding sets in gradually: weights are
+    w + lambda (Q(w) - w) with lambda from 0 to 1, then rounded wholly. 0 rounds from the first step
+    on. Two bits and ternary weights need it: half of the training is usual."""
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig

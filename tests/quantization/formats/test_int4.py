@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
-from limbeck.quantization.formats import nibbles
+from limbeck.quantization.formats import low_bits
 from limbeck.quantization.formats.base import find_quantized
 from limbeck.quantization.formats.int4 import METHOD, Int4
 from limbeck.quantization.layers import QuantizedEmbedding, QuantizedLinear
@@ -48,7 +48,7 @@ def test_the_step_is_the_best_of_those_tried():
     weight = torch.randn(50, 32)
     found = (INT4.dequantize(INT4.quantize(weight)) - weight).square().sum(dim=-1)
     farthest = weight.gather(-1, weight.abs().argmax(dim=-1, keepdim=True))
-    for part in nibbles.STEPS:
+    for part in low_bits.STEPS[4]:
         step = farthest / -8 * part
         tried = (torch.round(weight / step).clamp(-8, 7) * step - weight).square().sum(dim=-1)
         assert (found <= tried + 1e-6).all()

@@ -7,6 +7,7 @@ import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from transformers import Qwen3Config
 
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.errors import CheckpointError
@@ -16,12 +17,13 @@ from limbeck.models.gguf.llama_cpp import open_llama_cpp
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.tensors import QuantizedTensor
+from limbeck.quantization.formats.two_bits import Ternary
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.architecture import describe_architecture
 from limbeck.runtimes.gguf.limits import check_format, check_model
 from limbeck.runtimes.gguf.model import GgufFile
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
-from limbeck.runtimes.gguf.tensors import pack_blocks, pack_halves, permute_rows, unpack_halves
+from limbeck.runtimes.gguf.tensors import pack_blocks, pack_halves, permute_rows, unpack
 from limbeck.runtimes.parity import compare
 from limbeck.runtimes.transformers import TransformersRuntime
 from tests.support.families import make_family
@@ -123,6 +125,85 @@ def test_integers_of_four_bits_are_carried_as_they_are(embeddings, tmp_path):
     assert measure(checkpoint, tmp_path / "bundle").mean_kl < 0.02
 
 
+@pytest.fixture(scope="module")
+def ternary(tmp_path_factory):
+    """A checkpoint whose feed-forward width, 400, is no multiple of a block."""
+    folder = tmp_path_factory.mktemp("ternary") / "checkpoint"
+    sizes = {"hidden_size": 256, "intermediate_size": 400, "num_key_value_heads": 4}
+    return folder, make_checkpoint(
+        folder, "llama", "ternary", "int4", **sizes, num_attention_heads=16
+    )
+
+
+@pytest.mark.parametrize("kind", ["TQ2_0", "TQ1_0"])
+def test_ternary_weights_are_carried_to_the_bit(kind, ternary, tmp_path):
+    checkpoint, made = ternary
+    bundle = GgufRuntime().write(checkpoint, tmp_path, weights=kind)
+    file = {item.name: item for item in gguf.GGUFReader(tmp_path / MODEL).tensors}
+    number_format = Ternary(kind="ternary")
+    layer = made.model.layers[1]
+    for name, module, num_heads in (
+        ("attn_q", layer.self_attn.q_proj, 16),
+        ("attn_v", layer.self_attn.v_proj, None),
+        ("ffn_up", layer.mlp.up_proj, None),
+        ("ffn_down", layer.mlp.down_proj, None),
+    ):
+        expected = number_format.dequantize(
+            QuantizedTensor(module.weight, module.weight_scale, module.in_features)
+        ).numpy()
+        if num_heads is not None:
+            expected = permute_rows(expected, num_heads=num_heads)
+        item = file[f"blk.1.{name}.weight"]
+        assert item.tensor_type.name == kind
+        found = gguf.dequantize(item.data, item.tensor_type)
+        rows, columns = expected.shape
+        assert np.array_equal(found[:rows, :columns], expected)
+        assert not found[rows:].any() and not found[:, columns:].any()
+    assert file["token_embd.weight"].tensor_type.name == "Q4_0"
+    assert (bundle.format, bundle.runtime_settings["num_padded_channels"]) == ("ternary", 112)
+    found = measure(checkpoint, tmp_path)
+    assert found.mean_kl < 0.02 and found.argmax_agreement_ratio > 0.9
+
+
+def test_stock_llama_cpp_answers_as_the_ternary_checkpoint_does(ternary, tmp_path):
+    checkpoint, _ = ternary
+    GgufRuntime().write(checkpoint, tmp_path)
+    theirs = open_answerer(checkpoint, num_threads=1)
+    with open_llama_cpp(tmp_path / MODEL) as server:
+        for text in QUESTIONS:
+            ids = theirs.chat.encode(text)
+            (logits,) = theirs.model.compute_logits([ids], start=len(ids) - 1)
+            likeliest = server.next_tokens(ids, num=5)
+            if likeliest:  # or one that is as likely but for the rounding of activations
+                assert logits[0].max() - logits[0][next(iter(likeliest))] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("number_format", "weights", "hidden", "message"),
+    [
+        ("ternary", "format", 128, "hidden_size is 128, and TQ2_0 has blocks of 256"),
+        ("ternary", "TQ1_0", 288, "hidden_size is 288, and TQ1_0 has blocks of 256"),
+        ("ternary", "Q4_0", 256, "TQ2_0 or TQ1_0 holds as they are; Q4_0 would round"),
+        ("float32", "TQ2_0", 256, "a model has to be trained"),
+    ],
+)
+def test_what_ternary_types_cannot_hold_is_refused(number_format, weights, hidden, message):
+    config = Qwen3Config(hidden_size=hidden)
+    found = describe_architecture(
+        config, number_format=number_format, runtime=GgufRuntime(), place="model"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        check_model(found, number_format=number_format, weights=weights, place="model")
+
+
+def test_other_two_bit_weights_are_refused():
+    config = Qwen3Config()
+    with pytest.raises(CheckpointError, match="'int2' cannot be exported to gguf"):
+        describe_architecture(config, number_format="int2", runtime=GgufRuntime(), place="model")
+    with pytest.raises(CheckpointError, match="quantise with `block_size: 256`"):
+        check_format(Ternary(kind="ternary", block_size=64), place="model")
+
+
 def test_floats_beside_integers_stay_floats(tmp_path):
     make_checkpoint(tmp_path / "checkpoint", "qwen3-untied", "int8", "float32")
     GgufRuntime().write(tmp_path / "checkpoint", tmp_path / "bundle")
@@ -138,7 +219,7 @@ def test_a_block_is_its_scale_and_its_integers():
     assert np.array_equal(rows, codes * np.repeat(scale.astype(np.float32), 32, axis=1))
     packed = np.arange(32, dtype=np.uint8).reshape(1, 32)
     found = gguf.dequantize(
-        pack_halves(unpack_halves(packed), scale), gguf.GGMLQuantizationType.Q4_0
+        pack_halves(unpack(packed, bits=4), scale), gguf.GGMLQuantizationType.Q4_0
     )
     expected = np.stack([packed & 15, packed >> 4], axis=-1).reshape(1, 64).astype(np.float32) - 8
     assert np.array_equal(found, expected * np.repeat(scale.astype(np.float32), 32, axis=1))

@@ -6,7 +6,9 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from limbeck.quantization.formats import block_rounding
 from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.runtimes.onnx.graph import Graph
 from limbeck.runtimes.onnx.kernels import embed, multiply
 from limbeck.runtimes.tensors import Weights
@@ -72,6 +74,37 @@ def test_blocks_are_the_checkpoints_to_float32_rounding(channels, block_size, nu
     # For several rows onnxruntime takes the weights around 128 and subtracts what that added.
     rounding = 3e-6 if num_rows == 1 else 3e-5
     np.testing.assert_allclose(found, expected, rtol=0, atol=rounding * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("channels", [32, 50, 128, 200, 576])
+@pytest.mark.parametrize(
+    "number_format",
+    [
+        Int2(kind="int2"),
+        Int2(kind="int2", block_size=32),
+        Int2(kind="int2", block_size=128),
+        Ternary(kind="ternary"),
+        Ternary(kind="ternary", block_size=128),
+    ],
+    ids=str,
+)
+def test_two_bits_are_multiplied_as_integers(number_format, channels):
+    """Activations are rounded in the node's blocks, which are half of a ternary one of 256."""
+    torch.manual_seed(0)
+    stored = number_format.quantize(torch.randn(40, channels))
+    weights = Weights(
+        stored.codes.numpy(),
+        stored.scale.float().numpy(),
+        None,
+        bits=2,
+        block=number_format.block,
+        num_channels=channels,
+    )
+    x = torch.randn(3, channels)
+    rounded = block_rounding.fake(x, block=min(number_format.block, 128))
+    expected = (rounded @ number_format.dequantize(stored).T).numpy()
+    found = compute(x.numpy(), weights)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
 
 
 def test_no_activation_falls_to_another_step_than_the_checkpoints():
