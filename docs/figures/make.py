@@ -41,6 +41,9 @@ class Words:
     floors: dict[str, str]
     headline: str
     beaten: str
+    beaten_in: str
+    task_beaten: str
+    comma: str
     gain: str
     declined: str
     parameters: str
@@ -82,6 +85,9 @@ ENGLISH = Words(
     "{model} ({model_range}) where both run in ONNX Runtime, "
     "{right} of {count} questions right (teacher {teacher}).**",
     beaten="**Beaten** by a row without a model, which has more questions right: {names}.",
+    beaten_in="Task by task, a row without a model beats the bundle in {tasks}.",
+    task_beaten="`{task}` ({floor} {best}, bundle {right})",
+    comma=", ",
     gain="What the teacher adds to the student: {points} percentage points (95 % interval).",
     declined="The bundle declines {foreign} of {num_foreign} questions of other domains and "
     "languages, and {right} of the answers that it has right.",
@@ -115,6 +121,9 @@ CHINESE = Words(
     "同在 ONNX Runtime 里 {model}（{model_range}），"
     "{count} 题答对 {right}（教师 {teacher}）。**",
     beaten="**不敌底线**（答对的题少于不用模型的做法）：{names}。",
+    beaten_in="分任务看，部署包不敌不用模型的做法：{tasks}。",
+    task_beaten="`{task}`（{floor} {best}，部署包 {right}）",
+    comma="、",
     gain="教师给学生带来的准确率之差：{points} 个百分点（95 % 区间）。",
     declined="部署包对 {num_foreign} 道其他领域或语言的问题，{foreign} 答“不知道”；"
     "本来答对的题，{right} 被误拒。",
@@ -192,16 +201,32 @@ def _make_notes(report: Report, words: Words) -> Iterator[str]:
     if beaten := [row.name for row in report.rows if row.beaten_by]:
         yield ""
         yield "▼ " + words.beaten.format(names=", ".join(beaten))
+    last = _find(report, LAST)
+    if last.beaten_in:
+        yield ""
+        yield words.beaten_in.format(
+            tasks=words.comma.join(_name_beaten(report, task, words) for task in last.beaten_in)
+        )
     for gain in report.teacher_gains:
         yield ""
         yield words.gain.format(points=points(gain))
-    if declined := _find(report, LAST).declined:
+    if declined := last.declined:
         yield ""
         yield words.declined.format(
             foreign=percent(declined.foreign.value),
             num_foreign=declined.foreign.count,
             right=percent(declined.right.value),
         )
+
+
+def _name_beaten(report: Report, task: str, words: Words) -> str:
+    """A task with its best floor's score and the bundle's."""
+    scores = {floor.name: floor.tasks[task].value for floor in report.floors if task in floor.tasks}
+    best = max(scores, key=lambda name: scores[name])
+    right = _find(report, LAST).tasks[task].value
+    return words.task_beaten.format(
+        task=task, floor=best, best=percent(scores[best]), right=percent(right)
+    )
 
 
 STEPS = ("teacher", "student", "pruned", "healed", "int8", "bundle")
