@@ -4,6 +4,7 @@ Left out: whether they fit the config; loading them tells.
 """
 
 import json
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -33,6 +34,11 @@ def check_weight_files(folder: Path) -> None:
     if not shards and not any(any(folder.glob(pattern)) for pattern in OTHER_WEIGHTS):
         raise CheckpointError(f"{folder}: has no weights (*.safetensors); {COPY_AGAIN}")
     for name in sorted(shards):
+        if not os.access(folder / name, os.R_OK):
+            raise CheckpointError(
+                f"{folder / name}: may not be read: permission denied, or a link to nothing; ask "
+                "its owner, or copy the model to where you may"
+            )
         try:
             with safe_open(folder / name, framework="numpy"):
                 pass

@@ -1,5 +1,6 @@
 """Typing and wiring a recipe: every fault at once, with its path and line in the file."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -77,15 +78,27 @@ def _check_entry(
         faults.extend(explain(recipe, (name,), error))
         return None
     try:
-        missing = [str(path) for path in config.external_paths() if not exists(path)]
+        wrong = {str(path): _explain_path(path) for path in config.external_paths()}
     except LimbeckError as error:
         faults.append(Fault(name, str(error), recipe.line(name)))
         return None
-    for path in missing:
-        where = _find_value(raw, path) or ()
-        message = f"reads {path!r}, which does not exist; check the path, from where you are now"
-        faults.append(Fault(".".join((name, *where)), message, recipe.line(name, *where)))
+    for path, reason in wrong.items():
+        if reason:
+            where = _find_value(raw, path) or ()
+            message = f"reads {path!r}, which {reason}"
+            faults.append(Fault(".".join((name, *where)), message, recipe.line(name, *where)))
     return Entry(name, config, tuple(references(config)))
+
+
+def _explain_path(path: Path) -> str:
+    """Why a file or folder cannot be read, and what to do; '' where it can."""
+    if not exists(path):
+        return "does not exist; check the path, from where you are now"
+    if not os.access(path, os.R_OK):
+        return "may not be read: permission denied; ask its owner, or name another"
+    if not (path.is_file() or path.is_dir()):
+        return "is a pipe or a device; write what it gives to a file first"
+    return ""
 
 
 def _find_value(data: Any, text: str) -> tuple[str, ...] | None:

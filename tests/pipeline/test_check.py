@@ -120,6 +120,11 @@ def test_every_fault_at_once(tmp_path):
             "reads 'x.', which does not exist",
         ),
         (
+            "stage: prepare\n  sources: [{kind: csv, path: /dev/null}]",
+            "x.sources.0.path",
+            "reads '/dev/null', which is a pipe or a device",
+        ),
+        (
             "stage: prepare\n  pack: medical\n  sources: [{kind: knowledge}, {kind: knowledge}]",
             "x",
             "two sources are called 'knowledge'",
