@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from limbeck.contracts.errors import LaunchError, LimbeckError
-from limbeck.env.interrupts import watch_interrupts
+from limbeck.env.interrupts import catch_interrupts
 from limbeck.env.ranks import process_index
 
 EXTRAS = {
@@ -62,7 +62,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other progr
 @contextmanager
 def report_user_errors() -> Iterator[None]:
     """Turn what a user can cause into one message and an exit code."""
-    watch_interrupts()
+    catch_interrupts()
     try:
         yield
     except LimbeckError as error:

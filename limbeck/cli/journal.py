@@ -32,7 +32,7 @@ Statuses = Annotated[
         help="Ended so (answered, declined, withheld, failed, cancelled); repeatable.",
     ),
 ]
-Said = Annotated[
+FeedbackKinds = Annotated[
     list[str],
     typer.Option(
         "--feedback",
@@ -50,7 +50,7 @@ def show(
     until: Until = None,
     tier: Tiers = [],  # noqa: B006 (typer copies it)
     status: Statuses = [],  # noqa: B006
-    feedback: Said = [],  # noqa: B006
+    feedback: FeedbackKinds = [],  # noqa: B006
     exchange: Annotated[str, typer.Option("--id", help="This one exchange.")] = "",
     review: Annotated[
         bool, typer.Option("--review", help="Only what a reviewer should look at, and why.")
@@ -73,7 +73,7 @@ def show(
 
         with open_journal(url) as engine:
             chosen = choose(
-                since, until, tiers=tier, statuses=status, said=feedback, exchange=exchange
+                since, until, tiers=tier, statuses=status, feedback=feedback, exchange=exchange
             )
             choice = replace(chosen, shadows="only" if shadow else "none")
             print_rows(engine, choice, limit=limit, only_review=review, as_json=as_json)
@@ -117,7 +117,7 @@ def export(
     until: Until = None,
     tier: Tiers = [],  # noqa: B006
     status: Statuses = [],  # noqa: B006
-    feedback: Said = [],  # noqa: B006
+    feedback: FeedbackKinds = [],  # noqa: B006
 ) -> None:
     """Write exchanges with their feedback to a file, the oldest first.
 
@@ -130,7 +130,9 @@ def export(
         from limbeck.cli.journal_tables import choose, open_journal, write_export
 
         with open_journal(url) as engine:
-            choice = choose(since, until, tiers=tier, statuses=status, said=feedback, exchange="")
+            choice = choose(
+                since, until, tiers=tier, statuses=status, feedback=feedback, exchange=""
+            )
             write_export(engine, choice, path, shape=to)
 
 

@@ -74,7 +74,7 @@ def choose(
     *,
     tiers: Sequence[str],
     statuses: Sequence[str],
-    said: Sequence[str],
+    feedback: Sequence[str],
     exchange: str,
 ) -> ExchangeFilter:
     """What the options choose; times are this machine's.
@@ -87,7 +87,7 @@ def choose(
         until=until.astimezone() if until else None,
         tiers=tuple(tiers),
         statuses=tuple(_pick(name, STATUSES, what="status") for name in statuses),
-        feedback=tuple(_pick(name, FEEDBACK_FILTERS, what="feedback") for name in said),
+        feedback=tuple(_pick(name, FEEDBACK_FILTERS, what="feedback") for name in feedback),
         ids=(exchange,) if exchange else (),
     )
 
@@ -109,13 +109,13 @@ def print_rows(
     table = Table(*names, box=None, header_style="bold")
     for row, reasons in found:
         item = row.exchange
-        said = [last_thumbs(row.feedback).replace("none", "")]
-        said += ["corrected"] if last_correction(row.feedback) else []
+        opinions = [last_thumbs(row.feedback).replace("none", "")]
+        opinions += ["corrected"] if last_correction(row.feedback) else []
         confidence = "" if item.confidence is None else f"{item.confidence:.2f}"
         moment = item.time.astimezone().isoformat(" ", "seconds")[:19]
         texts = (_shorten(item.question), _shorten(item.answer))
         cells = (moment, item.id, item.tier, item.status, confidence, *texts)
-        table.add_row(*map(Text, cells), ", ".join(filter(None, [*said, *reasons])))
+        table.add_row(*map(Text, cells), ", ".join(filter(None, [*opinions, *reasons])))
     open_screen(COLUMNS).print(table)
 
 

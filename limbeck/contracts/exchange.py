@@ -69,14 +69,14 @@ class Feedback:
     comment: str = ""
 
 
-def last_thumbs(said: Sequence[Feedback]) -> Thumbs:
+def last_thumbs(feedback: Sequence[Feedback]) -> Thumbs:
     """The thumbs that count of all that was said, oldest first: a reviewer's before a user's."""
-    given = [item for item in said if item.thumbs != "none" or _dismisses(item)]
+    given = [item for item in feedback if item.thumbs != "none" or _dismisses(item)]
     given.sort(key=_is_reviewer)
     return given[-1].thumbs if given else "none"
 
 
-def last_correction(said: Sequence[Feedback]) -> Feedback | None:
+def last_correction(feedback: Sequence[Feedback]) -> Feedback | None:
     """The corrected answer that counts; None where nobody gave one.
 
     Whoever answers for it, a reviewer, may also take a user's back: with thumbs up, or by saying
@@ -84,7 +84,7 @@ def last_correction(said: Sequence[Feedback]) -> Feedback | None:
     """
     given = [
         item
-        for item in said
+        for item in feedback
         if item.corrected_answer.strip() or _confirms(item) or _dismisses(item)
     ]
     given.sort(key=_is_reviewer)

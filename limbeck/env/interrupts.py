@@ -9,18 +9,18 @@ import signal
 import threading
 from typing import Any
 
-_asked = threading.Event()
+_requested = threading.Event()
 
 
-def watch_interrupts() -> None:
+def catch_interrupts() -> None:
     """Remember interrupts from now on; where they are ignored (a job in the background), do so."""
-    _asked.clear()
+    _requested.clear()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    _asked.set()
+    _requested.set()
     raise KeyboardInterrupt
 
 
@@ -30,6 +30,6 @@ def raise_lost_interrupt() -> None:
     Raises:
         KeyboardInterrupt: as Ctrl-C itself would.
     """
-    if _asked.is_set():
-        _asked.clear()
+    if _requested.is_set():
+        _requested.clear()
         raise KeyboardInterrupt

@@ -23,7 +23,7 @@ class Declined:
 def measure_declined(
     policy: AnswerPolicy,
     *,
-    asked: Sequence[AnsweredQuestion],
+    answered: Sequence[AnsweredQuestion],
     foreign: Sequence[AnsweredQuestion],
     unknown_answers: Sequence[str],
 ) -> Declined | None:
@@ -42,7 +42,7 @@ def measure_declined(
         declined = [is_unknown(item) or is_declined(item, policy=policy) for item in items]
         return count_correct(items, correct=declined)
 
-    generated = [item for item in asked if item.form != "choice"]
+    generated = [item for item in answered if item.form != "choice"]
     return Declined(
         foreign=count(foreign),
         right=count([item for item in generated if item.correct and not is_unknown(item)]),

@@ -73,18 +73,18 @@ class Likelihoods:
     """Minus the log-probability of all answers, their ends included, over their UTF-8 bytes."""
 
 
-def by_task(asked: Sequence[AnsweredQuestion]) -> dict[str, list[AnsweredQuestion]]:
+def by_task(answered: Sequence[AnsweredQuestion]) -> dict[str, list[AnsweredQuestion]]:
     """The answers of each task, in order."""
     found: dict[str, list[AnsweredQuestion]] = {}
-    for item in asked:
+    for item in answered:
         found.setdefault(item.task, []).append(item)
     return found
 
 
-def measure_texts(asked: Sequence[AnsweredQuestion], *, language: str) -> dict[str, TextScores]:
+def measure_texts(answered: Sequence[AnsweredQuestion], *, language: str) -> dict[str, TextScores]:
     """The scores of held-out records, and of each task's answers that are free texts."""
     found = {}
-    for task, items in by_task(asked).items():
+    for task, items in by_task(answered).items():
         free = items if task == TEST_SPLIT else _free_answers(items)
         if free:
             found[task] = _measure_text(free, language=language)
@@ -135,10 +135,10 @@ def _measure_lists(items: Sequence[AnsweredQuestion]) -> Estimate | None:
     return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0), len(items))
 
 
-def measure_labels(asked: Sequence[AnsweredQuestion]) -> dict[str, LabelScores]:
+def measure_labels(answered: Sequence[AnsweredQuestion]) -> dict[str, LabelScores]:
     """The scores of each task whose right answers are labels: single answers of few kinds."""
     found = {}
-    for task, items in by_task(asked).items():
+    for task, items in by_task(answered).items():
         labels = sorted({item.expected[0] for item in items})
         is_single = all(item.form == "single" and len(item.expected) == 1 for item in items)
         if is_single and 1 < len(labels) <= MAX_LABELS_RATIO * len(items):
@@ -163,7 +163,7 @@ def _measure_labels(items: Sequence[AnsweredQuestion], *, labels: Sequence[str])
 
 
 def measure_likelihoods(
-    asked: Sequence[AnsweredQuestion], *, others: Sequence[Sequence[AnsweredQuestion]]
+    answered: Sequence[AnsweredQuestion], *, others: Sequence[Sequence[AnsweredQuestion]]
 ) -> Likelihoods | None:
     """Of the held-out records that every model can read; None where there are none."""
     columns = zip(*others, strict=True)
@@ -174,7 +174,7 @@ def measure_likelihoods(
     ]
     if not read:
         return None
-    items = [asked[place] for place in read]
+    items = [answered[place] for place in read]
     scores = np.array([item.option_scores[0] for item in items])
     groups = [item.cluster for item in items]
     nats = -scores * np.array([item.answer_tokens for item in items])

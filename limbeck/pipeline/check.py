@@ -149,7 +149,7 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
         elif is_folder(reference.target):
             if "checkpoint" in reference.kinds and is_plain_checkpoint(Path(reference.target)):
                 continue
-            if "checkpoint" in reference.kinds and (found := _tell_no_model(reference.target)):
+            if "checkpoint" in reference.kinds and (found := _describe_no_model(reference.target)):
                 faults.append(Fault(where, found, line))
                 continue
             try:
@@ -166,7 +166,7 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
     return faults
 
 
-def _tell_no_model(target: str) -> str:
+def _describe_no_model(target: str) -> str:
     """What a folder holds in place of a model; '' for an artifact."""
     folder = Path(target)
     if (folder / MANIFEST).exists():

@@ -33,13 +33,15 @@ def check_memory(
         fault
         for entry in entries.values()
         if entry.name not in made
-        for fault in _judge(recipe, entry, models, room=room)
+        for fault in _check_entry(recipe, entry, models, room=room)
     ]
     if faults:
         raise RecipeError(recipe.path, faults)
 
 
-def _judge(recipe: Recipe, entry: Entry, models: KnownModels, *, room: int) -> Iterator[Fault]:
+def _check_entry(
+    recipe: Recipe, entry: Entry, models: KnownModels, *, room: int
+) -> Iterator[Fault]:
     inputs = models.inputs(entry)
     start = () if inputs.start is None else (inputs.start,)
     named = next((field for field in MODEL_FIELDS if field in dict(entry.config)), "")

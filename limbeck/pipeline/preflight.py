@@ -33,7 +33,7 @@ def inspect_models(recipe: Recipe, entries: Mapping[str, Entry]) -> Findings:
     models = KnownModels(entries, vocabulary=_assume_vocabulary)
     inspection = _Inspection(recipe, entries, models)
     for entry in entries.values():
-        inspection.look_at(entry)
+        inspection.inspect_entry(entry)
     return inspection.findings
 
 
@@ -50,7 +50,7 @@ class _Inspection:
         self._opened: dict[str, bool] = {}
         self._faulty: set[str] = set()
 
-    def look_at(self, entry: Entry) -> None:
+    def inspect_entry(self, entry: Entry) -> None:
         """Open what an entry names outside the recipe, then ask its stage."""
         sound = self._open_tokenizer(entry)
         for reference in entry.references:

@@ -71,7 +71,7 @@ def _draw_model(model: ModelPlan) -> list[RenderableType]:
                 shows_shape=False,
             ),
             "",
-            sentence(model.name, describe_asked(model.asked)),
+            sentence(model.name, describe_stated(model.asked)),
             "",
         ]
     changed = [row for row in model.fitting if row.made_by != "as it is"]
@@ -116,7 +116,7 @@ def _draw_rows(title: str, rows: Sequence[DesignRow], *, shows_shape: bool) -> T
     return table
 
 
-def describe_asked(rows: Sequence[DesignRow]) -> str:
+def describe_stated(rows: Sequence[DesignRow]) -> str:
     """In which formats a model fits as it is, or by how much the nearest misses."""
     fitting = [row for row in rows if not row.misses]
     if fitting:

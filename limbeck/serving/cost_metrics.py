@@ -92,7 +92,7 @@ class CostCollector(Collector):
         tiers: list[Tier] = [*self._service.tiers.values(), *self._service.candidates.values()]
         for tier in tiers:
             if isinstance(tier.engine, ProcessEngine) and tier.engine.pid:
-                self._see_process(tier.config.name, tier.engine.pid)
+                self._observe_process(tier.config.name, tier.engine.pid)
         found = CounterMetricFamily(
             "limbeck_tier_processor_seconds",
             "Processor time of a tier's processes, as last seen; of models on this machine.",
@@ -104,7 +104,7 @@ class CostCollector(Collector):
                 found.add_metric([name], sum(times))
         return found
 
-    def _see_process(self, tier: str, pid: int) -> None:
+    def _observe_process(self, tier: str, pid: int) -> None:
         try:
             process = psutil.Process(pid)
             used = process.cpu_times()

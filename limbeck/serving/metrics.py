@@ -126,14 +126,14 @@ class Metrics:
         self._time_token = cache(self.token_seconds.labels)
         self._time_queue = cache(self.queue_seconds.labels)
 
-    def see_end(self, route: Route, end: End) -> None:
+    def observe_end(self, route: Route, end: End) -> None:
         """Takes the end of one of the answers to a request."""
         self._count_answer(route.tier, route.reason, end.status, route.label).inc()
         if not end.choice:  # several answers to one prompt, which is read once
             self._count_tokens(route.tier, "input", route.label).inc(end.num_prompt_tokens)
         self._count_tokens(route.tier, "output", route.label).inc(end.num_tokens)
 
-    def see_outcome(self, found: RequestEnd) -> None:
+    def observe_outcome(self, found: RequestEnd) -> None:
         """Takes the end of a request."""
         tier = found.route.tier if found.route else ""
         role = found.route.label if found.route else ""
@@ -149,11 +149,11 @@ class Metrics:
             seconds = end.decode_seconds / (end.num_tokens - 1)
             self._time_token(*labels).observe(seconds)
 
-    def see_shadow(self, tier: str, outcome: ShadowOutcome) -> None:
+    def observe_shadow(self, tier: str, outcome: ShadowOutcome) -> None:
         """Takes what became of a copy."""
         self.shadows.labels(tier, outcome).inc()
 
-    def see_journal(self, health: Health) -> None:
+    def observe_journal(self, health: Health) -> None:
         """Takes how the journal fares."""
         for state in get_args(JournalState):
             self.journal_state.labels(state).set(health.state == state)

@@ -46,7 +46,7 @@ class Recording(AbstractContextManager["Recording"]):
     exchange: Exchange | None = None
     """All of it, once it is over."""
 
-    def see(self, event: ServedEvent) -> None:
+    def observe(self, event: ServedEvent) -> None:
         """Takes an event of the answer."""
         if isinstance(event, Route):
             self.route = event

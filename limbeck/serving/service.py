@@ -104,7 +104,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Ask:
+class ServiceRequest:
     """A request, and what the client wants of the service itself."""
 
     model: str
@@ -143,7 +143,7 @@ class Service:
         self.facts = facts
         self._checks_answers = any(item.answers for item in rules)
 
-    def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
+    def answer(self, incoming: ServiceRequest) -> AsyncGenerator[ServedEvent]:
         """The events of an answer; closing the iterator ends the computing.
 
         Raises:
@@ -151,16 +151,16 @@ class Service:
             QueueFullError, EngineDownError: the tier that was named did not, or it broke off.
             RefusedError: the model cannot read the prompt.
         """
-        if known := self._apply_rules(asked) or self._state_fact(asked):
+        if known := self._apply_rules(incoming) or self._state_fact(incoming):
             return _give(known)
-        return self._answer_by_tier(asked)
+        return self._answer_by_tier(incoming)
 
-    def _apply_rules(self, asked: Ask) -> tuple[ServedEvent, ...]:
+    def _apply_rules(self, incoming: ServiceRequest) -> tuple[ServedEvent, ...]:
         """The advice that the domain's rules give at once, or why no model may answer.
 
         Empty where neither applies.
         """
-        question, language = asked.generate.messages[-1].content, asked.language
+        question, language = incoming.generate.messages[-1].content, incoming.language
         screened = [screen_question(question, rules) for rules in self._rules]
         found: list[RuleMatch | Emergency] = [flag for item in screened for flag in item.red_flags]
         for tier in self.tiers.values():
@@ -174,20 +174,20 @@ class Service:
                 return _ruled(text, reason="request rule", status="refused")
         return ()
 
-    def _state_fact(self, asked: Ask) -> tuple[ServedEvent, ...]:
+    def _state_fact(self, incoming: ServiceRequest) -> tuple[ServedEvent, ...]:
         """The events of a stored fact that is all that is asked; empty where a model has to answer.
 
         A fact has no tokens, and none of it may be cut off.
         """
-        if asked.model != AUTO or not _is_plain(asked.generate):
+        if incoming.model != AUTO or not _is_plain(incoming.generate):
             return ()
-        found = find_fact(asked.generate.messages[-1].content, self.facts)
+        found = find_fact(incoming.generate.messages[-1].content, self.facts)
         if found is None:
             return ()
         text, status = found.cited_answer, "answered"
         if withheld := self._find_withheld(text):
-            text, status = _in_language(withheld, asked.language), "withheld"
-        if 0 < asked.generate.max_new_tokens < len(text.encode()):
+            text, status = _in_language(withheld, incoming.language), "withheld"
+        if 0 < incoming.generate.max_new_tokens < len(text.encode()):
             return ()
         route = Route(FACTS, "fact", self.facts.key, source=found.source)
         return route, AnswerText(0, text), End(0, "stop", status, 0, 0, None)
@@ -197,17 +197,17 @@ class Service:
         verdicts = (check_answer(text, rules) for rules in self._rules)
         return next((item for verdict in verdicts for item in verdict.findings), None)
 
-    async def _answer_by_tier(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
-        question, is_named = asked.generate.messages[-1].content, asked.model != AUTO
-        order = Order((asked.model,), "named") if is_named else self._escalation.order(question)
+    async def _answer_by_tier(self, incoming: ServiceRequest) -> AsyncGenerator[ServedEvent]:
+        question, is_named = incoming.generate.messages[-1].content, incoming.model != AUTO
+        order = Order((incoming.model,), "named") if is_named else self._escalation.order(question)
         attempts: list[Attempt] = []
         errors: list[ServingError] = []
         answers: dict[str, list[Piece | Finished]] = {}
         while isinstance(step := next_step(order.names, attempts, begins=order.reason), Try):
-            tier, streams = self.tiers[step.tier], self._streams(asked, step)
+            tier, streams = self.tiers[step.tier], self._streams(incoming, step)
             has_begun = False
             try:
-                request = fit(asked.generate, tier.config, in_pieces=streams)
+                request = fit(incoming.generate, tier.config, in_pieces=streams)
                 meter = self._meters[step.tier]
                 async with aclosing(ask_tier(tier, request, meter=meter)) as events:
                     if streams:
@@ -234,31 +234,31 @@ class Service:
             raise _join(errors)
         tier = self.tiers[step.tier]
         yield _describe_route(tier, step.reason, attempts)
-        for event in self._check_answers(answers[step.tier], asked=asked, tier=tier):
+        for event in self._check_answers(answers[step.tier], incoming=incoming, tier=tier):
             yield event
 
-    def _streams(self, asked: Ask, step: Try) -> bool:
+    def _streams(self, incoming: ServiceRequest, step: Try) -> bool:
         """Whether words are shown as they come: nothing may take them back afterwards."""
         if self._checks_answers:
             return False
         is_kept = step.is_last or self._escalation.always_keeps(step.tier)
-        return asked.show_unsure or (is_kept and not self.tiers[step.tier].can_be_unsure)
+        return incoming.show_unsure or (is_kept and not self.tiers[step.tier].can_be_unsure)
 
     def _check_answers(
-        self, held: Sequence[Piece | Finished], *, asked: Ask, tier: Tier
+        self, held: Sequence[Piece | Finished], *, incoming: ServiceRequest, tier: Tier
     ) -> Iterator[AnswerText | End]:
         """The events of whole answers, with something else in the place of those not to be shown.
 
         These are answers that the rules withhold, and those that the model is not sure of.
         """
-        for choice in range(asked.generate.num_choices):
+        for choice in range(incoming.generate.num_choices):
             events = [event for event in held if event.choice == choice]
             end = next(event for event in events if isinstance(event, Finished))
             text = "".join(event.text for event in events if isinstance(event, Piece))
             if withheld := self._find_withheld(text):
-                shown, status = _in_language(withheld, asked.language), "withheld"
-            elif not asked.show_unsure and not tier.is_sure(end):
-                shown, status = UNKNOWN[asked.language], "unknown"
+                shown, status = _in_language(withheld, incoming.language), "withheld"
+            elif not incoming.show_unsure and not tier.is_sure(end):
+                shown, status = UNKNOWN[incoming.language], "unknown"
             else:
                 yield from (_as_served(event, tier) for event in events)
                 continue

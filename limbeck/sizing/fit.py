@@ -74,7 +74,7 @@ def _variants(
                             recomputing=recompute,
                             frozen_bytes=frozen,
                         )
-                        yield changed, layout, _tell_changes(workload, changed, layout)
+                        yield changed, layout, _describe_changes(workload, changed, layout)
 
 
 def _halve(records: int) -> Iterator[int]:
@@ -84,7 +84,7 @@ def _halve(records: int) -> Iterator[int]:
     yield 1
 
 
-def _tell_changes(asked: Workload, changed: Workload, layout: LayoutName) -> tuple[str, ...]:
+def _describe_changes(asked: Workload, changed: Workload, layout: LayoutName) -> tuple[str, ...]:
     changes = []
     if layout != "ddp":
         changes.append(LAYOUTS[layout].title)

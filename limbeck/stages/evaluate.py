@@ -95,7 +95,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         [
             _measured(
                 model,
-                asked=answers[model.name],
+                answered=answers[model.name],
                 profile=profiles[model.name],
                 policy=policies[model.name],
                 foreign=foreign.get(model.name, ()),
@@ -245,7 +245,7 @@ def _timed_questions(
 def _measured(
     artifact: Artifact,
     *,
-    asked: Sequence[AnsweredQuestion],
+    answered: Sequence[AnsweredQuestion],
     profile: Profile,
     policy: AnswerPolicy,
     foreign: Sequence[AnsweredQuestion],
@@ -257,14 +257,14 @@ def _measured(
         artifact.manifest.kind,
         artifact.manifest.content_hash,
         size_bytes(artifact.path),
-        tuple(asked),
+        tuple(answered),
         profile,
         None
         if artifact.name == teacher.name or is_bundle_of(artifact, teacher)
         else describe_training(artifact),
         measure_declined(
             policy,
-            asked=asked,
+            answered=answered,
             foreign=foreign,
             unknown_answers=unknown_answers,
         ),
@@ -303,8 +303,8 @@ def _write_floors(folder: Path, *, floors: Sequence[Floor]) -> None:
 
 def _write_answers(folder: Path, answers: Mapping[str, Sequence[AnsweredQuestion]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, asked in answers.items():
-        write_jsonl(folder / f"{name}.jsonl", map(dataclasses.asdict, asked))
+    for name, answered in answers.items():
+        write_jsonl(folder / f"{name}.jsonl", map(dataclasses.asdict, answered))
 
 
 def _write(

@@ -85,7 +85,9 @@ class TrialScorer:
     teacher: tuple[AnsweredQuestion, ...]
     """The teacher's answers to them."""
 
-    def look(self, model: PreTrainedModel, config: Any, *, inputs: Mapping[str, Artifact]) -> float:
+    def measure_running(
+        self, model: PreTrainedModel, config: Any, *, inputs: Mapping[str, Artifact]
+    ) -> float:
         """Mean log-likelihood of the validation tokens; the model trains on as it was."""
         start = inputs.get("student")
         folder = start.path if start is not None else self.corpus.tokenizer_path

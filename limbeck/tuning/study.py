@@ -339,7 +339,7 @@ class _Runner:
             if step == done and step < steps:
                 known = trial.study.trials[trial.number].intermediate_values
                 if mark not in known:
-                    value = self.scorer.look(model, config, inputs=self.inputs)
+                    value = self.scorer.measure_running(model, config, inputs=self.inputs)
                     trial.report(value, mark)
                 if trial.should_prune() and not trial.user_attrs[TO_END]:
                     raise PrunedError(f"stopped after {done} of {steps} steps")

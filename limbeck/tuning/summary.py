@@ -185,9 +185,9 @@ def list_rungs(rungs: Sequence[Rung]) -> list[tuple[str, int, str, str]]:
 
 
 def read_measured(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's figures; of one that was stopped, the likelihood where it was looked at last."""
-    looked = trial.intermediate_values
-    last = {"log_likelihood": looked[max(looked)]} if looked else {}
+    """A trial's figures; of one that was stopped, the likelihood where it was measured last."""
+    values = trial.intermediate_values
+    last = {"log_likelihood": values[max(values)]} if values else {}
     return last | trial.user_attrs.get(MEASURED, {})
 
 

@@ -24,7 +24,7 @@ def restored():
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_python_drops_stops_at_the_next_progress():
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.watch_interrupts()
+    interrupts.catch_interrupts()
     with pytest.raises(KeyboardInterrupt), track("work", total=3, unit="step") as advance:
         advance()
         item = Interrupted()
@@ -34,7 +34,7 @@ def test_an_interrupt_that_python_drops_stops_at_the_next_progress():
 
 def test_an_interrupt_is_raised_once():
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.watch_interrupts()
+    interrupts.catch_interrupts()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -44,5 +44,5 @@ def test_an_interrupt_is_raised_once():
 
 def test_ignored_interrupts_stay_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    interrupts.watch_interrupts()
+    interrupts.catch_interrupts()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -32,7 +32,7 @@ def answered(answer, confidence_ratio, *, correct=False, question="头痛看什�
 
 
 def measure(asked, foreign):
-    return measure_declined(POLICY, asked=asked, foreign=foreign, unknown_answers=("不知道",))
+    return measure_declined(POLICY, answered=asked, foreign=foreign, unknown_answers=("不知道",))
 
 
 def test_each_share_counts_its_own():
@@ -61,4 +61,4 @@ def test_each_share_counts_its_own():
 
 def test_a_model_that_is_not_calibrated_has_none():
     policy = dataclasses.replace(POLICY, file=PolicyFile(), familiarity=None)
-    assert measure_declined(policy, asked=(), foreign=(), unknown_answers=()) is None
+    assert measure_declined(policy, answered=(), foreign=(), unknown_answers=()) is None

@@ -11,7 +11,7 @@ from limbeck.serving.engine.messages import Generate
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.price import PriceConfig
 from limbeck.serving.rollout.live import LiveService
-from limbeck.serving.service import Ask, End, Route, Service
+from limbeck.serving.service import End, Route, Service, ServiceRequest
 from limbeck.serving.tier import Meter
 from tests.support.stepped_engine import Stepped, make_tier
 
@@ -38,12 +38,12 @@ class Bench:
 
     def ask(self, model):
         async def answer():
-            asked = Ask(model, Generate(0, (Message("user", "你好"),), 9))
+            asked = ServiceRequest(model, Generate(0, (Message("user", "你好"),), 9))
             route = None
             async for event in self.live.answer(asked):
                 route = event if isinstance(event, Route) else route
                 if isinstance(event, End):
-                    self.metrics.see_end(route, event)
+                    self.metrics.observe_end(route, event)
 
         asyncio.run(answer())
 
@@ -90,7 +90,7 @@ def test_without_a_price_there_are_tokens_and_no_money():
 def test_several_answers_to_one_prompt_read_it_once():
     metrics, route = Metrics(), Route("small", "named", "key")
     for choice in range(3):
-        metrics.see_end(route, End(choice, "stop", "answered", 7, 5, None))
+        metrics.observe_end(route, End(choice, "stop", "answered", 7, 5, None))
     found = {
         sample.labels["type"]: sample.value
         for sample in next(iter(metrics.tokens.collect())).samples

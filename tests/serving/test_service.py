@@ -19,7 +19,7 @@ from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.facts import NO_FACTS, make_store
 from limbeck.serving.language import Language
 from limbeck.serving.safety import compile_rules
-from limbeck.serving.service import AnswerText, Ask, End, Route, Service
+from limbeck.serving.service import AnswerText, End, Route, Service, ServiceRequest
 from limbeck.serving.tier import Tier
 
 SURE, UNSURE = (Judgement(ratio, 0.5, 1.0, 0.1) for ratio in (0.9, 0.2))
@@ -93,7 +93,7 @@ def ask(
     generate = Generate(0, (Message("user", question),), 0)
 
     async def read():
-        asked = Ask(model, generate, show_unsure, language)
+        asked = ServiceRequest(model, generate, show_unsure, language)
         return [event async for event in service.answer(asked)]
 
     route, *events = asyncio.run(read())
@@ -313,7 +313,7 @@ def test_a_request_for_more_than_a_plain_answer_goes_to_the_models(facts, change
     service = make({"only": engine}, facts=facts)
 
     async def read():
-        async for event in service.answer(Ask(model, generate)):
+        async for event in service.answer(ServiceRequest(model, generate)):
             if isinstance(event, Route):
                 return event.tier
 

@@ -10,7 +10,7 @@ from limbeck.serving.config import AUTO, BudgetConfig, TierConfig
 from limbeck.serving.engine.messages import Finished, Generate
 from limbeck.serving.minute import MINUTE_SECONDS, MinuteUses
 from limbeck.serving.place import OpenAiHttp
-from limbeck.serving.service import Ask, Route, Service
+from limbeck.serving.service import Route, Service, ServiceRequest
 from limbeck.serving.tier import Meter, ask_tier
 from tests.serving.rollout.test_live import CALIBRATED
 from tests.support.stepped_engine import Stepped, make_tier
@@ -79,7 +79,7 @@ def test_a_new_model_has_no_new_budget():
     """What a tier was asked for outlives the service that one set of models makes."""
 
     async def ask(service, *, model):
-        return [event async for event in service.answer(Ask(model, REQUEST))]
+        return [event async for event in service.answer(ServiceRequest(model, REQUEST))]
 
     meters = {"large": Meter(), "small": Meter()}
     engine = Stepped("small")
@@ -144,6 +144,6 @@ def test_only_what_leaves_this_machine_is_redacted_by_default():
 def test_the_route_of_a_named_tier_is_named():
     async def first():
         service = Service([make_tier(Stepped("x"))])
-        return await anext(service.answer(Ask("only", REQUEST)))
+        return await anext(service.answer(ServiceRequest("only", REQUEST)))
 
     assert asyncio.run(first()) == Route("only", "named", "key of x")

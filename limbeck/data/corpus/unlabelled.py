@@ -17,7 +17,7 @@ from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.record_log import RecordLog
 
 Item = TypeVar("Item")
-MAX_ASKED, MAX_COMPARED = 200, 2000
+MAX_EVALUATION, MAX_COMPARED = 200, 2000
 """Of evaluation's questions, and of training's, where the two are compared."""
 WITHHELD = Reason("withheld", "不提供标签", "no question, its group without labels", "choice")
 
@@ -82,7 +82,7 @@ def describe_unlabelled(
     over pairs of neighbouring characters) at three quantiles. Far from evaluation, a teacher's
     answers teach little of what is asked there.
     """
-    asked = [character_pairs(item.question) for item in _sample(questions, MAX_ASKED)]
+    asked = [character_pairs(item.question) for item in _sample(questions, MAX_EVALUATION)]
     return {
         "questions": len(unlabelled),
         "nearest_to_evaluation": _nearest(asked, unlabelled),

@@ -60,7 +60,7 @@ class RecordLog:
         self.reasons[drop.reason.key] = drop.reason
         counts = self.source(drop.source)
         counts.dropped[drop.reason.key] += 1
-        _remember(counts.drops, drop.reason, drop)
+        _keep_example(counts.drops, drop.reason, drop)
         line = {
             "reason": drop.reason.key,
             "source": drop.source,
@@ -80,7 +80,7 @@ class RecordLog:
         counts = self.source(change.source)
         counts.changed[change.reason.key] += 1
         if counts.changed[change.reason.key] <= NUM_EXAMPLES:
-            _remember(counts.changes, change.reason, show_difference(change))
+            _keep_example(counts.changes, change.reason, show_difference(change))
 
     def total_dropped(self) -> Counter[str]:
         """Drops of all sources by reason, in the order in which they were met."""
@@ -119,7 +119,7 @@ class RecordLog:
         return self.reasons[key].counts_as == counts_as
 
 
-def _remember(examples: dict[str, list[Example]], reason: Reason, item: Example) -> None:
+def _keep_example(examples: dict[str, list[Example]], reason: Reason, item: Example) -> None:
     known = examples.setdefault(reason.key, [])
     if len(known) < NUM_EXAMPLES:
         known.append(item)

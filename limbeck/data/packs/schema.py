@@ -204,8 +204,8 @@ class WrittenQuestion(Config):
 
     @model_validator(mode="after")
     def _check_answer(self) -> "WrittenQuestion":
-        asks_facts = bool(self.subject and self.relations)
-        if asks_facts == bool(self.specialty) or bool(self.subject) != bool(self.relations):
+        has_fact_questions = bool(self.subject and self.relations)
+        if has_fact_questions == bool(self.specialty) or bool(self.subject) != bool(self.relations):
             raise ValueError("expected 'subject' and 'relations', or 'specialty' alone")
         if len(set(self.relations)) < len(self.relations):
             raise ValueError(f"relations {list(self.relations)} name one twice")

@@ -96,7 +96,7 @@ def detect_encoding(path: Path) -> Encoding:
         return Encoding(_unmarked_utf16(sample, path=path))
     if ESCAPE not in sample and _damage_ratio(path, encoding="utf-8") <= MOST_UTF8_DAMAGE_RATIO:
         return Encoding("utf-8")
-    sample = _telling_lines(path) or sample
+    sample = _non_ascii_lines(path) or sample
     first, second = _guess(path, sample=sample)
     for guess in dict.fromkeys((first, second, "gb18030")):
         names = SUPERSETS.get(guess, (guess,))
@@ -207,7 +207,7 @@ def _python_name(name: str) -> str:
         return "utf-8"
 
 
-def _telling_lines(path: Path) -> bytes:
+def _non_ascii_lines(path: Path) -> bytes:
     """The first lines that hold more than ASCII: line ends are never part of a character."""
     found, num_bytes = [], 0
     with path.open("rb") as file:

@@ -70,20 +70,20 @@ class Config(TextFileReaderConfig):
         try:
             row = parse_json(line.text)
             exchange = read_exchange(row["exchange"])
-            said = [read_feedback(item) for item in row["feedback"]]
+            feedback = [read_feedback(item) for item in row["feedback"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             shown = f"{line.text[:SHOWN_CHARS]} ({type(error).__name__}: {error})"
             return Drop(NOT_AN_EXCHANGE, self.label, place, shown), False
         if self.judged_by == "reviewers":
-            said = [item for item in said if item.role == "reviewer"]
-        correction = last_correction(said)
-        if correction is None and (reason := self._find_fault(exchange, said)):
+            feedback = [item for item in feedback if item.role == "reviewer"]
+        correction = last_correction(feedback)
+        if correction is None and (reason := self._find_fault(exchange, feedback)):
             return Drop(reason, self.label, place, exchange.question[:SHOWN_CHARS]), False
         return self._make_record(exchange, correction, place), correction is not None
 
-    def _find_fault(self, exchange: Exchange, said: list[Feedback]) -> Reason | None:
+    def _find_fault(self, exchange: Exchange, feedback: list[Feedback]) -> Reason | None:
         """Why an answer that nobody corrected is not taken; None where it is."""
-        thumbs = last_thumbs(said)
+        thumbs = last_thumbs(feedback)
         if thumbs == "down":
             return FOUND_BAD
         if exchange.status != "answered":

@@ -155,10 +155,10 @@ def read_weight(values: JsonMapping, *, keys: Sequence[str] = MESSAGE_WEIGHTS) -
 def _read_message(message: Json) -> CheckedMessage:
     if not isinstance(message, Mapping):
         raise RowError(BROKEN_CONVERSATION, f"not a message: {str(message)[:80]!r}")
-    said = _first(message, "from", "role")
-    role = ROLES.get(said.lower(), "") if isinstance(said, str) else ""
+    sender = _first(message, "from", "role")
+    role = ROLES.get(sender.lower(), "") if isinstance(sender, str) else ""
     if role == TOOL:
-        raise RowError(TOOL_TURNS, f"a turn of {said!r}")
+        raise RowError(TOOL_TURNS, f"a turn of {sender!r}")
     check_tools(message)
     for key in REASONING_KEYS:
         if message.get(key):
@@ -171,7 +171,7 @@ def _read_message(message: Json) -> CheckedMessage:
         detail = f"no text or no known speaker: {str(dict(message))[:100]}"
         raise RowError(BROKEN_CONVERSATION, detail)
     if images and role != USER:
-        raise RowError(IMAGES_NOT_READ, f"an image in a turn of {said!r}")
+        raise RowError(IMAGES_NOT_READ, f"an image in a turn of {sender!r}")
     name = message.get("name")
     return CheckedMessage(
         role=role,

@@ -20,7 +20,7 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record
 from limbeck.data.corpus.splits import draw_ratio
 from limbeck.evaluation.floors import MAX_LINEAR_ANSWERS
-from limbeck.evaluation.floors.text_pool import MAX_LINEAR_RECORDS, NGRAMS, asked_text
+from limbeck.evaluation.floors.text_pool import MAX_LINEAR_RECORDS, NGRAMS, question_text
 
 NUM_COMPONENTS = 64
 """Of the latent semantic analysis in which questions are compared."""
@@ -36,7 +36,7 @@ def draw_random(questions: Sequence[Record], *, max_questions: int, seed: int) -
 
 
 def _shuffle(questions: Sequence[Record], *, seed: int) -> list[int]:
-    draws = [draw_ratio(f"ask:{seed}:{asked_text(item)}") for item in questions]
+    draws = [draw_ratio(f"ask:{seed}:{question_text(item)}") for item in questions]
     return np.argsort(draws, kind="stable").tolist()
 
 
@@ -103,9 +103,11 @@ def linear_margins(
             "`student`, or set choose.kind: diverse"
         )
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=NGRAMS, sublinear_tf=True)
-    vectors = vectorizer.fit_transform(map(asked_text, labelled))
+    vectors = vectorizer.fit_transform(map(question_text, labelled))
     model = LinearSVC(random_state=0).fit(vectors, answers)
-    scores = np.asarray(model.decision_function(vectorizer.transform(map(asked_text, questions))))
+    scores = np.asarray(
+        model.decision_function(vectorizer.transform(map(question_text, questions)))
+    )
     if scores.ndim == 1:
         return np.abs(scores)
     highest = np.sort(scores, axis=1)[:, -2:]
@@ -116,7 +118,7 @@ def _embed(questions: Sequence[Record], *, seed: int) -> Float[np.ndarray, "ques
     """Questions as points on a sphere (Deerwester et al. 1990)."""
 
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=NGRAMS, sublinear_tf=True)
-    vectors = vectorizer.fit_transform(map(asked_text, questions))
+    vectors = vectorizer.fit_transform(map(question_text, questions))
     num_components = min(NUM_COMPONENTS, *vectors.shape)
     with threadpool_limits(1):
         _, _, components = randomized_svd(vectors, num_components, random_state=seed)

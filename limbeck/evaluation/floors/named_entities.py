@@ -13,7 +13,7 @@ from limbeck.evaluation.floors.text_pool import (
     DECIMALS,
     NGRAMS,
     TextPool,
-    asked_text,
+    question_text,
 )
 
 OVERLAP_WEIGHT = 1e6
@@ -58,7 +58,7 @@ class EntityIndex:
         The Jaccard similarity of their names comes first, the cosine of what is left second.
         """
         names, rests, count_names, vectorize = self._build()
-        asked = [self.split(asked_text(question)) for question in pool.questions]
+        asked = [self.split(question_text(question)) for question in pool.questions]
         asked_names = count_names.transform(["\n".join(found) for found, _ in asked])
         asked_rests = vectorize.transform([rest for _, rest in asked])
         names, rests = names[pool.places], rests[pool.places].T.tocsc()
@@ -76,7 +76,7 @@ class EntityIndex:
         from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
         if self._built is None:
-            split = [self.split(asked_text(record)) for record in self._records]
+            split = [self.split(question_text(record)) for record in self._records]
             count_names = CountVectorizer(token_pattern=r"[^\n]+", lowercase=False, binary=True)
             vectorize = TfidfVectorizer(analyzer="char", ngram_range=NGRAMS, sublinear_tf=True)
             names = count_names.fit_transform(["\n".join(found) for found, _ in split])

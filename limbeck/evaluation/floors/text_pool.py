@@ -34,7 +34,7 @@ class TextIndex:
     @cached_property
     def vectors(self):
         """One row a record."""
-        return self.vectorizer.fit_transform(asked_text(record) for record in self.records)
+        return self.vectorizer.fit_transform(question_text(record) for record in self.records)
 
 
 class TextPool:
@@ -119,7 +119,7 @@ class TextPool:
     def _asked(self):
         vectors = self.index.vectors  # which fits the vectorizer
         assert vectors.shape[0] == len(self.index.records)
-        return self.index.vectorizer.transform(map(asked_text, self.questions))
+        return self.index.vectorizer.transform(map(question_text, self.questions))
 
     def _similarities(self) -> Iterator[np.ndarray]:
         """The cosine of each question with every record of the pool."""
@@ -145,6 +145,6 @@ def _pairs(text: str) -> Counter[str]:
     return Counter([key[place : place + 2] for place in range(len(key) - 1)] + list(key))
 
 
-def asked_text(item: Record | Question) -> str:
+def question_text(item: Record | Question) -> str:
     """What is asked, with the turns before it, of which the last ones are kept."""
     return "\n".join((*item.history, item.question)).casefold()[-MAX_CHARS:]

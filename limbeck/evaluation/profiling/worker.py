@@ -145,11 +145,11 @@ class _Peak:
         self.base_bytes = _resident_bytes()
         self._highest = self.base_bytes
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         if self.method == "sampled":
             self._thread.start()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             self._highest = max(self._highest, _resident_bytes())
 

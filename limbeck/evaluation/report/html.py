@@ -344,8 +344,8 @@ def _examples(
 ) -> list[list[AnsweredQuestion]]:
     """For each headline task: a question all got right, one that divides them, one none got."""
     by_question: dict[tuple[str, str], list[AnsweredQuestion]] = {}
-    for asked in answers.values():
-        for item in asked:
+    for answered in answers.values():
+        for item in answered:
             by_question.setdefault((item.task, item.id), []).append(item)
     found = []
     for task in headline_tasks:

@@ -44,7 +44,7 @@ class MeasuredModel:
     content_hash: str
     size_bytes: int
     """Bytes of its folder on disk."""
-    asked: tuple[AnsweredQuestion, ...]
+    answered_questions: tuple[AnsweredQuestion, ...]
     profile: Profile
     training: Training | None = None
     declined: Declined | None = None
@@ -216,20 +216,23 @@ def _make_row(
         seconds=model.profile.seconds(num_threads),
         reference_seconds=reference.profile.seconds(num_threads),
     )
-    headline = [item for item in model.asked if item.task in headline_tasks]
+    headline = [item for item in model.answered_questions if item.task in headline_tasks]
     pooled = count_correct(headline)
     kept = accuracy_ratio(
         correct=np.array([item.correct for item in headline]),
         reference=np.array(
-            [item.correct for item in reference.asked if item.task in headline_tasks]
+            [item.correct for item in reference.answered_questions if item.task in headline_tasks]
         ),
         groups=[item.cluster for item in headline],
     )
-    names = dict.fromkeys((*headline_tasks, *(item.task for item in model.asked)))
+    names = dict.fromkeys((*headline_tasks, *(item.task for item in model.answered_questions)))
     tasks = {
-        task: count_correct([item for item in model.asked if item.task == task]) for task in names
+        task: count_correct([item for item in model.answered_questions if item.task == task])
+        for task in names
     }
-    likelihoods = measure_likelihoods(model.asked, others=[item.asked for item in others])
+    likelihoods = measure_likelihoods(
+        model.answered_questions, others=[item.answered_questions for item in others]
+    )
     specialties = sorted({item.specialty for item in headline} - {""})
     return ReportRow(
         name=model.name,
@@ -255,7 +258,7 @@ def _make_row(
         accuracy=pooled.value,
         accuracy_interval=CountedBounds(pooled.low, pooled.high, pooled.count),
         kept_ratio=kept.value if kept else None,
-        findings=measure_findings(model.asked),
+        findings=measure_findings(model.answered_questions),
         kept_interval=Bounds(kept.low, kept.high) if kept else None,
         specialties={
             name: count_correct([item for item in headline if item.specialty == name])
@@ -265,8 +268,8 @@ def _make_row(
         declined=model.declined,
         log_likelihood=likelihoods.per_token if likelihoods else None,
         nats_per_byte=likelihoods.nats_per_byte if likelihoods else None,
-        texts=measure_texts(model.asked, language=language),
-        labels=measure_labels(model.asked),
+        texts=measure_texts(model.answered_questions, language=language),
+        labels=measure_labels(model.answered_questions),
         training=model.training,
         beaten_by=tuple(
             floor.name

@@ -187,9 +187,9 @@ def make_routing_table(report: Report) -> Table | None:
 def _score_cells(row: ReportRow | FloorRow, first: ReportRow) -> list[str]:
     """A cell for each column that the first row has; a floor may lack a task."""
     found: list[ValueBounded | None] = []
-    for task, asked in first.texts.items():
+    for task, measured in first.texts.items():
         scores = row.texts.get(task)
-        found += _text_scores(scores).values() if scores else [None] * len(_text_scores(asked))
+        found += _text_scores(scores).values() if scores else [None] * len(_text_scores(measured))
     labels = [row.labels.get(task) for task in first.labels]
     found += [item.macro_f1 if item else None for item in labels]
     return [number_format.score(item) if item else number_format.MISSING for item in found]

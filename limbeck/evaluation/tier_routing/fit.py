@@ -234,12 +234,12 @@ def choose_inputs(
 
     `gained` is 1 where only the largest tier is right, -1 where only the smaller one is.
     """
-    asked: dict[Inputs, np.ndarray] = {
+    by_inputs: dict[Inputs, np.ndarray] = {
         inputs: share_of_budgets(values) for inputs, values in gains.items()
     }
-    best = max(asked, key=lambda inputs: float(asked[inputs] @ gained))
-    for inputs, shares in asked.items():
-        lost = clustered_mean(values=(asked[best] - shares) * gained, groups=groups)
+    best = max(by_inputs, key=lambda inputs: float(by_inputs[inputs] @ gained))
+    for inputs, shares in by_inputs.items():
+        lost = clustered_mean(values=(by_inputs[best] - shares) * gained, groups=groups)
         standard_error = (lost.high - lost.low) / 2 / Z_95
         if lost.value <= standard_error:
             return inputs

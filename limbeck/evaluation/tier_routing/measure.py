@@ -98,11 +98,11 @@ def route_answers(
             "add it to `models`, or make the router again if the model has changed"
         )
     names = [by_hash[tier.content_hash] for tier in router.file.tiers]
-    asked = [[item for item in answers[name] if item.task in tasks] for name in names]
-    drafts = collect_drafts(asked, policies=[policies[name] for name in names])
+    answered = [[item for item in answers[name] if item.task in tasks] for name in names]
+    drafts = collect_drafts(answered, policies=[policies[name] for name in names])
     if router.file.before is None or not len(drafts):
         return None
-    return measure_routing(router, drafts, num_left_out=len(asked[0]) - len(drafts))
+    return measure_routing(router, drafts, num_left_out=len(answered[0]) - len(drafts))
 
 
 def measure_routing(
@@ -150,13 +150,13 @@ def compare_methods(
         "random": np.zeros(len(gain)),
     }
     own, largest = drafts.is_right[-1].astype(float), drafts.is_right[0].astype(float)
-    asked = {method: share_of_budgets(values) for method, values in orders.items()}
+    shares = {method: share_of_budgets(values) for method, values in orders.items()}
     found: dict[Method, MethodScores] = {}
     for method, values in orders.items():
         curve = accuracy_by_share(values, own=own, largest=largest)
-        mean = clustered_mean(values=own + asked[method] * (largest - own), groups=drafts.groups)
+        mean = clustered_mean(values=own + shares[method] * (largest - own), groups=drafts.groups)
         gap = float(largest.mean() - own.mean())
-        gained = (asked["router"] - asked[method]) * (largest - own)
+        gained = (shares["router"] - shares[method]) * (largest - own)
         found[method] = MethodScores(
             accuracy=tuple(curve.tolist()),
             mean_accuracy=mean,

@@ -211,7 +211,7 @@ def make_app(
     async def show_metrics() -> Response:
         """Prometheus's text format."""
         if journal is not None:
-            metrics.see_journal(journal.health())
+            metrics.observe_journal(journal.health())
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     for path, (name, kind) in PAGE.items():

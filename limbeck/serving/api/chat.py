@@ -44,7 +44,7 @@ from limbeck.serving.metrics import Metrics, RequestEnd
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.rollout.shadow import Shadows
-from limbeck.serving.service import AnswerText, Ask, End, Route, ServedEvent
+from limbeck.serving.service import AnswerText, End, Route, ServedEvent, ServiceRequest
 
 DONE = b"data: [DONE]\n\n"
 NO_STORE = (b"cache-control", b"no-store")
@@ -131,15 +131,15 @@ class Completions:
                 )
                 show_unsure = body.limbeck is not None and body.limbeck.show_unsure
                 sticky, language = body.sticky(of=owner), self._language(generate)
-                asked = Ask(body.model, generate, show_unsure, language, sticky)
+                incoming = ServiceRequest(body.model, generate, show_unsure, language, sticky)
                 async with (
                     asyncio.timeout(seconds),
-                    aclosing(self._service.answer(asked)) as events,
+                    aclosing(self._service.answer(incoming)) as events,
                 ):
                     async for event in events:
-                        recording.see(event)
+                        recording.observe(event)
                         if isinstance(event, End) and recording.route:
-                            self._metrics.see_end(recording.route, event)
+                            self._metrics.observe_end(recording.route, event)
                             if entry is not None:
                                 num_tokens = event.num_prompt_tokens + event.num_tokens
                                 self._keys.note_tokens(owner, num_tokens)
@@ -153,7 +153,7 @@ class Completions:
             raise
         finally:
             self._conclude(note, recording)
-        self._shadows.offer(asked, recording)
+        self._shadows.offer(incoming, recording)
 
     def _conclude(self, note: RequestNote, recording: Recording) -> None:
         """Gives what became of a request to the log and the metrics, however it ended."""
@@ -163,7 +163,7 @@ class Completions:
         note.exchange, note.role = found, route.label if route else ""
         note.failed_tiers = dict(route.failures) if route else {}
         error = "" if recording.end else note.error or found.status
-        self._metrics.see_outcome(
+        self._metrics.observe_outcome(
             RequestEnd(
                 requested_model=found.requested_model,
                 route=route,

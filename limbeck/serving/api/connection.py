@@ -15,7 +15,7 @@ from starlette.types import Receive, Send
 
 from limbeck.serving.api.errors import ApiError, describe_fault
 
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 """Most answers are there before anybody has looked whether the client still is."""
 Headers = Sequence[tuple[bytes, bytes]]
 _Body = TypeVar("_Body", bound=pydantic.BaseModel)
@@ -66,7 +66,7 @@ class UntilGone:
 
     async def __aenter__(self) -> "UntilGone":
         loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        self._timer = loop.call_later(LOOK_SECONDS, self._begin)
+        self._timer = loop.call_later(POLL_SECONDS, self._begin)
         return self
 
     async def __aexit__(

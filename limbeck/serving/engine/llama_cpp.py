@@ -153,9 +153,9 @@ class LlamaCppEngine(Engine):
             finally:
                 await self._end()
             if num_starts >= MAX_STARTS:
-                said = " | ".join(log)
+                last_lines = " | ".join(log)
                 what = f"llama.cpp ended {num_starts} times with {self._path.name}"
-                self.broken_because = f"{self.name}: {what}: {said}"
+                self.broken_because = f"{self.name}: {what}: {last_lines}"
                 logger.error("%s", self.broken_because)
                 self._set_state("broken")
                 return

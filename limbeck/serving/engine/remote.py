@@ -117,7 +117,7 @@ class RemoteEngine(Engine):
                 "redacted" if place.redacts else "as they are",
                 extra=log_fields(event="sends out", tier=self.name, redacted=place.redacts),
             )
-        self._watching = asyncio.get_running_loop().create_task(self._watch(client))
+        self._watching = asyncio.get_running_loop().create_task(self._poll(client))
 
     @override
     async def stop(self) -> None:
@@ -157,7 +157,7 @@ class RemoteEngine(Engine):
                 generation.put(event)
             generation.put(None)
         except ServingError as error:
-            generation.put(self._see(error, client))
+            generation.put(self._name_error(error, client))
         except Exception as error:
             logger.exception("%s: a request failed", self.name)
             generation.put(EngineDownError(f"{self.name}: {type(error).__name__}"))
@@ -176,7 +176,7 @@ class RemoteEngine(Engine):
         self.num_answered += 1
         self._bound.note_end(time.monotonic(), others_wait=bool(self._waiting))
 
-    def _see(self, error: ServingError, client: RemoteClient) -> ServingError:
+    def _name_error(self, error: ServingError, client: RemoteClient) -> ServingError:
         """The error with the tier's name; what it tells of the server is kept."""
         text = client.clean(f"{self.name}: {error}")
         if isinstance(error, QueueFullError):
@@ -188,7 +188,7 @@ class RemoteEngine(Engine):
         self._look.set()
         return type(error)(text)
 
-    async def _watch(self, client: RemoteClient) -> None:
+    async def _poll(self, client: RemoteClient) -> None:
         """Looks at the server for ever, sooner where it is down or a request has failed."""
         seconds = RETRY_SECONDS
         while True:

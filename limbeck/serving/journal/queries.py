@@ -128,7 +128,7 @@ def count(engine: Engine, choice: ExchangeFilter) -> Counts:
         sa.func.coalesce(sa.func.sum(exchanges.c.num_completion_tokens), 0),
         sa.func.coalesce(sa.func.avg(exchanges.c.total_seconds), 0.0),
     )
-    said = joined.join(feedback, feedback.c.exchange_id == exchanges.c.id)
+    with_feedback = joined.join(feedback, feedback.c.exchange_id == exchanges.c.id)
     with engine.connect() as connection:
 
         def by(column: sa.Column[str], source: sa.FromClause) -> dict[str, int]:
@@ -136,9 +136,9 @@ def count(engine: Engine, choice: ExchangeFilter) -> Counts:
             return {row[0]: row[1] for row in connection.execute(query.group_by(column))}
 
         total = connection.execute(sums.select_from(joined).where(condition)).one()
-        corrected = sa.select(sa.func.count(sa.distinct(exchanges.c.id))).select_from(said)
+        corrected = sa.select(sa.func.count(sa.distinct(exchanges.c.id))).select_from(with_feedback)
         corrected = corrected.where(condition & (feedback.c.corrected_answer != ""))
-        thumbs = by(feedback.c.thumbs, said)
+        thumbs = by(feedback.c.thumbs, with_feedback)
         thumbs.pop("none", None)
         return Counts(
             num_exchanges=total[0],
@@ -176,8 +176,8 @@ def read_review_queue(
     """Exchanges that no reviewer has spoken of, newest first, with why each should be looked at."""
     drawn = f"{round(review.audit_ratio * 16**HASH_DIGITS):0{HASH_DIGITS}x}"
     holds: dict[ReviewReason, sa.ColumnElement[bool]] = {
-        "thumbs_down": _said("down"),
-        "corrected": _said("corrected"),
+        "thumbs_down": _has_feedback("down"),
+        "corrected": _has_feedback("corrected"),
         # A rule that lets no model answer declines too; there is nothing to review in that.
         "unknown": (exchanges.c.status == "declined") & exchanges.c.is_machine_made,
         "withheld": exchanges.c.status == "withheld",
@@ -186,7 +186,7 @@ def read_review_queue(
         "audit": sa.true() if review.audit_ratio >= 1 else ledger.c.hash < drawn,
     }
     wanted = sa.or_(*(holds[reason] for reason in review.reasons or REASONS))
-    condition = _condition(choice) & ~_said("reviewed") & wanted
+    condition = _condition(choice) & ~_has_feedback("reviewed") & wanted
     if before_seq:
         condition &= ledger.c.seq < before_seq
     with engine.connect() as connection:
@@ -228,12 +228,12 @@ def _condition(choice: ExchangeFilter) -> sa.ColumnElement[bool]:
         is_shadow = exchanges.c.route_reason == SHADOW
         condition &= is_shadow if choice.shadows == "only" else ~is_shadow
     if choice.feedback:
-        condition &= sa.or_(*map(_said, choice.feedback))
+        condition &= sa.or_(*map(_has_feedback, choice.feedback))
     return condition
 
 
-def _said(what: FeedbackFilter) -> sa.ColumnElement[bool]:
-    said = sa.select(feedback.c.id).where(feedback.c.exchange_id == exchanges.c.id)
+def _has_feedback(what: FeedbackFilter) -> sa.ColumnElement[bool]:
+    given = sa.select(feedback.c.id).where(feedback.c.exchange_id == exchanges.c.id)
     conditions = {
         "up": feedback.c.thumbs == "up",
         "down": feedback.c.thumbs == "down",
@@ -241,7 +241,7 @@ def _said(what: FeedbackFilter) -> sa.ColumnElement[bool]:
         "commented": feedback.c.comment != "",
         "reviewed": feedback.c.role == "reviewer",
     }
-    return ~said.exists() if what == "none" else said.where(conditions[what]).exists()
+    return ~given.exists() if what == "none" else given.where(conditions[what]).exists()
 
 
 def _select(condition: sa.ColumnElement[bool]) -> sa.Select[tuple[object, ...]]:
@@ -254,17 +254,17 @@ def _read_rows(
 ) -> tuple[ExchangeRow, ...]:
     found = [row._asdict() for row in connection.execute(query)]
     ids = [row["id"] for row in found]
-    said: dict[str, list[Feedback]] = {entry_id: [] for entry_id in ids}
+    by_exchange: dict[str, list[Feedback]] = {entry_id: [] for entry_id in ids}
     order = sa.select(ledger.c.seq, feedback).join(feedback, feedback.c.id == ledger.c.id)
     order = order.where(feedback.c.exchange_id.in_(ids)).order_by(ledger.c.seq)
     for line in connection.execute(order) if ids else ():
         content = {key: value for key, value in line._asdict().items() if key not in HIDDEN}
         item = read_feedback(to_content(content))
-        said[item.exchange_id].append(item)
+        by_exchange[item.exchange_id].append(item)
     rows = []
     for row in found:
         seq, digest = row.pop("seq"), row.pop("hash")
         row.pop("salt")
         exchange = read_exchange(to_content(row))
-        rows.append(ExchangeRow(seq, digest, exchange, tuple(said[exchange.id])))
+        rows.append(ExchangeRow(seq, digest, exchange, tuple(by_exchange[exchange.id])))
     return tuple(rows)

@@ -201,7 +201,7 @@ class Journal:
                 pause = min(2 * pause, self._config.max_retry_seconds)
             else:
                 pause = FIRST_RETRY_SECONDS
-                if self._is_settled():
+                if self._is_written():
                     self._wake.wait()
                 self._hurry.wait(GATHER_SECONDS)
         self._sync()
@@ -213,7 +213,7 @@ class Journal:
             self._sync()
             self._stop.wait(min(left, SYNC_SECONDS))
 
-    def _is_settled(self) -> bool:
+    def _is_written(self) -> bool:
         """Whether nothing waits; who waits for that in `flush` goes on."""
         with self._lock:
             waits = bool(self._memory or self._spool.waiting_bytes)

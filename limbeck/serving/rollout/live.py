@@ -17,7 +17,7 @@ from limbeck.env.seeds import draw_share
 from limbeck.serving.config import AUTO
 from limbeck.serving.engine.base import Engine
 from limbeck.serving.facts import FactStore
-from limbeck.serving.service import Ask, ModelRole, Route, ServedEvent, Service
+from limbeck.serving.service import ModelRole, Route, ServedEvent, Service, ServiceRequest
 from limbeck.serving.tier import Meter, Tier
 
 Compose = Callable[[Sequence[Tier]], Service]
@@ -112,7 +112,7 @@ class LiveService:
             self._freed.clear()
             await self._freed.wait()
 
-    def answer(self, asked: Ask) -> AsyncGenerator[ServedEvent]:
+    def answer(self, incoming: ServiceRequest) -> AsyncGenerator[ServedEvent]:
         """The events of an answer; closing the iterator ends the computing.
 
         Where a candidate fails before its first word, the champion answers.
@@ -122,12 +122,14 @@ class LiveService:
             QueueFullError, EngineDownError: the tier that was named did not, or it broke off.
             RefusedError: the model cannot read the prompt.
         """
-        names = self._draw_canaries(asked)
-        return self._try(asked, names) if names else self.answer_by(asked, names=CHAMPIONS)
+        names = self._draw_canaries(incoming)
+        return self._try(incoming, names) if names else self.answer_by(incoming, names=CHAMPIONS)
 
-    async def _try(self, asked: Ask, names: frozenset[str]) -> AsyncGenerator[ServedEvent]:
+    async def _try(
+        self, incoming: ServiceRequest, names: frozenset[str]
+    ) -> AsyncGenerator[ServedEvent]:
         """The events of candidates, or of the champions where those fail."""
-        async with aclosing(self.answer_by(asked, names=names)) as events:
+        async with aclosing(self.answer_by(incoming, names=names)) as events:
             try:
                 begun = [await anext(events), await anext(events)]  # the route, the first word
             except (EngineDownError, QueueFullError, NoTierError):
@@ -138,12 +140,12 @@ class LiveService:
                 async for event in events:
                     yield event
                 return
-        async with aclosing(self.answer_by(asked, names=CHAMPIONS)) as events:
+        async with aclosing(self.answer_by(incoming, names=CHAMPIONS)) as events:
             async for event in events:
                 yield event
 
     async def answer_by(
-        self, asked: Ask, *, names: frozenset[str], role: ModelRole = "candidate"
+        self, incoming: ServiceRequest, *, names: frozenset[str], role: ModelRole = "candidate"
     ) -> AsyncGenerator[ServedEvent]:
         """The events of an answer by the champions, and by the candidates of some tiers.
 
@@ -153,12 +155,14 @@ class LiveService:
             RefusedError: the model cannot read the prompt.
         """
         service = self._service(names)
-        tiers = service.tiers.values() if asked.model == AUTO else [service.tiers[asked.model]]
+        tiers = (
+            service.tiers.values() if incoming.model == AUTO else [service.tiers[incoming.model]]
+        )
         engines = [tier.engine for tier in tiers]
         for engine in engines:
             self._uses[engine] += 1
         try:
-            async with aclosing(service.answer(asked)) as events:
+            async with aclosing(service.answer(incoming)) as events:
                 async for event in events:
                     if isinstance(event, Route) and event.tier in names:
                         event = replace(event, role=role)
@@ -170,16 +174,16 @@ class LiveService:
                     del self._uses[engine]
                     self._freed.set()
 
-    def _draw_canaries(self, asked: Ask) -> frozenset[str]:
+    def _draw_canaries(self, incoming: ServiceRequest) -> frozenset[str]:
         """The tiers whose candidate is to answer a request."""
         if not self._candidates:
             return CHAMPIONS
         return frozenset(
             name
             for name, tier in self._candidates.items()
-            if asked.model in (AUTO, name)
+            if incoming.model in (AUTO, name)
             and tier.engine.state == "ready"
-            and draw_share(asked.sticky, name=f"canary {name}") < tier.config.canary.share
+            and draw_share(incoming.sticky, name=f"canary {name}") < tier.config.canary.share
         )
 
     def _service(self, names: frozenset[str]) -> Service:

@@ -18,7 +18,7 @@ from limbeck.env.seeds import draw_share
 from limbeck.serving.metrics import Metrics, ShadowOutcome
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService
-from limbeck.serving.service import Ask
+from limbeck.serving.service import ServiceRequest
 from limbeck.serving.tier import Tier
 
 logger = logging.getLogger(__name__)
@@ -45,20 +45,20 @@ class Shadows:
         self._seconds = seconds
         self._running: dict[asyncio.Task[None], str] = {}
 
-    def offer(self, asked: Ask, answered: Recording) -> None:
+    def offer(self, incoming: ServiceRequest, answered: Recording) -> None:
         """Has a copy of a request answered, if it falls in the share of its tier."""
         route = answered.route
         if route is None or answered.end is None or route.role != "champion":
             return
         tier = self._live.candidates.get(route.tier)
         if tier is None or tier.config.shadow.share <= draw_share(
-            asked.sticky, name=f"shadow {route.tier}"
+            incoming.sticky, name=f"shadow {route.tier}"
         ):
             return
-        if asked.generate.images or self._is_busy(tier):  # images are kept for one answer only
-            self._metrics.see_shadow(route.tier, "left out")
+        if incoming.generate.images or self._is_busy(tier):  # images are kept for one answer only
+            self._metrics.observe_shadow(route.tier, "left out")
             return
-        task = asyncio.ensure_future(self._answer(asked, answered, tier=route.tier))
+        task = asyncio.ensure_future(self._answer(incoming, answered, tier=route.tier))
         self._running[task] = route.tier
         task.add_done_callback(self._running.pop)
 
@@ -83,8 +83,8 @@ class Shadows:
         """Whether a request of somebody waits for a row."""
         return any(tier.engine.num_waiting for tier in self._live.tiers.values())
 
-    async def _answer(self, asked: Ask, answered: Recording, *, tier: str) -> None:
-        copy = replace(asked, model=tier, generate=replace(asked.generate, num_choices=1))
+    async def _answer(self, incoming: ServiceRequest, answered: Recording, *, tier: str) -> None:
+        copy = replace(incoming, model=tier, generate=replace(incoming.generate, num_choices=1))
         work = asyncio.ensure_future(self._record(copy, answered, tier=tier))
         outcome: ShadowOutcome = "left out"
         try:
@@ -104,14 +104,18 @@ class Shadows:
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            self._metrics.see_shadow(tier, outcome)
+            self._metrics.observe_shadow(tier, outcome)
 
-    async def _record(self, asked: Ask, answered: Recording, *, tier: str) -> Recording:
+    async def _record(
+        self, incoming: ServiceRequest, answered: Recording, *, tier: str
+    ) -> Recording:
         """The candidate's answer, which nobody has written down yet."""
         id_ = f"{SHADOW}-{answered.id.removeprefix('chatcmpl-')}"
         names = frozenset({tier})
         with Recording(None, id_, answered.requested_model, answered.messages) as found:
-            async with aclosing(self._live.answer_by(asked, names=names, role="shadow")) as events:
+            async with aclosing(
+                self._live.answer_by(incoming, names=names, role="shadow")
+            ) as events:
                 async for event in events:
-                    found.see(event)
+                    found.observe(event)
         return found

@@ -72,7 +72,7 @@ def outcome(*, error="", end=None, route=None):
 def test_the_time_of_a_token_is_what_the_model_took_not_what_the_client_waited():
     metrics, route = Metrics(), Route("small", "named", "key", "candidate")
     end = End(0, "stop", "answered", 7, 5, None, queue_seconds=0.25, decode_seconds=0.02)
-    metrics.see_outcome(outcome(end=end, route=route))
+    metrics.observe_outcome(outcome(end=end, route=route))
     found = read(metrics.render().decode())
     name = "gen_ai_server_time_per_output_token_seconds"
     assert samples(found[name], f"{name}_sum", role="candidate") == [pytest.approx(0.005)]
@@ -83,7 +83,7 @@ def test_the_time_of_a_token_is_what_the_model_took_not_what_the_client_waited()
 
 def test_a_failure_has_a_duration_with_its_name_and_no_first_token():
     metrics = Metrics()
-    metrics.see_outcome(outcome(error="queue_full"))
+    metrics.observe_outcome(outcome(error="queue_full"))
     found = read(metrics.render().decode())
     name = "gen_ai_server_request_duration_seconds"
     assert samples(found[name], f"{name}_count", error_type="queue_full") == [1]

@@ -13,7 +13,7 @@ from limbeck.env.seeds import draw_share
 from limbeck.serving.config import AUTO, CanaryConfig
 from limbeck.serving.engine.messages import Generate
 from limbeck.serving.rollout.live import LiveService
-from limbeck.serving.service import AnswerText, Ask, End, Route, Service
+from limbeck.serving.service import AnswerText, End, Route, Service, ServiceRequest
 from tests.support.stepped_engine import Stepped, make_tier
 
 CALIBRATED = AnswerPolicy(familiarity=Familiarity.of(["高血压"]))
@@ -24,7 +24,7 @@ def canary(engine, *, share, **settings):
 
 
 def ask(text="你好", *, model="only"):
-    return Ask(model, Generate(0, (Message("user", text),), 0), sticky=text)
+    return ServiceRequest(model, Generate(0, (Message("user", text),), 0), sticky=text)
 
 
 async def read(live, asked):

@@ -12,7 +12,7 @@ from limbeck.serving.metrics import Metrics
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.rollout.shadow import Shadows
-from limbeck.serving.service import Ask, Service
+from limbeck.serving.service import Service, ServiceRequest
 from tests.support.stepped_engine import Stepped, make_tier
 
 
@@ -30,10 +30,12 @@ class Bench:
     async def ask(self, number=0, **settings):
         """Answers a request, as the door does, and offers it."""
         messages = (Message("user", f"问题{number}"),)
-        asked = Ask("only", Generate(0, messages, 0, **settings), sticky=messages[0].content)
+        asked = ServiceRequest(
+            "only", Generate(0, messages, 0, **settings), sticky=messages[0].content
+        )
         with Recording(None, f"chatcmpl-{number}", "auto", messages) as recording:
             async for event in self.live.answer(asked):
-                recording.see(event)
+                recording.observe(event)
         self.shadows.offer(asked, recording)
         return recording
 

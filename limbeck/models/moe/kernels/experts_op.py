@@ -168,7 +168,7 @@ def _call(
         raise IndexError(f"picked experts {low} to {high}: expected 0 to {gate_up.shape[0] - 1}")
 
 
-def _remember(ctx, inputs, output) -> None:
+def _save_for_backward(ctx, inputs, output) -> None:
     x, picked, weights, gate_up, down, _ = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -192,5 +192,7 @@ def _refuse(ctx, *grads):
     )
 
 
-torch.library.register_autograd("limbeck::experts", _differentiate, setup_context=_remember)
+torch.library.register_autograd(
+    "limbeck::experts", _differentiate, setup_context=_save_for_backward
+)
 torch.library.register_autograd("limbeck::experts_backward", _refuse)
