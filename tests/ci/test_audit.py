@@ -47,7 +47,7 @@ def test_only_what_a_release_mends_fails(audit):
     )
 
 
-def test_no_network_is_said_and_fails_nothing(audit, monkeypatch, tmp_path, capsys):
+def test_no_network_is_reported_and_fails_nothing(audit, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(audit, "FOLDER", tmp_path)
     (tmp_path / "pip_audit").mkdir()
     (tmp_path / "pip_audit" / "__main__.py").write_text("raise OSError('no network')")

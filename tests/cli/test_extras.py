@@ -41,7 +41,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
 
 
 @pytest.mark.parametrize("library", sorted(set(EXTRAS) - {"deepspeed"}))
-def test_the_extra_of_a_library_brings_it(library: str) -> None:
+def test_the_extra_of_a_library_installs_it(library: str) -> None:
     owners = OWNERS()[library]
     brought = distributions(PROJECT["optional-dependencies"][EXTRAS[library]])
     assert {normal(owner) for owner in owners} & brought

@@ -221,7 +221,7 @@ def broken(tmp_path):
 FAULTS = {"student.training.max_steps", "int8.corpus", "bundle.rutime", "pruned.checkpoint"}
 
 
-def test_check_tells_every_fault_with_line_and_path(invoke, broken):
+def test_check_lists_every_fault_with_line_and_path(invoke, broken):
     text = invoke("check", broken, code=1).stderr
     assert text.startswith(f"RecipeError {broken}: 4 faults")
     lines = broken.read_text().splitlines()
@@ -232,7 +232,7 @@ def test_check_tells_every_fault_with_line_and_path(invoke, broken):
     assert "Traceback" not in text
 
 
-def test_check_tells_faults_as_json(invoke, broken):
+def test_check_prints_faults_as_json(invoke, broken):
     found = json.loads(invoke("check", broken, "--json", code=1).stdout)
     assert {item["where"] for item in found["faults"]} == FAULTS
     assert all(item["line"] and item["message"] for item in found["faults"])

@@ -80,6 +80,6 @@ def test_damage_is_found_before_a_model_is_opened(store, make, source):
         source.verify(champion)
 
 
-def test_nothing_of_that_name_is_an_error_that_says_where_it_was_looked_for(source):
+def test_nothing_of_that_name_is_an_error_that_names_where_it_was_sought(source):
     with pytest.raises(ArtifactError, match="served name in"):
         source.find(TRIAGE)

@@ -30,7 +30,7 @@ def invoke(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def test_a_recipe_that_was_run_is_served_until_it_is_told_to_end(tmp_path):
+def test_a_recipe_that_was_run_is_served_until_it_is_ended(tmp_path):
     options = ("--runs", tiny_recipe.runs(), "--journal", tmp_path / "journal.sqlite")
     with serve(TINY, *options, folder=tmp_path) as (process, url, _):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
@@ -77,7 +77,7 @@ def test_a_gguf_file_is_served_and_llama_cpp_ends_with_the_service(gguf, number,
         assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
-def test_check_looks_for_a_gguf_file_and_for_what_opens_it(tmp_path, gguf, monkeypatch):
+def test_check_finds_a_gguf_file_and_what_opens_it(tmp_path, gguf, monkeypatch):
     serve = {"tiers": [{"name": "a", "model": str(gguf)}]}
     assert invoke("check", write_recipe(tmp_path, serve)).exit_code == 0
     monkeypatch.setattr("limbeck.cli.served_models.find_spec", lambda name: None)
@@ -237,7 +237,7 @@ def test_a_router_that_was_not_made_is_named(tmp_path):
     assert found.exit_code == 1 and "elsewhere" in found.output
 
 
-def test_facts_need_a_pack_that_says_how_they_are_asked_for(tmp_path):
+def test_facts_need_a_pack_that_defines_how_they_are_asked_for(tmp_path):
     pack = tiny_recipe.ROOT / "tests" / "support" / "packs" / "contracts_law"
     corpus = {"stage": "prepare", "pack": str(pack), "sources": [{"kind": "knowledge"}]}
     labelled = {"stage": "label", "corpus": "law", "teacher": "bundle"}

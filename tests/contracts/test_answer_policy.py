@@ -80,7 +80,7 @@ def test_a_policy_without_safety_rules_still_loads(tmp_path):
     assert not policy.find_emergencies("头晕")
 
 
-def test_repetition_is_seen():
+def test_repetition_is_found():
     assert repeats("症状：" + "头晕、" * 20)
     assert repeats("a" * 40)
     assert not repeats("a" * 39)

@@ -95,7 +95,7 @@ def test_choice_builds_the_named_config():
         ("dense", "expected a mapping with a key 'kind'"),
     ],
 )
-def test_choice_says_what_it_expected(value, message):
+def test_choice_names_what_it_expected(value, message):
     with pytest.raises(ValidationError) as caught:
         Chooser.model_validate({"model": value})
     assert message in str(caught.value)
@@ -121,7 +121,7 @@ def test_every_listed_name_exists_and_is_documented(table):
         assert resolve(found, name, what="entry").__doc__, name
 
 
-def test_an_error_of_pydantics_own_validators_is_told():
+def test_an_error_of_pydantics_own_validators_is_shown():
     class Item(Config):
         path: Path
 

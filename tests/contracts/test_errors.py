@@ -49,7 +49,7 @@ def test_tree_is_drawn(name):
     assert name in (errors.__doc__ or "")
 
 
-def test_recipe_error_tells_every_fault():
+def test_recipe_error_lists_every_fault():
     faults = [Fault("a.b", "is odd", 3), Fault("c", "is even")]
     error = RecipeError("x.yaml", faults)
     assert error.faults == tuple(faults)

@@ -35,7 +35,7 @@ def test_form_does_not_hide_one_question(left, right):
         ("कि", "की"),
     ],
 )
-def test_signs_and_marks_tell_questions_apart(left, right):
+def test_signs_and_marks_distinguish_questions(left, right):
     assert normalise(left) != normalise(right)
 
 

@@ -76,7 +76,7 @@ def test_misshapen(write, text, where, message, line):
     assert fault.line == line
 
 
-def test_every_misshapen_entry_is_told(write):
+def test_every_misshapen_entry_is_reported(write):
     found = faults(write("1a: {}\nb: 2\nc: {stage: x}\nd: []\n"))
     assert [(fault.where, fault.line) for fault in found] == [("1a", 1), ("b", 2), ("d", 4)]
 
@@ -139,7 +139,7 @@ def test_wrong_override(write, override, message):
     assert message in fault.message
 
 
-def test_every_wrong_override_is_told(write):
+def test_every_wrong_override_is_reported(write):
     assert len(faults(write(TEXT), "a.b=1", "student", "student.seed=1")) == 2
 
 

@@ -108,7 +108,7 @@ def test_weights_that_are_missing_are_named(tmp_path):
         read_router(tmp_path)
 
 
-def test_the_promise_says_what_it_rests_on():
+def test_the_promise_names_what_it_rests_on():
     kept = PROMISE.replace(is_certified=True, p_value=0.03, kept_ratio=1.02, largest_ratio=0.25)
     assert "99.0% of the largest tier's accuracy kept, 25.0% of the questions" in kept.describe()
     failed = PROMISE.replace(p_value=0.4, kept_ratio=0.97)

@@ -6,7 +6,7 @@ from limbeck.distillation.agreement import DisagreementError, agreement_ratios, 
 from limbeck.distillation.endpoint.client import UNSURE, CallError
 
 
-def test_agreement_is_highest_for_what_is_said_most():
+def test_agreement_is_highest_for_the_commonest_answer():
     found = agreement_ratios(["甲、乙", "乙、甲", "甲、乙、丙", "丁"])
     assert found[0] == found[1] > found[2] > found[3] == 0
     assert agreement_ratios(["甲", "甲", "甲"]) == [1, 1, 1]

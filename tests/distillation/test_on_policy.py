@@ -145,7 +145,7 @@ def test_answers_that_end_at_once_still_carry_a_position(dense):
     assert sum(objective(KeptForward(dense), batch).count for batch in batches) == 4
 
 
-def test_answers_that_do_not_end_are_told(dense, capsys, monkeypatch):
+def test_answers_that_do_not_end_are_reported(dense, capsys, monkeypatch):
     monkeypatch.setattr("limbeck.distillation.on_policy.PLAIN_INTERVAL_SECONDS", 0.0)
     endless, brief = (make_own(dense, end_ids=end_ids, vocab=2) for end_ids in ((), (0,)))
     assert endless(0) and brief(0)

@@ -21,7 +21,7 @@ def pages():
     return load(ROOT / "docs" / "reference" / "make.py").make_pages()
 
 
-def test_the_field_reference_is_what_the_code_says(pages):
+def test_the_field_reference_is_what_the_code_gives(pages):
     folder = ROOT / "docs" / "reference"
     committed = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
     assert committed == pages, "run: python docs/reference/make.py"

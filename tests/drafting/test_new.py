@@ -87,7 +87,7 @@ def test_a_table_in_gb18030_with_labels(new):
     assert source["columns"] == {"question": ["query"], "answer": "label"}
 
 
-def test_likely_columns_are_taken_and_said(new):
+def test_likely_columns_are_taken_and_reported(new):
     table = "ask;reply\n" + "".join(f"Frage {n}?;Antwort {n}, ja\n" for n in range(30))
     text, code, recipe = new("fragen.csv", table)
     assert code == 0, text
@@ -219,7 +219,7 @@ def test_what_is_missing_is_named(options, message):
     assert message in result.output
 
 
-def test_folders_are_told_from_files(new, tmp_path):
+def test_folders_are_distinguished_from_files(new, tmp_path):
     (tmp_path / "a.jsonl").mkdir()
     (tmp_path / "nothing").mkdir()
     for data, message in (("a.jsonl", "is a folder named like a file"), ("nothing", "is an empty")):
@@ -281,7 +281,7 @@ def test_damaged_lines_cost_themselves_and_can_be_printed(new):
     assert "2 undecodable: a.jsonl:201 half \\ud83d; a.jsonl:202" in text
 
 
-def test_what_would_stop_the_run_is_said_before(new):
+def test_what_would_stop_the_run_is_reported_before(new):
     rows = lines(clauses(40)) + "{broken\n" * 10
     text, code, recipe = new("a.jsonl", rows)
     assert code == 0, text
@@ -364,7 +364,7 @@ def test_the_demo_is_a_start_too(tmp_path, monkeypatch):
         ("12 / 4 = 3", "other"),
     ],
 )
-def test_languages_are_told_by_their_scripts(text, language):
+def test_languages_are_found_by_their_scripts(text, language):
     assert find_language(text) == language
 
 

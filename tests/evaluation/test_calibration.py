@@ -24,7 +24,7 @@ def drafts(figures, is_right, *, is_unknown=False):
     return Drafts(figures, np.broadcast_to(is_right, count), np.broadcast_to(is_unknown, count))
 
 
-def test_what_is_apart_is_told_apart():
+def test_what_is_apart_is_distinguished():
     held_out = drafts(draw(200, log_prob=-0.05, familiarity=0.9), True)
     foreign = drafts(draw(200, log_prob=-1.0, familiarity=0.2, seed=1), False)
     found = fit(held_out, foreign)
@@ -213,7 +213,7 @@ def test_questions_are_drawn_until_enough_drafts_are_right(
         (0, CalibrationConfig(), "no record has a question"),
     ],
 )
-def test_too_little_is_not_calibrated_and_says_why(corpus, count, config, reason):
+def test_too_little_is_not_calibrated_and_gives_the_reason(corpus, count, config, reason):
     records = list(corpus.records("validation"))[:count]
     corpus.write_records("validation", records)
     policy = make_policy(Echo({}), corpus, config=config)

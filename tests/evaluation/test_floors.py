@@ -118,7 +118,7 @@ def test_a_linear_classifier_needs_few_answers_and_more_than_one(monkeypatch):
     assert one.missing == {"free": "one answer only"} and not one.answered
 
 
-def test_a_corpus_without_training_questions_has_floors_that_say_so():
+def test_a_corpus_without_training_questions_has_floors_that_report_it():
     for floor in make(records=TRAINING[6:7]).values():
         assert not floor.answered
         assert set(floor.missing.values()) == {"no training record of this kind"}
@@ -179,7 +179,7 @@ def test_without_marked_names_there_is_no_lookup_by_them():
     assert "entity_lookup" in make(records=[*TRAINING, MARKED[0]])
 
 
-def test_images_are_told_apart_by_their_pixels():
+def test_images_are_distinguished_by_their_pixels():
     found = make()["linear"]
     (answered,) = [item for item in found.answered if item.task == "finding"]
     assert answered.answer == "正常" and answered.correct

@@ -64,7 +64,7 @@ def test_where_all_answers_agree_the_groups_are_counted():
     assert (found.low, found.high) == (wilson_interval(2, 2).low, 1.0)
 
 
-def test_a_clustered_interval_covers_as_often_as_it_says():
+def test_a_clustered_interval_covers_as_often_as_stated():
     rng = np.random.default_rng(0)
     groups = [str(n // 4) for n in range(400)]
     covered = 0

@@ -138,7 +138,7 @@ def test_one_amount_is_right_however_it_is_written(right, given_answer):
         ("1,000", "1", True),
     ],
 )
-def test_a_comma_is_the_decimal_mark_where_the_language_says_so(right, given_answer, equal):
+def test_the_decimal_mark_follows_the_language(right, given_answer, equal):
     assert "de" in COMMA_LANGUAGES and "en" not in COMMA_LANGUAGES
     assert exact_match(given_answer, expected=[right], language="de") is equal
     assert not exact_match("1.000,5", expected=["1000.5"], language="en")

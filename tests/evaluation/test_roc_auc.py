@@ -52,7 +52,7 @@ def test_more_phrasings_of_the_same_images_do_not_narrow_the_interval():
     assert one.low < one.value < one.high
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch):
+def test_the_interval_holds_the_truth_as_often_as_stated(monkeypatch):
     """Of unit normal noise around -1 and 1 the true area is P(N(2, 2) > 0) = 0.9214."""
     monkeypatch.setattr(roc_auc, "NUM_SAMPLES", 200)
     inside = 0

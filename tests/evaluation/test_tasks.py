@@ -18,7 +18,7 @@ from tests.support.fake_answerer import QUESTIONS, LookUp
 BY_ID = {question.id: question for question in QUESTIONS}
 
 
-def test_every_task_of_the_table_says_what_it_measures():
+def test_every_task_of_the_table_describes_what_it_measures():
     assert set(TASKS) == {"recall", "choice", "triage", "finding", "intent", "test_split"}
     for name in TASKS:
         task = resolve(TASKS, name, what="task")
@@ -88,7 +88,7 @@ def test_labels_are_compared_whole(label, answer, correct):
     assert record_answer(question, Response(answer, 1.0)).correct is correct
 
 
-def test_the_language_of_a_question_says_how_its_numbers_are_written():
+def test_the_language_of_a_question_decides_how_its_numbers_are_written():
     question = Question("n", "amount", "Wie viel?", ("1.000,5 kg",), "single")
     response = Response("1000,5 kg", 1.0)
     assert not record_answer(question, response).correct

@@ -33,7 +33,7 @@ def test_no_standard_error_is_no_interval(stderr):
     assert interval(0.5, stderr=stderr, num=4) == (None, None)
 
 
-def test_rows_say_how_many_were_asked_of_which_split():
+def test_rows_hold_how_many_were_asked_of_which_split():
     results = {
         "results": {
             "t": {
@@ -56,7 +56,7 @@ def test_rows_say_how_many_were_asked_of_which_split():
     assert [row.higher_is_better for row in rows] == [True, None] and rows[0].num_fewshot == 3
 
 
-def test_models_of_one_name_are_told_apart(tmp_path):
+def test_models_of_one_name_are_distinguished(tmp_path):
     paths = [tmp_path / "a" / "int8", tmp_path / "b" / "int8", tmp_path / "a" / "int8"]
     assert list(name_models(paths)) == ["a/int8", "b/int8"]
     assert list(name_models(paths[:1])) == ["int8"]

@@ -76,11 +76,11 @@ def test_broken_archives(tmp_path):
                 "forms": {"train": ["x?"], "evaluation": ["y?"]},
             }
         )
-        shelf = ImageStore(folder)
+        store = ImageStore(folder)
         try:
             for item in source.read(pack=pack, seed=0):
                 if not isinstance(item, Drop | Note):
-                    taken = shelf.take(item, source="discs")
+                    taken = store.take(item, source="discs")
                     outcomes.add("dropped" if isinstance(taken, Drop) else "works")
         except DataError as error:
             assert "discs.npz" in str(error)

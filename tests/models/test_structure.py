@@ -45,7 +45,7 @@ def test_a_channel_is_gate_row_up_row_and_down_column(dense):
     )
 
 
-def test_a_head_brings_the_query_heads_it_serves():
+def test_a_head_keeps_the_query_heads_it_serves():
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
     (first, _) = find_heads(model)
     assert first.num_groups == 2

@@ -121,7 +121,7 @@ def test_text_alone_counts_nothing(seeing, batch):
     assert objective(KeptForward(seeing), text).count == 0
 
 
-def test_a_model_that_sees_nothing_is_refused(dense):
+def test_a_model_without_vision_is_refused(dense):
     with pytest.raises(CheckpointError, match="extend"):
         Contrastive(kind="contrastive").build(ObjectiveContext(dense))
 

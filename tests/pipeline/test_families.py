@@ -40,7 +40,7 @@ def test_what_check_lets_pass_works(family, root, data, table):
     assert tried == {stage: table[family][stage] for stage in RUN}
 
 
-def test_check_refuses_what_the_table_says(root, data, table):
+def test_check_refuses_what_the_table_excludes(root, data, table):
     assert list(table) == list(FAMILIES)
     assert all(list(row) == list(STAGES) for row in table.values())
     for family in ODD:

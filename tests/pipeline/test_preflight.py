@@ -288,7 +288,7 @@ def test_longer_records_than_the_model_are_noted(look, models):
     ]
 
 
-def test_what_descriptions_say_is_what_layers_show():
+def test_what_descriptions_state_is_what_layers_show():
     """The short way, without torch, agrees with the functions that refuse while a stage runs."""
     from limbeck.distillation.initialization.from_experts import check_experts
     from limbeck.distillation.teachers.router_sampling import check_gates

@@ -215,7 +215,7 @@ def test_fresh_designs_fit_every_format():
         assert design.shape["num_attention_heads"] == 4 * design.shape["num_key_value_heads"]
 
 
-def test_what_is_written_is_what_the_runtimes_say():
+def test_what_is_written_is_what_the_runtimes_state():
     assert is_written("qwen3", FILE_FORMATS["gguf Q4_0"])
     assert is_written("gemma3_text", FILE_FORMATS["onnx int4"])
     assert not is_written("gemma3_text", FILE_FORMATS["gguf Q4_0"])

@@ -26,7 +26,7 @@ from limbeck.pruning.criteria import (
 NOTHING = Calibration()
 
 
-def test_scores_are_what_their_names_say():
+def test_scores_are_what_their_names_state():
     parts = [torch.tensor([[3.0, -4.0], [0.0, 1.0]]), torch.tensor([[12.0], [2.0]])]
     for criterion, expected in (
         (L1(), [19, 3]),

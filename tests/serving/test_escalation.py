@@ -61,7 +61,7 @@ def test_a_sure_draft_stays_and_an_unsure_one_goes_up_tier_by_tier():
     assert serve(0.1, 0.1, 0.1) == ("large", "escalated", [1, 1, 1])
 
 
-def test_the_largest_tier_answers_at_once_where_the_question_says_so():
+def test_the_largest_tier_answers_at_once_where_the_question_requires_it():
     names = ("large", "mid", "small")
     passing = make_router(names, rule=EscalationRule(min_gain=0.0, min_gain_before=0.2), before=9.0)
     assert serve(0.9, 0.9, 0.9, router=passing) == ("large", "escalated", [1, 0, 0])
@@ -78,7 +78,7 @@ def test_the_others_stand_in_for_the_largest():
     assert found == ("small", "degraded", [1, 1, 1])
 
 
-def test_what_is_foreign_stays_with_the_tier_that_can_tell():
+def test_what_is_foreign_stays_with_the_tier_that_can_decide():
     """The largest one is not calibrated, and would answer anything."""
     engines = {
         "large": Scripted("来自large", judgement=None),

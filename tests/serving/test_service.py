@@ -128,7 +128,7 @@ def test_where_nobody_is_sure_nobody_answers(language, said):
     assert (text, end.status) == ("瞎猜的", "answered")
 
 
-def test_auto_never_ends_at_a_tier_that_cannot_say_that_it_does_not_know():
+def test_auto_never_ends_at_a_tier_that_cannot_decline():
     large, small = Scripted("什么都答"), Scripted("瞎猜的", UNSURE)
     tiers = make({"large": large, "small": small}).tiers
     service = Service([replace(tiers["large"], policy=AnswerPolicy()), tiers["small"]])
@@ -209,7 +209,7 @@ def test_what_another_limbeck_service_has_decided_stays(status):
         assert (text[:2], end.status) == ("云端", status)
 
 
-def test_no_tier_is_an_error_that_says_why():
+def test_no_tier_is_an_error_that_gives_the_reason():
     full = {name: Scripted("", error=QueueFullError("full")) for name in ("large", "small")}
     with pytest.raises(NoTierError, match="full; full") as found:
         ask(make(full))

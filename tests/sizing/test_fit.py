@@ -118,7 +118,7 @@ def test_cards_are_counted_to_the_last_one():
     assert held[0] <= GPUS["V100-16GB"].usable_bytes < held[1]
 
 
-def test_answering_fits_in_some_formats_or_says_what_would(reference):
+def test_answering_fits_in_some_formats_or_names_what_would(reference):
     small = fit_serving(dense(28), Serving(gpu="T4-16GB"))
     assert small.fitting == ("float32", "bfloat16", "int8", "int4", "int2", "ternary")
     six = fit_serving(dense(36, hidden=4096), Serving(gpu="T4-16GB"))

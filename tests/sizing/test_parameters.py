@@ -107,7 +107,7 @@ def count_flops(model, *, tokens):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_flops_are_those_a_counter_sees(tied):
+def test_flops_are_those_a_counter_counts(tied):
     config = LlamaConfig(**DENSE, tie_word_embeddings=tied, attn_implementation="eager")
     model = LlamaForCausalLM(config)
     # Without a causal shortcut every token attends to the whole sequence.

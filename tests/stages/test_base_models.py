@@ -133,7 +133,7 @@ def test_a_recipe_states_its_own_template(make, base, tmp_path):
 
 
 @pytest.mark.parametrize("stated", [False, True])
-def test_check_says_which_template_a_base_model_gets(base, tmp_path, stated):
+def test_check_names_which_template_a_base_model_gets(base, tmp_path, stated):
     (tmp_path / "own.jinja").write_text(OWN)
     own = f", chat_template: {tmp_path}/own.jinja" if stated else ""
     path = tmp_path / "recipe.yaml"

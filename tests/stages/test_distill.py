@@ -73,7 +73,7 @@ def test_another_tokenizers_embeddings_are_refused(work, moe, dense_config, tmp_
         distill.run(config(dense_config), work=work)
 
 
-def test_detectors_speak_and_change_nothing(work, dense_config):
+def test_detectors_warn_and_change_nothing(work, dense_config):
     found = distill.run(config(dense_config, initialize_from=""), work=work)
     told = load_model(work.folder).state_dict()
     assert any("likeliest token is the label" in sentence for sentence in found["warnings"])
@@ -115,7 +115,7 @@ def test_layers_are_matched_by_name(work, dense_config, item):
     assert not any("projections" in name for name in load_model(work.folder).state_dict())
 
 
-def test_unselected_experts_are_asked_and_what_is_missed_is_told(work, dense_config):
+def test_unselected_experts_are_asked_and_what_is_missed_is_reported(work, dense_config):
     drawn = distill.run(config(dense_config, router_sampling={"num_samples": 2}), work=work)
     told = json.loads((work.folder / "router.json").read_text())
     assert told["kl"] == drawn["missed"]["kl"] > 0

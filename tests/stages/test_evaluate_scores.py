@@ -102,7 +102,7 @@ def check_lists_alone(report):
     assert "ROUGE-L" not in console.file.getvalue()
 
 
-def test_labels_are_told_apart_in_every_view(work):
+def test_labels_are_distinguished_in_every_view(work):
     corpus = Corpus(work.one("corpus").path)
     options = ("呼吸内科", "心血管内科")
     questions = [

@@ -116,7 +116,7 @@ def test_a_bundle_is_calibrated_on_its_own_drafts(checkpoint, corpus, tmp_path, 
     assert policy.judge("高血压看什么科？", confidence_ratio=0.5) is not None
 
 
-def test_a_leak_leaves_a_bundle_uncalibrated_and_says_so(checkpoint, corpus, tmp_path):
+def test_a_leak_leaves_a_bundle_uncalibrated_and_reports_it(checkpoint, corpus, tmp_path):
     manifest = read_artifact(checkpoint).manifest.replace(kind="corpus")
     work = make_work(tmp_path, checkpoint, corpus=(Artifact(corpus, manifest),))
     metrics = export.run(configure(corpus="corpus", num_prompts=1), work=work)

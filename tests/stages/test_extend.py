@@ -60,7 +60,7 @@ def test_alignment_lowers_the_loss_and_leaves_the_text_model(made):
     assert not [name for name in changed if name.startswith("language_model.")]
 
 
-def test_teacher_and_students_tell_the_findings_apart(report):
+def test_teacher_and_students_distinguish_the_findings(report):
     found = {row["name"]: row["findings"]["finding"] for row in report["rows"]}
     assert found["teacher"]["images"] == 40
     assert found["teacher"]["auc"]["value"] > 0.85
@@ -169,7 +169,7 @@ def test_asking_at_the_terminal(made, picture, tmp_path):
         (extend, {"stage": "extend"}, "already"),
     ],
 )
-def test_stages_that_know_no_images_say_so(stage, settings, message, made, tmp_path):
+def test_stages_that_know_no_images_report_it(stage, settings, message, made, tmp_path):
     checkpoint = make_artifact(shutil.copytree(made / "student", tmp_path / "seen"), "checkpoint")
     corpus = make_artifact(shutil.copytree(made / "corpus", tmp_path / "corpus"), "corpus")
     inputs = {"checkpoint": (checkpoint,), "corpus": (corpus,)}
@@ -186,7 +186,7 @@ def test_stages_that_know_no_images_say_so(stage, settings, message, made, tmp_p
         (quantize, {"stage": "quantize", "scheme": {"kind": "int8"}}),
     ],
 )
-def test_a_model_that_sees_becomes_smaller(stage, settings, made, picture, tmp_path):
+def test_a_vision_model_becomes_smaller(stage, settings, made, picture, tmp_path):
     checkpoint = make_artifact(shutil.copytree(made / "student", tmp_path / "seen"), "checkpoint")
     corpus = make_artifact(shutil.copytree(made / "corpus", tmp_path / "corpus"), "corpus")
     work = Work(

@@ -225,7 +225,7 @@ def test_what_needs_a_pack_is_refused_without_one(fields, need):
         ({"sources": [{"kind": "knowledge"}], "splits": {"test_ratio": 0.9}}, "test_ratio"),
     ],
 )
-def test_bad_configs_say_what_is_wrong(fields, message):
+def test_bad_configs_name_what_is_wrong(fields, message):
     with pytest.raises(ValidationError, match=message):
         Config.model_validate({"stage": "prepare", "pack": "medical", **fields})
 

@@ -50,7 +50,7 @@ def config(**changes):
     )
 
 
-def test_shapes_shrink_and_the_metrics_say_how(make_work):
+def test_shapes_shrink_and_the_metrics_show_how(make_work):
     work = make_work("pruned")
     metrics = prune.run(config(heads_ratio=0.5), work=work)
     model = load_model(work.folder)

@@ -145,7 +145,7 @@ def test_what_cannot_be_shown_is_not_promised(tmp_path, monkeypatch):
     assert "min_kept_ratio" in file.promise.describe()
 
 
-def test_few_questions_promise_nothing_and_say_so(tmp_path):
+def test_few_questions_promise_nothing_and_report_it(tmp_path):
     work = make_work(tmp_path, count=30)
     route.run(config(), work=work)
     promise = read_router(work.folder).file.promise

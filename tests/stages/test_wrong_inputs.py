@@ -125,7 +125,7 @@ def test_a_temperature_that_is_not_positive(make, temperature):
         make(objective={"kind": "soft_target", "temperature": temperature})
 
 
-def test_held_out_questions_tell_a_student_that_says_one_thing(make, corpus, tmp_path, monkeypatch):
+def test_held_out_questions_expose_a_student_with_one_answer(make, corpus, tmp_path, monkeypatch):
     def change(item):
         return dataclasses.replace(item, question=item.question and f"{item.question}请问")
 

@@ -93,7 +93,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, corpus, to
     assert history == expected
 
 
-def test_a_damaged_state_starts_again_and_says_so(moe_config, corpus, tokenizer, tmp_path, caplog):
+def test_a_damaged_state_starts_again_and_reports_it(
+    moe_config, corpus, tokenizer, tmp_path, caplog
+):
     (tmp_path / "training.pt").write_bytes(b"half a file")
     model = moe_config.build(tokenizer=tokenizer, seed=0)
     assert len(train(model, corpus, tokenizer, tmp_path)) == 6
@@ -219,7 +221,7 @@ def test_micro_batches_on_cores_equal_backward_on_their_sum(moe_config, corpus, 
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
 
 
-def test_dropout_is_seen_wherever_it_hides(dense_config, tokenizer):
+def test_dropout_is_found_wherever_it_hides(dense_config, tokenizer):
     model = dense_config.build(tokenizer=tokenizer, seed=0)
     assert not draws_random(KeptForward(model))
     model.config.attention_dropout = 0.1

@@ -27,7 +27,7 @@ def test_at_least_one_step_and_numbers_stay():
     assert count_steps(7, tokens_per_step=3.0) == 7
 
 
-def test_other_shares_and_what_was_seen():
+def test_other_shares_and_what_was_read():
     custom = share("warm", shares={"warm": 3.0, "rest": 1.0})
     assert custom.ratio == 0.75
     found = report_tokens(custom, seen_tokens=2_300_000)
@@ -35,7 +35,7 @@ def test_other_shares_and_what_was_seen():
     assert report_tokens(3, seen_tokens=10) == {"tokens_seen": 10}
 
 
-def test_training_settles_on_a_number_and_survives_a_round_trip():
+def test_training_resolves_to_a_number_and_survives_a_round_trip():
     config = TrainingConfig.model_validate({"max_steps": {"tokens": 46000, "phase": "finetune"}})
     assert TrainingConfig.model_validate(config.model_dump()) == config
     assert config.resolve_steps(tokens_per_step=100.0).max_steps == 50

@@ -23,7 +23,7 @@ def test_the_interval_redraws_groups_and_seeds():
     assert both.high - both.low > one.high - one.low + 0.5
 
 
-def test_needed_questions_just_tell_the_difference():
+def test_needed_questions_just_show_the_difference():
     rng = np.random.default_rng(1)
     sums = rng.normal(0.02, 1.0, size=(1, 100))
     found = measure_difference(sums, np.ones(100, dtype=np.int64), num_items=100)

@@ -176,7 +176,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(space, tmp_path):
     assert (out / "report.md").read_text(encoding="utf-8") == space[4]
 
 
-def test_a_search_without_the_key_is_told_how_to_write_it(space, tmp_path):
+def test_a_search_without_the_key_shows_how_to_write_it(space, tmp_path):
     recipe = make_recipe(tmp_path, space[1], tune=None)
     message = invoke("tune", recipe, code=1)
     assert "RecipeError" in message
@@ -294,7 +294,7 @@ def test_what_guides_a_search_stands_nowhere_else(tmp_path, split):
         read_held_out(Corpus(corpus), max_questions=5)
 
 
-def test_a_teacher_that_cannot_be_asked_is_told_with_what_to_set(tmp_path):
+def test_a_teacher_that_cannot_be_asked_is_refused_with_what_to_set(tmp_path):
     gone = Parent(name="t", path=str(tmp_path / "gone"), kind="checkpoint", content_hash="h")
     lost = {"teacher": (gone,)}
     for given in (

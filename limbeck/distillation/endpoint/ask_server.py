@@ -127,7 +127,7 @@ def _describe_logprobs(items: Sequence[Labelled], *, write: Logprobs) -> dict[st
             "of another family, write answers instead"
         )
     return {
-        "told_places": num_returned,
+        "returned_places": num_returned,
         "aligned_places": num_aligned,
         "missed_candidates": missed.total(),
         "missed_tokens": dict(missed.most_common(MAX_LISTED_TOKENS)),

@@ -62,7 +62,7 @@ def test_only_new_questions_stay(tmp_path):
     assert log.total_dropped() == {"in_evaluation": 3, "duplicate": 2}
 
 
-def test_how_near_they_lie_to_evaluation_is_told():
+def test_how_near_they_lie_to_evaluation_is_reported():
     asked = [
         Question(str(n), "t", text, ("a",), "single")
         for n, text in enumerate(("甲乙丙丁", "子丑寅卯"))

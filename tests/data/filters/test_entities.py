@@ -24,7 +24,7 @@ def test_the_leftmost_longest_name_wins():
     ]
 
 
-def test_marks_stand_where_they_say():
+def test_marks_stand_where_stated():
     record = Record("1", "头痛怎么办", "先排除糖尿病", "g", "s")
     for entity in Lexicon(NAMES).mark(record):
         text = getattr(record, entity.part)

@@ -35,7 +35,7 @@ def fit(pack, records, **fields):
     return scorer
 
 
-def test_it_tells_answers_from_moved_ones_when_held_out(pack, consult):
+def test_it_distinguishes_answers_from_moved_ones_when_held_out(pack, consult):
     report = fit(pack, consult).report
     assert report["held_out_auc"]["low"] > 0.7
     assert report["good_examples_are"] == "own confidence"
@@ -53,7 +53,7 @@ def test_it_learns_from_records_without_a_confidence(pack, consult):
     assert fit(pack, bare).score_all(bare) == scorer.score_all(bare)
 
 
-def test_too_few_examples_fit_nothing_and_say_so(pack):
+def test_too_few_examples_fit_nothing_and_report_it(pack):
     records = [Record(str(i), "头痛", "多休息", str(i), "s", confidence=UNSCORED) for i in range(5)]
     scorer = fit(pack, records)
     assert not scorer.report["fitted"]

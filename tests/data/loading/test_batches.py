@@ -55,7 +55,7 @@ def test_records_of_one_length_are_cut_evenly_whatever_their_number():
     assert cuts == [256, 512]
 
 
-def test_what_is_looked_at_fits_a_number_of_tokens(corpus, tokenizer):
+def test_what_is_shown_fits_a_number_of_tokens(corpus, tokenizer):
     batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig())
     many = batches.take(8, max_tokens=10**9)
     assert len(many.record_ids) == 8

@@ -118,7 +118,7 @@ def test_next_token_learns_the_same(name, loss_on, corpus, tokenizer, request):
         assert_same_training(request.getfixturevalue(name), objective, batches, batch)
 
 
-def test_soft_targets_teach_the_same_live_and_from_signals(
+def test_soft_targets_train_the_same_live_and_from_signals(
     corpus, tokenizer, moe, dense, batches, tmp_path
 ):
     for name in ("teacher", "signals"):

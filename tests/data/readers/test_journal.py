@@ -107,7 +107,7 @@ def test_lines_that_are_none_are_counted(tmp_path):
     assert reasons(read(path)) == ["not_an_exchange"] * 4
 
 
-def test_a_file_without_judgements_says_what_to_do(tmp_path):
+def test_a_file_without_judgements_is_refused_with_what_to_do(tmp_path):
     path = write(tmp_path / "a.jsonl", ROWS[3])
     with pytest.raises(DataError, match="judged_by: anyone"):
         read(path)

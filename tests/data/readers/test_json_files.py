@@ -142,7 +142,7 @@ def test_arrays_are_read_item_by_item(tmp_path, monkeypatch, chunk, indent):
         ("\ufeff\n\n", "holds no rows"),
     ],
 )
-def test_a_broken_file_says_what_was_found(tmp_path, content, message):
+def test_a_broken_file_shows_what_was_found(tmp_path, content, message):
     path = tmp_path / "a.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.json") as error:

@@ -268,7 +268,7 @@ def test_earlier_turns_are_records_and_read_before_the_last(tmp_path, history):
         assert found.records[1].history == ("q", "a")
 
 
-def test_a_file_of_refused_rows_says_why(tmp_path):
+def test_a_file_of_refused_rows_gives_the_reason(tmp_path):
     with pytest.raises(DataError, match="tool_turns"):
         read_rows(tmp_path, {"messages": [*say("q"), CALL]})
 

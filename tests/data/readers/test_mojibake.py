@@ -91,7 +91,7 @@ def test_a_right_source_has_no_such_note(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_labelled_texts_are_looked_at_too(tmp_path):
+def test_labelled_texts_are_checked_too(tmp_path):
     for name, text in (("a", misread("头痛怎么办呢", "gb18030")), ("b", "咳嗽")):
         row = json.dumps({"query": text, "label": "x"})
         (tmp_path / f"{name}.jsonl").write_text(row + "\n", encoding="utf-8")

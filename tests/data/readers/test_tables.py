@@ -75,7 +75,7 @@ def test_a_mark_left_open_in_a_csv_joins_no_lines(read_table, lines):
     assert {reason for _, reason in found.reasons} == {"broken_row"}
 
 
-def test_quoting_can_be_said(read_table):
+def test_quoting_can_be_set(read_table):
     text = 'question,answer\n"open,b\nc",d\n'
     assert read_table(text, quoting="none").pairs == [('"open', "b"), ('c"', "d")]
     assert read_table(text, quoting="rfc4180").pairs == [("open,b\nc", "d")]

@@ -113,7 +113,7 @@ def test_the_checks_leave_no_trace(found):
     assert all(item.grad is None for item in probe.student.parameters())
 
 
-def test_what_cannot_be_measured_is_said(found):
+def test_what_cannot_be_measured_is_reported(found):
     probe = found["good"]
     bare = HeldOutProbe(SOFT, probe.student, probe.teacher, probe.examples, ())
     warnings, figures = bare.check(when="after")

@@ -93,7 +93,7 @@ def test_the_rotary_embedding_is_taken_over(rope):
     assert student.config.rope_parameters["rope_theta"] == rope["rope_theta"]
 
 
-def test_a_rotary_embedding_that_the_recipe_asks_for_is_kept_and_said():
+def test_a_rotary_embedding_that_the_recipe_asks_for_is_kept_and_reported():
     teacher = build("Qwen3", rope_parameters={"rope_type": "default", "rope_theta": 1e6})
     student = build("Qwen3")
     found = copy_matching_weights(student, teacher=teacher, keep_rotary=True)
@@ -133,7 +133,7 @@ def test_the_inner_norm_is_taken_from_between_sandwiched_ones():
         assert torch.allclose(layer.post_attention_layernorm.weight, torch.tensor(1.5))
 
 
-def test_a_norm_that_computes_otherwise_stays_fresh_and_is_said():
+def test_a_norm_that_computes_otherwise_stays_fresh_and_is_reported():
     student = build("Llama")
     student.model.norm = torch.nn.LayerNorm(32)
     teacher = build("Llama")
@@ -144,7 +144,7 @@ def test_a_norm_that_computes_otherwise_stays_fresh_and_is_said():
     assert torch.equal(student.model.norm.weight, torch.ones(32))
 
 
-def test_attention_with_norms_of_its_own_is_said_to_differ():
+def test_attention_with_norms_of_its_own_is_reported_to_differ():
     found = copy_matching_weights(build("Qwen3"), teacher=build("Llama"))
     assert not any("mlp" in text for text in found.differences)
     assert any(
@@ -152,6 +152,6 @@ def test_attention_with_norms_of_its_own_is_said_to_differ():
     )
 
 
-def test_another_activation_is_said_to_differ():
+def test_another_activation_is_reported_to_differ():
     found = copy_matching_weights(build("Llama"), teacher=build("Llama", hidden_act="gelu"))
     assert any("of mlp" in text and "self_attn" not in text for text in found.differences)

@@ -45,12 +45,12 @@ def compare(models):
     )
 
 
-def test_the_models_own_part_is_told_from_the_runtimes(models):
+def test_the_models_own_part_is_distinguished_from_the_runtimes(models):
     (found,) = compare(models)  # neither the teacher's own bundle nor one of another runtime
     assert (found.model, found.teacher, found.runtime) == ("small", "big", "onnx")
     assert found.speedup == pytest.approx(4.0)
     assert found.low <= 4.0 <= found.high
 
 
-def test_without_a_bundle_of_the_teacher_nothing_is_said(models):
+def test_without_a_bundle_of_the_teacher_nothing_is_reported(models):
     assert compare([item for item in models if item.path.name != "big"]) == ()

@@ -70,7 +70,7 @@ def chain(make):
     return {"corpus": corpus, "teacher": teacher, "student": student, "alone": alone}
 
 
-def test_a_row_without_a_teacher_is_told_by_its_lineage(chain, make):
+def test_a_row_without_a_teacher_is_found_by_its_lineage(chain, make):
     assert describe_training(chain["alone"]) == "trained without a teacher (labels alone)"
     assert describe_training(chain["teacher"]) == "trained without a teacher (labels alone)"
     assert describe_training(chain["student"]) is None

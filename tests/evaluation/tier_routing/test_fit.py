@@ -58,14 +58,14 @@ def mean_accuracy(gain, drafts):
     return float(drafts.is_right[-1].mean() + (share_of_budgets(gain) * gained).mean())
 
 
-def test_the_simplest_inputs_do_where_the_probability_tells_all():
+def test_the_simplest_inputs_do_where_the_probability_decides_all():
     drafts = make_drafts()
     models, gains = fit_tiers(drafts, seed=0)
     assert models.after[0].gain.inputs == "log_prob"
     assert mean_accuracy(gains.after[0], drafts) > mean_accuracy(np.zeros(COUNT), drafts) + 0.05
 
 
-def test_the_text_counts_where_it_tells_more():
+def test_the_text_counts_where_it_adds_more():
     drafts = make_drafts(by_text=True)
     models, gains = fit_tiers(drafts, seed=0)
     assert models.after[0].gain.inputs == "figures and text"

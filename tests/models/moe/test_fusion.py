@@ -56,7 +56,7 @@ def test_heads_equal_a_loop_in_float64():
 
 
 @pytest.mark.parametrize("kind", ["attention", "full_attention"])
-def test_tokens_do_not_see_each_other_and_every_input_has_a_gradient(kind):
+def test_tokens_do_not_attend_to_each_other_and_every_input_has_a_gradient(kind):
     x, outputs, weights = inputs()
     fusion = build_fusion(kind, hidden=D, num_heads=4, rank=3)
     assert isinstance(fusion, AttentionFusion | FullAttentionFusion)

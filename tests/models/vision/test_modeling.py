@@ -149,7 +149,7 @@ def test_the_projector_is_norm_and_two_linear_layers():
 
 
 @torch.no_grad()
-def test_a_saved_model_sees_the_same(seeing, words, prompts, tmp_path):
+def test_a_saved_vision_model_computes_the_same(seeing, words, prompts, tmp_path):
     ids, pixels = prompts
     save_checkpoint(seeing, tokenizer=words, folder=tmp_path)
     loaded = load_model(tmp_path)
@@ -186,7 +186,7 @@ def test_kept_positions_are_those_of_the_model(seeing, prompts):
     assert kept.images.shape == (2, 16)
 
 
-def test_a_model_that_sees_is_not_extended_again(seeing, words):
+def test_a_vision_model_is_not_extended_again(seeing, words):
     with pytest.raises(CheckpointError, match="already"):
         add_encoder(seeing, tokenizer=words, config=ENCODER, seed=0)
 

@@ -138,7 +138,7 @@ def test_an_end_that_llama_cpp_would_miss_is_stated(trained):
     assert vocabulary.special["eot"] == ends[0] and vocabulary.special["eos"] == ends[1]
 
 
-def test_a_template_that_asks_for_a_start_says_that_there_is_none(trained):
+def test_a_template_that_asks_for_a_start_reports_that_there_is_none(trained):
     vocabulary = describe(trained)
     assert vocabulary.template == trained.chat_template
     tokenizer = PreTrainedTokenizerFast(

@@ -169,7 +169,7 @@ def test_what_is_wrong_is_named(running, change, status, named, stream):
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
-def test_a_body_that_does_not_say_that_it_is_json_is_415(running, path, kind):
+def test_a_body_that_is_not_declared_as_json_is_415(running, path, kind):
     """Pages of other sites may send all kinds but JSON without being allowed to."""
     headers = {"Content-Type": kind} if kind else {}
     found = httpx.post(running.url + path, content=b"{}", headers=headers, timeout=60)
@@ -224,7 +224,7 @@ def test_too_many_are_refused_at_once_and_none_is_lost(running):
     assert running.post({**body, "max_tokens": 3}).status_code == 200
 
 
-def test_headers_say_who_answered(running):
+def test_headers_name_who_answered(running):
     found = running.post({"model": "auto", "messages": QUESTION, "max_tokens": 4})
     assert found.headers["x-limbeck-tier"] == "small"
     assert found.headers["x-limbeck-route"] == "smallest tier"
@@ -254,7 +254,7 @@ def test_a_dead_tier_is_stood_in_for(running):
     )
 
 
-def test_ready_says_why_a_model_cannot_be_opened(bundle, tmp_path):
+def test_ready_names_why_a_model_cannot_be_opened(bundle, tmp_path):
     damaged = shutil.copytree(bundle, tmp_path / "damaged")
     (damaged / "model.onnx").write_bytes(b"cut")
     with (

@@ -37,7 +37,7 @@ def samples(family, name, **labels):
     ]
 
 
-def test_what_a_service_tells_an_autoscaler(running):
+def test_what_a_service_gives_an_autoscaler(running):
     running.post(BODY)
     running.post({**BODY, "model": "auto"})
     wait_for(
@@ -92,7 +92,7 @@ def test_a_failure_has_a_duration_with_its_name_and_no_first_token():
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="needs promtool (Debian's package prometheus)")
-def test_promtool_finds_nothing_to_say(running):
+def test_promtool_finds_no_fault(running):
     text = running.get("/metrics").text
     found = subprocess.run(
         [str(PROMTOOL), "check", "metrics"],

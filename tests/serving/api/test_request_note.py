@@ -55,7 +55,7 @@ def test_a_trace_is_carried_where_the_header_is_well_formed(header, trace):
     assert note.trace_id == trace and note.span_id == (SPAN if trace else "")
 
 
-def test_an_answer_is_logged_without_what_was_said(running, lines):
+def test_an_answer_is_logged_without_its_texts(running, lines):
     headers = {"X-Request-Id": "ward-7/42", "traceparent": f"00-{TRACE}-{SPAN}-01"}
     for count, stream in enumerate((False, True), start=1):
         found = running.post({**BODY, "stream": stream}, headers=headers)

@@ -125,7 +125,7 @@ def test_only_who_has_the_key_is_answered(tiny):
     run(live)
 
 
-def test_a_file_that_cannot_be_opened_is_broken_and_says_why(tmp_path, tiny):
+def test_a_file_that_cannot_be_opened_is_broken_and_gives_the_reason(tmp_path, tiny):
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(tiny.read_bytes()[:3000])
 

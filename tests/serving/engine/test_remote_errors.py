@@ -53,7 +53,7 @@ def test_the_wait_that_a_full_server_asks_for_is_kept(text, seconds):
         ({"error": "m"}, False),
     ],
 )
-def test_a_prompt_that_is_too_long_is_told_from_other_refusals(body, is_too_long):
+def test_a_prompt_that_is_too_long_is_distinguished_from_other_refusals(body, is_too_long):
     found = error(400, body=json.dumps(body).encode())
     assert str(found) == "its server refuses the request: m"
     assert isinstance(found, RefusedError) and found.is_too_long == is_too_long

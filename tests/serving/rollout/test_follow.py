@@ -109,7 +109,7 @@ def test_a_promotion_and_a_rollback_are_followed_and_the_old_model_ends():
 
 
 @pytest.mark.parametrize("how", ["damaged", "broken", "gone"])
-def test_what_cannot_be_opened_changes_nothing_and_is_said_once(how, caplog):
+def test_what_cannot_be_opened_changes_nothing_and_is_reported_once(how, caplog):
     async def live():
         bench = Bench(Named("a"))
         bench.source.damaged |= {"b"} if how == "damaged" else set()

@@ -64,9 +64,11 @@ def go(tmp_path, corpus, monkeypatch):
             }
             | (entry or {})
         )
-        shop = tmp_path / "work" / "answers"
-        number = sum(1 for _ in shop.glob("artifact*")) if shop.is_dir() else 0
-        work = Work("answers", shop / f"artifact{number}", shop / "state", {"corpus": (corpus,)})
+        folder = tmp_path / "work" / "answers"
+        number = sum(1 for _ in folder.glob("artifact*")) if folder.is_dir() else 0
+        work = Work(
+            "answers", folder / f"artifact{number}", folder / "state", {"corpus": (corpus,)}
+        )
         work.folder.mkdir(parents=True)
         metrics = label.run(config, work=work)
         return work.folder, metrics

@@ -91,7 +91,7 @@ def test_what_may_pass_is_tried_again(fault, go):
     assert all((line["cost"] == 0) == refused for line in lines if line["error"])
 
 
-def test_a_server_says_how_long_to_wait(go):
+def test_a_server_sets_how_long_to_wait(go):
     started = time.monotonic()
     wait = (429, {"Retry-After": "0.6"})
     with serving(answer, lambda body, tries: wait if tries == 1 else None) as server:

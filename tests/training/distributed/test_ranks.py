@@ -120,7 +120,7 @@ def test_micro_batches_are_dealt_once_and_evenly(num_batches, num_processes):
     assert all(batch is batches[-1] for batch in idle)
 
 
-def test_processes_that_cannot_meet_are_told_so(monkeypatch):
+def test_processes_that_cannot_meet_are_refused_with_the_reason(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LaunchError, match=r"recipes/accelerate/cpu\.yaml"):
         open_accelerator()

@@ -26,7 +26,9 @@ def fake_compiler(folder: Path, body: str) -> str:
     return str(path)
 
 
-def test_without_a_compiler_there_is_no_library_and_the_log_says_so(own_cache, monkeypatch, caplog):
+def test_without_a_compiler_there_is_no_library_and_the_log_reports_it(
+    own_cache, monkeypatch, caplog
+):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     assert open_library(*experts_op.SOURCES) is None
@@ -58,7 +60,9 @@ def test_without_the_library_pytorch_computes_the_same(monkeypatch):
     torch.testing.assert_close(experts(x, picked), reference_temperature, atol=1e-5, rtol=1e-5)
 
 
-def test_a_compiler_that_fails_leaves_nothing_and_says_why(own_cache, monkeypatch, tmp_path):
+def test_a_compiler_that_fails_leaves_nothing_and_gives_the_reason(
+    own_cache, monkeypatch, tmp_path
+):
     monkeypatch.setenv("CXX", fake_compiler(tmp_path, "echo no such flag >&2; exit 3"))
     with pytest.raises(build.BuildError, match=r"exit 3\nno such flag"):
         build.build(SOURCES)
