@@ -157,7 +157,8 @@ class ChatTemplate:
         if not whole.startswith(prompt):
             return None
         written = whole[len(prompt) :]
-        start = written.rfind(shown)
+        # An answer such as `end` or `d` stands in the name of the token that ends it, too.
+        start = self._control.sub(lambda match: "\0" * len(match[0]), written).rfind(shown)
         if start < 0:
             return None
         rest = written[start + len(shown) :]

@@ -148,6 +148,17 @@ def test_an_answer_ends_as_its_template_ends_it(source, prompt, learnt, end):
     assert (turn.learnt, turn.end, template.end) == (learnt, end, end)
 
 
+@pytest.mark.parametrize("answer", ["d", "e", "s", "im", "end", "turn", "INST", "think", "  d\n"])
+@pytest.mark.parametrize("source", [CHATML, GEMMA, INST, THINKING])
+def test_an_answer_may_stand_in_the_name_of_a_token(source, answer):
+    template = open_template(source)
+    learnt = template.render_turn(alternate(["q"]), answer="yes").learnt
+    shown = answer.strip() if source == GEMMA else answer  # it trims what it is given
+    assert template.render_turn(alternate(["q"]), answer=answer).learnt == learnt.replace(
+        "yes", shown
+    )
+
+
 def test_an_answer_that_a_template_changes_is_learnt_as_written():
     template = open_template(FORGETTING)
     turn = template.render_turn(alternate(["1+1?"]), answer="one more</think>2")
