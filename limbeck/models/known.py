@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 from limbeck.contracts.errors import CheckpointError, LimbeckError
 from limbeck.models.config import Ability, ModelConfig
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
+from limbeck.quantization.formats.base import QuantizedFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -80,7 +81,13 @@ class KnownModel:
     """Where its weights are, of one that is there already."""
     changes: tuple[ConfigChange, ...] = ()
     """What entries have made of it since."""
-    number_format: str = "float32"
+    codes: QuantizedFormat | None = None
+    """The number format that its weights are stored in; None for floats."""
+
+    @property
+    def number_format(self) -> str:
+        """The name of that format; floats of all widths count as float32."""
+        return "float32" if self.codes is None else self.codes.kind
 
     @cached_property
     def config(self) -> "PreTrainedConfig":

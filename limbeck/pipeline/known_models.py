@@ -236,7 +236,7 @@ def open_folder(target: str) -> KnownModel | None:
         tokenizer=KnownTokenizer(target, folder),
         read=partial(_read_config, folder),
         folder=folder,
-        number_format=_read_format(folder),
+        codes=_read_format(folder),
     )
 
 
@@ -264,15 +264,14 @@ def _read_config(folder: Path) -> "PreTrainedConfig":
     return open_config(folder)
 
 
-def _read_format(folder: Path) -> str:
-    """The number format of a folder's codes; float32 where it cannot be read, which is told."""
+def _read_format(folder: Path) -> QuantizedFormat | None:
+    """The number format of a folder's codes; None where it cannot be read, which is told."""
     from limbeck.models.checkpoints import read_number_format
 
     try:
-        found = read_number_format(folder)
+        return read_number_format(folder)
     except CheckpointError:
-        return "float32"
-    return "float32" if found is None else found.kind
+        return None
 
 
 def _change(entry: Entry, start: KnownModel) -> KnownModel:
@@ -296,7 +295,7 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
     elif isinstance(settings, AddsEncoder | Converts):
         found = dataclasses.replace(found, description=None)
     if isinstance(settings, SetsFormat):
-        found = dataclasses.replace(found, number_format=settings.scheme.kind)
+        found = dataclasses.replace(found, codes=settings.scheme)
     return found
 
 

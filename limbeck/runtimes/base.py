@@ -11,7 +11,7 @@ from jaxtyping import Float
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.parity import Tolerance
 from limbeck.models.session import Session
-from limbeck.quantization.formats.base import Format, list_formats
+from limbeck.quantization.formats.base import Format, QuantizedFormat, list_formats
 from limbeck.runtimes.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -60,6 +60,17 @@ class ArchitectureCheck(Protocol):
         """
 
 
+class FormatCheck(Protocol):
+    """A further check of how a checkpoint's codes lie."""
+
+    def __call__(self, number_format: QuantizedFormat | None, *, place: str | Path) -> None:
+        """Accept a number format, None for floats.
+
+        Raises:
+            CheckpointError: the runtime cannot hold its blocks.
+        """
+
+
 class Runtime(abc.ABC):
     """A way to run models.
 
@@ -77,6 +88,8 @@ class Runtime(abc.ABC):
     checkpoint; `format` is as the checkpoint's number format says."""
     check_architecture: ClassVar[ArchitectureCheck | None] = None
     """Refuses of the architectures what it does not compute, where that is less than all."""
+    check_format: ClassVar[FormatCheck | None] = None
+    """Refuses of the formats that it computes with what it cannot hold."""
     packages: ClassVar[tuple[str, ...]] = ()
     """What it needs beyond the extra `train`; the extra that installs them has its name."""
 

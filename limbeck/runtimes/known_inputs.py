@@ -36,6 +36,8 @@ def refuse_export(
         found = describe_architecture(
             model.config, number_format=model.number_format, runtime=known, place=model.name
         )
+        if known.check_format is not None:
+            known.check_format(model.codes, place=model.name)
         if known.check_architecture is not None:
             known.check_architecture(
                 found, number_format=model.number_format, weights=weights, place=model.name

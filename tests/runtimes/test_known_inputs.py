@@ -1,8 +1,11 @@
 """What export refuses before anything runs names the package and the extra that brings it."""
 
+import pytest
 from transformers import Qwen3Config
 
 from limbeck.models.known import KnownModel
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.runtimes import known_inputs
 from limbeck.runtimes.known_inputs import refuse_export
 
@@ -18,3 +21,28 @@ def test_missing_packages_are_named_with_their_extra(monkeypatch):
     (refusal,) = refuse_export(model, runtime="gguf")
     assert refusal.field == "runtime"
     assert refusal.message == "gguf needs xllamacpp; install with `pip install 'limbeck[gguf]'`"
+
+
+@pytest.mark.parametrize(
+    ("codes", "weights", "message"),
+    [
+        (Int8(kind="int8", block_size="row"), "format", "whole rows, those of Q8_0 in blocks of"),
+        (Ternary(kind="ternary", block_size=64), "format", "quantise with `block_size: 256`"),
+        (Ternary(kind="ternary"), "TQ1_0", "hidden_size is 576, and TQ1_0 has blocks of 256"),
+        (Int2(kind="int2"), "format", "'int2' cannot be exported to gguf"),
+        (None, "TQ2_0", "a model has to be trained"),
+        (None, "Q2_K", "Q2_K"),
+    ],
+)
+def test_blocks_that_a_gguf_file_does_not_hold_are_refused_before_anything_runs(
+    codes, weights, message
+):
+    model = KnownModel(
+        "student",
+        tokenizer=None,
+        read=lambda: Qwen3Config(hidden_size=576, intermediate_size=1536),
+        codes=codes,
+    )
+    (refusal,) = refuse_export(model, runtime="gguf", weights=weights)
+    assert message in refusal.message
+    assert not list(refuse_export(model, runtime="onnx"))

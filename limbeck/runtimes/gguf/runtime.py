@@ -16,10 +16,10 @@ from limbeck.quantization.formats.floats import Float32
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.two_bits import Ternary
-from limbeck.runtimes.base import ArchitectureCheck, Runtime
+from limbeck.runtimes.base import ArchitectureCheck, FormatCheck, Runtime
 from limbeck.runtimes.bundle import BUNDLE, Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
-from limbeck.runtimes.gguf.limits import check_model
+from limbeck.runtimes.gguf.limits import check_format, check_model
 from limbeck.runtimes.gguf.model import GgufFile, GgufModel
 from limbeck.runtimes.greedy import GreedyAnswerer
 
@@ -64,6 +64,7 @@ class GgufRuntime(Runtime):
         "TQ1_0": "format",
     }
     check_architecture: ClassVar[ArchitectureCheck | None] = staticmethod(check_model)
+    check_format: ClassVar[FormatCheck | None] = staticmethod(check_format)
     packages: ClassVar[tuple[str, ...]] = ("gguf", "xllamacpp")
 
     @override
