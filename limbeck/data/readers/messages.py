@@ -4,6 +4,7 @@ Read are OpenAI's messages, ShareGPT's and pairs of texts. What cannot be render
 refused by name: calls of tools, several speakers in one role, instructions in the middle.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,21 @@ class CheckedMessage:
     is_trained: bool = True
     images: tuple[str, ...] = ()
     name: str = ""
+
+
+TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):[ ]?")
+
+
+def read_transcript(text: str) -> list[CheckedMessage]:
+    """The messages of one text as Anthropic's hh-rlhf writes them; none where it is no such text.
+
+    A question begins the text, and each turn begins after an empty line.
+    """
+    if not text.startswith("\n\nHuman:"):
+        return []
+    parts = TRANSCRIPT.split(text)[1:]
+    roles = [ROLES["human"] if name == "Human" else ROLES["assistant"] for name in parts[::2]]
+    return [CheckedMessage(*pair) for pair in zip(roles, parts[1::2], strict=True)]
 
 
 def read_conversation(messages: Json, *, key: str) -> Conversation:

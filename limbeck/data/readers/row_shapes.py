@@ -24,6 +24,7 @@ from limbeck.data.readers.messages import (
     check_tools,
     join_messages,
     read_messages,
+    read_transcript,
 )
 from limbeck.data.readers.row_values import (
     BROKEN_CONVERSATION,
@@ -229,15 +230,18 @@ def _as_prompt(values: JsonMapping) -> list[CheckedMessage]:
     prompt = values.get("prompt")
     if is_missing(prompt) or prompt == "":
         return []
-    return [CheckedMessage(USER, prompt)] if isinstance(prompt, str) else _as_messages(prompt)
+    if not isinstance(prompt, str):
+        return _as_messages(prompt)
+    messages = read_transcript(prompt) or [CheckedMessage(USER, prompt)]
+    return messages[:-1] if not messages[-1].text.strip() else messages
 
 
 def _as_messages(side: Json) -> list[CheckedMessage]:
-    """An answer's messages: a text is one, an object is one, a list is several."""
+    """An answer's messages: a text is one or a transcript, an object is one, a list is several."""
     if isinstance(side, str):
         if not side.strip():
             raise RowError(MISSING_FIELD, "an empty side of a pair")
-        return [CheckedMessage(ASSISTANT, side)]
+        return read_transcript(side) or [CheckedMessage(ASSISTANT, side)]
     if not isinstance(side, Mapping | Sequence):
         raise RowError(WRONG_TYPE, f"a side is {type(side).__name__}, expected text or messages")
     return read_messages([side] if isinstance(side, Mapping) else side, key="chosen, rejected")

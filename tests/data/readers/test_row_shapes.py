@@ -40,6 +40,8 @@ def assistant(text):
             "non_preferred_output": [assistant("b")],
         },
         {"question": "q", "answer": "a", "rejected": "b"},
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+        {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "a", "rejected": "b"},
         {"instruction": "q", "output": "a", "rejected": "b"},
     ],
 )
@@ -52,7 +54,10 @@ def test_a_pair_teaches_its_last_answer_only(tmp_path):
     start = [{"role": "system", "content": "s"}, user("q"), assistant("a"), user("r")]
     row = {"prompt": start, "chosen": [assistant("b")], "rejected": [assistant("c")]}
     whole = {"chosen": [*start, assistant("b")], "rejected": [*start, assistant("c")]}
-    for record in read_rows(tmp_path, row, whole).records:
+    text = "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: "
+    sides = {"chosen": f"{text}b", "rejected": f"{text}c"}
+    (transcript,) = read_rows(tmp_path, {**sides, "system": "s"}).records
+    for record in [*read_rows(tmp_path, row, whole).records, transcript]:
         assert (record.question, record.answer, record.rejected) == ("r", "b", "c")
         assert record.history == ("q", "a") and record.system == "s"
 
