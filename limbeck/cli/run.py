@@ -124,7 +124,7 @@ def check(recipe: RecipePath, overrides: Overrides = [], as_json: AsJson = False
                     "recipe": str(recipe),
                     "faults": [
                         {"where": fault.where, "line": fault.line, "message": fault.message}
-                        for fault in getattr(error, "faults", ())
+                        for fault in (error.faults if isinstance(error, RecipeError) else ())
                     ],
                 }
             )

@@ -111,9 +111,14 @@ def _contradictions(target: Target) -> Mapping[str, str]:
 
 
 def _check_budgets(target: Target) -> Iterator[tuple[str, str]]:
-    budgets = ("disk_bytes", "memory_bytes", "tokens_per_second", "token_milliseconds")
-    budgets = (*budgets, "first_token_milliseconds")
-    if not any(getattr(target, name) for name in budgets):
+    budgets = {
+        "disk_bytes": target.disk_bytes,
+        "memory_bytes": target.memory_bytes,
+        "tokens_per_second": target.tokens_per_second,
+        "token_milliseconds": target.token_milliseconds,
+        "first_token_milliseconds": target.first_token_milliseconds,
+    }
+    if not any(budgets.values()):
         yield "disk_bytes", f"no budget is stated; state one of {', '.join(budgets)}"
     if target.tokens_per_second and target.token_milliseconds:
         yield (

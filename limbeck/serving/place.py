@@ -96,9 +96,10 @@ def is_gguf(model: object) -> bool:
 
 def read_kind(place: object) -> str:
     """The kind of a place, as a recipe or a program gives it."""
+    if isinstance(place, Local | LlamaCpp | OpenAiHttp):
+        return place.kind
     spelled = _spell_out(place)
-    kind = spelled.get("kind") if isinstance(spelled, Mapping) else getattr(place, "kind", "")
-    return str(kind)
+    return str(spelled.get("kind")) if isinstance(spelled, Mapping) else ""
 
 
 def _spell_out(value: Any) -> Any:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from limbeck.contracts.artifacts import MANIFEST, ArtifactKind, read_manifest
 from limbeck.distillation.signals.config import Codec
 from limbeck.distillation.signals.manifest import read_signals_manifest
 from limbeck.pipeline.entry import Entry, is_folder
+from limbeck.stages.config import record
 from limbeck.tuning.config import Choices, Range
 
 TEMPERATURES = Range(low=1.0, high=3.0)
@@ -35,8 +35,10 @@ def find_teachers(entry: Entry, entries: Mapping[str, Entry]) -> tuple[TeacherFa
 
 def _find(name: str, entries: Mapping[str, Entry]) -> TeacherFacts:
     if name in entries:
-        config: Any = entries[name].config
-        return TeacherFacts(config.make, getattr(config, "targets", None))
+        config = entries[name].config
+        return TeacherFacts(
+            config.make, config.targets if isinstance(config, record.Config) else None
+        )
     folder = Path(name)
     if not is_folder(name) or not (folder / MANIFEST).is_file():
         return TeacherFacts("checkpoint")

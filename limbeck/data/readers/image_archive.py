@@ -57,8 +57,9 @@ class Config(FileReaderConfig):
 
     @model_validator(mode="after")
     def _check_findings(self) -> "Config":
-        for what in ("label", "answer"):
-            values = [getattr(finding, what) for finding in self.findings]
+        labels = [finding.label for finding in self.findings]
+        answers = [finding.answer for finding in self.findings]
+        for what, values in (("label", labels), ("answer", answers)):
             if len(set(values)) != len(values):
                 raise ValueError(f"two findings share one {what}: {values}")
         both = set(map(normalise, self.forms.train)) & set(map(normalise, self.forms.evaluation))
