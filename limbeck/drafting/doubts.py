@@ -15,7 +15,7 @@ def check_findings(findings: FileFindings, *, path: Path | str) -> None:
     """Refuses records from which no model can be told to have learnt anything.
 
     Raises:
-        DataError: they are too few, or all have one answer.
+        DataError: they are too few, or all have one answer or one question.
     """
     count = len(findings.records)
     if count < LEAST_RECORDS:
@@ -36,6 +36,12 @@ def check_findings(findings: FileFindings, *, path: Path | str) -> None:
         raise DataError(
             f"every answer is {answers.pop()[:40]!r}, so there is nothing to learn; name the "
             "column of answers with --answer",
+            path=path,
+        )
+    if len({record.group for record in findings.records}) == 1:
+        raise DataError(
+            f"every question is {findings.records[0].question[:40]!r}: none can be held out for "
+            "the report; name the column of questions with --question",
             path=path,
         )
 

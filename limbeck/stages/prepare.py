@@ -88,6 +88,12 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     print_table(draw_sources(log))
     check_dropped(log, max_ratios={s.label: s.max_dropped_ratio for s in config.sources})
     if not train and not unlabelled:
+        num_held_out = len(splits["validation"]) + len(splits["test"])
+        if num_held_out:
+            raise DataError(
+                f"no record is left to train on: all {num_held_out} are held out, because records "
+                "of one question stay together; give more questions"
+            )
         reasons = dict(log.total_dropped().most_common(5))
         raise DataError(f"no record is left; dropped by reason: {reasons}; see dropped.jsonl")
     check_leaks(train, held_out=held_out)

@@ -137,6 +137,12 @@ def test_likely_columns_are_taken_and_reported(new):
             (),
             "every answer is 'yes'",
         ),
+        (
+            "a.jsonl",
+            lines({"question": "Odd?", "answer": f"{n}"} for n in range(60)),
+            (),
+            "every question is 'Odd?'",
+        ),
         ("a.jsonl", lines(clauses(20)), ("--language", "klingon"), "write it as ISO 639 does"),
         ("a.jsonl", lines(clauses(20)), ("--student", "nowhere"), "no such folder"),
         ("a.jsonl", lines(clauses(60)), ("--task", "classify"), "its answers are no labels"),
