@@ -50,7 +50,8 @@ def _find(names: Sequence[str], *, folder: Path | None) -> dict[str, TaskManager
     own = None
     if folder is not None:
         broken = _check_folder(folder)
-        own = TaskManager(include_path=str(folder), include_defaults=False)
+        # A task's file is read again from the folder of its data, where no relative path holds.
+        own = TaskManager(include_path=str(folder.resolve()), include_defaults=False)
     for name in names:
         matches = {} if own is None else _match(own, name)
         matches = matches or _match(_open_defaults(), name)

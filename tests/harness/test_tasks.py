@@ -40,6 +40,8 @@ def load(*names, folder, online=False):
 
 def test_data_lie_beside_the_task_or_where_the_command_runs(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    relative = folder.relative_to(tmp_path)
+    assert len(load("tiny_choice", folder=relative)["tasks"]["tiny_choice"].eval_docs) == 5
     assert len(load("tiny_choice", folder=folder)["tasks"]["tiny_choice"].eval_docs) == 5
     (tmp_path / "documents.jsonl").write_bytes((folder / "documents.jsonl").read_bytes())
     (folder / "documents.jsonl").unlink()
