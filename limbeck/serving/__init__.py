@@ -1,1 +1,1 @@
-"""Models in service: engines that decode for many, tiers, a router, and one OpenAI-shaped door."""
+"""Models in service: engines that decode for many, tiers, a router, an OpenAI-like HTTP API."""

@@ -1,1 +1,1 @@
-"""The door: OpenAI's protocol over HTTP."""
+"""The HTTP API: OpenAI's protocol."""

@@ -1,4 +1,4 @@
-"""Every exchange and what was said of it: kept in order, hash-chained, and never in the way.
+"""Every exchange and its feedback: kept in order, hash-chained, and never in the way.
 
 `writer` takes, `spool` holds what waits, `store` writes and `schema` says what, `audit` checks,
 `retention` forgets, `queries` reads and `export` hands on.
