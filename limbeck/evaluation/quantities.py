@@ -133,6 +133,12 @@ def _pattern(mark: str) -> re.Pattern[str]:
     )
 
 
+ADDRESS = re.compile(
+    r"(?<![A-Za-z0-9])(?:[a-z][a-z0-9+.-]*://[!#-&*-;=?-Z_a-z~]+"  # none of "'()<>[]
+    r"|[A-Za-z0-9][A-Za-z0-9_.+-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
+    r"|[A-Za-z][A-Za-z0-9]*[A-Za-z0-9](?:_[A-Za-z][A-Za-z0-9]*)+)"
+)
+"""An address of the web or of mail, a name such as `first_dose`: in these a mark is a letter."""
 DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013" + MINUS, "-") | {"\u301c": "~"})
 COMPARISONS = str.maketrans("≧⩾≦⩽", "≥≥≤≤")
 RING = re.compile(r"(?<=\d)(\s?)[\u00ba\u02da](?=\s?[CF]\b)")
@@ -177,7 +183,19 @@ def split_quantities(text: str, *, language: str = "") -> list[str | Quantity]:
 
 
 def answer_key(text: str, *, language: str = "") -> str:
-    """What two answers share when they say the same: normalised text, quantities in base units."""
+    """What two answers share when they say the same: normalised text, quantities in base units.
+
+    Addresses and names of code stay as they are written, whatever their case.
+    """
+    keys, end = [], 0
+    for found in ADDRESS.finditer(text):
+        address = found[0].rstrip(".,;:!?/")
+        keys += [_key(text[end : found.start()], language=language), f" {address.casefold()} "]
+        end = found.end()
+    return "".join([*keys, _key(text[end:], language=language)]).strip()
+
+
+def _key(text: str, *, language: str) -> str:
     parts = split_quantities(text, language=language)
     keys = []
     for place, part in enumerate(parts):

@@ -70,6 +70,11 @@ from limbeck.evaluation.quantities import COMMA_LANGUAGES, UNITS, answer_key, sp
         ("6°", "6"),
         ("6′", "6″"),
         ("C#", "C"),
+        ("an.na@example.org", "anna@example.org"),
+        ("an_na@example.org", "anna@example.org"),
+        ("https://example.org/a/b", "https://example.org/ab"),
+        ("https://example.org/?a=1.5", "https://example.org/?a=15"),
+        ("first_dose", "firstdose"),
     ],
 )
 def test_other_amounts_are_wrong(right, given_answer):
@@ -118,6 +123,9 @@ def test_other_amounts_are_wrong(right, given_answer):
         ("7‰", "0.7%"),
         ("6 mM", "6 mmol/L"),
         ("36.5ºC", "36.5 ° C"),
+        ("写信到Anna@Example.org。", "写信到 anna@example.org"),
+        ("See https://example.org/.", "see https://example.org"),
+        ("**first_dose**: 0.5 g", "`first_dose` 500 mg"),
     ],
 )
 def test_one_amount_is_right_however_it_is_written(right, given_answer):
