@@ -23,6 +23,7 @@ from limbeck.planning.targets import Target, TargetDevice
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.quantization.qat import convert
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
@@ -42,7 +43,13 @@ SHAPE = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
-SCHEMES: dict[str, QuantizedFormat] = {"int8": Int8(kind="int8"), "int4": Int4(kind="int4")}
+SCHEMES: dict[str, QuantizedFormat] = {
+    "int8": Int8(kind="int8"),
+    "int4": Int4(kind="int4"),
+    "int2": Int2(kind="int2"),
+    "ternary": Ternary(kind="ternary"),
+}
+BUNDLES = [name for name, form in FILE_FORMATS.items() if form.runtime != "transformers"]
 TARGET = Target(prompt_tokens=128, context_tokens=1024, machine=TargetDevice(bytes_per_second=1e12))
 ANSWER_TOKENS = 48
 RUN = """
@@ -122,21 +129,23 @@ def measure_gguf(checkpoint: Path, folder: Path, *, weights: str) -> dict[str, A
 
 def main() -> None:
     """Measure, print, append."""
-    options = make_parser("Bundles beside what a plan computes of them").parse_args()
+    parser = make_parser("Bundles beside what a plan computes of them")
+    parser.add_argument(
+        "--formats", nargs="*", choices=BUNDLES, default=BUNDLES, help="some of them; all"
+    )
+    options = parser.parse_args()
     machine = environment()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         made = write_checkpoints(Path(name))
         bandwidth = measure_bandwidth(num_threads=1)
-        for form in FILE_FORMATS.values():
-            if form.runtime == "transformers" or form.weights.startswith("TQ"):
-                continue
+        for form in (FILE_FORMATS[name] for name in options.formats):
             folder = Path(name) / form.name.replace(" ", "-")
             if form.runtime == "onnx":
                 checkpoint = made[form.weights]
                 found = measure_onnx(checkpoint, folder)
             else:
-                checkpoint = made["float32"]
+                checkpoint = made["ternary" if form.weights.startswith("TQ") else "float32"]
                 found = measure_gguf(checkpoint, folder, weights=form.weights)
             said = compute(checkpoint, form.name)
             rows.append(

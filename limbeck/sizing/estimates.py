@@ -39,6 +39,8 @@ CORE_BYTES_PER_SECOND: Mapping[str, float] = {
     "onnx float32": 15.6e9,
     "onnx int8": 8.8e9,
     "onnx int4": 5.9e9,
+    "onnx int2": 4.0e9,
+    "onnx ternary": 4.3e9,
     "gguf F16": 19.7e9,
     "gguf Q8_0": 14.1e9,
     "gguf Q4_1": 9.0e9,
@@ -47,7 +49,8 @@ CORE_BYTES_PER_SECOND: Mapping[str, float] = {
     "gguf TQ1_0": 4.9e9,
 }
 """Weights that one core multiplies by, unpacking them: bytes a second of processor time, measured
-on a Zen 4 core with AVX-512 by the same benchmarks, TQ1_0 and TQ2_0 on 2.2 B and 6.2 B parameters.
+on a Zen 4 core with AVX-512 by the same benchmarks, TQ1_0 and TQ2_0 on 2.2 B and 6.2 B parameters,
+two bits in ONNX by their ratio to INT4 in one run (0.68 and 0.72).
 Another core may be two to four times slower."""
 REPACKED = ("Q4_0",)
 """llama.cpp's types whose weights it lays out anew for the processor, beside the mapped file."""

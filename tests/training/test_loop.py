@@ -1,6 +1,6 @@
 """The loop: accumulation is exact, a resumed run is the uninterrupted one, divergence is named."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from limbeck.training.loop import fit
 from limbeck.training.lr_schedule import cosine_lr
 
 
-def train(model, corpus, tokenizer, state, *, stop=None, **settings):
+def train(model, corpus, tokenizer, state, *, stop=None, before_step=None, **settings):
     batching = {
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
@@ -48,6 +48,7 @@ def train(model, corpus, tokenizer, state, *, stop=None, **settings):
         config=TrainingConfig(**training),
         state=state,
         title="test",
+        before_step=before_step,
     )
 
 
@@ -91,6 +92,23 @@ def test_a_resumed_run_equals_the_uninterrupted_one(stop, moe_config, corpus, to
     history = train(resumed, corpus, tokenizer, tmp_path / "b")
     assert torch.equal(weights(resumed), weights(straight))
     assert history == expected
+
+
+def test_each_step_is_prepared_with_the_share_of_those_before_it(
+    dense_config, corpus, tokenizer, tmp_path
+):
+    found = []
+
+    def note(model, progress):
+        assert model.training
+        found.append(progress)
+
+    for stop in (2, None):
+        model = dense_config.build(tokenizer=tokenizer, seed=0)
+        with suppress(KeyboardInterrupt):
+            train(model, corpus, tokenizer, tmp_path, stop=stop, before_step=note, max_steps=4)
+    # The third step is prepared twice: training was ended before it.
+    assert found == [0, 0.25, 0.5, 0.5, 0.75]
 
 
 def test_a_damaged_state_starts_again_and_reports_it(

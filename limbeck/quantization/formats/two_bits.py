@@ -1,9 +1,8 @@
 """INT2 and ternary: weights of two bits beside activations of eight (W2A8, W1.58A8).
 
 A block of a weight row has one float16 scale. Ternary blocks of 256 are llama.cpp's TQ2_0 and TQ1_0
-number for number, so that a GGUF file carries them as they are. Both formats need training for them
-(the stage's `annealing_ratio`): a trained model that is only rounded to them loses most of what it
-can.
+number for number, so that a GGUF file carries them as they are. Both formats need training for
+them: a model that is only rounded to them loses most of what it can (decision 0040).
 """
 
 import abc

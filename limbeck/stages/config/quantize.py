@@ -33,7 +33,7 @@ class Config(StageConfig):
     annealing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of the training over which rounding sets in gradually: weights are
     w + lambda (Q(w) - w) with lambda from 0 to 1, then rounded wholly. 0 rounds from the first step
-    on. Two bits and ternary weights need it: half of the training is usual."""
+    on. Half of the training is usual for ternary weights."""
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")]
     batching: BatchingConfig = BatchingConfig()
     training: TrainingConfig
