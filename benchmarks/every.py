@@ -79,6 +79,12 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
 `distill_step_folders`, `load`, `reporting` and `serving_peers`, which others import."""
 WITHOUT_QUICK = ("distillation",)
 MORE_SETTINGS = {
+    "deepseek-v3": (
+        "student.student.hidden_size=64",
+        "student.student.num_hidden_layers=2",
+        "student.student.head_dim=16",
+        "student.student.intermediate_size=128",
+    ),
     "endpoint": (
         "corpus.labelled_ratio=0.01",
         f"answers.endpoint.model={SERVED}",
@@ -87,7 +93,8 @@ MORE_SETTINGS = {
     "gemma-intent": ("teacher.training.max_steps=12",),
     "medical-testbed": ("teacher.training.max_steps=60",),
 }
-"""Without answers there are questions to choose four of; a teacher must have learnt to end one."""
+"""A student of full size has no room; without answers there are questions to choose four of; a
+teacher must have learnt to end one."""
 
 
 def list_small_settings(path: Path) -> list[str]:
