@@ -151,3 +151,22 @@ def test_two_at_once(tmp_path):
     text = " ".join(finished(log).split())
     assert "BusyError" in text
     assert "another `limbeck run` is at work there; wait for it, or use --runs" in text
+
+
+def test_two_recipes_on_one_store_at_once(tmp_path):
+    """Both want the same corpus: it is made whole, once, and each recipe's name leads to it."""
+    runs, warm = tmp_path / "runs", tiny_recipe.warm()
+    part = tiny_recipe.write_part(tmp_path, "corpus")
+    recipes = [part.rename(tmp_path / "one.yaml"), tmp_path / "two.yaml"]
+    shutil.copy(*recipes)
+    logs = [tmp_path / recipe.stem for recipe in recipes]
+    numbers = [
+        warm.start("run", recipe, "--runs", runs, output=log)
+        for recipe, log in zip(recipes, logs, strict=True)
+    ]
+    assert [warm.wait(number) for number in numbers] == [0, 0]
+    texts = sorted(finished(log) for log in logs)
+    assert sum("corpus: done in" in text for text in texts) == 1
+    made = [(runs / recipe.stem / "corpus").resolve() for recipe in recipes]
+    assert made[0] == made[1]
+    assert not [*runs.rglob("*.partial"), *runs.glob("store/.work/*")]
