@@ -132,11 +132,11 @@ def test_without_a_corpus_a_bundle_keeps_what_its_checkpoint_has(checkpoint, tmp
 
 
 def test_formats_of_a_runtime_are_those_of_the_table(monkeypatch):
-    assert open_runtime("onnx").formats == open_runtime("transformers").formats
-    assert open_runtime("onnx").formats == {"float32", "int8", "int4"}
+    known = {"float32", "int8", "int4", "int2", "ternary"}
+    assert open_runtime("onnx").formats == open_runtime("transformers").formats == known
     monkeypatch.setitem(FORMATS, "int4_blocks", "docs.extend.examples.number_format:Int4Blocks")
-    assert open_runtime("onnx").formats == {"float32", "int8", "int4"}
-    assert open_runtime("transformers").formats == {"float32", "int8", "int4", "int4_blocks"}
+    assert open_runtime("onnx").formats == known
+    assert open_runtime("transformers").formats == known | {"int4_blocks"}
 
 
 def test_a_wrong_graph_is_refused(checkpoint, tmp_path, monkeypatch):
