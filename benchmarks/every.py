@@ -55,7 +55,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "divergence": [],
     "fact_tier": ["--corpus", "{demo}/corpus", "--data", "{data}"],
     "families": ["--family", "Llama 3"],
-    "full_size": ["--set", "target.storage_mb=60"],
+    "full_size": ["--set", "target.disk_bytes=60_000_000"],
     "fusion": [],
     "gguf_export": ["--file", "{smollm2}", "--checkpoint", "{runs}/smollm2/published"],
     "harness": [],
