@@ -138,7 +138,6 @@ class KeptForward(nn.Module):
             if (batch.input_ids == model.config.image_token_id).any():
                 given = {"inputs_embeds": model.place_images(batch.input_ids, image_states)}
         architecture = self.model.config.get_text_config().model_type
-        plain = self.is_plain
         if batch.positions is not None:
             check_packing(architecture)
             if attention:
@@ -147,8 +146,8 @@ class KeptForward(nn.Module):
                     "record with those of another; set it to 'none', or match `what: hidden`"
                 )
             given["position_ids"] = batch.positions
-        body = self.model.get_decoder() if plain else self.model
-        token = _kept_only.set(None if plain else keep)
+        body = self.model.get_decoder() if self.is_plain else self.model
+        token = _kept_only.set(None if self.is_plain else keep)
         try:
             with capture_attention([layer - 1 for layer in attention]) as captured:
                 output = body(**given, use_cache=False, output_hidden_states=bool(layers))
@@ -156,12 +155,12 @@ class KeptForward(nn.Module):
         finally:
             _kept_only.reset(token)
         factored, head = None, self.model.get_output_embeddings()
-        if plain and returns_factored_logits(self.model, form=form):
+        if self.is_plain and returns_factored_logits(self.model, form=form):
             assert isinstance(head, nn.Linear)
             states = _pick(output.last_hidden_state, keep)
             factored = FactoredLogits(states, head.weight.to(keep.device))
             logits = states.new_empty(len(states), 0)
-        elif plain:
+        elif self.is_plain:
             assert head is not None
             logits = head(_pick(output.last_hidden_state, keep)).to(keep.device)
         else:

@@ -5,19 +5,13 @@ of an activation row is rounded as INT8's. Embeddings and language head stay in 
 otherwise.
 """
 
-from typing import TYPE_CHECKING, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 from typing_extensions import override
 
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.packed import PackedFormat
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from limbeck.quantization.formats.tensors import QuantizedTensor
 
 METHOD = "limbeck-int4"
 Int4Embeddings = Literal["int8", "int4", "float32"]
@@ -44,11 +38,3 @@ class Int4(PackedFormat):
         if self.embeddings != "int8":
             return self
         return Int8(kind="int8", block_size=self.block_size)
-
-    @override
-    def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":
-        from limbeck.quantization.formats import low_bits
-
-        return low_bits.quantize(
-            weight, block=self.block, bits=int(self.bits), scale_bits=self.scale_bits
-        )

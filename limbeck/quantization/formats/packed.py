@@ -59,6 +59,14 @@ class PackedFormat(QuantizedFormat, abc.ABC):
         return -(-columns // self.block) * self.block * int(self.bits) // BYTE
 
     @override
+    def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":
+        from limbeck.quantization.formats import low_bits
+
+        return low_bits.quantize(
+            weight, block=self.block, bits=int(self.bits), scale_bits=self.scale_bits
+        )
+
+    @override
     def dequantize(self, stored: "QuantizedTensor") -> "Float[Tensor, '*rows columns']":
         from limbeck.quantization.formats import low_bits
 

@@ -51,14 +51,6 @@ class Int2(TwoBitFormat):
     """Numbers of a row that share a scale, in weights and in activations: a scale takes 16 bits, so
     blocks of 64 cost a quarter of a bit a weight, blocks of 128 an eighth."""
 
-    @override
-    def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":
-        from limbeck.quantization.formats import low_bits
-
-        return low_bits.quantize(
-            weight, block=self.block, bits=int(self.bits), scale_bits=self.scale_bits
-        )
-
 
 @final
 class Ternary(TwoBitFormat):

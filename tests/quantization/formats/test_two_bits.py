@@ -16,8 +16,8 @@ from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.quantization.layers import QuantizedEmbedding, QuantizedLinear, set_rounded_ratio
 from limbeck.quantization.qat import convert, find_rounded_ratio, prepare_for_qat, restore_float
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
-from limbeck.runtimes.parity import compare
 from limbeck.runtimes.transformers import TransformersRuntime
+from tests.support.bundle_predictions import compare_bundle
 from tests.support.families import make_family
 
 WIDTHS = (1, 63, 64, 200, 256, 300)
@@ -172,10 +172,7 @@ def test_a_checkpoint_is_read_again_and_its_bundle_predicts_the_same(name, numbe
     bundle = OnnxRuntime().write(folder, tmp_path / "bundle")
     assert bundle.format == number_format.kind
     assert bundle.parameters == reference.size().parameters
-    candidate = OnnxRuntime().open_model(tmp_path / "bundle", num_threads=1)
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(3, 200, size=length).tolist() for length in (3, 17, 40)]
-    found = compare(reference, candidate, prompts=prompts)
+    found = compare_bundle(tmp_path / "bundle", reference=reference)
     assert found.argmax_agreement_ratio > 0.95
     assert found.mean_kl < 1e-3
 

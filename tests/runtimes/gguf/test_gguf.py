@@ -99,6 +99,13 @@ def test_integers_are_carried_as_they_are(int8):
     assert measure(folder / "checkpoint", folder / "bundle").mean_kl < 0.01
 
 
+def read_weights(module, *, number_format, num_heads):
+    """What a layer's codes stand for, its rows in llama.cpp's order."""
+    codes = QuantizedTensor(module.weight, module.weight_scale, module.in_features)
+    weights = number_format.dequantize(codes).numpy()
+    return weights if num_heads is None else permute_rows(weights, num_heads=num_heads)
+
+
 @pytest.mark.parametrize("embeddings", ["int8", "int4", "float32"])
 def test_integers_of_four_bits_are_carried_as_they_are(embeddings, tmp_path):
     checkpoint = tmp_path / "checkpoint"
@@ -111,11 +118,7 @@ def test_integers_of_four_bits_are_carried_as_they_are(embeddings, tmp_path):
         ("attn_k", layer.self_attn.k_proj, 1),
         ("ffn_down", layer.mlp.down_proj, None),
     ):
-        expected = number_format.dequantize(
-            QuantizedTensor(module.weight, module.weight_scale, module.in_features)
-        ).numpy()
-        if num_heads is not None:
-            expected = permute_rows(expected, num_heads=num_heads)
+        expected = read_weights(module, number_format=number_format, num_heads=num_heads)
         item = file[f"blk.1.{name}.weight"]
         found = gguf.dequantize(item.data, item.tensor_type)[:, : expected.shape[1]]
         assert np.abs(found - expected).max() < 2**-10 * np.abs(expected).max()
@@ -148,11 +151,7 @@ def test_ternary_weights_are_carried_to_the_bit(kind, ternary, tmp_path):
         ("ffn_up", layer.mlp.up_proj, None),
         ("ffn_down", layer.mlp.down_proj, None),
     ):
-        expected = number_format.dequantize(
-            QuantizedTensor(module.weight, module.weight_scale, module.in_features)
-        ).numpy()
-        if num_heads is not None:
-            expected = permute_rows(expected, num_heads=num_heads)
+        expected = read_weights(module, number_format=number_format, num_heads=num_heads)
         item = file[f"blk.1.{name}.weight"]
         assert item.tensor_type.name == kind
         found = gguf.dequantize(item.data, item.tensor_type)
