@@ -138,6 +138,7 @@ class LlamaCppEngine(Engine):
         if self._life is not None:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
+        await self._end()  # where it was just doing so, that was cancelled
 
     async def _live(self) -> None:
         """Starts the process again and again, until it is broken or this is stopped."""
@@ -202,20 +203,21 @@ class LlamaCppEngine(Engine):
             reading.cancel()
 
     async def _end(self) -> None:
-        server, self._server = self._server, None
-        process, self._process = self._process, None
-        if server is not None:
-            await server.stop()
-        if process is None:
+        """Closes the connections and ends the process; cancelled half-way, it can be done again."""
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+        if self._process is None:
             return
-        assert process.stdin
-        process.stdin.close()
+        assert self._process.stdin
+        self._process.stdin.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
+                await self._process.wait()
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            self._process.kill()
+            await self._process.wait()
+        self._process = None
 
     def _settings(self) -> dict[str, str | int]:
         return {

@@ -160,6 +160,28 @@ def test_it_ends_with_the_service_however_that_ends(tiny):
     run(live)
 
 
+def test_nothing_stays_open_where_it_is_stopped_while_its_process_dies(tiny):
+    async def live():
+        engine = make_engine(tiny)
+        engine.start()
+        await engine.wait_ready()
+        await read(engine.submit(Generate(0, QUESTION, 2)))
+        server, process = engine._server, engine._process
+        assert server is not None and process is not None and process.stdin is not None
+        (listening,) = [
+            item for item in psutil.Process(engine.pid).net_connections() if item.status == "LISTEN"
+        ]
+        process.stdin.close()
+        while server.state != "stopped":
+            await asyncio.sleep(0)
+        await engine.stop()
+        left = [item.raddr for item in psutil.Process().net_connections() if item.raddr]
+        assert listening.laddr.port not in [address.port for address in left]
+        assert engine.pid == 0
+
+    run(live)
+
+
 def test_settings_of_a_file():
     def read_config(**settings):
         return TierConfig.model_validate({"name": "a", "model": "x.gguf"} | settings)
