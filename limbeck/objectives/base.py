@@ -5,12 +5,11 @@ Left out: the training loop, which alone divides sums by counts.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from typing_extensions import TypeVar
 
 from limbeck.models.batch import Batch
 from limbeck.models.forward import Kept
@@ -61,17 +60,15 @@ class ExperienceBuffer(Protocol):
         ...
 
 
-SomeTeacher = TypeVar("SomeTeacher", default=object)
-"""Whatever the objectives of a package learn from: only these know its type."""
-
-
 @dataclass(frozen=True)
-class ObjectiveContext(Generic[SomeTeacher]):
+class ObjectiveContext:
     """What an objective is built from; a part that its Config does not need may be left out."""
 
     model: PreTrainedModel
     """The model in training."""
-    teacher: SomeTeacher | None = None
+    teacher: object = None
+    """What distillation learns from, a `distillation.teachers.base.Teacher`: this layer is below it
+    and only passes it on."""
     reference: nn.Module | None = None
     """The forward pass of the frozen model that training started from."""
     experience: ExperienceBuffer | None = None

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from typing_extensions import override
 
@@ -75,7 +75,7 @@ class ObjectiveConfig(Config, ABC):
     """The objective's name in the registry."""
 
     @abstractmethod
-    def build(self, context: "ObjectiveContext[Any]") -> "Objective":
+    def build(self, context: "ObjectiveContext") -> "Objective":
         """The objective, ready for the training loop."""
 
     def needs(self) -> Needs | None:
@@ -98,7 +98,7 @@ class ObjectiveConfig(Config, ABC):
         return ()
 
     def resolve_layers(
-        self, context: "ObjectiveContext[Any]", *, batches: "Sequence[Batch]"
+        self, context: "ObjectiveContext", *, batches: "Sequence[Batch]"
     ) -> "ObjectiveConfig":
         """The same with every matched layer by number; `batches` are examples to compare on."""
         return self

@@ -1,6 +1,6 @@
 """Cross-entropy with smoothed labels (Szegedy et al. 2016, sec. 7, arXiv:1512.00567)."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch.nn import functional
@@ -21,7 +21,7 @@ class SmoothedNextToken(ObjectiveConfig):
     """Share of the uniform distribution."""
 
     @override
-    def build(self, context: ObjectiveContext[Any]) -> Objective:
+    def build(self, context: ObjectiveContext) -> Objective:
         return SmoothedObjective(self.smoothing)
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from limbeck.distillation.losses.top_k_log_probs import Scalar
     from limbeck.distillation.targets import TeacherOutput, Terms
-    from limbeck.distillation.teachers.base import Teacher
     from limbeck.models.batch import Batch
     from limbeck.objectives.base import Objective, ObjectiveContext
 
@@ -238,12 +237,14 @@ class SoftTarget(ObjectiveConfig):
 
     @override
     def resolve_layers(
-        self, context: "ObjectiveContext[Teacher]", *, batches: "Sequence[Batch]"
+        self, context: "ObjectiveContext", *, batches: "Sequence[Batch]"
     ) -> "SoftTarget":
         from limbeck.distillation.features.layer_mapping import resolve_layers
+        from limbeck.distillation.teachers.base import Teacher
 
         if not self.matching or context.teacher is None:
             return self
+        assert isinstance(context.teacher, Teacher)
         return self.replace(
             matching=resolve_layers(
                 self.matching, model=context.model, teacher=context.teacher, batches=batches
@@ -265,7 +266,7 @@ class SoftTarget(ObjectiveConfig):
         return self.fused == "always" or (self.fused == "auto" and vocab >= LARGE_VOCAB)
 
     @override
-    def build(self, context: "ObjectiveContext[Teacher]") -> "Objective":
+    def build(self, context: "ObjectiveContext") -> "Objective":
         """The objective for a student and its teacher.
 
         Raises:
@@ -306,8 +307,9 @@ class CrossTokenizer(ObjectiveConfig):
         return self.replace(weight=weight)
 
     @override
-    def build(self, context: "ObjectiveContext[Teacher]") -> "Objective":
+    def build(self, context: "ObjectiveContext") -> "Objective":
         from limbeck.distillation.losses.cross_tokenizer import CrossTokenizerObjective
+        from limbeck.distillation.teachers.base import Teacher
 
-        assert context.teacher is not None
+        assert isinstance(context.teacher, Teacher)
         return CrossTokenizerObjective(self, teacher=context.teacher)

@@ -21,7 +21,7 @@ from limbeck.objectives.base import Forward, Loss, Objective, ObjectiveContext
 from limbeck.objectives.next_token import cross_entropy, cut_padding
 
 
-def build_soft_target(config: SoftTarget, context: ObjectiveContext[Teacher]) -> Objective:
+def build_soft_target(config: SoftTarget, context: ObjectiveContext) -> Objective:
     """The objective for a student and its teacher.
 
     Raises:
@@ -30,7 +30,7 @@ def build_soft_target(config: SoftTarget, context: ObjectiveContext[Teacher]) ->
         ArtifactError: the teacher has no such layer.
     """
     model, teacher = context.model, context.teacher
-    assert teacher is not None
+    assert isinstance(teacher, Teacher)
     text = model.config.get_text_config()
     resolved = config.resolve_layers(context, batches=())
     if resolved.matching:
