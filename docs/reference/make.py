@@ -44,6 +44,7 @@ INTRODUCTIONS = {
     "formats": "Number formats: `scheme: {kind: int8}` of `quantize`; others are for `plan`.",
     "runtimes": "What `export` writes a bundle for: `runtime: onnx`.",
     "tasks": "How answers are scored; a task's questions come from the corpus.",
+    "floors": "Rows of a report that need no model: `floors: [majority, lookup]` of `evaluate`.",
     "pruners": "When `limbeck tune` stops a trial early: `pruner: {kind: median}`.",
 }
 BOUNDS = ((Gt, "gt", "> {}"), (Ge, "ge", ">= {}"), (Lt, "lt", "< {}"), (Le, "le", "<= {}"))

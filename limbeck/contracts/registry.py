@@ -136,6 +136,14 @@ TASKS: Table = {
 }
 """How the answers to a kind of question are scored: each a Task."""
 
+FLOORS: Table = {
+    "majority": "limbeck.evaluation.floors.methods:Majority",
+    "lookup": "limbeck.evaluation.floors.methods:Lookup",
+    "entity_lookup": "limbeck.evaluation.floors.methods:EntityLookup",
+    "linear": "limbeck.evaluation.floors.methods:Linear",
+}
+"""What answers a report's questions without a model: each a FloorMethod."""
+
 PRUNERS: Table = {
     "halving": "limbeck.tuning.config:Halving",
     "median": "limbeck.tuning.config:Median",
@@ -157,6 +165,7 @@ TABLES = {
     "formats": FORMATS,
     "runtimes": RUNTIMES,
     "tasks": TASKS,
+    "floors": FLOORS,
     "pruners": PRUNERS,
 }
 """Every table, by its name in `limbeck list`."""

@@ -133,6 +133,7 @@ def test_public_names_are_pinned(invoke):
         "formats",
         "runtimes",
         "tasks",
+        "floors",
         "pruners",
     ]
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from limbeck.contracts.records import Entity, Question, Record
+from limbeck.contracts.registry import FLOORS
 from limbeck.evaluation import floors
-from limbeck.evaluation.floors import FLOORS, make_floors, text_pool
+from limbeck.evaluation.floors import make_floors, methods, text_pool
 from limbeck.evaluation.floors.named_entities import EntityIndex
 from limbeck.evaluation.floors.text_pool import nearest
 from limbeck.evaluation.roc_auc import measure_findings
@@ -51,7 +52,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make(questions=QUESTIONS, records=TRAINING, names=FLOORS):
+def make(questions=QUESTIONS, records=TRAINING, names=tuple(FLOORS)):
     return {
         floor.name: floor
         for floor in make_floors(lambda: records, folder=Path(), questions=questions, names=names)
@@ -111,7 +112,7 @@ def test_earlier_turns_are_part_of_a_question():
 def test_a_linear_classifier_needs_few_answers_and_more_than_one(monkeypatch):
     found = make()["linear"]
     assert answers(found)["t1"] == "呼吸内科" and answers(found)["t2"] == "口腔科"
-    monkeypatch.setattr(floors, "MAX_LINEAR_ANSWERS", 3)
+    monkeypatch.setattr(methods, "MAX_LINEAR_ANSWERS", 3)
     assert make()["linear"].missing["free"] == "too many different answers"
     assert "triage" not in make()["linear"].missing
     one = make(QUESTIONS[2:3], TRAINING[5:6])["linear"]

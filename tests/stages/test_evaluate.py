@@ -263,7 +263,7 @@ def test_two_models_of_one_name_are_refused(work):
         ({"models": []}, "at least 1"),
         ({"models": ["a", "a"]}, "twice"),
         ({"floors": ["lookup", "lookup"]}, "one floor twice"),
-        ({"floors": ["teacher"]}, "'majority', 'lookup', 'entity_lookup' or 'linear'"),
+        ({"floors": ["teacher"]}, "unknown floor 'teacher': known: entity_lookup, linear"),
         ({"language": "German"}, "pattern"),
         ({"asks": 3}, "unknown key"),
         ({"questions": "all"}, "'auto', 'pack' or 'test'"),

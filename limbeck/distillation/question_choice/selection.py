@@ -19,7 +19,7 @@ from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Record
 from limbeck.data.corpus.splits import draw_ratio
-from limbeck.evaluation.floors import MAX_LINEAR_ANSWERS
+from limbeck.evaluation.floors.methods import MAX_LINEAR_ANSWERS
 from limbeck.evaluation.floors.text_pool import MAX_LINEAR_RECORDS, NGRAMS, question_text
 
 NUM_COMPONENTS = 64

@@ -8,37 +8,25 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 from limbeck.contracts.artifacts import hash_text
 from limbeck.contracts.records import Question, Record
 from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import AnsweredQuestion, record_answer
+from limbeck.evaluation.floors.methods import Missing, find_method
 from limbeck.evaluation.floors.named_entities import EntityIndex
-from limbeck.evaluation.floors.pixels import answer_by_pixels
 from limbeck.evaluation.floors.text_pool import TextIndex, TextPool
 from limbeck.evaluation.tasks import Response
 
-FloorName = Literal["majority", "lookup", "entity_lookup", "linear"]
-FLOORS: tuple[FloorName, ...] = get_args(FloorName)
-Missing = Literal[
-    "no training record of this kind",
-    "the question is an image",
-    "several images in one question",
-    "too many different answers",
-    "one answer only",
-]
-"""Why a floor has no answers to the questions of a task."""
 MAX_RECORDS = 50_000
 """Training records looked at, drawn by a hash of their ids."""
-MAX_LINEAR_ANSWERS = 200
 
 
 @dataclass(frozen=True)
 class Floor:
     """The answers of one floor, and the tasks that it cannot answer with the reason."""
 
-    name: FloorName
+    name: str
     answered: tuple[AnsweredQuestion, ...]
     missing: Mapping[str, Missing] = field(default_factory=dict)
 
@@ -48,7 +36,7 @@ def make_floors(
     *,
     folder: Path,
     questions: Sequence[Question],
-    names: Sequence[FloorName],
+    names: Sequence[str],
 ) -> tuple[Floor, ...]:
     """Every named floor, made from training records alone, with its answers to the questions.
 
@@ -63,22 +51,27 @@ def make_floors(
     if any(question.images for question in questions):
         chosen = _draw(item for item in read_records() if item.question and item.images)
         with_images = TextIndex(chosen)
-    names = [name for name in names if name != "entity_lookup" or entities.has_names]
-    answers: dict[FloorName, dict[int, Response]] = {name: {} for name in names}
-    missing: dict[FloorName, dict[str, Missing]] = {name: {} for name in names}
+    methods = {name: find_method(name) for name in names}
+    if not entities.has_names:
+        methods = {name: item for name, item in methods.items() if not item.needs_names}
+    answers: dict[str, dict[int, Response]] = {name: {} for name in methods}
+    missing: dict[str, dict[str, Missing]] = {name: {} for name in methods}
     tasks: dict[str, list[int]] = {}
     for place, question in enumerate(questions):
         tasks.setdefault(question.task, []).append(place)
-    with track("floors", total=len(tasks) * len(names), unit="tasks") as advance:
+    with track("floors", total=len(tasks) * len(methods), unit="tasks") as advance:
         for task, places in tasks.items():
             members = [questions[place] for place in places]
             about_images = any(question.images for question in members)
             pool = TextPool(with_images if about_images else texts, members)
-            for name in names:
-                if about_images:
-                    found = _answer_images(name, pool=pool, folder=folder)
+            for name, method in methods.items():
+                found: list[Response] | Missing
+                if not pool.places:
+                    found = "no training record of this kind"
+                elif about_images:
+                    found = method.answer_images(pool, folder=folder)
                 else:
-                    found = _answer_texts(name, pool=pool, entities=entities)
+                    found = method.answer_texts(pool, entities=entities)
                 if isinstance(found, str):
                     missing[name][task] = found
                 else:
@@ -93,48 +86,8 @@ def make_floors(
             ),
             missing[name],
         )
-        for name in names
+        for name in methods
     )
-
-
-def _answer_texts(
-    name: FloorName, *, pool: TextPool, entities: EntityIndex
-) -> list[Response] | Missing:
-    """A floor's answers to the questions of one task, or why it has none."""
-    if not pool.places:
-        return "no training record of this kind"
-    if name == "majority":
-        return _respond(pool.majority())
-    if name == "lookup":
-        return _respond(pool.lookup())
-    if name == "entity_lookup":
-        return _respond(pool.copy_answers(entities.similarities(pool)))
-    return _refuse_linear(pool) or _respond(pool.linear())
-
-
-def _answer_images(name: FloorName, *, pool: TextPool, folder: Path) -> list[Response] | Missing:
-    """The same for questions about images."""
-    if not pool.places:
-        return "no training record of this kind"
-    if name == "majority":
-        return _respond(pool.majority())
-    if name != "linear":
-        return "the question is an image"
-    records = [pool.index.records[place] for place in pool.places]
-    if any(len(item.images) != 1 for item in (*records, *pool.questions)):
-        return "several images in one question"
-    return _refuse_linear(pool) or answer_by_pixels(pool, folder=folder)
-
-
-def _refuse_linear(pool: TextPool) -> Missing | None:
-    """Why no classifier can be made; None where one can."""
-    if len(pool.counts) == 1:
-        return "one answer only"
-    return "too many different answers" if len(pool.counts) > MAX_LINEAR_ANSWERS else None
-
-
-def _respond(texts: Iterable[str]) -> list[Response]:
-    return [Response(text, 1.0) for text in texts]
 
 
 def _draw(records: Iterable[Record]) -> list[Record]:

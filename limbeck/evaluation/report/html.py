@@ -11,9 +11,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from limbeck.contracts.registry import FLOORS
 from limbeck.env.threads import ThreadsReason
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
-from limbeck.evaluation.floors import FloorName, Missing
+from limbeck.evaluation.floors.methods import Missing, find_method
 from limbeck.evaluation.report import charts, number_format
 from limbeck.evaluation.report.build import Report
 from limbeck.evaluation.report.charts import Bilingual, Number, Point
@@ -47,12 +48,6 @@ THREAD_REASONS: Mapping[ThreadsReason, Bilingual] = {
     "work is shared": Bilingual("计算量足够分摊", "work is shared"),
 }
 
-FLOOR_TITLES: Mapping[FloorName, Bilingual] = {
-    "majority": Bilingual("多数", "majority"),
-    "lookup": Bilingual("查找", "lookup"),
-    "entity_lookup": Bilingual("实体查找", "entity lookup"),
-    "linear": Bilingual("线性", "linear"),
-}
 MISSING_REASONS: Mapping[Missing, Bilingual] = {
     "no training record of this kind": Bilingual(
         "没有此类训练记录", "no training record of this kind"
@@ -127,12 +122,17 @@ def _environment(report: Report, *, escape_html: bool) -> Environment:
         task_titles=_titles(report, "tasks"),
         reference_titles=REFERENCE_TITLES,
         thread_reasons=THREAD_REASONS,
-        floor_titles=FLOOR_TITLES,
+        floor_titles={name: _floor_title(name) for name in FLOORS},
         missing_reasons=MISSING_REASONS,
         training_titles=TRAINING_TITLES,
         routing_methods=ROUTING_METHODS,
     )
     return environment
+
+
+def _floor_title(name: str) -> Bilingual:
+    method = find_method(name)
+    return Bilingual(method.title_zh, method.title_en)
 
 
 def _titles(report: Report, kind: str) -> dict[str, Bilingual]:

@@ -9,7 +9,8 @@ from limbeck.contracts.serialization import OPTIONAL
 from limbeck.env.threads import LoadRange, ThreadChoice
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.declined import Declined
-from limbeck.evaluation.floors import Floor, Missing
+from limbeck.evaluation.floors import Floor
+from limbeck.evaluation.floors.methods import Missing
 from limbeck.evaluation.metrics import (
     Share,
     accuracy_ratio,

@@ -8,9 +8,10 @@ from typing_extensions import override
 
 from limbeck.contracts.answer_policy import UNKNOWN_ANSWERS
 from limbeck.contracts.artifacts import ArtifactKind, Work
+from limbeck.contracts.config import NameIn
 from limbeck.contracts.fields import PositiveInt
+from limbeck.contracts.registry import FLOORS
 from limbeck.contracts.stage import CorpusRef, ModelRef, RouterRef, StageConfig
-from limbeck.evaluation.floors import FLOORS, FloorName
 from limbeck.evaluation.held_out_questions import QuestionSource
 from limbeck.evaluation.profiling.profile import ProfileConfig
 
@@ -44,7 +45,7 @@ class Config(StageConfig):
     headline_tasks: tuple[str, ...] = ()
     """Tasks that are pooled into the accuracy, the others are only shown; empty: those that the
     corpus's pack names, or else all that hold questions."""
-    floors: tuple[FloorName, ...] = FLOORS
+    floors: tuple[Annotated[str, NameIn(FLOORS, "floor")], ...] = tuple(FLOORS)
     """Rows of what needs no model, made from the training records: the most frequent answer, the
     answer of the most similar question, the same among records about the same names where the
     corpus marks names, and a linear classifier where answers are few (of pixels for images)."""
