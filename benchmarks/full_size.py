@@ -33,10 +33,10 @@ from limbeck.planning import load_target, plan_target
 from limbeck.planning.target_plan import DesignRow
 from limbeck.planning.targets import Target
 from limbeck.runtimes.architecture import describe_architecture
+from limbeck.runtimes.gguf.metadata import ModelMetadata
 from limbeck.runtimes.gguf.runtime import GgufRuntime
 from limbeck.runtimes.gguf.tensors import TensorPlan
 from limbeck.runtimes.gguf.vocabulary import describe_vocabulary
-from limbeck.runtimes.gguf.writer import ModelMetadata
 from limbeck.runtimes.tensors import Weights
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION
 
@@ -113,7 +113,7 @@ def write(row: DesignRow, path: Path, *, vocab: int, target: Target, folder: Pat
     vocabulary = describe_vocabulary(
         load_tokenizer(folder), num_rows=vocab, end_ids=(), place="design"
     )
-    header = ModelMetadata(architecture, config=config, plan=plan, name="random")
+    header = ModelMetadata(architecture, plan=plan, name="random")
     header.write(path, vocabulary=vocabulary, tensors=list(plan.list()))
 
 

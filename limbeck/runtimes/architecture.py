@@ -99,6 +99,8 @@ class Rotary:
     frequencies: Float[np.ndarray, " pairs"]
     scale: float
     """Of the cosines and sines."""
+    theta: float
+    """Base of the frequencies, before whatever scales them."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class Architecture:
     is_tied: bool
     activation: str
     """One of `ACTIVATIONS`."""
+    has_output_bias: bool
+    """Attention's last projection, or the feed-forward, has biases."""
     conventions: Conventions
     rotaries: tuple[Rotary, ...]
     layers: tuple[LayerAttention, ...]
@@ -210,6 +214,7 @@ def describe_architecture(
         max_tokens=config.max_position_embeddings,
         is_tied=bool(config.tie_word_embeddings),
         activation=_activation(config),
+        has_output_bias=_has_output_bias(config),
         conventions=conventions,
         rotaries=tuple(rotaries.values()),
         layers=tuple(_describe_layers(config, conventions, rotaries=list(rotaries))),
@@ -232,6 +237,12 @@ def _activation(config: PreTrainedConfig) -> str:
     return getattr(config, "hidden_activation", None) or config.hidden_act
 
 
+def _has_output_bias(config: PreTrainedConfig) -> bool:
+    # GLM-4's `attention_bias` is of queries, keys and values alone.
+    of_attention = getattr(config, "attention_bias", False) and config.model_type != "glm4"
+    return bool(of_attention or getattr(config, "mlp_bias", False))
+
+
 def _rotary_parameters(config: PreTrainedConfig) -> list[tuple[str | None, dict[str, Any]]]:
     """Those of each type of layer; one without a name where all have the same."""
     stated = getattr(config, "rope_parameters", None) or {}
@@ -243,15 +254,15 @@ def _rotary_parameters(config: PreTrainedConfig) -> list[tuple[str | None, dict[
 def _describe_rotary(
     config: PreTrainedConfig, layer_type: str | None, *, parameters: Mapping[str, Any]
 ) -> Rotary:
-    kind = parameters.get("rope_type", "default")
+    kind, theta = parameters.get("rope_type", "default"), float(parameters["rope_theta"])
     if kind == "default":
         turned = int(_head_width(config) * parameters.get("partial_rotary_factor", 1.0))
         exponents = torch.arange(0, turned, 2).float() / turned
-        return Rotary((1.0 / parameters["rope_theta"] ** exponents).numpy(), 1.0)
+        return Rotary((1.0 / theta**exponents).numpy(), 1.0, theta)
     frequencies, scale = ROPE_INIT_FUNCTIONS[kind](
         config, torch.device("cpu"), layer_type=layer_type
     )
-    return Rotary(frequencies.float().numpy(), float(scale))
+    return Rotary(frequencies.float().numpy(), float(scale), theta)
 
 
 def _describe_layers(

@@ -86,6 +86,9 @@ class Runtime(abc.ABC):
     weights: ClassVar[Mapping[str, Tolerance | Literal["format"]]] = {"format": "format"}
     """How it can store matrices of floats, and how far a bundle may then differ from its
     checkpoint; `format` is as the checkpoint's number format says."""
+    rounded_architectures: ClassVar[Mapping[str, Tolerance]] = {}
+    """Those that it computes with less than float32 whatever the weights, and how far a bundle of
+    floats may then differ from its checkpoint."""
     check_architecture: ClassVar[ArchitectureCheck | None] = None
     """Refuses of the architectures what it does not compute, where that is less than all."""
     check_format: ClassVar[FormatCheck | None] = None

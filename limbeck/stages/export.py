@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import logging
-from typing import Literal
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from limbeck.contracts.registry import FORMATS
 from limbeck.evaluation.calibration import make_policy
 from limbeck.quantization.layers import unrounded_activations
 from limbeck.runtimes import open_answerer, open_runtime
+from limbeck.runtimes.base import Runtime
 from limbeck.runtimes.bundle import Bundle, Parity, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.parity import NUM_CACHED_STEPS, compare
@@ -42,7 +42,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     if not prompts:
         vocab = reference.model.config.get_text_config().vocab_size
         prompts = _make_prompts(config.num_prompts, vocab=vocab, max_tokens=bundle.max_tokens)
-    tolerance = _tolerance(config, bundle=bundle, stated=runtime.weights[config.weights])
+    tolerance = _tolerance(config, bundle=bundle, runtime=runtime)
     found = compare(reference, candidate, prompts=prompts)
     if tolerance.measure == "copy_rounding_kl / rounding_kl":
         unrounded = TransformersRuntime().open_model(checkpoint, num_threads=1)
@@ -109,13 +109,14 @@ def _longest(max_tokens: int) -> int:
     return max(1, min(LONGEST_PROMPT_TOKENS, max_tokens - NUM_CACHED_STEPS))
 
 
-def _tolerance(
-    config: Config, *, bundle: Bundle, stated: Tolerance | Literal["format"]
-) -> Tolerance:
+def _tolerance(config: Config, *, bundle: Bundle, runtime: Runtime) -> Tolerance:
     if config.tolerance != "format":
         return config.tolerance
+    stated = runtime.weights[config.weights]
     if stated != "format":
         return stated
+    if bundle.format == "float32" and bundle.architecture in runtime.rounded_architectures:
+        return runtime.rounded_architectures[bundle.architecture]
     return resolve(FORMATS, bundle.format, what="format").tolerance
 
 

@@ -100,6 +100,19 @@ def test_a_gguf_bundle_of_other_types_states_its_own_tolerance(dense_config, tok
     assert (metrics["parity"]["measure"], metrics["parity"]["tolerance"]) == ("mean_kl", 0.01)
 
 
+@pytest.mark.parametrize(
+    ("number_format", "measure"),
+    [("float32", "mean_kl"), ("int8", "copy_rounding_kl / rounding_kl")],
+)
+def test_a_gelu_in_half_precision_has_its_own_tolerance(number_format, measure, tmp_path):
+    make_checkpoint(tmp_path / "checkpoint", "gemma3", number_format)
+    work = make_work(tmp_path, tmp_path / "checkpoint")
+    parity = export.run(configure(runtime="gguf"), work=work)["parity"]
+    assert parity["measure"] == measure and parity["argmax_agreement_ratio"] > 0.95
+    if number_format == "float32":
+        assert parity["mean_kl"] < parity["tolerance"] == 1e-4
+
+
 def test_a_bundle_is_calibrated_on_its_own_drafts(checkpoint, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("limbeck.evaluation.calibration.MIN_HELD_OUT", 3)
     manifest = read_artifact(checkpoint).manifest.replace(kind="corpus")

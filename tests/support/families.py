@@ -141,10 +141,14 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
 """Of each family its `model_type`, and what of its config differs from `SIZES`; None: left out."""
 
 
-def make_family(folder: Path, *, name: str) -> Path:
-    """The folder of a tiny random checkpoint of a family, with its tokenizer."""
-    model_type, changes = FAMILIES[name]
-    fields = {key: value for key, value in {**SIZES, **changes}.items() if value is not None}
+def make_family(folder: Path, *, name: str, **changes: object) -> Path:
+    """The folder of a tiny random checkpoint of a family, with its tokenizer.
+
+    `changes` are of its config; None leaves a field out.
+    """
+    model_type, oddities = FAMILIES[name]
+    stated = {**SIZES, **oddities, **changes}
+    fields = {key: value for key, value in stated.items() if value is not None}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**fields))
     # Norms and biases as training leaves them, not all alike.

@@ -2,6 +2,8 @@
 
 import torch
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -62,6 +64,15 @@ KINDS = {
         MistralForCausalLM,
         MistralConfig,
         {"sliding_window": None, "num_key_value_heads": 4, "tie_word_embeddings": False},
+    ),
+    "gemma3": (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        {
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": 16,
+            "query_pre_attn_scalar": 16,
+        },
     ),
     "moe": (
         LimbeckMoeForCausalLM,

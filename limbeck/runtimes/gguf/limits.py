@@ -1,10 +1,13 @@
 """What a GGUF bundle cannot hold, by the functions that refuse while it is written and before."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.runtimes.gguf.attention import find_factor, find_period, find_window
+from limbeck.runtimes.gguf.families import FAMILIES, GgufFamily
 
 if TYPE_CHECKING:
     from limbeck.runtimes.architecture import Architecture
@@ -18,8 +21,6 @@ CARRIED = {
     "ternary": ("TQ2_0", "TQ1_0"),
 }
 """llama.cpp's types that hold each number format as it is, the usual one first."""
-ROTARY_SCALED = ("llama", "mistral")
-"""The families for which llama.cpp takes factors of rotary frequencies from a file."""
 
 
 def check_format(number_format: QuantizedFormat | None, *, place: str | Path) -> None:
@@ -59,16 +60,10 @@ def check_model(
             f"{place}: its weights are floats, and {weights} holds -1, 0 and 1 times a scale, to "
             "which a model has to be trained; name a checkpoint of `scheme: {kind: ternary}`"
         )
-    if any(item.window is not None for item in architecture.layers):
-        raise CheckpointError(
-            f"{place}: has layers with a window, which llama.cpp does not compute for "
-            f"{architecture.model_type!r}; export for another runtime"
-        )
-    if len(architecture.rotaries) != 1 or any(item.scale != 1 for item in architecture.rotaries):
-        raise CheckpointError(
-            f"{place}: scales its rotary positions in a way that is not written into GGUF files; "
-            "supported: default, linear, llama3"
-        )
+    family = FAMILIES[architecture.model_type]
+    fault = _find_attention_fault(architecture, family) or _find_other_fault(architecture, family)
+    if fault:
+        raise CheckpointError(f"{place}: {fault}; export for another runtime")
     kind = carried[0] if is_quantized and weights == "format" else weights
     block = BLOCKS.get(kind, 1)
     widths = {
@@ -81,3 +76,65 @@ def check_model(
                 f"{place}: {name} is {width}, and {kind} has blocks of {block}; choose a multiple, "
                 "export the float checkpoint with `weights: F16`, or export for another runtime"
             )
+
+
+def _find_attention_fault(architecture: "Architecture", family: GgufFamily) -> str:
+    """What of a model's attention llama.cpp does not compute; '' for nothing."""
+    name, width = architecture.model_type, architecture.head_dim
+    if find_window(architecture) is not None and not family.takes_windows:
+        return f"has layers with a window, which llama.cpp does not compute for {name!r}"
+    if family.takes_windows and find_period(architecture) is None:
+        places = [n for n, layer in enumerate(architecture.layers) if layer.window is None]
+        return (
+            f"has layers without a window at {places[:8]}, and llama.cpp reads of a file only that "
+            "each n-th layer has none"
+        )
+    if any(layer.rotary is None for layer in architecture.layers):
+        return f"has layers without positions, which llama.cpp does not compute for {name!r}"
+    windowed = {layer.rotary for layer in architecture.layers if layer.window is not None}
+    for place, rotary in enumerate(architecture.rotaries):
+        if rotary.scale != 1:
+            return (
+                "scales its rotary positions in a way that is not written into GGUF files "
+                "(supported: default, linear, llama3)"
+            )
+        if (turned := 2 * len(rotary.frequencies)) != width:
+            return f"rotates {turned} of {width} channels of a head, llama.cpp all for {name!r}"
+        factor = find_factor(rotary)
+        if factor is None and not family.takes_rotary_factors:
+            return (
+                "scales its rotary positions, which llama.cpp reads from a file of a Llama alone, "
+                f"not of {name!r}"
+            )
+        if family.takes_windows and place in windowed and factor != 1:
+            return "scales the rotary positions of layers with a window, which llama.cpp does not"
+    scale = width**-0.5
+    if family.scaled_by_width == len(architecture.layers):
+        scale = (architecture.hidden_size // architecture.num_heads) ** -0.5
+    if not math.isclose(architecture.attention_scale, scale, rel_tol=1e-6):
+        return (
+            f"scales attention by {architecture.attention_scale:.6g}, llama.cpp by {scale:.6g} "
+            f"for {name!r} with {len(architecture.layers)} layers"
+        )
+    return ""
+
+
+def _find_other_fault(architecture: "Architecture", family: GgufFamily) -> str:
+    """What of the rest of a model llama.cpp does not compute; '' for nothing."""
+    name = architecture.model_type
+    if architecture.activation != family.activation:
+        return f"has activation {architecture.activation!r}, llama.cpp {family.activation!r}"
+    if architecture.has_output_bias and not family.takes_output_bias:
+        return (
+            "has biases in attention's last projection or in the feed-forward, which llama.cpp "
+            f"does not read for {name!r}"
+        )
+    for field, value in (
+        ("attention_softcap", architecture.attention_softcap),
+        ("logit_softcap", architecture.logit_softcap),
+    ):
+        if value and field not in family.optional | family.required:
+            return f"has {field} {value}, which llama.cpp does not compute for {name!r}"
+        if not value and field in family.required:
+            return f"has no {field}, which llama.cpp always computes for {name!r}"
+    return ""

@@ -7,29 +7,20 @@ Ternary weights in blocks of 256 are TQ2_0 and TQ1_0.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
-from jaxtyping import Int8, Shaped, UInt8
+from jaxtyping import Shaped
 
-from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.architecture import Architecture
+from limbeck.runtimes.gguf.families import FAMILIES
+from limbeck.runtimes.gguf.packing import BYTE, CODES, PACK, pad, permute_rows, round_rows, unpack
 from limbeck.runtimes.tensors import Weights
 
-PERMUTED = ("llama", "mistral")
-"""Families whose rotary pairs llama.cpp has side by side, and transformers half a head apart."""
-ARCHITECTURES = {
-    "llama": gguf.MODEL_ARCH.LLAMA,
-    "mistral": gguf.MODEL_ARCH.LLAMA,
-    "qwen2": gguf.MODEL_ARCH.QWEN2,
-    "qwen3": gguf.MODEL_ARCH.QWEN3,
-}
-
-
+ARCHITECTURES = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
 TABLES = {Kind.Q4_0: Kind.Q8_0, Kind.Q4_1: Kind.Q8_0, Kind.TQ2_0: Kind.Q4_0, Kind.TQ1_0: Kind.Q4_0}
 """The type of embeddings and head, where it is another than that of the layers."""
 
@@ -86,8 +77,9 @@ class TensorPlan:
         self._tensors = tensors
         self.weights = weights
         self._floats = floats
+        self._family = FAMILIES[architecture.model_type]
         self._names = gguf.get_tensor_name_map(
-            ARCHITECTURES[architecture.model_type], len(architecture.layers)
+            ARCHITECTURES[self._family.architecture], len(architecture.layers)
         )
         self.padding = -architecture.intermediate_size % gguf.GGML_QUANT_SIZES[weights][0]
         """Feed-forward channels of zeros, so that rows are whole blocks; they change no output."""
@@ -112,9 +104,9 @@ class TensorPlan:
         conventions, attention = shape.conventions, f"{name}.self_attn"
         heads = {"q": shape.num_heads, "k": shape.num_key_value_heads}
         heads["v"] = heads["k"]
-        yield self._vector(f"{name}.{conventions.attention_norm}.weight", width)
+        yield from self._norm(name, conventions.attention_norm)
         for part, num_heads in heads.items():
-            order = num_heads if part != "v" and shape.model_type in PERMUTED else 0
+            order = num_heads if part != "v" and self._family.reorders_rotary else 0
             yield from self._matrix(
                 f"{attention}.{part}_proj",
                 out=num_heads * head,
@@ -127,7 +119,8 @@ class TensorPlan:
                 yield self._vector(f"{attention}.{norm}.weight", head)
         inputs = heads["q"] * head
         yield from self._matrix(f"{attention}.o_proj", out=width, channels=inputs, kind=kind)
-        yield self._vector(f"{name}.{conventions.feed_forward_norm}.weight", width)
+        yield from self._norm(name, conventions.attention_output_norm)
+        yield from self._norm(name, conventions.feed_forward_norm)
         more = self.padding
         for part in ("gate_proj", "up_proj"):
             yield from self._matrix(
@@ -136,6 +129,11 @@ class TensorPlan:
         yield from self._matrix(
             f"{name}.mlp.down_proj", out=width, channels=inner, kind=kind, more_channels=more
         )
+        yield from self._norm(name, conventions.feed_forward_output_norm)
+
+    def _norm(self, layer: str, name: str) -> Iterator[Planned]:
+        if name:
+            yield self._vector(f"{layer}.{name}.weight", self._shape.hidden_size)
 
     def _stored(self, name: str) -> str:
         found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
@@ -143,9 +141,13 @@ class TensorPlan:
         return found
 
     def _vector(self, name: str, width: int) -> Planned:
-        return Planned(
-            self._stored(name), (width,), Kind.F32, lambda: self._tensors.take(name, shape=[width])
-        )
+        """A norm, by what it multiplies."""
+
+        def make() -> Shaped[np.ndarray, "..."]:
+            offset = np.float32(self._shape.conventions.norm_offset)
+            return self._tensors.take(name, shape=[width]) + offset
+
+        return Planned(self._stored(name), (width,), Kind.F32, make)
 
     def _matrix(
         self,
@@ -173,21 +175,21 @@ class TensorPlan:
                 biases.append(weights.bias)
             rows = arrange(weights.rows)
             if weights.scale is None:
-                rows = _pad(rows, rows=more_rows, columns=more_channels)
-                return _round(rows, kind=kind, name=module)
+                rows = pad(rows, rows=more_rows, columns=more_channels)
+                return round_rows(rows, kind=kind, name=module)
             if weights.bits < BYTE:  # its last blocks are filled up already
                 rows = unpack(rows, bits=weights.bits)
             else:
-                rows = _pad(rows, rows=0, columns=more_channels)
+                rows = pad(rows, rows=0, columns=more_channels)
             rows, scale = (
-                _pad(item, rows=more_rows, columns=0) for item in (rows, arrange(weights.scale))
+                pad(item, rows=more_rows, columns=0) for item in (rows, arrange(weights.scale))
             )
             self._note_rounding(rows, scale)
             return PACK[kind](rows, scale.astype(np.float16))
 
         def make_bias() -> Shaped[np.ndarray, "..."]:
             (bias,) = biases  # of the matrix, which comes before
-            return _pad(arrange(bias[:, None]), rows=more_rows, columns=0)[:, 0]
+            return pad(arrange(bias[:, None]), rows=more_rows, columns=0)[:, 0]
 
         name = self._stored(f"{module}.weight")
         shape = (out + more_rows, channels + more_channels)
@@ -201,66 +203,3 @@ class TensorPlan:
         with np.errstate(divide="ignore", invalid="ignore"):
             change = np.abs(scale.astype(np.float16).astype(np.float32) / scale - 1)[used]
         self.max_scale_rounding = max(self.max_scale_rounding, float(change.max(initial=0.0)))
-
-
-def permute_rows(rows: np.ndarray, *, num_heads: int) -> np.ndarray:
-    """Rows of each head with the halves of rotary pairs side by side."""
-    halves = rows.reshape(num_heads, 2, len(rows) // num_heads // 2, *rows.shape[1:])
-    return halves.swapaxes(1, 2).reshape(rows.shape)
-
-
-def pack_blocks(codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
-    """Q8_0: of each block the scale in float16, then its integers."""
-    blocks = codes.reshape(*scale.shape, -1).view(np.uint8)
-    halves = np.ascontiguousarray(scale)[..., None].view(np.uint8)
-    return np.concatenate([halves, blocks], axis=-1).reshape(len(codes), -1)
-
-
-def unpack(packed: UInt8[np.ndarray, "rows bytes"], *, bits: int) -> Int8[np.ndarray, "rows codes"]:
-    """The integers that bytes hold around their zero, earlier columns in the lower bits."""
-    shares = [packed >> shift & (1 << bits) - 1 for shift in range(0, BYTE, bits)]
-    return np.stack(shares, axis=-1).reshape(len(packed), -1).astype(np.int8) - (1 << bits - 1)
-
-
-def pack_halves(codes: np.ndarray, scale: np.ndarray) -> UInt8[np.ndarray, "rows bytes"]:
-    """Q4_0: of each block the scale in float16, then bytes of one integer of each of its halves."""
-    blocks = (codes + 8).astype(np.uint8).reshape(*scale.shape, 2, -1)
-    halves = np.ascontiguousarray(scale)[..., None].view(np.uint8)
-    both = blocks[..., 0, :] | (blocks[..., 1, :] << 4)
-    return np.concatenate([halves, both], axis=-1).reshape(len(codes), -1)
-
-
-def pack_ternary(
-    codes: np.ndarray, scale: np.ndarray, *, kind: Kind
-) -> UInt8[np.ndarray, "rows bytes"]:
-    """TQ2_0 or TQ1_0, whose own rounding keeps numbers that are a block's largest one or 0."""
-    blocks = codes.reshape(*scale.shape, -1) * scale.astype(np.float32)[..., None]
-    return gguf.quantize(blocks.reshape(len(codes), -1), kind)
-
-
-BYTE = 8
-CODES = {8: Kind.Q8_0, 4: Kind.Q4_0}
-"""llama.cpp's type of integers of so many bits, where there is one."""
-PACK = {
-    Kind.Q8_0: pack_blocks,
-    Kind.Q4_0: pack_halves,
-    Kind.TQ2_0: partial(pack_ternary, kind=Kind.TQ2_0),
-    Kind.TQ1_0: partial(pack_ternary, kind=Kind.TQ1_0),
-}
-
-
-def _pad(values: np.ndarray, *, rows: int, columns: int) -> np.ndarray:
-    return np.pad(values, ((0, rows), (0, columns))) if rows or columns else values
-
-
-def _round(rows: np.ndarray, *, kind: Kind, name: str) -> Shaped[np.ndarray, "..."]:
-    if kind == Kind.F32:
-        return rows
-    with np.errstate(over="ignore"):
-        found = gguf.quantize(rows, kind)
-    if kind == Kind.F16 and not np.isfinite(found).all():
-        raise CheckpointError(
-            f"{name}: holds {np.abs(rows).max():.4g}, beyond the 65504 of float16; state "
-            "`weights: BF16` or `weights: F32`"
-        )
-    return found

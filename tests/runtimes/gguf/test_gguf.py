@@ -11,34 +11,20 @@ from transformers import Qwen3Config
 
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import open_config
 from limbeck.models.gguf.header import read_header
 from limbeck.models.gguf.llama_cpp import open_llama_cpp
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.tensors import QuantizedTensor
 from limbeck.quantization.formats.two_bits import Ternary
-from limbeck.runtimes import open_answerer
+from limbeck.runtimes import open_answerer, open_chat_model
 from limbeck.runtimes.architecture import describe_architecture
 from limbeck.runtimes.gguf.limits import check_format, check_model
 from limbeck.runtimes.gguf.model import GgufFile
+from limbeck.runtimes.gguf.packing import pack_blocks, pack_halves, permute_rows, unpack
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
-from limbeck.runtimes.gguf.tensors import pack_blocks, pack_halves, permute_rows, unpack
-from limbeck.runtimes.parity import compare
-from limbeck.runtimes.transformers import TransformersRuntime
-from tests.support.families import make_family
+from tests.support.gguf_bundles import measure
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
-
-NAMES = ("Llama 3", "Llama with biases", "Qwen2", "Qwen3")
-LENGTHS = (3, 15, 40)
-
-
-def measure(checkpoint, bundle, *, vocab=200):
-    reference = TransformersRuntime().open_model(checkpoint, num_threads=1)
-    found = GgufRuntime().open_model(bundle, num_threads=1)
-    rng = np.random.default_rng(0)
-    prompts = [rng.integers(3, vocab, size=length).tolist() for length in LENGTHS]
-    return compare(reference, found, prompts=prompts)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +42,6 @@ def floats(tmp_path_factory):
     make_checkpoint(folder / "checkpoint", "qwen3")
     GgufRuntime().write(folder / "checkpoint", folder / "bundle")
     return folder
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_predicts_and_decodes_as_transformers(name, tmp_path):
-    folder = make_family(tmp_path / "model", name=name)
-    GgufRuntime().write(folder, tmp_path / "bundle")
-    found = measure(folder, tmp_path / "bundle")
-    assert found.max_logit_difference < 1e-5 * max(found.max_logit, 1)
-    assert found.argmax_agreement_ratio == 1.0
 
 
 @pytest.mark.parametrize(
@@ -167,7 +144,7 @@ def test_ternary_weights_are_carried_to_the_bit(kind, ternary, tmp_path):
 def test_stock_llama_cpp_answers_as_the_ternary_checkpoint_does(ternary, tmp_path):
     checkpoint, _ = ternary
     GgufRuntime().write(checkpoint, tmp_path)
-    theirs = open_answerer(checkpoint, num_threads=1)
+    theirs = open_chat_model(checkpoint, num_threads=1, num_rows=1)
     with open_llama_cpp(tmp_path / MODEL) as server:
         for text in QUESTIONS:
             ids = theirs.chat.encode(text)
@@ -225,7 +202,7 @@ def test_a_block_is_its_scale_and_its_integers():
 
 
 def test_llama_cpps_own_server_reads_the_file(floats):
-    answerer = open_answerer(floats / "bundle", num_threads=1)
+    answerer = open_chat_model(floats / "bundle", num_threads=1, num_rows=1)
     with open_llama_cpp(floats / "bundle" / MODEL) as server:
         for text in QUESTIONS:
             ids = answerer.chat.encode(text)
@@ -264,46 +241,12 @@ def test_a_cache_grows_where_it_is_full(floats, monkeypatch):
     assert np.abs(logits - [item[-1] for item in expected]).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        ("Qwen3", {"hidden_size": 48}, "hidden_size is 48, and Q8_0 has blocks of 32"),
-        ("Qwen2", {"layer_types": ["sliding_attention"] * 2, "sliding_window": 16}, "a window"),
-    ],
-)
-def test_what_llama_cpp_cannot_hold_is_refused(name, changes, message, tmp_path):
-    config = open_config(make_family(tmp_path / "model", name=name))
-    for field, value in changes.items():
-        setattr(config, field, value)
-    found = describe_architecture(
-        config, number_format="float32", runtime=GgufRuntime(), place="model"
-    )
-    with pytest.raises(CheckpointError, match=message):
-        check_model(found, number_format="float32", weights="Q8_0", place="model")
-
-
 def test_integers_are_not_rounded_again(int8, tmp_path):
     folder, _ = int8
     with pytest.raises(CheckpointError, match="F16 would round them again"):
         GgufRuntime().write(folder / "checkpoint", tmp_path / "bundle", weights="F16")
     with pytest.raises(CheckpointError, match="quantise with `block_size: 32`"):
         check_format(Int8(kind="int8", block_size="row"), place="model")
-
-
-def test_other_families_are_refused_by_name(tmp_path):
-    folder = make_family(tmp_path / "model", name="OLMo 2")
-    with pytest.raises(CheckpointError, match="'olmo2' cannot be exported to gguf"):
-        GgufRuntime().write(folder, tmp_path / "bundle")
-
-
-def test_mistral_is_a_llama_without_windows(tmp_path):
-    make_checkpoint(tmp_path / "model", "mistral")
-    GgufRuntime().write(tmp_path / "model", tmp_path / "bundle")
-    found = measure(tmp_path / "model", tmp_path / "bundle")
-    assert found.max_logit_difference < 1e-5 * max(found.max_logit, 1)
-    folder = make_family(tmp_path / "windows", name="Mistral")
-    with pytest.raises(CheckpointError, match="has layers with a window"):
-        GgufRuntime().write(folder, tmp_path / "none")
 
 
 def test_damage_is_named(floats, tmp_path):
@@ -349,7 +292,7 @@ def test_no_damage_of_the_header_is_answered_from(floats, tmp_path):
 
 
 def test_llama_cpp_renders_the_template_as_the_bundle_does(floats):
-    answerer = open_answerer(floats / "bundle", num_threads=1)
+    answerer = open_chat_model(floats / "bundle", num_threads=1, num_rows=1)
     with open_llama_cpp(floats / "bundle" / MODEL) as server:
         for turns in (("药",), ("高血压？", "头晕。", "And what else?")):
             messages = alternate(turns)
@@ -365,7 +308,7 @@ from pathlib import Path
 from limbeck.runtimes.gguf import tensors
 from limbeck.runtimes.gguf.runtime import GgufRuntime
 
-tensors._round = lambda rows, **_: os.kill(os.getpid(), signal.SIGKILL)
+tensors.round_rows = lambda rows, **_: os.kill(os.getpid(), signal.SIGKILL)
 GgufRuntime().write(Path({str(floats / "checkpoint")!r}), Path({str(tmp_path)!r}))
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)

@@ -1,0 +1,138 @@
+"""llama.cpp computes what each family's checkpoints compute, or the setting is refused by name."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.checkpoints import open_config
+from limbeck.models.gguf.header import read_header
+from limbeck.runtimes.architecture import describe_architecture
+from limbeck.runtimes.gguf.families import FAMILIES
+from limbeck.runtimes.gguf.limits import check_model
+from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
+from tests.support.families import FAMILIES as TINY
+from tests.support.families import make_family
+from tests.support.gguf_bundles import measure
+from tests.support.tiny_checkpoints import make_checkpoint
+
+FLOAT32, HALF = 1e-5, 1e-3
+"""Largest difference of logits over the largest logit; where GELU is looked up in a table of half
+precision, its steps of 2**-11 show."""
+WINDOW, FULL = "sliding_attention", "full_attention"
+PLAIN = {"rope_type": "default", "rope_theta": 1e6}
+NARROW = {"rope_type": "default", "rope_theta": 500.0}
+LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+FIVE_LAYERS = {"num_hidden_layers": 5, "layer_types": [WINDOW, WINDOW, FULL, WINDOW, WINDOW]}
+SAME = (
+    ("Llama 3", {}),
+    ("Llama with biases", {}),
+    ("Qwen2", {}),
+    ("Qwen3", {}),
+    ("Qwen3", {"rope_parameters": LINEAR}),
+    ("Gemma 3", {}),
+    ("Gemma 3", {**FIVE_LAYERS, "rope_parameters": {FULL: LINEAR, WINDOW: NARROW}}),
+    ("Gemma 3", {"layer_types": [FULL, FULL]}),
+    ("Gemma 3", {"layer_types": [WINDOW, WINDOW], "sliding_window": 8}),
+    ("Gemma 3", {"final_logit_softcapping": 3.0, "tie_word_embeddings": False}),
+)
+"""Families, and what of their configs is changed."""
+REFUSED = (
+    (
+        "Qwen2",
+        {"layer_types": [WINDOW] * 2, "sliding_window": 16, "use_sliding_window": True},
+        "layers with a window",
+    ),
+    ("Qwen3", {"attention_bias": True}, "biases in attention's last projection"),
+    ("Qwen3", {"hidden_act": "gelu_pytorch_tanh"}, "activation 'gelu_pytorch_tanh', llama.cpp 's"),
+    (
+        "Qwen3",
+        {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}, "head_dim": 32},
+        "rotates 16 of 32",
+    ),
+    ("Gemma 3", {"layer_types": [FULL, WINDOW]}, r"without a window at \[0\]"),
+    ("Gemma 3", {"query_pre_attn_scalar": 32}, "scales attention by 0.17.*, llama.cpp by 0.25"),
+    ("Gemma 3", {"attention_bias": True}, "does not read for 'gemma3_text'"),
+    ("Gemma 3", {"rope_parameters": {FULL: PLAIN, WINDOW: LINEAR}}, "positions of layers with a w"),
+)
+
+
+@pytest.mark.parametrize(("name", "changes"), SAME)
+def test_predicts_and_decodes_as_transformers(name, changes, tmp_path):
+    folder = make_family(tmp_path / "model", name=name, **changes)
+    bundle = GgufRuntime().write(folder, tmp_path / "bundle")
+    found = measure(folder, tmp_path / "bundle")
+    limit = HALF if bundle.architecture in GgufRuntime.rounded_architectures else FLOAT32
+    assert found.max_logit_difference < limit * max(found.max_logit, 1)
+    assert found.argmax_agreement_ratio == 1.0
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), REFUSED)
+def test_what_llama_cpp_computes_otherwise_is_refused(name, changes, message, tmp_path):
+    config = open_config(make_family(tmp_path / "model", name=name, **changes))
+    found = describe_architecture(
+        config, number_format="float32", runtime=GgufRuntime(), place="model"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        check_model(found, number_format="float32", weights="F32", place="model")
+
+
+def test_without_its_feed_forward_gemma_is_computed_in_float32(tmp_path):
+    """What is left of the difference above is the table of GELU alone."""
+    folder = make_family(tmp_path / "model", name="Gemma 3", **FIVE_LAYERS)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        if name.endswith("up_proj.weight"):
+            parameter.data.zero_()
+    model.save_pretrained(folder)
+    GgufRuntime().write(folder, tmp_path / "bundle")
+    found = measure(folder, tmp_path / "bundle")
+    assert found.max_logit_difference < FLOAT32 * max(found.max_logit, 1)
+
+
+@pytest.mark.parametrize(("number_format", "limit"), [("int8", 0.01), ("int4", 0.02)])
+def test_gemmas_integers_are_carried(number_format, limit, tmp_path):
+    make_checkpoint(tmp_path / "model", "gemma3", number_format)
+    bundle = GgufRuntime().write(tmp_path / "model", tmp_path / "bundle")
+    types = {item.type for item in read_header(tmp_path / "bundle" / MODEL).tensors}
+    assert types == {"F32", "Q8_0", *(["Q4_0"] if number_format == "int4" else [])}
+    assert bundle.format == number_format
+    assert measure(tmp_path / "model", tmp_path / "bundle").mean_kl < limit
+
+
+def test_widths_that_are_no_whole_blocks_are_refused(tmp_path):
+    config = open_config(make_family(tmp_path / "model", name="Qwen3"))
+    config.hidden_size = 48
+    found = describe_architecture(
+        config, number_format="float32", runtime=GgufRuntime(), place="model"
+    )
+    with pytest.raises(CheckpointError, match="hidden_size is 48, and Q8_0 has blocks of 32"):
+        check_model(found, number_format="float32", weights="Q8_0", place="model")
+
+
+def test_other_families_are_refused_by_name(tmp_path):
+    folder = make_family(tmp_path / "model", name="OLMo 2")
+    with pytest.raises(CheckpointError, match="'olmo2' cannot be exported to gguf"):
+        GgufRuntime().write(folder, tmp_path / "bundle")
+
+
+def test_mistral_is_a_llama_without_windows(tmp_path):
+    make_checkpoint(tmp_path / "model", "mistral")
+    GgufRuntime().write(tmp_path / "model", tmp_path / "bundle")
+    found = measure(tmp_path / "model", tmp_path / "bundle")
+    assert found.max_logit_difference < FLOAT32 * max(found.max_logit, 1)
+    folder = make_family(tmp_path / "windows", name="Mistral")
+    with pytest.raises(CheckpointError, match="has layers with a window"):
+        GgufRuntime().write(folder, tmp_path / "none")
+
+
+def test_a_window_as_long_as_the_longest_text_hides_nothing(tmp_path):
+    folder = make_family(tmp_path / "model", name="Mistral", sliding_window=256)
+    GgufRuntime().write(folder, tmp_path / "bundle")
+    found = measure(folder, tmp_path / "bundle")
+    assert found.max_logit_difference < FLOAT32 * max(found.max_logit, 1)
+
+
+def test_every_family_is_tried():
+    tried = {TINY[name][0] for name, _ in SAME}
+    assert set(FAMILIES) == tried | {"mistral"}
