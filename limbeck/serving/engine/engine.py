@@ -130,6 +130,7 @@ class ProcessEngine(Engine):
         self._num_starts = 0
         self._changed = asyncio.Event()
         self._restart: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -149,6 +150,7 @@ class ProcessEngine(Engine):
 
     @override
     def start(self) -> None:
+        self._num_starts += 1
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -156,7 +158,6 @@ class ProcessEngine(Engine):
         )
         process.start()
         theirs.close()
-        self._num_starts += 1
         self._worker = _Process(process, ours)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
 
@@ -201,14 +202,17 @@ class ProcessEngine(Engine):
             self._restart.cancel()
         worker, self._worker = self._worker, None
         if worker is not None:
-            asyncio.get_running_loop().remove_reader(worker.connection.fileno())
+            loop = asyncio.get_running_loop()
+            self._ending = loop.create_task(asyncio.to_thread(_end, worker.process))
+            loop.remove_reader(worker.connection.fileno())
             with contextlib.suppress(OSError):  # it is gone already
                 worker.connection.send([*worker.outgoing, Stop()])
                 worker.outgoing.clear()
             worker.connection.close()
-            await asyncio.to_thread(_end, worker.process)
         self._fail([*(worker.running.values() if worker else ()), *self._waiting], "is stopped")
         self._waiting.clear()
+        if self._ending is not None:
+            await asyncio.shield(self._ending)  # who is cancelled here can stop it again
 
     def _has_room(self) -> bool:
         worker = self._worker
@@ -268,11 +272,14 @@ class ProcessEngine(Engine):
         worker.process.join(REAP_SECONDS)  # its pipe is closed, so it is gone or about to go
         self._worker = None
         self._fail(worker.running.values(), "died; it is being started again")
+        self._start_again(
+            f"its process died {self._num_starts} times (exit code {worker.process.exitcode})"
+        )
+
+    def _start_again(self, why: str) -> None:
+        """Starts a process in a while; where that was tried often enough, the model is broken."""
         if self.broken_because or self._num_starts >= MAX_STARTS:
-            self.broken_because = self.broken_because or (
-                f"{self.name}: its process died {self._num_starts} times (exit code "
-                f"{worker.process.exitcode})"
-            )
+            self.broken_because = self.broken_because or f"{self.name}: {why}"
             logger.error("%s", self.broken_because)
             self._set_state("broken")
             self._fail(self._waiting, "is broken")
@@ -286,7 +293,10 @@ class ProcessEngine(Engine):
 
     async def _start_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        self.start()
+        try:
+            self.start()
+        except OSError as error:
+            self._start_again(f"its process cannot be started ({error})")
 
     def _fail(self, generations: Iterable[ProcessGeneration], why: str) -> None:
         for generation in list(generations):

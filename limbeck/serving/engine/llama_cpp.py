@@ -149,7 +149,7 @@ class LlamaCppEngine(Engine):
             try:
                 if await self._serve_once(log):
                     num_starts = 0
-            except OSError as error:
+            except Exception as error:  # nobody awaits this task, so that it may not end in one
                 log.append(str(error))
             finally:
                 await self._end()
@@ -181,10 +181,12 @@ class LlamaCppEngine(Engine):
             with contextlib.suppress(ConnectionError):
                 process.stdin.write(json.dumps(self._settings()).encode() + b"\n")
                 await process.stdin.drain()
-            address = (await process.stdout.readline()).decode().strip()
+            address = (await process.stdout.readline()).decode("utf-8", "replace").strip()
             if not address:
                 await process.wait()
                 return False
+            if not address.startswith("http://"):
+                raise ValueError(f"it wrote {address!r}, expected its address")
             there = OpenAiHttp(
                 kind="openai_http",
                 url=f"{address}/v1",

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 
+import psutil
 import pytest
 
 from limbeck.contracts.answerer import Message
@@ -95,6 +96,49 @@ def test_a_process_that_always_dies_is_given_up(bundle, monkeypatch):
         with pytest.raises(EngineDownError):
             await read(waiting)
         assert engine.state == "broken"
+
+    asyncio.run(live())
+
+
+def test_a_process_that_cannot_be_started_again_is_given_up(bundle, monkeypatch):
+    monkeypatch.setattr("limbeck.serving.engine.engine.RESTART_SECONDS", 0.01)
+
+    def refuse(method):
+        raise OSError("Too many open files")
+
+    async def live():
+        engine = make_engine(bundle, target=die)
+        engine.start()
+        monkeypatch.setattr(multiprocessing, "get_context", refuse)
+        waiting = engine.submit(Generate(0, QUESTION, 5))
+        async with asyncio.timeout(60):
+            with pytest.raises(EngineDownError, match=r"cannot be started .Too many"):
+                await engine.wait_ready()
+            with pytest.raises(EngineDownError):
+                await read(waiting)
+        assert engine.state == "broken"
+
+    asyncio.run(live())
+
+
+def test_who_is_cancelled_while_an_engine_stops_can_stop_it_again(bundle):
+    async def live():
+        engine = make_engine(bundle)
+        engine.start()
+        await engine.wait_ready()
+        answered = engine.submit(Generate(0, QUESTION, 4000, WARM))
+        assert isinstance(await anext(aiter(answered)), Piece)
+        process = psutil.Process(engine.pid)
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.sleep(0)
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        async with asyncio.timeout(60):
+            with pytest.raises(EngineDownError, match="stopped"):
+                await read(answered)
+            await engine.stop()
+        assert not process.is_running()
 
     asyncio.run(live())
 

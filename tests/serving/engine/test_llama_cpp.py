@@ -11,6 +11,7 @@ import pytest
 from limbeck.contracts.answerer import Message
 from limbeck.contracts.errors import EngineDownError, QueueFullError, RefusedError
 from limbeck.serving.config import GGUF_ROWS, TierConfig
+from limbeck.serving.engine import llama_cpp
 from limbeck.serving.engine.llama_cpp import MAX_STARTS, LlamaCppEngine
 from limbeck.serving.engine.messages import Finished, Generate, Piece, Sampling
 from limbeck.serving.place import LlamaCpp
@@ -140,6 +141,25 @@ def test_a_file_that_cannot_be_opened_is_broken_and_gives_the_reason(tmp_path, t
         assert engine.state == "broken"
         assert str(tmp_path) not in engine.broken_because.partition(": ")[0]
         await engine.stop()
+
+    run(live)
+
+
+def test_a_process_that_gives_no_address_is_broken_and_what_waits_fails(
+    tmp_path, tiny, monkeypatch
+):
+    script = tmp_path / "script.py"
+    script.write_text("import sys; print('loading', flush=True); sys.stdin.read()")
+    monkeypatch.setattr(llama_cpp, "SCRIPT", script)
+    monkeypatch.setattr(llama_cpp, "RESTART_SECONDS", 0.01)
+
+    async def live():
+        engine = make_engine(tiny)
+        engine.start()
+        early = engine.submit(Generate(0, QUESTION, 5))
+        with pytest.raises(EngineDownError, match=f"ended {MAX_STARTS} times.*address"):
+            await read(early)
+        assert (engine.state, engine.pid) == ("broken", 0)
 
     run(live)
 
