@@ -135,12 +135,8 @@ class Rollout:
         state.tried = wanted
         adopted = self._find_open(config, wanted.champion)
         tier = adopted or await self._open(config, wanted.champion, niceness=0)
-        if not adopted:
-            again = await asyncio.to_thread(self._source.find, config)
-            if again.champion != wanted.champion:
-                await self._end(tier.engine)
-                state.tried = None
-                return
+        if not adopted and not await self._is_still_named(config, wanted, tier):
+            return
         self._beside.discard(tier.engine)
         self._retire(config, self._live.switch(tier))
         state.num_switches += 1
@@ -151,6 +147,18 @@ class Rollout:
             tier.model_key,
             extra=log_fields(event="switch", tier=config.name, model_key=tier.model_key),
         )
+
+    async def _is_still_named(self, config: TierConfig, wanted: Assignment, tier: Tier) -> bool:
+        """Whether the source still names a champion that took a while to open; else it is ended."""
+        is_named = False
+        try:
+            named = await asyncio.to_thread(self._source.find, config)
+            is_named = named.champion == wanted.champion
+        finally:
+            if not is_named:
+                self.tiers[config.name].tried = None
+                await self._end(tier.engine)
+        return is_named
 
     async def _follow_candidate(
         self, config: TierConfig, *, wanted: Assignment, state: TierRollout

@@ -101,6 +101,9 @@ class Shadows:
             logger.debug("a copy was not answered: %s", error)
         except TimeoutError:
             outcome = "failed"
+        except Exception:  # nobody awaits this task, and asyncio would log what the fault quotes
+            outcome = "failed"
+            logger.exception("a copy could not be answered")
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

@@ -145,6 +145,28 @@ def test_a_model_that_was_taken_back_while_it_opened_never_answers():
     asyncio.run(live())
 
 
+def test_a_model_whose_source_fails_while_it_opens_ends_and_is_opened_again():
+    async def live():
+        bench = Bench(Named("a"))
+        bench.source.name("b")
+        find = bench.source.find
+        bench.source.verify = lambda model: setattr(bench.source, "find", fail)
+
+        def fail(tier):
+            raise OSError("the registry cannot be read")
+
+        await bench.follow()
+        assert (bench.champion, bench.running()) == ("a", ["a"])
+        assert bench.rollout.num_beside == 0
+        assert "cannot be read" in bench.rollout.faults()["only"]
+        bench.source.find, bench.source.verify = find, lambda model: None
+        await bench.follow()
+        assert (bench.champion, bench.running()) == ("b", ["b"])
+        assert not bench.rollout.faults()
+
+    asyncio.run(live())
+
+
 def test_a_candidate_is_opened_where_a_share_is_wanted_and_adopted_when_promoted():
     async def live():
         bench = Bench(Named("a", "b"), canary=CanaryConfig(share=0.1))

@@ -1,6 +1,7 @@
 """Shadows: copies are answered off the path, marked, and given up before anybody waits for them."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -8,6 +9,7 @@ from limbeck.contracts.answerer import Message
 from limbeck.contracts.errors import EngineDownError
 from limbeck.serving.config import ShadowConfig
 from limbeck.serving.engine.messages import Generate
+from limbeck.serving.log import describe_record
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.recorder import Recording
 from limbeck.serving.rollout.live import LiveService
@@ -108,6 +110,20 @@ def test_a_candidate_that_fails_is_counted_and_nobody_notices(broken):
         assert bench.counts() == {"failed": 1} and bench.kept == []
 
     asyncio.run(live())
+
+
+def test_a_fault_while_a_copy_is_answered_is_counted_and_quotes_nobody(caplog):
+    async def live():
+        bench = Bench(Stepped("new", error=ValueError("问题0")))
+        await bench.ask()
+        await bench.settle()
+        assert bench.counts() == {"failed": 1} and bench.kept == []
+
+    asyncio.run(live())
+    gc.collect()  # asyncio reports a fault of a task that nobody awaited when the task goes
+    (record,) = caplog.records
+    assert "ValueError" in str(describe_record(record))
+    assert "问题0" not in str(describe_record(record))
 
 
 def test_only_a_share_is_copied_and_nothing_after_the_end():
