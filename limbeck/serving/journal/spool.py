@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,31 +132,35 @@ class Spool:
         with self._lock:
             if not self._is_dirty:
                 return
+            own = [os.dup(self._descriptor)] if self._descriptor >= 0 else []
             self._is_dirty = False
-            descriptors, self._closed_descriptors = self._closed_descriptors, []
-            if self._descriptor >= 0:
-                descriptors.append(os.dup(self._descriptor))
-        for descriptor in descriptors:
-            try:
+            descriptors, self._closed_descriptors = [*self._closed_descriptors, *own], []
+        with ExitStack() as files:
+            for descriptor in descriptors:
+                files.callback(os.close, descriptor)
+            for descriptor in descriptors:
                 os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
         _sync_folder(self._folder)
 
     def close(self) -> None:
         """Leave what still waits for the next process, safe from a loss of power."""
-        self.sync()
-        with self._lock:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
-                if not self._segments[-1].num_bytes:
-                    self._drop(self._segments[-1])
-            for lock in self._locks:
-                lock.release()
-                if not any(self._folder.glob(f"{Path(lock.lock_file).stem}.*.spool")):
-                    Path(lock.lock_file).unlink(missing_ok=True)
-            self._locks = []
+        try:
+            self.sync()
+        finally:
+            with self._lock:
+                self._close()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            if not self._segments[-1].num_bytes:
+                self._drop(self._segments[-1])
+        for lock in self._locks:
+            lock.release()
+            if not any(self._folder.glob(f"{Path(lock.lock_file).stem}.*.spool")):
+                Path(lock.lock_file).unlink(missing_ok=True)
+        self._locks = []
 
     def _open(self) -> None:
         if self._owner:

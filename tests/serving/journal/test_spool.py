@@ -3,6 +3,7 @@
 import os
 import resource
 
+import psutil
 import pytest
 
 from limbeck.serving.journal import spool as spool_module
@@ -132,3 +133,32 @@ def test_where_nothing_can_be_cut_off_another_file_begins(tmp_path, monkeypatch)
     spool.append(b"0002\n")
     assert take_all(spool) == lines(0, 2)
     spool.close()
+
+
+def count_descriptors(folder):
+    open_files = [item.path for item in psutil.Process().open_files()]
+    return sum(path.startswith(str(folder)) for path in open_files)
+
+
+def test_a_disk_that_refuses_to_sync_leaves_no_file_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 5)
+    spool = open_spool(tmp_path)
+    for line in lines(*range(4)):
+        spool.append(line)
+    before = count_descriptors(tmp_path)
+
+    def fail(_):
+        raise OSError("broken")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="broken"):
+        spool.sync()
+    assert before - count_descriptors(tmp_path) == 3  # the three full files
+    spool.append(b"more\n")
+    with pytest.raises(OSError, match="broken"):
+        spool.close()
+    assert count_descriptors(tmp_path) == 0
+    monkeypatch.undo()
+    following = open_spool(tmp_path)  # which finds no lock held
+    assert take_all(following) == [*lines(*range(4)), b"more\n"]
+    following.close()
