@@ -39,6 +39,7 @@ INTRODUCTIONS = {
     "divergences": "For `soft_target`: `divergence: {kind: reverse_kl}`.",
     "codecs": "What `record` stores of a teacher: `targets: {kind: plain, count: 16}`.",
     "question_choices": "What `label` asks: `choose: {kind: diverse, max_questions: 1000}`.",
+    "label_forms": "What `label` writes of answers: `write: {kind: preferences, samples: 4}`.",
     "rewards": "What `grpo` rewards: `rewards: {facts: 1.0}`.",
     "criteria": "Which channels, heads and experts `prune` removes first: `criterion: group_l2`.",
     "formats": "Number formats: `scheme: {kind: int8}` of `quantize`; others are for `plan`.",

@@ -89,6 +89,13 @@ QUESTION_CHOICES: Table = {
 }
 """Which of its questions `label` asks: each a QuestionChoice."""
 
+LABEL_FORMS: Table = {
+    "answers": "limbeck.distillation.label_forms.config:Answers",
+    "preferences": "limbeck.distillation.label_forms.config:Preferences",
+    "logprobs": "limbeck.distillation.label_forms.config:Logprobs",
+}
+"""What `label` writes of a teacher's answers: each a LabelForm."""
+
 REWARDS: Table = {
     "facts": "limbeck.reinforcement.rewards:facts",
     "form": "limbeck.reinforcement.rewards:form",
@@ -160,6 +167,7 @@ TABLES = {
     "divergences": DIVERGENCES,
     "codecs": CODECS,
     "question_choices": QUESTION_CHOICES,
+    "label_forms": LABEL_FORMS,
     "rewards": REWARDS,
     "criteria": CRITERIA,
     "formats": FORMATS,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from limbeck.distillation.endpoint.client import DISAGREEING, CallError
-from limbeck.distillation.endpoint.config import KeptSamples
+from limbeck.distillation.label_forms.config import KeptSamples
 from limbeck.evaluation.metrics import entity_f1
 
 SHOWN_CHARS = 60

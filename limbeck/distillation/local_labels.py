@@ -17,8 +17,8 @@ from limbeck.contracts.errors import PromptLengthError
 from limbeck.contracts.records import Record
 from limbeck.distillation.agreement import SHOWN_CHARS, take_samples
 from limbeck.distillation.endpoint.client import UNSURE, CallError
-from limbeck.distillation.endpoint.config import Answers
 from limbeck.distillation.endpoint.labeler import Labelled, label_record, replace_answer
+from limbeck.distillation.label_forms.config import Answers
 from limbeck.env.progress import Advance, track
 from limbeck.env.threads import NumThreads
 from limbeck.runtimes import open_answerer

@@ -20,10 +20,10 @@ from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.distillation.agreement import DisagreementError, agreement_ratios
-from limbeck.distillation.endpoint.ask_server import ask_server, describe
+from limbeck.distillation.endpoint.ask_server import ask_server
 from limbeck.distillation.endpoint.client import CallError
-from limbeck.distillation.endpoint.config import Answers, Preferences, Write
 from limbeck.distillation.endpoint.labeler import Labelled, ScoreAnswers
+from limbeck.distillation.label_forms.config import Answers, LabelForm
 from limbeck.distillation.local_labels import (
     UNANSWERED,
     FolderAnswers,
@@ -116,7 +116,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         LABELS_KEPT: len(train) if bare else 0,
         **_describe_agreement(outcome.results, write=config.write),
         **outcome.metrics,
-        **describe([item for item in labelled if item is not None], write=config.write),
+        **config.write.describe([item for item in labelled if item is not None]),
     }
 
 
@@ -183,10 +183,10 @@ def _list_records(result: Labelled) -> list[tuple[Record, Labelled | None]]:
 
 
 def _describe_agreement(
-    results: Sequence[Labelled | CallError], *, write: Write
+    results: Sequence[Labelled | CallError], *, write: LabelForm
 ) -> dict[str, object]:
     """What the metrics say of several samples of one question."""
-    if not isinstance(write, Answers) or write.samples == 1:
+    if not write.is_measured_by_agreement:
         return {}
     ratios = [item.agreement_ratio for item in results if not isinstance(item, CallError)]
     ratios += [item.agreement_ratio for item in results if isinstance(item, DisagreementError)]
@@ -203,13 +203,14 @@ def _quantiles(name: str, values: Sequence[float]) -> dict[str, object]:
 
 def _ask_teacher(questions: Sequence[Record], config: Config, work: Work) -> LabelOutcomes:
     """The answers of a checkpoint or bundle, those that it is sure of."""
-    assert isinstance(config.write, Answers)
-    found = _ask_model("teacher", questions, write=config.write, config=config, work=work)
+    write = config.write.folder_answers
+    assert write is not None
+    found = _ask_model("teacher", questions, write=write, config=config, work=work)
     results = [
         take_answer(
             record,
             answers,
-            write=config.write,
+            write=write,
             max_new_tokens=config.max_new_tokens,
             min_confidence_ratio=config.min_confidence_ratio,
         )
@@ -274,12 +275,11 @@ def _ask_server(
     return LabelOutcomes(found.results, found.metrics, found.labels)
 
 
-def _choose(write: Write, *, corpus: Corpus) -> ScoreAnswers:
+def _choose(write: LabelForm, *, corpus: Corpus) -> ScoreAnswers:
     """How answers are compared."""
-    if not isinstance(write, Preferences) or write.better_by == "agreement":
+    weights = write.reward_weights
+    if not weights:
         return lambda texts, record: agreement_ratios(texts)
-    weights = write.better_by
-    assert not isinstance(weights, str)
     answer_format = corpus.answer_format()
     check_domain(answer_format, weights=weights, path=corpus.folder)
 

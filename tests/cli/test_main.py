@@ -128,6 +128,7 @@ def test_public_names_are_pinned(invoke):
         "divergences",
         "codecs",
         "question_choices",
+        "label_forms",
         "rewards",
         "criteria",
         "formats",

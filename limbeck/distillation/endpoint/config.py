@@ -1,4 +1,4 @@
-"""Settings of a server and of what its model writes."""
+"""Settings of a server whose model answers questions."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,8 +12,6 @@ from limbeck.contracts.fields import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    PositiveRatio,
-    Ratio,
     Text,
 )
 
@@ -96,70 +94,3 @@ class EndpointConfig(Config):
         if self.max_cost and not (self.input_price or self.output_price):
             raise ValueError("max_cost limits nothing without input_price and output_price")
         return self
-
-
-KeptSamples = Literal["best", "distinct", "all"]
-
-
-class Answers(Config):
-    """The teacher's answer in place of the record's own."""
-
-    kind: Literal["answers"]
-    samples: PositiveInt = 1
-    """Answers drawn to each question. Of several, the one that agrees most with the others is
-    taken: the mean entity F1 with them, for a label the share of them that are the same."""
-    temperature: NonNegativeFloat = 0.0
-    """Of drawing; 0 takes the likeliest tokens."""
-    seed: NonNegativeInt = 0
-    """Of drawing. Each sample of each question has a seed of its own that follows from it."""
-    min_agreement_ratio: Ratio = 0.0
-    """A question whose best sample agrees less with the others stays without an answer."""
-    keep: KeptSamples = "best"
-    """Which samples become records: the best one, each that differs, or each as often as it was
-    drawn, from which a student learns the teacher's distribution over answers."""
-
-    @model_validator(mode="after")
-    def _check_samples(self) -> "Answers":
-        if self.samples > 1 and not self.temperature:
-            raise ValueError(
-                f"samples: at temperature 0 all {self.samples} are the same; set write.temperature"
-            )
-        if self.samples == 1 and (self.min_agreement_ratio or self.keep != "best"):
-            raise ValueError(
-                "min_agreement_ratio and keep choose among several samples; raise write.samples"
-            )
-        if self.samples == 2 and self.keep == "best" and not self.min_agreement_ratio:
-            raise ValueError("two samples agree with each other alike; ask for 3 samples or more")
-        if self.seed and not self.temperature:
-            raise ValueError("seed: at temperature 0 nothing is drawn; set write.temperature")
-        return self
-
-
-class Preferences(Config):
-    """Several answers: the best one is the answer, the worst one is rejected."""
-
-    kind: Literal["preferences"]
-    samples: Annotated[int, Field(ge=2)] = 4
-    temperature: PositiveFloat = 1.0
-    better_by: Literal["agreement"] | Mapping[str, PositiveFloat] = "agreement"
-    """Agreement with the other samples, or weights of rewards by name (`limbeck list rewards`)."""
-
-    @model_validator(mode="after")
-    def _check_samples(self) -> "Preferences":
-        if self.better_by == "agreement" and self.samples < 3:
-            raise ValueError("two samples agree with each other alike; ask for 3 samples or more")
-        return self
-
-
-class Logprobs(Config):
-    """An answer, sampled at temperature 1, with the likeliest tokens at each of its places."""
-
-    kind: Literal["logprobs"]
-    top: Annotated[int, Field(ge=2, le=128)] = 20
-    """Tokens at each place; many servers allow 20 at most."""
-    min_aligned_ratio: PositiveRatio = 0.8
-    """With fewer of the returned tokens aligned, the server's tokenizer is too unlike ours."""
-
-
-Write = Answers | Preferences | Logprobs
-"""What is written of a teacher's answers."""

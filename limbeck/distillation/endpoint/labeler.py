@@ -11,9 +11,9 @@ from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import Record
 from limbeck.distillation.agreement import take_samples
 from limbeck.distillation.endpoint.client import CallError, CompletionRequest, Endpoint
-from limbeck.distillation.endpoint.config import Answers, Logprobs, Preferences
 from limbeck.distillation.endpoint.responses import read_answer, read_logprobs
 from limbeck.distillation.endpoint.token_alignment import Labels, TokenTable
+from limbeck.distillation.label_forms.config import Answers, LabelForm, Preferences
 from limbeck.env.progress import Advance
 from limbeck.env.seeds import mix_seeds
 
@@ -45,7 +45,7 @@ class Labeler:
         self,
         endpoint: Endpoint,
         *,
-        write: Answers | Preferences | Logprobs,
+        write: LabelForm,
         system: str,
         max_new_tokens: int,
         score: ScoreAnswers,
@@ -65,19 +65,20 @@ class Labeler:
             CallError: there is no usable answer.
             EndpointError: there will be none for any record.
         """
-        if isinstance(self.write, Preferences):
-            return await self._compare(record, self.write)
-        if isinstance(self.write, Answers):
-            return await self._answer(record, self.write)
+        return await self.write.label(record, labeler=self)
+
+    async def read_log_probs(self, record: Record, *, top: int) -> Labelled:
+        """An answer with the likeliest tokens at each of its places."""
         # At temperature 1 all servers mean the same probabilities.
-        fields = {"temperature": 1.0, "logprobs": True, "top_logprobs": self.write.top}
+        fields = {"temperature": 1.0, "logprobs": True, "top_logprobs": top}
         response = await self._request(record, fields)
         raw, tokens = read_answer(response), read_logprobs(response)
-        labels = self.table.align(tokens, raw=raw, top=self.write.top)
+        labels = self.table.align(tokens, raw=raw, top=top)
         return Labelled(replace_answer(record, raw.strip()), labels)
 
-    async def _answer(self, record: Record, write: Answers) -> Labelled:
-        samples = await self._sample(record, write)
+    async def answer(self, record: Record, *, write: Answers) -> Labelled:
+        """The answers that are taken of several samples."""
+        samples = await self._sample(record, write, seed=write.seed)
         taken = take_samples(
             samples, keep=write.keep, min_agreement_ratio=write.min_agreement_ratio
         )
@@ -86,7 +87,8 @@ class Labeler:
             [replace_answer(record, text) for text in texts], agreement_ratio=taken.agreement_ratio
         )
 
-    async def _compare(self, record: Record, write: Preferences) -> Labelled:
+    async def compare(self, record: Record, *, write: Preferences) -> Labelled:
+        """The best of several samples, and the worst as the rejected answer."""
         samples = await self._sample(record, write)
         texts = [item for item in samples if not isinstance(item, CallError)]
         if len(texts) < 2:
@@ -100,14 +102,16 @@ class Labeler:
             return Labelled(found, without_pair="none_better")
         return Labelled(dataclasses.replace(found, rejected=texts[worst]))
 
-    async def _sample(self, record: Record, write: Answers | Preferences) -> list[str | CallError]:
+    async def _sample(
+        self, record: Record, write: Answers | Preferences, *, seed: int | None = None
+    ) -> list[str | CallError]:
         """So many answers to one question, or why there is none."""
         found: list[str | CallError] = []
         for index in range(write.samples):
             fields: JsonObject = {"temperature": write.temperature}
-            if isinstance(write, Answers) and self.endpoint.config.seed_field:
-                seed = mix_seeds(write.seed, index, num_bits=SERVER_SEED_BITS)
-                fields[self.endpoint.config.seed_field] = seed
+            if seed is not None and self.endpoint.config.seed_field:
+                mixed = mix_seeds(seed, index, num_bits=SERVER_SEED_BITS)
+                fields[self.endpoint.config.seed_field] = mixed
             purpose = "answer" if write.samples == 1 else f"sample {index}"
             try:
                 response = await self._request(record, fields, purpose=purpose)

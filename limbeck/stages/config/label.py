@@ -10,9 +10,10 @@ from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.contracts.fields import Ratio
-from limbeck.contracts.registry import QUESTION_CHOICES, REWARDS
+from limbeck.contracts.registry import LABEL_FORMS, QUESTION_CHOICES, REWARDS
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
-from limbeck.distillation.endpoint.config import Answers, EndpointConfig, Preferences, Write
+from limbeck.distillation.endpoint.config import EndpointConfig
+from limbeck.distillation.label_forms.config import Answers, LabelForm
 from limbeck.distillation.question_choice.config import All, QuestionChoice
 from limbeck.env.threads import NumThreads
 from limbeck.reinforcement.rewards import name_domain_rewards
@@ -32,7 +33,9 @@ class Config(StageConfig):
     """A teacher behind a server."""
     teacher: ModelRef = ""
     """A teacher in a folder, instead of one behind a server."""
-    write: Annotated[Write, Field(discriminator="kind")] = Answers(kind="answers")
+    write: Annotated[LabelForm, Choice(LABEL_FORMS, what="form of labels")] = Answers(
+        kind="answers"
+    )
     """What to write: answers (one of each question, or several), preferences or logprobs; a teacher
     in a folder writes answers."""
     choose: Annotated[QuestionChoice, Choice(QUESTION_CHOICES, what="choice of questions")] = All(
@@ -62,13 +65,13 @@ class Config(StageConfig):
     def _check_teacher(self) -> "Config":
         if (self.endpoint is None) == (not self.teacher):
             raise ValueError("name one teacher: `endpoint`, a server, or `teacher`, a folder")
-        if self.teacher and not isinstance(self.write, Answers):
+        if self.teacher and self.write.folder_answers is None:
             raise ValueError(
                 f"write: a teacher in a folder writes answers, not {self.write.kind}; its "
                 "distributions come from the stage `record`, or from training beside it"
             )
         if self.endpoint is not None:
-            _check_seeds(self.endpoint, write=self.write)
+            self.write.check_endpoint(self.endpoint)
         if self.endpoint is not None and self.min_confidence_ratio:
             raise ValueError(
                 "min_confidence_ratio: a server's answers come without a confidence; leave it out, "
@@ -87,18 +90,15 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _check_rewards(self) -> "Config":
-        if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
-            for name in self.write.better_by:
-                if name not in REWARDS:
-                    raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
+        for name in self.write.reward_weights:
+            if name not in REWARDS:
+                raise ValueError(str(UnknownNameError(name, known=REWARDS, what="reward")))
         return self
 
     @property
     @override
     def domain_need(self) -> str:
-        if isinstance(self.write, Preferences) and self.write.better_by != "agreement":
-            return name_domain_rewards(self.write.better_by)
-        return ""
+        return name_domain_rewards(self.write.reward_weights)
 
     @property
     @override
@@ -110,24 +110,3 @@ class Config(StageConfig):
         from limbeck.stages.label import run
 
         return run(self, work=work)
-
-
-def _check_seeds(endpoint: EndpointConfig, *, write: Write) -> None:
-    """Refuse seeds that a server would not get, or that would make all samples the same.
-
-    Raises:
-        ValueError: there are such seeds.
-    """
-    is_drawn = isinstance(write, Answers) and write.temperature > 0
-    if endpoint.seed_field and not is_drawn:
-        raise ValueError("endpoint.seed_field is for answers that are drawn; leave it out")
-    if isinstance(write, Answers) and write.seed and not endpoint.seed_field:
-        raise ValueError(
-            "write.seed: name the server's field for it as endpoint.seed_field, or leave it out; "
-            "answers that came once are kept"
-        )
-    if isinstance(write, Answers | Preferences) and write.samples > 1 and "seed" in endpoint.extra:
-        raise ValueError(
-            "endpoint.extra: with one seed all samples are the same; name the field as "
-            "endpoint.seed_field, or leave it out"
-        )

@@ -273,6 +273,8 @@ def test_no_log_probabilities_is_a_reason(go):
         ({"endpoint": {"url": "http://x", "model": "m", "extra": {"n": 2}}}, "remove them"),
         ({"write": {"kind": "preferences", "samples": 2}}, "3 samples or more"),
         ({"write": {"kind": "preferences", "better_by": {"fakts": 1}}}, "facts"),
+        ({"write": {"kind": "preferences", "better_by": {}}}, "names no reward"),
+        ({"write": {"kind": "answer"}}, "did you mean 'answers'"),
         ({"write": {"kind": "answers", "sampels": 2}}, "unknown key"),
         ({"write": {"kind": "answers", "samples": 2}}, "set write.temperature"),
         ({"write": {"kind": "answers", "samples": 2, "temperature": 1}}, "3 samples or more"),

@@ -1,0 +1,1 @@
+"""In which forms a teacher's answers are written: answers, preferences, log-probabilities."""
