@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from gguf import GGMLQuantizationType as Kind
 from jaxtyping import Float
 from reporting import environment, make_parser, report
 from transformers import Qwen3Config
@@ -107,7 +106,7 @@ def write(row: DesignRow, path: Path, *, vocab: int, target: Target, folder: Pat
     architecture = describe_architecture(
         config, number_format="float32", runtime=GgufRuntime(), place="design"
     )
-    kind = Kind[row.estimate.file_format.partition(" ")[2]]
+    kind = row.estimate.file_format.partition(" ")[2]
     plan = TensorPlan(architecture, tensors=RandomTensors(), weights=kind, floats=kind)
     train_tokenizer([TEXT * 4], folder=folder, config=TokenizerConfig(min_count=1))
     vocabulary = describe_vocabulary(

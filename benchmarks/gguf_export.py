@@ -1,7 +1,7 @@
 """A published GGUF file unpacked to a checkpoint and written again: bytes, tokens, predictions.
 
 Every type that `export` writes is compared with the float checkpoint in PyTorch and with the
-published file in llama.cpp, on passages of this repository's English pages. Tokens are compared on
+published file in llama.cpp, on passages of this repository's pages. Tokens are compared on
 random texts. Bundles take turns while they decode, so that times compare neighbours.
 """
 
@@ -35,16 +35,16 @@ from limbeck.runtimes.transformers import TransformersRuntime
 
 PAGES = ("concepts", "teacher", "planning", "limits", "evaluation", "training", "gemma", "scale")
 LONGEST_TOKENS = 96
-WEIGHTS = ("F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0")
+WEIGHTS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_1", "Q4_0")
 CARRIED = {"Q8_0 of int8": Int8(kind="int8"), "Q4_0 of int4": Int4(kind="int4")}
 """Checkpoints of integers, converted without training."""
 
 
-def read_passages(checkpoint: Path, *, num: int) -> list[list[int]]:
-    """Tokens of the beginnings of pages."""
+def read_passages(checkpoint: Path, *, paths: Sequence[Path]) -> list[list[int]]:
+    """Tokens of the beginnings of pages, after whatever token begins a text."""
     tokenizer = load_tokenizer(checkpoint)
-    texts = [Path(f"docs/{page}.md").read_text(encoding="utf-8") for page in PAGES[:num]]
-    return [tokenizer.encode(text, add_special_tokens=False)[:LONGEST_TOKENS] for text in texts]
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    return [tokenizer.encode(text)[:LONGEST_TOKENS] for text in texts]
 
 
 def perplexity(logits: Logits, rows: Sequence[Sequence[int]]) -> float:
@@ -62,13 +62,13 @@ def open_file(path: Path, *, max_tokens: int) -> GgufModel:
     return GgufModel(GgufFile(path), size=size, max_tokens=max_tokens, num_threads=1)
 
 
-def write_bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
+def write_bundles(options: Namespace, folder: Path) -> dict[str, Path]:
     """A bundle for each type, and those of integers."""
-    made = {}
-    for weights in WEIGHTS:
+    made, checkpoint = {}, options.checkpoint
+    for weights in options.weights or WEIGHTS:
         made[weights] = folder / weights
         GgufRuntime().write(checkpoint, made[weights], weights=weights)
-    for name, number_format in CARRIED.items():
+    for name, number_format in ({} if options.weights else CARRIED).items():
         stored = folder / number_format.kind
         integers = convert(load_model(checkpoint), number_format=number_format)
         save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=stored)
@@ -86,13 +86,23 @@ def count_equal_tensors(written: Path, published: Path) -> dict[str, int]:
         found.append({item.name: data[item.offset :][: item.num_bytes] for item in tensors})
     ours, theirs = found
     equal = [name for name in ours if np.array_equal(ours[name], theirs.get(name))]
-    return {"num_tensors": len(ours), "num_equal_tensors": len(equal)}
+    types = [
+        {item.name: item.type for item in read_header(path).tensors}
+        for path in (written, published)
+    ]
+    same = [name for name, kind in types[0].items() if types[1].get(name) == kind]
+    return {
+        "num_tensors": len(ours),
+        "num_equal_types": len(same),
+        "num_equal_tensors": len(equal),
+    }
 
 
 def measure(options: Namespace, *, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Path]]:
     """A row for each bundle, after those of the checkpoint and the published file."""
     max_tokens = open_config(options.checkpoint).max_position_embeddings
-    rows = read_passages(options.checkpoint, num=3 if options.quick else len(PAGES))
+    pages = options.text or [Path(f"docs/{page}.md") for page in PAGES]
+    rows = read_passages(options.checkpoint, paths=pages[: 3 if options.quick else len(pages)])
     floats = predict(TransformersRuntime().open_model(options.checkpoint, num_threads=1), rows)
     original = open_file(options.file, max_tokens=max_tokens)
     published = predict(original, rows)
@@ -113,7 +123,7 @@ def measure(options: Namespace, *, folder: Path) -> tuple[list[dict[str, Any]], 
             **equal_tokens,
         },
     ]
-    made = write_bundles(options.checkpoint, folder)
+    made = write_bundles(options, folder)
     for name, path in made.items():
         model = GgufRuntime().open_model(path, num_threads=1)
         logits = predict(model, rows)
@@ -186,6 +196,10 @@ def main() -> None:
     parser.add_argument("--file", type=Path, required=True, help="the published GGUF file")
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="what the stage dequantize made of it"
+    )
+    parser.add_argument("--text", type=Path, nargs="+", help="pages instead of the English ones")
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, nargs="+", help="these types alone, and no integers"
     )
     options = parser.parse_args()
     machine = environment()

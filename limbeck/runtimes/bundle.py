@@ -19,7 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 
 
-STORED_ONLY = ("float16",)
+STORED_ONLY = ("float16", "int6")
 """Formats that runtimes store, and no model is trained or sized in."""
 
 

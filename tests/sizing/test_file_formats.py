@@ -10,9 +10,9 @@ from limbeck.models.decoder_sizes import DecoderSizes, read_sizes
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.quantization.formats.base import list_formats
 from limbeck.runtimes.gguf.limits import CARRIED
+from limbeck.runtimes.gguf.mixes import TABLES
 from limbeck.runtimes.gguf.runtime import MODEL as GGUF_MODEL
 from limbeck.runtimes.gguf.runtime import GgufRuntime
-from limbeck.runtimes.gguf.tensors import TABLES
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
 from limbeck.sizing.attention import attention_flops, count_cached
 from limbeck.sizing.estimates import Device, TextLengths, estimate

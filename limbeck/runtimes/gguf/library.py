@@ -104,6 +104,11 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "tokenize": (INT, (POINTER, TEXT, INT, INTS, INT, BOOL, BOOL)),
 }
 """Results and arguments, by the name without `llama_`."""
+INT64 = ctypes.c_int64
+GGML_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "quantize_chunk": (ctypes.c_size_t, (INT, FLOATS, POINTER, INT64, INT64, INT64, FLOATS)),
+}
+"""Those of ggml, by the name without `ggml_`."""
 
 
 class Library:
@@ -114,13 +119,14 @@ class Library:
         self._lines: deque[str] = deque(maxlen=NUM_LOG_LINES)
         self.lock = threading.Lock()
         """Held while a model is loaded, so that the log is that model's."""
-        for name, (result, arguments) in FUNCTIONS.items():
-            try:
-                function = self._dll[f"llama_{name}"]
-            except AttributeError:
-                raise _unknown_version(f"has no function llama_{name}") from None
-            function.restype, function.argtypes = result, arguments
-            setattr(self, name, function)
+        for prefix, functions in (("llama", FUNCTIONS), ("ggml", GGML_FUNCTIONS)):
+            for name, (result, arguments) in functions.items():
+                try:
+                    function = self._dll[f"{prefix}_{name}"]
+                except AttributeError:
+                    raise _unknown_version(f"has no function {prefix}_{name}") from None
+                function.restype, function.argtypes = result, arguments
+                setattr(self, name, function)
         self._callback = LogCallback(self._log)
         self.call("log_set", self._callback, None)
         self.call("backend_init")

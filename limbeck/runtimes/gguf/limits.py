@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BLOCKS = {"Q8_0": 32, "Q4_0": 32, "Q4_1": 32, "TQ2_0": 256, "TQ1_0": 256}
 """Numbers that share a scale in llama.cpp's types of integers."""
+BLOCKS |= {"Q4_K_M": 32, "Q6_K": 32}  # rows that are no whole blocks of 256 get other types
 CARRIED = {
     "float32": ("F32",),
     "int8": ("Q8_0",),

@@ -15,14 +15,16 @@ from limbeck.runtimes.gguf.tensors import Planned, TensorPlan
 from limbeck.runtimes.gguf.vocabulary import GgufVocabulary
 
 FILE_TYPES = {
-    Kind.F32: gguf.LlamaFileType.ALL_F32,
-    Kind.F16: gguf.LlamaFileType.MOSTLY_F16,
-    Kind.BF16: gguf.LlamaFileType.MOSTLY_BF16,
-    Kind.Q8_0: gguf.LlamaFileType.MOSTLY_Q8_0,
-    Kind.Q4_0: gguf.LlamaFileType.MOSTLY_Q4_0,
-    Kind.Q4_1: gguf.LlamaFileType.MOSTLY_Q4_1,
-    Kind.TQ2_0: gguf.LlamaFileType.MOSTLY_TQ2_0,
-    Kind.TQ1_0: gguf.LlamaFileType.MOSTLY_TQ1_0,
+    "F32": gguf.LlamaFileType.ALL_F32,
+    "F16": gguf.LlamaFileType.MOSTLY_F16,
+    "BF16": gguf.LlamaFileType.MOSTLY_BF16,
+    "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "Q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
+    "Q4_1": gguf.LlamaFileType.MOSTLY_Q4_1,
+    "TQ2_0": gguf.LlamaFileType.MOSTLY_TQ2_0,
+    "TQ1_0": gguf.LlamaFileType.MOSTLY_TQ1_0,
+    "Q4_K_M": gguf.LlamaFileType.MOSTLY_Q4_K_M,
+    "Q6_K": gguf.LlamaFileType.MOSTLY_Q6_K,
 }
 
 

@@ -8,6 +8,7 @@ from gguf import GGMLQuantizationType as Kind
 from jaxtyping import Int8, Shaped, UInt8
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.runtimes.gguf import quantizer
 
 BYTE = 8
 
@@ -63,13 +64,15 @@ def pad(values: np.ndarray, *, rows: int, columns: int) -> np.ndarray:
 
 
 def round_rows(rows: np.ndarray, *, kind: Kind, name: str) -> Shaped[np.ndarray, "..."]:
-    """Floats in one of llama.cpp's types, rounded by the `gguf` package.
+    """Floats in one of llama.cpp's types, rounded by the `gguf` package or llama.cpp itself.
 
     Raises:
         CheckpointError: a number is beyond what float16 holds.
     """
     if kind == Kind.F32:
         return rows
+    if kind in quantizer.KINDS:
+        return quantizer.quantize(rows, kind=kind)
     with np.errstate(over="ignore"):
         found = gguf.quantize(rows, kind)
     if kind == Kind.F16 and not np.isfinite(found).all():

@@ -34,8 +34,10 @@ STORED_FORMATS: Mapping[str, str] = {
     "Q4_1": "int4",
     "TQ2_0": "ternary",
     "TQ1_0": "ternary",
+    "Q4_K_M": "int4",
+    "Q6_K": "int6",
 }
-"""The number format of a bundle, by llama.cpp's type of its matrices."""
+"""The number format of a bundle, by llama.cpp's type of most of its matrices."""
 
 
 def hash_header(header: Header) -> str:
@@ -59,6 +61,8 @@ class GgufRuntime(Runtime):
         "Q8_0": Tolerance(measure="mean_kl", limit=0.05),
         "Q4_1": Tolerance(measure="mean_kl", limit=1.0),
         "Q4_0": Tolerance(measure="mean_kl", limit=1.0),
+        "Q6_K": Tolerance(measure="mean_kl", limit=0.05),
+        "Q4_K_M": Tolerance(measure="mean_kl", limit=1.0),
         "TQ2_0": "format",
         "TQ1_0": "format",
     }

@@ -1,8 +1,8 @@
 """The weights of a dense decoder as a GGUF file holds them: names, order of rows, numbers.
 
-Float matrices are rounded by the `gguf` package's own quantisers. INT8 and INT4 in blocks of 32 are
-Q8_0 and Q4_0 but for the scales, which are float16 there: the integers stay, scales are rounded.
-Ternary weights in blocks of 256 are TQ2_0 and TQ1_0.
+Float matrices are rounded by the `gguf` package or llama.cpp itself. INT8 and INT4 in blocks of 32
+are Q8_0 and Q4_0 but for the scales, which are float16 there: the integers stay, scales are
+rounded. Ternary weights in blocks of 256 are TQ2_0 and TQ1_0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +17,13 @@ from jaxtyping import Shaped
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.gguf.families import FAMILIES
+from limbeck.runtimes.gguf.limits import BLOCKS
+from limbeck.runtimes.gguf.mixes import choose_kind, find_kind
 from limbeck.runtimes.gguf.packing import BYTE, CODES, PACK, pad, permute_rows, round_rows, unpack
 from limbeck.runtimes.tensors import Weights
 
 ARCHITECTURES = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-TABLES = {Kind.Q4_0: Kind.Q8_0, Kind.Q4_1: Kind.Q8_0, Kind.TQ2_0: Kind.Q4_0, Kind.TQ1_0: Kind.Q4_0}
-"""The type of embeddings and head, where it is another than that of the layers."""
+"""By llama.cpp's name."""
 
 
 @runtime_checkable
@@ -65,13 +66,12 @@ class Planned:
 class TensorPlan:
     """Which tensors a file gets, in their order.
 
-    `weights` is the type of float matrices; where it has 4 bits, embeddings and head are Q8_0, as
-    in llama.cpp's own files, and where it is ternary Q4_0. A checkpoint of integers has its floats
-    as they are.
+    `weights` is a key of the runtime's table. `floats` is the same, or F32 for a checkpoint of
+    integers, which has its floats as they are.
     """
 
     def __init__(
-        self, architecture: Architecture, *, tensors: TensorSource, weights: Kind, floats: Kind
+        self, architecture: Architecture, *, tensors: TensorSource, weights: str, floats: str
     ) -> None:
         self._shape = architecture
         self._tensors = tensors
@@ -81,7 +81,7 @@ class TensorPlan:
         self._names = gguf.get_tensor_name_map(
             ARCHITECTURES[self._family.architecture], len(architecture.layers)
         )
-        self.padding = -architecture.intermediate_size % gguf.GGML_QUANT_SIZES[weights][0]
+        self.padding = -architecture.intermediate_size % BLOCKS.get(weights, 1)
         """Feed-forward channels of zeros, so that rows are whole blocks; they change no output."""
         self.max_scale_rounding = 0.0
         """The largest relative change of a scale."""
@@ -90,16 +90,15 @@ class TensorPlan:
         """Every tensor."""
         shape = self._shape
         width, vocab = shape.hidden_size, shape.vocab_size
-        table = TABLES.get(self._floats, self._floats)
-        yield from self._matrix("model.embed_tokens", out=vocab, channels=width, kind=table)
+        yield from self._matrix("model.embed_tokens", out=vocab, channels=width)
         for layer in range(len(shape.layers)):
             yield from self._layer(f"model.layers.{layer}")
         yield self._vector("model.norm.weight", width)
         if not shape.is_tied:
-            yield from self._matrix("lm_head", out=vocab, channels=width, kind=table)
+            yield from self._matrix("lm_head", out=vocab, channels=width)
 
     def _layer(self, name: str) -> Iterator[Planned]:
-        shape, kind = self._shape, self._floats
+        shape = self._shape
         width, head, inner = shape.hidden_size, shape.head_dim, shape.intermediate_size
         conventions, attention = shape.conventions, f"{name}.self_attn"
         heads = {"q": shape.num_heads, "k": shape.num_key_value_heads}
@@ -111,23 +110,20 @@ class TensorPlan:
                 f"{attention}.{part}_proj",
                 out=num_heads * head,
                 channels=width,
-                kind=kind,
                 permuted_heads=order,
             )
         for norm in ("q_norm", "k_norm"):
             if self._tensors.has(f"{attention}.{norm}.weight"):
                 yield self._vector(f"{attention}.{norm}.weight", head)
         inputs = heads["q"] * head
-        yield from self._matrix(f"{attention}.o_proj", out=width, channels=inputs, kind=kind)
+        yield from self._matrix(f"{attention}.o_proj", out=width, channels=inputs)
         yield from self._norm(name, conventions.attention_output_norm)
         yield from self._norm(name, conventions.feed_forward_norm)
         more = self.padding
         for part in ("gate_proj", "up_proj"):
-            yield from self._matrix(
-                f"{name}.mlp.{part}", out=inner, channels=width, kind=kind, more_rows=more
-            )
+            yield from self._matrix(f"{name}.mlp.{part}", out=inner, channels=width, more_rows=more)
         yield from self._matrix(
-            f"{name}.mlp.down_proj", out=width, channels=inner, kind=kind, more_channels=more
+            f"{name}.mlp.down_proj", out=width, channels=inner, more_channels=more
         )
         yield from self._norm(name, conventions.feed_forward_output_norm)
 
@@ -155,14 +151,16 @@ class TensorPlan:
         *,
         out: int,
         channels: int,
-        kind: Kind,
         permuted_heads: int = 0,
         more_rows: int = 0,
         more_channels: int = 0,
     ) -> Iterator[Planned]:
+        name = self._stored(f"{module}.weight")
+        shape = (out + more_rows, channels + more_channels)
+        kind = choose_kind(self._floats, name, columns=shape[1], architecture=self._shape)
         stored = self._tensors.find_format(f"{module}.weight")
         if stored is not None:
-            kind = CODES.get(int(stored.bits), self.weights)
+            kind = CODES.get(int(stored.bits), find_kind(self.weights))
         has_bias = self._tensors.has(f"{module}.bias")
         biases: list[np.ndarray] = []
 
@@ -191,8 +189,6 @@ class TensorPlan:
             (bias,) = biases  # of the matrix, which comes before
             return pad(arrange(bias[:, None]), rows=more_rows, columns=0)[:, 0]
 
-        name = self._stored(f"{module}.weight")
-        shape = (out + more_rows, channels + more_channels)
         yield Planned(name, shape, kind, make)
         if has_bias:
             yield Planned(self._stored(f"{module}.bias"), shape[:1], Kind.F32, make_bias)

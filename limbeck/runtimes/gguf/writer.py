@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from gguf import GGMLQuantizationType as Kind
 from tokenizers import Tokenizer
 
 from limbeck.models.checkpoints import load_tokenizer, read_number_format
@@ -45,8 +44,8 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
     plan = TensorPlan(
         architecture,
         tensors=tensors,
-        weights=Kind[weights],
-        floats=Kind[weights] if number_format is None else Kind.F32,
+        weights=weights,
+        floats=weights if number_format is None else "F32",
     )
     header = ModelMetadata(architecture, plan=plan, name=checkpoint.name)
     carried = carry(

@@ -28,8 +28,8 @@ class Config(StageConfig):
     """What the bundle is written for and answers in."""
     weights: str = "format"
     """How the runtime stores matrices of floats: `format` as the checkpoint's number format says. A
-    GGUF file can have them as F32 (its `format`), F16, BF16, Q8_0, Q4_1 or Q4_0, and ternary
-    weights as TQ2_0 (their `format`) or TQ1_0, which is smaller and slower."""
+    GGUF file can have them as F32 (its `format`), F16, BF16, Q8_0, Q6_K, Q4_K_M, Q4_1 or Q4_0,
+    and ternary weights as TQ2_0 (their `format`) or TQ1_0, which is smaller and slower."""
     num_prompts: Annotated[int, Field(ge=1)] = 16
     """Prompts that bundle and checkpoint are compared on."""
     num_answers: Annotated[int, Field(ge=0)] = 0
