@@ -46,6 +46,7 @@ INTRODUCTIONS = {
     "runtimes": "What `export` writes a bundle for: `runtime: onnx`.",
     "tasks": "How answers are scored; a task's questions come from the corpus.",
     "floors": "Rows of a report that need no model: `floors: [majority, lookup]` of `evaluate`.",
+    "places": "Where a tier's model is: `place: {kind: openai_http, url: ...}` of `serve`.",
     "pruners": "When `limbeck tune` stops a trial early: `pruner: {kind: median}`.",
 }
 BOUNDS = ((Gt, "gt", "> {}"), (Ge, "ge", ">= {}"), (Lt, "lt", "< {}"), (Le, "le", "<= {}"))

@@ -19,7 +19,7 @@ from limbeck.pipeline.entry import Entry
 from limbeck.serving.config import ServeConfig, TierConfig
 from limbeck.serving.facts import NO_FACTS, FactStore, read_store
 from limbeck.serving.open import ServedModel
-from limbeck.serving.place import LlamaCpp, is_gguf
+from limbeck.serving.place import is_gguf
 from limbeck.serving.rollout.source import ModelSource
 
 MAX_NAME_CHARS = 64
@@ -75,7 +75,7 @@ def check_serving(recipe: Recipe, entries: Mapping[str, Entry]) -> None:
     for place, tier in enumerate(config.tiers):
         if tier.remote is not None:
             continue
-        if isinstance(tier.place, LlamaCpp):
+        if is_gguf(tier.model):
             line = recipe.line(SERVE, "tiers", place, "model")
             where = f"serve.tiers.{place}.model"
             faults += [Fault(where, text, line) for text in _find_gguf_faults(tier)]

@@ -151,6 +151,13 @@ FLOORS: Table = {
 }
 """What answers a report's questions without a model: each a FloorMethod."""
 
+PLACES: Table = {
+    "local": "limbeck.serving.place:Local",
+    "llama_cpp": "limbeck.serving.place:LlamaCpp",
+    "openai_http": "limbeck.serving.place:OpenAiHttp",
+}
+"""Where the model of a service's tier is: each a Place."""
+
 PRUNERS: Table = {
     "halving": "limbeck.tuning.config:Halving",
     "median": "limbeck.tuning.config:Median",
@@ -174,6 +181,7 @@ TABLES = {
     "runtimes": RUNTIMES,
     "tasks": TASKS,
     "floors": FLOORS,
+    "places": PLACES,
     "pruners": PRUNERS,
 }
 """Every table, by its name in `limbeck list`."""

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from limbeck.contracts.config import Config
+from limbeck.contracts.config import Choice, Config
 from limbeck.contracts.fields import NonNegativeInt, PositiveFloat, PositiveInt, Ratio
+from limbeck.contracts.registry import PLACES
 from limbeck.env.threads import NumThreads
 from limbeck.serving.circuit import CircuitConfig
-from limbeck.serving.place import LlamaCpp, Local, OpenAiHttp, Place, is_gguf, read_kind
+from limbeck.serving.place import LlamaCpp, Local, OpenAiHttp, Place, is_gguf, read_kind, spell_out
 from limbeck.serving.price import PriceConfig
 
 AUTO = "auto"
@@ -52,7 +53,7 @@ class TierConfig(Config):
     model: Annotated[str, Field(min_length=1)]
     """An entry of the recipe, a folder of a checkpoint or bundle, a served name of the model
     registry, or a GGUF file; at another server, the model's name there."""
-    place: Place = Local()
+    place: Annotated[Place, Choice(PLACES, what="place"), BeforeValidator(spell_out)] = Local()
     """Where the model is: `{kind: local}`, or `{kind: openai_http, url: ...}` at another server. A
     GGUF file is at `{kind: llama_cpp}` of itself."""
     min_confidence_ratio: Ratio | Literal["calibration"] = "calibration"
@@ -89,7 +90,7 @@ class TierConfig(Config):
     @property
     def remote(self) -> OpenAiHttp | None:
         """The server that the model is at; None where it is on this machine."""
-        return self.place if isinstance(self.place, OpenAiHttp) else None
+        return self.place.remote
 
     @property
     def wants_candidate(self) -> bool:
@@ -108,36 +109,7 @@ class TierConfig(Config):
 
     @model_validator(mode="after")
     def _check_place(self) -> "TierConfig":
-        if isinstance(self.place, Local) and is_gguf(self.model):
-            raise ValueError(
-                f"{self.model} is a GGUF file; set place.kind: llama_cpp, or take it out"
-            )
-        if isinstance(self.place, LlamaCpp) and not is_gguf(self.model):
-            raise ValueError(
-                f"place: llama.cpp reads GGUF files; {self.model!r} does not end in .gguf"
-            )
-        if isinstance(self.place, LlamaCpp) and self.wants_candidate:
-            raise ValueError(
-                "a GGUF file has no candidate in the model registry; take out canary and shadow"
-            )
-        default = type(self).model_fields["max_prefix_bytes"].default
-        if not isinstance(self.place, Local) and self.max_prefix_bytes != default:
-            raise ValueError("max_prefix_bytes: only a bundle keeps prompts here; take it out")
-        if self.remote is None:
-            return self
-        if self.wants_candidate:
-            raise ValueError(
-                "a model at another server has no candidate in the registry of this one; take out "
-                "canary and shadow"
-            )
-        if self.num_threads != "auto":
-            raise ValueError(
-                "num_threads: the other server's threads are not set here; take it out"
-            )
-        if self.min_confidence_ratio not in ("calibration", 0.0) and not self.remote.logprobs:
-            raise ValueError(
-                "min_confidence_ratio needs the tokens' probabilities; set place.logprobs: true"
-            )
+        self.place.check_tier(self)
         return self
 
     @model_validator(mode="after")

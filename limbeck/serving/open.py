@@ -4,29 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
-from urllib.parse import quote
 
-from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
-from limbeck.contracts.config import Table, resolve
 from limbeck.contracts.safety_rules import SafetyRules
 from limbeck.contracts.tier_router import TierRouter
 from limbeck.serving.config import ServeConfig, TierConfig
-from limbeck.serving.engine.base import Engine
-from limbeck.serving.engine.engine import ProcessEngine
-from limbeck.serving.engine.worker import WorkerSettings
 from limbeck.serving.facts import NO_FACTS, FactStore
-from limbeck.serving.place import LlamaCpp, OpenAiHttp
-from limbeck.serving.remote_tiers import read_key
 from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.safety import CompiledRules, compile_rules
 from limbeck.serving.service import Service
 from limbeck.serving.tier import Meter, Tier
-
-ENGINES: Table = {
-    "openai_http": "limbeck.serving.engine.remote:RemoteEngine",
-    "llama_cpp": "limbeck.serving.engine.llama_cpp:LlamaCppEngine",
-}
-"""By the kind of a tier's place; imported when a tier is there, for the library that they need."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +46,7 @@ def open_service(
         return Service(tiers, rules=compiled, meters=meters, router=router, facts=facts)
 
     tiers = [
-        open_remote_tier(tier, tier.remote)
-        if tier.remote is not None
-        else open_tier(tier, model=models[tier.name])
-        for tier in config.tiers
+        tier.place.open_tier(tier, model=models.get(tier.name), niceness=0) for tier in config.tiers
     ]
     return LiveService(tiers, compose=compose, meters=meters)
 
@@ -74,37 +57,7 @@ def open_tier(config: TierConfig, *, model: ServedModel, niceness: int = 0) -> T
     Raises:
         CheckpointError: a policy beside the model is damaged.
     """
-    if isinstance(config.place, LlamaCpp):
-        kind = resolve(ENGINES, config.place.kind, what="place")
-        return Tier(
-            config, kind(config, config.place, path=model.folder), AnswerPolicy(), model.key
-        )
-    settings = WorkerSettings(
-        model.folder, config.max_rows, config.num_threads, niceness, config.max_prefix_bytes
-    )
-    engine = ProcessEngine(
-        settings,
-        name=config.name,
-        max_waiting=config.max_waiting,
-        max_wait_seconds=config.max_wait_seconds,
-    )
-    return Tier(config, engine, read_policy(model.folder), model.key)
-
-
-def open_remote_tier(config: TierConfig, place: OpenAiHttp) -> Tier:
-    """A tier whose model is at another server; its rules are those of the other tiers.
-
-    Raises:
-        EndpointError: the server's key is not set.
-    """
-    key = read_key(config, place)
-    engine: Engine = resolve(ENGINES, place.kind, what="place")(config, place, key=key)
-    return Tier(config, engine, AnswerPolicy(), name_remote_model(config, place))
-
-
-def name_remote_model(config: TierConfig, place: OpenAiHttp) -> str:
-    """What stands for a content hash, which another server does not tell: the model and where."""
-    return f"{quote(config.model, safe='/:._+-')}@{place.host}:{place.port}"
+    return config.place.open_tier(config, model=model, niceness=niceness)
 
 
 @final

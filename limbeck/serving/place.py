@@ -1,34 +1,124 @@
 """Where a tier's model is: on this machine, or behind an OpenAI-compatible server."""
 
+import abc
 import ipaddress
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import quote, urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
+from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
+
+if TYPE_CHECKING:
+    from limbeck.serving.config import TierConfig
+    from limbeck.serving.open import ServedModel
+    from limbeck.serving.tier import Tier
 
 Option = Literal["n", "seed", "top_k"]
 """Settings of a request that not every server reads."""
 
 
-class Local(Config):
+class Place(Config, abc.ABC):
+    """Base of every place that a tier's model can be at."""
+
+    kind: str
+    """The name of the place, as in the registry."""
+
+    @abc.abstractmethod
+    def check_tier(self, tier: "TierConfig") -> None:
+        """Refuse settings of a tier that mean nothing at the place.
+
+        Raises:
+            ValueError: there are some.
+        """
+
+    @abc.abstractmethod
+    def open_tier(
+        self, tier: "TierConfig", *, model: "ServedModel | None", niceness: int
+    ) -> "Tier":
+        """A tier whose model is still to be started; the nicer, the less processor time it takes.
+
+        `model` is None at another server.
+
+        Raises:
+            CheckpointError: a policy beside the model is damaged.
+            EndpointError: the key of another server is not set.
+        """
+
+    @property
+    def remote(self) -> "OpenAiHttp | None":
+        """The server that the model is at; None where it is on this machine."""
+        return None
+
+
+class Local(Place):
     """The model is opened by this service."""
 
     kind: Literal["local"] = "local"
 
+    @override
+    def check_tier(self, tier: "TierConfig") -> None:
+        if is_gguf(tier.model):
+            raise ValueError(
+                f"{tier.model} is a GGUF file; set place.kind: llama_cpp, or take it out"
+            )
 
-class LlamaCpp(Config):
+    @override
+    def open_tier(
+        self, tier: "TierConfig", *, model: "ServedModel | None", niceness: int
+    ) -> "Tier":
+        from limbeck.contracts.answer_policy import read_policy
+        from limbeck.serving.engine.engine import ProcessEngine
+        from limbeck.serving.engine.worker import WorkerSettings
+        from limbeck.serving.tier import Tier
+
+        assert model is not None
+        engine = ProcessEngine(
+            WorkerSettings(
+                model.folder, tier.max_rows, tier.num_threads, niceness, tier.max_prefix_bytes
+            ),
+            name=tier.name,
+            max_waiting=tier.max_waiting,
+            max_wait_seconds=tier.max_wait_seconds,
+        )
+        return Tier(tier, engine, read_policy(model.folder), model.key)
+
+
+class LlamaCpp(Place):
     """The model is a GGUF file, opened by llama.cpp in a process of this service."""
 
     kind: Literal["llama_cpp"] = "llama_cpp"
     context_tokens: PositiveInt = 2048
     """Prompt and answer of a request together; each of the tier's `max_rows` has memory for it."""
 
+    @override
+    def check_tier(self, tier: "TierConfig") -> None:
+        if not is_gguf(tier.model):
+            raise ValueError(
+                f"place: llama.cpp reads GGUF files; {tier.model!r} does not end in .gguf"
+            )
+        if tier.wants_candidate:
+            raise ValueError(
+                "a GGUF file has no candidate in the model registry; take out canary and shadow"
+            )
+        _refuse_prefixes(tier)
 
-class OpenAiHttp(Config):
+    @override
+    def open_tier(
+        self, tier: "TierConfig", *, model: "ServedModel | None", niceness: int
+    ) -> "Tier":
+        from limbeck.contracts.answer_policy import AnswerPolicy
+        from limbeck.serving.engine.llama_cpp import LlamaCppEngine
+        from limbeck.serving.tier import Tier
+
+        assert model is not None
+        return Tier(tier, LlamaCppEngine(tier, self, path=model.folder), AnswerPolicy(), model.key)
+
+
+class OpenAiHttp(Place):
     """The model is behind a server that speaks OpenAI's protocol: vLLM, llama.cpp, Limbeck."""
 
     kind: Literal["openai_http"]
@@ -78,6 +168,48 @@ class OpenAiHttp(Config):
         """Whether conversations are redacted."""
         return self.redact == "always" or (self.redact == "outside" and not is_loopback(self.host))
 
+    @property
+    @override
+    def remote(self) -> "OpenAiHttp":
+        return self
+
+    @override
+    def check_tier(self, tier: "TierConfig") -> None:
+        _refuse_prefixes(tier)
+        if tier.wants_candidate:
+            raise ValueError(
+                "a model at another server has no candidate in the registry of this one; take out "
+                "canary and shadow"
+            )
+        if tier.num_threads != "auto":
+            raise ValueError(
+                "num_threads: the other server's threads are not set here; take it out"
+            )
+        if tier.min_confidence_ratio not in ("calibration", 0.0) and not self.logprobs:
+            raise ValueError(
+                "min_confidence_ratio needs the tokens' probabilities; set place.logprobs: true"
+            )
+
+    @override
+    def open_tier(
+        self, tier: "TierConfig", *, model: "ServedModel | None", niceness: int
+    ) -> "Tier":
+        from limbeck.contracts.answer_policy import AnswerPolicy
+        from limbeck.serving.engine.remote import RemoteEngine
+        from limbeck.serving.remote_tiers import read_key
+        from limbeck.serving.tier import Tier
+
+        engine = RemoteEngine(tier, self, key=read_key(tier, self))
+        # Another server tells no content hash; the model and where it is stand for one.
+        key = f"{quote(tier.model, safe='/:._+-')}@{self.host}:{self.port}"
+        return Tier(tier, engine, AnswerPolicy(), key)
+
+
+def _refuse_prefixes(tier: "TierConfig") -> None:
+    default = type(tier).model_fields["max_prefix_bytes"].default
+    if tier.max_prefix_bytes != default:
+        raise ValueError("max_prefix_bytes: only a bundle keeps prompts here; take it out")
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address."""
@@ -96,19 +228,14 @@ def is_gguf(model: object) -> bool:
 
 def read_kind(place: object) -> str:
     """The kind of a place, as a recipe or a program gives it."""
-    if isinstance(place, Local | LlamaCpp | OpenAiHttp):
+    if isinstance(place, Place):
         return place.kind
-    spelled = _spell_out(place)
+    spelled = spell_out(place)
     return str(spelled.get("kind")) if isinstance(spelled, Mapping) else ""
 
 
-def _spell_out(value: Any) -> Any:
+def spell_out(value: object) -> object:
     """`local` for `{kind: local}`; a mapping without `kind` is local."""
     if isinstance(value, str):
         return {"kind": value}
     return {"kind": "local", **value} if isinstance(value, Mapping) else value
-
-
-Place = Annotated[
-    Local | LlamaCpp | OpenAiHttp, Field(discriminator="kind"), BeforeValidator(_spell_out)
-]

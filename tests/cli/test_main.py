@@ -135,6 +135,7 @@ def test_public_names_are_pinned(invoke):
         "runtimes",
         "tasks",
         "floors",
+        "places",
         "pruners",
     ]
 
