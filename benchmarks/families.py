@@ -6,6 +6,8 @@ let it pass is a fault, and the script then ends with status 1.
 
     python benchmarks/families.py --json benchmarks/results/families.json
     python benchmarks/families.py --family 'Gemma 3' --stage int8
+
+With `--json`, what was not tried stays as the file's last run has it, and the run names what was.
 """
 
 import logging
@@ -16,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from reporting import append_run, environment, make_parser
+from reporting import append_run, environment, make_parser, read_runs
 
 HERE = Path(__file__).parents[1]
 sys.path.insert(0, str(HERE))
@@ -62,11 +64,27 @@ def main() -> None:
             for stage, text in table[family].items():
                 print(f"  {stage}: {text}")
     if options.json:
-        append_run(options.json, {"environment": environment(), "table": table})
-    if options.family is None and options.stage is None:
+        table = (
+            merge(read_runs(options.json)[-1]["table"], table) if options.json.exists() else table
+        )
+        tried = {"families": families, "stages": stages}
+        append_run(options.json, {"environment": environment(), "tried": tried, "table": table})
+    if list(table) == list(FAMILIES) and all(list(row) == list(STAGES) for row in table.values()):
         PAGE.write_text(render(table), encoding="utf-8")
     if failed:
         raise SystemExit(f"check let pass what fails: {'; '.join(failed)}")
+
+
+def merge(
+    before: Mapping[str, Mapping[str, str]], tried: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The table of before with what was tried, in the order of families and stages."""
+    rows = {family: {**before.get(family, {}), **tried.get(family, {})} for family in FAMILIES}
+    return {
+        family: {stage: row[stage] for stage in STAGES if stage in row}
+        for family, row in rows.items()
+        if row
+    }
 
 
 def render(table: Mapping[str, Mapping[str, str]]) -> str:

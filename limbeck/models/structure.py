@@ -5,18 +5,25 @@ serves, or an expert. Norms of queries and keys are shared by all heads and stay
 experts are (`pruning/experts.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import GroupKind
+from limbeck.models.projections import (
+    ATTENTION,
+    FEED_FORWARD,
+    FUSED,
+    Section,
+    count_shares,
+    find_section,
+    name_linears,
+)
 
-FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 HEAD_NORMS = ("q_norm", "k_norm")
 
 
@@ -32,11 +39,13 @@ class Slice:
 
 @dataclass(frozen=True)
 class TensorSlice:
-    """One parameter that a layer's groups divide among them, each `width` rows or columns."""
+    """A run of rows or columns that a layer's groups divide among them, each `width` of them."""
 
     parameter: str
     axis: int
     width: int
+    start: int = 0
+    """Where the run begins; other groups' parts, or another part of these, may lie before it."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,18 @@ class Groups:
         """What one group consists of."""
         assert 0 <= index < self.num_groups
         return tuple(
-            Slice(part.parameter, part.axis, index * part.width, (index + 1) * part.width)
+            Slice(part.parameter, part.axis, start, start + part.width)
             for part in self.parts
+            for start in (part.start + index * part.width,)
         )
 
 
 def view_groups(
-    parameter: Float[Tensor, "..."], *, part: TensorSlice, num_groups: int
-) -> Float[Tensor, "groups ..."]:
-    """The parameter with its groups as the first axis; writing to it writes to the parameter."""
-    divided = parameter.unflatten(part.axis, (num_groups, part.width))
-    return divided.movedim(part.axis, 0)
+    parameter: Shaped[Tensor, "..."], *, part: TensorSlice, num_groups: int
+) -> Shaped[Tensor, "groups ..."]:
+    """The part with its groups as the first axis; writing to it writes to the parameter."""
+    run = parameter.narrow(part.axis, part.start, num_groups * part.width)
+    return run.unflatten(part.axis, (num_groups, part.width)).movedim(part.axis, 0)
 
 
 def num_layers(model: PreTrainedModel) -> int:
@@ -86,19 +96,20 @@ def find_channels(model: PreTrainedModel) -> tuple[Groups, ...]:
         CheckpointError: no layer has a gated feed-forward block in the standard names.
     """
     prefix, layers = find_layers(model)
+    shares = count_shares(model.config)
     found = []
     for layer, block in enumerate(layers):
         mlp = find_submodule(block, "mlp")
         if mlp is not None and set(FEED_FORWARD) & set(dict(mlp.named_children())):
             where = f"{prefix}.{layer}.mlp"
             _expect_linears(mlp, names=FEED_FORWARD, extra=(), where=where)
-            width = mlp.get_submodule("gate_proj").get_parameter("weight").shape[0]
+            gate, up = (find_section(mlp, name, shares=shares) for name in FEED_FORWARD[:2])
             parts = (
-                *_rows(mlp, "gate_proj", where=where, width=1),
-                *_rows(mlp, "up_proj", where=where, width=1),
+                *_rows(mlp, gate, where=where, width=1),
+                *_rows(mlp, up, where=where, width=1),
                 TensorSlice(f"{where}.down_proj.weight", 1, 1),
             )
-            found.append(Groups("channels", layer, width, parts))
+            found.append(Groups("channels", layer, gate.num_rows, parts))
     if not found:
         raise CheckpointError(
             f"{type(model).__name__}: no layer has `mlp.gate_proj`, `mlp.up_proj` and "
@@ -122,9 +133,8 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
             norms span several heads, so that cutting one would change the others.
     """
     prefix, layers = find_layers(model)
-    config = model.config.get_text_config()
-    num_heads = config.num_attention_heads
-    num_groups = getattr(config, "num_key_value_heads", None) or num_heads
+    shares = count_shares(model.config)
+    num_heads, num_groups = shares["q_proj"], shares["k_proj"]
     if num_heads % num_groups:
         raise CheckpointError(
             f"{type(model).__name__}: {num_heads} query heads cannot be shared evenly by "
@@ -140,14 +150,14 @@ def find_heads(model: PreTrainedModel) -> tuple[Groups, ...]:
                 "decoders built like Llama and Qwen3"
             )
         _expect_linears(attention, names=ATTENTION, extra=HEAD_NORMS, where=where)
-        shapes = {name: attention.get_parameter(f"{name}.weight").shape for name in ATTENTION}
-        width = shapes["k_proj"][0] // num_groups
-        _expect_head_shapes(attention, shapes=shapes, width=width, num_heads=num_heads, where=where)
+        rows = {name: find_section(attention, name, shares=shares) for name in ATTENTION[:3]}
+        width = rows["k_proj"].num_rows // num_groups
+        _expect_head_shapes(attention, rows=rows, width=width, num_heads=num_heads, where=where)
         shared = width * (num_heads // num_groups)
         parts = (
-            *_rows(attention, "q_proj", where=where, width=shared),
-            *_rows(attention, "k_proj", where=where, width=width),
-            *_rows(attention, "v_proj", where=where, width=width),
+            *_rows(attention, rows["q_proj"], where=where, width=shared),
+            *_rows(attention, rows["k_proj"], where=where, width=width),
+            *_rows(attention, rows["v_proj"], where=where, width=width),
             TensorSlice(f"{where}.o_proj.weight", 1, shared),
         )
         found.append(Groups("heads", layer, num_groups, parts))
@@ -186,36 +196,43 @@ def _expect_linears(
     module: nn.Module, *, names: tuple[str, ...], extra: tuple[str, ...], where: str
 ) -> None:
     """Refuse whatever a cut would not understand, before anything is trained."""
-    for name in names:
+    linears = name_linears(module, names)
+    for name in linears:
         linear = find_submodule(module, name)
         if linear is None:
+            (fused,) = (layer for layer, held in FUSED.items() if set(held) < set(names))
             raise CheckpointError(
                 f"{where}: has no {name!r} but {', '.join(dict(module.named_children()))}; what "
-                "can be cut has a projection of its own for each of "
-                f"{', '.join(names)}, as in Llama and Qwen3"
+                f"can be cut has {', '.join(names)}, as in Llama and Qwen3, or {fused} in place of "
+                f"{', '.join(FUSED[fused])}, as in Phi-3"
             )
         if type(linear) is not nn.Linear:
             raise CheckpointError(
                 f"{where}.{name}: expected a float linear layer, found {type(linear).__name__}; "
                 "prune before quantising, and a decoder built like Llama or Qwen3"
             )
-    known = {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+    known = {f"{name}.{kind}" for name in linears for kind in ("weight", "bias")}
     known |= {f"{name}.weight" for name in extra}
     unknown = [name for name, _ in module.named_parameters() if name not in known]
     if unknown:
         raise CheckpointError(
             f"{where}: has parameters {unknown}, which no group covers; supported are "
-            f"{', '.join((*names, *extra))}"
+            f"{', '.join((*linears, *extra))}"
         )
 
 
 def _expect_head_shapes(
-    attention: nn.Module, *, shapes: dict, width: int, num_heads: int, where: str
+    attention: nn.Module,
+    *,
+    rows: Mapping[str, Section],
+    width: int,
+    num_heads: int,
+    where: str,
 ) -> None:
-    rows = {name: shapes[name][0] for name in ("q_proj", "k_proj", "v_proj")}
-    if rows["q_proj"] != num_heads * width or rows["k_proj"] != rows["v_proj"]:
+    queries, keys, values = (rows[name].num_rows for name in ATTENTION[:3])
+    if queries != num_heads * width or keys != values:
         raise CheckpointError(
-            f"{where}: {rows['q_proj']}, {rows['k_proj']} and {rows['v_proj']} rows of queries, "
+            f"{where}: {queries}, {keys} and {values} rows of queries, "
             f"keys and values do not divide into {num_heads} heads of one width {width}; supported "
             "is grouped-query attention as in Llama and Qwen3"
         )
@@ -228,8 +245,8 @@ def _expect_head_shapes(
             )
 
 
-def _rows(module: nn.Module, name: str, *, where: str, width: int) -> Iterator[TensorSlice]:
-    """A linear layer's output rows, and the entries of its bias."""
-    yield TensorSlice(f"{where}.{name}.weight", 0, width)
-    if find_parameter(module, f"{name}.bias") is not None:
-        yield TensorSlice(f"{where}.{name}.bias", 0, width)
+def _rows(module: nn.Module, section: Section, *, where: str, width: int) -> Iterator[TensorSlice]:
+    """A projection's output rows, and the entries of its bias."""
+    for kind in ("weight", "bias"):
+        if find_parameter(module, f"{section.linear}.{kind}") is not None:
+            yield TensorSlice(f"{where}.{section.linear}.{kind}", 0, width, section.start)

@@ -30,7 +30,7 @@ from limbeck.models.known import ConfigChange, KnownInputs, KnownModel, KnownTok
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.pipeline.entry import Entry, is_folder
-from limbeck.pruning.shapes import count_groups, count_kept, describe_cut
+from limbeck.pruning.shapes import count_groups, count_left, describe_cut
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.training.config import TrainingConfig
 
@@ -64,11 +64,12 @@ class PrunesGroups(Protocol):
     """Settings of a stage that cuts a model."""
 
     channels_ratio: float
-    heads_ratio: float
     experts_ratio: float
-    layers_ratio: float
-    hidden_ratio: float
-    multiple: int
+
+    @property
+    def shares(self) -> Mapping[GroupKind, tuple[float, int]]:
+        """Shares and multiples of all kinds."""
+        ...
 
     def resolve_budget(self, config: SizedConfig) -> "PrunesGroups":
         """The same with the shares that a budget takes of a model of this config."""
@@ -321,18 +322,7 @@ def _prune(config: "Cuttable", *, settings: PrunesGroups, name: str) -> "Cuttabl
             f"{name}: a model of type {config.model_type!r} has no experts to cut; leave "
             "experts_ratio out"
         )
-    ratios: dict[GroupKind, tuple[float, int]] = {
-        "channels": (settings.channels_ratio, settings.multiple),
-        "heads": (settings.heads_ratio, 1),
-        "experts": (settings.experts_ratio, 1),
-        "layers": (settings.layers_ratio, 1),
-        "hidden": (settings.hidden_ratio, settings.multiple),
-    }
-    num_kept: dict[GroupKind, int] = {
-        kind: count_kept(num_groups[kind], ratio=ratio, multiple=multiple, kind=kind)
-        for kind, (ratio, multiple) in ratios.items()
-        if ratio
-    }
+    num_kept = count_left(config.get_text_config(), shares=settings.shares)
     return describe_cut(config, num_kept=num_kept)
 
 

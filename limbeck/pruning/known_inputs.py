@@ -1,43 +1,36 @@
 """What pruning refuses of a model before it runs, by the functions that refuse while it runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from limbeck.models.config import GroupKind
+from limbeck.models.config import Ability, GroupKind
 from limbeck.models.known import KnownModel, Refusal, refusals
+
+ABILITIES: Mapping[GroupKind, Ability] = {"channels": "cut_channels", "heads": "cut_heads"}
+"""What the description alone may say of a model."""
+BLAMED: Sequence[GroupKind] = ("heads", "hidden")
+"""What transformers' checks of a config most often divide by each other."""
 
 
 def refuse_cut(
-    model: KnownModel,
-    *,
-    channels_ratio: float,
-    heads_ratio: float,
-    experts_ratio: float,
-    layers_ratio: float,
-    hidden_ratio: float,
-    multiple: int,
+    model: KnownModel, *, shares: Mapping[GroupKind, tuple[float, int]]
 ) -> Iterator[Refusal]:
-    """Whatever keeps a model from being cut."""
-    if channels_ratio and not model.is_able("cut_channels"):
-        yield from refusals("channels_ratio", lambda: _find_channels(model))
-    if heads_ratio and not model.is_able("cut_heads"):
-        yield from refusals("heads_ratio", lambda: _find_heads(model))
-    if experts_ratio:
-        yield from refusals("experts_ratio", lambda: _find_experts(model))
-    if layers_ratio:
-        yield from refusals("layers_ratio", lambda: _find_layers(model))
-    if hidden_ratio:
-        yield from refusals("hidden_ratio", lambda: _find_stream(model))
-    ratios: dict[GroupKind, tuple[str, float, int]] = {
-        "channels": ("channels_ratio", channels_ratio, multiple),
-        "heads": ("heads_ratio", heads_ratio, 1),
-        "experts": ("experts_ratio", experts_ratio, 1),
-        "layers": ("layers_ratio", layers_ratio, 1),
-        "hidden": ("hidden_ratio", hidden_ratio, multiple),
+    """Whatever keeps a model from being cut; `shares` are ratios and their multiples, by kind."""
+    cut: dict[GroupKind, tuple[float, int]] = {
+        kind: share for kind, share in shares.items() if share[0]
     }
-    for kind, (field, ratio, each) in ratios.items():
-        if ratio:
-            yield from refusals(field, partial(_count, model, kind, ratio, each))
+    faults = [
+        fault
+        for kind in cut
+        if kind not in ABILITIES or not model.is_able(ABILITIES[kind])
+        for fault in refusals(f"{kind}_ratio", partial(FINDERS[kind], model))
+    ]
+    for kind, (ratio, multiple) in cut.items():
+        faults += refusals(f"{kind}_ratio", partial(_count, model, kind, ratio, multiple))
+    yield from faults
+    if cut and not faults and (model.description is None or model.changes):
+        blamed = next((kind for kind in BLAMED if kind in cut), next(iter(cut)))
+        yield from refusals(f"{blamed}_ratio", partial(_check_config, model, cut))
 
 
 def _count(model: KnownModel, kind: GroupKind, ratio: float, multiple: int) -> int | None:
@@ -55,6 +48,14 @@ def _count(model: KnownModel, kind: GroupKind, ratio: float, multiple: int) -> i
     if kind == "experts":
         check_picks(shape, num_experts=kept)
     return kept
+
+
+def _check_config(model: KnownModel, shares: Mapping[GroupKind, tuple[float, int]]) -> None:
+    from limbeck.pruning.rebuild import check_config  # noqa: PLC0415  (torch)
+    from limbeck.pruning.shapes import count_left, describe_cut  # noqa: PLC0415
+
+    num_kept = count_left(model.config.get_text_config(), shares=shares)
+    check_config(describe_cut(model.config, num_kept=num_kept))
 
 
 def _find_channels(model: KnownModel) -> object:
@@ -85,3 +86,13 @@ def _find_stream(model: KnownModel) -> object:
     from limbeck.pruning.width import find_stream  # noqa: PLC0415  (torch)
 
     return find_stream(model.layers)
+
+
+FINDERS: Mapping[GroupKind, Callable[[KnownModel], object]] = {
+    "channels": _find_channels,
+    "heads": _find_heads,
+    "experts": _find_experts,
+    "layers": _find_layers,
+    "hidden": _find_stream,
+}
+"""Each refuses a model in which it finds nothing that can be cut."""

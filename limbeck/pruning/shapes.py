@@ -53,6 +53,22 @@ def count_groups(shape: "Decoder | SizedConfig") -> dict[GroupKind, int]:
     }
 
 
+def count_left(
+    shape: "Decoder | SizedConfig", *, shares: Mapping[GroupKind, tuple[float, int]]
+) -> dict[GroupKind, int]:
+    """How many groups stay of each kind that is cut; `shares` are ratios and their multiples.
+
+    Raises:
+        CheckpointError: rounding leaves nothing to cut.
+    """
+    groups = count_groups(shape)
+    return {
+        kind: count_kept(groups[kind], ratio=ratio, multiple=multiple, kind=kind)
+        for kind, (ratio, multiple) in shares.items()
+        if ratio
+    }
+
+
 def describe_cut(config: "Cuttable", *, num_kept: Mapping[GroupKind, int]) -> "Cuttable":
     """The config of a model whose every layer keeps so many groups of each kind."""
     whole = copy.deepcopy(config)

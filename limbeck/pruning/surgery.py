@@ -1,12 +1,16 @@
 """Masking groups and cutting them out: the cut model is smaller, and answers as the masked one."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import GroupKind
-from limbeck.models.structure import TensorSlice, view_groups
+from limbeck.models.structure import Groups, view_groups
 from limbeck.pruning.allocation import KeptGroups
 from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import describe_cut
@@ -17,8 +21,7 @@ def mask(model: PreTrainedModel, *, kept: KeptGroups) -> float:
     """Zero every other group, in place; the share of the groups' squared norm that this removes."""
     removed = total = 0.0
     for groups, indices in kept.items():
-        gone = torch.ones(groups.num_groups, dtype=torch.bool)
-        gone[list(indices)] = False
+        gone = _find_gone(groups, indices)
         for part in groups.parts:
             parameter = model.get_parameter(part.parameter)
             view = view_groups(parameter, part=part, num_groups=groups.num_groups)
@@ -42,19 +45,32 @@ def cut(model: PreTrainedModel, *, kept: KeptGroups) -> PreTrainedModel:
     config = describe_cut(model.config, num_kept=_count_kept(kept))
     tensors = dict(model.state_dict())
     for groups, indices in kept.items():
-        for part in groups.parts:
-            tensors[part.parameter] = _select(
-                tensors[part.parameter], part=part, num_groups=groups.num_groups, indices=indices
-            )
+        for name, axis in {part.parameter: part.axis for part in groups.parts}.items():
+            num_places = tensors[name].shape[axis]
+            stay = _find_places(groups, indices, parameter=name, num_places=num_places)
+            tensors[name] = tensors[name].index_select(axis, stay.to(tensors[name].device))
     fault = "cannot be cut, further parameters depend on the widths"
     return rebuild(model, config=config, tensors=tensors, fault=fault)
 
 
-def _select(
-    tensor: Tensor, *, part: TensorSlice, num_groups: int, indices: tuple[int, ...]
-) -> Tensor:
-    view = view_groups(tensor, part=part, num_groups=num_groups)[list(indices)]
-    return view.movedim(0, part.axis).flatten(part.axis, part.axis + 1)
+def _find_gone(groups: Groups, indices: Sequence[int]) -> Bool[Tensor, " groups"]:
+    """The groups that are not among those kept."""
+    gone = torch.ones(groups.num_groups, dtype=torch.bool)
+    gone[list(indices)] = False
+    return gone
+
+
+def _find_places(
+    groups: Groups, indices: Sequence[int], *, parameter: str, num_places: int
+) -> Int[Tensor, " kept"]:
+    """The rows or columns of a parameter that stay, all its parts together."""
+    stay = torch.ones(num_places, dtype=torch.bool)
+    gone = _find_gone(groups, indices)
+    for part in groups.parts:
+        if part.parameter == parameter:
+            run = view_groups(stay, part=replace(part, axis=0), num_groups=groups.num_groups)
+            run[gone] = False
+    return stay.nonzero().flatten()
 
 
 def _count_kept(kept: KeptGroups) -> dict[GroupKind, int]:

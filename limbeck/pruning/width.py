@@ -19,13 +19,14 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
-from limbeck.models.structure import ATTENTION, FEED_FORWARD, find_layers, find_submodule
+from limbeck.models.projections import ATTENTION, FEED_FORWARD, name_linears
+from limbeck.models.structure import find_layers, find_submodule
 from limbeck.pruning.observation import Observer, observe
 from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import describe_cut
 
 READERS = {"self_attn": ATTENTION[:3], "mlp": FEED_FORWARD[:2]}
-"""Linear layers that read the residual stream, by their block."""
+"""Projections that read the residual stream, by their block."""
 WRITERS = {"self_attn": ATTENTION[3:], "mlp": FEED_FORWARD[2:]}
 
 
@@ -54,8 +55,9 @@ def find_stream(model: PreTrainedModel) -> Stream:
     columns, rows, readers = [], [], []
     for index in range(len(layers)):
         for block in READERS:
-            reading = tuple(f"{prefix}.{index}.{block}.{name}" for name in READERS[block])
-            writing = [f"{prefix}.{index}.{block}.{name}" for name in WRITERS[block]]
+            where = f"{prefix}.{index}.{block}"
+            reading = name_linears(model, (f"{where}.{name}" for name in READERS[block]))
+            writing = [f"{where}.{name}" for name in WRITERS[block]]
             for name in (*reading, *writing):
                 if type(find_submodule(model, name)) is not nn.Linear:
                     raise CheckpointError(

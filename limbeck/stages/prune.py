@@ -27,7 +27,8 @@ from limbeck.pruning.criteria import Criterion, score_groups
 from limbeck.pruning.depth import bypass, cut_layers, measure_influence
 from limbeck.pruning.experts import find_experts, route_to
 from limbeck.pruning.group_lasso import Regulariser, count_zero
-from limbeck.pruning.shapes import check_picks, count_kept
+from limbeck.pruning.rebuild import check_config
+from limbeck.pruning.shapes import check_picks, count_kept, count_left, describe_cut
 from limbeck.pruning.surgery import cut, mask
 from limbeck.pruning.width import (
     cut_stream,
@@ -159,18 +160,22 @@ def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:
 
 
 def plan_coarse_cut(model: PreTrainedModel, *, config: Config) -> None:
-    """Refuse layers and widths that cannot be cut, before anything is trained.
+    """Refuse what `plan_cut` has not, before anything is trained: layers, widths, all together.
 
     Raises:
-        CheckpointError: the architecture cannot be cut, or so small a share of it.
+        CheckpointError: the architecture cannot be cut, or so small a share of it, or transformers
+            would not load what is left.
     """
+    text = model.config.get_text_config()
     if config.experts_ratio:
         num_experts = keep_experts(find_experts(model), config=config)
-        check_picks(model.config.get_text_config(), num_experts=num_experts)
+        check_picks(text, num_experts=num_experts)
     if config.layers_ratio:
         keep_layers(len(find_layers(model)[1]), config=config)
     if config.hidden_ratio:
         keep_width(find_stream(model).width, config=config)
+    num_kept = count_left(text, shares=config.shares)
+    check_config(describe_cut(model.config, num_kept=num_kept))
 
 
 def keep_experts(layers: Sequence[Groups], *, config: Config) -> int:

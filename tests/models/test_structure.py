@@ -4,12 +4,16 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    Glm4Config,
+    Glm4ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -32,6 +36,7 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+FUSED = {**SIZES, "pad_token_id": 0}
 
 
 def test_a_channel_is_gate_row_up_row_and_down_column(dense):
@@ -55,6 +60,54 @@ def test_a_head_keeps_the_query_heads_it_serves():
         Slice("model.layers.0.self_attn.v_proj.weight", 0, 4, 8),
         Slice("model.layers.0.self_attn.o_proj.weight", 1, 8, 16),
     )
+
+
+def test_sections_of_a_fused_matrix_belong_to_the_group():
+    model = Phi3ForCausalLM(Phi3Config(**FUSED))
+    assert find_channels(model)[1].slices(5) == (
+        Slice("model.layers.1.mlp.gate_up_proj.weight", 0, 5, 6),
+        Slice("model.layers.1.mlp.gate_up_proj.weight", 0, 29, 30),
+        Slice("model.layers.1.mlp.down_proj.weight", 1, 5, 6),
+    )
+    assert find_heads(model)[0].slices(1) == (
+        Slice("model.layers.0.self_attn.qkv_proj.weight", 0, 8, 16),
+        Slice("model.layers.0.self_attn.qkv_proj.weight", 0, 20, 24),
+        Slice("model.layers.0.self_attn.qkv_proj.weight", 0, 28, 32),
+        Slice("model.layers.0.self_attn.o_proj.weight", 1, 8, 16),
+    )
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+        lambda: Phi3ForCausalLM(Phi3Config(**FUSED)),
+        lambda: Glm4ForCausalLM(Glm4Config(**FUSED, head_dim=8, attention_bias=True)),
+    ],
+)
+def test_every_row_and_column_belongs_to_one_group(build):
+    model = build()
+    for find, block in ((find_channels, "mlp"), (find_heads, "self_attn")):
+        owners = {
+            name: torch.zeros_like(item)
+            for name, item in model.named_parameters()
+            if f".{block}." in name
+        }
+        for groups in find(model):
+            for index in range(groups.num_groups):
+                for piece in groups.slices(index):
+                    view = owners[piece.parameter].narrow(
+                        piece.axis, piece.start, piece.stop - piece.start
+                    )
+                    view += 1
+        assert all(bool((count == 1).all()) for count in owners.values())
+
+
+def test_a_fused_matrix_that_does_not_divide_into_heads_is_refused():
+    model = Phi3ForCausalLM(Phi3Config(**FUSED))
+    model.model.layers[0].self_attn.qkv_proj = nn.Linear(16, 33, bias=False)
+    with pytest.raises(CheckpointError, match="do not divide into 4 heads"):
+        find_heads(model)
 
 
 def test_groups_cover_every_weight_of_their_blocks_once(dense):

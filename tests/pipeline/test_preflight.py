@@ -137,6 +137,14 @@ def test_a_sound_chain_of_folders_has_no_faults(look):
             "so nothing would be cut",
         ),
         (
+            [
+                "p: {stage: prune, corpus: corpus, checkpoint: '@/llama', channels_ratio: 0, "
+                "hidden_ratio: 0.35, multiple: 1}"
+            ],
+            "p.hidden_ratio",
+            "LlamaConfig: transformers does not load the sizes that would be left",
+        ),
+        (
             ["c: {stage: convert, checkpoint: '@/qwen3', architecture: limbeck_moe}"],
             "c.checkpoint",
             "does not convert to 'limbeck_moe'",

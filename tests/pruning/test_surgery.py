@@ -6,8 +6,12 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Glm4Config,
+    Glm4ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -17,6 +21,8 @@ from transformers import (
 from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.logit_parity import compare_models, tolerance_of
 from limbeck.models.structure import find_channels, find_heads
+from limbeck.pruning.rebuild import check_config
+from limbeck.pruning.shapes import describe_cut
 from limbeck.pruning.surgery import cut, mask
 
 MEASURE = "max_logit_difference / max_logit"
@@ -29,6 +35,7 @@ SIZES = {
     "num_attention_heads": 4,
     "initializer_range": 0.3,
 }
+FUSED = {**SIZES, "num_key_value_heads": 2, "pad_token_id": 0}
 MODELS = {
     "grouped_tied": lambda: Qwen3ForCausalLM(
         Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True)
@@ -41,6 +48,10 @@ MODELS = {
         LlamaConfig(**SIZES, num_key_value_heads=2, attention_bias=True, mlp_bias=True)
     ),
     "derived_width": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2)),
+    "fused": lambda: Phi3ForCausalLM(Phi3Config(**FUSED, tie_word_embeddings=True)),
+    "fused_channels": lambda: Glm4ForCausalLM(
+        Glm4Config(**FUSED, head_dim=8, attention_bias=True, tie_word_embeddings=False)
+    ),
 }
 
 
@@ -78,7 +89,7 @@ def test_a_cut_model_answers_as_the_masked_one(name, tmp_path):
     assert (original - smaller(input_ids=ids).logits).abs().max() > 1e-2
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert smaller.config.intermediate_size == 6
-    assert smaller.model.layers[0].mlp.up_proj.weight.shape == (6, 16)
+    assert smaller.model.layers[0].mlp.down_proj.weight.shape == (16, 6)
     heads = find_heads(smaller)[0].num_groups
     assert heads == len(kept[find_heads(model)[0]]) == smaller.config.num_key_value_heads
     tied = model.config.tie_word_embeddings
@@ -88,7 +99,7 @@ def test_a_cut_model_answers_as_the_masked_one(name, tmp_path):
     assert torch.equal(again(input_ids=ids).logits, smaller(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("name", ["grouped_tied", "biased"])
+@pytest.mark.parametrize("name", ["grouped_tied", "biased", "fused", "fused_channels"])
 def test_parameters_shrink_by_exactly_what_was_cut(name):
     model = build(name)
     kept = plan(model)
@@ -130,6 +141,28 @@ def test_different_widths_are_refused(dense):
 def test_one_uncut_layer_is_refused(dense):
     with pytest.raises(CheckpointError, match="depend on the widths"):
         cut(dense, kept={find_channels(dense)[0]: (0, 1)})
+
+
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 1.0,
+    "short_factor": [1.0, 1.1],
+    "long_factor": [1.0, 2.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "num_heads", "message"),
+    [
+        (Phi3Config(**FUSED, rope_parameters=LONG), 1, "must have length 4, got 2"),
+        (LlamaConfig(**SIZES), 3, r"hidden size \(16\) is not a multiple .* heads \(3\)"),
+    ],
+)
+def test_sizes_that_transformers_does_not_load_are_refused(config, num_heads, message):
+    check_config(describe_cut(config, num_kept={"channels": 8, "layers": 1}))
+    with pytest.raises(CheckpointError, match=message):
+        check_config(describe_cut(config, num_kept={"heads": num_heads}))
 
 
 def test_a_model_that_differs_is_a_parity_error(dense):

@@ -5,8 +5,12 @@ import torch
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Glm4Config,
+    Glm4ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -48,6 +52,11 @@ def make_qwen3():
     return Qwen3ForCausalLM(Qwen3Config(**SHAPE, tie_word_embeddings=True)).eval()
 
 
+def make_fused(config, build):
+    torch.manual_seed(0)
+    return build(config(**SHAPE, pad_token_id=0, tie_word_embeddings=False)).eval()
+
+
 def make_batch():
     ids = torch.randint(60, (3, 9), generator=torch.Generator().manual_seed(1))
     tokens = torch.ones_like(ids, dtype=torch.bool)
@@ -59,6 +68,8 @@ MODELS = {
     "untied": lambda: make_llama(tie_word_embeddings=False),
     "biased": lambda: make_llama(attention_bias=True, mlp_bias=True),
     "head norms": make_qwen3,
+    "fused": lambda: make_fused(Phi3Config, Phi3ForCausalLM),
+    "fused between norms": lambda: make_fused(Glm4Config, Glm4ForCausalLM),
 }
 
 

@@ -5,7 +5,15 @@ import json
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Glm4Config,
+    Glm4ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+)
 
 from limbeck.contracts.artifacts import Work, hash_files
 from limbeck.contracts.errors import CheckpointError
@@ -79,6 +87,42 @@ def test_a_teacher_keeps_the_answers_up(make_work):
     assert metrics["channels_kept"] == 24
 
 
+SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "pad_token_id": 0,
+}
+FUSED = {
+    "Phi-3": lambda vocab: Phi3ForCausalLM(Phi3Config(**SIZES, vocab_size=vocab)),
+    "GLM-4": lambda vocab: Glm4ForCausalLM(
+        Glm4Config(**SIZES, vocab_size=vocab, attention_bias=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FUSED)
+def test_fused_projections_are_cut_with_their_uncut_model_as_teacher(family, make_work, tokenizer):
+    work = make_work("fused")
+    whole = FUSED[family](len(tokenizer))
+    save_checkpoint(whole, tokenizer=tokenizer, folder=work.inputs["checkpoint"][0].path)
+    shares = {"channels_ratio": 0.25, "heads_ratio": 0.5, "hidden_ratio": 0.25, "multiple": 4}
+    taught = {"objective": {"kind": "soft_target"}, "teacher": "student"}
+    metrics = prune.run(config(**shares, **taught), work=work)
+    assert metrics["channels_zero_ratio"] == 0.25
+    assert metrics["heads_zero_ratio"] == 0.5
+    assert metrics["norm_removed_ratio"] == 0
+    model = AutoModelForCausalLM.from_pretrained(work.folder)
+    assert type(model) is type(whole)
+    assert model.config.intermediate_size == 24
+    assert (model.config.num_attention_heads, model.config.num_key_value_heads) == (2, 1)
+    assert (model.config.hidden_size, model.config.head_dim) == (12, 4)
+    assert model.model.layers[0].mlp.gate_up_proj.weight.shape == (48, 12)
+
+
 def test_a_killed_run_goes_on_bit_for_bit(make_work, monkeypatch):
     whole = make_work("whole")
     prune.run(config(), work=whole)
@@ -112,6 +156,22 @@ def test_a_cut_that_rounds_to_nothing_is_refused_before_training(make_work):
     with pytest.raises(CheckpointError, match="lower the multiple"):
         prune.run(config(multiple=64), work=work)
     assert not any(work.state.iterdir())
+
+
+def test_sizes_that_transformers_would_not_load_are_refused_before_training(make_work, tokenizer):
+    work = make_work("refused")
+    shape = {**SIZES, "num_key_value_heads": 4, "vocab_size": len(tokenizer)}
+    model = LlamaForCausalLM(LlamaConfig(**shape))
+    save_checkpoint(model, tokenizer=tokenizer, folder=work.inputs["checkpoint"][0].path)
+    with pytest.raises(CheckpointError, match=r"\(16\) is not a multiple .* heads \(3\)"):
+        prune.run(config(heads_ratio=0.25), work=work)
+    assert not any(work.state.iterdir())
+    # A width that three heads divide is loaded.
+    metrics = prune.run(
+        config(heads_ratio=0.25, hidden_ratio=0.25, multiple=4), work=make_work("narrower")
+    )
+    assert metrics["hidden_kept"] == 12
+    assert load_model(make_work("narrower").folder).config.num_attention_heads == 3
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ LLAMA3_ROTARY = {
     "rope_theta": 500000.0,
 }
 PARTIAL_ROTARY = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+LONG_ROTARY = {
+    **PARTIAL_ROTARY,
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+    "long_factor": [1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 3.0, 4.0],
+}
 PARTIAL_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}
 FAMILIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "Llama 3": ("llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3_ROTARY}),
@@ -106,7 +112,8 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, object]]] = {
             **PARTIAL_HEADS,
             "head_dim": None,
             "tie_word_embeddings": True,
-            "rope_parameters": PARTIAL_ROTARY,
+            "original_max_position_embeddings": 64,
+            "rope_parameters": LONG_ROTARY,
         },
     ),
     "GLM-4": (

@@ -20,7 +20,7 @@ from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import NextToken, ObjectiveConfig
 from limbeck.pruning.budget import Budget, fit_channels
 from limbeck.pruning.config import CriterionName, ExpertCriterionName, GroupLasso
-from limbeck.pruning.shapes import count_groups, count_kept
+from limbeck.pruning.shapes import count_groups, count_left
 from limbeck.training.config import TrainingConfig
 
 
@@ -107,21 +107,22 @@ class Config(StageConfig):
         if self.budget is None:
             return self
         text = config.get_text_config()
-        groups = count_groups(text)
-        num_kept: dict[GroupKind, int] = {
-            kind: count_kept(groups[kind], ratio=ratio, multiple=multiple, kind=kind)
-            for kind, (ratio, multiple) in self.other_shares.items()
-            if ratio
-        }
+        num_channels = count_groups(text)["channels"]
+        num_kept = count_left(text, shares=self.other_shares)
         kept = fit_channels(config, budget=self.budget, multiple=self.multiple, num_kept=num_kept)
         needed = self.heads_ratio if self.training else num_kept
-        if kept == groups["channels"] and not needed:
+        if kept == num_channels and not needed:
             raise CheckpointError(
                 f"the model has at most {self.budget.at_most:,.0f} {self.budget.unit} without a "
                 "cut of channels: none would be cut; lower the budget, or give shares"
             )
-        ratio = 1 - kept / groups["channels"]
+        ratio = 1 - kept / num_channels
         return self.replace(budget=None, channels_ratio=ratio)
+
+    @property
+    def shares(self) -> dict[GroupKind, tuple[float, int]]:
+        """Shares and multiples of all kinds."""
+        return {"channels": (self.channels_ratio, self.multiple), **self.other_shares}
 
     @property
     def other_shares(self) -> dict[GroupKind, tuple[float, int]]:
@@ -154,15 +155,7 @@ class Config(StageConfig):
                 except CheckpointError as error:
                     yield Refusal("budget", str(error))
                     return
-            yield from refuse_cut(
-                inputs.start,
-                channels_ratio=fixed.channels_ratio,
-                heads_ratio=self.heads_ratio,
-                experts_ratio=self.experts_ratio,
-                layers_ratio=self.layers_ratio,
-                hidden_ratio=self.hidden_ratio,
-                multiple=self.multiple,
-            )
+            yield from refuse_cut(inputs.start, shares=fixed.shares)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:
