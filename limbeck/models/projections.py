@@ -7,7 +7,8 @@ A fused layer holds its projections one below another: `qkv_proj` (Phi-3) querie
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
@@ -59,3 +60,22 @@ def find_section(block: nn.Module, name: str, *, shares: Mapping[str, int]) -> S
     total = sum(shares[item] for item in held)
     before = sum(shares[item] for item in held[: held.index(name)])
     return Section(linear, num_rows * before // total, num_rows * (before + shares[name]) // total)
+
+
+def read_projections(
+    block: nn.Module, linear: str, *, kind: str, shares: Mapping[str, int]
+) -> Tensor | None:
+    """What a linear layer of this name would hold if the block fused its projections as it does.
+
+    Rows of a fused layer, or those of several layers one below another; None where the block has
+    them not. `kind` is "weight" or "bias".
+    """
+    parameters = dict(block.named_parameters())
+    parts = []
+    for name in FUSED.get(linear, (linear,)):
+        held = parameters.get(f"{name_linear(block, name)}.{kind}")
+        if held is None or name not in shares:
+            return None
+        section = find_section(block, name, shares=shares)
+        parts.append(held[section.start : section.stop])
+    return torch.cat(parts)

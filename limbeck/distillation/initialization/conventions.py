@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from limbeck.models.structure import find_layers
 
@@ -104,12 +104,26 @@ def take_rotary(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | 
     taken = teacher.config.get_text_config().rope_parameters
     if not isinstance(taken, Mapping) or "rope_type" not in taken:
         return f"the teacher's rope_parameters {taken!r} are not those of one embedding"
-    config.rope_parameters = dict(taken)
-    rotary = type(own.module)(config).to(student.device)
+    before, config.rope_parameters = config.rope_parameters, dict(taken)
+    rotary = _build_rotary(own.module, config)
+    if rotary is None or len(_inverse_frequencies(rotary)) != len(frequencies[1]):
+        config.rope_parameters = before
+        return (
+            f"the teacher's rotary embedding ({taken['rope_type']}) does not fit heads "
+            "as wide as the student's, which keeps its own"
+        )
+    rotary.to(student.device)
     own.owner.add_module(own.name, rotary)
     if relative_error(_inverse_frequencies(rotary), frequencies[1]) > 1e-6:
         return f"the student's rotary embedding computes otherwise from {dict(taken)!r}"
     return None
+
+
+def _build_rotary(own: nn.Module, config: PreTrainedConfig) -> nn.Module | None:
+    try:
+        return type(own)(config)
+    except RuntimeError:  # its lists of factors are for heads of which another share turns
+        return None
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ into them.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from limbeck.distillation.initialization.conventions import (
 )
 from limbeck.distillation.known_inputs import describe_foreign_source
 from limbeck.models.checkpoints import load_model, load_tokenizer
-from limbeck.models.structure import find_layers, find_submodule, match_depth
+from limbeck.models.projections import count_shares, read_projections
+from limbeck.models.structure import find_layers, find_parameter, find_submodule, match_depth
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,9 @@ def copy_matching_weights(
     fresh_norms: list[str] = []
     for fitting in _find_fitting(student, teacher):
         own = fitting.module.get_parameter(fitting.name)
-        if fitting.name != "weight" or not is_norm(fitting.module):
-            own.copy_(fitting.source.get_parameter(fitting.name))
-        elif not take_norm(fitting.module, fitting.source):
+        if fitting.norm is None:
+            own.copy_(fitting.value)
+        elif not take_norm(fitting.module, fitting.norm):
             fresh_norms.append(fitting.owner)
             continue
         copied.add(own)
@@ -95,7 +96,7 @@ def copy_matching_weights(
         f"norms of another kind stay fresh: {', '.join(fresh_norms[:4])} and so on"
         if fresh_norms
         else None,
-        _compare_layers(student, teacher, depths=depths),
+        _compare_layers(student, teacher, depths=depths, copied=copied),
     ]
     total = sum(parameter.numel() for parameter in student.parameters())
     ratio = sum(parameter.numel() for parameter in copied) / total
@@ -136,15 +137,19 @@ class _Fitting:
     owner: str
     """The student's module by name."""
     module: nn.Module
-    source: nn.Module
     name: str
-    """Of the parameter in either module."""
+    """Of the parameter in that module."""
+    value: Tensor
+    """The teacher's."""
+    norm: nn.Module | None
+    """The teacher's norm whose weight it is; None where it is no norm's."""
 
 
 def _find_fitting(student: PreTrainedModel, teacher: PreTrainedModel) -> Iterator[_Fitting]:
     own_prefix, own_layers = find_layers(student)
     prefix, layers = find_layers(teacher)
     depths = _match_depths(student, teacher)
+    shares = count_shares(teacher.config)
     for owner, module in student.named_modules():
         name_there = owner
         if owner.startswith(f"{own_prefix}."):
@@ -153,10 +158,24 @@ def _find_fitting(student: PreTrainedModel, teacher: PreTrainedModel) -> Iterato
             rest = source_name(rest, own=own_layers[int(index)], source=layers[depth])
             name_there = f"{prefix}.{depth}.{rest}".removesuffix(".")
         source = find_submodule(teacher, name_there)
-        sources = {} if source is None else dict(source.named_parameters(recurse=False))
         for name, parameter in module.named_parameters(recurse=False):
-            if source is not None and name in sources and sources[name].shape == parameter.shape:
-                yield _Fitting(owner, module, source, name)
+            value = (
+                _read_elsewhere(teacher, name_there, kind=name, shares=shares)
+                if source is None
+                else find_parameter(source, name)
+            )
+            if value is not None and value.shape == parameter.shape:
+                norm = source if name == "weight" and is_norm(module) else None
+                yield _Fitting(owner, module, name, value, norm)
+
+
+def _read_elsewhere(
+    teacher: PreTrainedModel, path: str, *, kind: str, shares: Mapping[str, int]
+) -> Tensor | None:
+    """A parameter of projections that the student fuses, or divides, and the teacher does not."""
+    where, _, linear = path.rpartition(".")
+    block = find_submodule(teacher, where)
+    return None if block is None else read_projections(block, linear, kind=kind, shares=shares)
 
 
 def _match_embeddings(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | None:
@@ -182,7 +201,11 @@ def _match_embeddings(student: PreTrainedModel, *, teacher: PreTrainedModel) -> 
 
 
 def _compare_layers(
-    student: PreTrainedModel, teacher: PreTrainedModel, *, depths: Sequence[int]
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    *,
+    depths: Sequence[int],
+    copied: Set[Tensor],
 ) -> str | None:
     """A sentence where a block that was taken over computes something else."""
     own_layers, layers = find_layers(student)[1], find_layers(teacher)[1]
@@ -191,7 +214,7 @@ def _compare_layers(
         errors = [0.0]
         for own, depth in zip(own_layers, depths, strict=True):
             block, source = find_submodule(own, name), find_submodule(layers[depth], name)
-            if block is not None and source is not None and _fits(block, source):
+            if block is not None and source is not None and _is_taken(block, copied):
                 errors.append(compare(student, teacher, own=block, source=source) or 0.0)
         if max(errors) > MAX_RELATIVE_ERROR:
             found.append(f"{name} {max(errors):.2f}")
@@ -204,13 +227,9 @@ def _compare_layers(
     )
 
 
-def _fits(own: nn.Module, source: nn.Module) -> bool:
+def _is_taken(block: nn.Module, copied: Set[Tensor]) -> bool:
     """Whether all projections of a block were taken over."""
-    return _projections(own) == _projections(source)
-
-
-def _projections(block: nn.Module) -> dict[str, torch.Size]:
-    return {name: item.shape for name, item in block.named_parameters() if "proj" in name}
+    return all(item in copied for name, item in block.named_parameters() if "proj" in name)
 
 
 def _width(model: PreTrainedModel) -> int:

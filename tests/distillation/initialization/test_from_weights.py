@@ -102,12 +102,54 @@ def test_a_rotary_embedding_that_the_recipe_asks_for_is_kept_and_reported():
     assert student.config.rope_parameters["rope_theta"] == 1e4
 
 
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "longrope", "short_factor": [1.5] * 8, "long_factor": [2.0] * 8},
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64},
+    ],
+)
+def test_a_rotary_embedding_for_wider_heads_is_reported(rope):
+    """Half of each wider head turns: as many values as the student's whole head has."""
+    wide = {"num_attention_heads": 1, "head_dim": 32}
+    rope = {"rope_theta": 1e4, "partial_rotary_factor": 0.5, **rope}
+    teacher = build(
+        "Phi3" if rope["rope_type"] == "longrope" else "Glm4", rope_parameters=rope, **wide
+    )
+    student = build("Qwen3")
+    found = copy_matching_weights(student, teacher=teacher)
+    assert any("does not fit heads" in text for text in found.differences)
+    assert student.config.rope_parameters["rope_type"] == "default"
+    assert kl(teacher, student) > 0
+
+
 def test_a_base_survives_saving(tmp_path):
     teacher = build("Qwen3", rope_parameters={"rope_type": "default", "rope_theta": 1e6})
     student = build("Qwen3")
     copy_matching_weights(student, teacher=teacher)
     student.save_pretrained(tmp_path)
     assert kl(teacher, type(student).from_pretrained(tmp_path).eval()) < 1e-6
+
+
+@pytest.mark.parametrize("names", [("Phi3", "Llama"), ("Llama", "Phi3")])
+@pytest.mark.parametrize("num_keys", [1, 2])
+def test_projections_are_taken_from_a_teacher_that_fuses_otherwise(names, num_keys):
+    """A Phi-3 and the Llama of the same weights answer alike, so nothing is left to report."""
+    teacher, student = (
+        build(name, num_key_value_heads=num_keys, initializer_range=spread, rms_norm_eps=1e-5)
+        for name, spread in zip(names, (0.2, 0.02), strict=True)
+    )
+    assert kl(teacher, student) > 0.01
+    assert copy_matching_weights(student, teacher=teacher) == Inherited(1.0)
+    assert kl(teacher, student) < 1e-6
+
+
+def test_fused_projections_with_other_heads_stay_fresh():
+    student = build("Llama")
+    fresh = student.model.layers[0].self_attn.k_proj.weight.clone()
+    assert fresh.shape == (16, 32)
+    copy_matching_weights(student, teacher=build("Phi3", num_key_value_heads=2))
+    assert torch.equal(student.model.layers[0].self_attn.k_proj.weight, fresh)
 
 
 def test_norms_that_add_one_and_scaled_embeddings_are_converted():
