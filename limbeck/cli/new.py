@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,6 +58,13 @@ def new(
     images: Annotated[
         str, typer.Option(help="The folder of the images that rows name, where not beside them.")
     ] = "",
+    vision: Annotated[
+        bool | None,
+        typer.Option(
+            "--vision/--no-vision",
+            help="Whether the models learn to read images; by default where most rows have some.",
+        ),
+    ] = None,
     from_demo: Annotated[
         bool, typer.Option("--from-demo", help="Write the demo's recipe, to change it.")
     ] = False,
@@ -104,6 +111,7 @@ def new(
                     answer=answer,
                     separator=separator,
                     images=images,
+                    vision=vision,
                 ),
             )
         typer.echo(f"\nwrote {recipe}; next:")
@@ -130,15 +138,18 @@ class NewOptions:
     """Between the items of answers that are lists; empty: found."""
     images: str
     """The folder of images; empty: beside the data."""
+    vision: bool | None
+    """Whether the models read images; None: by the file."""
 
 
 def _write(recipe: Path, wanted: NewOptions) -> None:
     from limbeck.drafting.doubts import check_findings, find_doubts
-    from limbeck.drafting.images import describe_images
+    from limbeck.drafting.images import choose_vision, describe_images
     from limbeck.drafting.models import open_named_model
     from limbeck.drafting.recipe import DraftOptions, draft
     from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
     from limbeck.drafting.sources import open_source
+    from limbeck.drafting.vision import draft_vision
     from limbeck.models.chat import NO_TEMPLATE
     from limbeck.models.checkpoints import has_template, load_tokenizer, read_config
 
@@ -161,7 +172,9 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         if wanted.student:
             student = open_named_model(wanted.student, entry="start", scratch=scratch / "student")
             load_tokenizer(student.folder)
-    note = describe_images(findings, data=data)
+        start_config = None if student is None else read_config(student.folder)
+    reads_images = choose_vision(findings, wanted=wanted.vision, data=data)
+    note = describe_images(findings, reads_images=reads_images)
     if note:
         screen.print(f"\n{note}", highlight=False)
     check_findings(findings, path=data)
@@ -169,13 +182,21 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         print_doubt(screen, doubt)
     if not has_own_template:
         print_doubt(screen, f"{teacher} {NO_TEMPLATE}")
-    readable = [record for record in findings.records if not record.images]
+    vision = draft_vision(findings, teacher=config, student=start_config) if reads_images else None
+    readable = [
+        replace(record, images=())
+        for record in findings.records
+        if reads_images or not record.images
+    ]
     screen.print(f"\n[bold]as {teacher} reads it[/] (given, then learnt)", highlight=False)
     for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):
         screen.print(item.given[-SHOWN_CHARS:], style="dim", markup=False, highlight=False, end="")
         screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
         screen.print()
     lengths = measure_tokens(readable, tokenizer=tokenizer)
+    numbers = [len(record.images) for record in findings.records] if vision else [0]
+    tokens = vision.tokens_per_image if vision else 0
+    most_images, mean_images = max(numbers) * tokens, tokens * sum(numbers) / len(numbers)
     choices = DraftOptions(
         source,
         named.reference,
@@ -183,9 +204,10 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         describe_fresh_student(config),
         entries={item.reference: item.entry for item in (named, student) if item and item.entry},
         language=wanted.language,
-        longest_tokens=lengths.records,
+        longest_tokens=lengths.records + most_images,
         answer_tokens=lengths.answers,
-        mean_tokens=lengths.mean,
+        mean_tokens=lengths.mean + mean_images,
+        vision=vision,
         note=note,
     )
     title = f"{Path(data).name}: {len(findings.records):,} records, distilled from {teacher}."

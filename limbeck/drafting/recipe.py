@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import yaml
-
 from limbeck.contracts.json_data import JsonObject
 from limbeck.drafting.findings import FileFindings
+from limbeck.drafting.vision import Readers, VisionDraft, draft_readers
+from limbeck.drafting.yaml_text import flow, scalar
 
 PASSES = 3
 BATCH_RECORDS = 32
@@ -17,6 +17,8 @@ LEAST_LENGTH, MOST_LENGTH = 128, 2048
 HELD_OUT_RECORDS = 400
 """Questions enough for an interval of five points, where the file holds many records."""
 MAX_HELD_OUT_RATIO = 0.1
+FRESH_RATE, PUBLISHED_RATE = 0.001, 0.00002
+BUNDLE = "bundle: {stage: export, checkpoint: int8, corpus: corpus, runtime: onnx}\n\n"
 LANGUAGE_HINT = "  # language: de   # where a comma is the decimal mark: 2,5 mg is 2.5 mg"
 
 
@@ -40,44 +42,57 @@ class DraftOptions:
     """Of a record, as the model reads it."""
     entries: Mapping[str, JsonObject] = field(default_factory=dict)
     """What makes the models that are no checkpoints yet, by entry."""
+    vision: VisionDraft | None = None
+    """How its models read images; None where they read text alone."""
     note: str = ""
     """What the recipe does not use, and why."""
 
 
 def draft(findings: FileFindings, choices: DraftOptions, *, title: str) -> str:
     """A recipe that runs."""
+    vision = choices.vision
     num_records = len(findings.records)
     held_out = min(MAX_HELD_OUT_RATIO, HELD_OUT_RECORDS / num_records)
-    num_train = round((num_records - findings.num_with_images) * (1 - 2 * held_out))
-    steps = max(LEAST_STEPS, math.ceil(PASSES * num_train / BATCH_RECORDS))
+    num_used = num_records if vision else num_records - findings.num_with_images
+    steps = _count_steps(num_used * (1 - 2 * held_out))
     length = LENGTH_STEP * math.ceil(choices.longest_tokens / LENGTH_STEP)
     length = min(max(length, LEAST_LENGTH), MOST_LENGTH)
-    fresh = not choices.student
-    student = _flow(choices.fresh_student) if fresh else _scalar(choices.student)
-    rate = 0.001 if fresh else 0.00002
-    batching = (
-        f"{{per_device_train_batch_size: 8, gradient_accumulation_steps: 4, max_length: {length}"
-        f"{', images: without' if findings.num_with_images else ''}}}"
-    )
+    rate = PUBLISHED_RATE if choices.student else FRESH_RATE
+    is_text_of_mixed = findings.num_with_images and not vision
+    sizes = f"per_device_train_batch_size: 8, gradient_accumulation_steps: 4, max_length: {length}"
+    batching = f"{{{sizes}{', images: without' if is_text_of_mixed else ''}}}"
+    named = scalar(choices.teacher)
+    student = scalar(choices.student) if choices.student else flow(choices.fresh_student)
+    readers = Readers(named, student)
+    if vision:
+        readers = draft_readers(
+            vision,
+            teacher=choices.teacher,
+            student=choices.student or choices.fresh_student,
+            max_length=length,
+            image_steps=_count_steps(findings.num_with_images * (1 - 2 * held_out)),
+            steps=steps,
+        )
     return f"""\
 # {title}
 # `limbeck check` and `limbeck plan` say whether it can run and what it costs; `limbeck run` makes
 # it and goes on where it stopped; `limbeck run --until ENTRY` makes one entry and what it needs.
 {f"# {choices.note}{chr(10)}" if choices.note else ""}
-{"".join(f"{name}: {_flow(entry)}{chr(10)}{chr(10)}" for name, entry in choices.entries.items())}\
+{"".join(f"{name}: {flow(entry)}{chr(10)}{chr(10)}" for name, entry in choices.entries.items())}\
 corpus:
   stage: prepare
   sources:
     # Texts stay as they are; `normalization: light` or `zh` on a source changes them.
-    - {_flow(choices.source)}
+    - {flow(choices.source)}
   # The report asks the records of the test split.
   splits: {{validation_ratio: {held_out:.4g}, test_ratio: {held_out:.4g}}}
-  tokenizer: {_scalar(choices.teacher)}
+  tokenizer: {"extended" if vision and not vision.teacher_reads_images else named}
 
+{readers.entries}\
 student:
   stage: distill
-  student: {student}
-  teacher: {_scalar(choices.teacher)}
+  student: {readers.student}
+  teacher: {readers.teacher}
   corpus: corpus
   # The teacher's distribution at each token, beside the written answers.
   objective: {{kind: soft_target, temperature: 2.0, weight: 0.7}}
@@ -87,18 +102,17 @@ student:
 int8:
   stage: quantize
   checkpoint: student
-  teacher: {_scalar(choices.teacher)}
+  teacher: {readers.teacher}
   corpus: corpus
   scheme: {{kind: int8}}
   objective: {{kind: soft_target}}
   batching: {batching}
   training: {{max_steps: {max(LEAST_STEPS, steps // 10)}, learning_rate: {rate / 5:f}}}
 
-bundle: {{stage: export, checkpoint: int8, corpus: corpus, runtime: onnx}}
-
+{"" if vision else BUNDLE}\
 report:
   stage: evaluate
-  models: [{_scalar(choices.teacher)}, student, int8, bundle]
+  models: [{readers.teacher}, student, int8{"" if vision else ", bundle"}]
   corpus: corpus
   questions: test
   max_questions: 200
@@ -110,11 +124,5 @@ plan: {{record_tokens: {min(choices.mean_tokens, length):.1f}}}
 """
 
 
-def _flow(value: Mapping[str, object]) -> str:
-    return yaml.safe_dump(
-        dict(value), default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf
-    ).strip()
-
-
-def _scalar(text: str) -> str:
-    return yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=math.inf)[1:-2]
+def _count_steps(num_records: float) -> int:
+    return max(LEAST_STEPS, math.ceil(PASSES * num_records / BATCH_RECORDS))

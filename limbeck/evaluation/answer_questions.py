@@ -77,8 +77,8 @@ class QuestionSet:
     available: dict[str, int]
     held_out: tuple[Record | Question, ...]
     """What training must share nothing with."""
-    num_left_out: int = 0
-    """Records of the test split that are no question, or one with images."""
+    num_left_out: int | None = None
+    """Records of the test split that cannot be asked; None where no such records are."""
 
 
 def read_questions(corpus: Corpus, *, max_questions: int) -> QuestionSet:
@@ -103,12 +103,12 @@ def read_questions(corpus: Corpus, *, max_questions: int) -> QuestionSet:
         raise ArtifactError(
             f"{corpus.questions_path}: no questions; make a corpus whose sources hold some"
         )
-    chosen = [_locate_images(question, corpus.folder) for question in chosen]
+    chosen = [locate_images(question, corpus.folder) for question in chosen]
     chosen.sort(key=lambda item: (item.task, item.form, len(item.question), item.id))
     return QuestionSet(tuple(chosen), available, held_out=tuple(chosen))
 
 
-def _locate_images(question: Question, folder: Path) -> Question:
+def locate_images(question: Question, folder: Path) -> Question:
     """The question with its images as paths that can be opened.
 
     Raises:

@@ -12,13 +12,16 @@ from limbeck.contracts.corpus import Corpus, read_task
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record, Split
-from limbeck.evaluation.answer_questions import QuestionSet, read_questions
+from limbeck.evaluation.answer_questions import QuestionSet, locate_images, read_questions
 
 QuestionSource = Literal["auto", "pack", "test"]
 VALIDATION = "validation"
 """Of no table, so that a question is scored by its form."""
 TEST_SPLIT = "test_split"
 """The task of test records."""
+TEST_IMAGES = "test_images"
+"""The task of those about images."""
+HELD_OUT_TASKS = (TEST_SPLIT, TEST_IMAGES)
 
 
 def read_held_out(corpus: Corpus, *, max_questions: int) -> tuple[Question, ...]:
@@ -46,41 +49,62 @@ def read_held_out(corpus: Corpus, *, max_questions: int) -> tuple[Question, ...]
 
 
 def read_evaluation(
-    corpus: Corpus, *, source: QuestionSource, max_questions: int, language: str = ""
+    corpus: Corpus,
+    *,
+    source: QuestionSource,
+    max_questions: int,
+    language: str = "",
+    reads_images: bool = False,
 ) -> QuestionSet:
     """The questions that an evaluation measures with; `language` is that of their answers.
+
+    Test records about images are among them where every model `reads_images`.
 
     Raises:
         ArtifactError, DataError: the source holds none, or one that cannot be scored.
     """
     if source == "test" or (source == "auto" and next(corpus.questions(), None) is None):
-        found = read_test_split(corpus, max_questions=max_questions)
+        found = read_test_split(corpus, max_questions=max_questions, reads_images=reads_images)
     else:
         found = read_questions(corpus, max_questions=max_questions)
     questions = (dataclasses.replace(item, language=language) for item in found.questions)
     return dataclasses.replace(found, questions=tuple(questions))
 
 
-def read_test_split(corpus: Corpus, *, max_questions: int) -> QuestionSet:
-    """At most so many test records as questions, drawn by a hash of their ids.
+def read_test_split(
+    corpus: Corpus, *, max_questions: int, reads_images: bool = False
+) -> QuestionSet:
+    """At most so many test records of each task as questions, drawn by a hash of their ids.
 
     Raises:
-        DataError: no test record is a question that a text alone can answer.
+        DataError: no test record is a question that a text alone can answer, or, where every model
+            `reads_images`, no question.
     """
     records = list(corpus.records("test"))
-    fitting = list(filter(_can_stand_alone, records))
+    fitting = {TEST_SPLIT: list(filter(_can_stand_alone, records))}
+    if reads_images:
+        fitting[TEST_IMAGES] = [item for item in records if item.question and item.images]
+    fitting = {task: found for task, found in fitting.items() if found}
     if not fitting:
+        about_images = any(item.images for item in records) and not reads_images
         raise DataError(
             f"the corpus is to be evaluated by its test split, and none of its {len(records)} "
             "records is a question that a text alone can answer; hold more out with "
-            "splits.test_ratio, or give the corpus a source with questions",
+            "splits.test_ratio, or give the corpus a source with questions"
+            f"{', or evaluate only models that read images' if about_images else ''}",
             path=corpus.records_path("test"),
         )
-    chosen = _draw(fitting, count=max_questions)
-    questions = [_as_question(record, task=TEST_SPLIT) for record in chosen]
-    questions.sort(key=lambda item: (item.form, len(item.question), item.id))
+    chosen = {task: _draw(found, count=max_questions) for task, found in fitting.items()}
+    questions = [
+        locate_images(_as_question(record, task=task), corpus.folder)
+        for task, drawn in chosen.items()
+        for record in drawn
+    ]
+    questions.sort(key=lambda item: (item.task, item.form, len(item.question), item.id))
+    available = {task: len(found) for task, found in fitting.items()}
+    held_out = tuple(record for drawn in chosen.values() for record in drawn)
     return QuestionSet(
-        tuple(questions), {TEST_SPLIT: len(fitting)}, tuple(chosen), len(records) - len(fitting)
+        tuple(questions), available, held_out, len(records) - sum(available.values())
     )
 
 
@@ -114,9 +138,10 @@ def _as_question(record: Record, *, task: str) -> Question:
         record.question,
         (record.answer,),
         record.answer_form,
-        options=(record.answer,) if task == TEST_SPLIT else (),
+        options=(record.answer,) if task in HELD_OUT_TASKS else (),
         specialty=record.specialty,
         group=record.group,
         history=record.history,
         system=record.system,
+        images=record.images,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from limbeck.contracts.serialization import OPTIONAL
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
-from limbeck.evaluation.held_out_questions import TEST_SPLIT
+from limbeck.evaluation.held_out_questions import HELD_OUT_TASKS
 from limbeck.evaluation.metrics import (
     Interval,
     Share,
@@ -85,7 +85,7 @@ def measure_texts(answered: Sequence[AnsweredQuestion], *, language: str) -> dic
     """The scores of held-out records, and of each task's answers that are free texts."""
     found = {}
     for task, items in by_task(answered).items():
-        free = items if task == TEST_SPLIT else _free_answers(items)
+        free = items if task in HELD_OUT_TASKS else _free_answers(items)
         if free:
             found[task] = _measure_text(free, language=language)
     return found
@@ -170,7 +170,7 @@ def measure_likelihoods(
     read = [
         place
         for place, items in enumerate(columns)
-        if all(item.task == TEST_SPLIT and item.option_scores for item in items)
+        if all(item.task in HELD_OUT_TASKS and item.option_scores for item in items)
     ]
     if not read:
         return None

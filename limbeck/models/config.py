@@ -254,6 +254,10 @@ class DenseModel(Decoder):
         return build_fresh(Qwen3ForCausalLM, self, tokenizer=tokenizer, seed=seed)
 
 
+VISION_TYPE = "limbeck_vision"
+"""The `model_type` of models that read images."""
+
+
 class EncoderConfig(Config):
     """An image encoder of transformers' SigLIP blocks, and how its patches become tokens."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.config import VISION_TYPE
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 from limbeck.quantization.formats.base import Format, list_formats
 from limbeck.sizing.attention import attention_flops, attention_widths, count_cached, find_number
@@ -233,7 +234,7 @@ def _count_products(name: str, role: ParameterRole, config: SizedConfig) -> floa
 
 def _find_role(parameter: Parameter, *, config: SizedConfig) -> ParameterRole:
     segments = parameter.name.split(".")
-    if config.model_type == "limbeck_vision" and segments[0] != "language_model":
+    if config.model_type == VISION_TYPE and segments[0] != "language_model":
         return "vision"
     if "experts" in segments:
         return "expert"

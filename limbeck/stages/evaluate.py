@@ -26,7 +26,7 @@ from limbeck.evaluation.answer_questions import (
 from limbeck.evaluation.declined import measure_declined
 from limbeck.evaluation.floors import Floor, make_floors
 from limbeck.evaluation.foreign import read_foreign
-from limbeck.evaluation.held_out_questions import TEST_SPLIT, read_evaluation
+from limbeck.evaluation.held_out_questions import TEST_IMAGES, TEST_SPLIT, read_evaluation
 from limbeck.evaluation.profiling.profile import Profile, profiling
 from limbeck.evaluation.report.build import (
     CorpusSummary,
@@ -46,10 +46,15 @@ from limbeck.evaluation.report.without_teacher import (
 )
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.evaluation.tier_routing.measure import route_answers
+from limbeck.models.checkpoints import read_config
+from limbeck.models.config import VISION_TYPE
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.evaluate import Config
 
-SPLIT_TITLE = {"zh": "测试切分", "en": "test split"}
+SPLIT_TITLES = {
+    TEST_SPLIT: {"zh": "测试切分", "en": "test split"},
+    TEST_IMAGES: {"zh": "测试切分（图像）", "en": "test split, images"},
+}
 
 
 def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
@@ -63,8 +68,9 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         source=config.questions,
         max_questions=config.max_questions,
         language=config.language,
+        reads_images=all(map(_reads_images, models)),
     )
-    domain, is_split = corpus.domain(), TEST_SPLIT in found.available
+    domain, is_split = corpus.domain(), found.num_left_out is not None
     of_pack = () if is_split else domain.headline_tasks
     headline_tasks = config.headline_tasks or of_pack or tuple(found.available)
     _check_headline(found, headline_tasks, corpus=corpus)
@@ -155,6 +161,12 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         | ({"nats_per_byte": row.nats_per_byte.value} if row.nats_per_byte else {})
         for row in rows
     }
+
+
+def _reads_images(artifact: Artifact) -> bool:
+    """Whether a model answers about images; bundles hold text models."""
+    is_model_folder = (artifact.path / "config.json").is_file()
+    return is_model_folder and read_config(artifact.path)["model_type"] == VISION_TYPE
 
 
 def _check_unique(models: Sequence[Artifact]) -> None:
@@ -273,13 +285,13 @@ def _measured(
 
 def _name_split(titles: Titles) -> Titles:
     """Titles that name the task of test records too."""
-    return {**titles, "tasks": {**titles.get("tasks", {}), TEST_SPLIT: SPLIT_TITLE}}
+    return {**titles, "tasks": {**titles.get("tasks", {}), **SPLIT_TITLES}}
 
 
 def _describe_corpus(corpus: Artifact, found: QuestionSet, *, num_compared: int) -> CorpusSummary:
     """Name, sizes of the splits, and how many questions of each task were asked."""
     asked = [question.task for question in found.questions]
-    is_split = TEST_SPLIT in found.available
+    is_split = found.num_left_out is not None
     return CorpusSummary(
         name=corpus.name,
         content_hash=corpus.manifest.content_hash,
@@ -291,7 +303,7 @@ def _describe_corpus(corpus: Artifact, found: QuestionSet, *, num_compared: int)
             task: TaskCount(asked.count(task), count) for task, count in found.available.items()
         },
         train_records_compared=num_compared,
-        left_out=found.num_left_out if is_split else None,
+        left_out=found.num_left_out,
     )
 
 

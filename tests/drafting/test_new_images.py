@@ -1,4 +1,4 @@
-"""`limbeck new` on files with images: found, counted, left out."""
+"""`limbeck new` on files with images: found, counted, and left out or read."""
 
 import pytest
 
@@ -21,7 +21,6 @@ def test_images_beside_texts_are_found_counted_and_left_out(options, new, tmp_pa
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (pictured(6), "all of its 6 rows are about images"),
         (pictured(6, name="no{}.png", others=9), "6 of its 15 rows are about images, and 6 of"),
         (pictured(6, name="../no{}.png", others=9), "6 rows name images outside"),
         (pictured(6, name="/else/no{}.png"), "--images names the folder that holds the images"),
@@ -31,6 +30,21 @@ def test_images_beside_texts_are_found_counted_and_left_out(options, new, tmp_pa
 def test_images_that_cannot_be_used_are_named(rows, message, new, tmp_path):
     draw(tmp_path, 6)
     text, code, recipe = new("chat.jsonl", lines(rows))
+    assert code == 1
+    assert message in text, text
+    assert recipe is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "option", "message"),
+    [
+        (pictured(12), "--no-vision", "all of its 12 rows are about images"),
+        (clauses(30), "--vision", "none of its rows is about an image"),
+    ],
+)
+def test_what_is_wanted_and_cannot_be_had_is_refused(rows, option, message, new, tmp_path):
+    draw(tmp_path, 12)
+    text, code, recipe = new("chat.jsonl", lines(rows), option)
     assert code == 1
     assert message in text, text
     assert recipe is None

@@ -19,7 +19,15 @@ BY_ID = {question.id: question for question in QUESTIONS}
 
 
 def test_every_task_of_the_table_describes_what_it_measures():
-    assert set(TASKS) == {"recall", "choice", "triage", "finding", "intent", "test_split"}
+    assert set(TASKS) == {
+        "recall",
+        "choice",
+        "triage",
+        "finding",
+        "intent",
+        "test_split",
+        "test_images",
+    }
     for name in TASKS:
         task = resolve(TASKS, name, what="task")
         assert issubclass(task, Task)

@@ -1,7 +1,9 @@
 """Rows of files that `limbeck new` reads, some with images."""
 
+import base64
 import json
 import random
+from io import BytesIO
 
 from PIL import Image
 
@@ -50,6 +52,19 @@ def pictured(count, *, name="scan{}.png", others=0):
         for n in range(count)
     ]
     return rows + [{"question": f"Is {n} even?", "answer": str(n % 2 == 0)} for n in range(others)]
+
+
+def inlined(count):
+    """Chats whose images stand in the file itself, as OpenAI's clients send them."""
+    urls = []
+    for n in range(count):
+        written = BytesIO()
+        Image.new("RGB", (40, 40), (4 * n, 255 * (n % 2), 0)).save(written, "PNG")
+        urls.append(f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}")
+    written = json.dumps(pictured(count, name="<{}>"))
+    for n, url in enumerate(urls):
+        written = written.replace(f'"<{n}>"', f'"{url}"')
+    return json.loads(written)
 
 
 def draw(folder, count):

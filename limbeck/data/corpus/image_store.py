@@ -3,6 +3,7 @@
 A corpus so stands alone, and one image has one name, wherever it was read.
 """
 
+import base64
 import dataclasses
 import hashlib
 import re
@@ -17,6 +18,7 @@ from limbeck.contracts.corpus import IMAGES
 from limbeck.contracts.errors import ImageError
 from limbeck.contracts.records import Drop, Question, Reason, Record
 from limbeck.data.readers.numpy_archive import read_image_array
+from limbeck.data.readers.row_images import INLINE
 from limbeck.models.vision.image_processing import open_image
 
 NAME_CHARS = 32
@@ -62,9 +64,9 @@ class ImageStore:
         return self._names[reference]
 
     def _read(self, reference: str) -> Image.Image:
-        match = IN_ARRAY.fullmatch(reference)
+        match = None if reference.startswith(INLINE) else IN_ARRAY.fullmatch(reference)
         if match is None:
-            return open_image(Path(reference))
+            return read_image(reference)
         key = f"{match['path']}#{match['array']}"
         if self._open[0] != key:
             self._open = (key, read_image_array(Path(match["path"]), match["array"]))
@@ -80,6 +82,26 @@ class ImageStore:
             image.save(written, format="PNG")
             path.write_bytes(written.getvalue())
         return name
+
+
+def read_image(reference: str) -> Image.Image:
+    """The image in a file, or in the row itself, as `open_image` gives it.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    if reference.startswith(INLINE):
+        return open_image(_decode(reference), place="an image in the row")
+    return open_image(Path(reference))
+
+
+def _decode(reference: str) -> bytes:
+    """The bytes of an image inside a row; as much as can be read of a damaged one."""
+    _, _, content = reference.partition(",")
+    try:
+        return base64.b64decode("".join(content.split()))
+    except ValueError:
+        return b""
 
 
 def _squeeze(pixels: np.ndarray) -> np.ndarray:

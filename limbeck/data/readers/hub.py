@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset, load_from_disk
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Image,
+    List,
+    Value,
+    load_dataset,
+    load_from_disk,
+)
 from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
@@ -80,4 +89,14 @@ class Config(RowReaderConfig):
                 raise DataError(f"no split {self.split!r}; splits: {known}", path=self.dataset)
             found = found[self.split]
         assert isinstance(found, Dataset)
-        return found
+        return _keep_files(found)
+
+
+def _keep_files(data: Dataset) -> Dataset:
+    """The rows with images as the files that they are, in place of decoded pixels."""
+    for name, feature in data.features.items():
+        if isinstance(feature, Image):
+            data = data.cast_column(name, Image(decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+            data = data.cast_column(name, List(Image(decode=False)))
+    return data

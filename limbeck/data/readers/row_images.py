@@ -1,6 +1,7 @@
 """The images of a row: paths in a column or in its messages, and their marks in a question."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ MARK = "<image>"
 """Where LLaVA's conversations show an image; a template has a place of its own for it."""
 DEFAULT_COLUMN = "images"
 OTHER_COLUMN = "image"
+INLINE = "data:image/"
+"""How the name begins that holds the image itself (a data URL, RFC 2397)."""
 IMAGE_OUTSIDE = Reason("image_outside", "图像在文件夹外", "image outside the folder")
 
 
@@ -41,22 +44,35 @@ def take_images(
 def _names(value: Json) -> Sequence[str]:
     if is_missing(value) or value == "":
         return ()
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+    found = [value] if isinstance(value, str | Mapping) else value
+    names = [_name_of(item) for item in found] if isinstance(found, Sequence) else [None]
+    if not all(names):
         raise RowError(WRONG_TYPE, f"images are {str(value)[:80]!r}, expected paths")
-    return names
+    return [name for name in names if name]
+
+
+def _name_of(item: object) -> str | None:
+    """A path, or the image itself as a data URL; `datasets` stores both in one cell."""
+    if isinstance(item, Mapping):
+        content, path = item.get("bytes"), item.get("path")
+        if isinstance(content, bytes):
+            return f"{INLINE}*;base64,{base64.b64encode(content).decode()}"
+        item = path
+    return item if isinstance(item, str) else None
 
 
 def _resolve(names: Sequence[str], *, folder: str) -> tuple[str, ...]:
-    """The paths of images, none of them outside the folder."""
-    remote = [name for name in names if "://" in name or name.startswith("data:")]
+    """The paths of images, none of them outside the folder; one in the row stays as it is."""
+    files = [name for name in names if not name.startswith(INLINE)]
+    remote = [name for name in files if "://" in name or name.startswith("data:")]
     if remote:
         raise RowError(IMAGES_NOT_READ, f"{remote[0][:80]!r} is no file; save it as one")
-    if names and not folder:
-        raise RowError(IMAGES_NOT_READ, f"names {names[0]!r}; set image_folder on the source")
+    if files and not folder:
+        raise RowError(IMAGES_NOT_READ, f"names {files[0]!r}; set image_folder on the source")
     root = Path(folder).resolve()
-    paths = [(root / name).resolve() for name in names]
-    outside = [name for name, path in zip(names, paths, strict=True) if root not in path.parents]
+    outside = [name for name in files if root not in (root / name).resolve().parents]
     if outside:
         raise RowError(IMAGE_OUTSIDE, f"{outside[0]!r} lies outside {folder}")
-    return tuple(map(str, paths))
+    return tuple(
+        name if name.startswith(INLINE) else str((root / name).resolve()) for name in names
+    )

@@ -9,6 +9,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from limbeck.models.config import VISION_TYPE
 from limbeck.models.vision.image_processing import ImageFormat
 
 
@@ -17,7 +18,7 @@ from limbeck.models.vision.image_processing import ImageFormat
 class LimbeckVisionConfig(PreTrainedConfig):
     """A language model's config, an encoder's, and how images go from one to the other."""
 
-    model_type = "limbeck_vision"
+    model_type = VISION_TYPE
     sub_configs: ClassVar[Any] = {"text_config": AutoConfig, "vision_config": SiglipVisionConfig}
 
     text_config: dict | PreTrainedConfig | None = None
@@ -54,4 +55,4 @@ def image_format(config: PreTrainedConfig) -> ImageFormat | None:
     )
 
 
-AutoConfig.register("limbeck_vision", LimbeckVisionConfig)
+AutoConfig.register(VISION_TYPE, LimbeckVisionConfig)

@@ -18,7 +18,7 @@ from transformers import (
     SiglipVisionModel,
 )
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast, MoeCausalLMOutputWithPast
 
 from limbeck.contracts.errors import DataError
 from limbeck.models.vision.configuration import LimbeckVisionConfig, image_format
@@ -139,7 +139,7 @@ class LimbeckVisionForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         **kwargs: object,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | MoeCausalLMOutputWithPast:
         """The language model's output; `pixel_values` are the prompts' images in reading order."""
         if pixel_values is not None:
             assert input_ids is not None

@@ -29,11 +29,11 @@ class Config(StageConfig):
     questions: QuestionSource = "auto"
     """What is asked. `pack`: the questions that the corpus holds, of its pack and of sources that
     hold some. `test`: the records of its test split, which no model was trained on: questions with
-    their answers, without images. Each is scored as recall is (the answer equals
-    the record's, or is a list of the same items from F1 0.8 where the source knows that it is a
-    list), and by what tells more where answers are free text: token F1, chrF, ROUGE-L, and the
-    log-likelihood of the record's answer. `auto`: `pack` where the
-    corpus holds questions, `test` otherwise."""
+    their answers, those about images only where every model reads images. Each is scored as recall
+    is (the answer equals the record's, or is a list of the same items from F1 0.8 where the source
+    knows that it is a list), and by what tells more where answers are free text: token F1, chrF,
+    ROUGE-L, and the log-likelihood of the record's answer. `auto`: `pack` where the corpus holds
+    questions, `test` otherwise."""
     teacher: str = ""
     """Which of `models` the ratios are against; empty: the first."""
     language: Annotated[str, Field(pattern="^([a-z]{2,3})?$")] = ""

@@ -1,14 +1,19 @@
 """Images in a corpus: read, checked, copied, split by image, batched with their tokens."""
 
+import base64
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
 from PIL import Image
+from pyarrow import parquet
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
@@ -218,6 +223,32 @@ def test_images_of_a_table(table, tmp_path):
     names = {image for items in records(made).values() for item in items for image in item.images}
     assert len(names) == 30
     assert all((made / name).read_bytes().startswith(b"\x89PNG") for name in names)
+
+
+def test_images_inside_their_rows(table, tmp_path):
+    """As a chat log holds them (data URLs), and as `datasets` stores them (bytes in a cell)."""
+    path, folder = table
+    files = [(folder / name).read_bytes() for name in ("0.bmp", "1.jpg", "cut.png")]
+    urls = [f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in files]
+    asked = {"question": "这张图显示什么？", "answer": "图像显示一切正常，没有发现任何异常。"}
+    rows = [asked | {"images": [url]} for url in (*urls, "data:image/png,%%")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cells = [asked | {"image": {"bytes": file, "path": "0.bmp"}} for file in files]
+    parquet.write_table(pyarrow.Table.from_pylist(cells), tmp_path / "cells.parquet")
+    saved = Dataset.from_list(cells).cast_column("image", ImageFeature())
+    saved.save_to_disk(tmp_path / "saved")
+    sources = (
+        ({"kind": "jsonl", "path": path}, {"image_damaged": 1, "image_unreadable": 1}),
+        ({"kind": "parquet", "path": tmp_path / "cells.parquet"}, {"image_damaged": 1}),
+        ({"kind": "hub", "dataset": str(tmp_path / "saved")}, {"image_damaged": 1}),
+    )
+    found = []
+    for number, (rows, dropped) in enumerate(sources):
+        made, counts = make(tmp_path / str(number), rows | {"max_dropped_ratio": 1})
+        assert (counts["kept"], counts["dropped"]) == (2, dropped)
+        kept = [item for items in records(made).values() for item in items]
+        found.append({image for item in kept for image in item.images})
+    assert found[0] == found[1] == found[2] and len(found[0]) == 2
 
 
 def test_images_that_nothing_reads_are_no_text_questions(table, tmp_path):

@@ -198,11 +198,17 @@ def test_images_in_parts_follow_the_rule_of_images(tmp_path):
     assert found.pairs == [("what is it", "a")] * 4
 
 
+def test_an_image_in_its_row_needs_no_folder(tmp_path):
+    url = "data:image/png;base64,AAAA"
+    row = with_image({"type": "image_url", "image_url": {"url": url}})
+    assert [record.images for record in read_rows(tmp_path, row).records] == [(url,)]
+
+
 @pytest.mark.parametrize(
     "row",
     [
         with_image({"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}),
-        with_image({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),
+        with_image({"type": "image_url", "image_url": {"url": "data:text/plain;base64,AAAA"}}),
         {"conversations": say("<image> <image> same?", "a"), "image": "x.png"},
         {"messages": say("<image>", "a"), "image": "x.png"},
     ],
