@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from limbeck.cli.main import app
 from tests.support import documentation, tiny_recipe
 from tests.support.documentation import PAGES, ROOT
+from tests.support.drafted_files import draw, lines, pictured
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
 from tests.support.running_service import Running
 
@@ -76,6 +77,8 @@ def clone(tmp_path_factory):
         for number, answer in enumerate(["By notice of 30 days.", "By payment in full."] * 40)
     ]
     (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draw(folder / "films", 12)
+    (folder / "chats.jsonl").write_text(lines(pictured(12)))
     return folder
 
 
