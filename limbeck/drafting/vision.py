@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL.Image import Image
 
-from limbeck.contracts.errors import ImageError
+from limbeck.contracts.errors import DataError, ImageError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.data.corpus.image_store import read_image
 from limbeck.drafting.findings import FileFindings
@@ -26,6 +26,8 @@ ENCODER_SIZES: Sequence[JsonObject] = (
 )
 """Encoders that are trained from nothing, for images of a median side up to `image_size`."""
 
+READ_ALIKE = ("image_size", "num_channels", "patch_size", "spatial_merge_size")
+"""What a student and its live teacher have alike."""
 
 EXTENDED = """\
 # An image encoder from nothing. Of a few thousand images it learns coarse differences, no more.
@@ -78,10 +80,19 @@ def draft_vision(
     An encoder that one of them has is the other's too, since both must read images alike.
 
     Raises:
+        DataError: they have encoders that read images differently.
         ImageError: no image of the file can be opened.
     """
     able = [item for item in (teacher, student or {}) if item.get("model_type") == VISION_TYPE]
-    encoder = _describe_encoder(able[0]) if able else _choose_encoder(findings)
+    encoders = [_describe_encoder(item) for item in able] or [_choose_encoder(findings)]
+    encoder = encoders[0]
+    unlike = [key for key in READ_ALIKE if encoder[key] != encoders[-1][key]]
+    if unlike:
+        found = ", ".join(f"{key} {encoder[key]} and {encoders[-1][key]}" for key in unlike)
+        raise DataError(
+            f"teacher and student read images differently ({found}); name a student of the same "
+            "sizes, or one that reads text alone"
+        )
     side = encoder["image_size"] // encoder["patch_size"] // encoder["spatial_merge_size"]
     return VisionDraft(
         encoder,

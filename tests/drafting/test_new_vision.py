@@ -92,6 +92,17 @@ def test_a_named_student_reads_images_as_its_teacher_does(new, tmp_path, reads_i
     assert "initialize_from" not in recipe["student"]
 
 
+def test_encoders_that_differ_are_refused(new, tmp_path, teacher):
+    draw(tmp_path, 30)
+    seeing = extend(tmp_path / "seeing", source=teacher, image_size=16, patch_size=4)
+    other = extend(tmp_path / "other", source=teacher, image_size=48, patch_size=4)
+    names = ("--teacher", str(seeing), "--student", str(other))
+    text, code, recipe = new("chat.jsonl", lines(pictured(30)), *names)
+    assert code == 1
+    assert "read images differently (image_size 16 and 48)" in text
+    assert recipe is None
+
+
 def test_texts_beside_images_are_asked_too(new, tmp_path, monkeypatch):
     draw(tmp_path, 20)
     rows = pictured(20, others=40)
