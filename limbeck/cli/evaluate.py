@@ -4,7 +4,6 @@ The stage `evaluate` of a recipe is Limbeck's own, with times, memory and floors
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -178,9 +177,6 @@ def evaluate(
 def _run_harness(
     models: list[Path], *, tasks: str, output: Path | None, as_json: bool, **settings: Any
 ) -> None:
-    # Read when the libraries are imported; the command shows its own progress.
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from limbeck.harness import display
     from limbeck.harness.run import Settings, run_harness
 

@@ -84,7 +84,10 @@ def setup(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Read when the libraries are imported; each command shows its own progress.
+    for name in ("HF_HUB", "HF_DATASETS"):
+        os.environ.setdefault(f"{name}_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 main: Callable[[], Any] = app
