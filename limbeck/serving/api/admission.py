@@ -30,6 +30,12 @@ SCOPES: dict[str, KeyScope] = {
     "/metrics": "metrics",
 }
 """What a key must be good for; a path that is not here is open to everybody."""
+METHODS: dict[str, tuple[str, ...]] = {
+    "/v1/chat/completions": ("POST",),
+    "/v1/feedback": ("POST",),
+    "/v1/review": ("GET", "POST"),
+}
+"""What these paths answer to, where it is not GET alone; any other method is not there (405)."""
 COUNTED = "/v1/chat/completions"
 """The path whose requests occupy the house."""
 WITH_BODIES = (COUNTED, "/v1/feedback", "/v1/review")
@@ -135,7 +141,8 @@ class Admission:
             raise ApiError(
                 401, "no valid key: send Authorization: Bearer KEY", code="invalid_api_key"
             )
-        if not entry.is_good_for(wanted):
+        exists = scope["method"] in METHODS.get(path, ("GET",))
+        if exists and not entry.is_good_for(wanted):
             self._reject(scope, "scope")
             raise ApiError(403, f"the key {entry.name!r} is not good for {wanted}")
         if path == COUNTED and (seconds := self._keys.seconds_to_wait(entry)):

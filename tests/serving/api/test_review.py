@@ -108,8 +108,10 @@ def test_pages_and_filters(filled):
     assert second["next"] is None
 
 
-def test_a_wrong_method_is_answered_with_the_right_ones(filled):
-    found = httpx.request("PUT", filled.running.url + "/v1/review", headers=filled.head("nurse"))
+@pytest.mark.parametrize("name", ["nurse", "ward"])
+def test_a_wrong_method_is_answered_with_the_right_ones(filled, name):
+    """Whatever the key is good for."""
+    found = httpx.request("PUT", filled.running.url + "/v1/review", headers=filled.head(name))
     assert found.status_code == 405
     assert found.headers["allow"] == "GET, POST"
 
