@@ -111,7 +111,12 @@ def render(table: Mapping[str, Mapping[str, str]]) -> str:
         loads = "✓" if WORKS in row.values() else "–"
         marks.append("✓" if family in GGUF else "–")
         lines.append(f"| {family} | {' | '.join([loads, *marks])} |")
-    lines += ["", "– is not tried. GGUF: SmolLM2 (Llama) and Gemma 3 270M as published.", ""]
+    lines += [
+        "",
+        "– is not tried. GGUF in: SmolLM2 (Llama) and Gemma 3 270M as published. "
+        "`export` is to ONNX; what GGUF files hold: [GGUF files](gguf.md#which-models).",
+        "",
+    ]
     lines += [f"{number}. {text}" for number, text in enumerate(sentences, start=1)]
     return "\n".join(lines) + "\n"
 

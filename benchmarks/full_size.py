@@ -67,8 +67,8 @@ class RandomTensors:
         self._rng = np.random.default_rng(0)
 
     def has(self, name: str) -> bool:
-        """A Qwen3 has norms of queries and keys, and no biases."""
-        return not name.endswith("bias")
+        """A Qwen3 has norms of queries and keys, no biases, and each projection by itself."""
+        return name.endswith("_norm.weight")
 
     def find_format(self, name: str) -> None:
         """They are floats."""

@@ -219,7 +219,7 @@ def test_what_is_written_is_what_the_runtimes_state():
     assert is_written("qwen3", FILE_FORMATS["gguf Q4_0"])
     assert is_written("gemma3_text", FILE_FORMATS["onnx int4"])
     assert is_written("gemma3_text", FILE_FORMATS["gguf Q4_0"])
-    assert not is_written("olmo2", FILE_FORMATS["gguf Q4_0"])
+    assert not is_written("limbeck_moe", FILE_FORMATS["gguf Q4_0"])
     assert is_written("qwen3", FILE_FORMATS["gguf TQ1_0"])
     assert is_written("gemma3_text", FILE_FORMATS["onnx ternary"])
     assert {item.runtime for item in FILE_FORMATS.values()} == set(RUNTIMES)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.gguf.attention import find_factor, find_period, find_window
-from limbeck.runtimes.gguf.families import FAMILIES, GgufFamily
+from limbeck.runtimes.gguf.families import FAMILIES, GgufFamily, Scale
 
 if TYPE_CHECKING:
     from limbeck.runtimes.architecture import Architecture
@@ -62,7 +62,12 @@ def check_model(
             "which a model has to be trained; name a checkpoint of `scheme: {kind: ternary}`"
         )
     family = FAMILIES[architecture.model_type]
-    fault = _find_attention_fault(architecture, family) or _find_other_fault(architecture, family)
+    fault = (
+        _find_attention_fault(architecture, family)
+        or _find_position_fault(architecture, family)
+        or _find_expert_fault(architecture, family)
+        or _find_other_fault(architecture, family)
+    )
     if fault:
         raise CheckpointError(f"{place}: {fault}; export for another runtime")
     kind = carried[0] if is_quantized and weights == "format" else weights
@@ -71,6 +76,10 @@ def check_model(
         "hidden_size": architecture.hidden_size,
         "num_attention_heads x head_dim": architecture.num_heads * architecture.head_dim,
     }
+    if architecture.mixture is not None:
+        widths["the width of the shared expert"] = architecture.mixture.shared_width
+        if not is_quantized:  # whose experts stay float32
+            widths["the width of an expert"] = architecture.mixture.width
     for name, width in widths.items():
         if width % block:
             raise CheckpointError(
@@ -81,7 +90,7 @@ def check_model(
 
 def _find_attention_fault(architecture: "Architecture", family: GgufFamily) -> str:
     """What of a model's attention llama.cpp does not compute; '' for nothing."""
-    name, width = architecture.model_type, architecture.head_dim
+    name = architecture.model_type
     if find_window(architecture) is not None and not family.takes_windows:
         return f"has layers with a window, which llama.cpp does not compute for {name!r}"
     if family.takes_windows and find_period(architecture) is None:
@@ -90,8 +99,34 @@ def _find_attention_fault(architecture: "Architecture", family: GgufFamily) -> s
             f"has layers without a window at {places[:8]}, and llama.cpp reads of a file only that "
             "each n-th layer has none"
         )
-    if any(layer.rotary is None for layer in architecture.layers):
-        return f"has layers without positions, which llama.cpp does not compute for {name!r}"
+    heads, width = architecture.num_heads * architecture.head_dim, architecture.hidden_size
+    if heads != width and not family.takes_wide_heads:
+        return f"has heads of {heads} together and a width of {width}, llama.cpp equal ones"
+    if architecture.num_key_value_heads != architecture.num_heads and not family.takes_shared_heads:
+        return f"has fewer heads of keys than of queries, llama.cpp equally many for {name!r}"
+    if "attention_scale" in family.optional:
+        return ""
+    scale = architecture.head_dim**-0.5
+    if family.scaled_by_width == len(architecture.layers):
+        scale = (architecture.hidden_size // architecture.num_heads) ** -0.5
+    if not math.isclose(architecture.attention_scale, scale, rel_tol=1e-6):
+        return (
+            f"scales attention by {architecture.attention_scale:.6g}, llama.cpp by {scale:.6g} "
+            f"for {name!r} with {len(architecture.layers)} layers"
+        )
+    return ""
+
+
+def _find_position_fault(architecture: "Architecture", family: GgufFamily) -> str:
+    """What of a model's rotary positions llama.cpp does not compute; '' for nothing."""
+    name, width = architecture.model_type, architecture.head_dim
+    step = family.step_without_positions
+    for number, layer in enumerate(architecture.layers, start=1):
+        if (layer.rotary is None) != bool(step and number % step == 0):
+            found = "no positions" if layer.rotary is None else "positions"
+            return (
+                f"layer {number - 1} has {found}, which llama.cpp computes otherwise for {name!r}"
+            )
     windowed = {layer.rotary for layer in architecture.layers if layer.window is not None}
     for place, rotary in enumerate(architecture.rotaries):
         if rotary.scale != 1:
@@ -99,7 +134,8 @@ def _find_attention_fault(architecture: "Architecture", family: GgufFamily) -> s
                 "scales its rotary positions in a way that is not written into GGUF files "
                 "(supported: default, linear, llama3)"
             )
-        if (turned := 2 * len(rotary.frequencies)) != width:
+        turned = 2 * len(rotary.frequencies)
+        if turned != width and not family.takes_partial_rotary:
             return f"rotates {turned} of {width} channels of a head, llama.cpp all for {name!r}"
         factor = find_factor(rotary)
         if factor is None and not family.takes_rotary_factors:
@@ -109,14 +145,23 @@ def _find_attention_fault(architecture: "Architecture", family: GgufFamily) -> s
             )
         if family.takes_windows and place in windowed and factor != 1:
             return "scales the rotary positions of layers with a window, which llama.cpp does not"
-    scale = width**-0.5
-    if family.scaled_by_width == len(architecture.layers):
-        scale = (architecture.hidden_size // architecture.num_heads) ** -0.5
-    if not math.isclose(architecture.attention_scale, scale, rel_tol=1e-6):
-        return (
-            f"scales attention by {architecture.attention_scale:.6g}, llama.cpp by {scale:.6g} "
-            f"for {name!r} with {len(architecture.layers)} layers"
-        )
+    return ""
+
+
+def _find_expert_fault(architecture: "Architecture", family: GgufFamily) -> str:
+    """What of a model's experts llama.cpp does not compute; '' for nothing."""
+    mixture, name = architecture.mixture, architecture.model_type
+    if mixture is None:
+        return ""
+    if len(mixture.layers) != len(architecture.layers):
+        return f"has dense layers among the sparse ones, which llama.cpp does not read for {name!r}"
+    if mixture.normalizes != (family.experts == "normalized"):
+        found, known = ("a", "no") if mixture.normalizes else ("no", "a")
+        return f"weighs experts with {found} norm, llama.cpp with {known} norm for {name!r}"
+    if mixture.shared_width and not family.takes_shared_expert:
+        return f"has a shared expert, which llama.cpp does not read for {name!r}"
+    if mixture.scoring != "softmax" or mixture.num_groups != 1 or mixture.scale != 1:
+        return f"routes by {mixture.scoring} in groups or with a scale, llama.cpp by softmax alone"
     return ""
 
 
@@ -130,12 +175,22 @@ def _find_other_fault(architecture: "Architecture", family: GgufFamily) -> str:
             "has biases in attention's last projection or in the feed-forward, which llama.cpp "
             f"does not read for {name!r}"
         )
-    for field, value in (
-        ("attention_softcap", architecture.attention_softcap),
-        ("logit_softcap", architecture.logit_softcap),
-    ):
-        if value and field not in family.optional | family.required:
-            return f"has {field} {value}, which llama.cpp does not compute for {name!r}"
-        if not value and field in family.required:
+    if architecture.is_tied and not family.takes_tied_head:
+        return f"has a head that is its embeddings, llama.cpp one of its own for {name!r}"
+    scales: dict[Scale, tuple[float, float]] = {
+        "attention_softcap": (architecture.attention_softcap, 0.0),
+        "embedding_scale": (architecture.embedding_scale, _embedding_scale(architecture)),
+        "logit_scale": (architecture.logit_scale, 1.0),
+        "logit_softcap": (architecture.logit_softcap, 0.0),
+        "residual_scale": (architecture.residual_scale, 1.0),
+    }
+    for field, (value, neutral) in scales.items():
+        if value != neutral and field not in family.optional | family.required:
+            return f"has {field} {value:.6g}, which llama.cpp does not compute for {name!r}"
+        if value == neutral and field in family.required:
             return f"has no {field}, which llama.cpp always computes for {name!r}"
     return ""
+
+
+def _embedding_scale(architecture: "Architecture") -> float:
+    return architecture.hidden_size**0.5 if architecture.conventions.scales_embeddings else 1.0

@@ -13,6 +13,7 @@ from limbeck.runtimes.gguf.attention import find_factor, find_factors, find_peri
 from limbeck.runtimes.gguf.families import FAMILIES
 from limbeck.runtimes.gguf.tensors import Planned, TensorPlan
 from limbeck.runtimes.gguf.vocabulary import GgufVocabulary
+from limbeck.runtimes.mixture import Mixture
 
 FILE_TYPES = {
     "F32": gguf.LlamaFileType.ALL_F32,
@@ -71,16 +72,35 @@ class ModelMetadata:
         writer.add_context_length(shape.max_tokens)
         writer.add_embedding_length(shape.hidden_size)
         writer.add_block_count(len(shape.layers))
-        writer.add_feed_forward_length(shape.intermediate_size + self._plan.padding)
+        inner = shape.intermediate_size if shape.mixture is None else shape.mixture.width
+        writer.add_feed_forward_length(inner + self._plan.padding)
         writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
         writer.add_vocab_size(shape.vocab_size)
         writer.add_file_type(FILE_TYPES[self._plan.weights])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        self._describe_scales(writer)
+        self._describe_attention(writer)
+        if shape.mixture is not None:
+            self._describe_experts(writer, shape.mixture)
+
+    def _describe_scales(self, writer: gguf.GGUFWriter) -> None:
+        shape = self._shape
         if shape.attention_softcap:
             writer.add_attn_logit_softcapping(shape.attention_softcap)
         if shape.logit_softcap:
             writer.add_final_logit_softcapping(shape.logit_softcap)
-        self._describe_attention(writer)
+        if "residual_scale" in self._family.optional:
+            writer.add_attention_scale(shape.attention_scale)
+            writer.add_embedding_scale(shape.embedding_scale)
+            writer.add_logit_scale(1 / shape.logit_scale)
+            writer.add_residual_scale(shape.residual_scale)
+
+    def _describe_experts(self, writer: gguf.GGUFWriter, mixture: Mixture) -> None:
+        writer.add_expert_count(mixture.num_experts)
+        writer.add_expert_used_count(mixture.picks)
+        writer.add_expert_feed_forward_length(mixture.width)
+        if mixture.shared_width:
+            writer.add_expert_shared_feed_forward_length(mixture.shared_width)
 
     def _describe_attention(self, writer: gguf.GGUFWriter) -> None:
         shape = self._shape
@@ -96,6 +116,8 @@ class ModelMetadata:
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(factor)
         period = find_period(shape)
+        if period == 1 and self._family.always_has_windows:
+            period = 0  # windows that hide nothing
         if self._family.takes_windows and period != 1:
             assert period is not None, "check_model refuses it"
             # A window that hides nothing is stated too, because positions depend on it.

@@ -58,9 +58,13 @@ PACK = {
 }
 
 
-def pad(values: np.ndarray, *, rows: int, columns: int) -> np.ndarray:
-    """With so many more rows and columns of zeros."""
-    return np.pad(values, ((0, rows), (0, columns))) if rows or columns else values
+def pad(values: np.ndarray, *, rows: int, columns: int, num_parts: int = 1) -> np.ndarray:
+    """With so many more columns of zeros, and so many rows behind each part."""
+    if not rows and not columns:
+        return values
+    parts = values.reshape(num_parts, -1, values.shape[1])
+    more = np.pad(parts, ((0, 0), (0, rows), (0, columns)))
+    return more.reshape(-1, more.shape[-1])
 
 
 def round_rows(rows: np.ndarray, *, kind: Kind, name: str) -> Shaped[np.ndarray, "..."]:

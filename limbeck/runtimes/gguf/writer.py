@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 
 from limbeck.models.checkpoints import load_tokenizer, read_number_format
 from limbeck.models.gguf.header import read_header
-from limbeck.runtimes.architecture import format_name, read_architecture
+from limbeck.runtimes.architecture import count_idle, format_name, read_architecture
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.gguf.carry import carry
@@ -82,7 +82,7 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
             "checkpoint_format": format_name(checkpoint),
         },
         parameters=tensors.num_parameters,
-        active_parameters=tensors.num_parameters,
+        active_parameters=tensors.num_parameters - count_idle(architecture),
         max_tokens=architecture.max_tokens,
     )
     write_bundle(folder, bundle)

@@ -5,8 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import open_config
+from limbeck.models.checkpoints import load_model, load_tokenizer, open_config, save_checkpoint
 from limbeck.models.gguf.header import read_header
+from limbeck.quantization.formats.int8 import Int8
+from limbeck.quantization.qat import convert
 from limbeck.runtimes.architecture import describe_architecture
 from limbeck.runtimes.gguf.families import FAMILIES
 from limbeck.runtimes.gguf.limits import check_model
@@ -35,6 +37,19 @@ SAME = (
     ("Gemma 3", {"layer_types": [FULL, FULL]}),
     ("Gemma 3", {"layer_types": [WINDOW, WINDOW], "sliding_window": 8}),
     ("Gemma 3", {"final_logit_softcapping": 3.0, "tie_word_embeddings": False}),
+    ("Gemma 3", {"layer_types": [FULL, FULL], "final_logit_softcapping": 3.0}),
+    ("Gemma 2", {}),
+    ("Gemma 2", {"layer_types": [FULL, FULL]}),
+    ("Qwen2-MoE", {}),
+    ("Qwen3-MoE", {"norm_topk_prob": True}),
+    ("Mixtral", {}),
+    ("OLMoE", {"num_key_value_heads": 4}),
+    ("OLMo 2", {}),
+    ("Phi-3", {}),
+    ("Phi-4 mini", {}),
+    ("GLM-4", {}),
+    ("SmolLM3", {**FIVE_LAYERS, "layer_types": None, "no_rope_layers": [1, 1, 1, 0, 1]}),
+    ("Granite", {"attention_bias": True, "mlp_bias": True}),
 )
 """Families, and what of their configs is changed."""
 REFUSED = (
@@ -54,6 +69,16 @@ REFUSED = (
     ("Gemma 3", {"query_pre_attn_scalar": 32}, "scales attention by 0.17.*, llama.cpp by 0.25"),
     ("Gemma 3", {"attention_bias": True}, "does not read for 'gemma3_text'"),
     ("Gemma 3", {"rope_parameters": {FULL: PLAIN, WINDOW: LINEAR}}, "positions of layers with a w"),
+    ("Gemma 2", {"attn_logit_softcapping": 0.0}, "has no attention_softcap, which llama.cpp alw"),
+    ("Qwen3-MoE", {}, "weighs experts with no norm, llama.cpp with a norm"),
+    ("Qwen3-MoE", {"norm_topk_prob": True, "mlp_only_layers": [0]}, "dense layers among"),
+    ("OLMoE", {}, "fewer heads of keys than of queries"),
+    ("OLMoE", {"num_key_value_heads": 4, "norm_topk_prob": True}, "with a norm, llama.cpp with no"),
+    ("OLMo 2", {"tie_word_embeddings": True}, "a head that is its embeddings"),
+    ("OLMo 2", {"num_attention_heads": 2, "head_dim": 16}, "heads of 32 together and a width of"),
+    ("Phi-3", {"sliding_window": 16}, "layers with a window"),
+    ("SmolLM3", {}, "layer 1 has no positions"),
+    ("GLM-4", {"attention_bias": True, "hidden_act": "gelu_pytorch_tanh"}, "has activation"),
 )
 
 
@@ -100,6 +125,32 @@ def test_gemmas_integers_are_carried(number_format, limit, tmp_path):
     assert measure(tmp_path / "model", tmp_path / "bundle").mean_kl < limit
 
 
+@pytest.mark.parametrize(("name", "limit"), [("Phi-3", 0.05), ("GLM-4", 0.05)])
+def test_two_halves_of_one_matrix_are_filled_up_each(name, limit, tmp_path):
+    folder = make_family(tmp_path / "model", name=name, intermediate_size=48)
+    bundle = GgufRuntime().write(folder, tmp_path / "bundle", weights="Q8_0")
+    assert bundle.runtime_settings["num_padded_channels"] == 16
+    assert measure(folder, tmp_path / "bundle").mean_kl < limit
+
+
+def test_experts_are_rounded_with_a_float_model_alone(tmp_path):
+    changes = {"norm_topk_prob": True, "moe_intermediate_size": 32}
+    folder = make_family(tmp_path / "model", name="Qwen3-MoE", **changes)
+    bundle = GgufRuntime().write(folder, tmp_path / "rounded", weights="Q8_0")
+    types = {item.name: item.type for item in read_header(tmp_path / "rounded" / MODEL).tensors}
+    assert types["blk.0.ffn_down_exps.weight"] == "Q8_0"
+    assert types["blk.0.ffn_gate_inp.weight"] == "F32"
+    assert 0 < bundle.active_parameters < bundle.parameters
+    assert measure(folder, tmp_path / "rounded").mean_kl < 0.05
+    stored = tmp_path / "stored"
+    integers = convert(load_model(folder), number_format=Int8(kind="int8"))
+    save_checkpoint(integers, tokenizer=load_tokenizer(folder), folder=stored)
+    GgufRuntime().write(stored, tmp_path / "carried")
+    types = {item.name: item.type for item in read_header(tmp_path / "carried" / MODEL).tensors}
+    assert types["blk.0.ffn_down_exps.weight"] == "F32" and types["blk.0.attn_q.weight"] == "Q8_0"
+    assert measure(stored, tmp_path / "carried").mean_kl < 0.05
+
+
 def test_widths_that_are_no_whole_blocks_are_refused(tmp_path):
     config = open_config(make_family(tmp_path / "model", name="Qwen3"))
     config.hidden_size = 48
@@ -111,8 +162,8 @@ def test_widths_that_are_no_whole_blocks_are_refused(tmp_path):
 
 
 def test_other_families_are_refused_by_name(tmp_path):
-    folder = make_family(tmp_path / "model", name="OLMo 2")
-    with pytest.raises(CheckpointError, match="'olmo2' cannot be exported to gguf"):
+    folder = make_family(tmp_path / "model", name="gpt-oss")
+    with pytest.raises(CheckpointError, match="'gpt_oss' cannot be exported to gguf"):
         GgufRuntime().write(folder, tmp_path / "bundle")
 
 
