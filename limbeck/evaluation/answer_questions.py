@@ -1,21 +1,22 @@
 """One model's answers to a corpus's questions, in fixed batches that survive a kill."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from limbeck.contracts.answerer import Answerer
-from limbeck.contracts.artifacts import hash_text
+from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.corpus import Corpus, read_task
 from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.contracts.records import Question, Record
-from limbeck.env.progress import Advance
+from limbeck.env.progress import Advance, track
 from limbeck.evaluation.metrics import Share, clustered_interval
 from limbeck.evaluation.tasks import Response, ask, score_response
 
@@ -138,6 +139,55 @@ def make_batches(questions: Sequence[Question], *, batch_size: int) -> list[tupl
     return [tuple(batch) for batch in batches]
 
 
+def check_unique(models: Sequence[Artifact]) -> None:
+    """Nothing, where every model has a name of its own.
+
+    Raises:
+        ArtifactError: two have the same one.
+    """
+    names = [model.name for model in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ArtifactError(
+            f"models: two artifacts bear the name {twice[0]!r}, so their rows could not be told "
+            "apart; rename one of the folders"
+        )
+
+
+def answer_with_each(
+    models: Sequence[Artifact],
+    questions: Sequence[Question],
+    *,
+    open_model: Callable[[Artifact], Answerer],
+    batch_size: int,
+    max_new_tokens: int,
+    state: Path,
+    title: str,
+) -> dict[str, list[AnsweredQuestion]]:
+    """Every model's answers to all questions, by its name; no two models have one name.
+
+    `state` is a folder with a file for each model, as `answer_all` has it; `title` names the
+    progress bar.
+    """
+    batches = make_batches(questions, batch_size=batch_size)
+    state.mkdir(parents=True, exist_ok=True)
+    answers = {}
+    with track(title, total=len(questions) * len(models), unit="question") as advance:
+        for model in models:
+
+            def show(num: int, note: str = "", *, name: str = model.name) -> None:
+                advance(num, f"{name} {note}".strip())
+
+            answers[model.name] = answer_all(
+                open_answerer=functools.partial(open_model, model),
+                batches=batches,
+                max_new_tokens=max_new_tokens,
+                advance=show,
+                state=state / f"{model.name}.{model.manifest.content_hash[:12]}.jsonl",
+            )
+    return answers
+
+
 def answer_all(
     *,
     open_answerer: Callable[[], Answerer],
@@ -194,7 +244,7 @@ def record_answer(question: Question, response: Response) -> AnsweredQuestion:
     )
 
 
-def _append(file: Any, batch: Sequence[AnsweredQuestion]) -> None:
+def _append(file: TextIO, batch: Sequence[AnsweredQuestion]) -> None:
     line = json.dumps([dataclasses.asdict(item) for item in batch], ensure_ascii=False)
     file.write(line + "\n")
     file.flush()

@@ -24,7 +24,7 @@ from limbeck.contracts.parity import log_softmax
 from limbeck.env.progress import track
 from limbeck.harness.model_text import ModelText
 from limbeck.runtimes.base import LoadedModel
-from limbeck.runtimes.greedy import Request, decode_greedily
+from limbeck.runtimes.greedy import Request, decode_answers
 
 Prompts = Literal["chat", "plain"]
 """Whether the model's chat template renders what a task asks."""
@@ -247,7 +247,7 @@ class HarnessModel(TemplateLM):
             )
 
         session = self._model.open_session(num_slots=self._batch_size)
-        decoded = decode_greedily(
+        decoded = decode_answers(
             session,
             [generations[index].request for index in order],
             end_ids=self._text.end_ids,

@@ -61,36 +61,26 @@ ChooseTokens = Callable[[Sequence[int], Float[np.ndarray, "rows vocab"]], Tokens
 """The next token of each row, from the index of its request and its logits."""
 
 
-def decode_greedily(
+def most_probable(
+    logits: Float[np.ndarray, "rows vocab"],
+) -> Tokens:
+    """The most probable token of each row (the first of equals), and its log-probability."""
+    tokens = logits.argmax(axis=-1)
+    largest = logits[np.arange(len(logits)), tokens]
+    return tokens, -np.log(np.exp(logits - largest[:, None]).sum(axis=-1))
+
+
+def decode_answers(
     session: Session[np.ndarray],
     requests: Sequence[Request],
     *,
     end_ids: Collection[int],
     ends_after: Callable[[int, int], bool] = lambda request, token: False,
+    choose: ChooseTokens = lambda _, logits: most_probable(logits),
 ) -> Iterator[GeneratedToken]:
-    """The most probable tokens of every answer, each as soon as it is known.
+    """The tokens of every answer, each as soon as it is known; the most probable ones by default.
 
     `ends_after` may end a request's answer after any token of it, and is called once for each.
-    """
-    return _decode(
-        session,
-        requests,
-        end_ids=end_ids,
-        ends_after=ends_after,
-        choose=lambda _, logits: most_probable(logits),
-    )
-
-
-def _decode(
-    session: Session[np.ndarray],
-    requests: Sequence[Request],
-    *,
-    end_ids: Collection[int],
-    ends_after: Callable[[int, int], bool],
-    choose: ChooseTokens,
-) -> Iterator[GeneratedToken]:
-    """The tokens of every answer.
-
     A row that ends leaves its slot at once, and the next request that waits takes it.
     """
     waiting = deque(index for index, item in enumerate(requests) if item.max_new_tokens > 0)
@@ -221,13 +211,7 @@ class GreedyAnswerer(Answerer):
             room = self.model.max_tokens - len(tokens)
             requests.append(Request(tokens, min(max_new_tokens, room), prompt.images))
         session = self.model.open_session(num_slots=self._num_slots)
-        return _decode(
-            session,
-            requests,
-            end_ids=self.chat.end_ids,
-            ends_after=lambda request, token: False,
-            choose=choose,
-        )
+        return decode_answers(session, requests, end_ids=self.chat.end_ids, choose=choose)
 
     def _render(self, prompt: Prompt) -> list[int]:
         return self._check_length(self.chat.render(prompt))
@@ -243,12 +227,3 @@ class GreedyAnswerer(Answerer):
     def _shown(self, tokens: list[int]) -> list[int]:
         """The tokens of an answer without the one that ends it."""
         return tokens[:-1] if tokens and tokens[-1] in self.chat.end_ids else tokens
-
-
-def most_probable(
-    logits: Float[np.ndarray, "rows vocab"],
-) -> tuple[Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """The most probable token of each row (the first of equals), and its log-probability."""
-    tokens = logits.argmax(axis=-1)
-    largest = logits[np.arange(len(logits)), tokens]
-    return tokens, -np.log(np.exp(logits - largest[:, None]).sum(axis=-1))

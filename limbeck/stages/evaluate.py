@@ -10,18 +10,17 @@ from limbeck.contracts.answer_policy import AnswerPolicy, read_policy
 from limbeck.contracts.answerer import Answerer, PromptLike
 from limbeck.contracts.artifacts import Artifact, Work, size_bytes
 from limbeck.contracts.corpus import Corpus, Titles
-from limbeck.contracts.errors import ArtifactError, DataError
+from limbeck.contracts.errors import DataError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, write_jsonl
 from limbeck.contracts.serialization import to_json
 from limbeck.contracts.tier_router import read_router
-from limbeck.env.progress import track
-from limbeck.env.threads import NumThreads, load_average
+from limbeck.env.threads import load_average
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
     QuestionSet,
-    answer_all,
-    make_batches,
+    answer_with_each,
+    check_unique,
 )
 from limbeck.evaluation.declined import measure_declined
 from limbeck.evaluation.floors import Floor, make_floors
@@ -62,7 +61,7 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     models, artifact = work.inputs["models"], work.one("corpus")
     corpus = Corpus(artifact.path)
     teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
-    _check_unique(models)
+    check_unique(models)
     found = read_evaluation(
         corpus,
         source=config.questions,
@@ -169,16 +168,6 @@ def _reads_images(artifact: Artifact) -> bool:
     return is_model_folder and read_config(artifact.path)["model_type"] == VISION_TYPE
 
 
-def _check_unique(models: Sequence[Artifact]) -> None:
-    names = [artifact.name for artifact in models]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ArtifactError(
-            f"models: two artifacts bear the name {twice[0]!r}, so their rows could not be told "
-            "apart; rename one of the folders"
-        )
-
-
 def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, corpus: Corpus) -> None:
     missing = [task for task in headline_tasks if task not in found.available]
     if missing:
@@ -210,38 +199,24 @@ def _answer(
     config: Config, *, models: Sequence[Artifact], questions: Sequence[Question], state: Path
 ) -> dict[str, list[AnsweredQuestion]]:
     """Every model's answers, by name; each batch survives a kill."""
-    batches = make_batches(questions, batch_size=config.batch_size)
-    state.mkdir(parents=True, exist_ok=True)
-    answers = {}
-    total = len(questions) * len(models)
-    with track("answer", total=total, unit="question") as advance:
-        for artifact in models:
-
-            def show(num: int, note: str = "", *, name: str = artifact.name) -> None:
-                advance(num, f"{name} {note}".strip())
-
-            answers[artifact.name] = answer_all(
-                open_answerer=_opener(
-                    artifact, num_threads=config.num_threads, num_rows=config.batch_size
-                ),
-                batches=batches,
-                max_new_tokens=config.max_new_tokens,
-                advance=show,
-                state=state / f"{artifact.name}.{artifact.manifest.content_hash[:12]}.jsonl",
-            )
-    return answers
-
-
-def _opener(
-    artifact: Artifact, *, num_threads: NumThreads, num_rows: int = 1
-) -> Callable[[], Answerer]:
-    return functools.partial(
-        open_answerer, artifact.path, num_threads=num_threads, num_rows=num_rows
+    return answer_with_each(
+        models,
+        questions,
+        open_model=lambda model: open_answerer(
+            model.path, num_threads=config.num_threads, num_rows=config.batch_size
+        ),
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        state=state,
+        title="answer",
     )
 
 
 def _openers(artifact: Artifact, thread_counts: Sequence[int]) -> dict[int, Callable[[], Answerer]]:
-    return {count: _opener(artifact, num_threads=count) for count in thread_counts}
+    return {
+        count: functools.partial(open_answerer, artifact.path, num_threads=count)
+        for count in thread_counts
+    }
 
 
 def _timed_questions(

@@ -1,7 +1,6 @@
 """Tiers and validation questions to a router, with what can be promised of it."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 from limbeck.contracts.answer_policy import read_policy
@@ -17,8 +16,7 @@ from limbeck.contracts.tier_router import (
     TierRouter,
     TierRouterFile,
 )
-from limbeck.env.progress import track
-from limbeck.evaluation.answer_questions import AnsweredQuestion, answer_all, make_batches
+from limbeck.evaluation.answer_questions import answer_with_each, check_unique
 from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.evaluation.metrics import accuracy_ratio
 from limbeck.evaluation.tier_routing.certify import Part, choose_rule, try_rules
@@ -36,13 +34,26 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the router and the drafts that it comes from; its promise.
 
     Raises:
+        ArtifactError: two tiers have one name.
         DataError: the corpus has no validation questions.
         LeakError: a tier was trained on one of them.
     """
     tiers, corpus = work.every("tiers"), Corpus(work.one("corpus").path)
     questions = read_held_out(corpus, max_questions=config.max_questions)
+    check_unique(tiers)
     _check_unseen(tiers, questions=questions)
-    answered = _answer(config, tiers=tiers, questions=questions, work=work)
+    answers = answer_with_each(
+        tiers,
+        questions,
+        open_model=lambda tier: open_answerer(
+            tier.path, num_threads=config.num_threads, num_rows=config.batch_size
+        ),
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        state=work.state,
+        title="route",
+    )
+    answered = [answers[tier.name] for tier in tiers]
     drafts = collect_drafts(answered, policies=[read_policy(tier.path) for tier in tiers])
     router = make_router(drafts, config=config, tiers=tiers)
     router.write(work.folder)
@@ -120,27 +131,3 @@ def _check_unseen(tiers: Sequence[Artifact], *, questions: Sequence[Question]) -
                 check_leaks(
                     corpus.records("train"), held_out=questions, path=corpus.records_path("train")
                 )
-
-
-def _answer(
-    config: Config, *, tiers: Sequence[Artifact], questions: Sequence[Question], work: Work
-) -> list[list[AnsweredQuestion]]:
-    """Every tier's answers; each batch survives a kill."""
-    batches = make_batches(questions, batch_size=config.batch_size)
-    work.state.mkdir(parents=True, exist_ok=True)
-    with track("route", total=len(questions) * len(tiers), unit="question") as advance:
-        return [
-            answer_all(
-                open_answerer=functools.partial(
-                    open_answerer,
-                    tier.path,
-                    num_threads=config.num_threads,
-                    num_rows=config.batch_size,
-                ),
-                batches=batches,
-                max_new_tokens=config.max_new_tokens,
-                advance=advance,
-                state=work.state / f"{tier.manifest.content_hash[:12]}.jsonl",
-            )
-            for tier in tiers
-        ]

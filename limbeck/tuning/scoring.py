@@ -18,12 +18,10 @@ from limbeck.contracts.errors import ArtifactError, DataError, TuningError
 from limbeck.contracts.records import Question
 from limbeck.data.loading.batches import read_selected, validation_batches
 from limbeck.data.loading.config import BatchingConfig
-from limbeck.env.progress import track
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
-    answer_all,
+    answer_with_each,
     count_correct,
-    make_batches,
 )
 from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.evaluation.metrics import accuracy_ratio
@@ -242,16 +240,16 @@ def ask(
     model: Artifact, questions: tuple[Question, ...], *, tuning: Tuning, state: Path
 ) -> list[AnsweredQuestion]:
     """A model's judged answers; those in `state` are not asked again."""
-    batches = make_batches(questions, batch_size=BATCH_QUESTIONS)
-    state.mkdir(parents=True, exist_ok=True)
-    with track(f"answer {model.name}", total=len(questions), unit="question") as advance:
-        return answer_all(
-            open_answerer=functools.partial(open_answerer, model.path, num_threads=1),
-            batches=batches,
-            max_new_tokens=tuning.max_new_tokens,
-            advance=advance,
-            state=state / f"{model.name}.{model.manifest.content_hash[:12]}.jsonl",
-        )
+    answers = answer_with_each(
+        [model],
+        questions,
+        open_model=lambda opened: open_answerer(opened.path, num_threads=1),
+        batch_size=BATCH_QUESTIONS,
+        max_new_tokens=tuning.max_new_tokens,
+        state=state,
+        title="answer",
+    )
+    return answers[model.name]
 
 
 def compare(

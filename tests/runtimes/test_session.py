@@ -9,7 +9,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from limbeck.models.torch_session import TorchSession
 from limbeck.runtimes import open_answerer, open_runtime
-from limbeck.runtimes.greedy import GreedyAnswerer, Request, decode_greedily
+from limbeck.runtimes.greedy import GreedyAnswerer, Request, decode_answers
 from limbeck.runtimes.transformers import NumpySession, open_chat
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
 
@@ -34,7 +34,7 @@ def decode(model, requests, *, num_slots, end_ids=()):
     session = model.open_session(num_slots=num_slots)
     answers = [[] for _ in requests]
     logs = [[] for _ in requests]
-    for item in decode_greedily(session, requests, end_ids=end_ids):
+    for item in decode_answers(session, requests, end_ids=end_ids):
         answers[item.request].append(item.token)
         logs[item.request].append(item.log_prob)
         assert item.is_last == (
@@ -122,7 +122,7 @@ def test_a_finished_row_costs_nothing_more(moe):
     seen = count_tokens(moe)
     requests = [Request(PROMPTS[0], 2), Request(PROMPTS[1], 5), Request(PROMPTS[2], 3)]
     session = NumpySession(TorchSession(moe, num_slots=2))
-    list(decode_greedily(session, requests, end_ids=()))
+    list(decode_answers(session, requests, end_ids=()))
     # Two prompts; one step of both; the third prompt takes the place of the first; two steps of
     # the second and third, which ends; one step of the second alone.
     assert seen == [(2, 5), (2, 1), (1, 1), (2, 1), (2, 1), (1, 1)]

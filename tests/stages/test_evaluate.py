@@ -13,6 +13,7 @@ from limbeck.contracts.artifacts import hash_files
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.records import Record, write_jsonl
+from limbeck.evaluation import answer_questions
 from limbeck.evaluation.report.build import read_report
 from limbeck.evaluation.report.terminal import (
     make_score_table,
@@ -146,8 +147,8 @@ def check_resume(work, monkeypatch):
 
         return original(open_answerer=refuse, **arguments)
 
-    original = evaluate.answer_all
-    monkeypatch.setattr(evaluate, "answer_all", answer_all_without_opening)
+    original = answer_questions.answer_all
+    monkeypatch.setattr(answer_questions, "answer_all", answer_all_without_opening)
     evaluate.run(config(), work=work)
     assert hash_files(work.folder / "answers") == first
     assert hash_files(work.folder / "floors") == floors

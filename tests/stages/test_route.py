@@ -1,5 +1,6 @@
 """The stage: drafts of validation questions to a router, resumable, honest about what is shown."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from limbeck.contracts.answerer import Answer, as_prompt
 from limbeck.contracts.artifacts import Parent, Work, hash_files
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import DataError, LeakError
+from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.records import Record, write_jsonl
 from limbeck.contracts.tier_router import TO_LARGEST, Draft, read_router
 from limbeck.stages import route
@@ -173,6 +174,15 @@ def test_a_tier_that_trained_on_the_questions_is_found(tmp_path):
     inputs = {**work.inputs, "tiers": (work.inputs["tiers"][0], small)}
     with pytest.raises(LeakError, match="question '7'"):
         route.run(config(), work=Work("router", work.folder, work.state, inputs))
+
+
+def test_two_tiers_of_one_name_are_refused(tmp_path):
+    work = make_work(tmp_path)
+    (teacher, _), corpus = work.every("tiers"), work.one("corpus")
+    twice = dataclasses.replace(work, inputs={"tiers": (teacher, teacher), "corpus": (corpus,)})
+    with pytest.raises(ArtifactError, match="bear the name 'teacher'"):
+        route.run(config(), work=twice)
+    assert not OPENED
 
 
 def test_wrong_settings_are_named():

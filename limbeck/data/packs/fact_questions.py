@@ -17,6 +17,9 @@ from limbeck.data.packs.schema import Pack
 
 Item = TypeVar("Item")
 
+RECALL, CHOICE, REFUSAL = "recall", "choice", "refusal"
+GENERATED_TASKS = (RECALL, CHOICE, REFUSAL)
+"""Tasks whose questions are made from facts and forms."""
 NUM_OPTIONS = 4
 MAX_TRIES = 200
 
@@ -118,7 +121,7 @@ def recall_questions(
         text, group = _ask(fact, pack=pack, seed=seed)
         yield Question(
             id=f"{source}:recall:{group}",
-            task="recall",
+            task=RECALL,
             question=text,
             answers=fact.items,
             form=pack.description.relations[fact.relation].answer,
@@ -159,7 +162,7 @@ def choice_questions(
         text, group = _ask(fact, pack=pack, seed=seed)
         yield Question(
             id=f"{source}:choice:{group}",
-            task="choice",
+            task=CHOICE,
             question=text,
             form="choice",
             answers=(joiner.join(fact.items),),

@@ -20,11 +20,9 @@ from limbeck.contracts.leaks import (
     normalise,
 )
 from limbeck.contracts.records import Question
-from limbeck.data.packs.fact_questions import Fact, fact_group, take_evenly
+from limbeck.data.packs.fact_questions import GENERATED_TASKS, Fact, fact_group, take_evenly
 from limbeck.data.packs.schema import Pack, WrittenQuestion
 
-GENERATED_TASKS = ("recall", "choice", "refusal")
-"""Tasks whose questions are made from facts and forms."""
 NUM_SEAM_PAIRS = 4
 """Pairs that a form gets where its slot is filled, at most."""
 

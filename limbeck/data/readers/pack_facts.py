@@ -15,6 +15,7 @@ from limbeck.contracts.config import Config as BaseConfig
 from limbeck.contracts.fields import NonNegativeInt, PositiveInt, Ratio, RatioBelowOne
 from limbeck.contracts.records import Note, Question, Record
 from limbeck.data.packs.fact_questions import (
+    REFUSAL,
     Fact,
     FactsConfig,
     FactSplit,
@@ -196,7 +197,7 @@ class Config(ReaderConfig):
             group = f"{name}|{key}|evaluation {index}"
             yield Question(
                 id=f"{self.label}:refusal:{group}",
-                task="refusal",
+                task=REFUSAL,
                 form="single",
                 group=group,
                 question=forms[index].format(subject=name),

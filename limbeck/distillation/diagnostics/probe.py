@@ -22,7 +22,7 @@ from limbeck.models.torch_session import TorchSession
 from limbeck.models.vocabulary import as_token_ids
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import ObjectiveConfig
-from limbeck.runtimes.greedy import Request, decode_greedily
+from limbeck.runtimes.greedy import Request, decode_answers
 from limbeck.runtimes.transformers import NumpySession
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def _answer(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[tu
     session = NumpySession(TorchSession(model, num_slots=len(prompts)))
     requests = [Request(prompt, MAX_ANSWER_TOKENS) for prompt in prompts]
     end_ids = as_token_ids(model.config.get_text_config().eos_token_id)
-    for item in decode_greedily(session, requests, end_ids=end_ids):
+    for item in decode_answers(session, requests, end_ids=end_ids):
         answers[item.request].append(item.token)
     return [tuple(answer) for answer in answers]
 

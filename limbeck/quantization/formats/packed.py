@@ -6,7 +6,7 @@ token. Left out: how the codes of a block are found, which each format says.
 """
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from typing_extensions import override
 
@@ -33,10 +33,10 @@ class PackedFormat(QuantizedFormat, abc.ABC):
     codes_dtype: ClassVar[str] = "uint8"
     tolerance: ClassVar[Tolerance] = Int8.tolerance
     """Activations are rounded as INT8's, so two copies part as INT8's do."""
-    block_size: Any
-    """A field of one of the literal values that it names."""
-    embeddings: Any
-    """Another."""
+    block_size: int
+    """Weights that share a scale; a format names the lengths that it has."""
+    embeddings: str
+    """The format of embeddings and language head, one of those that a format names."""
 
     @property
     @override

@@ -12,7 +12,6 @@ import onnx
 from onnx import TensorProto
 
 from limbeck.runtimes.architecture import Architecture
-from limbeck.runtimes.mixture import Mixture
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
 from limbeck.runtimes.onnx.kernels import embed, multiply, multiply_by_table, scale
 from limbeck.runtimes.onnx.mixture import SparseLayers
@@ -85,7 +84,10 @@ class _Layers:
         self.graph = graph
         self.shape = architecture
         self.tensors = tensors
-        self.mixture = architecture.mixture
+        mixture = architecture.mixture
+        self.sparse = None
+        if mixture is not None:
+            self.sparse = SparseLayers(graph, mixture, tensors, hidden_size=self.shape.hidden_size)
 
     def add(self, layer: int, *, residual: str, delta: str) -> tuple[str, str]:
         """The residual stream after attention, and the feed-forward output still to be added."""
@@ -99,8 +101,8 @@ class _Layers:
         hidden, residual = self.add_and_normalize(
             _join(name, conventions.feed_forward_norm), residual=residual, delta=attended
         )
-        if self.mixture is not None and layer in self.mixture.layers:
-            fed = self._feed_experts(f"{name}.{self.mixture.names.block}", hidden, self.mixture)
+        if self.sparse is not None and layer in self.sparse.mixture.layers:
+            fed = self._feed_experts(name, hidden, self.sparse)
         else:
             fed = self._feed_forward(f"{name}.mlp", hidden, width=self.shape.intermediate_size)
         fed = self._finish_block(fed, norm=_join(name, conventions.feed_forward_output_norm))
@@ -220,9 +222,9 @@ class _Layers:
         normed = self._normalize(module, graph.node("Reshape", x, split), width=width)
         return graph.node("Reshape", normed, joined)
 
-    def _feed_experts(self, module: str, hidden: str, mixture: Mixture) -> str:
-        graph, width = self.graph, self.shape.hidden_size
-        sparse = SparseLayers(graph, mixture, self.tensors, hidden_size=width)
+    def _feed_experts(self, layer: str, hidden: str, sparse: SparseLayers) -> str:
+        graph, mixture, width = self.graph, sparse.mixture, self.shape.hidden_size
+        module = f"{layer}.{mixture.names.block}"
         outputs = sparse.add(module, hidden)
         if not mixture.shared_width:
             return outputs
