@@ -97,12 +97,12 @@ LABEL_FORMS: Table = {
 """What `label` writes of a teacher's answers: each a LabelForm."""
 
 REWARDS: Table = {
-    "facts": "limbeck.reinforcement.rewards:facts",
-    "form": "limbeck.reinforcement.rewards:form",
-    "refusal": "limbeck.reinforcement.rewards:refusal",
-    "brevity": "limbeck.reinforcement.rewards:brevity",
+    "facts": "limbeck.reinforcement.rewards:Facts",
+    "form": "limbeck.reinforcement.rewards:Form",
+    "refusal": "limbeck.reinforcement.rewards:Refusal",
+    "brevity": "limbeck.reinforcement.rewards:Brevity",
 }
-"""What `grpo` can reward: each a function of an answer and of the domain's answer format."""
+"""What `grpo` can reward: each a Reward."""
 
 CRITERIA: Table = {
     "contribution": "limbeck.pruning.criteria:Contribution",

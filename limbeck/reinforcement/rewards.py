@@ -3,23 +3,25 @@
 No reward needs a written answer in a person's words, only what the pack or the record holds.
 """
 
+import abc
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, final
+
+from typing_extensions import override
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import AnswerFormat
 from limbeck.contracts.registry import REWARDS
 
-DOMAIN_REWARDS = frozenset({"form", "refusal"})
-"""Those that compare with how a pack joins items and admits what it does not know."""
 OTHER_SEPARATORS = ",，;；/\n"
 
 
 def name_domain_rewards(weights: Iterable[str]) -> str:
     """Those of some rewards that need a pack, as a message names them; empty: none of them."""
-    named = [repr(name) for name in sorted(weights) if name in DOMAIN_REWARDS]
+    named = [repr(name) for name in sorted(weights) if find_reward(name).needs_domain]
     return f"reward {' and '.join(named)}" if named else ""
 
 
@@ -48,32 +50,73 @@ class AnswerSample:
     """Entity F1 of the text with the expected answer."""
 
 
-def facts(sample: AnswerSample, answer_format: AnswerFormat) -> float:
+class Reward(abc.ABC):
+    """How one thing about a sampled answer is rated."""
+
+    needs_domain: ClassVar[bool] = False
+    """Whether it compares with how a pack joins items and admits what it does not know."""
+
+    @abc.abstractmethod
+    def rate(self, sample: AnswerSample, *, answer_format: AnswerFormat) -> float:
+        """From 0 to 1."""
+
+
+@final
+class Facts(Reward):
     """Entity F1 with the expected answer."""
-    return sample.agreement_ratio
+
+    @override
+    def rate(self, sample: AnswerSample, *, answer_format: AnswerFormat) -> float:
+        return sample.agreement_ratio
 
 
-def form(sample: AnswerSample, answer_format: AnswerFormat) -> float:
+@final
+class Form(Reward):
     """One for an answer that ends, joins its items as the pack does and repeats none."""
-    wrong = [
-        char for char in OTHER_SEPARATORS if char in sample.text and char not in sample.expected
-    ]
-    items = sample.text.split(answer_format.joiner)
-    repeats = len(set(items)) < len(items)
-    return float(sample.ended and all(items) and not wrong and not repeats)
+
+    needs_domain: ClassVar[bool] = True
+
+    @override
+    def rate(self, sample: AnswerSample, *, answer_format: AnswerFormat) -> float:
+        wrong = [
+            char for char in OTHER_SEPARATORS if char in sample.text and char not in sample.expected
+        ]
+        items = sample.text.split(answer_format.joiner)
+        repeats = len(set(items)) < len(items)
+        return float(sample.ended and all(items) and not wrong and not repeats)
 
 
-def refusal(sample: AnswerSample, answer_format: AnswerFormat) -> float:
+@final
+class Refusal(Reward):
     """One where the answer is the pack's unknown answer exactly when that is expected."""
-    return float(
-        is_unknown_answer(sample.text, answer_format)
-        == is_unknown_answer(sample.expected, answer_format)
-    )
+
+    needs_domain: ClassVar[bool] = True
+
+    @override
+    def rate(self, sample: AnswerSample, *, answer_format: AnswerFormat) -> float:
+        return float(
+            is_unknown_answer(sample.text, answer_format)
+            == is_unknown_answer(sample.expected, answer_format)
+        )
 
 
-def brevity(sample: AnswerSample, answer_format: AnswerFormat) -> float:
+@final
+class Brevity(Reward):
     """One up to the expected number of characters, then in inverse proportion; zero for nothing."""
-    return min(1.0, len(sample.expected) / len(sample.text)) if sample.text else 0.0
+
+    @override
+    def rate(self, sample: AnswerSample, *, answer_format: AnswerFormat) -> float:
+        return min(1.0, len(sample.expected) / len(sample.text)) if sample.text else 0.0
+
+
+def find_reward(name: str) -> Reward:
+    """The reward that the table names.
+
+    Raises:
+        UnknownNameError: there is none of this name.
+    """
+    reward: type[Reward] = resolve(REWARDS, name, what="reward")
+    return reward()
 
 
 def is_unknown_answer(text: str, answer_format: AnswerFormat) -> bool:
@@ -90,7 +133,7 @@ def score(
 ) -> dict[str, float]:
     """Every weighted reward by its name, unweighted, and `reward`, their weighted sum."""
     found = {
-        name: resolve(REWARDS, name, what="reward")(sample, answer_format)
+        name: find_reward(name).rate(sample, answer_format=answer_format)
         for name in sorted(weights)
     }
     return {"reward": sum(weights[name] * value for name, value in found.items()), **found}

@@ -5,13 +5,12 @@ import logging
 import pytest
 import torch
 
-from limbeck.contracts.config import resolve
 from limbeck.contracts.records import AnswerFormat
 from limbeck.contracts.registry import REWARDS
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.reinforcement.config import Grpo
-from limbeck.reinforcement.rewards import AnswerSample, score
+from limbeck.reinforcement.rewards import AnswerSample, find_reward, score
 from limbeck.reinforcement.rollouts import IDLE_STEPS, RolloutPrompt, Rollouts, TokenizerIO
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import fit
@@ -22,7 +21,7 @@ SPEECH = TokenizerIO(lambda tokens: "".join(chr(64 + token % 26) for token in to
 
 def reward(name, text, expected="头晕、心悸", *, ended=True, agreement=0.5):
     said = AnswerSample(text, ended, expected, agreement)
-    return resolve(REWARDS, name, what="reward")(said, ANSWER_FORMAT)
+    return find_reward(name).rate(said, answer_format=ANSWER_FORMAT)
 
 
 @pytest.mark.parametrize(
