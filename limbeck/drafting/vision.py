@@ -39,9 +39,9 @@ aligned:
   stage: train
   model: extended
   corpus: corpus
-  # Each image against every distinct answer of its batch; the language model stays as it is.
-  objective: {{kind: contrastive, bias: 0}}
-  batching: {{per_device_train_batch_size: 32, gradient_accumulation_steps: 1, \
+  # The language model stays as it is; the encoder learns to give it what the answers need.
+  objective: {{kind: next_token, trained: encoder}}
+  batching: {{per_device_train_batch_size: 8, gradient_accumulation_steps: 4, \
 max_length: {max_length}, images: with}}
   training: {{max_steps: {steps}, learning_rate: 0.001}}
 
@@ -49,7 +49,7 @@ max_length: {max_length}, images: with}}
 TUNED = """\
 teacher:
   stage: train
-  model: {start}
+  model: aligned
   corpus: corpus
   objective: {{kind: next_token}}
   batching: {{per_device_train_batch_size: 8, gradient_accumulation_steps: 4, \
@@ -68,8 +68,6 @@ class VisionDraft:
     student_reads_images: bool
     """As the models are named; what does not is extended."""
     tokens_per_image: int
-    num_distinct_answers: int
-    """Of the rows about images."""
 
 
 def draft_vision(
@@ -99,7 +97,6 @@ def draft_vision(
         teacher in able,
         student in able,
         side * side,
-        len({record.answer for record in findings.records if record.images}),
     )
 
 
@@ -165,11 +162,8 @@ def draft_readers(
         entries.append(
             EXTENDED.format(name="extended", checkpoint=scalar(teacher), encoder=encoder)
         )
-        start = "extended"
-        if vision.num_distinct_answers > 1:
-            start = "aligned"
-            entries.append(ALIGNED.format(max_length=max_length, steps=image_steps))
-        entries.append(TUNED.format(start=start, max_length=max_length, steps=steps))
+        entries.append(ALIGNED.format(max_length=max_length, steps=image_steps))
+        entries.append(TUNED.format(max_length=max_length, steps=steps))
         teacher = "teacher"
     if not isinstance(student, str):
         described = {"kind": "vision", "text": student, "encoder": vision.encoder}

@@ -14,6 +14,7 @@ from limbeck.models.config import LogitsForm
 
 if TYPE_CHECKING:
     from limbeck.models.batch import Batch
+    from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
     from limbeck.objectives.base import Objective, ObjectiveContext
 
 BatchKind = Literal["records", "pairs", "rollouts"]
@@ -186,6 +187,18 @@ class Balance(Config):
     """Weight of the z-loss, which keeps the gate's logits small (arXiv:2202.08906)."""
 
 
+def _expect_encoder(context: "ObjectiveContext", objective: str) -> "LimbeckVisionForCausalLM":
+    from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
+
+    model = context.model
+    if not isinstance(model, LimbeckVisionForCausalLM):
+        raise CheckpointError(
+            f"objective {objective!r} trains an image encoder, {type(model).__name__} has none; "
+            "give it one with an `extend` entry"
+        )
+    return model
+
+
 class NextToken(ObjectiveConfig):
     """Cross-entropy on the tokens that carry a label; sparse models also keep experts balanced."""
 
@@ -199,11 +212,21 @@ class NextToken(ObjectiveConfig):
     label_smoothing: RatioBelowOne = 0.0
     """Share of the target that is spread evenly over all tokens, as in torch's `cross_entropy`;
     the curve's `ce` stays that of the written answers."""
+    trained: Literal["all", "encoder"] = "all"
+    """What learns: the model, or its image encoder with its projector, while the language model
+    stays as it is (Tsimpoukelli et al. 2021, arXiv:2106.13884)."""
 
     @override
     def build(self, context: "ObjectiveContext") -> "Objective":
+        """The objective; freezes what is not to be trained.
+
+        Raises:
+            CheckpointError: only the image encoder is to be trained, and the model has none.
+        """
         from limbeck.objectives.next_token import NextTokenObjective
 
+        if self.trained == "encoder":
+            _expect_encoder(context, self.kind).language_model.requires_grad_(False)
         return NextTokenObjective(self)
 
 
@@ -228,15 +251,9 @@ class Contrastive(ObjectiveConfig):
         Raises:
             CheckpointError: the model has no image encoder.
         """
-        from limbeck.models.vision.modeling import LimbeckVisionForCausalLM
         from limbeck.objectives.contrastive import ContrastiveObjective
 
-        model = context.model
-        if not isinstance(model, LimbeckVisionForCausalLM):
-            raise CheckpointError(
-                f"objective 'contrastive' aligns an image encoder, {type(model).__name__} has "
-                "none; give it one with an `extend` entry"
-            )
+        model = _expect_encoder(context, self.kind)
         if self.trained == "encoder":
             model.language_model.requires_grad_(False)
         text = model.config.get_text_config()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
@@ -42,6 +43,10 @@ def test_chats_that_hold_their_images_run_to_a_report(new, tmp_path, monkeypatch
     assert "bundle" not in recipe
     found = run(tmp_path, monkeypatch, "aligned", "teacher", "student", "int8", file="chat.jsonl")
     assert [row["name"] for row in found["rows"]] == ["teacher", "student", "int8"]
+    runs = tmp_path / "runs" / "mine"
+    before, after = (load_model(runs / name).state_dict() for name in ("extended", "aligned"))
+    learnt = {name for name in before if not torch.equal(before[name], after[name])}
+    assert learnt and not [name for name in learnt if name.startswith("language_model.")]
     count = found["corpus"]["splits"]["test"]
     assert found["corpus"]["tasks"] == {"test_images": {"asked": count, "available": count}}
     assert found["corpus"]["left_out"] == 0
