@@ -71,6 +71,7 @@ def plan(entries: Mapping[str, Entry], *, root: Path, assumed: Mapping[str, obje
         corpora={
             name: CorpusFacts(len(item.vocabulary), item.record_tokens, not item.measured)
             for name, item in resolver.corpora.items()
+            if name  # an entry may need none
         },
         assumed=assumptions,
         cards={name: GPUS[name] for name in (assumptions.training.gpu, assumptions.inference.gpu)},

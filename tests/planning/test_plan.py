@@ -236,3 +236,11 @@ def test_every_live_teacher_is_counted(invoke, tmp_path):
         student = next(row for row in rows if row["name"] == "student")
         found.append(student["training"]["workload"]["frozen_bytes"])
     assert found[1] == 2 * found[0] > 0
+
+
+def test_an_entry_without_a_corpus_names_none(invoke, tmp_path):
+    make_checkpoint(tmp_path / "teacher", build=TEACHERS["qwen3_moe"])
+    path = tmp_path / "seeing.yaml"
+    path.write_text(f"extended: {{stage: extend, checkpoint: {tmp_path / 'teacher'}}}\n", "utf-8")
+    text = invoke(path).output
+    assert "extended" in text and "tokens in the vocabulary" not in text
