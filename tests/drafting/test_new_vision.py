@@ -34,7 +34,8 @@ def run(tmp_path, monkeypatch, *entries, file):
 
 
 def test_chats_that_hold_their_images_run_to_a_report(new, tmp_path, monkeypatch):
-    text, code, recipe = new("chat.jsonl", lines(inlined(60)))
+    """Texts beside the images are learnt and asked as well."""
+    text, code, recipe = new("chat.jsonl", lines([*inlined(60), *pictured(0, others=30)]))
     assert code == 0, text
     assert "60 rows are about images: the teacher and its student learn to read them" in text
     assert "image_folder" not in recipe["corpus"]["sources"][0]
@@ -47,14 +48,14 @@ def test_chats_that_hold_their_images_run_to_a_report(new, tmp_path, monkeypatch
     before, after = (load_model(runs / name).state_dict() for name in ("extended", "aligned"))
     learnt = {name for name in before if not torch.equal(before[name], after[name])}
     assert learnt and not [name for name in learnt if name.startswith("language_model.")]
-    count = found["corpus"]["splits"]["test"]
-    assert found["corpus"]["tasks"] == {"test_images": {"asked": count, "available": count}}
+    tasks = found["corpus"]["tasks"]
+    count, num_texts = (tasks[name]["asked"] for name in ("test_images", "test_split"))
+    assert count + num_texts == found["corpus"]["splits"]["test"]
     assert found["corpus"]["left_out"] == 0
     assert {row["name"] for row in found["floors"]} >= {"majority", "linear"}
     for row in found["rows"]:
-        assert (
-            row["nats_per_byte"]["count"] == row["texts"]["test_images"]["chrf"]["count"] == count
-        )
+        assert row["nats_per_byte"]["count"] == count + num_texts
+        assert row["texts"]["test_images"]["chrf"]["count"] == count
 
 
 def extend(folder, *, source, **encoder):
@@ -108,13 +109,9 @@ def test_encoders_that_differ_are_refused(new, tmp_path, teacher):
     assert recipe is None
 
 
-def test_texts_beside_images_are_asked_too(new, tmp_path, monkeypatch):
+def test_few_images_are_read_where_that_is_wanted(new, tmp_path):
     draw(tmp_path, 20)
-    rows = pictured(20, others=40)
-    text, code, recipe = new("chat.jsonl", lines(rows), "--vision")
+    text, code, recipe = new("chat.jsonl", lines(pictured(20, others=40)), "--vision")
     assert code == 0, text
-    monkeypatch.chdir(tmp_path)
-    found = run(tmp_path, monkeypatch, "aligned", "teacher", "student", "int8", file="chat.jsonl")
-    assert set(found["corpus"]["tasks"]) == {"test_images", "test_split"}
     assert recipe["aligned"]["batching"]["images"] == "with"
     assert "images" not in recipe["teacher"]["batching"]

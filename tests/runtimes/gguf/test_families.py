@@ -14,7 +14,7 @@ from limbeck.runtimes.gguf.families import FAMILIES
 from limbeck.runtimes.gguf.limits import check_model
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
 from tests.support.families import FAMILIES as TINY
-from tests.support.families import make_family
+from tests.support.families import PARTIAL_ROTARY, make_family
 from tests.support.gguf_bundles import measure
 from tests.support.tiny_checkpoints import make_checkpoint
 
@@ -46,7 +46,7 @@ SAME = (
     ("OLMoE", {"num_key_value_heads": 4}),
     ("OLMo 2", {}),
     ("Phi-3", {}),
-    ("Phi-4 mini", {}),
+    ("Phi-4 mini", {"rope_parameters": PARTIAL_ROTARY}),
     ("GLM-4", {}),
     ("SmolLM3", {**FIVE_LAYERS, "layer_types": None, "no_rope_layers": [1, 1, 1, 0, 1]}),
     ("Granite", {"attention_bias": True, "mlp_bias": True}),
