@@ -186,13 +186,15 @@ def run(
             stderr=subprocess.STDOUT,
             check=False,
         )
-    lines = log.read_text("utf-8", errors="replace").split("\n")
+    text = log.read_text("utf-8", errors="replace").replace(f"{log.parents[1]}/", "")
     return {
         "what": name,
         "command": " ".join(Path(word).name for word in command[1:]),
         "status": done.returncode,
         "seconds": round(time.perf_counter() - started),
-        "last_line": next((line.strip() for line in reversed(lines) if line.strip()), "")[:160],
+        "last_line": next(
+            (line.strip() for line in reversed(text.split("\n")) if line.strip()), ""
+        )[:160],
     }
 
 
