@@ -140,7 +140,7 @@ TASKS: Table = {
     "finding": "limbeck.evaluation.tasks:ImageFinding",
     "intent": "limbeck.evaluation.tasks:Intent",
     "test_split": "limbeck.evaluation.tasks:HeldOutTest",
-    "test_images": "limbeck.evaluation.tasks:HeldOutImage",
+    "test_images": "limbeck.evaluation.tasks:HeldOutTest",
 }
 """How the answers to a kind of question are scored: each a Task."""
 

@@ -135,17 +135,6 @@ class HeldOutTest(Task):
         return score_by_form(question, response)
 
 
-@final
-class HeldOutImage(Task):
-    """Test records about images: as those without, for models that read images."""
-
-    scores_options = True
-
-    @override
-    def _score(self, question: Question, response: Response) -> Verdict:
-        return score_by_form(question, response)
-
-
 def score_response(question: Question, response: Response) -> Verdict:
     """The verdict of the question's task; of its form where no task of the table has its name."""
     task = find_task(question)
