@@ -34,13 +34,21 @@ ONE_SIGN = str.maketrans("\u2044\u2215\u066b\u066c", "//.,")
 LANGUAGE_SHARP = re.compile(r"(?<![a-z\d])([cf])#(?![a-z\d])")
 """C# and F#, which are other languages than C and F; apart, a rank or a key signature."""
 FINE_SPACE = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
-THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+THOUSANDS = re.compile(r"(?<![\d.,])(?!0)\d{1,3}(?:,\d{3})+(?![\d,])")
 LEADING_POINT = re.compile(rf"(?<![^\W{HAN}])(?<!\.)\.(?=\d)")
 SIGN = re.compile(
     r"(?<=\d)\s*[-\u2010-\u2015\u301c~]+\s*(?=\d)"  # a range
     rf"|(?:(?<!\w)|(?<=[{HAN}])|(?<=\de))-(?=\d)"  # a negative number or exponent
     r"|(?<=\()\s*-\s*(?=\))"  # a negative result
+    r"|(?<=[^\W\d_])-(?=\s*(?:$|[),.;\u3001\u3002]))"  # another one: A-, HIV-
+    # before a variable, a root or a function: -x, e^-x
+    r"|(?<![\w-])-(?=[\u221a\u221e]|[a-z\u03b1-\u03c9](?!\w)|(?:sin|cos|tan|log|ln|exp|sqrt)\b)"
+    r"|(?<=[=^({])-(?=\w)"
 )
+OPERATORS = {"!=": "\u2260", "&&": "\u2227", "||": "\u2228"}
+"""Signs of code that mean what a sign of mathematics does."""
+DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""They order text that runs from right to left, and stand between a number and its sign."""
 
 
 def to_compatible(text: str) -> str:
@@ -48,7 +56,8 @@ def to_compatible(text: str) -> str:
 
     A raised digit stays an exponent, and a character that stands for digits gets room around it.
     """
-    text = NUMBER_SIGN.sub(r" \g<0> ", RAISED.sub(r"^\g<0>", text))
+    text = RAISED.sub(r"^\g<0>", DIRECTION_MARKS.sub("", text))
+    text = NUMBER_SIGN.sub(r" \g<0> ", text)
     return unicodedata.normalize("NFKC", text).translate(ONE_SIGN)
 
 
@@ -61,6 +70,8 @@ def normalise(text: str) -> str:
     makes a number: its sign, its point, and whatever keeps it apart from the next one.
     """
     folded = to_compatible(FINE_SPACE.sub("", text.replace("，", "、"))).casefold()
+    for written, sign in OPERATORS.items():
+        folded = folded.replace(written, sign)
     folded = THOUSANDS.sub(lambda found: found[0].replace(",", ""), folded)
     folded = LANGUAGE_SHARP.sub("\\1\u266f", SIGN.sub(MINUS, LEADING_POINT.sub("0.", folded)))
     kept: list[str] = []

@@ -44,8 +44,13 @@ class Interval:
 
 def exact_match(answer: str, *, expected: Sequence[str], language: str = "") -> bool:
     """Whether the answer equals one of the expected texts, its numbers and units as quantities."""
-    found = answer_key(answer, language=language)
-    return bool(found) and found in {answer_key(item, language=language) for item in expected}
+    found = _whole_key(answer, language=language)
+    return bool(found) and found in {_whole_key(item, language=language) for item in expected}
+
+
+def _whole_key(text: str, *, language: str) -> str:
+    """The key of an answer; the text itself where it is signs alone, such as a check mark."""
+    return answer_key(text, language=language) or text.strip()
 
 
 def same_label(answer: str, *, expected: Sequence[str]) -> bool:

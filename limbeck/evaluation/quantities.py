@@ -101,8 +101,8 @@ _UNIT = (
 _UNITS = rf"(?:\s*\\?{_UNIT}(?:\s*(?:/|每|\bper\b)\s*{_UNIT})*|\s*/\s*{_UNIT})"
 _EXPONENT = r"\^\s*\{?([+-]?\d{1,3})\}?(?!\d)"
 _NUMBER = {
-    "point": r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+",
-    "comma": r"(?:\d{1,3}(?:[. ]\d{3})+(?!\d)|\d+)(?:[,.]\d+)?|,\d+",
+    "point": r"(?:(?!0)\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+",
+    "comma": r"(?:(?!0)\d{1,3}(?:[. ]\d{3})+(?!\d)|\d+)(?:[,.]\d+)?|,\d+",
 }
 _CODE = r"\d+(?::\d+)+|\d+(?:-\d+){2,}|\d+(?:/\d+){2,}|0\d+(?:[.:/-]\d+)*"
 _CODES = {
@@ -125,7 +125,7 @@ def _pattern(mark: str) -> re.Pattern[str]:
 
     start = rf"(?<![^\W_\u3040-\u30ff{HAN}])(?<!\d\.)"
     sign = rf"(?:(?:(?<!\w)|(?<=[{HAN}]))[+-])?"
-    link = r"\s*(?:[-~]+|[至到]|\bto\b)\s*"
+    link = r"\s*(?:~+|(?P<dashes>-+)|[至到]|\bto\b)\s*"
     return re.compile(
         rf"{start}(?:(?P<code>{_CODES[mark]})"
         rf"|(?P<sign>{sign})(?:{value('low')})(?P<unit>{_UNITS})?"
@@ -143,6 +143,9 @@ DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013" + MINUS, "-") | 
 COMPARISONS = str.maketrans("≧⩾≦⩽", "≥≥≤≤")
 RING = re.compile(r"(?<=\d)(\s?)[\u00ba\u02da](?=\s?[CF]\b)")
 """An ordinal sign or a ring, which keyboards give for the sign of degrees."""
+
+MULTIPLIED = re.compile(r"(?<=\d)(?<!\b0)\s*[x*]\s*(?=\d)")
+"""2x500 mg; not 0x50, which is a code."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def split_quantities(text: str, *, language: str = "") -> list[str | Quantity]:
     text = FINE_SPACE.sub("", text.replace("，", "、").replace("\\times", "×"))
     text = RING.sub(r"\1°", text)
     text = to_compatible(text).translate(DASHES).translate(COMPARISONS)
-    text = text.replace(">=", "≥").replace("<=", "≤")
+    text = MULTIPLIED.sub("×", text.replace(">=", "≥").replace("<=", "≤"))
     parts: list[str | Quantity] = []
     end = 0
     for found in _pattern(mark).finditer(text):
@@ -205,7 +208,9 @@ def _key(text: str, *, language: str) -> str:
         around = (*parts[max(0, place - 1) : place], *parts[place + 1 : place + 2])
         between = len(around) == 2 and all(isinstance(item, Quantity) for item in around)
         marks = "".join(char for char in part if char in "/:*") if between else ""
-        keys.append(normalise(part) or marks)
+        # A hyphen before a number that it is no sign of joins them: COVID-19.
+        text = part.rstrip("-") if place + 1 < len(parts) else part
+        keys.append(normalise(text) or marks)
     return "".join(keys)
 
 
@@ -221,7 +226,9 @@ def _read(found: re.Match[str], *, mark: str) -> Iterator[Quantity | str]:
             return
         yield Quantity(low * factor, low * factor, low_unit)
         return
-    high = _value(found, "high", sign=found["high_sign"], mark=mark)
+    # Two hyphens are a dash, but after a negative number a dash and a sign.
+    high_sign = "-" if (found["sign"], found["dashes"]) == ("-", "--") else found["high_sign"]
+    high = _value(found, "high", sign=high_sign, mark=mark)
     high_unit, high_factor = _read_units(found["high_unit"])
     if found["unit"] is None:
         low_unit, factor = high_unit, high_factor
@@ -247,7 +254,7 @@ def _value(found: re.Match[str], name: str, *, sign: str, mark: str) -> Fraction
         digits = found[name].replace(" ", "")
         if mark == "point":
             digits = digits.replace(",", "")
-        elif "," in digits or re.fullmatch(r"\d{1,3}(?:\.\d{3})+", digits):
+        elif "," in digits or re.fullmatch(r"(?!0)\d{1,3}(?:\.\d{3})+", digits):
             digits = digits.replace(".", "").replace(",", ".")
         exponent = found[f"{name}_times"] or found[f"{name}_e"] or "0"
         value = Fraction(f"0{digits}") * Fraction(10) ** int(exponent)

@@ -1,7 +1,7 @@
 """The items of an answer in JSON, so that order and spelling of the JSON count for nothing.
 
-A list holds items; a value of an object is an item together with its key, and an object inside of a
-list is one item whole.
+A list holds items; a value of an object is an item together with its key. An object or a list
+inside of a list is one item whole: the cells of a row have an order.
 """
 
 import json
@@ -30,6 +30,9 @@ def _items(value: Json, path: str, language: str) -> Iterator[str]:
             if isinstance(item, dict):
                 parts = sorted(part for part in _items(item, "", language) if part)
                 yield f"{path}{{{' '.join(parts)}}}" if parts else ""
+            elif isinstance(item, list):
+                cells = ["".join(_items([cell], "", language)) for cell in item]
+                yield f"{path}[{' | '.join(cells)}]" if any(cells) else ""
             else:
                 yield from _items(item, path, language)
     elif isinstance(value, dict):

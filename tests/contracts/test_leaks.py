@@ -63,6 +63,10 @@ def test_signs_and_marks_distinguish_questions(left, right):
         ("阳性(-)", "阳性"),
         ("阳性(-)", "阳性(+)"),
         ("٣٫٥", "٣٥"),
+        ("0,250", "0250"),
+        ("血型 A-", "血型 A"),
+        ("e^{-x}", "e^{x}"),
+        ("x != 5", "x = 5"),
     ],
 )
 def test_what_makes_a_number_is_kept(left, right):

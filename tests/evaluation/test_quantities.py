@@ -75,6 +75,18 @@ from limbeck.evaluation.quantities import COMMA_LANGUAGES, UNITS, answer_key, sp
         ("https://example.org/a/b", "https://example.org/ab"),
         ("https://example.org/?a=1.5", "https://example.org/?a=15"),
         ("first_dose", "firstdose"),
+        ("-20~-10℃", "-20~10℃"),
+        ("-20--10", "-20-10"),
+        ("0,250 g", "250 g"),
+        ("A-", "A"),
+        ("HIV-, HBV+", "HIV, HBV+"),
+        ("-x", "x"),
+        ("e^{-kt}", "e^{kt}"),
+        ("y=-\u221a2", "y=\u221a2"),
+        ("a != b", "a = b"),
+        ("a && b", "a || b"),
+        ("-\u200f8", "8"),
+        ("👍", "👎"),
     ],
 )
 def test_other_amounts_are_wrong(right, given_answer):
@@ -126,6 +138,10 @@ def test_other_amounts_are_wrong(right, given_answer):
         ("写信到Anna@Example.org。", "写信到 anna@example.org"),
         ("See https://example.org/.", "see https://example.org"),
         ("**first_dose**: 0.5 g", "`first_dose` 500 mg"),
+        ("-20~-10℃", "-20至-10摄氏度"),
+        ("5--10 mg", "5–10 mg"),
+        ("2x500 mg", "2 × 500mg"),
+        ("👍", "👍 "),
     ],
 )
 def test_one_amount_is_right_however_it_is_written(right, given_answer):
@@ -144,6 +160,8 @@ def test_one_amount_is_right_however_it_is_written(right, given_answer):
         ("2,5 mg", "25 mg", False),
         ("1.000", "1", False),
         ("1,000", "1", True),
+        ("0.250 g", "0,25 g", True),
+        ("0.250 g", "250 g", False),
     ],
 )
 def test_the_decimal_mark_follows_the_language(right, given_answer, equal):

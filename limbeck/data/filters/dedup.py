@@ -84,7 +84,7 @@ class Exact:
 
     def find(self, *texts: str, id: str) -> str:
         """The id of an equal earlier text, or '' when this one is the first."""
-        joined = "\n".join(map(normalise, texts)).encode()
+        joined = "\n".join(normalise(text) or text.strip() for text in texts).encode()
         key = hashlib.blake2b(joined, digest_size=12).digest()
         return "" if (first := self._seen.setdefault(key, id)) == id else first
 

@@ -21,6 +21,7 @@ def test_exact_ignores_punctuation_and_width():
     assert exact.find("高血压？", TEXT, id="a") == ""
     assert exact.find("高血压", TEXT.replace("，", " "), id="b") == "a"
     assert exact.find("低血压", TEXT, id="c") == ""
+    assert exact.find("👍", TEXT, id="d") == exact.find("👎", TEXT, id="e") == ""
 
 
 def test_near_finds_small_edits_only():

@@ -107,6 +107,9 @@ def test_a_list_without_the_setting_is_refused_as_before(tmp_path):
             0.0,
         ),
         ('["aspirin, 5 mg"]', '["aspirin", "5 mg"]', 0.0),
+        ('[["a", 5], ["b", 9]]', '[["b", 9.0], ["a", 5]]', 1.0),
+        ('[["a", 9], ["b", 5]]', '[["a", 5], ["b", 9]]', 0.0),
+        ('[["a", null, 5]]', '[["a", 5, null]]', 0.0),
         ("a、b", "b、a", 1.0),
     ],
 )
