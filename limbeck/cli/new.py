@@ -222,7 +222,6 @@ def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFi
     from limbeck.drafting.images import place_images
     from limbeck.drafting.sources import (
         describe_source,
-        describe_unused,
         explain_options,
         open_source,
         suggest_columns,
@@ -250,8 +249,7 @@ def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFi
         columns = source["columns"]
         screen.print(
             f"took column {columns['question'][0]!r} for the question and {columns['answer']!r} "
-            "for the answer; --question and --answer name others"
-            + describe_unused(columns, error.found),
+            "for the answer; --question and --answer name others",
             highlight=False,
         )
     except DataError as error:
@@ -266,11 +264,14 @@ def print_doubt(screen: "Console", doubt: str) -> None:
 
 def describe_note(value: object) -> str:
     """What a reader noted of a file, or of each of several."""
+    from limbeck.data.readers.column_names import quote
+
+    if isinstance(value, list):
+        return quote(value)
     if not isinstance(value, dict):
-        return str(value)
+        return "tab" if value == "\t" else str(value)
     if len(value) == 1:
-        found = str(next(iter(value.values())))
-        return "tab" if found == "\t" else found
+        return describe_note(next(iter(value.values())))
     return ", ".join(f"{name} {item}" for name, item in value.items())
 
 

@@ -108,12 +108,6 @@ def suggest_columns(source: JsonObject, *, found: Sequence[str], path: str) -> J
     return source | {"columns": {"question": question, "answer": answer}}
 
 
-def describe_unused(columns: JsonObject, found: Sequence[str]) -> str:
-    """The columns that nothing reads, as the end of a sentence; '' where there are none."""
-    unused = [name for name in found if name not in (*columns["question"], columns["answer"])]
-    return f"; not used: {quote(unused)}" if unused else ""
-
-
 def explain_options(error: ColumnsError, source: JsonObject, *, path: str) -> DataError:
     """The error of columns that the options name, in terms of these options."""
     columns = Columns.model_validate(source["columns"])

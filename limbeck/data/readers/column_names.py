@@ -67,6 +67,9 @@ def describe_wrapped(values: JsonMapping, *, start: str = "") -> str:
                 f"is one object, and {start + str(name)!r} holds a list of {len(value)} objects: "
                 "write that list as the file"
             )
+    keys = [value.keys() for value in values.values() if isinstance(value, Mapping)]
+    if len(keys) > 1 and keys.count(keys[0]) == len(values) and len(keys[0]) > 1:
+        return "is one object with an object for each column; write an object for each row"
     lengths = [len(value) for value in values.values() if isinstance(value, list)]
     if len(lengths) > 1 and lengths.count(lengths[0]) == len(values) and lengths[0] > 1:
         return "is one object with a list for each column; write an object for each row"

@@ -10,7 +10,6 @@ from datasets import (
     DatasetDict,
     Image,
     List,
-    Value,
     load_dataset,
     load_from_disk,
 )
@@ -19,7 +18,8 @@ from typing_extensions import override
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.row_formats import RowReaderConfig
-from limbeck.data.readers.row_values import Row, shorten_float
+from limbeck.data.readers.row_values import Row
+from limbeck.data.readers.short_floats import holds_short_floats, shorten_floats
 
 
 class Config(RowReaderConfig):
@@ -49,9 +49,9 @@ class Config(RowReaderConfig):
     def rows(self) -> Iterator[Row | Drop | Note]:
         found = self._load()
         short = {
-            name
-            for name, feature in found.features.items()
-            if isinstance(feature, Value) and feature.dtype == "float32"
+            field.name: field.type
+            for field in found.features.arrow_schema
+            if holds_short_floats(field.type)
         }
         labels = {
             name: feature
@@ -64,8 +64,8 @@ class Config(RowReaderConfig):
                 # -1 stands for a label that is not known.
                 known = values[name] is not None and values[name] >= 0
                 values[name] = feature.int2str(values[name]) if known else None
-            for name in short:
-                values[name] = None if values[name] is None else shorten_float(values[name])
+            for name, kind in short.items():
+                values[name] = shorten_floats(values[name], kind)
             yield Row(f"{self.label}:row {number}", values)
 
     def _load(self) -> Dataset:

@@ -33,8 +33,15 @@ ROLES = {
 }
 TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id", "tools", "functions")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-MESSAGE_WEIGHTS = ("weight", "train", "training", "loss")
-"""What OpenAI, axolotl and swift call the switch of whether an answer is learnt."""
+MESSAGE_WEIGHTS = (
+    *("weight", "train", "training", "loss"),
+    *("trainable", "loss_weight", "loss_mask"),
+)
+"""What OpenAI, axolotl, swift and others call the switch of whether an answer is learnt."""
+PART_WEIGHTS = ("train_detail", "training_detail")
+"""What axolotl calls the switches of an answer's parts."""
+MESSAGE_KEYS = frozenset(("from", "role", "value", "content", "name", *MESSAGE_WEIGHTS))
+"""What is read of a message."""
 ROW_WEIGHTS = ("weight", "train")
 """The same for all answers of a row."""
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -180,6 +187,10 @@ def _read_message(message: Json) -> CheckedMessage:
         if message.get(key):
             detail = f"{key!r} beside the content; put it into the content, or remove it"
             raise RowError(REASONING_NOT_READ, detail)
+    for key in PART_WEIGHTS:
+        if message.get(key):
+            detail = f"{key!r}: an answer is learnt whole or not; set 'train' instead"
+            raise RowError(UNKNOWN_WEIGHT, detail)
     content = _first(message, "value", "content")
     text, images = _read_content(content)
     is_none = is_missing(content) and role == SYSTEM

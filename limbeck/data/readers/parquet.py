@@ -1,6 +1,6 @@
 """Parquet files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import pyarrow
@@ -12,7 +12,8 @@ from limbeck.contracts.json_data import Json, JsonObject
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.base import FileReaderConfig, check_file
 from limbeck.data.readers.row_formats import RowReaderConfig
-from limbeck.data.readers.row_values import Row, shorten_float
+from limbeck.data.readers.row_values import Row
+from limbeck.data.readers.short_floats import holds_short_floats, shorten_floats
 
 BATCH_ROWS = 4096
 
@@ -28,6 +29,7 @@ class Config(FileReaderConfig, RowReaderConfig):
         number = 0
         try:
             with parquet.ParquetFile(self.path) as file:
+                self._check_names(file.schema_arrow.names)
                 for batch in file.iter_batches(batch_size=BATCH_ROWS):
                     for values in _rows_of(batch):
                         number += 1
@@ -39,6 +41,11 @@ class Config(FileReaderConfig, RowReaderConfig):
             )
             raise DataError(message, path=self.path) from None
 
+    def _check_names(self, names: Sequence[str]) -> None:
+        if twice := [name for name in names if names.count(name) > 1]:
+            message = f"has two columns {twice[0]!r}; rename one and write it again"
+            raise DataError(message, path=self.path)
+
 
 def _rows_of(batch: pyarrow.RecordBatch) -> Iterator[JsonObject]:
     """The rows of a batch; a text that is no UTF-8 keeps a mark where it lost characters."""
@@ -48,8 +55,8 @@ def _rows_of(batch: pyarrow.RecordBatch) -> Iterator[JsonObject]:
 
 
 def _values_of(column: pyarrow.Array) -> list[Json]:
-    if types.is_float32(column.type):
-        return [None if value is None else shorten_float(value) for value in column.to_pylist()]
+    if holds_short_floats(column.type):
+        return [shorten_floats(value, column.type) for value in column.to_pylist()]
     try:
         return column.to_pylist()
     except UnicodeDecodeError:

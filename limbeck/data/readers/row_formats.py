@@ -41,6 +41,7 @@ from limbeck.data.readers.row_values import (
     read_confidence,
 )
 from limbeck.data.readers.text_files import UNDECODABLE
+from limbeck.data.readers.unread_columns import unread_names
 
 FILTERED = Reason("filtered", "按列筛除", "filtered by column", counts_as="surplus")
 NOT_TRAINED = Reason("not_trained", "权重为零", "weight zero", counts_as="surplus")
@@ -94,6 +95,7 @@ class RowReaderConfig(ReaderConfig):
         num_rows = 0
         names = (*self.columns.all_names(), *self.where)
         seen: dict[str, None] = {}
+        unread: dict[str, None] = {}
         counts: Counter[str] = Counter()
         garbled = MojibakeCount()
         for row in drop_undecodable(self.rows(), source=self.label):
@@ -104,6 +106,7 @@ class RowReaderConfig(ReaderConfig):
             if isinstance(row, Row):
                 row = replace(row, values=add_paths(row.values, names))
                 seen.update(dict.fromkeys(row.values))
+                unread.update(dict.fromkeys(unread_names(row.values, self.columns)))
             items = [row] if isinstance(row, Drop) else self._convert(row, pack, counts)
             if isinstance(items[-1], Record):  # its earlier turns are those of the others
                 garbled.add(_texts(items[-1]), place=items[-1].place)
@@ -123,6 +126,8 @@ class RowReaderConfig(ReaderConfig):
             near = nearest(name, found=seen)
             hint = f"did you mean {near!r}?" if near else "check `columns` and `where`"
             raise DataError(f"has no column {name!r}; found {quote(seen)}; {hint}", path=place)
+        if names := [name for name in unread if name not in self.where]:
+            yield Note("columns_not_read", {self.label: names})
         yield from (Note(name, count) for name, count in counts.items())
         yield from garbled.notes(source=self.label)
         yield from self._limit_answers([item for group in records.values() for item in group])

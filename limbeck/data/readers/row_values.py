@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from limbeck.contracts.json_data import Json, JsonMapping
 from limbeck.contracts.records import UNSCORED, Reason
 from limbeck.data.readers.text_files import REPLACED
@@ -52,11 +50,6 @@ def find_undecodable(value: object) -> str:
         elif isinstance(found, Sequence) and not isinstance(found, bytes):
             rest += found
     return ""
-
-
-def shorten_float(value: float) -> float:
-    """A number of 32 bits as it was before it was stored: 0.9, not 0.8999999761581421."""
-    return float(str(np.float32(value)))
 
 
 def add_paths(values: JsonMapping, names: Iterable[str]) -> JsonMapping:

@@ -135,6 +135,10 @@ def test_arrays_are_read_item_by_item(tmp_path, monkeypatch, chunk, indent):
         ('[{"question": "q", "answer": "a"},]', "Expecting value"),
         ("[" * 100_000, "nests too deep"),
         ('{"data": [{"question": "q", "answer": "a"}], "version": 1}', "'data' holds a list of 1"),
+        (
+            '{"question": {"0": "q", "1": "r"}, "answer": {"0": "a", "1": "b"}}',
+            "object for each col",
+        ),
         ('{\n "data": [\n  {"question": "q"}\n ]\n}', "'data' holds a list of 1 objects"),
         ('{\n "question": "q"\n}\n{\n "question": "r"\n}', "broken_json"),
         ('{"chat": [{"role": "user"}]}\n' * 2, "holds chats in 'chat'; rename it to `messages`"),
@@ -192,7 +196,7 @@ def test_damaged_and_short_values_of_a_table(tmp_path):
     columns = {
         "question": pyarrow.array(["how much", "and now"]),
         "answer": pyarrow.Array.from_buffers(pyarrow.string(), 2, texts.buffers()),
-        "confidence": pyarrow.array([0.9, 0.8], pyarrow.float32()),
+        "confidence": pyarrow.array([0.9, 0.8], pyarrow.float16()),
     }
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     found = read_source("parquet", path=tmp_path / "a.parquet")
@@ -205,6 +209,14 @@ def test_damaged_and_short_values_of_a_table(tmp_path):
     rows = {"question": ["q"], "answer": [0.9]}
     Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
     assert read_source("hub", dataset=str(tmp_path / "saved")).pairs == [("q", "0.9")]
+
+
+def test_two_columns_of_one_name_in_a_typed_table(tmp_path):
+    names = ["question", "answer", "answer"]
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names=names)
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns 'answer'"):
+        read_source("parquet", path=tmp_path / "a.parquet")
 
 
 def test_a_deep_value_is_no_fault(tmp_path):

@@ -55,9 +55,13 @@ def test_items_between_separators_become_a_list(tmp_path):
 
 def test_lists_of_a_typed_table(tmp_path):
     path = tmp_path / "a.parquet"
-    table = pyarrow.table({"question": ["a", "b"], "answer": [["x", "y"], ["z"]]})
-    parquet.write_table(table, path)
-    assert read_lists(path, kind="parquet")[0] == ['["x", "y"]', '["z"]']
+    doses = pyarrow.array([[0.1, 2.5], [7]], pyarrow.list_(pyarrow.float32()))
+    for answers, expected in (
+        ([["x", "y"], ["z"]], ['["x", "y"]', '["z"]']),
+        (doses, ["[0.1, 2.5]", "[7.0]"]),
+    ):
+        parquet.write_table(pyarrow.table({"question": ["a", "b"], "answer": answers}), path)
+        assert read_lists(path, kind="parquet")[0] == expected
 
 
 def test_what_is_no_list_is_counted_with_its_place(tmp_path):

@@ -129,7 +129,9 @@ def test_no_tools_are_no_fault(tmp_path, empty):
     assert read_rows(tmp_path, {"messages": messages, "tools": empty}).pairs == [("q", "a")]
 
 
-@pytest.mark.parametrize("switch", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+@pytest.mark.parametrize(
+    "switch", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss_mask": 0}]
+)
 def test_an_answer_of_weight_zero_is_read_and_not_learnt(tmp_path, switch):
     messages = say("q", "bad", "r", "good")
     messages[1] |= switch
@@ -167,6 +169,16 @@ def test_a_row_without_anything_to_learn_is_counted(tmp_path, row):
 @pytest.mark.parametrize("weight", [0.5, 2, "high", -1])
 def test_other_weights_are_refused(tmp_path, weight):
     row = {"messages": [say("q")[0], say("a", first="assistant")[0] | {"weight": weight}]}
+    assert refusal(tmp_path, row) == "unknown_weight"
+
+
+def test_weights_of_parts_are_refused_and_unknown_keys_are_named(tmp_path):
+    messages = say("q", "a")
+    row = {"messages": messages, "source": "x", "conversations": None}
+    assert read_rows(tmp_path, row).notes.get("columns_not_read") == {"a": ["source"]}
+    messages[1]["mask"] = 1
+    assert read_rows(tmp_path, row).notes["columns_not_read"] == {"a": ["messages.mask", "source"]}
+    messages[1]["train_detail"] = [{"begin_offset": 0, "end_offset": 1, "train": False}]
     assert refusal(tmp_path, row) == "unknown_weight"
 
 

@@ -1,0 +1,63 @@
+"""Which columns of a row, and keys of its messages, no reader reads: named, since a context that is
+left out, or a mark of what not to learn, is missed only later.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from limbeck.contracts.json_data import JsonMapping
+from limbeck.data.readers.messages import (
+    MESSAGE_KEYS,
+    REASONING_KEYS,
+    ROW_WEIGHTS,
+    TOOL_KEYS,
+)
+from limbeck.data.readers.row_shapes import (
+    CHAT_KEYS,
+    OPENAI_PAIR,
+    SYSTEM_KEYS,
+    Columns,
+    RowShape,
+    find_shape,
+)
+from limbeck.data.readers.row_values import PATH_SIGN, is_missing
+
+SHAPE_COLUMNS: Mapping[RowShape, tuple[str, ...]] = {
+    "columns": ("history",),
+    "chat": TOOL_KEYS,
+    "pair": ("chosen", "rejected", "prompt", "instruction", "input", *CHAT_KEYS, *TOOL_KEYS),
+    "alpaca": ("instruction", "input", "output", "history"),
+    "completion": ("prompt", "completion", "label"),
+    "label": ("text", "label"),
+    "text": ("text",),
+}
+"""What a row of each shape reads besides the columns that the recipe names."""
+
+
+def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
+    """The columns of a row that hold something and are not read; a key of messages with a path."""
+    present = [name for name, value in values.items() if not is_missing(value)]
+    if all(name in present for name in OPENAI_PAIR):
+        read = {*OPENAI_PAIR}
+    else:
+        shape = find_shape(columns, present=present)
+        read = {*SHAPE_COLUMNS.get(shape, ())}
+        if shape in ("columns", "pair"):
+            read |= {*columns.question, columns.answer}
+        if shape == "chat":
+            read.add(next(key for key in CHAT_KEYS if key in present))
+    read |= {*columns.optional_names(), *SYSTEM_KEYS, *ROW_WEIGHTS}
+    parents = {name.partition(PATH_SIGN)[0] for name in read}
+    for name in present:
+        if name not in read and name not in parents:
+            yield name
+        elif isinstance(found := values[name], list):
+            for message in found:
+                yield from _unread_keys(message, name=name)
+
+
+def _unread_keys(message: object, *, name: str) -> Iterator[str]:
+    if isinstance(message, Mapping) and not MESSAGE_KEYS.isdisjoint(message):
+        known = MESSAGE_KEYS.union(TOOL_KEYS, REASONING_KEYS)
+        for key, value in message.items():
+            if key not in known and not is_missing(value):
+                yield f"{name}{PATH_SIGN}{key}"
