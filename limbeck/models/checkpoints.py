@@ -5,7 +5,7 @@ Left out: artifacts' manifests, which the pipeline writes.
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -39,11 +39,14 @@ from limbeck.models.tokenizer_identity import identify
 from limbeck.models.vision.configuration import LimbeckVisionConfig
 from limbeck.models.vision.modeling import write_preprocessor
 from limbeck.models.vocabulary import as_token_ids
-from limbeck.models.weight_files import check_weight_files
+from limbeck.models.weight_files import check_weight_files, count_weight_bytes
+from limbeck.models.weight_fit import check_codes, check_fit
 from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
 from limbeck.quantization.storage import load_quantized, save_quantized
 
 logger = logging.getLogger(__name__)
+LOCAL: Mapping[str, bool] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no code that lies beside a model is run, or asked about."""
 
 
 def read_config(folder: Path) -> dict:
@@ -71,10 +74,17 @@ def open_config(folder: Path) -> PreTrainedConfig:
     """A checkpoint's config as transformers reads it.
 
     Raises:
-        CheckpointError: it is missing or damaged, or of an architecture that transformers does not
-            know.
+        CheckpointError: it is missing or damaged, of an architecture that transformers does not
+            know, or of another tool's codes.
     """
-    model_type = read_config(folder)["model_type"]
+    described = read_config(folder)
+    check_codes(described, place=folder)
+    model_type = described["model_type"]
+    if model_type not in CONFIG_MAPPING and described.get("auto_map"):
+        raise CheckpointError(
+            f"{folder / 'config.json'}: a {model_type!r} needs code of its own (auto_map), which "
+            "is not run; name a model of an architecture that transformers itself has"
+        )
     if model_type not in CONFIG_MAPPING:
         error = UnknownNameError(str(model_type), known=CONFIG_MAPPING, what="model_type")
         near = str(error).partition("known:")[0].strip()
@@ -83,7 +93,7 @@ def open_config(folder: Path) -> PreTrainedConfig:
             "has no such architecture; correct the name, or update transformers"
         )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, **LOCAL)
     except Exception as error:  # whatever an architecture's own code meets in a wrong config
         raise CheckpointError(
             f"{folder / 'config.json'}: cannot be read: {str(error)[:400]}"
@@ -115,7 +125,7 @@ def check_weights(folder: Path) -> None:
         CheckpointError: `load_model` would fail.
     """
     check_weight_files(folder)
-    num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    num_bytes = count_weight_bytes(folder)
     # Files larger than the memory cannot always be mapped; whether they fit shows when they run.
     if read_number_format(folder) is None and 0 < num_bytes < psutil.virtual_memory().total:
         with _quiet():
@@ -140,16 +150,19 @@ def _quiet() -> Iterator[None]:
 
 
 def read_number_format(folder: Path) -> QuantizedFormat | None:
-    """The format of a checkpoint's codes; None where it holds floats, or another tool's codes.
+    """The format of a checkpoint's codes; None where it is read as floats.
 
     Raises:
-        CheckpointError: `config.json` is missing, damaged, or describes no possible format.
+        CheckpointError: `config.json` is missing, damaged, describes no possible format, or another
+            tool's codes.
     """
     config = read_config(folder)
     try:
-        return find_quantized(config)
+        found = find_quantized(config)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
+    check_codes(config, place=folder)
+    return found
 
 
 def load_model(
@@ -170,7 +183,7 @@ def load_model(
         model, info = cast(
             tuple[PreTrainedModel, dict[str, Any]],
             AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, local_files_only=True, **placing
+                folder, dtype=dtype, output_loading_info=True, **LOCAL, **placing
             ),
         )
     except Exception as error:  # whatever an architecture's own code meets in a wrong config
@@ -178,13 +191,7 @@ def load_model(
             f"{folder}: cannot be loaded as a causal language model: {str(error)[:600]}; check "
             "that every file was copied whole"
         ) from error
-    missing = sorted(info["missing_keys"])
-    wrong = sorted(str(item) for item in info["mismatched_keys"])
-    if missing or wrong:
-        raise CheckpointError(
-            f"{folder}: weights do not fit config.json: missing {missing[:5]}, of another shape "
-            f"{wrong[:5]}; the config belongs to another model"
-        )
+    check_fit(model, info=info, folder=folder)
     return model.eval()
 
 
@@ -198,7 +205,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not (folder / "tokenizer_config.json").is_file():
         raise CheckpointError(f"{folder}: no tokenizer_config.json; copy the tokenizer files too")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:
         raise CheckpointError(f"{folder}: tokenizer cannot be read: {str(error)[:400]}") from error
     if tokenizer.eos_token_id is None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.models.known import KnownModel, Refusal, refusals
+from limbeck.models.weight_files import find_weight_files
 from limbeck.runtimes import RuntimeName, open_runtime
 
 
@@ -31,11 +32,14 @@ def refuse_export(
     ):
         return
     from limbeck.runtimes.architecture import describe_architecture  # noqa: PLC0415  (torch)
+    from limbeck.runtimes.tensors import find_safetensors  # noqa: PLC0415
 
     def check() -> None:
         found = describe_architecture(
             model.config, number_format=model.number_format, runtime=known, place=model.name
         )
+        if model.folder is not None and find_weight_files(model.folder):
+            find_safetensors(model.folder)
         if known.check_format is not None:
             known.check_format(model.codes, place=model.name)
         if known.check_architecture is not None:

@@ -3,7 +3,6 @@
 Left out: whole models, which transformers loads.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,16 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.weight_files import find_tensor, find_weight_files
 from limbeck.quantization.formats.base import QuantizedFormat
 
 CODES = {"I8": "int8", "U8": "uint8"}
 """What safetensors calls the integers of codes."""
 TABLES = ("embed_tokens.weight", "lm_head.weight")
 """Endings of matrices that may have a format of their own."""
+EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+DERIVED = ("rotary_emb.inv_freq",)
+"""Endings of what old checkpoints hold although the config says it."""
 BUFFERS = (".weight_scale", ".balance_bias")
 """Endings of tensors that are no parameters: nothing trains them by a gradient."""
 
@@ -48,15 +51,20 @@ class Weights:
 class Tensors:
     """The tensors of a checkpoint, each taken once."""
 
-    def __init__(self, folder: Path, *, number_format: QuantizedFormat | None) -> None:
+    def __init__(
+        self, folder: Path, *, number_format: QuantizedFormat | None, is_tied: bool = False
+    ) -> None:
         self._folder = folder
         self._format = number_format
         self.num_parameters = 0
         """Of the tensors taken so far; `BUFFERS` are not parameters."""
         self._files: dict[str, Path] = {}
-        for path in _weight_files(folder):
+        for path in find_safetensors(folder):
             with _opened(path) as file:
-                self._files |= dict.fromkeys(file.keys(), path)
+                names = [name for name in file.keys() if not name.endswith(DERIVED)]  # noqa: SIM118
+                self._files |= dict.fromkeys(names, path)
+        if is_tied:  # loading it has told that a head beside the embeddings equals them
+            self._files.pop(HEAD, None)
 
     def has(self, name: str) -> bool:
         """Whether a tensor of this name is there and was not taken."""
@@ -145,16 +153,25 @@ def stack(parts: Sequence[Weights]) -> Weights:
     )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    single = folder / "model.safetensors"
-    if single.is_file() or not index.is_file():
-        return [single]
-    try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return sorted({folder / str(name) for name in names})
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{index}: damaged index ({error}); copy it again") from None
+def find_safetensors(folder: Path) -> list[Path]:
+    """The files of a checkpoint's weights, for a writer.
+
+    Raises:
+        CheckpointError: they have another format, or other names than those of a whole model.
+    """
+    found = find_weight_files(folder)
+    if other := [path.name for path in found if path.suffix != ".safetensors"]:
+        raise CheckpointError(
+            f"{folder}: bundles are written from safetensors files, and its weights are in "
+            f"{other[0]}; load and save it with transformers, or export what an entry made of it"
+        )
+    if found and find_tensor(found, EMBEDDINGS) is None:
+        raise CheckpointError(
+            f"{folder}: tensor {EMBEDDINGS!r} is missing: the weights are those of a decoder "
+            "without its head; load and save it with transformers, or export what an entry made "
+            "of it"
+        )
+    return found or [folder / "model.safetensors"]
 
 
 def _opened(path: Path) -> safe_open:

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.artifacts import MANIFEST
-from limbeck.contracts.errors import CheckpointError
 from limbeck.models.chat_tokens import chat_template_of, encode_texts, end_token_ids
-from limbeck.models.checkpoints import has_template, load_model, load_tokenizer, read_config
+from limbeck.models.checkpoints import has_template, load_model, load_tokenizer, open_config
 from limbeck.models.session import Session
 from limbeck.models.torch_session import TorchSession, image_inputs
 from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import as_token_ids
+from limbeck.models.weight_files import count_weight_bytes
 from limbeck.quantization.formats.base import Format, QuantizedFormat
 from limbeck.quantization.formats.floats import Float32
 from limbeck.runtimes.architecture import format_name
@@ -68,9 +68,8 @@ class TransformersRuntime(Runtime):
 
     @override
     def open_model(self, folder: Path, *, num_threads: int) -> "TorchModel":
-        files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        weight_bytes = sum(path.stat().st_size for path in files)
-        return TorchModel(load_model(folder), weight_bytes=weight_bytes, num_threads=num_threads)
+        model = load_model(folder)
+        return TorchModel(model, weight_bytes=count_weight_bytes(folder), num_threads=num_threads)
 
     @override
     def read(self, folder: Path, *, num_threads: int) -> Answerer:
@@ -84,12 +83,7 @@ def count_active(folder: Path) -> int:
     Raises:
         CheckpointError: the config is damaged, or of no causal language model.
     """
-    read_config(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # whatever an architecture's own code meets in a wrong config
-        raise CheckpointError(f"{folder}: its config cannot be read: {str(error)[:400]}") from error
-    return size_model(config, context_tokens=1).active_parameters
+    return size_model(open_config(folder), context_tokens=1).active_parameters
 
 
 @final

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from limbeck.models.checkpoints import load_model
+from limbeck.models.weight_files import count_weight_bytes
 
 logger = logging.getLogger(__name__)
 LARGEST_SHARE = 0.8
@@ -28,7 +29,7 @@ def load_frozen(folder: Path) -> PreTrainedModel:
     Raises:
         CheckpointError: files are missing, damaged, or do not fit the config.
     """
-    needed, free = count_bytes(folder), free_bytes()
+    needed, free = count_weight_bytes(folder), free_bytes()
     if needed <= LARGEST_SHARE * free:
         return load_model(folder, dtype="auto").requires_grad_(False)
     logger.warning(
@@ -44,11 +45,6 @@ def load_frozen(folder: Path) -> PreTrainedModel:
     )
     weakref.finalize(model, aside.cleanup)
     return model.requires_grad_(False)
-
-
-def count_bytes(folder: Path) -> int:
-    """Bytes of a checkpoint's weights, as stored."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def free_bytes() -> int:

@@ -40,7 +40,7 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(checkpoint, folder)
     tokenizer = load_tokenizer(checkpoint)
-    tensors = Tensors(checkpoint, number_format=number_format)
+    tensors = Tensors(checkpoint, number_format=number_format, is_tied=architecture.is_tied)
     plan = TensorPlan(
         architecture,
         tensors=tensors,

@@ -25,7 +25,9 @@ def write(checkpoint: Path, folder: Path) -> Bundle:
     """
     architecture = read_architecture(checkpoint, runtime=OnnxRuntime())
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = Tensors(checkpoint, number_format=read_number_format(checkpoint))
+    tensors = Tensors(
+        checkpoint, number_format=read_number_format(checkpoint), is_tied=architecture.is_tied
+    )
     model = build_decoder(architecture, tensors=tensors)
     tensors.finish()
     is_large = model.ByteSize() > SINGLE_FILE_BYTES
