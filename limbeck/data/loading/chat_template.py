@@ -58,7 +58,7 @@ def render_record(
     """A record's conversation, or its plain text after its images; without a format, no images.
 
     Raises:
-        CheckpointError: the template cannot render it.
+        CheckpointError: the template cannot render it, or leaves out what is asked in it.
     """
     num_tokens = 0
     if record.images and image_format is not None:
@@ -67,6 +67,15 @@ def render_record(
         return RenderedTurn(IMAGE_TOKEN * num_tokens, "", template.mask(record.answer), "")
     messages = alternate([*record.history, record.question], system=record.system)
     try:
-        return template.render_turn(messages, answer=record.answer, num_image_tokens=num_tokens)
+        turn = template.render_turn(messages, answer=record.answer, num_image_tokens=num_tokens)
     except CheckpointError as error:
         raise CheckpointError(f"record {record.id!r}: {error}") from None
+    for message in messages:
+        # Some templates rewrite earlier answers, to leave out thoughts.
+        is_written = template.mask(message.content).strip() in turn.prompt
+        if not is_written and message.role != "assistant":
+            raise CheckpointError(
+                f"record {record.id!r}: the chat template does not write its {message.role} turn "
+                f"{message.content[:40]!r}; take it out of the record, or state another template"
+            )
+    return turn

@@ -3,6 +3,7 @@
 import pytest
 from tokenizers import processors
 
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.records import Record
 from limbeck.data.loading.chat_template import render_records
 from limbeck.models.chat_tokens import end_token_id, end_token_ids
@@ -52,6 +53,14 @@ def test_a_record_is_what_the_template_makes_of_it(published):
     rest = published.decode(whole[len(rendered.input_ids) - 1 :])
     assert rest.strip() in ("", published.decode([end]))
     assert set(end_token_ids(published)) == {end, published.eos_token_id}
+
+
+@pytest.mark.parametrize("fields", [{"system": "Be brief."}, {"history": ("low", "yes")}])
+def test_a_turn_that_the_template_leaves_out_is_refused(tokenizer, fields):
+    tokenizer.chat_template = "<|user|>{{ messages[-1].content | trim }}<|assistant|>"
+    assert render_records(tokenizer, [record(" high? ")])
+    with pytest.raises(CheckpointError, match=r"does not write its (system|user) turn"):
+        render_records(tokenizer, [record("high?", **fields)])
 
 
 def test_words_of_a_record_are_no_control_tokens(published):
