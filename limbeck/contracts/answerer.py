@@ -2,10 +2,10 @@
 
 import abc
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from limbeck.contracts.errors import DataError
 
@@ -139,3 +139,24 @@ class Answerer(abc.ABC):
     @abc.abstractmethod
     def num_threads(self) -> int:
         """CPU threads in use."""
+
+
+Found = TypeVar("Found")
+
+
+@runtime_checkable
+class Apply(Protocol):
+    """Gives an open model to a function: here, or in another process that the function goes to."""
+
+    def __call__(self, function: Callable[[Answerer], Found]) -> Found:
+        """What the function gives back."""
+        ...
+
+
+def apply_here(answerer: Answerer) -> Apply:
+    """Functions run in this process."""
+
+    def apply(function: Callable[[Answerer], Found]) -> Found:
+        return function(answerer)
+
+    return apply

@@ -35,10 +35,24 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
 
 
 class LimbeckError(Exception):
     """Base of every error that a user can cause and can mend."""
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Its constructor takes what the message is made of; another process gets the message.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(cls: type[LimbeckError], args: tuple[Any, ...], state: dict[str, Any]) -> LimbeckError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,18 @@ use the same ids. Which sample is taken is chosen afterwards, from all of them.
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
-from limbeck.contracts.answerer import Answer, Answerer, Prompt, alternate
+from limbeck.contracts.answerer import Answer, Answerer, Apply, Prompt, alternate, apply_here
 from limbeck.contracts.artifacts import Artifact, hash_text
+from limbeck.contracts.child_process import spawn
 from limbeck.contracts.errors import PromptLengthError
 from limbeck.contracts.records import Record
 from limbeck.distillation.agreement import SHOWN_CHARS, take_samples
@@ -21,6 +26,7 @@ from limbeck.distillation.endpoint.labeler import Labelled, label_record, replac
 from limbeck.distillation.label_forms.config import Answers
 from limbeck.env.progress import Advance, track
 from limbeck.env.threads import NumThreads
+from limbeck.evaluation.profiling.worker import ModelWorker, apply_in
 from limbeck.runtimes import open_answerer
 
 UNANSWERED = Answer("", 0, 0.0)
@@ -61,19 +67,25 @@ def ask_folder(
     max_new_tokens: int,
     batch_size: int,
     num_threads: NumThreads,
+    num_processes: int,
     state_folder: Path,
     title: str,
 ) -> FolderAnswers:
     """What a checkpoint or a bundle answers; `title` names the progress bar.
 
     Raises:
-        CheckpointError: the folder holds no model, or a damaged one.
+        CheckpointError: the folder holds no model, or a damaged one; or a process of several died.
     """
-    answerer = open_answerer(model.path, num_threads=num_threads, num_rows=batch_size)
+    opener = functools.partial(
+        open_answerer, model.path, num_threads=num_threads, num_rows=batch_size
+    )
     state = state_folder / f"answers.{model.manifest.content_hash[:12]}.jsonl"
-    with track(title, total=len(questions) * write.samples, unit="answer") as advance:
+    with (
+        _open_models(opener, num_processes=num_processes, name=title) as models,
+        track(title, total=len(questions) * write.samples, unit="answer") as advance,
+    ):
         found = answer_questions(
-            answerer,
+            models,
             questions,
             write=write,
             system=system,
@@ -82,11 +94,32 @@ def ask_folder(
             state=state,
             advance=advance,
         )
-    return FolderAnswers(found, state, answerer.num_threads())
+        return FolderAnswers(found, state, models[0](_count_threads))
+
+
+@contextmanager
+def _open_models(
+    opener: Callable[[], Answerer], *, num_processes: int, name: str
+) -> Iterator[list[Apply]]:
+    """The model in this process, or in several others."""
+    with ExitStack() as stack:
+        if num_processes == 1:
+            yield [apply_here(opener())]
+            return
+        processes = [stack.enter_context(spawn(name, ModelWorker)) for _ in range(num_processes)]
+        for process in processes:
+            process.send("reopen", opener=opener)
+        for process in processes:
+            process.receive()
+        yield [apply_in(process) for process in processes]
+
+
+def _count_threads(answerer: Answerer) -> int:
+    return answerer.num_threads()
 
 
 def answer_questions(
-    answerer: Answerer,
+    models: Sequence[Apply],
     records: Sequence[Record],
     *,
     write: Answers,
@@ -98,6 +131,7 @@ def answer_questions(
 ) -> list[list[Answer]]:
     """The samples of each record's question; `UNANSWERED` to one too long.
 
+    Several `models` are one model, opened so often; each answers batches as it comes to them.
     `system` is for records that have no instructions of their own; `state` is where answers are
     kept until the entry is made; `advance` counts samples.
     """
@@ -109,13 +143,13 @@ def answer_questions(
     ]
     waiting = {draw.key: draw for row in draws for draw in row if draw.key not in found}
     advance(sum(map(len, draws)) - len(waiting), note="kept from before, or asked twice")
+    asked = list(waiting.values())
+    batches = [asked[start : start + batch_size] for start in range(0, len(asked), batch_size)]
+    answered = _answer_batches(
+        models, batches, temperature=write.temperature, max_new_tokens=max_new_tokens
+    )
     with state.open("a", encoding="utf-8") as file:
-        asked = list(waiting.values())
-        for start in range(0, len(asked), batch_size):
-            batch = asked[start : start + batch_size]
-            answers = _answer(
-                answerer, batch, temperature=write.temperature, max_new_tokens=max_new_tokens
-            )
+        for batch, answers in zip(batches, answered, strict=True):
             for draw, answer in zip(batch, answers, strict=True):
                 found[draw.key] = answer
                 line = {"asked": draw.key, **dataclasses.asdict(answer)}
@@ -123,6 +157,40 @@ def answer_questions(
             file.flush()
             advance(len(batch))
     return [[found[draw.key] for draw in row] for row in draws]
+
+
+def _answer_batches(
+    models: Sequence[Apply],
+    batches: Sequence[Sequence[Draw]],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+) -> Iterator[list[Answer]]:
+    """The answers of each batch, in order, whichever of the models comes to it."""
+    free: SimpleQueue[Apply] = SimpleQueue()
+    for model in models:
+        free.put(model)
+
+    def answer(batch: Sequence[Draw]) -> list[Answer]:
+        model = free.get()
+        try:
+            return model(
+                functools.partial(
+                    _answer, draws=batch, temperature=temperature, max_new_tokens=max_new_tokens
+                )
+            )
+        finally:
+            free.put(model)
+
+    if len(models) == 1:
+        yield from map(answer, batches)
+        return
+    pool = ThreadPoolExecutor(len(models))
+    try:
+        yield from pool.map(answer, batches)
+    finally:
+        # Not waited for: after an error, a thread ends with its model's process.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def take_answer(

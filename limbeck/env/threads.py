@@ -61,10 +61,11 @@ def count_free_cores() -> int:
 
     This process's own recent work counts as load: after busy minutes of its own, it stays careful.
     """
-    return max(0, _count_cores() - round(psutil.getloadavg()[0]))
+    return max(0, count_cores() - round(psutil.getloadavg()[0]))
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
+    """Cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -4,14 +4,16 @@ import dataclasses
 import functools
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from limbeck.contracts.answerer import Answerer
+from limbeck.contracts.answerer import Answerer, Apply
 from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.corpus import Corpus, read_task
 from limbeck.contracts.errors import ArtifactError, DataError
@@ -158,39 +160,50 @@ def answer_with_each(
     models: Sequence[Artifact],
     questions: Sequence[Question],
     *,
-    open_model: Callable[[Artifact], Answerer],
+    open_model: Callable[[Artifact], Apply],
     batch_size: int,
     max_new_tokens: int,
     state: Path,
     title: str,
+    num_at_once: int = 1,
 ) -> dict[str, list[AnsweredQuestion]]:
     """Every model's answers to all questions, by its name; no two models have one name.
 
     `state` is a folder with a file for each model, as `answer_all` has it; `title` names the
-    progress bar.
+    progress bar. More than one model at once is for models in processes of their own, which end
+    when this raises.
     """
     batches = make_batches(questions, batch_size=batch_size)
     state.mkdir(parents=True, exist_ok=True)
-    answers = {}
+    pool, lock = ThreadPoolExecutor(num_at_once), threading.Lock()
     with track(title, total=len(questions) * len(models), unit="question") as advance:
-        for model in models:
 
-            def show(num: int, note: str = "", *, name: str = model.name) -> None:
-                advance(num, f"{name} {note}".strip())
+        def answer(model: Artifact) -> list[AnsweredQuestion]:
+            def show(num: int, note: str = "") -> None:
+                with lock:
+                    advance(num, f"{model.name} {note}".strip())
 
-            answers[model.name] = answer_all(
-                open_answerer=functools.partial(open_model, model),
+            return answer_all(
+                open_model=functools.partial(open_model, model),
                 batches=batches,
                 max_new_tokens=max_new_tokens,
                 advance=show,
                 state=state / f"{model.name}.{model.manifest.content_hash[:12]}.jsonl",
             )
-    return answers
+
+        if num_at_once == 1:
+            return {model.name: answer(model) for model in models}
+        waiting = {pool.submit(answer, model): model.name for model in models}
+        try:
+            found = {waiting[future]: future.result() for future in as_completed(waiting)}
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return {model.name: found[model.name] for model in models}
 
 
 def answer_all(
     *,
-    open_answerer: Callable[[], Answerer],
+    open_model: Callable[[], Apply],
     batches: Sequence[tuple[Question, ...]],
     max_new_tokens: int,
     state: Path,
@@ -206,21 +219,30 @@ def answer_all(
     advance(len(results))
     if len(done) == len(batches):
         return results
-    answerer = open_answerer()
+    apply = open_model()
     with state.open("w", encoding="utf-8") as file:
         for batch in done:
             _append(file, batch)
         for batch in batches[len(done) :]:
-            responses = ask(answerer, batch, max_new_tokens=max_new_tokens)
-            scored = [
-                record_answer(question, response)
-                for question, response in zip(batch, responses, strict=True)
-            ]
+            scored = apply(
+                functools.partial(answer_batch, questions=batch, max_new_tokens=max_new_tokens)
+            )
             _append(file, scored)
             results += scored
             right = sum(item.correct for item in results)
             advance(len(scored), f"{right}/{len(results)} right")
     return results
+
+
+def answer_batch(
+    answerer: Answerer, questions: tuple[Question, ...], max_new_tokens: int
+) -> list[AnsweredQuestion]:
+    """The questions of one batch, answered and scored."""
+    responses = ask(answerer, questions, max_new_tokens=max_new_tokens)
+    return [
+        record_answer(question, response)
+        for question, response in zip(questions, responses, strict=True)
+    ]
 
 
 def record_answer(question: Question, response: Response) -> AnsweredQuestion:

@@ -15,7 +15,7 @@ from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, write_jsonl
 from limbeck.contracts.serialization import to_json
 from limbeck.contracts.tier_router import read_router
-from limbeck.env.threads import load_average
+from limbeck.env.threads import count_cores, load_average
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
     QuestionSet,
@@ -26,7 +26,7 @@ from limbeck.evaluation.declined import measure_declined
 from limbeck.evaluation.floors import Floor, make_floors
 from limbeck.evaluation.foreign import read_foreign
 from limbeck.evaluation.held_out_questions import TEST_IMAGES, TEST_SPLIT, read_evaluation
-from limbeck.evaluation.profiling.profile import Profile, profiling
+from limbeck.evaluation.profiling.profile import ModelProcesses, Profile, profiling
 from limbeck.evaluation.report.build import (
     CorpusSummary,
     Report,
@@ -76,26 +76,28 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     num_compared = check_leaks(
         corpus.records("train"), held_out=found.held_out, path=corpus.records_path("train")
     )
-    floors = make_floors(
-        functools.partial(corpus.records, "train"),
-        folder=corpus.folder,
-        questions=found.questions,
-        names=config.floors,
-    )
-    floor_rows = make_floor_rows(floors, headline_tasks=headline_tasks, language=config.language)
     policies = {item.name: read_policy(item.path) for item in models}
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)
     with profiling(
         openers, questions=timed, config=config.profile, max_new_tokens=config.max_new_tokens
-    ) as measure:
-        answers = _answer(config, models=models, questions=found.questions, state=work.state)
-        foreign = _answer_foreign(
-            config, models=models, policies=policies, state=work.state / "foreign"
+    ) as processes:
+        floors = make_floors(
+            functools.partial(corpus.records, "train"),
+            folder=corpus.folder,
+            questions=found.questions,
+            names=config.floors,
         )
         load_before = load_average()
-        profiles = measure()
-    environment = describe_environment(load_before=load_before, load_after=load_average())
+        profiles = processes.measure()
+        environment = describe_environment(load_before=load_before, load_after=load_average())
+        answers = _answer(
+            config, processes, models=models, questions=found.questions, state=work.state
+        )
+        foreign = _answer_foreign(
+            config, processes, models=models, policies=policies, state=work.state / "foreign"
+        )
+    floor_rows = make_floor_rows(floors, headline_tasks=headline_tasks, language=config.language)
     rows = make_rows(
         [
             _measured(
@@ -180,6 +182,7 @@ def _check_headline(found: QuestionSet, headline_tasks: Sequence[str], *, corpus
 
 def _answer_foreign(
     config: Config,
+    processes: ModelProcesses,
     *,
     models: Sequence[Artifact],
     policies: Mapping[str, AnswerPolicy],
@@ -191,24 +194,38 @@ def _answer_foreign(
         confidence = policies[model.name].file.confidence
         if confidence != "not calibrated":
             questions = read_foreign("measurement", without=confidence.home_topics)
-            found |= _answer(config, models=[model], questions=questions, state=state)
+            found |= _answer(config, processes, models=[model], questions=questions, state=state)
     return found
 
 
 def _answer(
-    config: Config, *, models: Sequence[Artifact], questions: Sequence[Question], state: Path
+    config: Config,
+    processes: ModelProcesses,
+    *,
+    models: Sequence[Artifact],
+    questions: Sequence[Question],
+    state: Path,
 ) -> dict[str, list[AnsweredQuestion]]:
-    """Every model's answers, by name; each batch survives a kill."""
+    """Every model's answers, by name; batches survive a kill. As many answer at once as cores."""
     return answer_with_each(
         models,
         questions,
-        open_model=lambda model: open_answerer(
-            model.path, num_threads=config.num_threads, num_rows=config.batch_size
+        open_model=lambda model: processes.open(
+            model.name,
+            functools.partial(
+                open_answerer,
+                model.path,
+                num_threads=config.num_threads,
+                num_rows=config.batch_size,
+            ),
         ),
         batch_size=config.batch_size,
         max_new_tokens=config.max_new_tokens,
         state=state,
         title="answer",
+        num_at_once=1
+        if config.num_threads == "auto"
+        else max(1, count_cores() // config.num_threads),
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from limbeck.contracts.answer_policy import read_policy
+from limbeck.contracts.answerer import apply_here
 from limbeck.contracts.artifacts import Artifact, Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.leaks import check_leaks
@@ -45,8 +46,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     answers = answer_with_each(
         tiers,
         questions,
-        open_model=lambda tier: open_answerer(
-            tier.path, num_threads=config.num_threads, num_rows=config.batch_size
+        open_model=lambda tier: apply_here(
+            open_answerer(tier.path, num_threads=config.num_threads, num_rows=config.batch_size)
         ),
         batch_size=config.batch_size,
         max_new_tokens=config.max_new_tokens,

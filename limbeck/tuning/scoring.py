@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from limbeck.contracts.answerer import apply_here
 from limbeck.contracts.artifacts import Artifact, read_artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, TuningError
@@ -243,7 +244,7 @@ def ask(
     answers = answer_with_each(
         [model],
         questions,
-        open_model=lambda opened: open_answerer(opened.path, num_threads=1),
+        open_model=lambda opened: apply_here(open_answerer(opened.path, num_threads=1)),
         batch_size=BATCH_QUESTIONS,
         max_new_tokens=tuning.max_new_tokens,
         state=state,
@@ -288,8 +289,8 @@ def measure_latency(
     asked = [item.question for item in questions]
     with profiling(
         {student.name: {1: opener}}, questions=asked, config=PROFILE, max_new_tokens=max_new_tokens
-    ) as measure:
-        return 1000 * measure()[student.name].latency(1).p50
+    ) as processes:
+        return 1000 * processes.measure()[student.name].latency(1).p50
 
 
 @contextmanager

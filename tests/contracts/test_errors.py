@@ -1,5 +1,7 @@
 """The error tree: pinned, so that callers may rely on it, and its messages say where and what."""
 
+import pickle
+
 import pytest
 
 from limbeck.contracts import errors
@@ -47,6 +49,22 @@ def test_tree_is_pinned():
 @pytest.mark.parametrize("name", TREE)
 def test_tree_is_drawn(name):
     assert name in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecipeError("x.yaml", [Fault("a.b", "is odd", 3)]),
+        UnknownNameError("zzz", known=["a"], what="pack"),
+        errors.ColumnsError("is odd", found=["a"], path="a.csv", line=2),
+        errors.ImageError("is no image", reason="not_an_image", path="a.png"),
+        errors.CheckpointError("is cut short"),
+    ],
+)
+def test_errors_are_the_same_in_another_process(error):
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert (str(found), vars(found)) == (str(error), vars(error))
 
 
 def test_recipe_error_lists_every_fault():

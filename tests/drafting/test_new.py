@@ -15,7 +15,7 @@ from limbeck.data.readers.base import check_file
 from limbeck.drafting.findings import FileFindings, Lengths
 from limbeck.drafting.languages import find_language
 from tests.support.drafted_files import clauses, draw, lines, pictured
-from tests.support.forked_profiles import fork_profiles
+from tests.support.forked_children import fork_children
 from tests.support.published_checkpoints import STUDENTS, make_checkpoint
 
 STUDENT = (
@@ -45,7 +45,7 @@ def test_a_file_of_contract_clauses_runs_to_its_report(new, tmp_path, monkeypatc
         f"corpus.sources.0.image_folder={tmp_path}",
     ):
         words += ["--set", override]
-    fork_profiles(set_attribute=monkeypatch.setattr)
+    fork_children(set_attribute=monkeypatch.setattr)
     done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "runs" / "mine" / "report" / "report.json").read_text())

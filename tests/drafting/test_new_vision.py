@@ -11,7 +11,7 @@ from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoi
 from limbeck.models.config import EncoderConfig
 from limbeck.models.vision.builder import add_encoder
 from tests.support.drafted_files import draw, inlined, lines, pictured
-from tests.support.forked_profiles import fork_profiles
+from tests.support.forked_children import fork_children
 from tests.support.published_checkpoints import TEACHERS, make_checkpoint
 
 SIZES = (
@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch, *entries, file):
     steps = [f"{entry}.training.max_steps=2" for entry in entries]
     for override in (*SIZES, *steps, f"corpus.sources.0.path={tmp_path / file}"):
         words += ["--set", override]
-    fork_profiles(set_attribute=monkeypatch.setattr)
+    fork_children(set_attribute=monkeypatch.setattr)
     done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return json.loads((tmp_path / "runs" / "mine" / "report" / "report.json").read_text())

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from limbeck.contracts.answerer import apply_here
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, LeakError
 from limbeck.contracts.leaks import check_leaks
@@ -115,7 +116,11 @@ def answer(corpus, state, opener):
     questions = read_questions(Corpus(corpus), max_questions=10).questions
     batches = make_batches(questions, batch_size=2)
     return answer_all(
-        open_answerer=opener, batches=batches, max_new_tokens=64, state=state, advance=ignore
+        open_model=lambda: apply_here(opener()),
+        batches=batches,
+        max_new_tokens=64,
+        state=state,
+        advance=ignore,
     )
 
 

@@ -17,7 +17,7 @@ from limbeck.models.forward import KeptForward
 from limbeck.models.logit_parity import random_tokens
 from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe
-from tests.support.forked_profiles import fork_profiles
+from tests.support.forked_children import fork_children
 from tests.support.published_checkpoints import STUDENTS, TEACHERS, make_checkpoint
 
 MIXTURE_RECIPE = tiny_recipe.ROOT / "recipes" / "qwen3-30b-a3b.yaml"
@@ -58,7 +58,7 @@ def runs(tmp_path_factory):
 def go(runs, monkeypatch):
     """Runs a recipe with overrides, or all of it but some entries."""
     monkeypatch.chdir(tiny_recipe.ROOT)
-    fork_profiles(set_attribute=monkeypatch.setattr)
+    fork_children(set_attribute=monkeypatch.setattr)
 
     def go(path, *overrides, without=()):
         recipe = load_recipe(path, overrides=overrides)

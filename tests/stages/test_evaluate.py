@@ -141,11 +141,11 @@ def check_resume(work, monkeypatch):
     assert set(first) == {"teacher.jsonl", "ignorant.jsonl"}
     assert set(floors) == {"majority.jsonl", "lookup.jsonl", "linear.jsonl"}
 
-    def answer_all_without_opening(*, open_answerer, **arguments):
+    def answer_all_without_opening(*, open_model, **arguments):
         def refuse():
             raise AssertionError("opened although every answer is there")
 
-        return original(open_answerer=refuse, **arguments)
+        return original(open_model=refuse, **arguments)
 
     original = answer_questions.answer_all
     monkeypatch.setattr(answer_questions, "answer_all", answer_all_without_opening)
@@ -183,10 +183,10 @@ def test_a_missing_headline_task_is_named(work):
 
 def test_models_are_opened_with_the_threads_and_rows_of_the_config(work, monkeypatch):
     monkeypatch.setattr(evaluate, "open_answerer", fake_answerer.open_threaded)
-    monkeypatch.setattr(fake_answerer, "OPENED", [])
     profile = {"questions": 1, "rounds": 1, "thread_counts": [2, 1]}
     evaluate.run(config(num_threads=3, batch_size=5, profile=profile), work=work)
-    assert fake_answerer.OPENED == [("teacher", 3, 5), ("ignorant", 3, 5)]
+    for model in work.every("models"):
+        assert model.path.with_suffix(".opened").read_text().splitlines()[-1] == "3 5"
     for row in json.loads((work.folder / "report.json").read_text())["rows"]:
         by_threads = row["latency_by_threads"]
         assert {count: item["tokens_per_answer"] for count, item in by_threads.items()} == {

@@ -74,12 +74,10 @@ class Threaded(LookUp):
         return [Answer(item.text, self.num_threads(), 0.9) for item in answers]
 
 
-OPENED: list[tuple[str, int, int]] = []
-"""Name, threads and rows of every model that this process opened with `open_threaded`."""
-
-
 def open_threaded(folder: Path, *, num_threads: int, num_rows: int = 1) -> Threaded:
-    OPENED.append((folder.name, num_threads, num_rows))
+    """Notes threads and rows beside the folder, whichever process opens it."""
+    with folder.with_suffix(".opened").open("a") as file:
+        file.write(f"{num_threads} {num_rows}\n")
     return Threaded(folder, num_threads=num_threads)
 
 

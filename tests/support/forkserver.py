@@ -33,7 +33,7 @@ from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.config import DenseModel
 from tests.support.disk import without_fsync
-from tests.support.forked_profiles import fork_profiles
+from tests.support.forked_children import fork_children
 
 PACKAGES = (
     *("pipeline", "stages", "training", "distillation", "data", "objectives", "pruning"),
@@ -48,7 +48,7 @@ def warm_up() -> None:
     torch.set_num_threads(1)
     for package in PACKAGES:
         import_below(f"limbeck.{package}")
-    fork_profiles()
+    fork_children()
     small = DenseModel(
         kind="dense",
         hidden_size=4,

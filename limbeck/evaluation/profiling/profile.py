@@ -2,25 +2,24 @@
 
 One process a model is spawned, imports every library first, notes its resident memory, then opens
 the model. Questions go round the processes one at a time, so that a busy neighbour slows all
-alike; ratios of times come from that one run.
+alike; ratios of times come from that one run. The processes answer the other questions afterwards.
 """
 
 import logging
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, final
 
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from limbeck.contracts.answerer import Answerer, PromptLike
+from limbeck.contracts.answerer import Answerer, Apply, PromptLike
+from limbeck.contracts.child_process import ChildProcess, spawn
 from limbeck.contracts.config import Config
-from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
 from limbeck.env.progress import track
 from limbeck.env.threads import (
@@ -31,9 +30,7 @@ from limbeck.env.threads import (
     load_average,
 )
 from limbeck.evaluation.metrics import percentile
-from limbeck.evaluation.profiling.worker import Opened, Timing, serve
-
-STOP_SECONDS = 5.0
+from limbeck.evaluation.profiling.worker import ModelWorker, Opened, Timing, apply_in
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +93,51 @@ Openers = Mapping[int, Callable[[], Answerer]]
 """Number of threads to what opens the model with them: picklable, for a fresh process calls it."""
 
 
+@final
+class ModelProcesses:
+    """Named models, each in a process of its own: timed there, and asked."""
+
+    def __init__(
+        self,
+        processes: Mapping[str, ChildProcess],
+        openers: Mapping[str, Openers],
+        *,
+        ready: Future[None],
+        questions: list[PromptLike],
+        config: ProfileConfig,
+        max_new_tokens: int,
+    ) -> None:
+        self._processes = processes
+        self._openers = openers
+        self._ready = ready
+        self._questions = questions
+        self._config = config
+        self._max_new_tokens = max_new_tokens
+
+    def measure(self) -> dict[str, Profile]:
+        """Size, memory and answer times of every model, by its name.
+
+        Raises:
+            CheckpointError: a model cannot be opened, or its process died.
+        """
+        return _measure(
+            self._processes,
+            self._openers,
+            ready=self._ready,
+            questions=self._questions,
+            config=self._config,
+            max_new_tokens=self._max_new_tokens,
+        )
+
+    def open(self, name: str, opener: Callable[[], Answerer]) -> Apply:
+        """Open a model in its process; what comes back runs functions there.
+
+        To be called after `measure`, which would find less memory to take otherwise.
+        """
+        self._processes[name].call("reopen", opener=opener)
+        return apply_in(self._processes[name])
+
+
 @contextmanager
 def profiling(
     openers: Mapping[str, Openers],
@@ -103,18 +145,12 @@ def profiling(
     questions: Sequence[PromptLike],
     config: ProfileConfig,
     max_new_tokens: int,
-) -> Iterator[Callable[[], dict[str, Profile]]]:
-    """What is given times every named model when it is called.
-
-    Until then the processes start and import their libraries, beside the caller's own work.
-
-    Raises:
-        CheckpointError: by the call; a model cannot be opened, or its process died.
-    """
+) -> Iterator[ModelProcesses]:
+    """A process for every named model; they import their libraries beside the caller's own work."""
     timed = list(questions[: config.questions])
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
-        finder = stack.enter_context(_spawn("libraries"))
-        processes = {name: stack.enter_context(_spawn(name)) for name in openers}
+        finder = stack.enter_context(spawn("libraries", ModelWorker))
+        processes = {name: stack.enter_context(spawn(name, ModelWorker)) for name in openers}
         ready = pool.submit(
             _import_everywhere,
             processes,
@@ -123,30 +159,23 @@ def profiling(
             openers=[found[config.thread_counts[0]] for found in openers.values()],
             max_new_tokens=max_new_tokens,
         )
-
-        def measure() -> dict[str, Profile]:
-            return _measure(
-                processes,
-                openers,
-                ready=ready,
-                questions=timed,
-                config=config,
-                max_new_tokens=max_new_tokens,
-            )
-
-        try:
-            yield measure
-        finally:
-            wait([ready])
-            # All at once: to end by itself takes each of them a second.
-            for process in (finder, *processes.values()):
-                process.connection.close()
+        yield ModelProcesses(
+            processes,
+            openers,
+            ready=ready,
+            questions=timed,
+            config=config,
+            max_new_tokens=max_new_tokens,
+        )
+        # All at once: to end by itself takes each of them a second.
+        for process in (finder, *processes.values()):
+            process.connection.close()
 
 
 def _import_everywhere(
-    processes: Mapping[str, "_Process"],
+    processes: Mapping[str, ChildProcess],
     *,
-    finder: "_Process",
+    finder: ChildProcess,
     openers: list[Callable[[], Answerer]],
     question: PromptLike,
     max_new_tokens: int,
@@ -165,7 +194,7 @@ def _import_everywhere(
 
 
 def _measure(
-    processes: Mapping[str, "_Process"],
+    processes: Mapping[str, ChildProcess],
     openers: Mapping[str, Openers],
     *,
     ready: Future[None],
@@ -223,7 +252,7 @@ def _measure(
 
 
 def _take_rounds(
-    processes: Mapping[str, "_Process"],
+    processes: Mapping[str, ChildProcess],
     *,
     questions: Sequence[PromptLike],
     config: ProfileConfig,
@@ -249,59 +278,3 @@ def _take_rounds(
                 taken[name].append(timing)
                 advance(1)
     return taken
-
-
-class _Process:
-    """A spawned process and the pipe to it."""
-
-    def __init__(self, name: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.name = name
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def call(self, command: str, **arguments: Any) -> Any:
-        """The value that a command gives back."""
-        self.send(command, **arguments)
-        return self.receive()
-
-    def send(self, command: str, **arguments: Any) -> None:
-        """Send the process a command; its reply waits in the pipe."""
-        try:
-            self.connection.send((command, arguments))
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._died() from None
-
-    def receive(self) -> Any:
-        """The reply to the oldest command that has none yet."""
-        try:
-            outcome, value = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            raise self._died() from None
-        if outcome == "error":
-            raise CheckpointError(f"{self.name}: cannot be measured: {value}")
-        assert outcome == "ok", value
-        return value
-
-    def _died(self) -> CheckpointError:
-        self.process.join(STOP_SECONDS)
-        return CheckpointError(
-            f"{self.name}: the process that measures it ended with exit code "
-            f"{self.process.exitcode} (-9: killed, often for want of memory); free memory or "
-            "measure fewer models"
-        )
-
-
-@contextmanager
-def _spawn(name: str) -> Iterator[_Process]:
-    process = _Process(name)
-    try:
-        yield process
-    finally:
-        process.connection.close()
-        process.process.join(STOP_SECONDS)
-        if process.process.is_alive():
-            process.process.kill()
-            process.process.join()

@@ -1,42 +1,41 @@
-"""The other side of `profiling.py`: a fresh process that opens one model and times what it is sent.
+"""The other side of `profile.py`: in a process of its own, one model that is timed and answers.
 
-It imports no torch by itself, so that the environment it sets is read by every library. Left out:
-what is measured in which order, and what is reported.
+Left out: what is measured in which order, and what is reported.
 """
 
 import gc
 import importlib
 import logging
-import os
 import resource
-import signal
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar, final
 
-from limbeck.contracts.answerer import Answerer, PromptLike, Size, as_prompt
-from limbeck.contracts.errors import LimbeckError
+from limbeck.contracts.answerer import Answerer, Apply, PromptLike, Size, as_prompt
+from limbeck.contracts.child_process import ChildProcess
 
 STATUS = Path("/proc/self/status")
 CLEAR_PEAK = Path("/proc/self/clear_refs")
 POLL_SECONDS = 0.002
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "KMP_BLOCKTIME": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
-"""Idle threads sleep, so that a waiting model takes nothing from the one being timed."""
 
 logger = logging.getLogger(__name__)
 
 Opener = Callable[[], Answerer]
+Found = TypeVar("Found")
+
+
+def apply_in(process: ChildProcess) -> Apply:
+    """Runs picklable functions on the model that a process with a `ModelWorker` has open."""
+
+    def apply(function: Callable[[Answerer], Found]) -> Found:
+        return process.call("apply", function=function)
+
+    return apply
 
 
 @dataclass(frozen=True)
@@ -59,34 +58,9 @@ class Opened:
     memory_method: str
 
 
-def serve(connection: Connection) -> None:
-    """Obey `(command, arguments)` messages until the other end closes.
-
-    Replies are `("ok", value)`, `("error", message)` for what a user can mend, and `("bug", text)`.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(ENVIRONMENT)
-    logging.disable(logging.INFO)
-    worker = _Worker()
-    while True:
-        try:
-            command, arguments = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            reply = ("ok", getattr(worker, command)(**arguments))
-        except LimbeckError as error:
-            reply = ("error", str(error))
-        except Exception:
-            reply = ("bug", traceback.format_exc())
-        try:
-            connection.send(reply)
-        except OSError:
-            return
-
-
-class _Worker:
-    """The model under measurement, and the commands that a message can name."""
+@final
+class ModelWorker:
+    """The model under measurement; its methods are called from the other process."""
 
     def __init__(self) -> None:
         self.answerer: Answerer | None = None
@@ -124,6 +98,17 @@ class _Worker:
             self.answerer.answer([question], max_new_tokens=max_new_tokens)
         used = max(peak.stop() - peak.base_bytes, 0)
         return Opened(self.answerer.size(), peak.base_bytes, used, peak.method)
+
+    def reopen(self, *, opener: Opener) -> None:
+        """Open the model otherwise, measuring nothing."""
+        self.answerer = None
+        gc.collect()
+        self.answerer = opener()
+
+    def apply(self, *, function: Callable[[Answerer], Found]) -> Found:
+        """What a function gives back that the open model is given to."""
+        assert self.answerer is not None
+        return function(self.answerer)
 
     def time(self, *, question: PromptLike, max_new_tokens: int) -> Timing:
         """The time of one answer at batch 1."""

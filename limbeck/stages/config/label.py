@@ -9,7 +9,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.errors import UnknownNameError
-from limbeck.contracts.fields import Ratio
+from limbeck.contracts.fields import PositiveInt, Ratio
 from limbeck.contracts.registry import LABEL_FORMS, QUESTION_CHOICES, REWARDS
 from limbeck.contracts.stage import CorpusRef, ModelRef, StageConfig
 from limbeck.distillation.endpoint.config import EndpointConfig
@@ -56,6 +56,10 @@ class Config(StageConfig):
     """Answers that a teacher in a folder writes at once."""
     num_threads: NumThreads = "auto"
     """CPU threads of a teacher in a folder."""
+    num_processes: PositiveInt = 1
+    """Processes that each hold a teacher in a folder, with `num_threads` of its own: where batches
+    are too small for a second thread to help, answers come as many times as fast as cores are free.
+    The answers are the same."""
     failed: Literal["leave_out", "keep"] = "leave_out"
     """What becomes of records that got no usable answer: they go, or keep the answer they had."""
     max_failed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05

@@ -18,8 +18,8 @@ QUESTIONS = ["高血压去医院看什么科？", "高血压通常会出现什�
 
 
 def profile(openers, **settings):
-    with profiling(openers, **settings) as measure:
-        return measure()
+    with profiling(openers, **settings) as processes:
+        return processes.measure()
 
 
 def openers(name, opener=fake_answerer.open_lookup):
@@ -55,9 +55,9 @@ def test_profiles_of_fresh_processes():
     assert opened.peak_memory_bytes < 16 * 2**20 < opened.base_memory_bytes
 
 
-def test_answers_are_timed_with_each_number_of_threads():
+def test_answers_are_timed_with_each_number_of_threads(tmp_path):
     found = profile(
-        {"one": openers("one", fake_answerer.open_threaded)},
+        {"one": openers(tmp_path / "one", fake_answerer.open_threaded)},
         questions=QUESTIONS,
         config=CONFIG,
         max_new_tokens=64,

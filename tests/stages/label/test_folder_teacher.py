@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import shutil
 
 import pytest
@@ -18,6 +19,7 @@ from limbeck.runtimes.onnx.runtime import OnnxRuntime
 from limbeck.stages import label
 from tests.support import tiny_recipe
 from tests.support.artifacts import make_artifact
+from tests.support.forked_children import fork_children
 from tests.support.tiny_checkpoints import make_checkpoint
 
 NUM_BARE = 16
@@ -116,9 +118,7 @@ def test_a_killed_run_asks_only_what_is_left(corpus, teacher, tmp_path, monkeypa
     monkeypatch.setattr(
         local_labels,
         "_answer",
-        lambda answerer, prompts, **rest: (
-            asked.extend(prompts) or answer(answerer, prompts, **rest)
-        ),
+        lambda answerer, draws, **rest: asked.extend(draws) or answer(answerer, draws, **rest),
     )
     again, _ = run(corpus, teacher, tmp_path, name="again")
     assert len(asked) == NUM_BARE - 3
@@ -127,6 +127,17 @@ def test_a_killed_run_asks_only_what_is_left(corpus, teacher, tmp_path, monkeypa
         first, second = (item.folder / "records" / path for item in (whole, again))
         assert first.is_file() == second.is_file()
         assert not first.is_file() or first.read_bytes() == second.read_bytes()
+
+
+def test_two_processes_give_the_answers_of_one(corpus, teacher, tmp_path, monkeypatch):
+    fork_children(set_attribute=monkeypatch.setattr)
+    first, metrics = run(corpus, teacher, tmp_path, name="one", num_threads=1)
+    second, again = run(corpus, teacher, tmp_path, name="two", num_threads=1, num_processes=2)
+    assert metrics == again
+    one, two = (next((tmp_path / path).glob("answers.*")) for path in ("one-state", "two-state"))
+    assert one.read_bytes() == two.read_bytes()
+    assert list(first.records("train")) == list(second.records("train"))
+    assert not multiprocessing.active_children()
 
 
 SAMPLED = {"kind": "answers", "samples": 4, "temperature": 2.0, "keep": "all"}
