@@ -5,6 +5,7 @@ character shingles, computed exactly, reaches the threshold.
 """
 
 import hashlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from limbeck.contracts.fields import PositiveRatio, RatioBelowOne
-from limbeck.contracts.leaks import normalise
+from limbeck.contracts.leaks import MINUS, normalise
 from limbeck.contracts.records import UNSCORED, Reason, Record, Source
 from limbeck.data.filters.base import FilterConfig, FilterContext
 from limbeck.env.progress import track
@@ -22,6 +23,8 @@ from limbeck.env.progress import track
 DUPLICATE = Reason("duplicate", "重复", "duplicate", counts_as="surplus")
 EQUAL_SIDES = Reason("equal_sides", "两个答案相同", "a pair of equal answers")
 NEAR_DUPLICATE = Reason("near_duplicate", "近似重复", "near duplicate")
+NUMBER = re.compile(rf"[{MINUS}<>≤≥]*\d+(?:[.:/]\d+)*[%\u2030]?")
+NEGATION = re.compile(r"[不没沒未无無非]|\b(?:no|not|never|without)\b|n[\u2019']t\b")
 MAX_TABLE_THRESHOLD = 0.85
 """The highest that hash tables can be built for with any number of permutations allowed."""
 
@@ -106,9 +109,10 @@ class Near:
     def find(self, text: str, *, id: str, apart: Sequence[str] = ()) -> str:
         """The id of a nearly equal earlier text, or '' when there is none.
 
-        Texts apart, such as instructions, must be equal: a word makes others of them.
+        Texts apart, such as instructions, must be equal: a word makes others of them. So must the
+        numbers of the texts, and their negations in Chinese and English.
         """
-        beside = tuple(map(normalise, apart))
+        beside = (*map(normalise, apart), *_statement(text))
         values = self._hash_shingles(normalise(text))
         sketch = self._blank.copy()
         sketch.update_batch(values.tolist())
@@ -127,6 +131,11 @@ class Near:
         pieces = {text[start : start + width] for start in range(max(1, len(text) - width + 1))}
         hashes = np.fromiter((zlib.crc32(piece.encode()) for piece in pieces), np.uint32)
         return np.sort(hashes)
+
+
+def _statement(text: str) -> tuple[str, ...]:
+    """What makes another statement of nearly the same words: its numbers, and its negations."""
+    return (*NUMBER.findall(normalise(text)), *NEGATION.findall(text.casefold()))
 
 
 def jaccard(left: np.ndarray, right: np.ndarray) -> float:

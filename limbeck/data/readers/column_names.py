@@ -84,13 +84,7 @@ def _are_rows(value: list[Json]) -> bool:
 
 def describe_mismatch(row: Row, columns: Columns, *, detail: str) -> str:
     """Why the rows of a file cannot be used, from one that lacks what is needed."""
-    lists = {
-        name: value
-        for name, value in row.values.items()
-        if isinstance(value, list) and value and isinstance(value[0], Mapping)
-    }
-    chats = [name for name, value in lists.items() if any(key in value[0] for key in SPEAKERS)]
-    if chats:
+    if chats := find_chats(row.values):
         return f"holds chats in {chats[0]!r}; rename it to `messages`"
     found = [*map(str, row.values)]
     if columns.answer in found and any(name in found for name in columns.question):
@@ -100,6 +94,18 @@ def describe_mismatch(row: Row, columns: Columns, *, detail: str) -> str:
         )
     found = list(path_names(row.values))
     return f"holds no usable row: it {describe_columns(found, columns)}"
+
+
+def find_chats(values: JsonMapping) -> list[str]:
+    """The columns that hold lists of messages."""
+    return [
+        name
+        for name, value in values.items()
+        if isinstance(value, list)
+        and value
+        and isinstance(value[0], Mapping)
+        and any(key in value[0] for key in SPEAKERS)
+    ]
 
 
 def _guess(name: str, found: Sequence[str], *, names: Sequence[str]) -> str:

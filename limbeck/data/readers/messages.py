@@ -44,6 +44,7 @@ MESSAGE_KEYS = frozenset(("from", "role", "value", "content", "name", *MESSAGE_W
 """What is read of a message."""
 ROW_WEIGHTS = ("weight", "train")
 """The same for all answers of a row."""
+NO_WEIGHT, FULL_WEIGHT = ("0", "0.0", "false"), ("1", "1.0", "true")
 TEXT_PARTS = ("text", "input_text", "output_text")
 IMAGE_PARTS = ("image", "image_url", "input_image")
 TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "tool_calls", "function_call")
@@ -169,10 +170,10 @@ def read_weight(values: JsonMapping, *, keys: Sequence[str] = MESSAGE_WEIGHTS) -
     """Whether a message or a row is learnt, by the switches that it has."""
     weights = {key: values[key] for key in keys if not is_missing(values.get(key))}
     for key, value in weights.items():
-        if str(value).lower() not in ("0", "0.0", "1", "1.0", "true", "false"):
+        if str(value).lower() not in (*NO_WEIGHT, *FULL_WEIGHT):
             detail = f"{key!r} is {str(value)[:40]!r}; 0 and 1 are known, and repeats of a source"
             raise RowError(UNKNOWN_WEIGHT, detail)
-    return all(str(value).lower() in ("1", "1.0", "true") for value in weights.values())
+    return all(str(value).lower() in FULL_WEIGHT for value in weights.values())
 
 
 def _read_message(message: Json) -> CheckedMessage:

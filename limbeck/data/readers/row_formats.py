@@ -20,9 +20,16 @@ from limbeck.contracts.records import Drop, Note, Reason, Record
 from limbeck.data.filters.dedup import EQUAL_SIDES
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, ReaderConfig, ReaderItem
-from limbeck.data.readers.column_names import describe_mismatch, describe_wrapped, nearest, quote
+from limbeck.data.readers.column_names import (
+    describe_mismatch,
+    describe_wrapped,
+    find_chats,
+    nearest,
+    quote,
+)
 from limbeck.data.readers.list_answers import as_list_answer, write_list_values
 from limbeck.data.readers.messages import (
+    NO_WEIGHT,
     ROW_WEIGHTS,
     Conversation,
     check_tools,
@@ -152,7 +159,7 @@ class RowReaderConfig(ReaderConfig):
             check_tools(row.values)
             if not read_weight(row.values, keys=ROW_WEIGHTS):
                 return []
-        elif any(str(row.values.get(key)).lower() in ("0", "false") for key in ROW_WEIGHTS):
+        elif any(str(row.values.get(key)).lower() in NO_WEIGHT for key in ROW_WEIGHTS):
             return []
         found, images = take_images(
             found, row.values, column=self.columns.images, folder=self.image_folder
@@ -210,6 +217,8 @@ class RowReaderConfig(ReaderConfig):
             return DataError(wrapped, path=place)
         if found is not None and first.reason == MISSING_FIELD:
             message = describe_mismatch(found, self.columns, detail=first.detail)
+            if find_chats(found.values):
+                return DataError(message, path=place)
             names = list(path_names(found.values))
             return ColumnsError(message, found=names, path=place)
         advice = ADVICE.get(first.reason.key, "check the source's kind and its columns")

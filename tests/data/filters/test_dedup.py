@@ -35,6 +35,16 @@ def test_near_finds_small_edits_only():
     assert near.find("痒", id="d") == ""
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("5mg", "50mg"), ("2.5mg", "25mg"), ("可以", "不可以"), ("can", "can't")]
+)
+def test_another_number_or_a_negation_makes_another_text(old, new):
+    near = Near(Duplicates(min_similarity_ratio=0.5))
+    assert near.find(f"{TEXT}{old}{TEXT[::-1]}", id="a") == ""
+    assert near.find(f"{TEXT}{new}{TEXT[::-1]}", id="b") == ""
+    assert near.find(f"{TEXT}{old}，{TEXT[::-1]}呀", id="c") == "a"
+
+
 def test_jaccard_of_equal_sets_is_one():
     values = np.array([1, 4, 9])
     assert jaccard(values, values) == 1.0

@@ -159,6 +159,7 @@ def test_an_answer_of_weight_one_is_learnt(tmp_path, switch):
         {"messages": say("q", "a"), "weight": 0},
         {"conversations": say("q", "a"), "train": False},
         {"question": "q", "answer": "a", "train": False},
+        {"question": "q", "answer": "a", "weight": 0.0},
         {"messages": [say("q")[0], say("a", first="assistant")[0] | {"weight": 0}]},
     ],
 )
