@@ -1,6 +1,7 @@
 """`limbeck new`: a recipe for somebody's own file, after a look at what the file holds."""
 
 import re
+import shlex
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +121,8 @@ def new(
             ("plan", "memory and time, before any training"),
             ("run", "everything; it goes on where it stopped"),
         ):
-            typer.echo(f"  limbeck {command} {recipe}".ljust(44) + f"  # {purpose}")
+            shown = f"  limbeck {command} {shlex.quote(str(recipe))}"
+            typer.echo(f"{shown:<44}  # {purpose}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     reads_images = choose_vision(findings, wanted=wanted.vision, data=data)
     note = describe_images(findings, reads_images=reads_images)
     if note:
-        screen.print(f"\n{note}", highlight=False)
+        screen.print(f"\n{note}", markup=False, highlight=False)
     check_findings(findings, path=data)
     for doubt in find_doubts(findings, open_source(source), recipe=recipe):
         print_doubt(screen, doubt)
@@ -188,7 +190,8 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         for record in findings.records
         if reads_images or not record.images
     ]
-    screen.print(f"\n[bold]as {teacher} reads it[/] (given, then learnt)", highlight=False)
+    screen.print(f"\nas {teacher} reads it", style="bold", markup=False, highlight=False, end="")
+    screen.print(" (given, then learnt)", highlight=False)
     for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):
         screen.print(item.given[-SHOWN_CHARS:], style="dim", markup=False, highlight=False, end="")
         screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
@@ -250,6 +253,7 @@ def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFi
         screen.print(
             f"took column {columns['question'][0]!r} for the question and {columns['answer']!r} "
             "for the answer; --question and --answer name others",
+            markup=False,
             highlight=False,
         )
     except DataError as error:
@@ -285,19 +289,24 @@ def shorten(text: str) -> str:
 def draw_findings(findings: "FileFindings", *, title: str) -> "Table":
     """What a file holds, as a table to read."""
     from rich.table import Table
+    from rich.text import Text
 
     from limbeck.drafting.findings import SHOWN_DROPS, Lengths
 
-    table = Table("", "", box=None, show_header=False, title=title, title_justify="left")
-    table.add_row("rows", f"{findings.num_read:,} read, {len(findings.records):,} usable")
+    table = Table("", "", box=None, show_header=False, title=Text(title), title_justify="left")
+
+    def add(label: str, value: str) -> None:
+        table.add_row(label, Text(value))  # brackets in a user's text are no markup
+
+    add("rows", f"{findings.num_read:,} read, {len(findings.records):,} usable")
     for reason, drops in findings.dropped.items():
         shown = "; ".join(f"{drop.place} {drop.detail}".strip() for drop in drops[:SHOWN_DROPS])
-        table.add_row("dropped", f"{len(drops):,} {reason}: {shown}")
+        add("dropped", f"{len(drops):,} {reason}: {shown}")
     for name, value in findings.notes.items():
-        table.add_row(name.replace("_", " "), describe_note(value))
+        add(name.replace("_", " "), describe_note(value))
     sample = findings.sample
     total = len(sample)
-    table.add_row(
+    add(
         "languages",
         ", ".join(
             f"{name} {count / total:.0%}" for name, count in findings.languages.most_common(4)
@@ -308,7 +317,7 @@ def draw_findings(findings: "FileFindings", *, title: str) -> "Table":
         ("answers", [record.answer for record in sample]),
     ):
         lengths = Lengths.of(texts)
-        table.add_row(
+        add(
             label,
             f"{lengths.median:,} characters in the median, 95 % at most {lengths.most:,}, "
             f"longest {lengths.longest:,}",
@@ -321,7 +330,7 @@ def draw_findings(findings: "FileFindings", *, title: str) -> "Table":
         ("plain text", findings.num_texts),
     ):
         if count:
-            table.add_row(label, f"{count:,}")
+            add(label, f"{count:,}")
     if labels := findings.labels:
-        table.add_row("labels", f"{len(labels)}: {', '.join(labels[:8])}")
+        add("labels", f"{len(labels)}: {', '.join(labels[:8])}")
     return table

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from limbeck.cli.console import AsJson, print_json, report_user_errors
@@ -59,14 +60,14 @@ def draw_artifact(artifact: Artifact, ancestry: Ancestor) -> Group:
     manifest = artifact.manifest
     head = Table(box=None, show_header=False)
     head.add_row("artifact", f"{manifest.name} ({manifest.kind}, made by {manifest.stage or '-'})")
-    head.add_row("folder", f"{artifact.path}, {size_bytes(artifact.path):,} bytes")
+    head.add_row("folder", Text(f"{artifact.path}, {size_bytes(artifact.path):,} bytes"))
     if is_pointer(artifact.path):
-        head.add_row("stored in", str(follow(artifact.path)))
+        head.add_row("stored in", Text(str(follow(artifact.path))))
     head.add_row("content", manifest.content_hash)
     head.add_row("made in", f"{manifest.seconds:,.1f} s")
     head.add_row("versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
     for name, value in manifest.metrics.items():
-        head.add_row(name, f"{value:,.6g}" if isinstance(value, float) else str(value))
+        head.add_row(name, Text(f"{value:,.6g}" if isinstance(value, float) else str(value)))
     tree = Tree("lineage")
     branches = {-1: tree}
     for depth, item in ancestry.walk():
@@ -77,5 +78,5 @@ def draw_artifact(artifact: Artifact, ancestry: Ancestor) -> Group:
         branches[depth] = branches[depth - 1].add(label)
         if item.artifact and not item.is_repeated:
             for path, digest in item.artifact.manifest.sources.items():
-                branches[depth].add(f"source {path} {digest[:12]}")
+                branches[depth].add(Text(f"source {path} {digest[:12]}"))
     return Group(head, tree)

@@ -300,10 +300,10 @@ def test_what_would_stop_the_run_is_reported_before(new):
 
 
 def test_columns_that_nothing_reads_are_named(new):
-    rows = [{"id": n, "question": f"Q{n}?", "context": "c", "answer": f"Ja {n}"} for n in range(30)]
+    rows = [{"id": n, "question": f"Q{n}?", "[/b]": "c", "answer": f"Ja {n}"} for n in range(30)]
     text, code, _ = new("a.jsonl", lines(rows))
     assert code == 0, text
-    assert "columns not read 'id', 'context'" in " ".join(text.split())
+    assert "columns not read 'id', '[/b]'" in " ".join(text.split())
 
 
 def cut_short(path):
