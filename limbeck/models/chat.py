@@ -135,16 +135,33 @@ class ChatTemplate:
         found = self._find_turn(masked, prompt=prompt, answer=self.mask(answer))
         return found or RenderedTurn(prompt, "", self.mask(answer), self.end)
 
-    @cached_property
+    @property
     def end(self) -> str:
         """What ends an answer: a control token, with white space before it; '' for none."""
+        return self._probe.end
+
+    def strip_opening(self, generated: str) -> str:
+        """The answer in a generated text: without what the template writes before each answer.
+
+        Such as the empty thought of Qwen3, which is learnt with the answer.
+        """
+        return generated.removeprefix(self.opening)
+
+    @cached_property
+    def opening(self) -> str:
+        """What is written between a prompt and an answer, as a decoder shows it; '' for blanks."""
+        shown = self._control.sub("", self._probe.opening)
+        return shown if shown.strip() else ""
+
+    @cached_property
+    def _probe(self) -> RenderedTurn:
         messages = [Message("user", "?")]
         try:
             prompt = self._render(messages, add_generation_prompt=True)
             found = self._find_turn(messages, prompt=prompt, answer=PROBE_ANSWER)
         except CheckpointError:
-            return ""
-        return found.end if found else ""
+            found = None
+        return found or RenderedTurn("", "", "", "")
 
     def _find_turn(
         self, messages: Sequence[Message], *, prompt: str, answer: str

@@ -92,6 +92,10 @@ class Chat:
             found.append(RenderedOption(given, answer if turn.end else [*answer, self.end_ids[0]]))
         return found
 
+    def read_answer(self, ids: Sequence[int]) -> str:
+        """The answer in generated tokens."""
+        return self.template.strip_opening(self.decode(ids))
+
     def _count_image_tokens(self, prompt: Prompt) -> int:
         if prompt.images and not self._tokens_per_image:
             raise DataError(NO_IMAGE_ENCODER)
@@ -190,21 +194,36 @@ def _read_end_ids(folder: Path, *, default: int | None) -> tuple[int, ...]:
 
 @final
 class TextStream:
-    """Text of growing tokens, piece by piece, never half a character."""
+    """The answer in growing tokens, piece by piece, never half a character."""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self._ids: list[int] = []
         self._context = self._shown = 0
+        self._held = ""
+        """What may still be the opening that the template writes before an answer."""
+        self._is_open = not chat.template.opening
 
     def push(self, token: int) -> str:
         """What the token adds to the text; '' while a character is unfinished."""
         self._ids.append(token)
-        return self._take(whole=UNFINISHED)
+        return self._hold(self._take(whole=UNFINISHED))
 
     def finish(self) -> str:
         """What is left, however unfinished."""
-        return self._take(whole="")
+        return self._hold(self._take(whole="")) + self._release()
+
+    def _hold(self, piece: str) -> str:
+        if self._is_open:
+            return piece
+        self._held += piece
+        opening = self._chat.template.opening
+        is_begun = len(self._held) < len(opening) and opening.startswith(self._held)
+        return "" if is_begun else self._release()
+
+    def _release(self) -> str:
+        held, self._held, self._is_open = self._held, "", True
+        return self._chat.template.strip_opening(held)
 
     def _take(self, *, whole: str) -> str:
         # Some decoders treat the first token differently, so a few shown ones stay as context.

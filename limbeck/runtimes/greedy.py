@@ -147,7 +147,7 @@ class GreedyAnswerer(Answerer):
             tokens[item.request].append(item.token)
             logs[item.request].append(item.log_prob)
         return [
-            Answer(self.chat.decode(self._shown(row)), len(row), geometric_mean(row_logs))
+            Answer(self.chat.read_answer(self._shown(row)), len(row), geometric_mean(row_logs))
             for row, row_logs in zip(tokens, logs, strict=True)
         ]
 

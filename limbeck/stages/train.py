@@ -23,7 +23,7 @@ from limbeck.distillation.initialization.from_weights import copy_matching_weigh
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.adapters import add_adapter, merge_adapter
 from limbeck.models.batch import Batch
-from limbeck.models.chat_tokens import end_token_ids
+from limbeck.models.chat_tokens import chat_template_of, end_token_ids
 from limbeck.models.checkpoints import load_model, open_start
 from limbeck.models.forward import KeptForward, count_picks, measure_entropy
 from limbeck.models.generation import check_room
@@ -175,6 +175,7 @@ def _set_up_rollouts(
         sample = AnswerSample(text, ended, expected, entity_f1(text, expected=[expected]))
         return score(sample, answer_format=answer_format, weights=objective.rewards)
 
+    template = chat_template_of(tokenizer)
     rollouts = Rollouts(
         objective,
         model=place(model),
@@ -187,7 +188,9 @@ def _set_up_rollouts(
         num_parts=config.batching.gradient_accumulation_steps,
         seed=config.training.seed,
         tokenizer_io=TokenizerIO(
-            lambda tokens: str(tokenizer.decode(list(tokens), skip_special_tokens=True)),
+            lambda tokens: template.strip_opening(
+                str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+            ),
             end_ids=end_token_ids(tokenizer),
             pad_id=prompts.pad,
         ),

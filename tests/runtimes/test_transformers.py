@@ -12,6 +12,7 @@ from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.chat import TextStream, read_chat
 from limbeck.runtimes.transformers import TransformersRuntime, open_chat
+from tests.models.test_chat import THINKING
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint, make_tokenizer
 
 FORMATS = ["float32", "int8"]
@@ -98,6 +99,25 @@ def test_streams_no_half_characters(tmp_path):
     half = TextStream(chat)
     assert half.push(chat.encode("🙂")[0]) == ""
     assert half.finish() == chat.decode(chat.encode("🙂")[:1])
+
+
+@pytest.mark.parametrize(
+    ("generated", "answer"),
+    [
+        ("<think>\n\n</think>\n\n药 a", "药 a"),
+        ("<think>\nso</think>\n药", "<think>\nso</think>\n药"),
+        ("<thi", "<thi"),
+        ("药", "药"),
+    ],
+)
+def test_an_answer_begins_behind_what_its_template_writes_first(tmp_path, generated, answer):
+    make_checkpoint(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(THINKING, encoding="utf-8")
+    chat = read_chat(tmp_path)
+    tokens = chat.encode(generated)
+    assert chat.read_answer(tokens) == answer
+    stream = TextStream(chat)
+    assert "".join(map(stream.push, tokens)) + stream.finish() == answer
 
 
 def test_options_score_as_their_log_probability(tmp_path):
