@@ -36,6 +36,7 @@ from limbeck.models.chat_tokens import chat_template_of, end_token_ids
 from limbeck.models.config import ModelConfig
 from limbeck.models.known import codes_cannot_be_trained
 from limbeck.models.tokenizer_identity import identify
+from limbeck.models.torch_session import check_decodable
 from limbeck.models.vision.configuration import LimbeckVisionConfig
 from limbeck.models.vision.modeling import write_preprocessor
 from limbeck.models.vocabulary import as_token_ids
@@ -174,7 +175,8 @@ def load_model(
     devices.
 
     Raises:
-        CheckpointError: files are missing, damaged, or do not fit the config.
+        CheckpointError: files are missing, damaged, or do not fit the config, or no session can
+            decode with such a model.
     """
     number_format = read_number_format(folder)
     if number_format is not None:
@@ -192,6 +194,7 @@ def load_model(
             "that every file was copied whole"
         ) from error
     check_fit(model, info=info, folder=folder)
+    check_decodable(model, place=folder)
     return model.eval()
 
 

@@ -14,13 +14,35 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.session import Session
 from limbeck.models.vision.configuration import image_format
 from limbeck.models.vision.image_processing import read_pixels
+
+STATES = ("qwen3_5_text", "qwen3_next")
+"""Architectures whose layers keep another state than keys and values, and are held against a
+computation without a cache in the tests."""
+
+
+def check_decodable(model: PreTrainedModel, *, place: str | Path) -> None:
+    """Accept a model whose rows can be decoded side by side.
+
+    Raises:
+        CheckpointError: its layers keep a state that padding or the loss of a row would spoil.
+    """
+    config = model.config.get_text_config()
+    layers = set(config.to_dict().get("layer_types") or ())
+    recurrent = model._is_stateful or "linear_attention" in layers
+    attends = layers and layers <= {"attention", "full_attention", "sliding_attention"}
+    if recurrent and not attends and config.model_type not in STATES:
+        raise CheckpointError(
+            f"{place}: a {config.model_type!r} keeps a recurrent state beside keys and values, "
+            f"which is not known to answer alike alone and beside other rows (known: "
+            f"{', '.join(STATES)}); name a model with attention in every layer"
+        )
 
 
 @final
@@ -56,7 +78,8 @@ class TorchSession(Session[Tensor]):
         cache = DynamicCache(config=self._model.config)
         logits = self._forward(ids, mask, cache=cache, lengths=lengths, images=images)
         if num_copies > 1:
-            cache.batch_repeat_interleave(num_copies)
+            copies = torch.arange(len(prompts), device=self._model.device)
+            cache.reorder_cache(cast(torch.LongTensor, copies.repeat_interleave(num_copies)))
             mask = mask.repeat_interleave(num_copies, dim=0)
             logits = logits.repeat_interleave(num_copies, dim=0)
             lengths = [length for length in lengths for _ in range(num_copies)]
@@ -84,7 +107,8 @@ class TorchSession(Session[Tensor]):
             self._reset()
             return
         index = torch.tensor(rows, device=self._mask.device)
-        self._cache.batch_select_indices(index)
+        # Of all methods that pick rows the one that every kind of layer has.
+        self._cache.reorder_cache(cast(torch.LongTensor, index))
         self._mask = self._mask[index]
         self._lengths = [self._lengths[row] for row in rows]
 
@@ -115,6 +139,10 @@ class TorchSession(Session[Tensor]):
     def _join(self, cache: DynamicCache, *, width: int) -> None:
         """Append a cache's rows; the keys and values of all lie on the last `width` columns."""
         for ours, theirs in zip(self._cache.layers, cache.layers, strict=True):
+            if type(ours) is LinearAttentionLayer:
+                assert isinstance(theirs, LinearAttentionLayer)
+                _join_states(ours, theirs)
+                continue
             kept = width
             if type(ours) is DynamicSlidingWindowLayer:
                 kept = min(width, ours.sliding_window - 1)
@@ -129,6 +157,16 @@ class TorchSession(Session[Tensor]):
                 torch.cat([_fit(cast(Tensor, item), width=kept, dim=2) for item in pair])
                 for pair in ((ours.keys, theirs.keys), (ours.values, theirs.values))
             )
+
+
+def _join_states(ours: LinearAttentionLayer, theirs: LinearAttentionLayer) -> None:
+    """Append the rows of another's recurrent states, which hold no columns for tokens."""
+    for index in range(ours.number_of_states):
+        pairs = ((ours.conv_states, theirs.conv_states),)
+        if ours.is_recurrent_states_initialized[index]:
+            pairs += ((ours.recurrent_states, theirs.recurrent_states),)
+        for kept, added in pairs:
+            kept[index] = torch.cat([cast(Tensor, kept[index]), cast(Tensor, added[index])])
 
 
 def image_inputs(model: PreTrainedModel, images: Sequence[Path]) -> dict[str, Tensor]:

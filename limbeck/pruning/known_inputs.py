@@ -30,7 +30,7 @@ def refuse_cut(
     yield from faults
     if cut and not faults and (model.description is None or model.changes):
         blamed = next((kind for kind in BLAMED if kind in cut), next(iter(cut)))
-        yield from refusals(f"{blamed}_ratio", partial(_check_config, model, cut))
+        yield from refusals(f"{blamed}_ratio", partial(_try_cut, model, cut))
 
 
 def _count(model: KnownModel, kind: GroupKind, ratio: float, multiple: int) -> int | None:
@@ -50,12 +50,14 @@ def _count(model: KnownModel, kind: GroupKind, ratio: float, multiple: int) -> i
     return kept
 
 
-def _check_config(model: KnownModel, shares: Mapping[GroupKind, tuple[float, int]]) -> None:
-    from limbeck.pruning.rebuild import check_config  # noqa: PLC0415  (torch)
+def _try_cut(model: KnownModel, shares: Mapping[GroupKind, tuple[float, int]]) -> None:
+    from limbeck.pruning.dry_run import try_cut  # noqa: PLC0415  (torch)
+    from limbeck.pruning.rebuild import check_config  # noqa: PLC0415
     from limbeck.pruning.shapes import count_left, describe_cut  # noqa: PLC0415
 
     num_kept = count_left(model.config.get_text_config(), shares=shares)
     check_config(describe_cut(model.config, num_kept=num_kept))
+    try_cut(model.layers, num_kept=num_kept)
 
 
 def _find_channels(model: KnownModel) -> object:

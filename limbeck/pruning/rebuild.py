@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 
+import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -25,17 +26,33 @@ def rebuild(
     Raises:
         CheckpointError: the tensors are not those of the config; `fault` says what that means.
     """
-    with no_init_weights():
-        smaller = AutoModelForCausalLM.from_config(
-            config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
-        )
-    smaller.tie_weights()
     try:
-        smaller.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{type(model).__name__}: {fault}: {str(error)[:400]}") from None
+        with torch.device(model.device), no_init_weights():
+            smaller = AutoModelForCausalLM.from_config(
+                config, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+            )
+        smaller.tie_weights()
+    except Exception as error:  # whatever an architecture's own code meets in a wrong config
+        raise CheckpointError(
+            f"{type(model).__name__}: {fault}: transformers does not build what its config would "
+            f"describe: {error!r}"
+        ) from error
+    if misfit := _find_misfit(smaller, tensors):
+        raise CheckpointError(f"{type(model).__name__}: {fault}: {misfit}")
+    smaller.load_state_dict(tensors, strict=True)
     smaller.generation_config = copy.deepcopy(model.generation_config)
-    return smaller.to(model.device).train(model.training)
+    return smaller.train(model.training)
+
+
+def _find_misfit(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> str:
+    """The first tensor that is not one of the model's; '' for none."""
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    for name in (*found, *expected):
+        if found.get(name) != expected.get(name):
+            left, built = (shapes.get(name, "not there") for shapes in (found, expected))
+            return f"of {name}, {left} would be left, and its config describes {built}"
+    return ""
 
 
 def check_config(config: PreTrainedConfig) -> None:

@@ -43,10 +43,10 @@ def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind)
 
 def count_groups(shape: "Decoder | SizedConfig") -> dict[GroupKind, int]:
     """How many groups of each kind a layer, or the model, has by its description or config."""
-    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    heads = getattr(shape, "num_key_value_heads", None)
     return {
         "channels": getattr(shape, "intermediate_size", None) or 0,
-        "heads": heads,
+        "heads": heads or getattr(shape, "num_attention_heads", None) or 0,
         "experts": next(filter(None, (getattr(shape, name, 0) for name in NUM_EXPERTS)), 0),
         "layers": shape.num_hidden_layers,
         "hidden": shape.hidden_size,
@@ -116,7 +116,11 @@ def _keep_experts(config: SizedConfig, *, num: int) -> None:
 
 def keep_settings(config: SizedConfig, *, layers: Sequence[int]) -> None:
     """Describe so many layers; settings of single layers, as their windows, go with them."""
-    for name, value in config.to_dict().items():
+    settings = config.to_dict()
+    if "scale_depth" in settings:  # MiniCPM divides it by the root of the number of layers
+        ratio = len(layers) / config.num_hidden_layers
+        setattr(config, "scale_depth", settings["scale_depth"] * math.sqrt(ratio))  # noqa: B010
+    for name, value in settings.items():
         if isinstance(value, list) and len(value) == config.num_hidden_layers:
             setattr(config, name, [value[index] for index in layers])
     config.num_hidden_layers = len(layers)

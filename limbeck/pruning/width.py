@@ -8,6 +8,7 @@ A norm divides by the mean square of its input over all channels, so it says som
 channels. Its weights are scaled by what that changes in the mean over the calibration batches.
 """
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ def find_stream(model: PreTrainedModel) -> Stream:
     columns += [f"{names[id(item)]}.weight" for item in embeddings if item is not None]
     _check_embedding_scale(model)
     norms = tuple(_find_norms(model, width=width))
+    _check_norms(model, norms=norms)
     stream = Stream(width, tuple(columns), tuple(rows), norms, tuple(readers))
     _check_whole(model, stream)
     return stream
@@ -84,6 +86,28 @@ def _find_norms(model: PreTrainedModel, *, width: int) -> Iterable[str]:
         inside = any(f".{block}." in f".{name}." for block in READERS)
         if list(own) == ["weight"] and own["weight"].shape == (width,) and not inside:
             yield name
+
+
+@torch.no_grad()
+def _check_norms(model: PreTrainedModel, *, norms: Sequence[str]) -> None:
+    """Refuse norms that subtract the mean, which would be another of fewer channels."""
+    kinds = {type(model.get_submodule(name)): model.get_submodule(name) for name in norms}
+    if not kinds or "rms_norm_eps" not in model.config.get_text_config().to_dict():
+        raise CheckpointError(
+            f"{type(model).__name__}: its residual stream has no RMS norms with weights and a "
+            "`rms_norm_eps`; leave hidden_ratio out"
+        )
+    for kind, norm in kinds.items():
+        # A copy with numbers; of a model on the meta device there are none.
+        tried = copy.deepcopy(norm).to_empty(device="cpu").float()
+        tried.get_parameter("weight").fill_(1.0)
+        given = torch.randn(2, tried.get_parameter("weight").numel()) + 1.0
+        ratios = tried(given) / given
+        if not torch.allclose(ratios, ratios[:, :1].expand_as(ratios), rtol=1e-3):
+            raise CheckpointError(
+                f"{type(model).__name__}: {kind.__name__} subtracts the mean, which would be "
+                "another of fewer channels; leave hidden_ratio out"
+            )
 
 
 @torch.no_grad()
@@ -207,21 +231,33 @@ def scale_norm(norm: nn.Module, factor: float) -> None:
 @torch.no_grad()
 def cut_stream(masked: PreTrainedModel, *, stream: Stream, kept: Sequence[int]) -> PreTrainedModel:
     """A new model without the channels that are masked, which answers as the masked one does."""
-    config = describe_cut(masked.config, num_kept={"hidden": len(kept)})
+    smaller = take_channels(masked, stream=stream, kept=kept)
+    # A norm divides by the mean over fewer channels now.
+    for name in stream.norms:
+        scale_norm(smaller.get_submodule(name), (stream.width / len(kept)) ** 0.5)
+    return smaller
+
+
+@torch.no_grad()
+def take_channels(
+    model: PreTrainedModel, *, stream: Stream, kept: Sequence[int]
+) -> PreTrainedModel:
+    """A new model of these channels, its norms' weights as they were.
+
+    Raises:
+        CheckpointError: further parameters depend on the width.
+    """
+    config = describe_cut(model.config, num_kept={"hidden": len(kept)})
     text = config.get_text_config()
     # What a norm adds to the mean square counts as much as before.
     text.rms_norm_eps *= stream.width / len(kept)
     index = torch.tensor(list(kept))
     norms = {f"{name}.weight" for name in stream.norms}
     tensors = {}
-    for name, tensor in masked.state_dict().items():
+    for name, tensor in model.state_dict().items():
         if name in stream.columns:
             tensor = tensor[:, index]
         elif name in norms or name in stream.rows:
             tensor = tensor[index]
         tensors[name] = tensor.clone()
-    smaller = rebuild(masked, config=config, tensors=tensors, fault="its width cannot be cut")
-    # A norm divides by the mean over fewer channels now.
-    for name in stream.norms:
-        scale_norm(smaller.get_submodule(name), (stream.width / len(kept)) ** 0.5)
-    return smaller
+    return rebuild(model, config=config, tensors=tensors, fault="its width cannot be cut")

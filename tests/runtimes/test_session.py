@@ -5,12 +5,15 @@ import random
 import numpy as np
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import MambaConfig, MistralConfig, MistralForCausalLM
 
-from limbeck.models.torch_session import TorchSession
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.checkpoints import build_without_weights, load_model
+from limbeck.models.torch_session import TorchSession, check_decodable
 from limbeck.runtimes import open_answerer, open_runtime
 from limbeck.runtimes.greedy import GreedyAnswerer, Request, decode_answers
 from limbeck.runtimes.transformers import NumpySession, open_chat
+from tests.support.families import make_family
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
 
 PROMPTS = [[5, 9, 7, 11, 6], [8, 4], [10], [6, 5, 4, 9, 8, 7, 12, 5], [7, 7, 7]]
@@ -184,3 +187,26 @@ def test_more_questions_than_slots_get_the_answers_of_one_batch(tmp_path):
     found = few.answer(questions, max_new_tokens=7)
     assert [item.text for item in found] == [item.text for item in expected]
     assert [item.num_tokens for item in found] == [item.num_tokens for item in expected]
+
+
+@pytest.mark.parametrize("family", ["Qwen3-Next", "Gemma 3"])
+def test_layers_of_every_kind_lose_and_join_rows(family, tmp_path):
+    model = load_model(make_family(tmp_path / "model", name=family))
+    whole = [[*PROMPTS[0], 7, 7, 7], [*PROMPTS[1], 8, 8, 8], [*PROMPTS[3], 9, 9]]
+    with torch.no_grad():
+        expected = [model(torch.tensor([ids]), use_cache=False).logits[0] for ids in whole]
+    session = TorchSession(model, num_slots=3)
+    session.admit(PROMPTS[:2])
+    session.step([7, 8])
+    session.evict([0])
+    assert torch.allclose(session.step([8])[0], expected[1][-2], atol=1e-4)
+    session.admit([PROMPTS[3]])
+    found = session.step([8, 9])
+    assert torch.allclose(found[0], expected[1][-1], atol=1e-4)
+    assert torch.allclose(found[1], expected[2][-2], atol=1e-4)
+
+
+def test_an_architecture_with_a_state_of_its_own_is_refused():
+    config = MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=32)
+    with pytest.raises(CheckpointError, match="a 'mamba' keeps a recurrent state"):
+        check_decodable(build_without_weights(config), place="model")
