@@ -70,6 +70,7 @@ def add_adapter(model: "PreTrainedModel", *, config: LoraConfig) -> None:
                 lora_alpha=config.alpha,
                 lora_dropout=config.dropout,
                 target_modules=targets if isinstance(targets, str) else list(targets),
+                exclude_modules=_find_routers(model) or None,
                 task_type="CAUSAL_LM",
             ),
             model,
@@ -80,6 +81,19 @@ def add_adapter(model: "PreTrainedModel", *, config: LoraConfig) -> None:
         ) from error
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
+
+
+def _find_routers(model: "PreTrainedModel") -> list[str]:
+    """Linear layers by class that compute something else, as some routers do."""
+    from torch import nn  # noqa: PLC0415
+
+    from limbeck.quantization.layers import is_plain_linear  # noqa: PLC0415
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not is_plain_linear(type(module))
+    ]
 
 
 def merge_adapter(model: "PreTrainedModel", *, config: LoraConfig, folder: Path) -> dict[str, int]:

@@ -5,7 +5,9 @@ What they compute is the format's; how they hold parameters and codes is the sam
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,19 @@ from torch.nn import functional
 from limbeck.contracts.errors import CheckpointError
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.tensors import QuantizedTensor, multiply_dequantized
+
+
+@cache
+def is_plain_linear(kind: type[nn.Linear]) -> bool:
+    """Whether a class computes what `nn.Linear` does; some routers only have its weights."""
+    if kind.forward is nn.Linear.forward:
+        return True
+    try:
+        layer, given = kind(4, 3), torch.linspace(-1, 1, 8).view(2, 4)
+        expected = functional.linear(given, layer.weight, layer.bias)
+        return torch.allclose(layer(given), expected)
+    except Exception:  # whatever a class that is built from a config meets
+        return False
 
 
 def anneal(
@@ -110,7 +125,8 @@ def embedding_factor(embedding: nn.Embedding) -> float:
             f"{type(embedding).__name__} does more than look rows up, so its table cannot be "
             "stored as codes; set the scheme's `embeddings: float32`"
         )
-    return float(factor)
+    is_number = not isinstance(factor, Tensor) or not factor.is_meta
+    return float(factor) if is_number else 1.0  # of a model without numbers
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from limbeck.quantization.layers import (
     QuantizedEmbedding,
     QuantizedLinear,
     embedding_factor,
+    is_plain_linear,
 )
 
 
@@ -27,11 +28,17 @@ def prepare_for_qat(model: PreTrainedModel, *, number_format: QuantizedFormat) -
     """Make a float model round as its stored form will; its parameters and names stay.
 
     Raises:
-        CheckpointError: the model is quantised already.
+        CheckpointError: the model is quantised already, or has no layers whose codes would count.
     """
     _refuse_quantized(model)
     head = model.get_output_embeddings()
-    for name, module in list(find_replaced(model, described=number_format.describe())):
+    replaced = list(find_replaced(model, described=number_format.describe()))
+    if not any(isinstance(module, nn.Linear) and module is not head for _, module in replaced):
+        raise CheckpointError(
+            f"{type(model).__name__}: has no linear layers but its head (others as GPT-2's Conv1D "
+            "are not stored as codes), so most of it would stay in floating point"
+        )
+    for name, module in replaced:
         chosen = _choose_format(module, head=head, number_format=number_format)
         if isinstance(module, nn.Embedding):
             fake = FakeQuantizedEmbedding(module, number_format=chosen)
@@ -118,7 +125,9 @@ def find_replaced(
     if described.get("embeddings", "float32") != "float32":
         yield from ((name, module) for name, module in modules if isinstance(module, nn.Embedding))
     for name, module in modules:
-        if isinstance(module, nn.Linear) and not any(_is_named(name, item) for item in ignore):
+        if not isinstance(module, nn.Linear) or not is_plain_linear(type(module)):
+            continue
+        if not any(_is_named(name, item) for item in ignore):
             yield name, module
 
 

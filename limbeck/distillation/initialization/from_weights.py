@@ -106,10 +106,12 @@ def copy_matching_weights(
 def check_fit(student: PreTrainedModel, *, teacher: PreTrainedModel) -> None:
     """Refuse a teacher of which a student can take nothing; shapes decide, so no weights are read.
 
+    Norms count for nothing: whether one can be taken depends on what it computes.
+
     Raises:
         CheckpointError: nothing fits.
     """
-    if next(_find_fitting(student, teacher), None) is None:
+    if all(fitting.norm is not None for fitting in _find_fitting(student, teacher)):
         raise _nothing_fits(student, teacher)
 
 

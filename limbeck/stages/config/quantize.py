@@ -13,7 +13,7 @@ from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, Teach
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
 from limbeck.evaluation.calibration import CalibrationConfig
-from limbeck.models.known import KnownInputs, Refusal
+from limbeck.models.known import KnownInputs, KnownModel, Refusal, refusals
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.training.config import TrainingConfig
@@ -48,13 +48,22 @@ class Config(StageConfig):
         return self
 
     def check_inputs(self, inputs: KnownInputs) -> Iterator[Refusal]:
-        """Codes, and teachers of another tokenizer."""
+        """Codes, teachers of another tokenizer, and layers that cannot be stored as codes."""
         packed = self.batching.packing != "none"
         yield from refuse_training(
             inputs, field="checkpoint", packed=packed, objective=self.objective
         )
         matched = self.objective.matched_features
         yield from refuse_teachers(inputs, needs=self.objective.needs(), matched=matched)
+        start = inputs.start
+        if start is not None and start.description is None and start.codes is None:
+            yield from refusals("checkpoint", lambda: self._try_preparing(start))
+
+    def _try_preparing(self, start: KnownModel) -> None:
+        from limbeck.models.checkpoints import build_without_weights
+        from limbeck.quantization.qat import prepare_for_qat
+
+        prepare_for_qat(build_without_weights(start.config), number_format=self.scheme)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

@@ -5,7 +5,11 @@ import torch
 import transformers
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.distillation.initialization.from_weights import Inherited, copy_matching_weights
+from limbeck.distillation.initialization.from_weights import (
+    Inherited,
+    check_fit,
+    copy_matching_weights,
+)
 
 
 def test_attention_embeddings_and_norms_are_taken_and_the_rest_stays_fresh(moe, dense):
@@ -48,6 +52,14 @@ def test_a_student_that_nothing_fits_is_refused(moe, dense_config, tokenizer):
     other = dense_config.replace(hidden_size=24, head_dim=6).build(tokenizer=tokenizer, seed=0)
     with pytest.raises(CheckpointError, match="hidden 24"):
         copy_matching_weights(other, teacher=moe)
+
+
+def test_norms_alone_are_nothing_that_fits():
+    """Whether a norm can be taken is decided by what it computes, which no shape says."""
+    student = build("Qwen3")
+    teacher = build("GPTNeoX", vocab_size=61, tie_word_embeddings=False)
+    with pytest.raises(CheckpointError, match="nothing of GPTNeoXForCausalLM"):
+        check_fit(student, teacher=teacher)
 
 
 def build(name, **changes):
