@@ -61,6 +61,8 @@ ADVICE = {
     "wrong_type": "write a text there, or name other columns",
 }
 """What to do about a file none of whose rows can be used, by the reason of the first."""
+MISSING_WORDS = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A"))
+"""What programs write into a table for a value that is not there; it may also be meant."""
 OF_THE_KIND = (FILTERED, NOT_TRAINED, UNDECODABLE, EQUAL_SIDES)
 """Drops of rows in a right file: one that holds only such rows is counted, not refused."""
 
@@ -262,5 +264,7 @@ def _count(found: Conversation, counts: Counter[str]) -> None:
         counts["skipped_greetings"] += 1
     if found.ignored_names:
         counts["ignored_names"] += 1
+    if any(text in MISSING_WORDS for turn in found.turns for text in (turn.question, turn.answer)):
+        counts["missing_written_as_text"] += 1
     if untrained := sum(not turn.is_trained for turn in found.turns):
         counts["untrained_turns"] += untrained

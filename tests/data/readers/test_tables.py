@@ -161,3 +161,9 @@ def test_a_folder_is_no_table(tmp_path):
         read_source("csv", path=tmp_path)
     with pytest.raises(DataError, match="is a folder"):
         read_source("parquet", path=tmp_path)
+
+
+def test_values_that_are_written_as_missing_are_counted(read_table):
+    found = read_table("question,answer\na,nan\nb,None\nc,none\nd,\n")
+    assert found.pairs == [("a", "nan"), ("b", "None"), ("c", "none")]
+    assert found.notes["missing_written_as_text"] == 2
