@@ -40,7 +40,8 @@ SIGN = re.compile(
     r"(?<=\d)\s*[-\u2010-\u2015\u301c~]+\s*(?=\d)"  # a range
     rf"|(?:(?<!\w)|(?<=[{HAN}])|(?<=\de))-(?=\d)"  # a negative number or exponent
     r"|(?<=\()\s*-\s*(?=\))"  # a negative result
-    r"|(?<=[^\W\d_])-(?=\s*(?:$|[),.;\u3001\u3002]))"  # another one: A-, HIV-
+    # another one: A-, HIV-, CD8-
+    r"|(?:(?<=[^\W\d_])|(?<=[^\W\d_]\d)|(?<=[^\W\d_]\d\d))-(?=\s*(?:$|[),.;\u3001\u3002]))"
     # before a variable, a root or a function: -x, e^-x
     r"|(?<![\w-])-(?=[\u221a\u221e]|[a-z\u03b1-\u03c9](?!\w)|(?:sin|cos|tan|log|ln|exp|sqrt)\b)"
     r"|(?<=[=^({])-(?=\w)"

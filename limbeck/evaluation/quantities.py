@@ -144,6 +144,8 @@ COMPARISONS = str.maketrans("≧⩾≦⩽", "≥≥≤≤")
 RING = re.compile(r"(?<=\d)(\s?)[\u00ba\u02da](?=\s?[CF]\b)")
 """An ordinal sign or a ring, which keyboards give for the sign of degrees."""
 
+METRES = re.compile(r"(?<![A-Za-z])([cdkm]?m)\^\{?([23])\}?(?!\d)")
+"""Square and cubic ones, as LaTeX and plain text write them."""
 MULTIPLIED = re.compile(r"(?<=\d)(?<!\b0)\s*[x*]\s*(?=\d)")
 """2x500 mg; not 0x50, which is a code."""
 
@@ -168,7 +170,8 @@ def split_quantities(text: str, *, language: str = "") -> list[str | Quantity]:
     `language` says which mark is the decimal one; without it, the point is.
     """
     mark = "comma" if language in COMMA_LANGUAGES else "point"
-    text = FINE_SPACE.sub("", text.replace("，", "、").replace("\\times", "×"))
+    text = text.replace("，", "、").replace("\\times", "×").replace("\\,", "\u2009")
+    text = METRES.sub(r"\1\2", FINE_SPACE.sub("", text))
     text = RING.sub(r"\1°", text)
     text = to_compatible(text).translate(DASHES).translate(COMPARISONS)
     text = MULTIPLIED.sub("×", text.replace(">=", "≥").replace("<=", "≤"))

@@ -80,6 +80,7 @@ from limbeck.evaluation.quantities import COMMA_LANGUAGES, UNITS, answer_key, sp
         ("0,250 g", "250 g"),
         ("A-", "A"),
         ("HIV-, HBV+", "HIV, HBV+"),
+        ("HLA-B27-", "HLA-B27"),
         ("-x", "x"),
         ("e^{-kt}", "e^{kt}"),
         ("y=-\u221a2", "y=\u221a2"),
@@ -141,6 +142,8 @@ def test_other_amounts_are_wrong(right, given_answer):
         ("-20~-10℃", "-20至-10摄氏度"),
         ("5--10 mg", "5–10 mg"),
         ("2x500 mg", "2 × 500mg"),
+        ("25 kg/m^2", "25kg/m²"),
+        ("1\\,000\\,mg", "1 g"),
         ("👍", "👍 "),
     ],
 )
