@@ -73,9 +73,14 @@ def check_weight_files(folder: Path) -> None:
 
 
 def find_tensor(files: Sequence[Path], name: str) -> Path | None:
-    """The safetensors file that holds a tensor; None where none does."""
+    """The safetensors file that holds a tensor; None where none does.
+
+    Raises:
+        CheckpointError: a file is cut short or damaged.
+    """
     for path in files:
         if path.suffix == ".safetensors":
+            _check_head(path)
             with safe_open(path, framework="numpy") as file:
                 if name in file.keys():  # noqa: SIM118  (no mapping)
                     return path
