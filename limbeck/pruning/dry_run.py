@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from transformers import PreTrainedModel
 
+from limbeck.contracts.errors import CheckpointError
 from limbeck.models.config import GroupKind
 from limbeck.models.structure import Groups, find_channels, find_heads, find_layers
 from limbeck.pruning.depth import cut_layers
@@ -48,6 +49,11 @@ def _try_depth(model: PreTrainedModel, *, count: int) -> PreTrainedModel:
     Which ones go is decided by text, and a config that counts its dense layers, say, and lists none
     describes another model when one of those goes.
     """
+    if "altup_num_inputs" in model.config.get_text_config().to_dict():
+        raise CheckpointError(
+            f"{type(model).__name__}: its layers read several residual streams (AltUp), so none "
+            "hands its input on; leave layers_ratio out"
+        )
     layers = find_layers(model)[1]
     kinds = {
         tuple((name, item.shape) for name, item in layers[place].named_parameters()): place

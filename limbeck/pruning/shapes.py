@@ -44,8 +44,9 @@ def count_kept(num_groups: int, *, ratio: float, multiple: int, kind: GroupKind)
 def count_groups(shape: "Decoder | SizedConfig") -> dict[GroupKind, int]:
     """How many groups of each kind a layer, or the model, has by its description or config."""
     heads = getattr(shape, "num_key_value_heads", None)
+    width = getattr(shape, "intermediate_size", None)
     return {
-        "channels": getattr(shape, "intermediate_size", None) or 0,
+        "channels": width if isinstance(width, int) else 0,  # Gemma 3n has one for each layer
         "heads": heads or getattr(shape, "num_attention_heads", None) or 0,
         "experts": next(filter(None, (getattr(shape, name, 0) for name in NUM_EXPERTS)), 0),
         "layers": shape.num_hidden_layers,

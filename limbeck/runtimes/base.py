@@ -15,6 +15,8 @@ from limbeck.quantization.formats.base import Format, QuantizedFormat, list_form
 from limbeck.runtimes.bundle import Bundle
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from limbeck.runtimes.architecture import Architecture
 
 
@@ -60,6 +62,17 @@ class ArchitectureCheck(Protocol):
         """
 
 
+class TokenizerCheck(Protocol):
+    """A further check of the tokenizers that a runtime can carry."""
+
+    def __call__(self, tokenizer: "PreTrainedTokenizerBase", *, place: str | Path) -> None:
+        """Accept a tokenizer that has a `tokenizer.json`.
+
+        Raises:
+            CheckpointError: the runtime has no such kind.
+        """
+
+
 class FormatCheck(Protocol):
     """A further check of how a checkpoint's codes lie."""
 
@@ -93,6 +106,8 @@ class Runtime(abc.ABC):
     """Refuses of the architectures what it does not compute, where that is less than all."""
     check_format: ClassVar[FormatCheck | None] = None
     """Refuses of the formats that it computes with what it cannot hold."""
+    check_tokenizer: ClassVar[TokenizerCheck | None] = None
+    """Refuses of the tokenizers with a `tokenizer.json` those that it cannot carry."""
     packages: ClassVar[tuple[str, ...]] = ()
     """What it needs beyond the extra `train`; the extra that installs them has its name."""
 

@@ -7,6 +7,7 @@ from limbeck.contracts.errors import UnknownNameError
 from limbeck.models.known import KnownModel, Refusal, refusals
 from limbeck.models.weight_files import find_weight_files
 from limbeck.runtimes import RuntimeName, open_runtime
+from limbeck.runtimes.base import Runtime
 
 
 def refuse_export(
@@ -26,6 +27,8 @@ def refuse_export(
             f"`pip install 'limbeck[{runtime}]'`",
         )
         return
+    if known.architectures != "any":
+        yield from refusals("checkpoint", lambda: _check_tokenizer(model, runtime=known))
     if model.number_format in known.formats and (
         known.architectures == "any"
         or (model.is_able("be_exported") and known.check_architecture is None)
@@ -48,3 +51,13 @@ def refuse_export(
             )
 
     yield from refusals("checkpoint", check)
+
+
+def _check_tokenizer(model: KnownModel, *, runtime: Runtime) -> None:
+    if model.tokenizer is None or model.tokenizer.folder is None:
+        return
+    from limbeck.runtimes.tokenizer_files import check_tokenizer  # noqa: PLC0415  (torch)
+
+    check_tokenizer(model.tokenizer.loaded, place=model.name)
+    if runtime.check_tokenizer is not None:
+        runtime.check_tokenizer(model.tokenizer.loaded, place=model.name)

@@ -6,6 +6,8 @@ Every writer of bundles uses it. Left out: reading them (`read_chat`).
 import json
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from limbeck.contracts.answerer import Prompt, alternate
 from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.chat_tokens import end_token_ids
@@ -24,14 +26,29 @@ PROBES = (
 """Conversations that the bundle's own tokenizer must render as transformers does."""
 
 
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, *, place: str | Path) -> None:
+    """Accept a tokenizer that a bundle can carry.
+
+    Raises:
+        CheckpointError: it is Python code of transformers, without a `tokenizer.json`.
+    """
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{place}: its tokenizer, a {type(tokenizer).__name__}, is code of transformers, and a "
+            "bundle carries a tokenizer.json; distil it into a student of another tokenizer, or "
+            "answer from the checkpoint"
+        )
+
+
 def write_tokenizer(checkpoint: Path, folder: Path) -> None:
     """Write a checkpoint's tokenizer, chat template and end tokens into a bundle.
 
     Raises:
-        CheckpointError: a file of the checkpoint is damaged.
+        CheckpointError: a file of the checkpoint is damaged, or as `check_tokenizer`.
         ParityError: the files alone render a prompt differently from transformers.
     """
     tokenizer = load_tokenizer(checkpoint)
+    check_tokenizer(tokenizer, place=checkpoint)
     tokenizer.save_pretrained(folder)
     path = checkpoint / GENERATION
     try:

@@ -1,9 +1,11 @@
 """What export refuses before anything runs names the package and the extra that brings it."""
 
 import pytest
-from transformers import Qwen3Config
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from limbeck.models.known import KnownModel
+from limbeck.models.known import KnownModel, KnownTokenizer
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.runtimes import known_inputs
@@ -46,3 +48,29 @@ def test_blocks_that_a_gguf_file_does_not_hold_are_refused_before_anything_runs(
     (refusal,) = refuse_export(model, runtime="gguf", weights=weights)
     assert message in refusal.message
     assert not list(refuse_export(model, runtime="onnx"))
+
+
+def save_byt5(folder):
+    ByT5Tokenizer().save_pretrained(folder)
+
+
+def save_unigram(folder):
+    backend = Tokenizer(Unigram([("<unk>", 0.0), ("</s>", 0.0), ("a", -1.0)], unk_id=0))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>").save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("save", "runtime", "message"),
+    [
+        (save_byt5, "onnx", "a ByT5Tokenizer, is code of transformers"),
+        (save_byt5, "gguf", "a ByT5Tokenizer, is code of transformers"),
+        (save_unigram, "gguf", "of kind Unigram cannot be carried into a GGUF file"),
+        (save_unigram, "onnx", ""),
+    ],
+)
+def test_tokenizers_that_no_bundle_carries_are_refused(save, runtime, message, tmp_path):
+    save(tmp_path)
+    model = KnownModel("student", KnownTokenizer("student", tmp_path), read=Qwen3Config)
+    messages = [refusal.message for refusal in refuse_export(model, runtime=runtime)]
+    assert len(messages) == bool(message)
+    assert message in "".join(messages)

@@ -10,6 +10,8 @@ from limbeck.runtimes.gguf.attention import find_factor, find_period, find_windo
 from limbeck.runtimes.gguf.families import FAMILIES, GgufFamily, Scale
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from limbeck.runtimes.architecture import Architecture
 
 BLOCKS = {"Q8_0": 32, "Q4_0": 32, "Q4_1": 32, "TQ2_0": 256, "TQ1_0": 256}
@@ -39,6 +41,18 @@ def check_format(number_format: QuantizedFormat | None, *, place: str | Path) ->
             f"{place}: its integers share scales in {found}, those of {carried} in blocks of "
             f"{BLOCKS[carried]}; quantise with `block_size: {BLOCKS[carried]}`"
         )
+
+
+def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", *, place: str | Path) -> None:
+    """Accept a tokenizer that llama.cpp may have; whether it makes the same tokens, writing tells.
+
+    Raises:
+        CheckpointError: it is of another kind.
+    """
+    from limbeck.runtimes.gguf.vocabulary import describe_vocabulary  # noqa: PLC0415  (torch)
+
+    num_rows = 1 + max(tokenizer.get_vocab().values())
+    describe_vocabulary(tokenizer, num_rows=num_rows, end_ids=(), place=str(place))
 
 
 def check_model(

@@ -16,11 +16,11 @@ from limbeck.quantization.formats.floats import Float32
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.two_bits import Ternary
-from limbeck.runtimes.base import ArchitectureCheck, FormatCheck, Runtime
+from limbeck.runtimes.base import ArchitectureCheck, FormatCheck, Runtime, TokenizerCheck
 from limbeck.runtimes.bundle import BUNDLE, Bundle, read_bundle
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.gguf.families import FAMILIES, GELU
-from limbeck.runtimes.gguf.limits import check_format, check_model
+from limbeck.runtimes.gguf.limits import check_format, check_model, check_tokenizer
 from limbeck.runtimes.gguf.model import GgufFile, GgufModel
 from limbeck.runtimes.greedy import GreedyAnswerer
 
@@ -74,6 +74,7 @@ class GgufRuntime(Runtime):
     }
     check_architecture: ClassVar[ArchitectureCheck | None] = staticmethod(check_model)
     check_format: ClassVar[FormatCheck | None] = staticmethod(check_format)
+    check_tokenizer: ClassVar[TokenizerCheck | None] = staticmethod(check_tokenizer)
     packages: ClassVar[tuple[str, ...]] = ("gguf", "xllamacpp")
 
     @override

@@ -132,7 +132,7 @@ def _check_kind(content: Mapping[str, Any], *, place: str) -> Literal["gpt2", "l
     model = content["model"]
     used = [name for name in UNSUPPORTED if model.get(name)]
     if model["type"] != "BPE" or used:
-        found = f"BPE with {used[0]}" if used else model["type"]
+        found = model["type"] if model["type"] != "BPE" else f"BPE with {used[0]}"
         raise CheckpointError(
             f"{place}: a tokenizer of kind {found} cannot be carried into a GGUF file; BPE over "
             "bytes, or over characters with bytes for the rest, can"
