@@ -4,7 +4,7 @@ Modules are compared by what they compute, never by their names or their classes
 weight multiplies in one architecture and is added to one in another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ MAX_RELATIVE_ERROR = 0.02
 """Of outputs that count as equal: a teacher may compute in 16 bits."""
 NUM_TOKENS = 12
 """Length of the sequence on which attention is compared."""
+WRITERS = ("o_proj", "down_proj")
+"""Projections whose outputs are added to the residual stream."""
 INNER_NORM, SANDWICH_NORM = "post_attention_layernorm", "pre_feedforward_layernorm"
 """The norm before the feed-forward block: the second where one more follows attention itself, which
 then bears the first name."""
@@ -170,6 +172,74 @@ def embedding_scale(model: PreTrainedModel) -> float:
         hook.remove()
     plain = embeddings[ids].float()
     return float((seen[0] * plain).sum() / (plain * plain).sum().clamp_min(1e-12))
+
+
+@torch.no_grad()
+def take_logit_scale(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | None:
+    """Give the student's last norm the factor of the teacher's logits; a sentence for no factor."""
+    norm, source = find_final_norm(student), find_final_norm(teacher)
+    if norm is None or source is None:
+        return None
+    width = student.config.get_text_config().hidden_size
+    given = torch.randn(1, NUM_TOKENS, width, generator=torch.Generator().manual_seed(0))
+    found, wanted = (
+        _logits_of(model, norm=last, given=given)
+        for model, last in ((student, norm), (teacher, source))
+    )
+    if relative_error(found, wanted) <= MAX_RELATIVE_ERROR:
+        return None
+    factor = (found * wanted).sum() / (found * found).sum().clamp_min(1e-12)
+    if relative_error(found * factor, wanted) > MAX_RELATIVE_ERROR:
+        return "the teacher makes other logits of the same last state, as with a soft cap"
+    norm.get_parameter("weight").mul_(factor.to(norm.get_parameter("weight")))
+    return None
+
+
+def _logits_of(
+    model: PreTrainedModel, *, norm: nn.Module, given: Float[Tensor, "1 tokens width"]
+) -> Float[Tensor, "1 tokens vocab"]:
+    """The logits where this goes into the last norm."""
+
+    def replace(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (given.to(arguments[0]), *arguments[1:])
+
+    hook = norm.register_forward_pre_hook(replace)
+    try:
+        ids = torch.zeros(given.shape[:2], dtype=torch.long, device=model.device)
+        return model(input_ids=ids, use_cache=False).logits.float().cpu()
+    finally:
+        hook.remove()
+
+
+@torch.no_grad()
+def take_residual_scale(
+    student: PreTrainedModel, *, teacher: PreTrainedModel, copied: Set[Tensor]
+) -> None:
+    """Scale the projections that write to the residual stream as the teacher scales its blocks."""
+    of_student, of_teacher = (
+        float(model.config.get_text_config().to_dict().get("residual_multiplier", 1.0))
+        for model in (student, teacher)
+    )
+    for name, parameter in student.named_parameters():
+        if parameter in copied and name.split(".")[-2] in WRITERS:
+            parameter.mul_(of_teacher / of_student)
+
+
+def compare_windows(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | None:
+    """A sentence where layers of the teacher see fewer tokens than the student's."""
+    own, source = (_shortest_window(model) for model in (student, teacher))
+    if source is None or own == source:
+        return None
+    seen = "all" if own is None else f"the latest {own}"
+    return f"layers of the teacher see the latest {source} tokens, those of the student {seen}"
+
+
+def _shortest_window(model: PreTrainedModel) -> int | None:
+    settings = model.config.get_text_config().to_dict()
+    window, kinds = settings.get("sliding_window"), settings.get("layer_types")
+    has_window = kinds is None or "sliding_attention" in kinds
+    longest = settings.get("max_position_embeddings") or 0
+    return window if isinstance(window, int) and has_window and window < longest else None
 
 
 @torch.no_grad()

@@ -20,11 +20,14 @@ from limbeck.distillation.initialization.conventions import (
     COMPARED,
     MAX_RELATIVE_ERROR,
     compare_rotary,
+    compare_windows,
     embedding_scale,
     find_final_norm,
     is_norm,
     source_name,
+    take_logit_scale,
     take_norm,
+    take_residual_scale,
     take_rotary,
 )
 from limbeck.distillation.known_inputs import describe_foreign_source
@@ -71,7 +74,8 @@ def copy_matching_weights(
     Student layer i of n gets layer ceil(i m / n) of the teacher's m, counted from 1, so the last
     gets the last (evenly spread layers, as in DistilBERT: Sanh et al. 2019, sec. 3,
     arXiv:1910.01108). The student gets the teacher's rotary embedding unless `keep_rotary`, and its
-    scale of embeddings. A norm of another convention is converted, or stays fresh.
+    scales of embeddings, blocks and logits. A norm of another convention is converted, or stays
+    fresh.
 
     Raises:
         CheckpointError: nothing fits.
@@ -97,7 +101,10 @@ def copy_matching_weights(
         if fresh_norms
         else None,
         _compare_layers(student, teacher, depths=depths, copied=copied),
+        compare_windows(student, teacher=teacher),
+        take_logit_scale(student, teacher=teacher) if _takes_head(student, copied) else None,
     ]
+    take_residual_scale(student, teacher=teacher, copied=copied)
     total = sum(parameter.numel() for parameter in student.parameters())
     ratio = sum(parameter.numel() for parameter in copied) / total
     return Inherited(ratio, tuple(item for item in differences if item is not None))
@@ -227,6 +234,12 @@ def _compare_layers(
         f"of {', '.join(found)}): {type(student).__name__} computes them otherwise than "
         f"{type(teacher).__name__}, as with norms of queries and keys, biases, caps or activations"
     )
+
+
+def _takes_head(student: PreTrainedModel, copied: Set[Tensor]) -> bool:
+    """Whether all that makes logits of the last state was taken over."""
+    parts = (find_final_norm(student), student.get_output_embeddings())
+    return all(part is not None and part.get_parameter("weight") in copied for part in parts)
 
 
 def _is_taken(block: nn.Module, copied: Set[Tensor]) -> bool:

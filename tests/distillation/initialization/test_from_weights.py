@@ -209,3 +209,30 @@ def test_attention_with_norms_of_its_own_is_reported_to_differ():
 def test_another_activation_is_reported_to_differ():
     found = copy_matching_weights(build("Llama"), teacher=build("Llama", hidden_act="gelu"))
     assert any("of mlp" in text and "self_attn" not in text for text in found.differences)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_scales_of_blocks_and_logits_are_taken_over(tied):
+    """Granite multiplies embeddings, what a block adds, and logits."""
+    scales = {
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.3,
+        "logits_scaling": 8.0,
+        "attention_multiplier": 16**-0.5,
+    }
+    teacher = build("Granite", tie_word_embeddings=tied, **scales)
+    student = build("Llama", initializer_range=0.02, tie_word_embeddings=tied)
+    assert copy_matching_weights(student, teacher=teacher) == Inherited(1.0)
+    assert kl(teacher, student) < 1e-6
+
+
+def test_a_cap_of_logits_and_a_window_are_reported():
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    capped = build("Gemma2", final_logit_softcapping=0.5, initializer_range=0.5)
+    found = copy_matching_weights(build("Llama"), teacher=capped)
+    assert any("other logits of the same last state" in text for text in found.differences)
+    windowed = build("Mistral", sliding_window=8, rope_parameters=rope)
+    found = copy_matching_weights(build("Llama"), teacher=windowed)
+    assert found.differences == (
+        "layers of the teacher see the latest 8 tokens, those of the student all",
+    )
