@@ -149,7 +149,12 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     from limbeck.drafting.images import choose_vision, describe_images
     from limbeck.drafting.models import open_named_model
     from limbeck.drafting.recipe import DraftOptions, draft
-    from limbeck.drafting.rendering import describe_fresh_student, measure_tokens, show_records
+    from limbeck.drafting.rendering import (
+        describe_fresh_student,
+        measure_tokens,
+        show_records,
+        try_template,
+    )
     from limbeck.drafting.sources import open_source
     from limbeck.drafting.vision import draft_vision
     from limbeck.models.chat import NO_TEMPLATE
@@ -190,6 +195,9 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         for record in findings.records
         if reads_images or not record.images
     ]
+    readable, refused = try_template(readable, tokenizer=tokenizer)
+    if refused:
+        print_doubt(screen, refused)
     screen.print(f"\nas {teacher} reads it", style="bold", markup=False, highlight=False, end="")
     screen.print(" (given, then learnt)", highlight=False)
     for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):

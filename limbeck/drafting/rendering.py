@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Record
-from limbeck.data.loading.chat_template import render_records
+from limbeck.data.loading.chat_template import render_record, render_records
+from limbeck.models.chat_tokens import chat_template_of
 
+TRIED_RECORDS = 5000
 MEASURED_RECORDS = 500
 MOST_QUANTILE = 0.99
 
@@ -30,6 +33,35 @@ class TokenLengths:
     answers: int
     mean: float
     """Of a record, on average."""
+
+
+def try_template(
+    records: Sequence[Record], *, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[Record], str]:
+    """Of records evenly spread over the given ones those that the chat template takes, and a note
+    on the others; '' where there are none.
+
+    Raises:
+        CheckpointError: it takes none.
+    """
+    template = chat_template_of(tokenizer)
+    chosen = records[:: -(-len(records) // TRIED_RECORDS)]
+    taken: list[Record] = []
+    refusals: list[str] = []
+    for record in chosen:
+        try:
+            render_record(template, record)
+        except CheckpointError as error:
+            refusals.append(str(error))
+        else:
+            taken.append(record)
+    if not taken:
+        raise CheckpointError(refusals[0])
+    note = (
+        f"the run will drop what the teacher's chat template refuses, {len(refusals)} of "
+        f"{len(chosen)} records, such as {refusals[0]}"
+    )
+    return taken, note if refusals else ""
 
 
 def show_records(
