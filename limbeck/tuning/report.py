@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from optuna.distributions import CategoricalDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
@@ -17,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from limbeck.contracts.artifacts import write_atomically
+from limbeck.contracts.page_templates import load_template
 from limbeck.contracts.recipe import PLAN, SERVE, TUNE
 from limbeck.evaluation.report import charts, html, number_format
 from limbeck.evaluation.report.charts import Bilingual
@@ -192,16 +192,11 @@ def _sampled(found: Search) -> list[FrozenTrial]:
 
 def render(found: Search) -> str:
     """The page, which needs nothing else."""
-    environment = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(html.__file__).parent]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    folders = (Path(__file__).parent, Path(html.__file__).parent)
+    template = load_template(*folders, name="tuning.html.jinja")
     done = [trial for trial in found.trials if trial.state == TrialState.COMPLETE]
     sampled, importances = _sampled(found), find_importances(found)
-    return environment.get_template("tuning.html.jinja").render(
+    return template.render(
         found=found,
         best=found.verdict.recommended,
         verdict=explain(found),

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from limbeck.contracts.json_data import JsonMapping, JsonObject
+from limbeck.contracts.page_templates import load_template
 from limbeck.contracts.records import SPLITS, Question, Reason, Record, Source, Split
 from limbeck.data.corpus.account import describe_sources
 from limbeck.data.filters.record_log import RecordLog
@@ -106,14 +105,8 @@ def measure(values: Sequence[int]) -> JsonObject:
 
 def render_page(card: JsonMapping, *, reasons: Mapping[str, Reason]) -> str:
     """The card as one page that needs nothing else."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(card=card, reasons=reasons)
+    template = load_template(Path(__file__).parent, name=TEMPLATE)
+    return template.render(card=card, reasons=reasons)
 
 
 def _count_entities(records: Sequence[Record]) -> JsonObject:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from limbeck.contracts.page_templates import load_template
 from limbeck.contracts.registry import FLOORS
 from limbeck.env.threads import ThreadsReason
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
@@ -24,6 +24,7 @@ from limbeck.evaluation.report.rows import ReportRow
 from limbeck.evaluation.report.without_teacher import Training
 from limbeck.evaluation.tier_routing.measure import MeasuredRouting, Method
 
+FOLDER = Path(__file__).parent
 NOT_CURVES = frozenset(
     {
         "step",
@@ -81,53 +82,44 @@ def render_html(
     teacher = next(row for row in rows if row.name == report.teacher)
     loads = [step.routing for step in steps if step.content_hash == teacher.content_hash]
     load = next((item for item in loads if item), None)
-    return (
-        _environment(report, escape_html=True)
-        .get_template("report.html.jinja")
-        .render(
-            report=report,
-            rows=rows,
-            best=max(rows, key=lambda row: row.memory_ratio * row.speedup_ratio),
-            teacher=teacher,
-            plots=_plots(report),
-            routing_plot=Markup(_routing_curve(report.routing)) if report.routing else None,
-            curves=[(step, Markup(_curve(step))) for step in steps if len(step.history) > 1],
-            specialties=list(dict.fromkeys(name for row in rows for name in row.specialties)),
-            titles=titles,
-            load=_describe_load(load, titles) if load else None,
-            missed=[(step, _missed(step.missed)) for step in steps if step.missed],
-            steps=steps,
-            longest_seconds=max([step.seconds for step in steps], default=0.0) or 1.0,
-            examples=_examples(answers, headline_tasks=report.headline_tasks),
-        )
+    template = load_template(FOLDER, name="report.html.jinja")
+    return template.render(
+        **_shared(report),
+        report=report,
+        rows=rows,
+        best=max(rows, key=lambda row: row.memory_ratio * row.speedup_ratio),
+        teacher=teacher,
+        plots=_plots(report),
+        routing_plot=Markup(_routing_curve(report.routing)) if report.routing else None,
+        curves=[(step, Markup(_curve(step))) for step in steps if len(step.history) > 1],
+        specialties=list(dict.fromkeys(name for row in rows for name in row.specialties)),
+        titles=titles,
+        load=_describe_load(load, titles) if load else None,
+        missed=[(step, _missed(step.missed)) for step in steps if step.missed],
+        steps=steps,
+        longest_seconds=max([step.seconds for step in steps], default=0.0) or 1.0,
+        examples=_examples(answers, headline_tasks=report.headline_tasks),
     )
 
 
 def render_markdown(report: Report) -> str:
     """The tables of the report, with headings in both languages."""
-    template = _environment(report, escape_html=False).get_template("report.md.jinja")
-    return template.render(report=report, rows=report.rows)
+    template = load_template(FOLDER, name="report.md.jinja", escape_html=False)
+    return template.render(report=report, rows=report.rows, **_shared(report))
 
 
-def _environment(report: Report, *, escape_html: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=escape_html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        f=number_format,
-        task_titles=_titles(report, "tasks"),
-        reference_titles=REFERENCE_TITLES,
-        thread_reasons=THREAD_REASONS,
-        floor_titles={name: _floor_title(name) for name in FLOORS},
-        missing_reasons=MISSING_REASONS,
-        training_titles=TRAINING_TITLES,
-        routing_methods=ROUTING_METHODS,
-    )
-    return environment
+def _shared(report: Report) -> dict[str, object]:
+    """What the page and the tables both name."""
+    return {
+        "f": number_format,
+        "task_titles": _titles(report, "tasks"),
+        "reference_titles": REFERENCE_TITLES,
+        "thread_reasons": THREAD_REASONS,
+        "floor_titles": {name: _floor_title(name) for name in FLOORS},
+        "missing_reasons": MISSING_REASONS,
+        "training_titles": TRAINING_TITLES,
+        "routing_methods": ROUTING_METHODS,
+    }
 
 
 def _floor_title(name: str) -> Bilingual:
