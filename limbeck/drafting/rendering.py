@@ -55,13 +55,14 @@ def try_template(
             refusals.append(str(error))
         else:
             taken.append(record)
+    if not refusals:
+        return taken, ""
     if not taken:
         raise CheckpointError(refusals[0])
-    note = (
+    return taken, (
         f"the run will drop what the teacher's chat template refuses, {len(refusals)} of "
         f"{len(chosen)} records, such as {refusals[0]}"
     )
-    return taken, note if refusals else ""
 
 
 def show_records(
