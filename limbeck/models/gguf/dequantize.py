@@ -51,6 +51,18 @@ SPLITS: Mapping[str, tuple[str, ...]] = dict.fromkeys(
 }
 """The expressions by which llama.cpp cuts text (`llama-vocab.cpp`), where transformers would cut as
 GPT-2 does. Each is held against llama.cpp when a file is read."""
+SETTINGS: Mapping[str, str] = {
+    "attention.key_length": "head_dim",
+    "attention.sliding_window": "sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    "final_logit_softcapping": "final_logit_softcapping",
+}
+"""What a file states, after its architecture's name, and the field of a config that means it."""
+EXPERT_COUNTS = ("num_experts", "num_local_experts")
+SCALED_BY_WIDTH: Mapping[str, int] = {"gemma2": 46, "gemma3": 62}
+"""With so many layers, llama.cpp scales attention by hidden size over heads, not by head width."""
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "low_freq_factor": 1.0,
@@ -86,6 +98,7 @@ def _load_packed(header: Header) -> tuple[PreTrainedModel, dict[str, Any]]:
         found = AutoModelForCausalLM.from_pretrained(
             header.path.parent,
             gguf_file=header.path.name,
+            config=describe_gguf(header),
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
             output_loading_info=True,
@@ -123,16 +136,55 @@ def describe_gguf(header: Header) -> PreTrainedConfig:
     """The architecture of the model in a file.
 
     Raises:
-        CheckpointError: transformers does not know it.
+        CheckpointError: transformers does not know it, or would leave a part of it out.
     """
     path = header.path
     try:
-        return copy.deepcopy(_read_config(path, path.stat().st_mtime_ns))
+        config = copy.deepcopy(_read_config(path, path.stat().st_mtime_ns))
     except Exception as error:  # whatever a reader of another's format meets
         raise CheckpointError(
             f"{path}: transformers does not read GGUF files of architecture "
             f"{header.architecture!r}: {str(error)[:300]}; name the published checkpoint's folder"
         ) from error
+    _complete(config, header=header)
+    return config
+
+
+def _complete(config: PreTrainedConfig, *, header: Header) -> None:
+    """State what the file says and transformers leaves at its own default.
+
+    Raises:
+        CheckpointError: it has experts, and transformers reads a dense model, or it scales its
+            rotary positions as no config can say.
+    """
+    stated = {
+        name.removeprefix(f"{header.architecture}."): value for name, value in header.values.items()
+    }
+    known = config.to_dict()
+    if stated.get("expert_count") and not {*EXPERT_COUNTS} & known.keys():
+        raise CheckpointError(
+            f"{header.path}: has experts, and transformers reads files of architecture "
+            f"{header.architecture!r} as dense ones; name the published checkpoint's folder"
+        )
+    for name, field in SETTINGS.items():
+        if name in stated and field in known:
+            setattr(config, field, stated[name])
+    scaling = stated.get("rope.scaling.type", "none")
+    if scaling == "linear":
+        rotary = config.rope_parameters
+        # Gemma 3 scales the positions of its layers without a window.
+        scaled = rotary if "rope_theta" in rotary else rotary["full_attention"]
+        scaled.update({"rope_type": "linear", "factor": stated["rope.scaling.factor"]})
+    elif scaling != "none" and config.rope_parameters.get("rope_type", "default") == "default":
+        raise CheckpointError(
+            f"{header.path}: scales its rotary positions ({scaling}), which transformers leaves "
+            "out when it reads a GGUF file; name the published checkpoint's folder"
+        )
+    if "query_pre_attn_scalar" in known and "attention.key_length" in stated:
+        by_width = config.num_hidden_layers == SCALED_BY_WIDTH.get(header.architecture)
+        width = config.hidden_size // config.num_attention_heads
+        width = width if by_width else stated["attention.key_length"]
+        setattr(config, "query_pre_attn_scalar", width)  # noqa: B010
 
 
 @functools.lru_cache(maxsize=8)
@@ -168,13 +220,7 @@ def _check_size(model: PreTrainedModel, *, header: Header) -> None:
 @torch.no_grad()
 def _take_rotary_factors(model: PreTrainedModel, *, header: Header) -> None:
     """Scale rotary frequencies as the file's factors do."""
-    scaling = header.values.get(f"{header.architecture}.rope.scaling.type", "none")
     parameters = model.config.get_text_config().rope_parameters
-    if scaling != "none" and (parameters or {}).get("rope_type", "default") == "default":
-        raise CheckpointError(
-            f"{header.path}: scales its rotary positions ({scaling}), which transformers leaves "
-            "out when it reads a GGUF file; name the published checkpoint's folder"
-        )
     factors = _read_floats(header, ROTARY_FACTORS)
     if factors is None:
         return

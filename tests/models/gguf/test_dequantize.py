@@ -11,10 +11,12 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.checkpoints import load_model, load_tokenizer
 from limbeck.models.gguf.compare import compare_predictions, kl_of_likeliest
-from limbeck.models.gguf.dequantize import load_gguf
+from limbeck.models.gguf.dequantize import describe_gguf, load_gguf
 from limbeck.models.gguf.header import read_header
 from limbeck.models.gguf.llama_cpp import open_llama_cpp
+from limbeck.runtimes.gguf.runtime import GgufRuntime
 from limbeck.stages import dequantize
+from tests.support.families import make_family
 from tests.support.gguf_files import unpack_smollm2, write_llama
 
 Kind = gguf.GGMLQuantizationType
@@ -88,6 +90,43 @@ def test_scaled_positions_that_would_be_lost_are_refused(tmp_path):
     write_llama(file, llama__rope__scaling__type="yarn")
     with pytest.raises(CheckpointError, match=r"scales its rotary positions \(yarn\)"):
         load_gguf(read_header(file))
+
+
+FIVE_TO_ONE = {
+    "num_hidden_layers": 6,
+    "layer_types": [*["sliding_attention"] * 5, "full_attention"],
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("Gemma 3", FIVE_TO_ONE),
+        ("Gemma 2", {"final_logit_softcapping": 5.0}),
+        ("Qwen3", {"head_dim": 32}),
+        ("Qwen3-MoE", {"norm_topk_prob": True, "moe_intermediate_size": 32}),
+    ],
+)
+def test_what_is_written_is_read_again(family, changes, tmp_path):
+    """Widths, caps, windows and scales for which transformers has defaults of its own."""
+    source = make_family(tmp_path / "model", name=family, **changes)
+    GgufRuntime().write(source, tmp_path / "bundle")
+    found = load_gguf(read_header(tmp_path / "bundle" / "model.gguf"))[1]
+    ids = torch.arange(3, 60).unsqueeze(0)
+    with torch.no_grad():
+        expected = load_model(source)(ids).logits
+        torch.testing.assert_close(found(ids).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_experts_that_would_be_lost_are_refused(tmp_path):
+    source = make_family(tmp_path / "model", name="Mixtral")
+    GgufRuntime().write(source, tmp_path / "bundle")
+    with pytest.raises(CheckpointError, match="has experts, and transformers reads"):
+        describe_gguf(read_header(tmp_path / "bundle" / "model.gguf"))
 
 
 def test_kl_counts_the_other_tokens_as_one():
