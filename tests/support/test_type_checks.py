@@ -90,3 +90,19 @@ def test_the_package_is_checked():
         normalise(5)
     with pytest.raises(BeartypeCallHintViolation):
         Estimate("a", 0.0, 1.0, 1)
+
+
+def test_functions_made_often_by_one_test_are_checked_at_first():
+    def make():
+        def double(value: int) -> int:
+            return 2 * value
+
+        return check(double)
+
+    for _ in range(MAX_CHECKED_CALLS):
+        with pytest.raises(BeartypeCallHintViolation):
+            make()("a")
+    assert make()("a") == "aa"
+    begin_test()
+    with pytest.raises(BeartypeCallHintViolation):
+        make()("a")

@@ -12,6 +12,7 @@ import typing
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from types import CodeType
 
 import jaxtyping
 
@@ -19,6 +20,7 @@ check_shapes = jaxtyping.jaxtyped
 MAX_CHECKED_CALLS = 30
 """Of one function within one test."""
 _num_calls: Counter[Callable] = Counter()
+_num_made: Counter[CodeType | None] = Counter()
 
 
 def has_shape(annotation: object) -> bool:
@@ -35,6 +37,8 @@ def check_calls(*, typechecker: Callable) -> Callable:
     """A decorator of functions and classes, in the place of `jaxtyping.jaxtyped`."""
 
     def decorate(target):
+        if "<locals>" in target.__qualname__ and is_often_made(target):
+            return target
         function = target.__init__ if inspect.isclass(target) else target
         if any(map(has_shape, inspect.get_annotations(function).values())):
             checked = check_shapes(target, typechecker=typechecker)
@@ -49,6 +53,13 @@ def check_calls(*, typechecker: Callable) -> Callable:
         return target
 
     return decorate
+
+
+def is_often_made(target: Callable) -> bool:
+    """Whether this test made so many functions of the same code: a check takes longer to make."""
+    code = getattr(target, "__code__", None)
+    _num_made[code] += 1
+    return code is not None and _num_made[code] > MAX_CHECKED_CALLS
 
 
 def check_first_calls(function: Callable, checked: Callable) -> Callable:
@@ -67,6 +78,7 @@ def check_first_calls(function: Callable, checked: Callable) -> Callable:
 def begin_test() -> None:
     """Has every function check its next calls again."""
     _num_calls.clear()
+    _num_made.clear()
 
 
 def install() -> None:
