@@ -5,6 +5,8 @@ are; the sources say so.
 """
 
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -14,7 +16,11 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.leaks import question_key
 from limbeck.contracts.records import Record, Split
 
+logger = logging.getLogger(__name__)
+
 HASH_SPAN = 2**64
+LEAST_RECORDS, MOST_EXCESS_RATIO = 100, 0.1
+"""Of fewer records, chance holds out this much more as well."""
 
 
 class SplitConfig(Config):
@@ -38,7 +44,28 @@ def split(
             splits["validation"].append(record)
         else:
             splits["train"].append(record)
+    for name, ratio in (("test", config.test_ratio), ("validation", config.validation_ratio)):
+        _warn_of_excess(splits[name], name=name, ratio=ratio, num_records=len(records))
     return splits
+
+
+def _warn_of_excess(
+    records: Sequence[Record], *, name: Split, ratio: float, num_records: int
+) -> None:
+    """Log that far more is held out than asked for, because many records are one group."""
+    if num_records < LEAST_RECORDS or len(records) <= (ratio + MOST_EXCESS_RATIO) * num_records:
+        return
+    group, count = Counter(record.group for record in records).most_common(1)[0]
+    logger.warning(
+        "the %s split holds %d of %d records, where %.0f %% were asked for: %d of them begin with "
+        "one question, %r, and stay together; take a greeting out of the file, or set another seed",
+        name,
+        len(records),
+        num_records,
+        100 * ratio,
+        count,
+        group[:60],
+    )
 
 
 def draw_ratio(text: str) -> float:

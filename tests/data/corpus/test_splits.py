@@ -23,6 +23,17 @@ def test_a_group_stands_in_one_split_and_nothing_is_lost():
     assert all(splits.values())
 
 
+def test_one_group_of_most_records_is_warned_of(caplog):
+    chats = [make(i, group="hi" if i % 4 else f"g{i}", question="hi" * (i % 4)) for i in range(200)]
+    held = {}
+    for seed in range(9):
+        caplog.clear()
+        splits = split(chats, config=CONFIG, seed=seed)
+        held[seed] = max(len(splits["test"]), len(splits["validation"]))
+        assert ("begin with one question, 'hi'" in caplog.text) == (held[seed] > 100)
+    assert min(held.values()) < 100 < max(held.values())
+
+
 def test_groups_that_ask_the_same_are_one():
     records = [
         make(i, group=f"g{i}", question=f"同一个问题{i // 4}？" + " " * (i % 3)) for i in range(200)
