@@ -39,6 +39,8 @@ class Conventions:
     """A norm multiplies by its weight and this."""
     norms_whole_projections: bool = False
     """Norms of queries and keys are over all heads together, instead of each head."""
+    rotates_partly: bool = False
+    """A config's `partial_rotary_factor` is used; others have it and rotate whole heads."""
     is_rotary_interleaved: bool = False
     """Neighbouring channels are a rotary pair, instead of those half a head apart."""
     caps_attention: bool = False
@@ -64,6 +66,7 @@ CONVENTIONS: Mapping[str, Conventions] = {
     "glm4": Conventions(
         attention_output_norm="post_self_attn_layernorm",
         feed_forward_output_norm="post_mlp_layernorm",
+        rotates_partly=True,
         is_rotary_interleaved=True,
     ),
     "granite": Conventions(),
@@ -82,7 +85,7 @@ CONVENTIONS: Mapping[str, Conventions] = {
         norms_whole_projections=True,
     ),
     "olmoe": Conventions(norms_whole_projections=True, experts=ExpertNames()),
-    "phi3": Conventions(windows="all"),
+    "phi3": Conventions(windows="all", rotates_partly=True),
     "qwen2": Conventions(),
     "qwen2_moe": Conventions(experts=ExpertNames()),
     "qwen3": Conventions(),
@@ -256,7 +259,9 @@ def _describe_rotary(
 ) -> Rotary:
     kind, theta = parameters.get("rope_type", "default"), float(parameters["rope_theta"])
     if kind == "default":
-        turned = int(_head_width(config) * parameters.get("partial_rotary_factor", 1.0))
+        share = parameters.get("partial_rotary_factor", 1.0)
+        width = _head_width(config)
+        turned = int(width * share) if CONVENTIONS[config.model_type].rotates_partly else width
         exponents = torch.arange(0, turned, 2).float() / turned
         return Rotary((1.0 / theta**exponents).numpy(), 1.0, theta)
     frequencies, scale = ROPE_INIT_FUNCTIONS[kind](

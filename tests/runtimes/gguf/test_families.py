@@ -62,7 +62,7 @@ REFUSED = (
     ("Qwen3", {"hidden_act": "gelu_pytorch_tanh"}, "activation 'gelu_pytorch_tanh', llama.cpp 's"),
     (
         "Qwen3",
-        {"rope_parameters": {**PLAIN, "partial_rotary_factor": 0.5}, "head_dim": 32},
+        {"rope_parameters": {**LINEAR, "partial_rotary_factor": 0.5}, "head_dim": 32},
         "rotates 16 of 32",
     ),
     ("Gemma 3", {"layer_types": [FULL, WINDOW]}, r"without a window at \[0\]"),
