@@ -185,7 +185,8 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     if note:
         screen.print(f"\n{note}", markup=False, highlight=False)
     check_findings(findings, path=data)
-    for doubt in find_doubts(findings, open_source(source), recipe=recipe):
+    doubts = find_doubts(findings, open_source(source), recipe=recipe, language=wanted.language)
+    for doubt in doubts:
         print_doubt(screen, doubt)
     if not has_own_template:
         print_doubt(screen, f"{teacher} {NO_TEMPLATE}")

@@ -1,5 +1,6 @@
 """What a user must know of a file before its recipe is written: what refuses or stops it."""
 
+import re
 from pathlib import Path
 
 from limbeck.contracts.errors import DataError
@@ -9,6 +10,9 @@ from limbeck.drafting.findings import FileFindings
 FEW_RECORDS = 100
 """Below, the held-out records are so few that no interval tells two models apart."""
 LEAST_RECORDS = 10
+COMMA = re.compile(r"(?<![\d.,])\d+,\d{1,2}(?![\d.,])")
+LEAST_COMMA_RATIO = 0.05
+"""Share of the answers with such numbers from which a comma may be their decimal mark."""
 
 
 def check_findings(findings: FileFindings, *, path: Path | str) -> None:
@@ -46,7 +50,9 @@ def check_findings(findings: FileFindings, *, path: Path | str) -> None:
         )
 
 
-def find_doubts(findings: FileFindings, source: RowReaderConfig, *, recipe: Path) -> list[str]:
+def find_doubts(
+    findings: FileFindings, source: RowReaderConfig, *, recipe: Path, language: str
+) -> list[str]:
     """What will stop the run or make its scores say little, each with what to do."""
     doubts = []
     num_dropped = findings.num_read - len(findings.records)
@@ -61,5 +67,11 @@ def find_doubts(findings: FileFindings, source: RowReaderConfig, *, recipe: Path
         doubts.append(
             f"{len(findings.records)} records are few: the report asks one in ten of them, and "
             "its intervals will be wide"
+        )
+    with_comma = [found[0] for item in findings.sample if (found := COMMA.search(item.answer))]
+    if not language and len(with_comma) > LEAST_COMMA_RATIO * len(findings.sample):
+        doubts.append(
+            f"answers hold numbers such as {with_comma[0]}; where a comma is the decimal mark, "
+            "name the language (--language de), or scores read 1.500 as one and a half"
         )
     return doubts

@@ -300,9 +300,11 @@ def test_what_would_stop_the_run_is_reported_before(new):
 
 
 def test_columns_that_nothing_reads_are_named(new):
-    rows = [{"id": n, "question": f"Q{n}?", "[/b]": "c", "answer": f"Ja {n}"} for n in range(30)]
-    text, code, _ = new("a.jsonl", lines(rows))
-    assert code == 0, text
+    rows = [{"id": n, "question": f"Q{n}?", "[/b]": "c", "answer": f"Ja {n},5"} for n in range(30)]
+    text, code, _ = new("a.jsonl", lines(rows), "--language", "de")
+    assert code == 0 and "0,5" not in text.replace("Ja 0,5", ""), text
+    text, code, _ = new("a.jsonl", lines(rows), "--force")
+    assert "answers hold numbers such as 0,5; where a comma" in text
     assert "columns not read 'id', '[/b]'" in " ".join(text.split())
 
 

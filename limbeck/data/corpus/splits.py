@@ -44,7 +44,11 @@ def split(
             splits["validation"].append(record)
         else:
             splits["train"].append(record)
-    for name, ratio in (("test", config.test_ratio), ("validation", config.validation_ratio)):
+    held_out: dict[Split, float] = {
+        "test": config.test_ratio,
+        "validation": config.validation_ratio,
+    }
+    for name, ratio in held_out.items():
         _warn_of_excess(splits[name], name=name, ratio=ratio, num_records=len(records))
     return splits
 
