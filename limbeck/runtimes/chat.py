@@ -87,9 +87,13 @@ class Chat:
             turn = self.template.render_turn(
                 prompt.messages, answer=option, num_image_tokens=num_tokens
             )
-            given = self.encode(turn.prompt) + (self.encode(turn.opening) if turn.opening else [])
-            answer = self.encode(turn.answer + turn.end)
-            found.append(RenderedOption(given, answer if turn.end else [*answer, self.end_ids[0]]))
+            learnt = self.encode(turn.learnt)
+            opening = self.encode(turn.opening) if turn.opening else []
+            if learnt[: len(opening)] != opening:
+                opening = []  # a blank, which is one token with the answer's first word
+            answer = learnt[len(opening) :]
+            answer = answer if turn.end else [*answer, self.end_ids[0]]
+            found.append(RenderedOption(self.encode(turn.prompt) + opening, answer))
         return found
 
     def read_answer(self, ids: Sequence[int]) -> str:

@@ -188,7 +188,8 @@ class GreedyAnswerer(Answerer):
 
     @override
     def count_answer_tokens(self, answer: str) -> int:
-        return len(self.chat.encode(answer)) + 1
+        (option,) = self.chat.render_options(as_prompt("?"), [answer])
+        return len(option.answer)
 
     @override
     def size(self) -> Size:

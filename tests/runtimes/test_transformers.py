@@ -8,11 +8,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from limbeck.contracts.answerer import as_prompt, geometric_mean
 from limbeck.contracts.errors import CheckpointError, DataError
+from limbeck.contracts.records import Record
+from limbeck.data.loading.chat_template import render_records
+from limbeck.models.chat_tokens import chat_template_of, end_token_ids
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.runtimes import open_answerer
-from limbeck.runtimes.chat import TextStream, read_chat
-from limbeck.runtimes.transformers import TransformersRuntime, open_chat
-from tests.models.test_chat import THINKING
+from limbeck.runtimes.chat import Chat, TextStream, read_chat
+from limbeck.runtimes.transformers import TransformersCodec, TransformersRuntime, open_chat
+from tests.models.test_chat import CHATML, INST, THINKING
+from tests.support.byte_level_tokenizer import train_byte_level
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint, make_tokenizer
 
 FORMATS = ["float32", "int8"]
@@ -133,6 +137,18 @@ def test_options_score_as_their_log_probability(tmp_path):
             logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
         expected = logits.log_softmax(-1)[range(len(answer)), answer].mean()
         assert score == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("source", [CHATML, INST, THINKING])
+def test_options_are_scored_in_the_tokens_that_are_trained(source):
+    tokenizer = train_byte_level(["say yes and yes and yes"] * 9, num_tokens=300)
+    tokenizer.chat_template = source
+    assert tokenizer.encode(" yes") != [*tokenizer.encode(" "), *tokenizer.encode("yes")]
+    ends = end_token_ids(tokenizer)
+    chat = Chat(chat_template_of(tokenizer), TransformersCodec(tokenizer), end_ids=ends)
+    (option,) = chat.render_options(as_prompt("say"), ["yes"])
+    (trained,) = render_records(tokenizer, [Record("r", "say", "yes", "g", "s")])
+    assert [*option.given, *option.answer] == trained.input_ids
 
 
 def test_the_order_of_end_tokens_changes_no_score(tmp_path):
