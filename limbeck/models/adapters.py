@@ -115,6 +115,7 @@ def merge_adapter(model: "PreTrainedModel", *, config: LoraConfig, folder: Path)
         r=config.rank,
         lora_alpha=config.alpha,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=_find_routers(model) or None,
         task_type="CAUSAL_LM",
         inference_mode=True,
     ).save_pretrained(str(kept))
@@ -145,6 +146,10 @@ def read_base(folder: Path) -> str:
         kind, base = values["peft_type"], values.get("base_model_name_or_path") or ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}); copy it again") from None
+    if values.get("alora_invocation_tokens"):
+        raise CheckpointError(
+            f"{path}: counts from a phrase on only (aLoRA), which weights cannot; train one without"
+        )
     if kind != "LORA":
         raise CheckpointError(f"{path}: an adapter of type {kind!r}; only LORA can be merged")
     if not (folder / WEIGHTS).is_file():
@@ -172,8 +177,11 @@ def find_misfit(folder: Path, *, model: "PreTrainedModel") -> None:
         found = LORA_NAME.fullmatch(name)
         if found is None:
             continue
-        module = modules.get(found["module"])
+        # Two weights of one module, as of stacked experts, have one adapter around the other.
+        module = modules.get(found["module"].replace(".base_layer", ""))
         weight = getattr(module, "weight", None)
+        if module is not None and weight is None:
+            continue  # peft itself compares what is no linear layer
         # A reads the layer's inputs, B writes its outputs.
         axis, of_adapter = (1, shape[1]) if found["part"] == "A" else (0, shape[0])
         if module is None or weight is None or weight.dim() != 2:

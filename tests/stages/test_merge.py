@@ -96,6 +96,10 @@ def spoil(folder, **changes):
         (lambda folder: (folder / "adapter_config.json").write_text("[]"), "damaged"),
         (lambda folder: spoil(folder, peft_type="IA3"), "type 'IA3'; only LORA"),
         (
+            lambda folder: spoil(folder, alora_invocation_tokens=[5]),
+            "from a phrase on only (aLoRA)",
+        ),
+        (
             lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 40),
             "adapter_model.safetensors: damaged",
         ),
@@ -106,6 +110,14 @@ def test_check_refuses_what_is_no_adapter(base, tmp_path, look, damage, message)
     damage(tmp_path / "adapter")
     faults = look(tmp_path / "adapter")
     assert message in faults[0] if message else not faults
+
+
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys")
+def test_an_adapter_of_stacked_experts_belongs_to_its_model(tmp_path, look):
+    """peft puts one adapter around the other where a module has two weights."""
+    base = make_family(tmp_path / "mixture", name="Mixtral")
+    add_adapter(base, tmp_path / "adapter")
+    assert not look(tmp_path / "adapter", base)
 
 
 @pytest.mark.parametrize(("family", "message"), [("Phi-3", "no linear layer"), ("Llama 3", "")])
