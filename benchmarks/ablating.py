@@ -4,7 +4,6 @@ Training goes through the pipeline, so an ablation that was stopped goes on wher
 changes the fresh weights and the order of the records. Left out: which variants, and what follows.
 """
 
-import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from limbeck.contracts.answerer import apply_here
 from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.recipe import Recipe, load_recipe
@@ -84,7 +84,7 @@ def ask(
     """The answers of one model to a corpus's questions of some tasks, kept by its content."""
     questions = read_questions(Corpus(corpus), max_questions=max_questions).questions
     return answer_all(
-        open_answerer=functools.partial(open_answerer, artifact.path, num_threads=1),
+        open_model=lambda: apply_here(open_answerer(artifact.path, num_threads=1)),
         batches=make_batches([q for q in questions if q.task in tasks], batch_size=64),
         max_new_tokens=MAX_NEW_TOKENS,
         advance=lambda *_: None,
