@@ -130,10 +130,9 @@ class RowReaderConfig(ReaderConfig):
         place = next(self.external_paths(), self.label)
         if not records and not filtered:
             raise self._explain_nothing(first, found, num_rows=num_rows, place=place)
-        optional = self.columns.changed_names() & {*self.columns.optional_names()}
-        for name in sorted({*self.where, *optional} - seen.keys()):
+        for name in sorted({*self.where, *self.columns.changed_names()} - seen.keys()):
             near = nearest(name, found=seen)
-            hint = f"did you mean {near!r}?" if near else "check `columns` and `where`"
+            hint = f"did you mean {near!r}?" if near else "leave it out, or name another"
             raise DataError(f"has no column {name!r}; found {quote(seen)}; {hint}", path=place)
         if names := [name for name in unread if name not in self.where]:
             yield Note("columns_not_read", {self.label: names})

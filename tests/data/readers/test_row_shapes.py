@@ -119,6 +119,12 @@ def test_columns_that_the_recipe_names_come_first(tmp_path):
     assert read_rows(tmp_path, row).pairs == [("q", "a")]
 
 
+def test_a_column_that_no_row_has_is_refused_whatever_the_shape(tmp_path):
+    row = {"messages": [user("q"), assistant("a")]}
+    with pytest.raises(DataError, match="no column 'qestion'; found 'messages'; leave it out"):
+        read_rows(tmp_path, row, columns={"question": ["qestion"]})
+
+
 def test_a_column_that_is_empty_in_a_row_does_not_choose_its_shape(tmp_path):
     row = {"messages": None, "instruction": None, "question": "q", "answer": "a"}
     assert read_rows(tmp_path, row).pairs == [("q", "a")]
