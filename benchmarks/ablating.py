@@ -27,8 +27,9 @@ from limbeck.evaluation.answer_questions import (
     make_batches,
     read_questions,
 )
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.config import NextToken
 from limbeck.objectives.next_token import NextTokenObjective
 from limbeck.pipeline.run import run

@@ -17,8 +17,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.decoder_sizes import read_sizes
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.planning.targets import Target, TargetDevice
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4

@@ -51,7 +51,8 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.data.loading.batches import Batches
 from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import fit

@@ -27,7 +27,7 @@ from transformers import Qwen3Config
 
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.planning import load_target, plan_target
 from limbeck.planning.target_plan import DesignRow
 from limbeck.planning.targets import Target

@@ -21,8 +21,9 @@ from tokenizers import Tokenizer
 
 from limbeck.contracts.answerer import Size
 from limbeck.contracts.parity import log_softmax
-from limbeck.models.checkpoints import load_model, load_tokenizer, open_config, save_checkpoint
+from limbeck.models.checkpoints import load_model, open_config, save_checkpoint
 from limbeck.models.gguf.header import read_header
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert

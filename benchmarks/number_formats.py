@@ -21,7 +21,8 @@ from reporting import environment, make_parser, report
 
 from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.parity import LogitDifference, compare_logits, log_softmax
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import BLOCK_SIZES, Int8

@@ -25,8 +25,8 @@ from reporting import environment, parse_options, report
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.config import MoeModel
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import NextToken
 from limbeck.training.config import TrainingConfig

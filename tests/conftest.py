@@ -126,7 +126,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(corpus):
-    from limbeck.models.checkpoints import load_tokenizer
+    from limbeck.models.tokenizers import load_tokenizer
 
     return load_tokenizer(corpus / "tokenizer")
 

@@ -158,7 +158,8 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     from limbeck.drafting.sources import open_source
     from limbeck.drafting.vision import draft_vision
     from limbeck.models.chat import NO_TEMPLATE
-    from limbeck.models.checkpoints import has_template, load_tokenizer, read_config
+    from limbeck.models.config_file import read_config
+    from limbeck.models.tokenizers import has_template, load_tokenizer
 
     data, teacher = wanted.data, wanted.teacher
     screen = open_screen(COLUMNS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.json_data import JsonObject
-from limbeck.models.checkpoints import read_config
+from limbeck.models.config_file import read_config
 from limbeck.models.hub import fetch_checkpoint
 from limbeck.models.weight_files import check_weight_files
 

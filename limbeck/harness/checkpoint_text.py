@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from limbeck.harness.model_text import ModelText
 from limbeck.models.chat_tokens import chat_template_of, encode_texts, end_token_ids
-from limbeck.models.checkpoints import has_template, load_tokenizer
+from limbeck.models.tokenizers import has_template, load_tokenizer
 from limbeck.models.vocabulary import Vocabulary, as_token_ids
 
 

@@ -14,7 +14,7 @@ from limbeck.contracts.records import Question, write_jsonl
 from limbeck.evaluation.held_out_questions import read_evaluation
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.models.chat_tokens import chat_template_of, end_token_ids
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.runtimes.chat import Chat
 from limbeck.runtimes.transformers import TransformersCodec
 

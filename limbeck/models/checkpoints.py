@@ -3,9 +3,8 @@
 Left out: artifacts' manifests, which the pipeline writes.
 """
 
-import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,7 +16,6 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,16 +24,15 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as logging_of_transformers
 
 import limbeck.models.moe.modeling  # noqa: F401  (registers the architecture with the Auto classes)
-from limbeck.contracts.answerer import alternate
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError, UnknownNameError
 from limbeck.env.ranks import process_index
-from limbeck.models.chat import PLAIN_TEMPLATE
-from limbeck.models.chat_tokens import chat_template_of, end_token_ids
+from limbeck.models.chat_tokens import end_token_ids
 from limbeck.models.config import ModelConfig
+from limbeck.models.config_file import LOCAL, read_config
 from limbeck.models.known import codes_cannot_be_trained
-from limbeck.models.tokenizer_identity import identify
+from limbeck.models.tokenizers import load_reader, load_tokenizer
 from limbeck.models.torch_session import check_decodable
 from limbeck.models.vision.configuration import LimbeckVisionConfig
 from limbeck.models.vision.modeling import write_preprocessor
@@ -46,29 +43,6 @@ from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
 from limbeck.quantization.storage import load_quantized, save_quantized
 
 logger = logging.getLogger(__name__)
-LOCAL: Mapping[str, bool] = {"local_files_only": True, "trust_remote_code": False}
-"""Nothing is fetched, and no code that lies beside a model is run, or asked about."""
-
-
-def read_config(folder: Path) -> dict:
-    """The content of a checkpoint's `config.json`.
-
-    Raises:
-        CheckpointError: the folder or the file is missing or damaged.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder}: no config.json, so it is not a model folder; name a folder that "
-            "transformers' save_pretrained wrote"
-        )
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); make the checkpoint again") from None
-    if not isinstance(value, dict) or "model_type" not in value:
-        raise CheckpointError(f"{path}: has no 'model_type'; expected a transformers config")
-    return value
 
 
 def open_config(folder: Path) -> PreTrainedConfig:
@@ -196,97 +170,6 @@ def load_model(
     check_fit(model, info=info, folder=folder)
     check_decodable(model, place=folder)
     return model.eval()
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a checkpoint, bundle or tokenizer folder; without a template, a plain one.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, it has no end token, or it has tokens that
-            the model beside it does not know.
-    """
-    if not (folder / "tokenizer_config.json").is_file():
-        raise CheckpointError(f"{folder}: no tokenizer_config.json; copy the tokenizer files too")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    except Exception as error:
-        raise CheckpointError(f"{folder}: tokenizer cannot be read: {str(error)[:400]}") from error
-    if tokenizer.eos_token_id is None:
-        raise CheckpointError(f"{folder}: the tokenizer has no eos_token; answers could not end")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-    _try_out(tokenizer, folder)
-    return tokenizer
-
-
-def has_template(folder: Path) -> bool:
-    """Whether a tokenizer's folder holds a chat template of its own."""
-    path = folder / "tokenizer_config.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:
-        settings = {}
-    beside = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-    return bool(settings.get("chat_template")) or any((folder / name).exists() for name in beside)
-
-
-def load_reader(folder: Path, *, corpus: Corpus) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint that reads a corpus.
-
-    Its chat template is the corpus's where the recipe states one, or where the checkpoint has none,
-    unless the tokenizers differ.
-
-    Raises:
-        CheckpointError: as `load_tokenizer`.
-    """
-    tokenizer = load_tokenizer(folder)
-    if has_template(folder) and not corpus.states_template():
-        return tokenizer
-    ours = load_tokenizer(corpus.tokenizer_path)
-    if ours.chat_template != tokenizer.chat_template:
-        if difference := identify(tokenizer).find_difference(identify(ours)):
-            logger.warning(
-                "%s: keeps its own chat template, for its tokenizer is not the corpus's (%s)",
-                folder,
-                difference,
-            )
-        else:
-            tokenizer.chat_template = ours.chat_template
-    return tokenizer
-
-
-def check_template(tokenizer: PreTrainedTokenizerBase, place: Path) -> None:
-    """Render a question, so that a damaged template shows here and not in the middle of a run.
-
-    Raises:
-        CheckpointError: it cannot be rendered.
-    """
-    try:
-        text = chat_template_of(tokenizer).render(alternate(["?"]))
-        if "?" not in text:
-            raise ValueError(f"the question is missing from what the template renders: {text!r}")
-        tokenizer(text)
-    except Exception as error:  # a template and a tokenizer's settings can hold anything
-        raise CheckpointError(
-            f"{place}: the tokenizer or its chat template cannot render a question: "
-            f"{str(error)[:400]}; copy the tokenizer files again"
-        ) from error
-
-
-def _try_out(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    check_template(tokenizer, folder)
-    if not (folder / "config.json").is_file():
-        return
-    config = read_config(folder)
-    rows = config.get("text_config", config).get("vocab_size")
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    if isinstance(rows, int) and highest >= rows:
-        raise CheckpointError(
-            f"{folder}: the tokenizer's highest token is {highest}, the model knows {rows} tokens; "
-            "they do not belong together"
-        )
 
 
 def save_checkpoint(

@@ -42,7 +42,7 @@ class KnownTokenizer:
         Raises:
             CheckpointError: it cannot be used.
         """
-        from limbeck.models.checkpoints import load_tokenizer  # noqa: PLC0415  (torch)
+        from limbeck.models.tokenizers import load_tokenizer  # noqa: PLC0415  (torch)
 
         assert self.folder is not None
         return load_tokenizer(self.folder)

@@ -94,7 +94,7 @@ class _Inspection:
         return sound
 
     def _note_template(self, name: str, folder: Path) -> None:
-        from limbeck.models.checkpoints import has_template
+        from limbeck.models.tokenizers import has_template
 
         stated = any(
             isinstance(dict(entry.config).get("chat_template"), Path)

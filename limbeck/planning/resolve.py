@@ -62,7 +62,7 @@ class Resolver:
             if name and batching is not None and corpus.tokenizer_path.is_dir():
                 # Slow to import, and only a corpus that is made already needs them.
                 from limbeck.data.loading.batches import Batches
-                from limbeck.models.checkpoints import load_tokenizer
+                from limbeck.models.tokenizers import load_tokenizer
 
                 tokenizer = load_tokenizer(corpus.tokenizer_path)
                 batches = Batches(
@@ -91,6 +91,6 @@ class Resolver:
         made = Corpus(self.root / tokenizer.name).tokenizer_path
         if not made.is_dir():
             return Vocabulary(self.assumed.vocab)
-        from limbeck.models.checkpoints import load_tokenizer
+        from limbeck.models.tokenizers import load_tokenizer
 
         return Vocabulary.of(load_tokenizer(made))

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from limbeck.contracts.answerer import Prompt, alternate
 from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.chat_tokens import end_token_ids
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vocabulary import as_token_ids
 from limbeck.runtimes.chat import read_chat
 

@@ -15,8 +15,9 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.artifacts import MANIFEST
 from limbeck.models.chat_tokens import chat_template_of, encode_texts, end_token_ids
-from limbeck.models.checkpoints import has_template, load_model, load_tokenizer, open_config
+from limbeck.models.checkpoints import load_model, open_config
 from limbeck.models.session import Session
+from limbeck.models.tokenizers import has_template, load_tokenizer
 from limbeck.models.torch_session import TorchSession, image_inputs
 from limbeck.models.vision.configuration import image_format
 from limbeck.models.vocabulary import as_token_ids

@@ -5,10 +5,11 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compare_models, random_tokens
 from limbeck.models.moe.convert_qwen3 import convert
 from limbeck.models.moe.layers import Gate
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages.config.convert import Config
 
 NUM_PROMPTS, PROMPT_TOKENS = 8, 32

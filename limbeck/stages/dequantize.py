@@ -8,11 +8,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import save_checkpoint
 from limbeck.models.gguf.compare import compare_predictions, compare_tokens
 from limbeck.models.gguf.dequantize import load_gguf
 from limbeck.models.gguf.header import Header, read_header
 from limbeck.models.gguf.llama_cpp import open_llama_cpp
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages.config.dequantize import Config
 
 logger = logging.getLogger(__name__)

@@ -45,8 +45,8 @@ from limbeck.evaluation.report.without_teacher import (
 )
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.evaluation.tier_routing.measure import route_answers
-from limbeck.models.checkpoints import read_config
 from limbeck.models.config import VISION_TYPE
+from limbeck.models.config_file import read_config
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.evaluate import Config
 

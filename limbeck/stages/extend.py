@@ -2,8 +2,9 @@
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import Tolerance, compare_logits
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compute_logits, random_tokens
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.builder import add_encoder
 from limbeck.stages.config.extend import Config
 

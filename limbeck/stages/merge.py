@@ -5,8 +5,9 @@ import logging
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import compare_logits
 from limbeck.models.adapters import find_misfit, load_adapted, read_base
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compute_logits, random_tokens, tolerance_of
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages.config.merge import Config
 
 logger = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ from limbeck.data.readers.lexicon import read_names
 from limbeck.env.progress import print_table, track
 from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.chat_tokens import chat_template_of
-from limbeck.models.checkpoints import check_template, load_tokenizer
+from limbeck.models.tokenizers import check_template, load_tokenizer
 from limbeck.stages.config.prepare import Config
 
 logger = logging.getLogger(__name__)

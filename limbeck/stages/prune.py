@@ -16,9 +16,10 @@ from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_model, load_reader
+from limbeck.models.checkpoints import load_model
 from limbeck.models.logit_parity import compare_models, compute_logits, tolerance_of
 from limbeck.models.structure import Groups, find_channels, find_heads, find_layers
+from limbeck.models.tokenizers import load_reader
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.pruning.allocation import KeptGroups, pick_kept

@@ -17,8 +17,9 @@ from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.env.ranks import process_index
 from limbeck.evaluation.calibration import make_policy
-from limbeck.models.checkpoints import load_model, load_reader, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compute_logits
+from limbeck.models.tokenizers import load_reader, load_tokenizer
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.formats.base import QuantizedFormat

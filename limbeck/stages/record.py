@@ -21,7 +21,7 @@ from limbeck.distillation.signals.shards import Shard, write_index, write_shard
 from limbeck.distillation.signals.writer import encode_shard
 from limbeck.distillation.teachers.online import open_online_teacher
 from limbeck.env.progress import track
-from limbeck.models.checkpoints import load_reader
+from limbeck.models.tokenizers import load_reader
 from limbeck.stages.config.record import Config
 
 

@@ -29,7 +29,8 @@ from limbeck.evaluation.floors import make_floors
 from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.evaluation.metrics import Z_95, Share
 from limbeck.evaluation.validation_loss import RecordLosses, measure_records
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.configuration import image_format
 from limbeck.pipeline.check import check as check_recipe
 from limbeck.pipeline.entry import Entry

@@ -30,7 +30,8 @@ from limbeck.evaluation.profiling.profile import ProfileConfig, profiling
 from limbeck.evaluation.report.number_format import Number
 from limbeck.evaluation.validation_loss import measure_records, measure_validation
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.configuration import image_format
 from limbeck.runtimes import open_answerer
 from limbeck.sizing.parameters import size_model

@@ -7,8 +7,9 @@ import torch
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.config import EncoderConfig
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.builder import add_encoder
 from tests.support.drafted_files import draw, inlined, lines, pictured
 from tests.support.forked_children import fork_children

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from limbeck.distillation.losses.config import CHUNK_BYTES
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.moe.fusion import AttentionFusion
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.planning.tables import span
 from limbeck.sizing.memory import LAYOUTS
 from tests.support import tiny_recipe

@@ -7,9 +7,10 @@ import torch
 from limbeck.contracts.config import resolve
 from limbeck.contracts.registry import CRITERIA
 from limbeck.models.batch import pad_rows
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import find_channels
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.pruning.allocation import pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import RandomScores, score_groups

@@ -10,7 +10,8 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.recipe import load_recipe
 from limbeck.data.loading.chat_template import render_records
 from limbeck.models.chat import NO_TEMPLATE, PLAIN_TEMPLATE
-from limbeck.models.checkpoints import load_model, load_reader, load_tokenizer
+from limbeck.models.checkpoints import load_model
+from limbeck.models.tokenizers import load_reader, load_tokenizer
 from limbeck.pipeline.check import check
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.transformers import open_chat

@@ -10,7 +10,8 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages import distill
 from tests.support.artifacts import make_artifact
 

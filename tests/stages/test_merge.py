@@ -9,7 +9,8 @@ import torch
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError, RecipeError
 from limbeck.contracts.recipe import load_recipe
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.pipeline.check import check
 from limbeck.stages import merge
 from tests.support.artifacts import make_artifact

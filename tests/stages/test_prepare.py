@@ -13,7 +13,7 @@ from limbeck.contracts.corpus import Corpus, Domain
 from limbeck.contracts.errors import DataError, LeakError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import read_jsonl
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.serving.facts import read_store
 from limbeck.stages.config.prepare import Config
 from tests.support.prepared_corpora import (

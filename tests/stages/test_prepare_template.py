@@ -9,7 +9,7 @@ from limbeck.contracts.artifacts import Work, read_artifact
 from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.contracts.records import read_records
 from limbeck.data.loading.chat_template import render_records
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages.config.prepare import Config
 from tests.support.byte_level_tokenizer import train_byte_level
 

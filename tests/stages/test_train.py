@@ -11,7 +11,8 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.sizing.parameters import size_model
 from limbeck.stages import distill, quantize, train
 from tests.support.artifacts import make_artifact

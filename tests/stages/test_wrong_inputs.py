@@ -12,7 +12,8 @@ from limbeck.contracts.records import read_records, write_jsonl
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.distillation.diagnostics.probe import Probe
-from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages import distill, record
 from tests.support.artifacts import make_artifact
 

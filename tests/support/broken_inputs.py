@@ -24,8 +24,9 @@ from limbeck.data.packs.load import load_pack
 from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.evaluation.answer_questions import read_questions
-from limbeck.models.checkpoints import chat_template_of, load_model, load_tokenizer
+from limbeck.models.checkpoints import chat_template_of, load_model
 from limbeck.models.forward import KeptForward
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import Needs
 from limbeck.pipeline.check import check as check_recipe

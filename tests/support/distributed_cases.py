@@ -27,8 +27,8 @@ from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, Targets
 from limbeck.distillation.teachers.base import Teacher
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.config import DenseModel, MoeModel
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import NextToken
 from limbeck.training.config import EarlyStopping, TrainingConfig

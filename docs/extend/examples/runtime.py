@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.artifacts import MANIFEST
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.quantization.formats.base import Format
 from limbeck.quantization.formats.floats import Float32
 from limbeck.runtimes.base import Runtime

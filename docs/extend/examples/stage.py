@@ -9,7 +9,8 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.stage import CheckpointRef, StageConfig
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 
 
 class Average(StageConfig):

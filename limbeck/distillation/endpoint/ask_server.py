@@ -18,8 +18,8 @@ from limbeck.distillation.endpoint.token_alignment import TokenTable
 from limbeck.distillation.label_forms.config import LabelForm
 from limbeck.distillation.teachers.endpoint import LabelsManifest
 from limbeck.env.progress import track
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.tokenizer_identity import identify
+from limbeck.models.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,10 @@ from limbeck.distillation.initialization.conventions import (
     take_rotary,
 )
 from limbeck.distillation.known_inputs import describe_foreign_source
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
 from limbeck.models.projections import count_shares, read_projections
 from limbeck.models.structure import find_layers, find_parameter, find_submodule, match_depth
+from limbeck.models.tokenizers import load_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.registry import CODECS
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.signals.config import Codec, HiddenPrecision
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.tokenizer_identity import identify
+from limbeck.models.tokenizers import load_tokenizer
 
 SIGNALS_FILE = "signals.json"
 RECORD_IDS_FILE = "record_ids.npy"

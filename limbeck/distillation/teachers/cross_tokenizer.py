@@ -23,8 +23,8 @@ from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
 from limbeck.distillation.tokenizer_alignment import TokenSpellings, align, share_outcomes
 from limbeck.models.batch import Batch, pad_rows
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.forward import KeptForward
+from limbeck.models.tokenizers import load_tokenizer
 
 
 class AlignedRecord(NamedTuple):

@@ -21,8 +21,8 @@ from limbeck.distillation.endpoint.token_alignment import NO_MASS, Labels
 from limbeck.distillation.targets import Targets, TopK
 from limbeck.distillation.teachers.base import OutputTeacher
 from limbeck.models.batch import Batch, count_kept
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.tokenizer_identity import identify
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.config import Needs
 
 FOLDER = "labels"

@@ -15,11 +15,11 @@ from limbeck.distillation.teachers.base import Teacher
 from limbeck.distillation.teachers.offloading import load_frozen, move_unless_offloaded
 from limbeck.models.attention_capture import enable_attention_capture
 from limbeck.models.batch import Batch
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.config import LogitsForm
 from limbeck.models.forward import KeptForward
 from limbeck.models.structure import num_layers
 from limbeck.models.tokenizer_identity import identify
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.configuration import image_format
 
 

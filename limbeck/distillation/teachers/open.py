@@ -19,8 +19,8 @@ from limbeck.distillation.teachers.ensemble import combine_teachers
 from limbeck.distillation.teachers.offline import OfflineTeacher
 from limbeck.distillation.teachers.online import open_online_teacher
 from limbeck.distillation.teachers.router_sampling import RouterSamplingTeacher
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.tokenizer_identity import identify
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.config import Needs
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from limbeck.models.checkpoints import load_tokenizer, read_number_format
+from limbeck.models.checkpoints import read_number_format
 from limbeck.models.gguf.header import read_header
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.runtimes.architecture import count_idle, format_name, read_architecture
 from limbeck.runtimes.bundle import Bundle, write_bundle
 from limbeck.runtimes.chat import read_chat

@@ -24,7 +24,7 @@ from limbeck.data.corpus.splits import SplitConfig, split
 from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.models.batch import IGNORED
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.image_processing import ImageFormat, read_pixels
 from limbeck.stages import prepare
 from tests.support.artifacts import draw_discs

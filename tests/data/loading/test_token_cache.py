@@ -15,7 +15,7 @@ from limbeck.data.loading import token_cache
 from limbeck.data.loading.batches import Batches, BatchingConfig
 from limbeck.data.loading.token_cache import TokenCache, hash_inputs
 from limbeck.data.loading.tokenized import tokenize_split
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.image_processing import ImageFormat
 
 

@@ -17,7 +17,7 @@ from limbeck.distillation.diagnostics.held_out import HeldOutProbe, cosine
 from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.evaluation.metrics import Interval
-from limbeck.models.checkpoints import load_tokenizer
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import NextToken
 from limbeck.training.config import TrainingConfig

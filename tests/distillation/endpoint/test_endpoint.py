@@ -15,7 +15,8 @@ from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.endpoint.token_alignment import NO_MASS
 from limbeck.distillation.teachers.endpoint import EndpointTeacher
 from limbeck.distillation.teachers.online import OnlineTeacher
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.config import Needs
 from limbeck.pipeline.run import run as run_recipe
 from tests.support import tiny_recipe

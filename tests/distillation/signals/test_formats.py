@@ -22,7 +22,8 @@ from limbeck.distillation.signals.importance_sampled import sample_stratified
 from limbeck.distillation.targets import ImportanceSampled, TopK
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.config import Needs
 from limbeck.stages import record
 from tests.distillation.signals.test_signals import as_artifact

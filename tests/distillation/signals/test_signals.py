@@ -16,7 +16,8 @@ from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.targets import FullLogits, TopK
 from limbeck.distillation.teachers.online import OnlineTeacher
 from limbeck.distillation.teachers.open import open_teacher
-from limbeck.models.checkpoints import load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import Needs
 from limbeck.stages import record

@@ -9,11 +9,12 @@ import torch
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError, ParityError
-from limbeck.models.checkpoints import load_model, load_tokenizer
+from limbeck.models.checkpoints import load_model
 from limbeck.models.gguf.compare import compare_predictions, kl_of_likeliest
 from limbeck.models.gguf.dequantize import describe_gguf, load_gguf
 from limbeck.models.gguf.header import read_header
 from limbeck.models.gguf.llama_cpp import open_llama_cpp
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.runtimes.gguf.runtime import GgufRuntime
 from limbeck.stages import dequantize
 from tests.support.families import make_family

@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.quantization.formats import low_bits
 from limbeck.quantization.formats.base import find_quantized
 from limbeck.quantization.formats.int4 import METHOD, Int4

@@ -10,7 +10,8 @@ from gguf import GGMLQuantizationType as Kind
 from pydantic import ValidationError
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import load_model, load_tokenizer, save_checkpoint
+from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.quantization.formats.base import find_quantized
 from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.quantization.layers import QuantizedEmbedding, QuantizedLinear, set_rounded_ratio

@@ -5,8 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from limbeck.contracts.errors import CheckpointError
-from limbeck.models.checkpoints import load_model, load_tokenizer, open_config, save_checkpoint
+from limbeck.models.checkpoints import load_model, open_config, save_checkpoint
 from limbeck.models.gguf.header import read_header
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
 from limbeck.runtimes.architecture import describe_architecture

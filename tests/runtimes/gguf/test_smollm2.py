@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from limbeck.models.checkpoints import load_tokenizer
 from limbeck.models.gguf.header import read_header
+from limbeck.models.tokenizers import load_tokenizer
 from limbeck.runtimes.bundle import read_bundle
 from limbeck.runtimes.gguf.carry import compare_texts, make_texts
 from limbeck.runtimes.gguf.model import GgufFile
