@@ -24,7 +24,8 @@ from limbeck.data.packs.load import load_pack
 from limbeck.distillation.losses.config import SoftTarget
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.evaluation.answer_questions import read_questions
-from limbeck.models.checkpoints import chat_template_of, load_model
+from limbeck.models.chat_tokens import chat_template_of
+from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
 from limbeck.models.tokenizers import load_tokenizer
 from limbeck.objectives.base import ObjectiveContext
