@@ -175,7 +175,7 @@ def answer_with_each(
     """
     batches = make_batches(questions, batch_size=batch_size)
     state.mkdir(parents=True, exist_ok=True)
-    pool, lock = ThreadPoolExecutor(num_at_once), threading.Lock()
+    lock = threading.Lock()
     with track(title, total=len(questions) * len(models), unit="question") as advance:
 
         def answer(model: Artifact) -> list[AnsweredQuestion]:
@@ -193,6 +193,7 @@ def answer_with_each(
 
         if num_at_once == 1:
             return {model.name: answer(model) for model in models}
+        pool = ThreadPoolExecutor(num_at_once)
         waiting = {pool.submit(answer, model): model.name for model in models}
         try:
             found = {waiting[future]: future.result() for future in as_completed(waiting)}
