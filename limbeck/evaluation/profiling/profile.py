@@ -120,14 +120,53 @@ class ModelProcesses:
         Raises:
             CheckpointError: a model cannot be opened, or its process died.
         """
-        return _measure(
-            self._processes,
-            self._openers,
-            ready=self._ready,
-            questions=self._questions,
-            config=self._config,
-            max_new_tokens=self._max_new_tokens,
-        )
+        first, *_ = self._config.thread_counts
+        per_count = 1 + self._config.rounds * len(self._questions)
+        steps = 1 + len(self._openers) * (1 + len(self._config.thread_counts) * per_count)
+        opened: dict[str, Opened] = {}
+        timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in self._openers}
+        loads: dict[int, LoadRange] = {}
+        num_free_cores = count_free_cores()
+        with track("profile", total=steps, unit="step") as advance:
+            self._ready.result()
+            advance(1, "libraries found")
+            for process in self._processes.values():
+                process.receive()
+                advance(1, "libraries imported")
+            for num_threads in self._config.thread_counts:
+                for name, process in self._processes.items():
+                    found = process.call(
+                        "open",
+                        opener=self._openers[name][num_threads],
+                        max_new_tokens=self._max_new_tokens,
+                        questions=self._questions if num_threads == first else self._questions[:1],
+                    )
+                    opened.setdefault(name, found)
+                    advance(1, f"{name} opened")
+                before = load_average()
+                taken = _take_rounds(
+                    self._processes,
+                    questions=self._questions,
+                    config=self._config,
+                    max_new_tokens=self._max_new_tokens,
+                    advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
+                )
+                loads[num_threads] = LoadRange(before, load_average())
+                for name, values in taken.items():
+                    timings[name][num_threads] = tuple(values)
+        return {
+            name: Profile(
+                found,
+                timings[name],
+                load_by_threads=loads,
+                default_threads=choose_threads(
+                    active_parameters=found.size.active_parameters,
+                    step_tokens=1,
+                    num_free_cores=num_free_cores,
+                ),
+            )
+            for name, found in opened.items()
+        }
 
     def open(self, name: str, opener: Callable[[], Answerer]) -> Apply:
         """Open a model in its process; what comes back runs functions there.
@@ -191,64 +230,6 @@ def _import_everywhere(
     finder.connection.close()  # which ends it
     for process in processes.values():
         process.send("import_modules", names=modules)
-
-
-def _measure(
-    processes: Mapping[str, ChildProcess],
-    openers: Mapping[str, Openers],
-    *,
-    ready: Future[None],
-    questions: list[PromptLike],
-    config: ProfileConfig,
-    max_new_tokens: int,
-) -> dict[str, Profile]:
-    first, *_ = config.thread_counts
-    per_count = 1 + config.rounds * len(questions)
-    steps = 1 + len(openers) * (1 + len(config.thread_counts) * per_count)
-    opened: dict[str, Opened] = {}
-    timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in openers}
-    loads: dict[int, LoadRange] = {}
-    num_free_cores = count_free_cores()
-    with track("profile", total=steps, unit="step") as advance:
-        ready.result()
-        advance(1, "libraries found")
-        for process in processes.values():
-            process.receive()
-            advance(1, "libraries imported")
-        for num_threads in config.thread_counts:
-            for name, process in processes.items():
-                found = process.call(
-                    "open",
-                    opener=openers[name][num_threads],
-                    max_new_tokens=max_new_tokens,
-                    questions=questions if num_threads == first else questions[:1],
-                )
-                opened.setdefault(name, found)
-                advance(1, f"{name} opened")
-            before = load_average()
-            taken = _take_rounds(
-                processes,
-                questions=questions,
-                config=config,
-                max_new_tokens=max_new_tokens,
-                advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
-            )
-            loads[num_threads] = LoadRange(before, load_average())
-            for name, values in taken.items():
-                timings[name][num_threads] = tuple(values)
-    return {
-        name: Profile(
-            found,
-            timings[name],
-            load_by_threads=loads,
-            default_threads=choose_threads(
-                active_parameters=found.size.active_parameters,
-                step_tokens=1,
-                num_free_cores=num_free_cores,
-            ),
-        )
-        for name, found in opened.items()
-    }
 
 
 def _take_rounds(
