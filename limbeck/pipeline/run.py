@@ -231,7 +231,6 @@ def _make(session: _Run, order: _Order) -> Artifact:
         session.root / ".persistent" / entry.name,
         on_step=session.on_step,
     )
-    (work.folder / MANIFEST).unlink(missing_ok=True)
     started = time.monotonic()
     metrics = session.run_stage(entry, work)
     hashed_at_ns = time.time_ns()

@@ -109,10 +109,15 @@ class Store:
     def begin(self, key: str, *, name: str, inputs: Sequence[Artifact]) -> Path:
         """The work folder of a key, with what is made there and from what.
 
+        Its `artifact` is empty, whatever a killed run left there (libraries write files under
+        passing names of their own); its `state` is as that run left it.
+
         Raises:
             ArtifactError: an input was removed meanwhile.
         """
         work_dir = self.work_dir(key)
+        if (work_dir / "artifact").exists():
+            self.discard(work_dir / "artifact")
         for part in ("artifact", "state"):
             (work_dir / part).mkdir(parents=True, exist_ok=True)
         with self.frozen():

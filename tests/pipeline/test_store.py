@@ -72,6 +72,17 @@ def store(tmp_path):
     return Store(tmp_path / "runs")
 
 
+def test_what_a_killed_run_left_is_no_part_of_an_artifact(store):
+    """Such as the file that safetensors was writing, under a passing name, when the kill came."""
+    work = store.begin(hash_text("a"), name="", inputs=())
+    for part in ("artifact", "state"):
+        (work / part / ".tmpQfAorg").write_text("half")
+    assert list((store.begin(hash_text("a"), name="", inputs=()) / "artifact").iterdir()) == []
+    assert (work / "state" / ".tmpQfAorg").read_text() == "half"
+    (work / "state" / ".tmpQfAorg").unlink()
+    assert list(put(store, "a").manifest.files) == ["a.txt"]
+
+
 def removed(store, **options):
     return [item.folder for item in collect(store, keep_days=0.0, **options).removed]
 
