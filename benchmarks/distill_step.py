@@ -133,12 +133,12 @@ def train_trl(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float]
     batches = open_batches(folder)
     rows = []
     for step in range(steps):
-        chosen = batches.order(step)
+        chosen = batches.records.order(step)
         if name == "trl_by_length":
-            chosen = chosen[np.argsort(batches.lengths(chosen), kind="stable")]
+            chosen = chosen[np.argsort(batches.records.lengths(chosen), kind="stable")]
         for index in chosen.tolist():
-            ids = batches.tokens(index).tolist()
-            start = int(batches.answer_starts[index])
+            ids = batches.records.tokens(index).tolist()
+            start = int(batches.records.answer_starts[index])
             mask = [0] * start + [1] * (len(ids) - start)
             rows.append({"input_ids": ids, "completion_mask": mask, "prompt": ""})
     config = GKDConfig(
@@ -220,9 +220,9 @@ def run(*, num_turns: int, turn_steps: int) -> tuple[list[dict[str, Any]], dict[
         for turn in range(num_turns):
             first = 1 + turn * turn_steps
             chosen = np.concatenate(
-                [batches.order(step) for step in range(first, first + turn_steps)]
+                [batches.records.order(step) for step in range(first, first + turn_steps)]
             )
-            num_tokens = int(batches.lengths(chosen).sum())
+            num_tokens = int(batches.records.lengths(chosen).sum())
             for name in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
                 connections[name].send("go")
                 seconds, processor_seconds = connections[name].recv()

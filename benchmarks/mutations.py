@@ -233,8 +233,8 @@ MUTANTS = (
     ),
     Mutant(
         "records lose their end in silence",
-        "data/loading/batches.py",
-        "self.num_truncated = int((self.split.lengths > config.max_length)[self.record_ids].sum())",
+        "data/loading/selection.py",
+        "self.num_truncated = int((self.split.lengths > config.max_length)[self.ids].sum())",
         "self.num_truncated = 0",
         "tests/data/loading",
     ),
@@ -247,7 +247,7 @@ MUTANTS = (
     ),
     Mutant(
         "every pass has one order",
-        "data/loading/batches.py",
+        "data/loading/selection.py",
         "generator = np.random.default_rng((self.config.seed, epoch))",
         "generator = np.random.default_rng((self.config.seed, 0))",
         "tests/data/loading tests/training",

@@ -81,10 +81,11 @@ class Questions:
             for length in lengths
         ]
         self.has_images = False
-        self.record_ids = np.arange(NUM_QUESTIONS)
+        self.ids = np.arange(NUM_QUESTIONS)
         self.answer_starts = np.asarray([len(tokens) for tokens in self.tokens])
 
-    def __call__(self, step: int) -> list[Batch]:
+    def no_written(self, step: int) -> list[Batch]:
+        """Never asked for."""
         raise NotImplementedError("every step is the student's own")
 
     def order(self, step: int) -> np.ndarray:
@@ -103,7 +104,8 @@ def ours(model: PreTrainedModel, questions: Questions, *, generation_batch_size:
     )
     own = config.build(
         model=model,
-        batches=questions,
+        records=questions,
+        written=questions.no_written,
         split=lambda rows, lengths: [rows.tolist()],
         max_tokens=512,
         vocab=VOCAB,

@@ -14,7 +14,12 @@ from limbeck.objectives.config import ObjectiveConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from limbeck.distillation.on_policy import OnPolicyBatches, PromptSource, SplitByLength
+    from limbeck.distillation.on_policy import (
+        OnPolicyBatches,
+        PromptSource,
+        SplitByLength,
+        WrittenBatches,
+    )
 
 
 class OnPolicy(Config):
@@ -66,7 +71,8 @@ class OnPolicy(Config):
         self,
         *,
         model: "PreTrainedModel",
-        batches: "PromptSource",
+        records: "PromptSource",
+        written: "WrittenBatches",
         split: "SplitByLength",
         max_tokens: int,
         vocab: int,
@@ -87,12 +93,12 @@ class OnPolicy(Config):
             raise LaunchError(
                 "on_policy: answers are sampled in one process; run without a launcher"
             )
-        if batches.has_images:
+        if records.has_images:
             raise DataError(
                 "on_policy: some selected records have images, and answers are sampled from text "
                 "alone; set batching.images: without"
             )
-        starts = batches.answer_starts[batches.record_ids]
+        starts = records.answer_starts[records.ids]
         fitting = starts[starts < max_tokens]
         check_room(
             model,
@@ -104,7 +110,8 @@ class OnPolicy(Config):
         return OnPolicyBatches(
             self,
             model=model,
-            batches=batches,
+            records=records,
+            written=written,
             split=split,
             max_tokens=max_tokens,
             vocab=vocab,

@@ -28,15 +28,17 @@ MIN_ENDED_RATIO = 0.5
 
 
 Rows = Int[np.ndarray, " rows"]
+WrittenBatches = Callable[[int], list[Batch]]
+"""The micro-batches of a step, with the answers that the corpus has."""
 SplitByLength = Callable[..., list[list[int]]]
 """`split(rows, lengths=)`: the rows of each micro-batch, from the lengths of all."""
 
 
 @runtime_checkable
 class PromptSource(Protocol):
-    """The records of each step: their written answers as micro-batches, and their prompts."""
+    """The records of each step, and their prompts."""
 
-    record_ids: Rows
+    ids: Rows
     """The selected records."""
     answer_starts: Rows
     """Tokens of each record's question, by record id."""
@@ -44,10 +46,6 @@ class PromptSource(Protocol):
     @property
     def has_images(self) -> bool:
         """Whether a selected record has images."""
-        ...
-
-    def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of a step, with written answers."""
         ...
 
     def order(self, step: int) -> Rows:
@@ -67,7 +65,8 @@ class OnPolicyBatches:
         config: OnPolicy,
         *,
         model: PreTrainedModel,
-        batches: PromptSource,
+        records: PromptSource,
+        written: WrittenBatches,
         split: SplitByLength,
         max_tokens: int,
         vocab: int,
@@ -77,9 +76,10 @@ class OnPolicyBatches:
     ) -> None:
         self.config = config
         self.model = model
-        self.batches = batches
+        self.records = records
+        self.written = written
         self.split = split
-        self.has_room = batches.answer_starts < max_tokens
+        self.has_room = records.answer_starts < max_tokens
         """Of each record; a question that was cut off leaves no place for an answer."""
         self.vocab = min(vocab, model.config.get_text_config().vocab_size)
         self.end_ids, self.pad_id = end_ids, pad_id
@@ -97,10 +97,10 @@ class OnPolicyBatches:
 
         Records whose question was cut off are left out of on-policy steps, and counted.
         """
-        records = [row for row in self.batches.order(step).tolist() if self.has_room[row]]
-        if not self.is_on_policy(step) or not records:
-            return self.batches(step)
-        questions = [self.batches.prompt(record) for record in records]
+        chosen = [row for row in self.records.order(step).tolist() if self.has_room[row]]
+        if not self.is_on_policy(step) or not chosen:
+            return self.written(step)
+        questions = [self.records.prompt(record) for record in chosen]
         answers = self._generate(step, questions)
         rows = [
             np.asarray([*question, *answer.tokens])
@@ -121,7 +121,7 @@ class OnPolicyBatches:
                 [rows[place] for place in places],
                 starts=[len(questions[place]) for place in places],
                 pad=self.pad_id,
-                record_ids=[records[place] for place in places],
+                record_ids=[chosen[place] for place in places],
             )
             found.append(dataclasses.replace(batch, answers_from="student"))
         return found
@@ -169,7 +169,7 @@ class OnPolicyBatches:
             "own_answer_tokens_mean": tokens / answers,
             "own_ended_ratio": ended / answers,
             "generated_tokens_per_second": tokens / max(self.seconds, 1e-9),
-            "own_answers_without_room": int((~self.has_room[self.batches.record_ids]).sum()),
+            "own_answers_without_room": int((~self.has_room[self.records.ids]).sum()),
         }
 
     def warn(self) -> list[str]:

@@ -1,20 +1,18 @@
 """Tokenizers of checkpoints, bundles and corpora, with the chat template that goes with each.
 
-Opening one imports none of transformers' models.
+Opening one imports none of transformers' models, and opening a corpus's own no torch.
 """
 
 import json
 import logging
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-# Both tell transformers of our architectures, which it looks up beside a tokenizer.
-import limbeck.models.moe.configuration
-import limbeck.models.vision.configuration  # noqa: F401
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.json_data import JsonObject
 from limbeck.models.chat import PLAIN_TEMPLATE
 from limbeck.models.chat_tokens import chat_template_of
 from limbeck.models.config_file import LOCAL, read_config
@@ -33,7 +31,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not (folder / "tokenizer_config.json").is_file():
         raise CheckpointError(f"{folder}: no tokenizer_config.json; copy the tokenizer files too")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        tokenizer = _open(folder)
     except Exception as error:
         raise CheckpointError(f"{folder}: tokenizer cannot be read: {str(error)[:400]}") from error
     if tokenizer.eos_token_id is None:
@@ -46,15 +44,36 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def has_template(folder: Path) -> bool:
-    """Whether a tokenizer's folder holds a chat template of its own."""
+def _open(folder: Path) -> PreTrainedTokenizerBase:
+    """As `AutoTokenizer` opens it, which a folder of a tokenizer alone can do without."""
+    alone = not (folder / "config.json").exists() and (folder / "tokenizer.json").is_file()
+    if alone and _settings(folder).get("tokenizer_class") == PreTrainedTokenizerFast.__name__:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    from transformers import AutoTokenizer  # noqa: PLC0415  (torch)
+
+    # Both tell transformers of our architectures, which it looks up beside a tokenizer.
+    import limbeck.models.moe.configuration  # noqa: PLC0415
+    import limbeck.models.vision.configuration  # noqa: F401, PLC0415
+
+    return AutoTokenizer.from_pretrained(folder, **LOCAL)
+
+
+def _settings(folder: Path) -> JsonObject:
+    """Those of a tokenizer's folder; none where they cannot be read."""
     path = folder / "tokenizer_config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:
-        settings = {}
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def has_template(folder: Path) -> bool:
+    """Whether a tokenizer's folder holds a chat template of its own."""
     beside = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-    return bool(settings.get("chat_template")) or any((folder / name).exists() for name in beside)
+    return bool(_settings(folder).get("chat_template")) or any(
+        (folder / name).exists() for name in beside
+    )
 
 
 def load_reader(folder: Path, *, corpus: Corpus) -> PreTrainedTokenizerBase:

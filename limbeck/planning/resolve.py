@@ -61,17 +61,17 @@ class Resolver:
             corpus = Corpus(self.root / name if (self.root / name).is_dir() else Path(name))
             if name and batching is not None and corpus.tokenizer_path.is_dir():
                 # Slow to import, and only a corpus that is made already needs them.
-                from limbeck.data.loading.batches import Batches
+                from limbeck.data.loading.selection import SelectedRecords
                 from limbeck.models.tokenizers import load_tokenizer
 
                 tokenizer = load_tokenizer(corpus.tokenizer_path)
-                batches = Batches(
+                records = SelectedRecords(
                     corpus, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE
                 )
                 known = Known(
                     Vocabulary.of(tokenizer),
-                    batches.num_tokens / len(batches),
-                    int(batches.lengths(batches.record_ids).max()),
+                    records.num_tokens / len(records),
+                    int(records.lengths(records.ids).max()),
                     measured=True,
                 )
             else:

@@ -102,7 +102,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         assert teacher is not None
         on_policy_batches = config.on_policy.build(
             model=student,
-            batches=batches,
+            records=batches.records,
+            written=batches,
             max_tokens=config.batching.max_length,
             split=partial(split_by_length, config=config.batching),
             vocab=teacher.vocab,
@@ -112,7 +113,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         )
     if config.lora is not None:
         add_adapter(student, config=config.lora)
-    training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
+    training = config.training.resolve_steps(tokens_per_step=batches.records.tokens_per_step)
     held_out = partial(validation_batches, Corpus(corpus.path), **data)
     stopper = make_stopper(training, held_out=held_out)
     history = fit(
@@ -152,7 +153,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         **adapter,
         **({} if stopper is None else stopper.metrics(max_steps=training.max_steps)),
         "parameters": sum(item.numel() for item in student.parameters()),
-        "truncated_records": batches.num_truncated,
+        "truncated_records": batches.records.num_truncated,
         **({} if on_policy_batches is None else on_policy_batches.generation_metrics()),
         **inherited,
         **_name_layers(config, objective),

@@ -74,7 +74,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             batches=batches,
             needs=config.objective.needs(),
         )
-        training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
+        training = config.training.resolve_steps(tokens_per_step=batches.records.tokens_per_step)
         num_steps = training.max_steps
         history = fit(
             model,
@@ -88,7 +88,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         )
     model.cpu()
     calibration = [batches(step)[0] for step in range(config.calibration_batches)]
-    probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids
+    probe = batches.batch(batches.records.ids[:PROBE_RECORDS].tolist()).input_ids
     with keep_trained(model, tokenizer=tokenizer, work=work):
         smaller, metrics = cut_model(
             copy.deepcopy(model),

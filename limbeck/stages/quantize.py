@@ -55,8 +55,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         batches=batches,
         needs=config.objective.needs(),
     )
-    training = config.training.resolve_steps(tokens_per_step=batches.tokens_per_step)
-    probe = batches.batch(batches.record_ids[:PROBE_RECORDS].tolist()).input_ids[:, :PROBE_TOKENS]
+    training = config.training.resolve_steps(tokens_per_step=batches.records.tokens_per_step)
+    probe = batches.batch(batches.records.ids[:PROBE_RECORDS].tolist()).input_ids[:, :PROBE_TOKENS]
     started = compute_logits(model, input_ids=probe)
     prepare_for_qat(model, number_format=config.scheme)
     held_out = partial(

@@ -50,20 +50,20 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         hidden_precision=config.hidden_precision,
         vocab=teacher.vocab,
         hidden=teacher.hidden_size,
-        num_records=len(batches),
+        num_records=len(batches.records),
         shard_records=config.shard_records,
         batching=config.batching,
         teacher_hash=teacher_artifact.manifest.content_hash,
         **fingerprints(corpus),
     )
-    write_signals_manifest(work.folder, manifest, record_ids=batches.record_ids)
+    write_signals_manifest(work.folder, manifest, record_ids=batches.records.ids)
     manifest_hash = hash_file(work.folder / SIGNALS_FILE)
     device = Accelerator().device
     entries, sums, num_bytes = [], [], 0
     work.state.mkdir(parents=True, exist_ok=True)
-    with track(work.name, total=len(batches), unit="record") as advance:
+    with track(work.name, total=len(batches.records), unit="record") as advance:
         for index, path in enumerate(shard_paths(work.state, manifest)):
-            record_ids = batches.record_ids[manifest.records(index)].tolist()
+            record_ids = batches.records.ids[manifest.records(index)].tolist()
             shard = _find_shard(path, manifest, index=index, manifest_hash=manifest_hash)
             if shard is not None:
                 entries.append(shard.entry)

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import TrainingError
-from limbeck.data.loading.batches import Batches, read_selected, validation_batches
+from limbeck.data.loading.batches import Batches, validation_batches
 from limbeck.data.loading.preference_pairs import PreferenceBatches
+from limbeck.data.loading.selection import read_selected
 from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
 from limbeck.evaluation.metrics import entity_f1
 from limbeck.models.adapters import add_adapter, merge_adapter
@@ -109,8 +110,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         **adapter,
         **({} if stopper is None else stopper.metrics(max_steps=training.max_steps)),
         "parameters": sum(item.numel() for item in model.parameters()),
-        "truncated_records": records.num_truncated,
-        "passes": num_steps * records.records_per_step / len(records.epoch),
+        "truncated_records": records.records.num_truncated,
+        "passes": num_steps * records.records.records_per_step / len(records.records.epoch),
         **inherited,
         **report_tokens(config.training.max_steps, seen_tokens=setup.count_tokens(num_steps)),
     }
@@ -132,7 +133,9 @@ def _set_up_records(
 ) -> TrainingSetup:
     batches = Batches(Corpus(work.one("corpus").path), **_loading_options(config, model, tokenizer))
     objective = config.objective.build(ObjectiveContext(model))
-    return TrainingSetup(batches, objective, batches, batches.tokens_per_step, batches.count_tokens)
+    return TrainingSetup(
+        batches, objective, batches, batches.records.tokens_per_step, batches.records.count_tokens
+    )
 
 
 def _set_up_pairs(
@@ -163,7 +166,7 @@ def _set_up_rollouts(
     records = read_selected(corpus, prompts.config)
     check_room(
         model,
-        longest_tokens=int(prompts.answer_starts[prompts.record_ids].max()),
+        longest_tokens=int(prompts.records.answer_starts[prompts.records.ids].max()),
         max_tokens=config.batching.max_length,
         max_new_tokens=objective.max_completion_length,
         field="objective.max_completion_length",
@@ -181,8 +184,8 @@ def _set_up_rollouts(
         model=place(model),
         reference=_open_reference(work),
         prompts=lambda step: [
-            RolloutPrompt(prompts.prompt(record_id), records[record_id].answer)
-            for record_id in prompts.order(step).tolist()
+            RolloutPrompt(prompts.records.prompt(record_id), records[record_id].answer)
+            for record_id in prompts.records.order(step).tolist()
         ],
         reward_function=reward_function,
         num_parts=config.batching.gradient_accumulation_steps,
@@ -199,7 +202,7 @@ def _set_up_rollouts(
         rollouts,
         objective.build(ObjectiveContext(model, experience=rollouts.experience_of)),
         prompts,
-        prompts.tokens_per_step * objective.num_generations,
+        prompts.records.tokens_per_step * objective.num_generations,
         lambda steps: int(sum(point["rollout_tokens"] for point in rollouts.curve)),
         rollouts,
     )
@@ -226,12 +229,14 @@ def report_load(model: PreTrainedModel, batches: Batches) -> dict[str, object]:
     the gate's own counted on both sides.
     """
     forward = KeptForward(model.eval())
-    count = min(ROUTED_RECORDS, len(batches))
-    chosen = [int(batches.record_ids[index * len(batches) // count]) for index in range(count)]
+    count = min(ROUTED_RECORDS, len(batches.records))
+    chosen = [
+        int(batches.records.ids[index * len(batches.records) // count]) for index in range(count)
+    ]
     by_specialty: dict[str, torch.Tensor] = {}
     entropy, num_tokens = torch.zeros(()), 0
-    for name in sorted(set(map(batches.specialty, chosen))):
-        members = [index for index in chosen if batches.specialty(index) == name]
+    for name in sorted(set(map(batches.records.specialty, chosen))):
+        members = [index for index in chosen if batches.records.specialty(index) == name]
         for first in range(0, len(members), 64):
             batch = batches.batch(members[first : first + 64]).to(model.device)
             routing = forward(batch).routing

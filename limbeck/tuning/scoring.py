@@ -17,8 +17,9 @@ from limbeck.contracts.artifacts import Artifact, read_artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError, DataError, TuningError
 from limbeck.contracts.records import Question
-from limbeck.data.loading.batches import read_selected, validation_batches
+from limbeck.data.loading.batches import validation_batches
 from limbeck.data.loading.config import BatchingConfig
+from limbeck.data.loading.selection import read_selected
 from limbeck.evaluation.answer_questions import (
     AnsweredQuestion,
     answer_with_each,

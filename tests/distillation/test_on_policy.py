@@ -22,7 +22,7 @@ WRITTEN = [[8, 9, 3], [10, 3], [5, 5, 5, 3], [6, 3]]
 class Written:
     """Four records, all of them in every step."""
 
-    record_ids = np.arange(4)
+    ids = np.arange(4)
     answer_starts = np.asarray([len(prompt) for prompt in PROMPTS])
     has_images = False
 
@@ -50,7 +50,8 @@ def make_own(model, *, seed=0, end_ids=(3,), vocab=10**6, max_tokens=32, **chang
     config = OnPolicy(**({"ratio": 1.0, "max_new_tokens": 6} | changes))
     return config.build(
         model=model,
-        batches=write,
+        records=write,
+        written=write,
         split=part,
         max_tokens=max_tokens,
         vocab=vocab,

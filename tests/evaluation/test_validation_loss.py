@@ -22,14 +22,14 @@ def test_the_loss_is_that_of_transformers_over_all_records(moe, corpus, tokenize
     )
     batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config, split="validation")
     total, count = 0.0, 0
-    for record_id in batches.record_ids.tolist():
+    for record_id in batches.records.ids.tolist():
         batch = batches.batch([record_id])
         tokens = int((batch.labels[:, 1:] != IGNORED).sum())
         with torch.no_grad():
             total += moe(input_ids=batch.input_ids, labels=batch.labels).loss.item() * tokens
         count += tokens
     assert found["validation_loss"] == pytest.approx(total / count, rel=1e-5)
-    assert found["validation_records"] == len(batches)
+    assert found["validation_records"] == len(batches.records)
     assert found["validation_tokens"] == count
     assert found["validation_loss_low"] < found["validation_loss"] < found["validation_loss_high"]
 
@@ -81,7 +81,10 @@ def test_the_order_of_records_changes_no_score_and_batches_pad_little(
             split="validation",
             config=BatchingConfig(per_device_train_batch_size=3, select="all"),
         )
-        plain = [held.batch(list(range(first, first + 3))) for first in range(0, len(held) - 2, 3)]
+        plain = [
+            held.batch(list(range(first, first + 3)))
+            for first in range(0, len(held.records) - 2, 3)
+        ]
         assert padding(batches) < padding(plain)
     for other in found[1:]:
         assert other == pytest.approx(found[0], rel=1e-6)

@@ -153,8 +153,8 @@ def make_signals(rng: random.Random, folder: Path, pack: Path) -> Case:
         teacher = open_teacher([artifact], corpus=corpus, batches=batches, needs=objective.needs())
         student = load_model(tiny_recipe.runs() / "tiny" / "student")
         loss = objective.build(ObjectiveContext(student, teacher=teacher))
-        for first in range(0, len(batches), 40):
-            batch = batches.batch(batches.record_ids[first : first + 40].tolist())
+        for first in range(0, len(batches.records), 40):
+            batch = batches.batch(batches.records.ids[first : first + 40].tolist())
             loss(KeptForward(student), batch)
         return "works"
 

@@ -30,16 +30,18 @@ class PreferenceBatches:
     @property
     def tokens_per_step(self) -> float:
         """Tokens that one optimizer step sees, in the mean."""
-        return self.better.tokens_per_step + self.worse.tokens_per_step
+        return self.better.records.tokens_per_step + self.worse.records.tokens_per_step
 
     def count_tokens(self, steps: int) -> int:
         """Tokens that so many optimizer steps see, padding not counted."""
-        return self.better.count_tokens(steps) + self.worse.count_tokens(steps)
+        return self.better.records.count_tokens(steps) + self.worse.records.count_tokens(steps)
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of a step; `per_device_train_batch_size` counts pairs."""
-        chosen = self.better.order(step)
-        lengths = np.maximum(self.better.lengths(chosen), self.worse.lengths(chosen))
+        chosen = self.better.records.order(step)
+        lengths = np.maximum(
+            self.better.records.lengths(chosen), self.worse.records.lengths(chosen)
+        )
         parts = split_by_length(chosen, lengths=lengths, config=self.better.config)
         return [self._join(part) for part in parts]
 

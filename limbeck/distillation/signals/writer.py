@@ -33,7 +33,7 @@ def encode_shard(
     Raises:
         CheckpointError: the teacher's logits are not finite.
     """
-    by_length = sorted(record_ids, key=lambda record_id: len(batches.tokens(record_id)))
+    by_length = sorted(record_ids, key=lambda record_id: len(batches.records.tokens(record_id)))
     codec, vocab = manifest.targets, manifest.vocab
     pieces: dict[int, dict[str, np.ndarray]] = {}
     sums: list[Mapping[str, float]] = []

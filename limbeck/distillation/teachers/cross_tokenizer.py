@@ -14,8 +14,8 @@ from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import Record
-from limbeck.data.loading.batches import read_selected
 from limbeck.data.loading.config import BatchingConfig
+from limbeck.data.loading.selection import read_selected
 from limbeck.data.loading.token_cache import TokenCache
 from limbeck.data.loading.tokenized import CHUNK_RECORDS, TokenizedSplit
 from limbeck.distillation.targets import Targets, TokenAlignment, live_output

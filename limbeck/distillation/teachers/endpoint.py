@@ -68,7 +68,7 @@ class EndpointTeacher(OutputTeacher):
             raise ArtifactError(f"{corpus.folder}: labels are of another tokenizer; label it again")
         _check(corpus.folder, batching=batches.config, needs=needs)
         self.vocab, self.top = manifest.vocab, manifest.top
-        num_records = len(batches.split.lengths)
+        num_records = len(batches.records.split.lengths)
         counts = torch.from_numpy(stored.pop("counts")).long()
         if len(counts) != num_records:
             raise ArtifactError(

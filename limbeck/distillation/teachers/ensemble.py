@@ -198,15 +198,15 @@ def combine_teachers(
 
 def _choose(batches: Batches, *, names: Sequence[str], config: Teachers) -> dict[int, int]:
     """The place of each selected record's teacher, by record id."""
-    value_of = batches.specialty if config.by == "specialty" else batches.source
-    values = {record_id: value_of(record_id) for record_id in batches.record_ids.tolist()}
+    value_of = batches.records.specialty if config.by == "specialty" else batches.records.source
+    values = {record_id: value_of(record_id) for record_id in batches.records.ids.tolist()}
     known = {
         value: config.specialties.get(value, config.otherwise) for value in set(values.values())
     }
     if lacking := sorted(value for value, name in known.items() if not name):
         raise ArtifactError(
-            f"{batches.path}: records of {config.by} {lacking} have no teacher: name one for each "
-            "in teachers.specialties, or one for all in teachers.otherwise"
+            f"{batches.records.path}: records of {config.by} {lacking} have no teacher: name one "
+            "for each in teachers.specialties, or one for all in teachers.otherwise"
         )
     if strange := sorted(config.specialties.keys() - known.keys()):
         raise ArtifactError(

@@ -67,16 +67,19 @@ def test_what_is_shown_fits_a_number_of_tokens(corpus, tokenizer):
 
 def test_records_that_lose_their_end_are_counted_and_warned_of(corpus, tokenizer, caplog):
     whole = Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig())
-    assert whole.num_truncated == 0
+    assert whole.records.num_truncated == 0
     assert not caplog.records
-    lengths = np.sort(whole.split.lengths[whole.record_ids])
+    lengths = np.sort(whole.records.split.lengths[whole.records.ids])
     config = BatchingConfig(max_length=int(lengths[-1]) - 1)
     cut = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)
-    assert cut.num_truncated == int((lengths == lengths[-1]).sum())
-    assert f"{cut.num_truncated} of {len(cut)} selected records are longer than" in caplog.text
+    assert cut.records.num_truncated == int((lengths == lengths[-1]).sum())
+    assert (
+        f"{cut.records.num_truncated} of {len(cut.records)} selected records are longer than"
+        in caplog.text
+    )
     with pytest.raises(DataError, match=r"batching\.max_length 4 .*raise max_length"):
         Batches(Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig(max_length=4))
     held_out = Batches(
         Corpus(corpus), tokenizer=tokenizer, config=BatchingConfig(max_length=4), split="validation"
     )
-    assert held_out.num_truncated == len(held_out)
+    assert held_out.records.num_truncated == len(held_out.records)

@@ -158,7 +158,9 @@ def test_a_changed_record_moves_no_other(config, batches):
     torch.manual_seed(0)
     forward = KeptForward(AutoModelForCausalLM.from_config(config).eval())
     batch = batches.pack([[0, 4, 2], [7, 1]])
-    lengths = [int(batches.lengths(np.array([index]))[0]) for index in batch.record_ids.tolist()]
+    lengths = [
+        int(batches.records.lengths(np.array([index]))[0]) for index in batch.record_ids.tolist()
+    ]
     batch = dataclasses.replace(batch, input_ids=batch.input_ids % 64)
     other = batch.input_ids.clone()
     middle = slice(lengths[0], lengths[0] + lengths[1])
@@ -199,7 +201,7 @@ def test_a_step_holds_its_records_once_and_can_be_made_again(batches, corpus, to
         made = batches(step)
         assert len(made) <= PACKED.gradient_accumulation_steps
         rows = torch.cat([batch.record_ids for batch in made])
-        assert sorted(rows.tolist()) == sorted(batches.order(step).tolist())
+        assert sorted(rows.tolist()) == sorted(batches.records.order(step).tolist())
         for one, other in zip(made, again(step), strict=True):
             assert torch.equal(one.input_ids, other.input_ids)
             assert torch.equal(one.record_ids, other.record_ids)
@@ -216,7 +218,7 @@ def test_no_loss_crosses_from_a_record_to_the_next(corpus, tokenizer):
         assert (batch.labels[~batch.tokens] == IGNORED).all()
         counted = int(batch.kept.sum())
         assert torch.equal(count_kept(batch), count_kept(unpack(batches, batch)))
-        assert counted == int(batches.lengths(batch.record_ids.numpy()).sum()) - len(
+        assert counted == int(batches.records.lengths(batch.record_ids.numpy()).sum()) - len(
             batch.record_ids
         )
 

@@ -145,6 +145,6 @@ def test_counted_tokens_are_those_of_the_batches(corpus, tokenizer):
     batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=config)
     for steps in (1, 3, 7):
         seen = sum(int(batch.tokens.sum()) for step in range(steps) for batch in batches(step))
-        assert batches.count_tokens(steps) == seen
-    whole = np.mean([batches.count_tokens(600) / 600])
-    assert batches.tokens_per_step == pytest.approx(whole, rel=0.01)
+        assert batches.records.count_tokens(steps) == seen
+    whole = np.mean([batches.records.count_tokens(600) / 600])
+    assert batches.records.tokens_per_step == pytest.approx(whole, rel=0.01)

@@ -114,7 +114,7 @@ def test_labels_are_the_servers_own_probabilities(made, checkpoint):
     live = OnlineTeacher(load_model(checkpoint), vocab=len(tokenizer))
     metrics = made["told"].manifest.metrics
     whole_rows = same = compared = 0
-    for record_id in batches.record_ids.tolist():
+    for record_id in batches.records.ids.tolist():
         batch = batches.batch([record_id])
         output, whole = teacher(batch).output, live(batch).output.logits[:, : len(tokenizer)]
         logs = whole.float().log_softmax(-1)

@@ -102,7 +102,7 @@ def test_signals_line_up_with_the_live_teacher(made, corpus, tokenizer):
     for ours, theirs in zip(targets.hidden_states, live.hidden_states, strict=True):
         torch.testing.assert_close(ours.float(), theirs, atol=5e-3, rtol=5e-3)
     assert metrics["positions"] == sum(
-        int(batches.batch([record_id]).kept.sum()) for record_id in batches.record_ids.tolist()
+        int(batches.batch([record_id]).kept.sum()) for record_id in batches.records.ids.tolist()
     )
 
 
@@ -110,8 +110,8 @@ def test_signals_and_student_meet_by_record_id(made, corpus, tokenizer):
     _, inputs, signals, _ = made
     everything = BATCHING.replace(select="all")
     batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=everything)
-    questions = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING).record_ids
-    texts = sorted({*batches.record_ids.tolist()} - {*questions.tolist()})
+    questions = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING).records.ids
+    texts = sorted({*batches.records.ids.tolist()} - {*questions.tolist()})
     assert texts
     given = {"corpus": inputs["corpus"][0], "needs": Needs(2.0)}
     stored = open_teacher([signals], batches=batches, **given)

@@ -130,7 +130,7 @@ def pair(moe_config, tokenizer):
 def test_each_record_is_for_its_own_teacher(corpus, tokenizer, pair):
     batches = Batches(Corpus(corpus), tokenizer=tokenizer, config=BATCHING)
     batch = batches.batch([4, 1, 8, 2])
-    choices = {record_id: record_id % 2 for record_id in batches.record_ids.tolist()}
+    choices = {record_id: record_id % 2 for record_id in batches.records.ids.tolist()}
     teacher = SpecialtyTeacher(pair, choices=choices, temperature=2.0)
     found = teacher(batch).output.logits
     alone = [single(batch).output.logits for single in pair]
