@@ -105,7 +105,7 @@ def print_answer(
         typer.echo(withheld[0].text())
     elif is_open or draft.is_shown:
         typer.echo(draft.text)
-    if not withheld and (note := describe(draft, show_unsure=show_unsure)):
+    if not withheld and (note := describe(draft, is_shown=is_open)):
         typer.echo(note)
     typer.echo(disclaimer)
 
@@ -114,7 +114,7 @@ def _print_piece(piece: str) -> None:
     typer.echo(piece, nl=False)
 
 
-def describe(draft: "DraftAnswer", *, show_unsure: bool) -> str:
+def describe(draft: "DraftAnswer", *, is_shown: bool) -> str:
     """How sure the model is; empty where the answer speaks for itself."""
     judgement = draft.judgement
     if draft.is_repeating:
@@ -129,7 +129,7 @@ def describe(draft: "DraftAnswer", *, show_unsure: bool) -> str:
     else:
         found, least = f"{judgement.confidence_ratio:.0%}", f"{judgement.min_confidence_ratio:.0%}"
         why = (f"把握 {found}，低于 {least}", f"confidence {found}, below {least}")
-    if show_unsure:
+    if is_shown:
         return f"不知道以上是否正确：{why[0]} / I do not know whether this is right: {why[1]}"
     how = ("--show-unsure 显示草稿", "--show-unsure prints the draft")
     return f"不知道（{why[0]}；{how[0]}）/ I do not know ({why[1]}; {how[1]})"

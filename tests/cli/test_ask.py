@@ -119,6 +119,8 @@ def test_repetition_is_stopped_and_not_shown(printed):
     assert "I do not know (the draft repeats itself" in text
     shown = printed(lost, policy=AnswerPolicy())
     assert 0 < shown.count("鼻") <= 45
+    assert "不知道以上是否正确：草稿不断重复" in shown
+    assert "--show-unsure" not in shown
 
 
 def test_a_reader_that_stops_reading_causes_no_noise(student):
