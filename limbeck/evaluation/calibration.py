@@ -9,6 +9,7 @@ the number of unseen n-grams were chosen with evaluated answers of the demo and 
 (docs/decisions/0022-saying-less.md): for these two, the report's figures are no test of them.
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from limbeck.evaluation.metrics import exact_match
 from limbeck.evaluation.tasks import Response, ask, score_response
 from limbeck.evaluation.tolerance_limits import most_beyond, upper_share
 
+logger = logging.getLogger(__name__)
 MIN_HELD_OUT = 30
 """Fewer validation questions tell nothing of the share that may be declined."""
 MIN_RIGHT = 20
@@ -99,7 +101,7 @@ def make_policy(answerer: Answerer, corpus: Corpus, *, config: CalibrationConfig
     """The policy of a model, from its corpus.
 
     A model whose corpus holds too little, or validation questions that are trained on, is not
-    calibrated, and the policy says why: nothing that comes after training may lose it.
+    calibrated, and a warning and the policy say why: nothing that comes after training may lose it.
     """
     domain = corpus.domain()
     file = PolicyFile(
@@ -110,10 +112,11 @@ def make_policy(answerer: Answerer, corpus: Corpus, *, config: CalibrationConfig
     try:
         held_out = read_held_out(corpus, max_questions=config.num_questions)
     except DataError as error:
-        return AnswerPolicy(file.replace(reason=str(error)))
+        return _without_calibration(file, str(error))
     if len(held_out) < MIN_HELD_OUT:
-        reason = f"{len(held_out)} validation questions, expected at least {MIN_HELD_OUT}"
-        return AnswerPolicy(file.replace(reason=reason))
+        return _without_calibration(
+            file, f"{len(held_out)} validation questions, expected at least {MIN_HELD_OUT}"
+        )
     familiarity = Familiarity.of(
         record.question for record in corpus.records("train") if record.question
     )
@@ -129,6 +132,11 @@ def make_policy(answerer: Answerer, corpus: Corpus, *, config: CalibrationConfig
         inside = _draft_until_enough(held_out, draft=draft, num_right=config.num_right)
     confidence = fit(inside, outside).replace(home_topics=config.home_topics)
     return AnswerPolicy(file.replace(confidence=confidence.model_dump()), familiarity)
+
+
+def _without_calibration(file: PolicyFile, reason: str) -> AnswerPolicy:
+    logger.warning("not calibrated, so it will decline nothing: %s", reason)
+    return AnswerPolicy(file.replace(reason=reason))
 
 
 def _draft_until_enough(

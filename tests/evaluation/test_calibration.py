@@ -213,10 +213,11 @@ def test_questions_are_drawn_until_enough_drafts_are_right(
         (0, CalibrationConfig(), "no record has a question"),
     ],
 )
-def test_too_little_is_not_calibrated_and_gives_the_reason(corpus, count, config, reason):
+def test_too_little_is_not_calibrated_and_gives_the_reason(corpus, count, config, reason, caplog):
     records = list(corpus.records("validation"))[:count]
     corpus.write_records("validation", records)
     policy = make_policy(Echo({}), corpus, config=config)
     assert policy.file.confidence == "not calibrated"
     assert reason in policy.file.reason
+    assert (reason in caplog.text) == bool(config.num_questions), "a choice needs no warning"
     assert policy.judge("？", confidence_ratio=0.0) is None
