@@ -65,8 +65,10 @@ class Resolver:
                 from limbeck.models.tokenizers import load_tokenizer
 
                 tokenizer = load_tokenizer(corpus.tokenizer_path)
+                # Without images, the tokens are those that training has kept.
+                shown = ASSUMED_IMAGE if corpus.images_path.is_dir() else None
                 records = SelectedRecords(
-                    corpus, tokenizer=tokenizer, config=batching, image_format=ASSUMED_IMAGE
+                    corpus, tokenizer=tokenizer, config=batching, image_format=shown
                 )
                 known = Known(
                     Vocabulary.of(tokenizer),

@@ -1,12 +1,14 @@
 """`limbeck plan`: the reference's size, what fits, and how wrong plans are refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from limbeck.contracts.artifacts import CACHE
 from limbeck.distillation.losses.config import CHUNK_BYTES
 from limbeck.models.moe.fusion import AttentionFusion
 from limbeck.models.tokenizers import load_tokenizer
@@ -166,6 +168,23 @@ def test_a_corpus_with_the_tokenizer_of_one_that_is_made(invoke, tmp_path):
     entries["last"]["corpus"] = "few"
     path.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
     assert f"few: {num_tokens:,} tokens in the vocabulary" in invoke(path).output
+
+
+def test_beside_a_finished_run_the_runs_own_tokens_are_counted_without_torch(tmp_path):
+    runs = tiny_recipe.copy_runs(tmp_path / "runs")
+    tokens = runs / "tiny" / CACHE / "tokens"
+    shutil.copytree(
+        (tiny_recipe.runs() / "tiny" / "corpus").resolve().parent / CACHE / "tokens", tokens
+    )
+    before = sorted(tokens.iterdir())
+    code = (
+        "import sys\nfrom limbeck.cli.main import app\n"
+        f"sys.argv = ['limbeck', 'plan', {str(tiny_recipe.RECIPE)!r}, '--runs', {str(runs)!r}]\n"
+        "app(standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    assert sorted(tokens.iterdir()) == before
 
 
 @pytest.mark.parametrize(
