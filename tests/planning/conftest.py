@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -19,3 +22,21 @@ def invoke(monkeypatch, tmp_path):
         return result
 
     return invoke
+
+
+@pytest.fixture
+def modules_loaded():
+    """Runs `limbeck plan` in a process of its own; the names of what it has imported at its end."""
+
+    def modules_loaded(*arguments):
+        words = ["limbeck", "plan", *map(str, arguments)]
+        code = (
+            f"import sys\nfrom limbeck.cli.main import app\nsys.argv = {words!r}\n"
+            "app(standalone_mode=False)\nprint(*sys.modules, file=sys.stderr)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        )
+        return set(done.stderr.split())
+
+    return modules_loaded
