@@ -11,9 +11,9 @@ from limbeck.cli import ask
 from limbeck.contracts.answer_policy import AnswerPolicy, PolicyFile
 from limbeck.contracts.answerer import Answerer, Size, as_prompt
 from limbeck.contracts.familiarity import Familiarity
-from limbeck.data.packs.load import load_pack
 from tests.support import tiny_recipe
 from tests.support.answer_policies import CONFIDENCE
+from tests.support.medical_pack import medical_pack
 
 
 @pytest.mark.parametrize("name", ["teacher", "student", "int8", "bundle"])
@@ -136,7 +136,7 @@ def test_a_reader_that_stops_reading_causes_no_noise(student):
     assert done.stderr == ""
 
 
-MEDICAL = AnswerPolicy(PolicyFile(safety=load_pack("medical").safety))
+MEDICAL = AnswerPolicy(PolicyFile(safety=medical_pack().safety))
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def add_start_token(folder):
 def by_lm_eval(folder, monkeypatch, *, tasks, chat, num_fewshot=None, **options):
     """What lm-eval's own model of the checkpoint gives for some tasks."""
     monkeypatch.chdir(folder / "tasks")
+    # Asks pip for everything that is installed, each time.
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     model = HFLM(
         pretrained=str(folder / "checkpoint"),
         device="cpu",

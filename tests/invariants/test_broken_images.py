@@ -12,10 +12,10 @@ from PIL import Image
 from limbeck.contracts.errors import DataError, ImageError
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.corpus.image_store import ImageStore
-from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.image_archive import Config
 from limbeck.models.vision.image_processing import open_image
 from tests.support.artifacts import draw_discs
+from tests.support.medical_pack import medical_pack
 from tests.support.mutations import break_file
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
@@ -58,7 +58,7 @@ def break_inside(rng, path, folder):
 
 
 def test_broken_archives(tmp_path):
-    pack = load_pack("medical")
+    pack = medical_pack()
     outcomes = set()
     for seed in range(40):
         folder = tmp_path / str(seed)

@@ -11,9 +11,9 @@ from limbeck.contracts.leaks import (
     question_key,
 )
 from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
-from limbeck.data.packs.load import load_pack
 from limbeck.evaluation.answer_questions import read_questions
 from tests.support import tiny_recipe
+from tests.support.medical_pack import medical_pack
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def questions(corpus):
 
 @pytest.fixture(scope="module")
 def pack():
-    return load_pack("medical")
+    return medical_pack()
 
 
 def test_there_is_something_to_compare(splits, questions):

@@ -1,5 +1,6 @@
 """Tiny random checkpoints of published architectures, saved as their publishers save them."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from limbeck.data.packs.load import load_pack
+from tests.support.medical_pack import medical_pack
 
 PADDED_VOCAB = 576
 """More rows than tokens, as published models have."""
@@ -35,6 +36,18 @@ TEMPLATE = (
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """A byte-level BPE with a chat template, like those of the published families."""
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_train_tokenizer()),
+        eos_token=END,
+        pad_token="<|endoftext|>",
+    )
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    return fast
+
+
+@functools.cache
+def _train_tokenizer() -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -44,13 +57,8 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         special_tokens=["<|endoftext|>", "<|im_start|>", END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(sorted(load_pack("medical").names), trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token="<|endoftext|>"
-    )
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    return fast
+    tokenizer.train_from_iterator(sorted(medical_pack().names), trainer)
+    return tokenizer.to_str()
 
 
 def _shape(**changes) -> dict:

@@ -3,13 +3,12 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.records import Drop, Note, Question, Record
 from limbeck.contracts.registry import READERS
-from limbeck.data.packs.load import load_pack
+from tests.support.medical_pack import medical_pack
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Found:
 def read_source(kind: str, **fields: object) -> Found:
     """Everything that a source of the medical pack yields."""
     config = resolve(READERS, kind, what="source").model_validate({"kind": kind, **fields})
-    items = list(config.read(pack=_pack(), seed=0))
+    items = list(config.read(pack=medical_pack(), seed=0))
     return Found(
         [item for item in items if isinstance(item, Record)],
         [item for item in items if isinstance(item, Drop)],
@@ -55,8 +54,3 @@ def join_lines(rows: Iterable[object]) -> str:
     """Rows as JSON lines; a text is a line as it stands."""
     lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
     return "".join(line + "\n" for line in lines)
-
-
-@lru_cache
-def _pack():
-    return load_pack("medical")

@@ -23,8 +23,8 @@ from limbeck.contracts.records import Question
 from limbeck.data.packs.fact_questions import GENERATED_TASKS, Fact, fact_group, take_evenly
 from limbeck.data.packs.schema import Pack, WrittenQuestion
 
-NUM_SEAM_PAIRS = 4
-"""Pairs that a form gets where its slot is filled, at most."""
+NUM_CHANGED_PAIRS = 2
+"""Pairs that a form may gain or lose where digits or marks meet what fills it, at most."""
 
 
 def read_written(folder: Path, *, pack: Pack) -> dict[str, tuple[WrittenQuestion, ...]]:
@@ -104,11 +104,14 @@ def _check_forms(
 ) -> None:
     """Refuse a question that nearly equals a training form about a subject that it names."""
     names = [name for name in pack.subjects if name == item.subject or name in item.question]
+    if not names:
+        return
     asked, near = character_pairs(item.question), NearIndex([item.question])
+    in_form = [len(form.pairs & asked) for form in forms]
     for name in names:
-        most = len(character_pairs(name) & asked) + NUM_SEAM_PAIRS
-        for form in forms:
-            if len(form.pairs & asked) + most < MIN_SIMILARITY_RATIO * len(asked):
+        least = MIN_SIMILARITY_RATIO * len(asked) - len(character_pairs(name) & asked)
+        for form, num_shared in zip(forms, in_form, strict=True):
+            if num_shared + 2 + NUM_CHANGED_PAIRS < least or not form.may_equal(asked, name=name):
                 continue
             filled = form.text.format(subject=name)
             if near.find(filled) is not None:
@@ -121,18 +124,37 @@ def _check_forms(
 
 @dataclass(frozen=True)
 class _Form:
-    """A training form, with the pairs of characters that it has whatever fills it."""
+    """A training form, with what its two parts become in a comparison."""
 
     text: str
+    parts: tuple[str, str]
     pairs: frozenset[str]
+    """Of neighbouring characters, whatever fills it."""
+
+    def may_equal(self, asked: frozenset[str], *, name: str) -> bool:
+        """False where it cannot nearly equal a question of these pairs when this name fills it.
+
+        A tenth of the time that comparing the texts takes.
+        """
+        first, last = self.parts
+        filling = normalise(name)
+        pairs = self.pairs | {*_pairs(first[-1:] + filling), *_pairs(filling + last[:1])}
+        shared = len(pairs & asked) + NUM_CHANGED_PAIRS
+        whole = len(pairs) - NUM_CHANGED_PAIRS + len(asked) - shared
+        return shared >= MIN_SIMILARITY_RATIO * whole
+
+
+def _pairs(text: str) -> Iterator[str]:
+    return (text[place : place + 2] for place in range(len(text) - 1))
 
 
 def _read_forms(pack: Pack) -> list[_Form]:
-    return [
-        _Form(text, frozenset().union(*map(character_pairs, text.split("{subject}"))))
-        for key in pack.description.relations
-        for text in pack.forms[key].train
-    ]
+    found: list[_Form] = []
+    for key in pack.description.relations:
+        for text in pack.forms[key].train:
+            first, last = map(normalise, text.split("{subject}"))
+            found.append(_Form(text, (first, last), frozenset((*_pairs(first), *_pairs(last)))))
+    return found
 
 
 def written_questions(pack: Pack, *, count: int, source: str, seed: int) -> Iterator[Question]:

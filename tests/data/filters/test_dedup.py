@@ -9,7 +9,7 @@ from limbeck.data.filters.base import FilterContext
 from limbeck.data.filters.dedup import Duplicates, Exact, Near, jaccard
 from limbeck.data.filters.entities import Lexicon
 from limbeck.data.filters.record_log import RecordLog
-from limbeck.data.packs.load import load_pack
+from tests.support.medical_pack import medical_pack
 
 TEXT = (
     "高血压患者平时要低盐饮食，规律服药，每天监测血压，避免熬夜和情绪激动，定期到心血管内科复查。"
@@ -55,7 +55,7 @@ def run_filter(*records, **settings):
     """The records that stay, and the reasons for which others go."""
     with RecordLog(Path("/dev/null")) as log:
         context = FilterContext(
-            pack=load_pack("medical"),
+            pack=medical_pack(),
             lexicon=Lexicon({}),
             sources={"a": Source("a", True, 100)},
             questions=(),

@@ -3,8 +3,8 @@ import pytest
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Entity, Record
 from limbeck.data.filters.entities import Lexicon, guess_specialty
-from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.lexicon import LexiconFile, read_names
+from tests.support.medical_pack import medical_pack
 
 NAMES = {
     "糖尿病": "disease",
@@ -33,7 +33,7 @@ def test_marks_stand_where_stated():
 
 
 def test_votes_are_the_packs_and_a_tie_counts_nothing():
-    pack = load_pack("medical")
+    pack = medical_pack()
     assert (pack.votes("disease"), pack.votes("symptom"), pack.votes("other")) == (3, 1, 1)
     home = pack.specialties_of_name
     disease = next(name for name, key in pack.specialty_of.items() if home[name] == (key,))

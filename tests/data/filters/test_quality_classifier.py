@@ -11,13 +11,13 @@ from limbeck.data.filters.quality_classifier import (
     auc_interval,
     move_answers,
 )
-from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.jsonl import Config
+from tests.support.medical_pack import medical_pack
 
 
 @pytest.fixture(scope="module")
 def pack():
-    return load_pack("medical")
+    return medical_pack()
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ from limbeck.data.loading.batches import Batches
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.data.loading.preference_pairs import PreferenceBatches
 from limbeck.data.packs.fact_questions import FactsConfig
-from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.jsonl import Config as Jsonl
 from limbeck.data.readers.pack_facts import Config
+from tests.support.medical_pack import medical_pack
 
 SETTINGS = {"rl_unknown_ratio": 0.35, "facts": FactsConfig(rl_forms=1)}
 
 
 @pytest.fixture(scope="module")
 def pack():
-    return load_pack("medical")
+    return medical_pack()
 
 
 @pytest.fixture(scope="module")

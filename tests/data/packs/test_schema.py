@@ -4,11 +4,12 @@ import yaml
 from limbeck import packs
 from limbeck.contracts.errors import DataError, LimbeckError, UnknownNameError
 from limbeck.data.packs.load import load_pack
+from tests.support.medical_pack import medical_pack
 
 
 @pytest.fixture(scope="module")
 def pack():
-    return load_pack("medical")
+    return medical_pack()
 
 
 def test_the_medical_pack_is_complete(pack):

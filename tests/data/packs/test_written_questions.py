@@ -1,5 +1,6 @@
 """Questions that people wrote: what they name, what they are apart from, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -11,15 +12,17 @@ from limbeck.contracts.errors import DataError, LeakError
 from limbeck.contracts.leaks import NearIndex, check_leaks
 from limbeck.contracts.records import Question, Record
 from limbeck.data.packs.load import load_pack
+from limbeck.data.packs.written_questions import read_written
 from limbeck.data.readers.pack_facts import Config
 from limbeck.evaluation.tasks import Response, score_response
+from tests.support.medical_pack import medical_pack
 
 LAW = Path(__file__).parents[2] / "support" / "packs" / "contracts_law"
 
 
 @pytest.fixture(scope="module")
 def pack():
-    return load_pack("medical")
+    return medical_pack()
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,46 @@ def test_a_wrong_file_is_named(tmp_path, name, lines, message):
     with pytest.raises(DataError, match=name) as found:
         load_pack(folder)
     assert message in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["高血压", "1型糖尿病", "-3度烧伤", "2.5", "é", "C", "²级", "ﾊﾟ"])
+def test_a_question_is_refused_where_it_nearly_equals_a_filled_form(tmp_path, pack, name):
+    """By the whole comparison, wherever digits, signs and marks meet what fills a form."""
+    texts = [
+        "3{subject}",
+        ".{subject}5",
+        "1,{subject}00有哪些症状",
+        "{subject}",
+        "e{subject}\u0301病",
+    ]
+    texts += ["{subject}4/5怎么治", "哪些检查能查出{subject}"]
+    form = pack.forms["symptoms"].model_copy(update={"train": tuple(texts)})
+    subject = next(iter(pack.subjects.values()))
+    small = dataclasses.replace(
+        pack,
+        description=pack.description.model_copy(
+            update={"relations": {"symptoms": pack.description.relations["symptoms"]}}
+        ),
+        forms={"symptoms": form},
+        subjects={name: subject},
+    )
+    filled = [text.format(subject=name) for text in texts]
+    refused = 0
+    for text in filled:
+        for place in range(len(text) + 1):
+            asked = text[:place] + "吗" + text[place + 1 :]
+            line = {"question": asked, "subject": name, "relations": ["symptoms"]}
+            (tmp_path / "free.jsonl").write_text(json.dumps(line), encoding="utf-8")
+            near = NearIndex([asked])
+            expected = any(near.find(other) is not None for other in filled)
+            try:
+                read_written(tmp_path, pack=small)
+            except DataError as error:
+                assert expected and "nearly equals" in str(error), error
+                refused += 1
+            else:
+                assert not expected, (asked, filled)
+    assert refused
 
 
 def test_a_relation_without_facts_is_refused(tmp_path):

@@ -2,15 +2,15 @@ import pytest
 
 from limbeck.contracts.leaks import check_leaks, normalise
 from limbeck.contracts.records import Question, Record
-from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.pack_facts import ClassificationConfig, Config, classification_cases
+from tests.support.medical_pack import medical_pack
 
 CONFIG = Config(classification=ClassificationConfig(forms_per_set=2))
 
 
 @pytest.fixture(scope="module")
 def pack():
-    return load_pack("medical")
+    return medical_pack()
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_what_is_unknown_is_refused(pack, records, questions):
 
 
 def test_a_share_of_the_training_questions_is_typed_without_a_mark():
-    pack = load_pack("medical")
+    pack = medical_pack()
     marked, typed = (
         [
             item

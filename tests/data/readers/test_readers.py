@@ -11,8 +11,8 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import UNSCORED
 from limbeck.contracts.registry import READERS
-from limbeck.data.packs.load import load_pack
 from limbeck.data.readers.encoding import SAMPLE_BYTES, detect_encoding
+from tests.support.medical_pack import medical_pack
 from tests.support.source_reading import read_source
 
 PLAIN = {"question": "头痛怎么办", "answer": "注意休息", "confidence": 0.95, "department": "心内科"}
@@ -20,7 +20,7 @@ PLAIN = {"question": "头痛怎么办", "answer": "注意休息", "confidence": 
 
 @pytest.fixture(scope="module")
 def pack():
-    return load_pack("medical")
+    return medical_pack()
 
 
 def read(kind, pack, **fields):

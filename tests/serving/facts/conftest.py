@@ -1,13 +1,13 @@
 import pytest
 
-from limbeck.data.packs.load import load_pack
 from limbeck.data.packs.stored_facts import make_facts
 from limbeck.serving.facts import make_store
+from tests.support.medical_pack import medical_pack
 
 
 @pytest.fixture(scope="session")
 def medical():
-    return load_pack("medical")
+    return medical_pack()
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from limbeck.data.packs.load import load_pack
 from limbeck.data.packs.stored_facts import make_facts
 from limbeck.evaluation.foreign import read_foreign
 from limbeck.serving.facts import NO_FACTS, find_fact, make_store
 from limbeck.serving.facts.store import spell
+from tests.support.medical_pack import medical_pack
 
-MEDICAL = load_pack("medical")
+MEDICAL = medical_pack()
 STORE = make_store(make_facts(MEDICAL))
 FORMS = [
     (relation, form)

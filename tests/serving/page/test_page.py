@@ -7,7 +7,6 @@ import signal
 
 import pytest
 
-from limbeck.data.packs.load import load_pack
 from limbeck.data.packs.stored_facts import make_facts
 from limbeck.serving.config import TierConfig
 from limbeck.serving.facts import make_store
@@ -17,6 +16,7 @@ from limbeck.serving.journal.queries import ExchangeFilter, read_all
 from limbeck.serving.keys import add_key
 from limbeck.serving.price import PriceConfig
 from tests.support.journal import make_exchange, make_feedback
+from tests.support.medical_pack import medical_pack
 from tests.support.running_service import Running
 from tests.support.waiting import wait_for
 
@@ -47,7 +47,7 @@ def journal(tmp_path_factory):
 @pytest.fixture(scope="module")
 def running(bundle, keys, journal):
     """A service of two tiers with prices, keys and a journal."""
-    facts = make_store(make_facts(load_pack("medical")))
+    facts = make_store(make_facts(medical_pack()))
     tiers = [
         TierConfig(
             name=name,

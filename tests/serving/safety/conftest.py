@@ -1,12 +1,12 @@
 import pytest
 
-from limbeck.data.packs.load import load_pack
 from limbeck.serving.safety import compile_rules
+from tests.support.medical_pack import medical_pack
 
 
 @pytest.fixture(scope="session")
 def medical_safety():
-    return load_pack("medical").safety
+    return medical_pack().safety
 
 
 @pytest.fixture(scope="session")

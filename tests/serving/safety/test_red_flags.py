@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from limbeck.contracts.errors import UnknownNameError
-from limbeck.data.packs.load import load_pack
 from limbeck.serving.safety import compile_rules, find_red_flags
+from tests.support.medical_pack import medical_pack
 
 SENTENCES = Path(__file__).parent / "sentences"
 
@@ -129,7 +129,7 @@ def test_negation_and_time(rules, question, is_flagged):
 
 def test_few_questions_of_knowledge_are_flagged(rules):
     """The pack's own question forms, about diseases whose names hold signs, among others."""
-    pack = load_pack("medical")
+    pack = medical_pack()
     subjects = [*pack.subjects, *pack.description.unknown.train]
     questions = [
         form.replace("{subject}", subject)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from limbeck.data.packs.load import load_pack
 from limbeck.serving.safety import check_answer, refuse_request
+from tests.support.medical_pack import medical_pack
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_other_answers_are_shown(rules, answer):
 
 def test_the_packs_own_facts_are_shown(rules):
     """One of 1,224: a therapy that consists in stopping a drug."""
-    pack = load_pack("medical")
+    pack = medical_pack()
     answers = [
         "、".join(items) + "。"
         for subject in pack.subjects
