@@ -3,8 +3,6 @@ arXiv:2106.09685), by the library peft.
 """
 
 import importlib.util
-import json
-import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,15 +14,13 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.fields import PositiveInt
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedModel
 
 PREFIX = "base_model.model."
 """Before the names in files of peft, whose own model wraps ours."""
 FOLDER = "adapter"
 """Within a checkpoint: the adapter as peft saves it."""
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-LORA_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<part>[AB])(\.\w+)?\.weight")
+WEIGHTS = "adapter_model.safetensors"
 
 
 class LoraConfig(Config):
@@ -64,17 +60,20 @@ def add_adapter(model: "PreTrainedModel", *, config: LoraConfig) -> None:
 
     targets = config.target_modules
     try:
-        peft.inject_adapter_in_model(
-            peft.LoraConfig(
-                r=config.rank,
-                lora_alpha=config.alpha,
-                lora_dropout=config.dropout,
-                target_modules=targets if isinstance(targets, str) else list(targets),
-                exclude_modules=_find_routers(model) or None,
-                task_type="CAUSAL_LM",
-            ),
-            model,
-        )
+        with warnings.catch_warnings():
+            # Of a head that is the embeddings: `merge_adapter` parts them.
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+            peft.inject_adapter_in_model(
+                peft.LoraConfig(
+                    r=config.rank,
+                    lora_alpha=config.alpha,
+                    lora_dropout=config.dropout,
+                    target_modules=targets if isinstance(targets, str) else list(targets),
+                    exclude_modules=_find_routers(model) or None,
+                    task_type="CAUSAL_LM",
+                ),
+                model,
+            )
     except ValueError as error:
         raise CheckpointError(
             f"lora.target_modules {targets!r}: {str(error)[:300]}; name layers as q_proj, v_proj"
@@ -105,7 +104,7 @@ def merge_adapter(model: "PreTrainedModel", *, config: LoraConfig, folder: Path)
     from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    trained = peft.get_peft_model_state_dict(model)
+    trained = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     kept = folder / FOLDER
     kept.mkdir(parents=True, exist_ok=True)
     tensors = {f"{PREFIX}{name}": item.contiguous() for name, item in trained.items()}
@@ -122,6 +121,7 @@ def merge_adapter(model: "PreTrainedModel", *, config: LoraConfig, folder: Path)
     adapted = {
         name: item for name, item in model.named_modules() if isinstance(item, BaseTunerLayer)
     }
+    untie(model)
     # Two weights of one module, as of stacked experts, have one adapter around the other.
     for module in reversed(adapted.values()):
         module.merge(safe_merge=True)
@@ -132,84 +132,22 @@ def merge_adapter(model: "PreTrainedModel", *, config: LoraConfig, folder: Path)
     return {"adapter_parameters": sum(item.numel() for item in trained.values())}
 
 
-def read_base(folder: Path) -> str:
-    """The name of the model that an adapter in a folder was trained beside; '' where none is told.
+def untie(model: "PreTrainedModel") -> None:
+    """Give a head that is the embeddings its own weights where an adapter changes one of the two.
 
-    Raises:
-        CheckpointError: the folder holds no LoRA adapter, or not its weights.
+    In a checkpoint they are one matrix otherwise, and both would change.
     """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no {CONFIG}; name the folder that peft saved")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        kind, base = values["peft_type"], values.get("base_model_name_or_path") or ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error!r}); copy it again") from None
-    if values.get("alora_invocation_tokens"):
-        raise CheckpointError(
-            f"{path}: counts from a phrase on only (aLoRA), which weights cannot; train one without"
-        )
-    if kind != "LORA":
-        raise CheckpointError(f"{path}: an adapter of type {kind!r}; only LORA can be merged")
-    if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(
-            f"{folder}: no {WEIGHTS}; save the adapter with safe_serialization, or copy it whole"
-        )
-    return str(base)
+    from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
 
-
-def find_misfit(folder: Path, *, model: "PreTrainedModel") -> None:
-    """Compare an adapter with the layers of a model, by names and shapes.
-
-    Raises:
-        CheckpointError: a layer is not there or has another shape, or the weights are damaged.
-    """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
-
-    modules = dict(model.named_modules())
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: damaged ({error}); copy it again") from error
-    for name, shape in shapes.items():
-        found = LORA_NAME.fullmatch(name)
-        if found is None:
-            continue
-        # Two weights of one module, as of stacked experts, have one adapter around the other.
-        module = modules.get(found["module"].replace(".base_layer", ""))
-        weight = getattr(module, "weight", None)
-        if module is not None and weight is None:
-            continue  # peft itself compares what is no linear layer
-        # A reads the layer's inputs, B writes its outputs.
-        axis, of_adapter = (1, shape[1]) if found["part"] == "A" else (0, shape[0])
-        if module is None or weight is None or weight.dim() != 2:
-            problem = f"the model has no linear layer {found['module']!r}"
-        elif weight.shape[axis] != of_adapter:
-            problem = f"{name!r} is {list(shape)}, and the layer's weight {list(weight.shape)}"
-        else:
-            continue
-        raise CheckpointError(
-            f"{folder}: belongs to another model: {problem}; name the one that it was trained "
-            f"beside ({read_base(folder) or 'its config does not say which'})"
-        )
-
-
-def load_adapted(model: "PreTrainedModel", *, folder: Path) -> "PeftModel":
-    """The model with an adapter beside its weights; `merge_and_unload` gives the merged one.
-
-    Raises:
-        CheckpointError: peft is not installed, or cannot use the adapter.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise CheckpointError("adapters need peft; install it: `pip install 'limbeck[train]'`")
-    import peft  # noqa: PLC0415  (slow to import)
-
-    try:
-        with warnings.catch_warnings():
-            # peft asks transformers for what the latter has renamed.
-            warnings.simplefilter("ignore", FutureWarning)
-            return peft.PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    except Exception as error:  # whatever a reader of another's format meets
-        raise CheckpointError(f"{folder}: peft cannot use it: {str(error)[:300]}") from error
+    pair = model.get_output_embeddings(), model.get_input_embeddings()
+    head, embeddings = (
+        module.get_base_layer() if isinstance(module, BaseTunerLayer) else module for module in pair
+    )
+    is_adapted = any(isinstance(module, BaseTunerLayer) for module in pair)
+    if not (is_adapted and isinstance(head, nn.Linear) and isinstance(embeddings, nn.Embedding)):
+        return
+    if head.weight is embeddings.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False

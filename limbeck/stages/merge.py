@@ -4,9 +4,9 @@ import logging
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import compare_logits
-from limbeck.models.adapters import find_misfit, load_adapted, read_base
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compute_logits, random_tokens, tolerance_of
+from limbeck.models.saved_adapters import find_misfit, load_adapted, merge_adapted, read_base
 from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages.config.merge import Config
 
@@ -36,9 +36,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     probe = random_tokens(vocab=vocab, num_prompts=NUM_PROMPTS, num_tokens=PROMPT_TOKENS)
     # The adapters are within the model now.
     expected = compute_logits(model.eval(), input_ids=probe)
-    save_checkpoint(
-        adapted.merge_and_unload(safe_merge=True), tokenizer=tokenizer, folder=work.folder
-    )
+    save_checkpoint(merge_adapted(adapted), tokenizer=tokenizer, folder=work.folder)
     found = compute_logits(load_model(work.folder), input_ids=probe)
     difference = compare_logits([(expected, found)])
     difference.check(

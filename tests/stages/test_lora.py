@@ -73,6 +73,22 @@ def test_only_named_layers_get_an_adapter(go, dense):
     assert changed == {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)}
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning:peft")
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_head_that_is_the_embeddings_changes_without_them(stage, target, go, dense):
+    assert dense.lm_head.weight is dense.model.embed_tokens.weight
+    _, folder = go(stage, target_modules=[target])
+    merged = load_model(folder).eval()
+    before = dense.model.embed_tokens.weight
+    changes = (merged.lm_head.weight - before), (merged.model.embed_tokens.weight - before)
+    assert [bool(change.any()) for change in changes] == [target == "lm_head", target != "lm_head"]
+    ids = torch.arange(3, 12).unsqueeze(0)
+    alone = peft.PeftModel.from_pretrained(copy.deepcopy(dense), folder / "adapter").eval()
+    torch.testing.assert_close(alone(ids).logits, merged(ids).logits, atol=1e-5, rtol=1e-4)
+
+
 def test_layers_that_are_not_there_are_named(dense):
     with pytest.raises(CheckpointError, match=r"lora.target_modules \('querry',\).*q_proj"):
         add_adapter(copy.deepcopy(dense), config=LoraConfig(target_modules=("querry",)))

@@ -20,12 +20,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")
 PROBE = torch.arange(3, 200).reshape(1, -1)
 
 
-def add_adapter(base, folder, *, targets="all-linear", **fields):
-    """An adapter of random weights; the adapted model's logits."""
+def add_adapter(base, folder, *, targets="all-linear", num_added=0, **fields):
+    """An adapter of random weights, perhaps with tokens added; the adapted model's logits."""
     settings = peft.LoraConfig(
         r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM", **fields
     )
-    model = peft.get_peft_model(load_model(base), settings).eval()
+    model = load_model(base)
+    if num_added:
+        tokenizer = load_tokenizer(base)
+        tokenizer.add_tokens([f"<word {number}>" for number in range(num_added)])
+        tokenizer.save_pretrained(folder)
+        model.resize_token_embeddings(model.config.vocab_size + num_added)
+    model = peft.get_peft_model(model, settings).eval()
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -59,6 +65,35 @@ def test_the_merged_model_predicts_what_the_adapted_one_does(family, targets, tm
     assert torch.allclose(merged, expected, atol=1e-4 * expected.abs().max().item())
     assert (merged - plain).abs().max() > 0.1
     assert load_tokenizer(folder).get_vocab() == load_tokenizer(base).get_vocab()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("targets", "fields"),
+    [
+        (["q_proj", "lm_head"], {}),
+        (["embed_tokens"], {}),
+        (["embed_tokens", "lm_head"], {"ensure_weight_tying": True}),
+        (["q_proj"], {"modules_to_save": ["embed_tokens", "lm_head"]}),
+        (["q_proj"], {"num_added": 3}),
+        (["embed_tokens", "lm_head"], {"num_added": 3}),
+        (["q_proj"], {"trainable_token_indices": [5, 6]}),
+        (["q_proj"], {"use_dora": True}),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+def test_adapted_heads_and_embeddings_stay_apart(targets, fields, tied, tmp_path, look):
+    """Also where the model's head was its embeddings, and where its vocabulary was shorter."""
+    base = make_family(tmp_path / "tied", name="Llama 3", tie_word_embeddings=tied)
+    expected = add_adapter(base, tmp_path / "adapter", targets=targets, **fields)
+    assert not look(tmp_path / "adapter", base)
+    metrics, folder = run(base, tmp_path / "adapter", tmp_path)
+    assert metrics["max_logit_difference"] < 1e-4 * metrics["max_logit"]
+    with torch.no_grad():
+        merged = load_model(folder)(input_ids=PROBE).logits
+    assert torch.allclose(merged, expected, atol=1e-4 * expected.abs().max().item())
+    assert ("<word 2>" in load_tokenizer(folder).get_vocab()) == ("num_added" in fields)
 
 
 @pytest.fixture
@@ -133,6 +168,29 @@ def test_an_adapter_of_another_model_is_refused_before_anything_runs(
     if message:
         with pytest.raises(CheckpointError, match=message):
             run(other, tmp_path / "adapter", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+def test_new_tokens_whose_rows_peft_left_out_are_refused(tmp_path, look):
+    base = make_family(tmp_path / "base", name="Llama 3", tie_word_embeddings=False)
+    add_adapter(base, tmp_path / "adapter", targets=["q_proj", "lm_head"], num_added=3)
+    (fault,) = look(tmp_path / "adapter", base)
+    assert "made for 579 tokens, but 'model.embed_tokens' of so many is not in it" in fault
+    tied = make_family(tmp_path / "tied", name="Llama 3", tie_word_embeddings=True)
+    expected = add_adapter(tied, tmp_path / "whole", targets=["q_proj", "lm_head"], num_added=3)
+    assert not look(tmp_path / "whole", tied)
+    _, folder = run(tied, tmp_path / "whole", tmp_path)
+    with torch.no_grad():
+        merged = load_model(folder)(input_ids=PROBE).logits
+    assert torch.allclose(merged, expected, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")
+@pytest.mark.filterwarnings("ignore:Adapter 'default'. 2 LoRA tensor")
+def test_a_bias_that_has_no_place_is_refused_before_anything_runs(base, tmp_path, look):
+    add_adapter(base, tmp_path / "adapter", targets=["q_proj"], lora_bias=True)
+    (fault,) = look(tmp_path / "adapter")
+    assert "lora_bias gives 'model.layers.0.self_attn.q_proj' a bias" in fault
 
 
 def test_other_widths_are_named(base, tmp_path, look):

@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.stage import CheckpointRef, StageConfig
-from limbeck.models.adapters import find_misfit, read_base
 from limbeck.models.known import KnownInputs, Refusal, refusals
+from limbeck.models.saved_adapters import find_misfit, read_base
 
 
 class Config(StageConfig):
