@@ -62,11 +62,13 @@ class NextTokenObjective(Objective):
         output = forward(batch)
         limit = self.config.vocab or output.logits.shape[-1]
         logits = cut_padding(output.logits, vocab=limit)
-        total = ce = cross_entropy(logits=logits, targets=targets)
         if self.config.label_smoothing:
             total = smoothed_cross_entropy(
                 logits=logits, targets=targets, label_smoothing=self.config.label_smoothing
             )
+            ce = cross_entropy(logits=logits.detach(), targets=targets)
+        else:
+            total = ce = cross_entropy(logits=logits, targets=targets)
         loss = Loss(total, targets.numel(), {"ce": ce.item()})
         return self.balancer.add_to(loss, routing=output.routing, batch=batch)
 
