@@ -111,6 +111,7 @@ def _check_forms(
     for name in names:
         least = MIN_SIMILARITY_RATIO * len(asked) - len(character_pairs(name) & asked)
         for form, num_shared in zip(forms, in_form, strict=True):
+            # Two pairs more where the name meets the form's parts.
             if num_shared + 2 + NUM_CHANGED_PAIRS < least or not form.may_equal(asked, name=name):
                 continue
             filled = form.text.format(subject=name)
@@ -134,7 +135,7 @@ class _Form:
     def may_equal(self, asked: frozenset[str], *, name: str) -> bool:
         """False where it cannot nearly equal a question of these pairs when this name fills it.
 
-        A tenth of the time that comparing the texts takes.
+        Most are told so without normalising the filled text, which takes longest.
         """
         first, last = self.parts
         filling = normalise(name)
