@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -56,7 +57,7 @@ def find_misfit(folder: Path, *, model: "PreTrainedModel") -> None:
     """
     modules = dict(model.named_modules())
     shapes = _read_shapes(folder)
-    num_rows = _find_num_rows(folder, model=model)
+    num_rows = _find_num_rows(shapes, model=model, folder=folder)
     head = model.get_output_embeddings()
     for name, shape in shapes.items():
         found = LORA_NAME.fullmatch(name)
@@ -98,16 +99,17 @@ def _read_shapes(folder: Path) -> dict[str, list[int]]:
         raise CheckpointError(f"{folder / WEIGHTS}: damaged ({error}); copy it again") from error
 
 
-def _find_num_rows(folder: Path, *, model: "PreTrainedModel") -> int:
+def _find_num_rows(
+    shapes: Mapping[str, Sequence[int]], *, model: "PreTrainedModel", folder: Path
+) -> int:
     """Of the vocabulary that an adapter was trained with, where it is another than the model's.
 
     peft saves the embeddings and the head with an adapter then, but not the one of the two that has
     no adapter where the other has.
 
     Raises:
-        CheckpointError: the rows of one of the two are lost; or the weights are damaged.
+        CheckpointError: the rows of one of the two are lost.
     """
-    shapes = _read_shapes(folder)
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     is_tied = head is not None and head.weight is embeddings.weight
     names = {module: name for name, module in model.named_modules() if module in (embeddings, head)}
@@ -141,7 +143,7 @@ def load_adapted(model: "PreTrainedModel", *, folder: Path) -> "PeftModel":
         raise CheckpointError("adapters need peft; install it: `pip install 'limbeck[train]'`")
     import peft  # noqa: PLC0415  (slow to import)
 
-    if num_rows := _find_num_rows(folder, model=model):
+    if num_rows := _find_num_rows(_read_shapes(folder), model=model, folder=folder):
         model.resize_token_embeddings(num_rows, mean_resizing=False)
     try:
         with warnings.catch_warnings():
