@@ -21,15 +21,20 @@ from limbeck.objectives.base import Loss
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's `mallopt`."""
 TOP_PAD_BYTES = 64 * 2**20
+KEPT_PARAMETER_BYTES = 2**28
+"""Trained parameters up to which freed memory is kept."""
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(trained: Sequence[Tensor]) -> None:
     """Let the C library reuse freed memory instead of returning it; where it is not glibc, nothing.
 
     A step frees and allocates every gradient. Returned to the system, each page of them would be
-    mapped and cleared anew, which costs a mixture's step a tenth of its time.
+    mapped and cleared anew, which costs a mixture's step a tenth of its time. Nothing changes for
+    a large model: in one heap, its blocks of hundreds of megabytes, of another size at each step,
+    leave holes that no later one fits, and the heap grows until memory ends.
     """
-    if not sys.platform.startswith("linux"):
+    num_bytes = sum(item.numel() * item.element_size() for item in trained)
+    if not sys.platform.startswith("linux") or num_bytes > KEPT_PARAMETER_BYTES:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
