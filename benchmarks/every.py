@@ -89,7 +89,7 @@ MORE_SETTINGS = {
         f"answers.endpoint.model={SERVED}",
         f"pairs.endpoint.model={SERVED}",
     ),
-    "gemma-intent": ("teacher.training.max_steps=12",),
+    "gemma-intent": ("consulted.training.max_steps=12", "teacher.training.max_steps=12"),
     "medical-testbed": ("teacher.training.max_steps=60",),
 }
 """A student of full size has no room; without answers there are questions to choose four of; a

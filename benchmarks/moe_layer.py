@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=THREADS, help="only so many")
     options = parser.parse_args()
     machine = environment() | {"compiled_operator": experts_op.is_available()}
-    keep_freed_memory()
+    keep_freed_memory([])
     turns = 3 if options.quick else 11
     rows, ratios = [], {}
     for dtype in DTYPES:

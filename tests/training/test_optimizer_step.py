@@ -10,6 +10,7 @@ from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.objectives.config import NextToken
+from limbeck.training import cpu_microbatches
 from limbeck.training.lr_schedule import group_parameters
 from limbeck.training.optimizer_step import ModelWithLoss, PlainStepper
 from tests.objectives.test_objectives import make_batch
@@ -67,3 +68,17 @@ def test_matrices_decay_and_norms_and_biases_do_not(dense, moe):
         assert {name: value for name, value in found.items() if "norm" in name or "bias" in name}
         for name, value in found.items():
             assert value == (0.0 if "norm" in name or "bias" in name else 0.1), name
+
+
+@pytest.mark.parametrize(("num_numbers", "kept"), [(2**26, True), (2**26 + 1, False)])
+def test_freed_memory_is_kept_for_small_models_only(num_numbers, kept, monkeypatch):
+    calls = []
+
+    class Library:
+        def __init__(self, name):
+            self.mallopt = lambda *given: calls.append(given)
+
+    monkeypatch.setattr(cpu_microbatches.ctypes, "CDLL", Library)
+    monkeypatch.setattr(cpu_microbatches.sys, "platform", "linux")
+    cpu_microbatches.keep_freed_memory([torch.empty(num_numbers, device="meta")])
+    assert bool(calls) == kept

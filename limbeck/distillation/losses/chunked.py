@@ -110,9 +110,10 @@ class _Chunked(torch.autograd.Function):
                 chunk=chunk,
                 needs_grad=needs_grad,
             )
+            total = sums @ mix.weights.to(sums)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(sums)
-        return sums @ mix.weights.to(sums), sums
+        return total, sums
 
     @staticmethod
     @once_differentiable

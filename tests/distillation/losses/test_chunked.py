@@ -208,6 +208,15 @@ def test_low_precision_states_stay_low_and_come_close():
     )
 
 
+def test_autocast_does_not_round_the_sum():
+    mix = Mix(make("forward_kl"), temperature=1.0, weight=0.3, vocab=VOCAB)
+    (states, head, _), labels = inputs()
+    given = {"labels": labels, "output": targets("whole", 1.0), "mix": mix}
+    exact = chunked_loss(states=states, head=head, **given)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert chunked_loss(states=states, head=head, **given).sum == exact.sum
+
+
 @pytest.mark.parametrize("form", ["whole", "sampled"])
 def test_the_form_that_is_compiled_gives_the_same(form):
     mix = Mix(make("jensen_shannon"), temperature=2.0, weight=0.7, vocab=VOCAB)
