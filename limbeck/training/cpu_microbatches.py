@@ -7,7 +7,7 @@ the bit whatever the number of cores.
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -22,18 +22,18 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of glibc's `mallopt`."""
 TOP_PAD_BYTES = 64 * 2**20
 KEPT_PARAMETER_BYTES = 2**28
-"""Trained parameters up to which freed memory is kept."""
+"""Parameters of a model and its objective, up to which freed memory is kept."""
 
 
-def keep_freed_memory(trained: Sequence[Tensor]) -> None:
+def keep_freed_memory(parameters: Iterable[Tensor]) -> None:
     """Let the C library reuse freed memory instead of returning it; where it is not glibc, nothing.
 
     A step frees and allocates every gradient. Returned to the system, each page of them would be
     mapped and cleared anew, which costs a mixture's step a tenth of its time. Nothing changes for
-    a large model: in one heap, its blocks of hundreds of megabytes, of another size at each step,
-    leave holes that no later one fits, and the heap grows until memory ends.
+    a large model, frozen or not: in one heap, its blocks of hundreds of megabytes, of another size
+    at each step, leave holes that no later one fits, and the heap grows until memory ends.
     """
-    num_bytes = sum(item.numel() * item.element_size() for item in trained)
+    num_bytes = sum(item.numel() * item.element_size() for item in parameters)
     if not sys.platform.startswith("linux") or num_bytes > KEPT_PARAMETER_BYTES:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -166,7 +166,7 @@ class PlainStepper(Stepper):
         self.trained = [item for group in self.optimizer.param_groups for item in group["params"]]
         self.summed: SummedGradients | None = None
         if self.accelerator.num_processes == 1 and self.accelerator.device.type == "cpu":
-            keep_freed_memory(self.trained)
+            keep_freed_memory(self.model_with_loss.parameters())
             num_workers = 1 if self.random else torch.get_num_threads()
             self.summed = SummedGradients(self.trained, num_workers=num_workers)
 
