@@ -33,7 +33,7 @@ def keep_freed_memory(parameters: Iterable[Tensor]) -> None:
     a large model, frozen or not: in one heap, its blocks of hundreds of megabytes, of another size
     at each step, leave holes that no later one fits, and the heap grows until memory ends.
     """
-    num_bytes = sum(item.numel() * item.element_size() for item in parameters)
+    num_bytes = sum(item.nbytes for item in parameters)
     if not sys.platform.startswith("linux") or num_bytes > KEPT_PARAMETER_BYTES:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
