@@ -6,7 +6,7 @@ Left out: who answers them; the stage `label` does.
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import override
 
 from limbeck.contracts.errors import ColumnsError, DataError
@@ -16,11 +16,18 @@ from limbeck.data.filters.normalization.record import Normalizer
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, ReaderItem
 from limbeck.data.readers.column_names import quote
+from limbeck.data.readers.question_form import TEXT_SLOT, fill, slot_names
 from limbeck.data.readers.row_files import file_rows
 from limbeck.data.readers.row_formats import drop_undecodable
 from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import MISSING_FIELD, Row, RowError, read_text
 from limbeck.data.readers.text_files import TextFileReaderConfig
+
+
+def _check_form(form: str) -> str:
+    if slot_names(form) != (TEXT_SLOT,):
+        raise ValueError(f"{form!r} has other slots than {{text}}, which each of `columns` fills")
+    return form
 
 
 class Config(TextFileReaderConfig):
@@ -32,8 +39,9 @@ class Config(TextFileReaderConfig):
     kind: Literal["questions"] = "questions"
     columns: Annotated[tuple[str, ...], Field(min_length=1)] = ("question",)
     """Columns that hold a question each: two, for a file of pairs of sentences."""
-    form: Annotated[str, Field(pattern=r"\{text\}")] = "{text}"
-    """How a text is put as a question: a template with the slot `{text}`."""
+    form: Annotated[str, AfterValidator(_check_form)] = "{text}"
+    """How a text is put as a question: a template with the slot `{text}`. A brace that is text is
+    written twice."""
     task: str = ""
     """The task of evaluation that asks in this form: what it asks is kept apart by its text."""
     header: tuple[str, ...] = ()
@@ -85,7 +93,7 @@ class Config(TextFileReaderConfig):
         key = normalise(text)
         record = Record(
             id=f"{self.label}:{row.place}:{name}",
-            question=self.form.replace("{text}", text),
+            question=fill(self.form, {TEXT_SLOT: text}),
             answer="",
             group=f"{self.task}|{key}" if self.task else key,
             source=self.label,

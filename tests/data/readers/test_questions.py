@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Change, Drop, Record
@@ -62,3 +63,8 @@ def test_a_file_without_such_texts_names_its_columns(tmp_path, text):
     name = "query" if "query" in text else "question"
     with pytest.raises(DataError, match=f"columns 'question'; found '{name}'"):
         read(path)
+
+
+def test_a_form_of_columns_is_refused(tmp_path):
+    with pytest.raises(ValidationError, match="has other slots"):
+        read(tmp_path / "a.jsonl", form="{text} {question}")
