@@ -235,6 +235,20 @@ def encode_masked(text: str, *, encode: Encode, encode_plain: Encode) -> list[in
     return tokens
 
 
+def encode_continuation(text: str, *, given: str, encode: Encode) -> list[int]:
+    """The tokens of a text as it stands after another one, which is encoded alone.
+
+    Tokenizers such as those of Llama 2 and Mistral mark where a text starts: encoded alone, an
+    answer would begin with a mark that stands in no conversation. Where a token would reach over
+    the border, the text is encoded as after a line break.
+    """
+    for before in (given, "\n"):
+        start, whole = encode(before), encode(before + text)
+        if whole[: len(start)] == start:
+            return whole[len(start) :]
+    return encode(text)
+
+
 class _GenerationBlock(Extension):
     """`{% generation %}`, with which some templates mark the assistant's turns: text as it is."""
 

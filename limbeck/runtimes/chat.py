@@ -16,7 +16,7 @@ from typing_extensions import override
 from limbeck.contracts.answerer import Prompt
 from limbeck.contracts.errors import CheckpointError, DataError
 from limbeck.contracts.json_data import JsonObject
-from limbeck.models.chat import ChatTemplate, encode_masked
+from limbeck.models.chat import ChatTemplate, encode_continuation, encode_masked
 
 UNFINISHED = "\ufffd"
 """What a decoder shows for bytes that do not make up a character yet."""
@@ -87,8 +87,8 @@ class Chat:
             turn = self.template.render_turn(
                 prompt.messages, answer=option, num_image_tokens=num_tokens
             )
-            learnt = self.encode(turn.learnt)
-            opening = self.encode(turn.opening) if turn.opening else []
+            learnt = self._continue(turn.prompt, turn.learnt)
+            opening = self._continue(turn.prompt, turn.opening) if turn.opening else []
             if learnt[: len(opening)] != opening:
                 opening = []  # a blank, which is one token with the answer's first word
             answer = learnt[len(opening) :]
@@ -99,6 +99,9 @@ class Chat:
     def read_answer(self, ids: Sequence[int]) -> str:
         """The answer in generated tokens."""
         return self.template.strip_opening(self.decode(ids))
+
+    def _continue(self, given: str, text: str) -> list[int]:
+        return encode_continuation(text, given=given, encode=self.encode)
 
     def _count_image_tokens(self, prompt: Prompt) -> int:
         if prompt.images and not self._tokens_per_image:

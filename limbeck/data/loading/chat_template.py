@@ -8,7 +8,12 @@ from transformers import PreTrainedTokenizerBase
 from limbeck.contracts.answerer import alternate
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.records import Record
-from limbeck.models.chat import IMAGE_TOKEN, ChatTemplate, RenderedTurn
+from limbeck.models.chat import (
+    IMAGE_TOKEN,
+    ChatTemplate,
+    RenderedTurn,
+    encode_continuation,
+)
 from limbeck.models.chat_tokens import (
     chat_template_of,
     encode_texts,
@@ -41,10 +46,17 @@ def render_records(
     template = chat_template_of(tokenizer)
     turns = [render_record(template, record, image_format=image_format) for record in records]
     given = encode_texts(tokenizer, [turn.prompt for turn in turns])
-    learnt = encode_texts(tokenizer, [turn.learnt for turn in turns])
+    whole = encode_texts(tokenizer, [turn.prompt + turn.learnt for turn in turns])
+
+    def encode(text: str) -> list[int]:
+        return encode_texts(tokenizer, [text])[0]
+
     start, end = start_ids(tokenizer), end_of_text_id(tokenizer)
     rendered = []
-    for record, turn, before, after in zip(records, turns, given, learnt, strict=True):
+    for record, turn, before, both in zip(records, turns, given, whole, strict=True):
+        after = both[len(before) :]
+        if both[: len(before)] != before:
+            after = encode_continuation(turn.learnt, given=turn.prompt, encode=encode)
         if not record.question:
             before = [*start, *before]
         after = after if turn.end else [*after, end]

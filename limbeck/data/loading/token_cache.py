@@ -34,7 +34,7 @@ from limbeck.data.loading.tokenized import (
 from limbeck.models.chat_tokens import end_token_id
 from limbeck.models.vision.image_processing import ImageFormat
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when the files of an entry, or what they hold, change."""
 LIBRARIES = ("tokenizers", "transformers", "jinja2")
 """Those that make text and tokens of a record."""

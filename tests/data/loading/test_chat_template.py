@@ -1,12 +1,16 @@
 """Records as a model reads them."""
 
 import pytest
-from tokenizers import processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
+from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.records import Record
 from limbeck.data.loading.chat_template import render_records
-from limbeck.models.chat_tokens import end_token_id, end_token_ids
+from limbeck.models.chat_tokens import chat_template_of, end_token_id, end_token_ids
+from limbeck.runtimes.chat import Chat
+from limbeck.runtimes.transformers import TransformersCodec
 from tests.models.test_chat import CHATML, CONTROL, GEMMA, INST, PLAIN, THINKING
 from tests.support.byte_level_tokenizer import train_byte_level
 
@@ -89,3 +93,46 @@ def test_text_without_a_question_stands_between_start_and_end(published):
     (rendered,) = render_records(published, [record("", "low yes")])
     assert rendered.input_ids[0] == published.bos_token_id
     assert rendered.answer_start == 1
+
+
+LETTERS = ["\u2581", "\u2581l", *"\nabcdefghijklmnopqrstuvwxyzINSTAU[]/:?"]
+
+
+@pytest.fixture(params=["llama 2", "mistral"])
+def marking(request):
+    """A tokenizer that marks where a text starts, as SentencePiece does."""
+    vocab = {name: place for place, name in enumerate(["<unk>", "<s>", "</s>", *LETTERS])}
+    merges = [("\u2581", "l")]
+    backend = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>"))
+    if request.param == "llama 2":
+        replace = normalizers.Replace(" ", "\u2581")
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), replace])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+BLANK = (
+    "{% for m in messages %}{% if m.role == 'user' %}U: {{ m.content + '\n' }}{% else %}"
+    "A: {{ m.content + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}A: {% endif %}"
+)
+LINES = BLANK.replace("A: ", "A:\n")
+
+
+@pytest.mark.parametrize("template", [INST, LINES, BLANK])
+def test_an_answer_begins_with_no_mark_of_a_texts_start(marking, template):
+    marking.chat_template = template
+    (rendered,) = render_records(marking, [record("may i ?", "low yes")])
+    turns = [{"role": "user", "content": "may i ?"}, {"role": "assistant", "content": "low yes"}]
+    whole = marking.apply_chat_template(turns, tokenize=True, return_dict=False)
+    if template == BLANK:  # the prompt ends within a token of the whole
+        found, expected = map(marking.convert_ids_to_tokens, (rendered.input_ids, whole))
+        assert "".join(found) == "".join(expected)
+    else:
+        assert rendered.input_ids == whole
+    chat = Chat(chat_template_of(marking), TransformersCodec(marking), end_ids=(2,))
+    (option,) = chat.render_options(as_prompt("may i ?"), ["low yes"])
+    assert [*option.given, *option.answer] == rendered.input_ids
