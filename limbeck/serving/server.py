@@ -14,6 +14,7 @@ from limbeck.contracts.errors import OpenAddressError
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.keys import Keys
 from limbeck.serving.log import log_fields
+from limbeck.serving.one_write import OneWrite
 from limbeck.serving.place import is_loopback
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Server(uvicorn.Server):
     def __init__(self, admission: Admission, *, drain_seconds: float) -> None:
         config = uvicorn.Config(
             admission,
+            http=OneWrite,
             log_config=None,
             log_level="warning",
             access_log=False,
