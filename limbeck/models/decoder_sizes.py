@@ -82,8 +82,9 @@ class DecoderSizes:
 def read_sizes(folder: Path) -> DecoderSizes | None:
     """The sizes that a folder's `config.json` states; None where only transformers can tell.
 
-    That is for other architectures, for fields that are left to defaults, for biases and windows,
-    and for a file that is damaged, which transformers names better.
+    That is for other architectures, for fields that are left to defaults, for biases, windows,
+    scaled positions and other activations, and for a file that is damaged, which transformers names
+    better.
     """
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -99,6 +100,11 @@ def read_sizes(folder: Path) -> DecoderSizes | None:
     # A Mistral has a window where none is stated; Qwen states one that it may not use.
     window = found.get("sliding_window", kind == "mistral") and found.get("use_sliding_window", 1)
     if any(found.get(name) for name in BIASES) or kinds - {"full_attention"} or window:
+        return None
+    positions = found.get("rope_parameters") or found.get("rope_scaling") or {}
+    if not isinstance(positions, dict) or found.get("hidden_act", "silu") != "silu":
+        return None
+    if positions.get("rope_type", positions.get("type", "default")) != "default":
         return None
     width = found.get("head_dim")
     if width is None and kind != "qwen3":  # whose heads are 128 wide where nothing is stated

@@ -1,18 +1,17 @@
 """What fits a target: the model asked for in every file format, and the designs that fit.
 
-Budgets are compared with estimates by arithmetic alone; nothing is built, torch is not loaded.
+Only what the runtimes write is listed. Budgets are compared with estimates by arithmetic alone;
+nothing is built, torch is not loaded.
 """
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import CheckpointError
-from limbeck.contracts.registry import RUNTIMES
 from limbeck.contracts.serialization import MERGED
 from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.planning.designs import Design, choose_usual, list_cuts, list_fresh
+from limbeck.planning.refusals import find_refusal
 from limbeck.planning.targets import Target
 from limbeck.planning.wanted import SizedWanted, assume_tokenizer, find_wanted
 from limbeck.sizing.attention import find_number
@@ -41,8 +40,6 @@ class DesignRow:
     settings: Mapping[str, float]
     """Of the stage `prune`."""
     estimate: DesignEstimate = field(metadata=MERGED)
-    is_written: bool
-    """Whether Limbeck makes and writes weights of this format today."""
     misses: tuple[Miss, ...]
 
 
@@ -60,7 +57,7 @@ class ModelPlan:
     nearest: tuple[DesignRow, ...]
     """For each format of which none does, the design that misses by the least."""
     impossible: Mapping[str, str]
-    """Formats that cannot hold the shape that was asked for, and why."""
+    """Formats that no file of the model that was asked for is written in, and why."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class TargetPlan:
     target: Target
     models: tuple[ModelPlan, ...]
     left_out: Mapping[str, str]
-    """Entries of a recipe that no bundle holds, and why."""
+    """Entries of a recipe that are not sized, and why."""
 
 
 def plan_target(name: str, target: Target) -> TargetPlan:
@@ -109,7 +106,7 @@ def _plan_model(wanted: SizedWanted, target: Target) -> ModelPlan:
         if item.runtime not in target.runtimes:
             continue
         weigh = _Scale(item, target=target, wanted=wanted)
-        if cuts and (fault := item.find_fault(cuts[0].shapes)):
+        if cuts and (fault := weigh.find_fault(cuts[0])):
             impossible[item.name] = fault
         elif cuts:
             asked.append(weigh(cuts[0]))
@@ -139,9 +136,10 @@ class _Scale:
         machine = target.machine
         self._device = Device(machine.bytes_per_second, machine.flops_per_second, machine.threads)
 
-    def can_hold(self, design: Design) -> bool:
-        """Whether its rows are whole blocks."""
-        return not self._format.find_fault(design.shapes)
+    def find_fault(self, design: Design) -> str:
+        """Why there is no file of the design; '' where its runtime writes one."""
+        fault = self._format.find_fault(design.shapes)
+        return fault or find_refusal(design.sizes, self._format)
 
     def __call__(self, design: Design) -> DesignRow:
         """The design beside the budgets."""
@@ -161,21 +159,8 @@ class _Scale:
             design.made_by,
             design.settings,
             found,
-            is_written(design.sizes.model_type, self._format),
             tuple(_list_misses(found, self._target)),
         )
-
-
-@functools.cache
-def is_written(model_type: str, file_format: FileFormat) -> bool:
-    """Whether Limbeck makes weights of a format, and its runtime a file of such a model."""
-    if file_format.runtime == "transformers":
-        return True
-    runtime = resolve(RUNTIMES, file_format.runtime, what="runtime")()
-    known = runtime.architectures
-    if known != "any" and model_type not in known:
-        return False
-    return file_format.weights in (*runtime.weights, *runtime.formats)
 
 
 def _list_misses(found: DesignEstimate, target: Target) -> Iterator[Miss]:
@@ -202,9 +187,9 @@ def _find_largest(
 ) -> DesignRow | None:
     """The least pruned start that keeps the budgets; or the largest fresh design."""
     for design in cuts:
-        if weigh.can_hold(design) and not (row := weigh(design)).misses:
+        if not weigh.find_fault(design) and not (row := weigh(design)).misses:
             return row
-    rows = [(design, weigh(design)) for design in fresh if weigh.can_hold(design)]
+    rows = [(design, weigh(design)) for design in fresh if not weigh.find_fault(design)]
     fitting = [design for design, row in rows if not row.misses]
     chosen = choose_usual(fitting) if fitting else None
     return next((row for design, row in rows if design is chosen), None)
@@ -212,5 +197,5 @@ def _find_largest(
 
 def _find_nearest(designs: Sequence[Design], weigh: _Scale) -> DesignRow:
     """The design whose worst miss is the smallest."""
-    rows = (weigh(design) for design in designs if weigh.can_hold(design))
+    rows = (weigh(design) for design in designs if not weigh.find_fault(design))
     return min(rows, key=lambda row: max(miss.factor for miss in row.misses))

@@ -18,8 +18,6 @@ from limbeck.planning.target_plan import DesignRow, Miss, ModelPlan, TargetPlan
 from limbeck.planning.targets import Target
 from limbeck.sizing.hardware import BANDWIDTH_UTILISATION, GPU_UTILISATION
 
-SIZED = "†"
-"""Beside formats that Limbeck does not make of a model."""
 OVER = "*"
 BUDGET_NAMES = {
     "disk_bytes": "disk",
@@ -120,22 +118,9 @@ def describe_stated(rows: Sequence[DesignRow]) -> str:
     """In which formats a model fits as it is, or by how much the nearest misses."""
     fitting = [row for row in rows if not row.misses]
     if fitting:
-        text = f"fits in {', '.join(map(_name, fitting))}"
-        if any(row.is_written for row in fitting):
-            return text
-        written = [row for row in rows if row.is_written]
-        return f"{text}, which Limbeck does not make; of those that it makes " + (
-            f"the nearest is {_name(_nearest(written))}, {_misses(_nearest(written))}"
-            if written
-            else "none holds it"
-        )
-    best = _nearest(rows)
-    text = f"does not fit as it is: the nearest is {_name(best)}, {_misses(best)}"
-    written = [row for row in rows if row.is_written]
-    if best.is_written or not written:
-        return text
-    made = _nearest(written)
-    return f"{text}; of the formats that Limbeck makes {_name(made)}, {_misses(made)}"
+        return f"fits in {', '.join(map(_name, fitting))}"
+    best = min(rows, key=lambda row: max(miss.factor for miss in row.misses))
+    return f"does not fit as it is: the nearest is {_name(best)}, {_misses(best)}"
 
 
 def describe_nearest(row: DesignRow) -> str:
@@ -145,10 +130,6 @@ def describe_nearest(row: DesignRow) -> str:
         f"no design fits; the nearest, {_shape(row)}{made} "
         f"({counted(row.estimate.parameters)} parameters), has {_misses(row)}"
     )
-
-
-def _nearest(rows: Sequence[DesignRow]) -> DesignRow:
-    return min(rows, key=lambda row: max(miss.factor for miss in row.misses))
 
 
 def _misses(row: DesignRow) -> str:
@@ -176,21 +157,16 @@ def _settings(row: DesignRow) -> str:
 
 
 def _name(row: DesignRow) -> str:
-    return row.estimate.file_format + ("" if row.is_written else f" {SIZED}")
+    return row.estimate.file_format
 
 
 def _notes(planned: TargetPlan) -> list[Text]:
     target, machine = planned.target, planned.target.machine
-    rows = [row for model in planned.models for row in (*model.asked, *model.fitting)]
     notes = [
         f"{model.name}: {model.vocab:,} tokens in the vocabulary ({model.vocabulary_from})"
         for model in planned.models
     ]
     notes.append("designs: the least pruned that fits, or the largest fresh one of the family")
-    if any(not row.is_written for row in rows):
-        notes.append(
-            f"{SIZED} sized only: Limbeck makes no such weights, or no such file of this model"
-        )
     if machine.bytes_per_second:
         share = percent(BANDWIDTH_UTILISATION, digits=0)
         notes.append(

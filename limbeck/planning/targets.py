@@ -146,7 +146,7 @@ def _check_model(model: WantedModel) -> Iterator[tuple[str, str]]:
     if isinstance(model.start, MoeModel):
         yield (
             "model.start",
-            "is a mixture of experts, and no bundle holds one; describe a dense one",
+            "is a mixture of experts, and a target sizes dense decoders; describe a dense one",
         )
     if isinstance(model.start, str) and model.start and not is_folder(model.start):
         yield "model.start", f"{model.start!r} is no folder; name one that holds a checkpoint"

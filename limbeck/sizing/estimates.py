@@ -41,19 +41,22 @@ CORE_BYTES_PER_SECOND: Mapping[str, float] = {
     "onnx int4": 5.9e9,
     "onnx int2": 4.0e9,
     "onnx ternary": 4.3e9,
+    "gguf F32": 17.7e9,
     "gguf F16": 19.7e9,
+    "gguf BF16": 15.9e9,
     "gguf Q8_0": 14.1e9,
+    "gguf Q6_K": 15.6e9,
     "gguf Q4_1": 9.0e9,
+    "gguf Q4_K_M": 14.6e9,
     "gguf Q4_0": 11.8e9,
     "gguf TQ2_0": 10.4e9,
     "gguf TQ1_0": 4.9e9,
 }
 """Weights that one core multiplies by, unpacking them: bytes a second of processor time, measured
 on a Zen 4 core with AVX-512 by the same benchmarks, TQ1_0 and TQ2_0 on 2.2 B and 6.2 B parameters,
-two bits in ONNX by their ratio to INT4 in one run (0.68 and 0.72).
+two bits in ONNX by their ratio to INT4 in one run (0.68 and 0.72). F32 and BF16 by their ratio to
+F16 on a Xeon, Q6_K and Q4_K_M by theirs to Q8_0, Q4_1 and Q4_0 there (medians of three runs).
 Another core may be two to four times slower."""
-REPACKED = ("Q4_0",)
-"""llama.cpp's types whose weights it lays out anew for the processor, beside the mapped file."""
 PROMPT_TOKENS = 512
 """That llama.cpp computes at a time, and has memory for."""
 BIT_COUNT = 8
@@ -154,8 +157,8 @@ def _memory(
         loaded += weights.body if file_format.weights == "float32" else weights.total
     elif runtime == "transformers":  # where a model is built of floats, whatever is put into it
         loaded += FLOAT_BYTES * parameters
-    elif file_format.weights in REPACKED:
-        loaded += weights.body
+    else:
+        loaded += weights.repacked
     tokens = min(use.context_tokens, PROMPT_TOKENS) if runtime == "gguf" else use.prompt_tokens
     text = config.get_text_config()
     hidden, channels = WIDTHS[runtime]

@@ -5,29 +5,21 @@ Limbeck makes a format's weights, which the runtimes' own tables say.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from limbeck.contracts.config import NameIn
+from limbeck.models.gguf.types import BLOCKS, WEIGHTS, choose_type, find_multiple
 from limbeck.quantization.formats.base import Format, list_formats
-from limbeck.sizing.shape_counts import ParameterShape, ShapeCounts
+from limbeck.sizing.shape_counts import ParameterShape, ShapeCounts, ShapeKind
 
 FLOAT_BYTES = 4
-GGUF_BLOCKS: Mapping[str, tuple[int, int]] = {
-    "F16": (1, 2),
-    "Q8_0": (32, 34),
-    "Q4_1": (32, 20),
-    "Q4_0": (32, 18),
-    "TQ2_0": (256, 66),
-    "TQ1_0": (256, 54),
-}
-"""Weights and bytes of a block of each of llama.cpp's types, scale included."""
-GGUF_TABLES = {"Q4_1": "Q8_0", "Q4_0": "Q8_0", "TQ2_0": "Q4_0", "TQ1_0": "Q4_0"}
-"""The type of embeddings and head where it is another; those of a ternary body in 4 bits, as such
-a body is chosen where every byte counts."""
 TENSOR_BYTES = {"transformers": 103, "onnx": 0, "gguf": 60}
 """Name, shape and place of one tensor. Measured on files of ours, as the next two."""
+REPACKED = ("Q4_0", "Q4_K")
+"""llama.cpp's types whose matrices it lays out anew for the processor, measured on x86-64."""
 GRAPH_BYTES = {"floats": 2800, "integers": 3550}
 """Nodes and names of one layer of an ONNX graph."""
 GRAPH_SCALE_BITS = 32
@@ -60,6 +52,8 @@ class WeightBytes:
     """Of the tables, those of which a token reads one row."""
     vectors: int
     """Norms and biases."""
+    repacked: int
+    """Of the body, what a runtime lays out anew beside the mapped file."""
 
     @property
     def total(self) -> int:
@@ -73,8 +67,9 @@ class FileFormat:
 
     runtime: SizedRuntime
     weights: str
-    """The number format, or llama.cpp's type."""
-    tables: str
+    """The number format, or llama.cpp's name for the types of a file."""
+    tables: str = ""
+    """The number format of embeddings and head; llama.cpp has rules of its own."""
 
     @property
     def name(self) -> str:
@@ -83,19 +78,26 @@ class FileFormat:
 
     def find_fault(self, shapes: ShapeCounts) -> str:
         """Why the runtime cannot hold these shapes in this format; '' where it can."""
+        if self.runtime != "gguf":
+            return ""  # the last block of a row is filled up
+        block = find_multiple(self.weights)
         for shape in shapes:
-            block = self._block(shape)
             if shape.kind != "vector" and not shape.filled and shape.columns % block:
                 return f"rows of {shape.columns} weights are no whole blocks of {block}"
         return ""
 
     def measure(self, shapes: ShapeCounts) -> WeightBytes:
         """Bytes of the weights."""
-        totals = {"matrix": 0, "head": 0, "lookup": 0, "vector": 0}
+        totals: Counter[ShapeKind] = Counter()
+        repacked = 0
         for shape, times in shapes.items():
-            totals[shape.kind] += times * self._bytes(shape)
+            num_bytes = times * self._bytes(shape)
+            totals[shape.kind] += num_bytes
+            if shape.kind in ("matrix", "sensitive") and self._type(shape) in REPACKED:
+                repacked += num_bytes
         lookup, head = totals["lookup"], totals["head"]
-        return WeightBytes(totals["matrix"], head + lookup, lookup, totals["vector"])
+        body = totals["matrix"] + totals["sensitive"]
+        return WeightBytes(body, head + lookup, lookup, totals["vector"], repacked)
 
     def measure_rest(self, shapes: ShapeCounts, *, num_layers: int, vocab: VocabularyBytes) -> int:
         """Bytes of a bundle that are no weights: names, graph, header, tokenizer."""
@@ -110,40 +112,42 @@ class FileFormat:
             tensors += sum(times for shape, times in shapes.items() if shape.kind != "vector")
         return rest + tensors * TENSOR_BYTES["transformers"] + vocab.as_files
 
-    def _block(self, shape: ParameterShape) -> int:
-        if self.runtime != "gguf":
-            return 1  # the last block of a row is filled up
-        return GGUF_BLOCKS[self.weights if shape.kind == "matrix" else self.tables][0]
-
     def _bytes(self, shape: ParameterShape) -> int:
         if shape.kind == "vector":
             half = self.runtime == "transformers" and self.weights == "bfloat16"
             return shape.numel * (2 if half else FLOAT_BYTES)
-        name = self.weights if shape.kind == "matrix" else self.tables
         rows, columns = shape.rows, shape.columns
         if self.runtime == "gguf":
-            block, size = GGUF_BLOCKS[name]
-            missing = -(columns if shape.filled == "columns" else rows) % block
-            if shape.filled == "columns":
-                columns += missing
-            elif shape.filled == "rows":
-                rows += missing
+            rows, columns = self._fill(shape)
+            block, size = BLOCKS[self._type(shape)]
             return rows * columns // block * size
-        stored = _formats()[name]
+        is_table = shape.kind in ("lookup", "head")
+        stored = _formats()[self.tables if is_table else self.weights]
         if self.runtime == "onnx" and stored.block:
             block = min(stored.block, GRAPH_BLOCKS.get(stored.kind, stored.block))
             num_blocks = -(-columns // block)
             return int(rows * num_blocks * (block * stored.bits + GRAPH_SCALE_BITS)) // 8
         return int(stored.num_bits(rows=rows, columns=columns)) // 8
 
+    def _type(self, shape: ParameterShape) -> str:
+        """llama.cpp's of a matrix; '' for another runtime."""
+        if self.runtime != "gguf" or shape.kind == "vector":
+            return ""
+        return choose_type(self.weights, role=shape.kind, columns=self._fill(shape)[1])
+
+    def _fill(self, shape: ParameterShape) -> tuple[int, int]:
+        """Rows and columns in a GGUF file, with channels that fill the last block."""
+        rows, columns, multiple = shape.rows, shape.columns, find_multiple(self.weights)
+        if shape.filled == "columns":
+            return rows, columns + -columns % multiple
+        if shape.filled == "halves":
+            return rows + 2 * (-(rows // 2) % multiple), columns
+        return rows + (-rows % multiple if shape.filled else 0), columns
+
 
 @functools.cache
 def _formats() -> Mapping[str, Format]:
     return list_formats()
-
-
-def _gguf(weights: str) -> FileFormat:
-    return FileFormat("gguf", weights, GGUF_TABLES.get(weights, weights))
 
 
 FILE_FORMATS: Mapping[str, FileFormat] = {
@@ -159,7 +163,7 @@ FILE_FORMATS: Mapping[str, FileFormat] = {
         FileFormat("onnx", "int4", "int8"),
         FileFormat("onnx", "int2", "int4"),
         FileFormat("onnx", "ternary", "int4"),
-        *map(_gguf, GGUF_BLOCKS),
+        *(FileFormat("gguf", weights) for weights in WEIGHTS),
     )
 }
 """Every way, those of one runtime together, most precise first."""

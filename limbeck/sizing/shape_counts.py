@@ -1,23 +1,28 @@
 """The parameters of a dense decoder by shape, each shape once with how often it stands there.
 
-A layer is like every other, so a design is counted in microseconds, however deep. Mixtures have no
-such count: no bundle holds one.
+A layer is like every other but for the bits that llama.cpp's mixes give it, so a design is counted
+in microseconds, however deep. Left out: mixtures of experts.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
+from limbeck.models.gguf.types import MatrixRole, gets_more_bits
 from limbeck.sizing.decoders import Parameter, list_decoder_parameters
 
-ShapeKind = Literal["lookup", "head", "matrix", "vector"]
-"""A table of which a token reads one row, a table that every logit reads, a weight, a norm."""
-Filled = Literal["", "rows", "columns"]
-"""Where feed-forward channels are filled up to whole blocks."""
+ShapeKind = MatrixRole | Literal["vector"]
+"""A table of which a token reads one row, a table that every logit reads, a weight, one to which
+llama.cpp's mixes give more bits, a norm."""
+SENSITIVE = (".v_proj.weight", ".qkv_proj.weight", ".down_proj.weight")
+"""Weights of which those mixes give some layers' more bits."""
+LAYERS = "model.layers."
+Filled = Literal["", "rows", "halves", "columns"]
+"""Where feed-forward channels are filled up to whole blocks: of two matrices in one, in each."""
 
 
 @dataclass(frozen=True)
@@ -46,33 +51,51 @@ def count_shapes(config: SizedConfig) -> ShapeCounts:
     """
     if isinstance(config, DecoderSizes):
         one = list_decoder_parameters(dataclasses.replace(config, num_hidden_layers=1)) or []
-        layers = config.num_hidden_layers
-        times = (layers if item.name.startswith("model.layers.") else 1 for item in one)
-        return _count(zip(one, times, strict=True), config)
+        every = range(config.num_hidden_layers)
+        return _count(
+            ((item, every if item.name.startswith(LAYERS) else ()) for item in one), config
+        )
     # Slow to import: any other architecture is built, without its weights.
     from limbeck.sizing.module_tree import build_parameters
 
     parameters = list_decoder_parameters(config) or build_parameters(config)
-    return _count(((item, 1) for item in parameters), config)
+    return _count(((item, _find_layer(item)) for item in parameters), config)
 
 
-def _count(parameters: Iterable[tuple[Parameter, int]], config: SizedConfig) -> ShapeCounts:
+def _find_layer(parameter: Parameter) -> Sequence[int]:
+    number = parameter.name.removeprefix(LAYERS).partition(".")[0]
+    return [int(number)] if number.isdigit() else []
+
+
+def _count(
+    parameters: Iterable[tuple[Parameter, Sequence[int]]], config: SizedConfig
+) -> ShapeCounts:
+    """Each parameter once for each of its layers; once where it is in none."""
     found: ShapeCounts = Counter()
-    for item, times in parameters:
+    num_layers = config.get_text_config().num_hidden_layers
+    for item, layers in parameters:
         if len(item.shape) > 2 or ".experts." in item.name:
             raise CheckpointError(
-                f"a model of type {config.model_type!r} is no dense decoder ({item.name}), and no "
-                "bundle holds another; distil it into a dense student first"
+                f"a model of type {config.model_type!r} is no dense decoder ({item.name}), and "
+                "files of others are not sized; distil it into a dense student first"
             )
         if len(item.shape) < 2:
-            found[ParameterShape("vector", 1, item.shape[0] if item.shape else 1)] += times
+            shape = ParameterShape("vector", 1, item.shape[0] if item.shape else 1)
+            found[shape] += len(layers) or 1
             continue
         rows, columns = item.shape
         filled: Filled = ""
         if ".mlp." in item.name:
             filled = "columns" if "down" in item.name else "rows"
-        kind: ShapeKind = item.table or "matrix"
-        found[ParameterShape(kind, rows, columns, filled)] += times
+            filled = "halves" if "gate_up" in item.name else filled
+        kinds: list[ShapeKind] = [item.table or "matrix"]
+        if layers and item.name.endswith(SENSITIVE):
+            precise = (gets_more_bits(layer, num_layers=num_layers) for layer in layers)
+            kinds = ["sensitive" if has_more else "matrix" for has_more in precise]
+        elif layers:
+            kinds *= len(layers)
+        for kind, times in Counter(kinds).items():
+            found[ParameterShape(kind, rows, columns, filled)] += times
     return found
 
 
@@ -84,5 +107,7 @@ def count_parameters(shapes: ShapeCounts) -> int:
 def count_products(shapes: ShapeCounts) -> int:
     """Numbers that each token multiplies by."""
     return sum(
-        shape.numel * times for shape, times in shapes.items() if shape.kind in ("head", "matrix")
+        shape.numel * times
+        for shape, times in shapes.items()
+        if shape.kind not in ("lookup", "vector")
     )

@@ -1,21 +1,25 @@
 """`limbeck plan --target`: what fits a device, what does not and why, wrong targets."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
+from transformers import Gemma3TextConfig, GPT2Config, Qwen2Config
 
 from limbeck.contracts.registry import RUNTIMES
 from limbeck.models.config import DenseModel
+from limbeck.models.decoder_sizes import DecoderSizes
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.planning.designs import list_cuts, list_fresh
-from limbeck.planning.target_plan import is_written
+from limbeck.planning.refusals import find_refusal
 from limbeck.sizing.file_formats import FILE_FORMATS
 from tests.support import tiny_recipe
 from tests.support.tiny_checkpoints import make_checkpoint
 
 TARGETS = tiny_recipe.ROOT / "recipes" / "targets"
 MB = 10**6
+QWEN = DecoderSizes("qwen3", 1000, 256, 2, 4, 1, 64, 512, True, intermediate_size=512)
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def test_the_references_students_fit_in_ternary_or_pruned(invoke):
     assert found["disk_bytes"] < 500 * MB
     assert found["parameters"] > 2e9
     for model in (edge, phone):
-        assert all(row["misses"] == [] and row["is_written"] for row in model["fitting"])
+        assert all(row["misses"] == [] for row in model["fitting"])
 
 
 @pytest.mark.parametrize("name", ["edge", "phone"])
@@ -174,7 +178,7 @@ def test_a_mixture_a_missing_file_and_nothing_at_all_are_refused(invoke, write, 
     sparse = {"kind": "moe", "hidden_size": 32, "num_hidden_layers": 2, "head_dim": 16}
     sparse |= {"num_attention_heads": 2, "num_key_value_heads": 1, "moe_intermediate_size": 8}
     path = write(disk_bytes=9, model={"start": sparse})
-    assert "no bundle holds one" in invoke("--target", path, code=1).stderr
+    assert "a target sizes dense decoders" in invoke("--target", path, code=1).stderr
     text = invoke("--target", tmp_path / "none.yaml", code=1).stderr
     assert "no such file; targets there:" in text
     assert "name a recipe, a --target, or both" in invoke(code=1).stderr
@@ -209,11 +213,37 @@ def test_fresh_designs_fit_every_format():
         assert design.shape["num_attention_heads"] == 4 * design.shape["num_key_value_heads"]
 
 
-def test_what_is_written_is_what_the_runtimes_state():
-    assert is_written("qwen3", FILE_FORMATS["gguf Q4_0"])
-    assert is_written("gemma3_text", FILE_FORMATS["onnx int4"])
-    assert is_written("gemma3_text", FILE_FORMATS["gguf Q4_0"])
-    assert not is_written("limbeck_moe", FILE_FORMATS["gguf Q4_0"])
-    assert is_written("qwen3", FILE_FORMATS["gguf TQ1_0"])
-    assert is_written("gemma3_text", FILE_FORMATS["onnx ternary"])
+def test_what_a_runtime_does_not_write_is_not_proposed(invoke, write, tmp_path):
+    plain = {"attention_bias": False, "mlp_bias": False}
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
+    yarn["original_max_position_embeddings"] = 32
+    make_checkpoint(tmp_path / "start", "llama", **plain, rope_parameters=yarn)
+    path = write(disk_bytes=20 * MB, model={"start": str(tmp_path / "start")})
+    found = read(invoke, path)
+    assert {row["file_format"].partition(" ")[0] for row in found["asked"]} == {"onnx"}
+    assert "not written into GGUF files" in found["impossible"]["gguf Q6_K"]
+    assert by_format(found["fitting"])["gguf Q6_K"]["made_by"] == "fresh"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "file_format", "fault"),
+    [
+        (QWEN, "gguf Q4_K_M", ""),
+        (QWEN, "gguf TQ1_0", ""),
+        (QWEN, "onnx ternary", ""),
+        (replace(QWEN, model_type="limbeck_moe"), "gguf Q4_0", "no gguf file of architecture"),
+        (replace(QWEN, head_dim=24), "onnx int4", "heads are 24 wide, no multiple of 16"),
+        (Gemma3TextConfig(), "gguf TQ2_0", ""),
+        (Gemma3TextConfig(), "onnx int4", ""),
+        (Qwen2Config(use_sliding_window=True, sliding_window=8), "gguf F16", "with a window"),
+        (GPT2Config(), "transformers int4", ""),
+    ],
+)
+def test_runtimes_refuse_designs_as_check_does(sizes, file_format, fault):
+    found = find_refusal(sizes, FILE_FORMATS[file_format])
+    assert fault in found
+    assert bool(fault) == bool(found)
+
+
+def test_every_runtime_is_sized():
     assert {item.runtime for item in FILE_FORMATS.values()} == set(RUNTIMES)

@@ -17,6 +17,7 @@ SIZES = {
     "num_key_value_heads": 2,
     "head_dim": 8,
 }
+LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
 EXPERTS = {"num_experts": 10, "num_experts_per_tok": 3, "moe_intermediate_size": 16}
 
 
@@ -59,12 +60,14 @@ def test_shapes_of_a_folder_are_those_of_its_module_tree(kind, tied, tmp_path):
     [
         LlamaConfig(**SIZES, attention_bias=True),
         LlamaConfig(**SIZES, mlp_bias=True),
+        LlamaConfig(**SIZES, hidden_act="gelu"),
+        LlamaConfig(**SIZES, rope_parameters=LINEAR),
         MistralConfig(**SIZES, sliding_window=16),
         Gemma2Config(**SIZES),
     ],
     ids=lambda config: config.model_type,
 )
-def test_biases_windows_and_other_families_are_left_to_transformers(config, tmp_path):
+def test_what_only_some_runtimes_compute_is_left_to_transformers(config, tmp_path):
     config.save_pretrained(tmp_path)
     assert read_sizes(tmp_path) is None
 

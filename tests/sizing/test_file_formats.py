@@ -7,19 +7,21 @@ from gguf import GGMLQuantizationType as Kind
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import open_config
 from limbeck.models.decoder_sizes import DecoderSizes, read_sizes
+from limbeck.models.gguf.header import read_header
+from limbeck.models.gguf.types import BLOCKS, WEIGHTS
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.quantization.formats.base import list_formats
 from limbeck.runtimes.gguf.limits import CARRIED
-from limbeck.runtimes.gguf.mixes import TABLES
 from limbeck.runtimes.gguf.runtime import MODEL as GGUF_MODEL
 from limbeck.runtimes.gguf.runtime import GgufRuntime
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
 from limbeck.sizing.attention import attention_flops, count_cached
 from limbeck.sizing.estimates import Device, TextLengths, estimate
-from limbeck.sizing.file_formats import FILE_FORMATS, GGUF_BLOCKS, GGUF_TABLES
+from limbeck.sizing.file_formats import FILE_FORMATS
 from limbeck.sizing.parameters import size_model
 from limbeck.sizing.shape_counts import count_parameters, count_products, count_shapes
 from limbeck.sizing.vocabulary_bytes import assume_vocabulary, read_tokenizer
+from tests.support.families import make_family
 from tests.support.tiny_checkpoints import make_checkpoint
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 208}
@@ -35,6 +37,7 @@ def folders(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     # A Llama with untied embeddings, and a Qwen3 with tied ones.
     plain = {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}
+    plain["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4}
     changes = SIZES | (plain if request.param == "llama" else {})
     for name in ("float32", "int8", "int4"):
         make_checkpoint(folder / name, request.param, name, **changes)
@@ -87,9 +90,27 @@ def test_a_float_bundle_of_onnx_has_the_estimated_bytes(folders, tmp_path):
     assert measure(folders / "float32", "onnx float32") == pytest.approx(found, rel=0.02)
 
 
-def test_blocks_and_tables_are_llama_cpps():
-    assert {name: gguf.GGML_QUANT_SIZES[Kind[name]] for name in GGUF_BLOCKS} == GGUF_BLOCKS
-    assert {kind.name: table.name for kind, table in TABLES.items()} == GGUF_TABLES
+@pytest.mark.parametrize(
+    ("family", "weights"), [("Qwen3", "Q4_K_M"), ("Qwen2", "Q6_K"), ("Phi-3", "Q4_K_M")]
+)
+def test_the_types_of_a_mix_have_the_estimated_bytes(family, weights, tmp_path):
+    sizes = {"hidden_size": 256, "intermediate_size": 400, "num_hidden_layers": 5}
+    config = open_config(make_family(tmp_path / "model", name=family, **sizes))
+    GgufRuntime().write(tmp_path / "model", tmp_path, weights=weights)
+    form, shapes = FILE_FORMATS[f"gguf {weights}"], count_shapes(config)
+    header = read_header(tmp_path / GGUF_MODEL)
+    assert len(header.types) == (2 if weights == "Q6_K" else 4)
+    assert form.measure(shapes).total == sum(item.num_bytes for item in header.tensors)
+    vocabulary = read_tokenizer(tmp_path / "model", num_rows=config.vocab_size).bytes
+    rest = form.measure_rest(shapes, num_layers=5, vocab=vocabulary)
+    found = (tmp_path / GGUF_MODEL).stat().st_size
+    assert form.measure(shapes).total + rest == pytest.approx(found, rel=0.02)
+
+
+def test_blocks_are_llama_cpps_and_every_type_that_is_written_is_sized():
+    assert {name: gguf.GGML_QUANT_SIZES[Kind[name]] for name in BLOCKS} == BLOCKS
+    assert set(WEIGHTS) == set(GgufRuntime.weights) - {"format"}
+    assert {f"gguf {name}" for name in WEIGHTS} == {name for name in FILE_FORMATS if "gguf" in name}
 
 
 def test_a_row_that_is_no_whole_blocks_is_refused():
@@ -98,7 +119,8 @@ def test_a_row_that_is_no_whole_blocks_is_refused():
     assert FILE_FORMATS["gguf TQ1_0"].find_fault(shapes) == (
         "rows of 96 weights are no whole blocks of 256"
     )
-    assert FILE_FORMATS["gguf Q4_0"].find_fault(shapes) == ""
+    for name in ("gguf Q4_0", "gguf Q4_K_M"):
+        assert FILE_FORMATS[name].find_fault(shapes) == ""
     assert FILE_FORMATS["onnx int4"].find_fault(shapes) == ""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.models.gguf.types import WEIGHTS, find_multiple
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.gguf.attention import find_factor, find_period, find_window
 from limbeck.runtimes.gguf.families import FAMILIES, GgufFamily, Scale
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
 
     from limbeck.runtimes.architecture import Architecture
 
-BLOCKS = {"Q8_0": 32, "Q4_0": 32, "Q4_1": 32, "TQ2_0": 256, "TQ1_0": 256}
-"""Numbers that share a scale in llama.cpp's types of integers."""
-BLOCKS |= {"Q4_K_M": 32, "Q6_K": 32}  # rows that are no whole blocks of 256 get other types
+BLOCKS = {name: find_multiple(name) for name in WEIGHTS}
+"""Of which number the rows of a file of these weights have to be a multiple."""
 CARRIED = {
     "float32": ("F32",),
     "int8": ("Q8_0",),
