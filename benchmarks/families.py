@@ -114,7 +114,8 @@ def render(table: Mapping[str, Mapping[str, str]]) -> str:
     lines += [
         "",
         "– is not tried. GGUF in: SmolLM2 (Llama) and Gemma 3 270M as published. "
-        "`export` is to ONNX; what GGUF files hold: [GGUF files](gguf.md#which-models).",
+        "`export` is to ONNX, `export GGUF` to a GGUF file in float32; settings that it refuses of "
+        "a family: [GGUF files](gguf.md#which-models).",
         "",
     ]
     lines += [f"{number}. {text}" for number, text in enumerate(sentences, start=1)]

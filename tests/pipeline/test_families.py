@@ -12,7 +12,7 @@ from tests.support.family_stages import STAGES, WORKS, check_stage, try_stage, w
 TABLE = tiny_recipe.ROOT / "benchmarks" / "results" / "families.json"
 RUN = ("distil from", "prune channels", "prune heads", "export")
 """Stages that the default run tries; `benchmarks/families.py` tries all, on all families."""
-CHECKED = ("prune channels", "prune heads", "export")
+CHECKED = ("prune channels", "prune heads", "export", "export GGUF")
 """Stages that differ most by family."""
 ODD = (
     *("Qwen3-Next", "Mistral", "OLMoE", "DeepSeek-V3", "Phi-4 mini"),

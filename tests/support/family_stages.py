@@ -52,6 +52,7 @@ STAGES: Mapping[str, str] = {
         f"calibration: {{num_questions: 4, max_new_tokens: 2}}, {FEW}}}"
     ),
     "export": "{stage: export, checkpoint: '@'}",
+    "export GGUF": "{stage: export, checkpoint: '@', runtime: gguf}",
     "LoRA": f"{{stage: train, corpus: corpus, model: '@', lora: {{rank: 2}}, {PLAIN}, {FEW}}}",
     "evaluate": (
         "{stage: evaluate, corpus: corpus, models: ['@'], max_questions: 3, max_new_tokens: 3, "

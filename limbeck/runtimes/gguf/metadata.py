@@ -29,6 +29,12 @@ FILE_TYPES = {
 }
 
 
+PHI_NAMES = ("phi-3", "phi3")
+"""In a model whose name holds one, llama.cpp takes the blank behind special tokens for theirs."""
+PHI_TOKENS = frozenset({"</s>", "<unk>", "<s>", "<|endoftext|>"})
+"""Without these it does not load such a model at all."""
+
+
 class ModelMetadata:
     """The header of a file, for a model that `check_model` has accepted."""
 
@@ -42,6 +48,7 @@ class ModelMetadata:
         """Write a file, its tensors one after another."""
         writer = gguf.GGUFWriter(path, self._family.architecture)
         try:
+            writer.add_name(_choose_name(self._name, tokens=vocabulary.tokens))
             self._describe(writer)
             vocabulary.write(writer)
             if tensors:
@@ -68,7 +75,6 @@ class ModelMetadata:
     def _describe(self, writer: gguf.GGUFWriter) -> None:
         shape = self._shape
         writer.add_type("model")
-        writer.add_name(self._name)
         writer.add_context_length(shape.max_tokens)
         writer.add_embedding_length(shape.hidden_size)
         writer.add_block_count(len(shape.layers))
@@ -132,3 +138,9 @@ class ModelMetadata:
             if (layer.window is not None) == is_windowed and layer.rotary is not None:
                 return rotaries[layer.rotary]
         return rotaries[0]
+
+
+def _choose_name(name: str, *, tokens: Sequence[str]) -> str:
+    if any(part in name.lower() for part in PHI_NAMES) and not PHI_TOKENS.issubset(tokens):
+        return "model"
+    return name

@@ -55,6 +55,15 @@ def test_each_type_is_as_near_as_its_rounding_lets_it_be(weights, limit, floats,
     assert measure(floats / "checkpoint", tmp_path / "bundle").mean_kl < limit
 
 
+def test_a_folder_named_as_a_phi_is_no_phi_to_llama_cpp(floats, tmp_path):
+    checkpoint = (floats / "checkpoint").rename(floats / "my-Phi-3")
+    try:
+        GgufRuntime().write(checkpoint, tmp_path / "bundle")
+    finally:
+        checkpoint.rename(floats / "checkpoint")
+    assert read_header(tmp_path / "bundle" / MODEL).values["general.name"] == "model"
+
+
 def test_integers_are_carried_as_they_are(int8):
     folder, bundle = int8
     stored = load_file(folder / "checkpoint" / "model.safetensors")
