@@ -150,7 +150,9 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     from limbeck.drafting.models import open_named_model
     from limbeck.drafting.recipe import DraftOptions, draft
     from limbeck.drafting.rendering import (
+        count_positions,
         describe_fresh_student,
+        describe_long_records,
         measure_tokens,
         show_records,
         try_template,
@@ -207,6 +209,10 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
         screen.print()
     lengths = measure_tokens(readable, tokenizer=tokenizer)
+    configs = [config, *([] if start_config is None else [start_config])]
+    positions = min(map(count_positions, configs))
+    if lengths.records > positions:
+        print_doubt(screen, describe_long_records(lengths.records, positions))
     numbers = [len(record.images) for record in findings.records] if vision else [0]
     tokens = vision.tokens_per_image if vision else 0
     most_images, mean_images = max(numbers) * tokens, tokens * sum(numbers) / len(numbers)
@@ -219,6 +225,7 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         language=wanted.language,
         longest_tokens=lengths.records + most_images,
         answer_tokens=lengths.answers,
+        max_positions=positions,
         mean_tokens=lengths.mean + mean_images,
         vision=vision,
         note=note,

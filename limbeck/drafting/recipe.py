@@ -38,6 +38,8 @@ class DraftOptions:
     """Nearly all records, as the model reads them, are at most so long."""
     answer_tokens: int
     """Nearly all answers are at most so long."""
+    max_positions: float
+    """Tokens of the longest sequence that teacher and student are both made for."""
     mean_tokens: float
     """Of a record, as the model reads it."""
     entries: Mapping[str, JsonObject] = field(default_factory=dict)
@@ -56,7 +58,7 @@ def draft(findings: FileFindings, choices: DraftOptions, *, title: str) -> str:
     num_used = num_records if vision else num_records - findings.num_with_images
     steps = _count_steps(num_used * (1 - 2 * held_out))
     length = LENGTH_STEP * math.ceil(choices.longest_tokens / LENGTH_STEP)
-    length = min(max(length, LEAST_LENGTH), MOST_LENGTH)
+    length = int(min(max(length, LEAST_LENGTH), MOST_LENGTH, choices.max_positions))
     rate = PUBLISHED_RATE if choices.student else FRESH_RATE
     is_text_of_mixed = findings.num_with_images and not vision
     sizes = f"per_device_train_batch_size: 8, gradient_accumulation_steps: 4, max_length: {length}"

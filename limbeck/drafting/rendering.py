@@ -1,5 +1,6 @@
 """Records as the teacher's tokenizer makes them, to be looked at before anything is trained."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,21 @@ def measure_tokens(
     answers = [len(item.input_ids) - item.answer_start for item in rendered]
     most = np.quantile([lengths, answers], MOST_QUANTILE, axis=1, method="higher")
     return TokenLengths(int(most[0]), int(most[1]), float(np.mean(lengths)))
+
+
+def count_positions(config: JsonObject) -> float:
+    """The longest sequence that a model is made for, by its `config.json`; infinity for none."""
+    found = config.get("text_config", config).get("max_position_embeddings")
+    return float(found) if isinstance(found, int) else math.inf
+
+
+def describe_long_records(num_tokens: int, num_positions: float) -> str:
+    """What happens to records that are longer than a model is made for."""
+    return (
+        f"records have up to {num_tokens:,} tokens, and teacher or student is made for "
+        f"{num_positions:,.0f}: longer ones are cut, and questions that do not fit count as wrong; "
+        "shorten the texts, or choose models that read more"
+    )
 
 
 def describe_fresh_student(config: JsonObject) -> JsonObject:

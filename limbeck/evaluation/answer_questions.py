@@ -45,6 +45,8 @@ class AnsweredQuestion:
     options: tuple[str, ...] = ()
     answer_tokens: int = 0
     """Tokens of the written answer, its end included, where its score is in `option_scores`."""
+    is_too_long: bool = False
+    """Whether the question is longer than the model reads, so that it was not answered."""
 
     @property
     def cluster(self) -> str:
@@ -264,6 +266,7 @@ def record_answer(question: Question, response: Response) -> AnsweredQuestion:
         tuple(round(score, DIGITS) for score in response.option_scores),
         question.options if response.option_scores else (),
         response.answer_tokens,
+        response.is_too_long,
     )
 
 

@@ -27,7 +27,7 @@ from limbeck.contracts.answer_policy import (
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import Config
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import DataError, PromptLengthError
+from limbeck.contracts.errors import DataError
 from limbeck.contracts.familiarity import Familiarity
 from limbeck.contracts.fields import NonNegativeInt, PositiveInt
 from limbeck.contracts.records import Question
@@ -184,13 +184,9 @@ def _answer(
     answerer: Answerer, batch: tuple[Question, ...], *, config: CalibrationConfig
 ) -> list[tuple[Question, Response]]:
     """The questions with their drafts; those that are too long for the model are left out."""
-    try:
-        responses = ask(answerer, batch, max_new_tokens=config.max_new_tokens)
-    except PromptLengthError:
-        if len(batch) == 1:
-            return []
-        return [pair for item in batch for pair in _answer(answerer, (item,), config=config)]
-    return list(zip(batch, responses, strict=True))
+    responses = ask(answerer, batch, max_new_tokens=config.max_new_tokens)
+    pairs = zip(batch, responses, strict=True)
+    return [(question, response) for question, response in pairs if not response.is_too_long]
 
 
 def fit(held_out: Drafts, foreign: Drafts) -> Confidence:

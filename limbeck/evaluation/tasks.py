@@ -34,6 +34,8 @@ class Response:
     a test record's answer."""
     answer_tokens: int = 0
     """Tokens of a test record's answer, its end included, where it is scored."""
+    is_too_long: bool = False
+    """Whether the model could not read the whole question; it then gave nothing."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,26 @@ def is_label(question: Question) -> bool:
 def ask(
     answerer: Answerer, questions: tuple[Question, ...], *, max_new_tokens: int
 ) -> list[Response]:
-    """A model's response to each question of one batch; all generate, or all choose."""
+    """A model's response to each question of one batch; all generate, or all choose.
+
+    A question that is too long for the model has an empty response, which counts as wrong: it ends
+    no evaluation.
+    """
+    try:
+        return _ask(answerer, questions, max_new_tokens=max_new_tokens)
+    except PromptLengthError:
+        if len(questions) == 1:
+            return [Response("", 0.0, is_too_long=True)]
+    return [
+        response
+        for question in questions
+        for response in ask(answerer, (question,), max_new_tokens=max_new_tokens)
+    ]
+
+
+def _ask(
+    answerer: Answerer, questions: tuple[Question, ...], *, max_new_tokens: int
+) -> list[Response]:
     if questions[0].form == "choice":
         return [_choose(answerer, question) for question in questions]
     task = find_task(questions[0])
@@ -199,23 +220,9 @@ def ask(
 def _generate_and_score(
     answerer: Answerer, questions: tuple[Question, ...], *, max_new_tokens: int
 ) -> list[Response]:
-    """Generated answers, and the scores of the written ones; none where these do not fit the model.
-
-    Such a question counts as answered wrong instead of ending the evaluation.
-    """
+    """Generated answers, and the scores of the written ones; none where these do not fit."""
     prompts = [make_prompt(question) for question in questions]
-    try:
-        answers = answerer.answer(prompts, max_new_tokens=max_new_tokens)
-    except PromptLengthError:
-        if len(questions) > 1:
-            return [
-                response
-                for question in questions
-                for response in _generate_and_score(
-                    answerer, (question,), max_new_tokens=max_new_tokens
-                )
-            ]
-        return [Response("", 0.0)]
+    answers = answerer.answer(prompts, max_new_tokens=max_new_tokens)
     found = []
     for question, prompt, answer in zip(questions, prompts, answers, strict=True):
         try:

@@ -128,17 +128,18 @@ class _Inspection:
         return True
 
     def _note_lengths(self, entry: Entry) -> None:
-        start = self.models.inputs(entry).start
-        if start is None or start.description is not None:
-            return  # a fresh model's recipe states both
         if not isinstance(entry.config, ReadsBatches):
             return
-        wanted, limit = entry.config.batching.max_length, start.max_tokens
-        if limit is not None and wanted > limit:
-            self._note(
-                f"{entry.name}: records of up to {wanted} tokens (batching.max_length) reach "
-                f"beyond the {limit} positions that {start.name} is made for"
-            )
+        inputs, wanted = self.models.inputs(entry), entry.config.batching.max_length
+        read = [model for named in inputs.models.values() for model in named]
+        for model in (inputs.start, *read):
+            if model is None or model.description is not None:
+                continue  # a fresh model's recipe states both
+            if model.max_tokens is not None and wanted > model.max_tokens:
+                self._note(
+                    f"{entry.name}: records of up to {wanted} tokens (batching.max_length) reach "
+                    f"beyond the {model.max_tokens} positions that {model.name} is made for"
+                )
 
 
 def _open(model: KnownModel) -> None:

@@ -342,6 +342,18 @@ def test_a_teacher_without_a_template_is_noted(new, teacher, tmp_path):
     assert "has no chat template, so its conversations are written plainly" in text
 
 
+def test_records_longer_than_a_model_reads_are_reported(new, teacher, tmp_path):
+    folder = tmp_path / "short"
+    shutil.copytree(teacher, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 80}))
+    rows = [{"question": f"{place} " * 90, "answer": f"{place}"} for place in range(20)]
+    text, code, recipe = new("a.jsonl", lines(rows), "--teacher", str(folder))
+    assert code == 0, text
+    assert "is made for 80: longer ones are cut" in text
+    assert recipe["student"]["batching"]["max_length"] == 80
+
+
 def test_a_recipe_is_not_overwritten(new, tmp_path):
     (tmp_path / "mine.yaml").write_text("corpus: {}\n")
     text, code, recipe = new("a.jsonl", lines(clauses(20)))

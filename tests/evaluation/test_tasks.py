@@ -1,6 +1,7 @@
 """Verdicts on answers, by task and by form."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError, PromptLengthError
 from limbeck.contracts.records import Question
 from limbeck.contracts.registry import TASKS
-from limbeck.evaluation.answer_questions import record_answer
+from limbeck.evaluation.answer_questions import AnsweredQuestion, record_answer
 from limbeck.evaluation.tasks import Response, Task, Verdict, ask, score_response
 from tests.support.fake_answerer import QUESTIONS, LookUp
 
@@ -152,3 +153,22 @@ def test_a_test_record_too_long_for_a_model_is_wrong_and_ends_nothing():
     ):
         assert score_response(question, response).correct == correct
         assert len(response.option_scores) == num_scores
+    assert [response.is_too_long for response in responses] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("task", "form"), [("recall", "single"), ("mine", "list"), ("choice",) * 2]
+)
+def test_a_question_too_long_for_a_model_is_wrong_in_every_task(task, form):
+    options = ("心血管内科", "口腔科，或者还有别的科可以看一看")
+    questions = tuple(
+        Question(text, task, text, options[:1], form, options if form == "choice" else ())
+        for text in ("高血压？", "高血压通常会出现什么症状？" * 2)
+    )
+    answerer = Short(Path("teacher"), num_threads=1)
+    responses = ask(answerer, questions[:1], max_new_tokens=64)
+    responses += ask(answerer, questions, max_new_tokens=64)
+    assert [response.is_too_long for response in responses] == [False, False, True]
+    answered = record_answer(questions[1], responses[-1])
+    assert answered.is_too_long and not answered.correct
+    assert AnsweredQuestion.from_json(json.loads(json.dumps(vars(answered)))) == answered

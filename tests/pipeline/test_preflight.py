@@ -296,6 +296,14 @@ def test_longer_records_than_the_model_are_noted(look, models):
     ]
 
 
+def test_longer_records_than_a_teacher_are_noted(look, models):
+    _, notes = look(
+        "t: {stage: record, corpus: corpus, teacher: '@/llama', batching: {max_length: 513}}"
+    )
+    (note,) = notes
+    assert "513 tokens" in note and f"512 positions that {models / 'llama'} is made for" in note
+
+
 def test_what_descriptions_state_is_what_layers_show():
     """The short way, without torch, agrees with the functions that refuse while a stage runs."""
     from limbeck.distillation.initialization.from_experts import check_experts

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from limbeck.contracts.answerer import Answer, Answerer, PromptLike, Size, as_prompt
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import CheckpointError, PromptLengthError
 from limbeck.contracts.records import Question
 
 ANSWERS = {
@@ -79,6 +79,20 @@ def open_threaded(folder: Path, *, num_threads: int, num_rows: int = 1) -> Threa
     with folder.with_suffix(".opened").open("a") as file:
         file.write(f"{num_threads} {num_rows}\n")
     return Threaded(folder, num_threads=num_threads)
+
+
+class Short(LookUp):
+    """Reads questions of at most 12 characters."""
+
+    def answer(self, prompts: Sequence[PromptLike], *, max_new_tokens: int) -> list[Answer]:
+        for question in [as_prompt(prompt).question for prompt in prompts]:
+            if len(question) > 12:
+                raise PromptLengthError(f"{len(question)} characters")
+        return super().answer(prompts, max_new_tokens=max_new_tokens)
+
+
+def open_short(folder: Path, *, num_threads: int, num_rows: int = 1) -> Short:
+    return Short(folder, num_threads=num_threads)
 
 
 def open_broken(folder: Path, *, num_threads: int, num_rows: int = 1) -> LookUp:

@@ -102,15 +102,13 @@ class ModelProcesses:
         processes: Mapping[str, ChildProcess],
         openers: Mapping[str, Openers],
         *,
-        ready: Future[None],
-        questions: list[PromptLike],
+        ready: Future[list[PromptLike]],
         config: ProfileConfig,
         max_new_tokens: int,
     ) -> None:
         self._processes = processes
         self._openers = openers
         self._ready = ready
-        self._questions = questions
         self._config = config
         self._max_new_tokens = max_new_tokens
 
@@ -121,14 +119,14 @@ class ModelProcesses:
             CheckpointError: a model cannot be opened, or its process died.
         """
         first, *_ = self._config.thread_counts
-        per_count = 1 + self._config.rounds * len(self._questions)
+        questions = self._ready.result()
+        per_count = 1 + self._config.rounds * len(questions)
         steps = 1 + len(self._openers) * (1 + len(self._config.thread_counts) * per_count)
         opened: dict[str, Opened] = {}
         timings: dict[str, dict[int, tuple[Timing, ...]]] = {name: {} for name in self._openers}
         loads: dict[int, LoadRange] = {}
         num_free_cores = count_free_cores()
         with track("profile", total=steps, unit="step") as advance:
-            self._ready.result()
             advance(1, "libraries found")
             for process in self._processes.values():
                 process.receive()
@@ -139,14 +137,14 @@ class ModelProcesses:
                         "open",
                         opener=self._openers[name][num_threads],
                         max_new_tokens=self._max_new_tokens,
-                        questions=self._questions if num_threads == first else self._questions[:1],
+                        questions=questions if num_threads == first else questions[:1],
                     )
                     opened.setdefault(name, found)
                     advance(1, f"{name} opened")
                 before = load_average()
                 taken = _take_rounds(
                     self._processes,
-                    questions=self._questions,
+                    questions=questions,
                     config=self._config,
                     max_new_tokens=self._max_new_tokens,
                     advance=lambda num, count=num_threads: advance(num, f"{count} threads"),
@@ -194,15 +192,14 @@ def profiling(
             _import_everywhere,
             processes,
             finder=finder,
-            question=timed[0],
-            openers=[found[config.thread_counts[0]] for found in openers.values()],
+            questions=timed,
+            openers={name: found[config.thread_counts[0]] for name, found in openers.items()},
             max_new_tokens=max_new_tokens,
         )
         yield ModelProcesses(
             processes,
             openers,
             ready=ready,
-            questions=timed,
             config=config,
             max_new_tokens=max_new_tokens,
         )
@@ -215,21 +212,30 @@ def _import_everywhere(
     processes: Mapping[str, ChildProcess],
     *,
     finder: ChildProcess,
-    openers: list[Callable[[], Answerer]],
-    question: PromptLike,
+    openers: Mapping[str, Callable[[], Answerer]],
+    questions: list[PromptLike],
     max_new_tokens: int,
-) -> None:
+) -> list[PromptLike]:
     """Have every process import what opening the models and answering once imports.
+
+    Returns the questions that every model reads.
 
     It has to be imported before memory is noted: libraries import lazily at the first answer, and
     their code, larger than a small model, would count as the model's.
     """
-    modules = finder.call(
-        "list_modules", openers=openers, question=question, max_new_tokens=max_new_tokens
+    found = finder.call(
+        "list_modules", openers=openers, questions=questions, max_new_tokens=max_new_tokens
     )
     finder.connection.close()  # which ends it
     for process in processes.values():
-        process.send("import_modules", names=modules)
+        process.send("import_modules", names=found.modules)
+    if len(found.questions) < len(questions):
+        logger.warning(
+            "profile: %d of %d questions are longer than a model reads, and not timed",
+            len(questions) - len(found.questions),
+            len(questions),
+        )
+    return found.questions
 
 
 def _take_rounds(

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, final
 
 from limbeck.contracts.answerer import Answerer, Apply, PromptLike, Size, as_prompt
 from limbeck.contracts.child_process import ChildProcess
+from limbeck.contracts.errors import PromptLengthError
 
 STATUS = Path("/proc/self/status")
 CLEAR_PEAK = Path("/proc/self/clear_refs")
@@ -58,6 +59,16 @@ class Opened:
     memory_method: str
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What has to be known before anything is timed."""
+
+    modules: list[str]
+    """Those that opening the models and answering once imports, in order."""
+    questions: list[PromptLike]
+    """Those that every model reads whole."""
+
+
 @final
 class ModelWorker:
     """The model under measurement; its methods are called from the other process."""
@@ -66,17 +77,29 @@ class ModelWorker:
         self.answerer: Answerer | None = None
 
     def list_modules(
-        self, *, openers: list[Opener], question: PromptLike, max_new_tokens: int
-    ) -> list[str]:
-        """Every module that opening the models and answering once imports, in order."""
-        for opener in openers:
+        self, *, openers: Mapping[str, Opener], questions: list[PromptLike], max_new_tokens: int
+    ) -> Rehearsal:
+        """What opening the named models and answering once imports, and what all of them read.
+
+        Raises:
+            PromptLengthError: some model can read none of the questions.
+        """
+        readable = sorted(questions, key=lambda item: len(as_prompt(item).question))
+        for name, opener in openers.items():
             answerer = opener()
-            answerer.answer([question], max_new_tokens=min(2, max_new_tokens))
-            answerer.score(question, [as_prompt(question).question])
+            while not _reads(answerer, readable[-1], max_new_tokens=min(2, max_new_tokens)):
+                readable.pop()
+                if not readable:
+                    raise PromptLengthError(
+                        f"{name}: every question to be timed is longer than it reads; ask shorter "
+                        "ones, or leave the model out"
+                    )
+            answerer.score("?", ["?"])
             answerer.size()
             del answerer
             gc.collect()
-        return [name for name in sys.modules if not name.startswith("__")]
+        modules = [name for name in sys.modules if not name.startswith("__")]
+        return Rehearsal(modules, [item for item in questions if item in readable])
 
     def import_modules(self, *, names: list[str]) -> None:
         """Import what can be imported by name; some modules only look like modules."""
@@ -116,6 +139,15 @@ class ModelWorker:
         started = time.perf_counter()
         (answer,) = self.answerer.answer([question], max_new_tokens=max_new_tokens)
         return Timing(time.perf_counter() - started, answer.num_tokens)
+
+
+def _reads(answerer: Answerer, question: PromptLike, *, max_new_tokens: int) -> bool:
+    """Whether a question fits a model, which answers it then."""
+    try:
+        answerer.answer([question], max_new_tokens=max_new_tokens)
+    except PromptLengthError:
+        return False
+    return True
 
 
 class _Peak:

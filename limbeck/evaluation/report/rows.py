@@ -114,6 +114,8 @@ class ReportRow:
     specialties: Mapping[str, Share]
     refused: Share
     """How often the model answered that it does not know, where an answer was generated."""
+    num_too_long: int | None = field(default=None, metadata=OPTIONAL)
+    """Questions of the accuracy that are longer than the model reads; None where it read all."""
     declined: Declined | None = field(default=None, metadata=OPTIONAL)
     """What its calibration declines; None where it is not calibrated."""
     log_likelihood: Estimate | None = field(default=None, metadata=OPTIONAL)
@@ -266,6 +268,7 @@ def _make_row(
             for name in specialties
         },
         refused=_count_refused(headline, unknown_answers),
+        num_too_long=sum(item.is_too_long for item in headline) or None,
         declined=model.declined,
         log_likelihood=likelihoods.per_token if likelihoods else None,
         nats_per_byte=likelihoods.nats_per_byte if likelihoods else None,

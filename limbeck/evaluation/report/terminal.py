@@ -39,6 +39,7 @@ def make_table(report: Report) -> Table:
         f"trained on; batch 1, {first.latency_threads} thread",
         caption=f"kept, faster, smaller: against {report.teacher}, its weights counted in bf16; "
         f"accuracy pools {', '.join(report.headline_tasks)}{_explain_marks(report)}"
+        + "".join(map(_explain_length, report.rows))
         + "".join(map(_explain_gain, report.teacher_gains))
         + "".join(map(_explain_runtime, report.in_runtimes)),
         box=box.SIMPLE_HEAVY,
@@ -96,6 +97,15 @@ def _explain_runtime(found: RuntimeSpeedup) -> str:
     return (
         f"\n{found.model} beside {found.teacher}, both in {found.runtime}: "
         f"{number_format.times(found.speedup)} ({number_format.times_range(found)}) faster"
+    )
+
+
+def _explain_length(row: ReportRow) -> str:
+    if not row.num_too_long:
+        return ""
+    return (
+        f"\n{row.name}: {row.num_too_long} of {row.accuracy_interval.count} questions are longer "
+        "than it reads, and count as wrong"
     )
 
 

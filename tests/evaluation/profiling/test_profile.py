@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from limbeck.contracts.answerer import Size
-from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.errors import CheckpointError, PromptLengthError
 from limbeck.env.threads import ThreadChoice
 from limbeck.evaluation.profiling.profile import Profile, ProfileConfig, profiling
 from limbeck.evaluation.profiling.worker import Opened, Timing
@@ -66,6 +66,16 @@ def test_answers_are_timed_with_each_number_of_threads(tmp_path):
         counts = {timing.num_tokens for timing in found["one"].timings[num_threads]}
         assert counts == {num_threads}
         assert found["one"].latency(num_threads).tokens_per_answer == num_threads
+
+
+def test_questions_that_a_model_does_not_read_are_not_timed(caplog):
+    config = ProfileConfig(questions=3, rounds=1, thread_counts=(1,))
+    models = {"all": openers("all"), "some": openers("some", fake_answerer.open_short)}
+    found = profile(models, questions=QUESTIONS, config=config, max_new_tokens=64)
+    assert [len(item.timings[1]) for item in found.values()] == [2, 2]
+    assert "1 of 3 questions are longer than a model reads" in caplog.text
+    with pytest.raises(PromptLengthError, match="some: every question to be timed is longer"):
+        profile(models, questions=QUESTIONS[1:2], config=config, max_new_tokens=64)
 
 
 def test_a_latency_is_a_median_and_one_slow_answer_moves_only_the_tail():

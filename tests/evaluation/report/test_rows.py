@@ -1,9 +1,11 @@
 """Rows of the report: what is paired, pooled and compared with which model."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from limbeck.contracts.answerer import Size
 from limbeck.env.threads import ThreadChoice
@@ -12,7 +14,10 @@ from limbeck.evaluation.floors import Floor
 from limbeck.evaluation.metrics import accuracy_ratio, clustered_interval, speed_ratio
 from limbeck.evaluation.profiling.profile import Profile
 from limbeck.evaluation.profiling.worker import Opened, Timing
+from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.rows import MeasuredModel, make_floor_rows, make_rows
+from limbeck.evaluation.report.terminal import make_table
+from tests.evaluation.report.test_html import read_published
 
 COUNT = 60
 GROUPS = [str(place // 3) for place in range(COUNT)]
@@ -104,6 +109,23 @@ def test_times_are_those_of_the_threads_asked_for(num_threads):
 def test_memory_is_shown_as_measured_and_without_its_base():
     (row,) = make(measured("teacher", TEACHER))
     assert (row.peak_memory_bytes, row.base_memory_bytes) == (3_000_000, 7_000_000)
+
+
+def test_questions_longer_than_a_model_reads_are_counted_in_every_table():
+    whole, cut = measured("teacher", TEACHER), measured("student", STUDENT)
+    asked = tuple(
+        dataclasses.replace(item, is_too_long=place < 7)
+        for place, item in enumerate(cut.answered_questions)
+    )
+    teacher, student = make(whole, dataclasses.replace(cut, answered_questions=asked))
+    assert (teacher.num_too_long, student.num_too_long) == (None, 7)
+    report = dataclasses.replace(read_published("demo"), rows=(teacher, student), floors=())
+    page = render_html(report, answers={"teacher": [], "student": []}, steps=[])
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(make_table(report))
+    for text in (page, stream.getvalue()):
+        assert "7 of 60 questions are longer than it reads" in text
+    assert "**student**: 7 / 60 " in render_markdown(report)
 
 
 def test_floors_are_pooled_over_the_headline_and_beat_only_what_is_worse():
