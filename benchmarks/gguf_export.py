@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from number_formats import Logits, compare, measure_speed, predict
+from number_formats import SMOOTHED, Logits, compare, even_out, measure_speed, predict
 from reporting import environment, make_parser, report
 from tokenizers import Tokenizer
 
@@ -38,14 +38,14 @@ PAGES = ("concepts", "teacher", "planning", "limits", "evaluation", "training", 
 LONGEST_TOKENS = 96
 WEIGHTS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_1", "Q4_0")
 CARRIED = {"Q8_0 of int8": Int8(kind="int8"), "Q4_0 of int4": Int4(kind="int4")}
-"""Checkpoints of integers, converted without training."""
+"""Checkpoints of integers, converted without training, as they are and smoothed first."""
 
 
-def read_passages(checkpoint: Path, *, paths: Sequence[Path]) -> list[list[int]]:
-    """Tokens of the beginnings of pages, after whatever token begins a text."""
+def read_passages(checkpoint: Path, *, paths: Sequence[Path], first: int = 0) -> list[list[int]]:
+    """Tokens of pages from one on; the first ones are those of their beginnings."""
     tokenizer = load_tokenizer(checkpoint)
     texts = [path.read_text(encoding="utf-8") for path in paths]
-    return [tokenizer.encode(text)[:LONGEST_TOKENS] for text in texts]
+    return [tokenizer.encode(text)[first : first + LONGEST_TOKENS] for text in texts]
 
 
 def perplexity(logits: Logits, rows: Sequence[Sequence[int]]) -> float:
@@ -63,15 +63,21 @@ def open_file(path: Path, *, max_tokens: int) -> GgufModel:
     return GgufModel(GgufFile(path), size=size, max_tokens=max_tokens, num_threads=1)
 
 
-def write_bundles(options: Namespace, folder: Path) -> dict[str, Path]:
-    """A bundle for each type, and those of integers."""
+def write_bundles(
+    options: Namespace, folder: Path, *, calibration: Sequence[Sequence[int]]
+) -> dict[str, Path]:
+    """A bundle for each type, and those of integers; some are smoothed by other passages."""
     made, checkpoint = {}, options.checkpoint
     for weights in options.weights or WEIGHTS:
         made[weights] = folder / weights
         GgufRuntime().write(checkpoint, made[weights], weights=weights)
-    for name, number_format in ({} if options.weights else CARRIED).items():
-        stored = folder / number_format.kind
-        integers = convert(load_model(checkpoint), number_format=number_format)
+    carried = {} if options.weights else CARRIED
+    for (kind, number_format), suffix in itertools.product(carried.items(), ("", SMOOTHED)):
+        name = f"{kind}{suffix}"
+        stored, model = folder / f"{name}-checkpoint", load_model(checkpoint)
+        if suffix:
+            even_out(model, rows=calibration)
+        integers = convert(model, number_format=number_format)
         save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=stored)
         made[name] = folder / name
         GgufRuntime().write(stored, made[name])
@@ -124,7 +130,8 @@ def measure(options: Namespace, *, folder: Path) -> tuple[list[dict[str, Any]], 
             **equal_tokens,
         },
     ]
-    made = write_bundles(options, folder)
+    following = read_passages(options.checkpoint, paths=pages, first=LONGEST_TOKENS)
+    made = write_bundles(options, folder, calibration=following)
     for name, path in made.items():
         model = GgufRuntime().open_model(path, num_threads=1)
         logits = predict(model, rows)

@@ -2,7 +2,8 @@
 
 A float checkpoint is converted without training; predictions are compared on questions with their
 answers, as the model's chat renders them. Bundles take turns while they decode, so that ratios
-compare neighbours in time. Left out: training for the format, which takes back much of the cost.
+compare neighbours in time. Schemes that are `smoothed` even channels out first, by other texts of
+the file. Left out: training for the format, which takes back much of the cost.
 """
 
 import gc
@@ -17,18 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from reporting import environment, make_parser, report
+from transformers import PreTrainedModel
 
 from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.parity import LogitDifference, compare_logits, log_softmax
+from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.tokenizers import load_tokenizer
+from limbeck.quantization.config import Smoothing
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import BLOCK_SIZES, Int8
 from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.quantization.layers import unrounded_activations
 from limbeck.quantization.qat import convert
+from limbeck.quantization.smoothing import smooth
 from limbeck.runtimes.base import LoadedModel
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
@@ -36,6 +42,7 @@ from limbeck.runtimes.transformers import TransformersRuntime
 
 LONGEST_TOKENS = 96
 PROMPT_TOKENS = 24
+NUM_CALIBRATION_ROWS = 16
 SCHEMES: dict[str, QuantizedFormat] = {
     **{f"int8 {size}": Int8(kind="int8", block_size=size) for size in BLOCK_SIZES},
     "int4 32": Int4(kind="int4"),
@@ -53,27 +60,55 @@ SCHEMES: dict[str, QuantizedFormat] = {
     ),
 }
 """By name: the format, and the numbers that share a scale."""
+SMOOTHED = ", smoothed"
+SCHEMES |= {
+    f"{name}{SMOOTHED}": SCHEMES[name]
+    for name in ("int8 32", "int4 32", "ternary 256, least squares")
+}
 Logits = Sequence[np.ndarray]
 
 
-def read_rows(path: Path, *, bundle: Path, num: int) -> list[list[int]]:
-    """The first tokens of a file's questions and answers, spread over the file."""
+def read_rows(path: Path, *, bundle: Path, num: int, first: int = 0) -> list[list[int]]:
+    """The first tokens of a file's questions and answers, spread over the file from a line on."""
     chat = read_chat(bundle)
     lines = path.read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines[:: max(1, len(lines) // num)][:num]]
+    records = [json.loads(line) for line in lines[first :: max(1, len(lines) // num)][:num]]
     return [
         [*chat.render(as_prompt(item["question"])), *chat.encode(item["answer"])][:LONGEST_TOKENS]
         for item in records
     ]
 
 
-def make_bundles(checkpoint: Path, folder: Path, schemes: Sequence[str]) -> dict[str, Path]:
+def even_out(model: PreTrainedModel, *, rows: Sequence[Sequence[int]]) -> None:
+    """Smooth a model in place, as the stage does by default, on rows of tokens."""
+    smooth(
+        model,
+        batches=[pad_rows([np.array(row)], starts=[0], pad=0, record_ids=[0]) for row in rows],
+        strength=Smoothing().migration_strength,
+        input_ids=torch.tensor([rows[0]]),
+    )
+
+
+def make_bundles(
+    checkpoint: Path, folder: Path, *, schemes: Sequence[str], texts: Path
+) -> dict[str, Path]:
     """Bundles in float32 and in every scheme, beside the checkpoints they were written from."""
     tokenizer = load_tokenizer(checkpoint)
     made = {"float32": folder / "float32"}
     OnnxRuntime().write(checkpoint, made["float32"])
+    rows = read_rows(texts, bundle=made["float32"], num=NUM_CALIBRATION_ROWS, first=1)
     for name in schemes:
-        model = convert(load_model(checkpoint), number_format=SCHEMES[name])
+        model = load_model(checkpoint)
+        if name.endswith(SMOOTHED):
+            smooth(
+                model,
+                batches=[
+                    pad_rows([np.array(row)], starts=[0], pad=0, record_ids=[0]) for row in rows
+                ],
+                strength=Smoothing().migration_strength,
+                input_ids=torch.tensor([rows[0]]),
+            )
+        model = convert(model, number_format=SCHEMES[name])
         save_checkpoint(model, tokenizer=tokenizer, folder=folder / f"{name}-checkpoint")
         made[name] = folder / name
         OnnxRuntime().write(folder / f"{name}-checkpoint", made[name])
@@ -158,7 +193,9 @@ def run(options: Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     """A row of quality for each scheme; a row of speed for each turn and bundle."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bundles = make_bundles(options.checkpoint, folder, options.schemes)
+        bundles = make_bundles(
+            options.checkpoint, folder, schemes=options.schemes, texts=options.texts
+        )
         texts = read_rows(options.texts, bundle=bundles["float32"], num=4 if options.quick else 16)
         floats = predict(TransformersRuntime().open_model(options.checkpoint, num_threads=1), texts)
         quality = []

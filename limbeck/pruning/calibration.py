@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
+from limbeck.models.observation import Observer, observe
 from limbeck.models.structure import Groups, view_groups
 from limbeck.pruning.experts import measure_routed_norms
-from limbeck.pruning.observation import Observer, observe
 
 CalibrationNeeds = Literal["weights", "activations", "loss_changes", "gradients", "routing"]
 """What a criterion reads besides the weights, which all do."""

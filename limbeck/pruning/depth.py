@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from typing_extensions import override
 
 from limbeck.models.batch import Batch
+from limbeck.models.observation import Observer, observe
 from limbeck.models.structure import find_layers
-from limbeck.pruning.observation import Observer, observe
 from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import keep_settings
 

@@ -20,9 +20,10 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
+from limbeck.models.norms import scale_norm
+from limbeck.models.observation import Observer, observe
 from limbeck.models.projections import ATTENTION, FEED_FORWARD, name_linears
 from limbeck.models.structure import find_layers, find_submodule
-from limbeck.pruning.observation import Observer, observe
 from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import describe_cut
 
@@ -207,25 +208,14 @@ def mask_stream(
         if name in parameters:
             parameters[name][gone] = 0.0
     for name, ratio in kept_norms.items():
-        scale_norm(model.get_submodule(name), ratio)
+        _scale(model.get_submodule(name), ratio)
 
 
-@torch.no_grad()
-def scale_norm(norm: nn.Module, factor: float) -> None:
-    """Make a norm's outputs so many times as large, whether it multiplies by w or by 1 + w.
-
-    Raises:
-        CheckpointError: it does neither.
-    """
-    weight = norm.get_parameter("weight")
-    given = torch.randn(4, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
-    fresh, wanted = weight.clone(), norm(given).float() * factor
-    for offset in (0.0, 1.0):
-        weight.copy_((fresh + offset) * factor - offset)
-        if torch.allclose(norm(given).float(), wanted, rtol=1e-3, atol=1e-5):
-            return
-    weight.copy_(fresh)
-    raise CheckpointError(f"{type(norm).__name__}: its weight is no factor; leave hidden_ratio out")
+def _scale(norm: nn.Module, factor: float) -> None:
+    if not scale_norm(norm, factor):
+        raise CheckpointError(
+            f"{type(norm).__name__}: its weight is no factor; leave hidden_ratio out"
+        )
 
 
 @torch.no_grad()
@@ -234,7 +224,7 @@ def cut_stream(masked: PreTrainedModel, *, stream: Stream, kept: Sequence[int]) 
     smaller = take_channels(masked, stream=stream, kept=kept)
     # A norm divides by the mean over fewer channels now.
     for name in stream.norms:
-        scale_norm(smaller.get_submodule(name), (stream.width / len(kept)) ** 0.5)
+        _scale(smaller.get_submodule(name), (stream.width / len(kept)) ** 0.5)
     return smaller
 
 

@@ -25,6 +25,7 @@ from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.layers import set_rounded_ratio, unrounded_activations
 from limbeck.quantization.qat import convert, find_rounded_ratio, prepare_for_qat, restore_float
+from limbeck.quantization.smoothing import smooth
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.quantize import Config
 from limbeck.training.early_stopping import make_stopper
@@ -58,6 +59,14 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     training = config.training.resolve_steps(tokens_per_step=batches.records.tokens_per_step)
     probe = batches.batch(batches.records.ids[:PROBE_RECORDS].tolist()).input_ids[:, :PROBE_TOKENS]
     started = compute_logits(model, input_ids=probe)
+    num_smoothed = 0
+    if (smoothing := config.resolve_smoothing()) is not None:
+        num_smoothed = smooth(
+            model,
+            batches=batches.sample(smoothing.num_records),
+            strength=smoothing.migration_strength,
+            input_ids=probe,
+        )
     prepare_for_qat(model, number_format=config.scheme)
     held_out = partial(
         validation_batches,
@@ -98,6 +107,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     if stopper is not None:
         metrics |= stopper.metrics(max_steps=training.max_steps)
     metrics["parity_logit_difference"] = converted.difference.max_logit_difference
+    metrics["smoothed_pairs"] = num_smoothed
     metrics["kl_to_floats"] = converted.kl_to_floats
     metrics["kl_to_start"] = compare_logits([(started, converted.logits)]).mean_kl
     if process_index() == 0:  # the others' folders are thrown away

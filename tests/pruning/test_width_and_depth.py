@@ -25,7 +25,6 @@ from limbeck.pruning.width import (
     find_stream,
     mask_stream,
     measure_kept_norms,
-    scale_norm,
     score_channels,
 )
 
@@ -140,12 +139,3 @@ def test_a_layer_that_does_nothing_has_no_influence():
     influence = measure_influence(model, batches=[batch])
     assert influence.argmin() == 2
     assert influence[2] == pytest.approx(0, abs=1e-6)
-
-
-def test_a_norm_of_neither_kind_is_refused():
-    class Odd(torch.nn.LayerNorm):
-        def forward(self, x):
-            return super().forward(x) + self.weight.square()
-
-    with pytest.raises(CheckpointError, match="is no factor"):
-        scale_norm(Odd(8, bias=False), 2.0)

@@ -24,13 +24,14 @@ def work(tmp_path, corpus, dense_config, tokenizer):
     return Work("int8", tmp_path / "artifact", tmp_path / "state", inputs)
 
 
-def run(work, annealing_ratio=0.0, **scheme):
+def run(work, annealing_ratio=0.0, smoothing="default", **scheme):
     config = quantize.Config.model_validate(
         {
             "stage": "quantize",
             "checkpoint": "student",
             "corpus": "corpus",
             "scheme": {"kind": "int8", **scheme},
+            "smoothing": smoothing,
             "annealing_ratio": annealing_ratio,
             "objective": {"kind": "next_token"},
             "training": {"max_steps": 2, "learning_rate": 1e-3},
@@ -46,6 +47,14 @@ def test_it_reports_what_rounding_costs_and_how_far_the_model_moved(work, block_
     assert 0 < metrics["kl_to_floats"] < 0.01
     assert 0 < metrics["kl_to_start"] < 1
     assert not list(work.state.glob("trained"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "smoothing", "num_pairs"),
+    [("int8", "default", 8), ("int8", None, 0), ("int4", "default", 0), ("int4", {}, 8)],
+)
+def test_channels_are_evened_out_where_that_pays(kind, smoothing, num_pairs, work):
+    assert run(work, kind=kind, smoothing=smoothing)["smoothed_pairs"] == num_pairs
 
 
 @pytest.mark.parametrize("kind", ["int2", "ternary"])

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from limbeck.models.norms import is_norm
 from limbeck.models.structure import find_layers
 
 MAX_RELATIVE_ERROR = 0.02
@@ -58,14 +59,6 @@ def _run_norm(norm: nn.Module, given: Float[Tensor, "rows width"]) -> Float[Tens
 def relative_error(found: Float[Tensor, "..."], wanted: Float[Tensor, "..."]) -> float:
     """The norm of the difference over the norm of what was wanted."""
     return float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module has one vector of weights and no matrix."""
-    parameters = list(module.parameters())
-    return "weight" in dict(module.named_parameters(recurse=False)) and all(
-        item.dim() == 1 for item in parameters
-    )
 
 
 @dataclass(frozen=True)

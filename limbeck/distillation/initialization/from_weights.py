@@ -23,7 +23,6 @@ from limbeck.distillation.initialization.conventions import (
     compare_windows,
     embedding_scale,
     find_final_norm,
-    is_norm,
     source_name,
     take_logit_scale,
     take_norm,
@@ -32,6 +31,7 @@ from limbeck.distillation.initialization.conventions import (
 )
 from limbeck.distillation.known_inputs import describe_foreign_source
 from limbeck.models.checkpoints import load_model
+from limbeck.models.norms import is_norm
 from limbeck.models.projections import count_shares, read_projections
 from limbeck.models.structure import find_layers, find_parameter, find_submodule, match_depth
 from limbeck.models.tokenizers import load_tokenizer

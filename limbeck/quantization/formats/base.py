@@ -62,6 +62,8 @@ class QuantizedFormat(Format, abc.ABC):
 
     codes_dtype: ClassVar[str] = "int8"
     """Of stored codes, by which a reader tells a matrix of one format from one of another."""
+    smooths_by_default: ClassVar[bool] = False
+    """Whether channels are evened out before training where a recipe does not say."""
 
     @property
     def table(self) -> "QuantizedFormat":

@@ -40,6 +40,7 @@ class Int8(QuantizedFormat):
     kind: Literal["int8"]
     bits: ClassVar[float] = 8
     scale_bits: ClassVar[int] = 32
+    smooths_by_default: ClassVar[bool] = True
     tolerance: ClassVar[Tolerance] = Tolerance(measure="copy_rounding_kl / rounding_kl", limit=2)
     """Both round by one scheme, but an activation on the border of two steps falls to either side,
     by float32 rounding before it, and one such step moves the activations of every later layer. In
