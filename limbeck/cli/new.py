@@ -50,7 +50,10 @@ def new(
     language: Annotated[
         str, typer.Option(help="Of the answers: zh, en, de, ...; it decides what 2,5 mg means.")
     ] = "",
-    question: Annotated[str, typer.Option(help="The column of questions, where not found.")] = "",
+    question: Annotated[
+        list[str] | None,
+        typer.Option(help="The column of questions, where not found; again for one more of each."),
+    ] = None,
     answer: Annotated[str, typer.Option(help="The column of answers, where not found.")] = "",
     separator: Annotated[
         str,
@@ -108,7 +111,7 @@ def new(
                     student,
                     task,
                     language=language,
-                    question=question,
+                    question=tuple(question or ()),
                     answer=answer,
                     separator=separator,
                     images=images,
@@ -134,7 +137,8 @@ class NewOptions:
     student: str
     task: Literal["auto", "chat", "classify", "extract"]
     language: str
-    question: str
+    question: tuple[str, ...]
+    """Columns of which a question is made, in order; empty: found."""
     answer: str
     separator: str
     """Between the items of answers that are lists; empty: found."""
@@ -205,7 +209,9 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     screen.print(f"\nas {teacher} reads it", style="bold", markup=False, highlight=False, end="")
     screen.print(" (given, then learnt)", highlight=False)
     for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):
-        screen.print(item.given[-SHOWN_CHARS:], style="dim", markup=False, highlight=False, end="")
+        cut = "[...] " if len(item.given) > SHOWN_CHARS else ""
+        given = cut + item.given[-SHOWN_CHARS:]
+        screen.print(given, style="dim", markup=False, highlight=False, end="")
         screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
         screen.print()
     lengths = measure_tokens(readable, tokenizer=tokenizer)

@@ -55,7 +55,7 @@ class Config(BaseModel, metaclass=FrozenModel):
             return handler(value)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
-                cls.__name__, [cls._explain(item) for item in error.errors()]
+                cls.__name__, [cls._explain(item) for item in _leave_out_counts(error.errors())]
             ) from None
 
     @classmethod
@@ -83,6 +83,16 @@ class Config(BaseModel, metaclass=FrozenModel):
         """Files and folders outside the run that this configuration reads."""
         for name in type(self).model_fields:
             yield from _paths(getattr(self, name))
+
+
+def _leave_out_counts(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """The errors but those of lists that are too short only because their items have errors."""
+    places = [item["loc"] for item in errors]
+    for item in errors:
+        place = item["loc"]
+        inside = (other for other in places if other != place and other[: len(place)] == place)
+        if item["type"] != "too_short" or not any(inside):
+            yield item
 
 
 def _paths(value: object) -> Iterator[Path]:

@@ -21,7 +21,7 @@ NO_NAMES = ", or, if these are no names, put a line of names above them"
 
 
 def describe_source(
-    data: str, *, question: str, answer: str, name: str, image_folder: str = ""
+    data: str, *, question: Sequence[str], answer: str, name: str, image_folder: str = ""
 ) -> JsonObject:
     """The source as a recipe states it; empty columns are left to the reader.
 
@@ -75,7 +75,7 @@ def describe_source(
             "no such file or folder; a data set of the hub is named ORGANISATION/NAME", path=path
         )
     found |= {"image_folder": image_folder} if image_folder else {}
-    columns = {"question": [question]} if question else {}
+    columns = {"question": list(question)} if question else {}
     columns |= {"answer": answer} if answer else {}
     chosen = Columns.model_validate(columns)
     if chosen.answer in chosen.question:
@@ -111,14 +111,14 @@ def suggest_columns(source: JsonObject, *, found: Sequence[str], path: str) -> J
 def explain_options(error: ColumnsError, source: JsonObject, *, path: str) -> DataError:
     """The error of columns that the options name, in terms of these options."""
     columns = Columns.model_validate(source["columns"])
-    named = {"--question": columns.question[0], "--answer": columns.answer}
-    wrong = {option: name for option, name in named.items() if name not in error.found}
+    named = [*(("--question", name) for name in columns.question), ("--answer", columns.answer)]
+    wrong = [(option, name) for option, name in named if name not in error.found]
     if not wrong:
         return error
     question, answer = guess_columns(error.found, columns)
     likely = {"--question": question[0], "--answer": answer}
-    hints = [f"{option} {likely[option] or 'NAME'}" for option in wrong]
-    missing = " and no ".join(map(repr, wrong.values()))
+    hints = [f"{option} {likely[option] or 'NAME'}" for option in dict(wrong)]
+    missing = " and no ".join(repr(name) for _, name in wrong)
     return DataError(
         f"has no column {missing}; found {quote(error.found)}; write {' and '.join(hints)}",
         path=path,

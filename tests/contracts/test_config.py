@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from limbeck.contracts.config import Choice, Config, resolve
 from limbeck.contracts.errors import UnknownNameError
@@ -45,6 +45,17 @@ class Chooser(Config):
 def test_unknown_key_is_refused():
     with pytest.raises(ValidationError, match="unknown key 'cuont': did you mean 'count'"):
         Outer.model_validate({"cuont": 2})
+
+
+def test_an_error_in_an_item_is_no_second_error_of_its_list():
+    class Several(Config):
+        files: Annotated[tuple[Inner, ...], Field(min_length=1)]
+
+    with pytest.raises(ValidationError) as caught:
+        Several.model_validate({"files": [{"pth": "a"}]})
+    assert [item["loc"] for item in caught.value.errors()] == [("files", 0, "pth")]
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Several.model_validate({"files": []})
 
 
 def test_frozen():

@@ -354,6 +354,17 @@ def test_records_longer_than_a_model_reads_are_reported(new, teacher, tmp_path):
     assert recipe["student"]["batching"]["max_length"] == 80
 
 
+def test_a_question_of_several_columns(new):
+    rows = [{"query": f"Which {n}?", "note": "n " * 400, "reply": f"{n}"} for n in range(20)]
+    words = ("--question", "query", "--question", "note", "--answer", "reply")
+    text, code, recipe = new("a.jsonl", lines(rows), *words)
+    assert code == 0, text
+    assert recipe["corpus"]["sources"][0]["columns"]["question"] == ["query", "note"]
+    assert "[...] n n n" in text
+    text, code, _ = new("a.jsonl", lines(rows), "--force", *words[:3], "nite", *words[4:])
+    assert code == 1 and "has no column 'nite'" in text
+
+
 def test_a_recipe_is_not_overwritten(new, tmp_path):
     (tmp_path / "mine.yaml").write_text("corpus: {}\n")
     text, code, recipe = new("a.jsonl", lines(clauses(20)))
