@@ -116,6 +116,8 @@ def render(table: Mapping[str, Mapping[str, str]]) -> str:
         "– is not tried. GGUF in: SmolLM2 (Llama) and Gemma 3 270M as published. "
         "`export` is to ONNX, `export GGUF` to a GGUF file in float32; settings that it refuses of "
         "a family: [GGUF files](gguf.md#which-models).",
+        "Those of Qwen3-MoE, OLMoE and SmolLM3 are of settings of these tiny checkpoints; "
+        "the tests write each with those of its published models.",
         "",
     ]
     lines += [f"{number}. {text}" for number, text in enumerate(sentences, start=1)]

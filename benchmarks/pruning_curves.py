@@ -1,9 +1,10 @@
 """Pruning curves: perplexity after ever larger cuts by each criterion, beside cuts at random.
 
-Channels and heads are cut out and whole layers left out of a published model, at once and without
-healing. Criteria are measured on some records of a file, perplexity on others. `unequal` ranks the
-channels of all layers at once and masks the lowest: what layers of one width cost. Left out:
-healing, and cuts of the residual stream, for which there is one criterion.
+Channels, heads and experts are cut out and whole layers left out of a model, at once and without
+healing. Criteria are measured on some records of a file, or on another file, perplexity on others.
+`unequal` ranks the channels of all layers at once and masks the lowest: what layers of one width
+cost. Intervals are of a cut model's perplexity over the uncut one's, over the records of both. Left
+out: healing, and cuts of the residual stream, for which there is one criterion.
 """
 
 import copy
@@ -11,6 +12,7 @@ import json
 import math
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from limbeck.pruning.allocation import pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import RandomScores, score_groups
 from limbeck.pruning.depth import cut_layers, measure_influence
+from limbeck.pruning.experts import find_experts
 from limbeck.pruning.surgery import cut, mask
 from limbeck.runtimes.chat import read_chat
 
@@ -44,42 +47,76 @@ CALIBRATION_STEP = 3
 LONGEST_TOKENS = 112
 ROWS = 8
 """Records in a batch."""
+NUM_SAMPLES = 2000
+"""Of the bootstrap."""
 Scores = Mapping[Groups, Float[Tensor, " groups"]]
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Records of which perplexity is measured."""
+
+    batches: Sequence[Batch]
+    counts: Float[np.ndarray, " records"]
+    """Predicted tokens of each."""
+    uncut: Float[np.ndarray, " records"]
+    """Losses that the uncut model has there, summed over tokens."""
+
+
 def read_batches(options: Namespace) -> tuple[list[Batch], list[Batch]]:
-    """Batches for the criteria and for perplexity, of records spread over the file."""
-    chat = read_chat(options.checkpoint)
-    num = QUICK_RECORDS if options.quick else NUM_RECORDS
-    lines = options.texts.read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines[:: len(lines) // num][:num]]
-    rows = [
-        np.array([*chat.render(as_prompt(item["question"])), *chat.encode(item["answer"])])
-        for item in records
-    ]
-    rows = [row[:LONGEST_TOKENS] for row in rows]
+    """Batches for the criteria and for perplexity, of records spread over the file or files."""
+    num = QUICK_RECORDS if options.quick else options.records
+    rows = read_rows(options.texts, options=options, num=num)
+    if options.calibration:
+        others = read_rows(options.calibration, options=options, num=options.calibration_records)
+        return make_batches(others), make_batches(rows)
     test = [row for index, row in enumerate(rows) if index % CALIBRATION_STEP]
     return make_batches(rows[::CALIBRATION_STEP]), make_batches(test)
 
 
-def make_batches(rows: Sequence[np.ndarray]) -> list[Batch]:
-    """Every token after the first of a row is predicted."""
+def read_rows(path: Path, *, options: Namespace, num: int) -> list[tuple[np.ndarray, int]]:
+    """The tokens of question and answer, and from which on they are predicted."""
+    chat = read_chat(options.checkpoint)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines[:: max(1, len(lines) // num)][:num]]
+    found = []
+    for item in records:
+        question = chat.render(as_prompt(item["question"]))
+        row = np.array([*question, *chat.encode(item["answer"])])[:LONGEST_TOKENS]
+        start = len(question) if options.of == "answers" else 0
+        if start < len(row):
+            found.append((row, start))
+    return found
+
+
+def make_batches(rows: Sequence[tuple[np.ndarray, int]]) -> list[Batch]:
+    """Every token of a row from its start on is predicted, but the row's first."""
     parts = [rows[first : first + ROWS] for first in range(0, len(rows), ROWS)]
     return [
-        pad_rows(part, starts=[0] * len(part), pad=0, record_ids=list(range(len(part))))
+        pad_rows(
+            [row for row, _ in part],
+            starts=[start for _, start in part],
+            pad=0,
+            record_ids=list(range(len(part))),
+        )
         for part in parts
     ]
 
 
 @torch.no_grad()
-def measure_perplexity(model: PreTrainedModel, *, batches: Sequence[Batch]) -> float:
-    """Of every token of the records but the first."""
-    total, count = 0.0, 0
+def measure_losses(
+    model: PreTrainedModel, *, batches: Sequence[Batch]
+) -> tuple[Float[np.ndarray, " records"], Float[np.ndarray, " records"]]:
+    """Of each record its loss, summed over the predicted tokens, and their number."""
+    totals: list[float] = []
+    counts: list[int] = []
     for batch in batches:
         logits = KeptForward(model)(batch).logits
-        total += float(functional.cross_entropy(logits.double(), batch.targets, reduction="sum"))
-        count += len(batch.targets)
-    return math.exp(total / count)
+        losses = functional.cross_entropy(logits.double(), batch.targets, reduction="none")
+        of_rows = batch.kept.sum(dim=1).tolist()
+        totals += [float(part.sum()) for part in losses.split(of_rows)]
+        counts += of_rows
+    return np.array(totals), np.array(counts, dtype=float)
 
 
 def score_all(
@@ -104,10 +141,11 @@ def score_all(
 
 
 def cut_groups(
-    model: PreTrainedModel, *, what: str, calibration: Sequence[Batch], test: Sequence[Batch]
+    model: PreTrainedModel, *, what: str, calibration: Sequence[Batch], test: Texts
 ) -> Iterator[dict[str, Any]]:
-    """A row for each criterion, seed and share of the channels or heads."""
-    layers = {"channels": find_channels, "heads": find_heads}[what](model)
+    """A row for each criterion, seed and share of the channels, heads or experts."""
+    find = {"channels": find_channels, "heads": find_heads, "experts": find_experts}[what]
+    layers = find(model)
     num_groups = layers[0].num_groups
     kept = [num_groups - round(ratio * num_groups) for ratio in RATIOS]
     if what == "heads":
@@ -122,7 +160,7 @@ def cut_groups(
 
 
 def mask_unequal(
-    model: PreTrainedModel, *, calibration: Sequence[Batch], test: Sequence[Batch]
+    model: PreTrainedModel, *, calibration: Sequence[Batch], test: Texts
 ) -> Iterator[dict[str, Any]]:
     """A row for each criterion and share of all layers' channels, however many a layer loses.
 
@@ -154,7 +192,7 @@ def mask_unequal(
 
 
 def leave_layers_out(
-    model: PreTrainedModel, *, calibration: Sequence[Batch], test: Sequence[Batch]
+    model: PreTrainedModel, *, calibration: Sequence[Batch], test: Texts
 ) -> Iterator[dict[str, Any]]:
     """A row for each order and share of the layers; the first and the last always stay."""
     influence = measure_influence(model, batches=calibration)
@@ -173,27 +211,34 @@ def leave_layers_out(
 
 
 def describe(
-    model: PreTrainedModel, *, found: Mapping[str, Any], kept: int, test: Sequence[Batch]
+    model: PreTrainedModel, *, found: Mapping[str, Any], kept: int, test: Texts
 ) -> dict[str, Any]:
     """The row of one cut; printed at once, for all of them take long."""
+    losses, _ = measure_losses(model, batches=test.batches)
+    drawn = np.random.default_rng(0).integers(len(losses), size=(NUM_SAMPLES, len(losses)))
+    more = (losses - test.uncut)[drawn].sum(axis=1) / test.counts[drawn].sum(axis=1)
+    low, high = np.exp(np.quantile(more, [0.025, 0.975]))
     row = {
         **found,
         "kept": kept,
         "cut_ratio": round(1 - kept / found["before"], 4),
         "parameters": sum(item.numel() for item in model.parameters()),
-        "perplexity": measure_perplexity(model, batches=test),
+        "perplexity": math.exp(losses.sum() / test.counts.sum()),
+        "over_uncut": math.exp((losses - test.uncut).sum() / test.counts.sum()),
+        "over_uncut_low": float(low),
+        "over_uncut_high": float(high),
     }
     print(*row.values(), flush=True)
     return row
 
 
 def find_ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """At a fifth of the channels, each criterion's perplexity over that of the uncut model."""
-    uncut = rows[0]["perplexity"]
-    near = [row for row in rows if row["what"] == "channels" and abs(row["cut_ratio"] - 0.2) < 0.01]
+    """At a fifth of the channels or experts, perplexity over that of the uncut model."""
+    near = [row for row in rows if abs(row["cut_ratio"] - 0.2) < 0.01]
     return {
-        f"perplexity_{row['criterion']}_{row['seed']}_over_uncut": row["perplexity"] / uncut
+        f"perplexity_{row['criterion']}_{row['seed']}_over_uncut": row["over_uncut"]
         for row in near
+        if row["what"] in ("channels", "experts")
     }
 
 
@@ -202,12 +247,20 @@ def main() -> None:
     parser = make_parser("Perplexity after cuts by each criterion")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a float checkpoint")
     parser.add_argument("--texts", type=Path, required=True, help="JSONL of questions and answers")
-    parser.add_argument("--cuts", nargs="+", default=["channels", "heads", "layers", "unequal"])
+    parser.add_argument(
+        "--cuts", nargs="+", default=["channels", "heads", "layers", "unequal"], help="or experts"
+    )
+    parser.add_argument("--records", type=int, default=NUM_RECORDS)
+    parser.add_argument("--calibration", type=Path, help="other texts for the criteria")
+    parser.add_argument("--calibration-records", type=int, default=NUM_RECORDS)
+    parser.add_argument("--of", choices=("texts", "answers"), default="texts", help="perplexity")
     options = parser.parse_args()
     machine = environment()
     torch.set_num_threads(1)
     model = load_model(options.checkpoint).eval()
-    calibration, test = read_batches(options)
+    calibration, batches = read_batches(options)
+    uncut, counts = measure_losses(model, batches=batches)
+    test = Texts(batches, counts, uncut)
     nothing = {"what": "nothing", "criterion": "none", "seed": 0, "before": 1}
     rows = [describe(model, found=nothing, kept=1, test=test)]
     for what in options.cuts:
@@ -219,7 +272,8 @@ def main() -> None:
             rows += cut_groups(model, what=what, calibration=calibration, test=test)
     tokens = {
         "calibration_tokens": sum(int(batch.tokens.sum()) for batch in calibration),
-        "test_tokens": sum(len(batch.targets) for batch in test),
+        "test_tokens": int(counts.sum()),
+        "test_records": len(counts),
     }
     report(
         options,

@@ -9,7 +9,7 @@ what it makes with the files.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,12 +31,16 @@ STYLE = (
     "text{font-family:-apple-system,Segoe UI,Helvetica,Noto Sans CJK SC,sans-serif;"
     "font-size:13px;fill:#1f2933}.grid{stroke:#e4e7eb}.curve{fill:none;stroke-width:2}"
 )
+RATIO = ("over_uncut", "over_uncut_low", "over_uncut_high")
 Curve = Mapping[float, Sequence[float]]
-"""Perplexities by share: one, or one for each seed."""
+"""Perplexities by share: one, or one for each seed; of experts each with its interval."""
 
 
 def read_curves() -> tuple[float, dict[str, dict[str, Curve]]]:
-    """The uncut model's perplexity, and by kind of cut and criterion its curve, newest run last."""
+    """Perplexity of the model whose channels were cut, and each kind's curves by its newest run.
+
+    Those of experts are perplexities over the uncut model's, each with its interval.
+    """
     curves: dict[str, dict[str, dict[float, list[float]]]] = {}
     uncut = math.nan
     for run in json.loads(RESULT.read_text(encoding="utf-8"))["runs"]:
@@ -44,10 +48,12 @@ def read_curves() -> tuple[float, dict[str, dict[str, Curve]]]:
         curves |= {kind: {} for kind in kinds}
         for row in run["rows"]:
             if row["what"] == "nothing":
-                uncut = row["perplexity"]
+                uncut = row["perplexity"] if "channels" in kinds else uncut
                 continue
             points = curves[row["what"]].setdefault(row["criterion"], {})
-            points.setdefault(round(row["cut_ratio"], 2), []).append(row["perplexity"])
+            found = points.setdefault(round(row["cut_ratio"], 2), [])
+            names = RATIO if row["what"] == "experts" else ("perplexity",)
+            found += [row[name] for name in names]
     return uncut, {kind: dict(found) for kind, found in curves.items()}
 
 
@@ -56,7 +62,8 @@ def make_files() -> dict[Path, str]:
     uncut, curves = read_curves()
     page = PAGE.read_text(encoding="utf-8")
     for kind, found in curves.items():
-        table = "\n".join(_make_table(found))
+        show = _show_ratio if kind == "experts" else _show
+        table = "\n".join(_make_table(found, show=show))
         start, end = f"<!-- {kind}: docs/figures/make_pruning.py -->", f"<!-- end of {kind} -->"
         assert start in page, start
         pattern = f"{re.escape(start)}.*?{re.escape(end)}"
@@ -64,12 +71,14 @@ def make_files() -> dict[Path, str]:
     return {FIGURE: _draw(curves["channels"], uncut=uncut), PAGE: page}
 
 
-def _make_table(curves: Mapping[str, Curve]) -> list[str]:
+def _make_table(
+    curves: Mapping[str, Curve], *, show: Callable[[Sequence[float]], str]
+) -> list[str]:
     shares = sorted(next(iter(curves.values())))
     heads = "".join(f" {share:.0%} |" for share in shares).replace("%", " %")
     lines = [f"| criterion |{heads}", "| --- |" + " ---: |" * len(shares)]
     for name, curve in curves.items():
-        cells = " | ".join(_show(curve[share]) for share in shares)
+        cells = " | ".join(show(curve[share]) for share in shares)
         lines.append(f"| `{name}` | {cells} |")
     return lines
 
@@ -77,6 +86,14 @@ def _make_table(curves: Mapping[str, Curve]) -> list[str]:
 def _show(found: Sequence[float]) -> str:
     ends = [_round(value) for value in sorted({min(found), max(found)})]
     return "–".join(dict.fromkeys(ends))
+
+
+def _show_ratio(found: Sequence[float]) -> str:
+    if len(found) > len(RATIO):  # of several seeds
+        every = found[:: len(RATIO)]
+        return f"{min(every):.2f}–{max(every):.2f}"
+    value, low, high = found
+    return f"{value:.2f} ({low:.2f}–{high:.2f})"
 
 
 def _round(value: float) -> str:
