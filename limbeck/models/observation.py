@@ -2,11 +2,13 @@
 
 import abc
 from collections.abc import Iterable, Mapping
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from typing_extensions import override
 
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
@@ -28,6 +30,20 @@ class Observer(abc.ABC):
     @abc.abstractmethod
     def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
         """Take in what the module read and made at some tokens."""
+
+
+@final
+class Squares(Observer):
+    """The sum of squares of each channel that a module reads, over so many tokens."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.count = 0
+
+    @override
+    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
+        self.total = self.total + given.square().sum(dim=0)
+        self.count += len(given)
 
 
 @torch.no_grad()

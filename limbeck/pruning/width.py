@@ -21,7 +21,7 @@ from typing_extensions import override
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.norms import scale_norm
-from limbeck.models.observation import Observer, observe
+from limbeck.models.observation import Observer, Squares, observe
 from limbeck.models.projections import ATTENTION, FEED_FORWARD, name_linears
 from limbeck.models.structure import find_layers, find_submodule
 from limbeck.pruning.rebuild import rebuild
@@ -143,23 +143,12 @@ def _check_whole(model: PreTrainedModel, stream: Stream) -> None:
         )
 
 
-class _Squares(Observer):
-    """The sum of squares of each channel of a linear layer's input."""
-
-    def __init__(self) -> None:
-        self.total: Tensor | float = 0.0
-
-    @override
-    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
-        self.total = self.total + given.square().sum(dim=0)
-
-
 @torch.no_grad()
 def score_channels(
     model: PreTrainedModel, *, stream: Stream, batches: Iterable[Batch]
 ) -> Float[Tensor, " width"]:
     """The shares that each channel has in what the stream's readers compute, summed."""
-    found = {reading[0]: _Squares() for reading in stream.readers}
+    found = {reading[0]: Squares() for reading in stream.readers}
     observe(model, observers=found, batches=batches)
     scores = torch.zeros(stream.width)
     for reading in stream.readers:

@@ -17,14 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.parity import compare_logits
 from limbeck.models.batch import Batch
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.norms import is_norm, scale_norm
-from limbeck.models.observation import Observer, observe
+from limbeck.models.observation import Squares, observe
 from limbeck.models.projections import (
     ATTENTION,
     FEED_FORWARD,
@@ -155,19 +154,6 @@ def _trace_norms(
     return {norm: tuple(dict.fromkeys(readers)) for norm, readers in found.items()}
 
 
-class _Squares(Observer):
-    """The mean square of each channel of a linear layer's input."""
-
-    def __init__(self) -> None:
-        self.total: Tensor | float = 0.0
-        self.count = 0
-
-    @override
-    def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
-        self.total = self.total + given.square().sum(dim=0)
-        self.count += len(given)
-
-
 @torch.no_grad()
 def smooth(
     model: PreTrainedModel,
@@ -187,7 +173,7 @@ def smooth(
     model.eval()
     before = compute_logits(model, input_ids=input_ids)
     pairs = find_pairs(model, input_ids=input_ids)
-    squares = {pair.readers[0]: _Squares() for pair in pairs}
+    squares = {pair.readers[0]: Squares() for pair in pairs}
     observe(model, observers=squares, batches=batches)
     changed: dict[str, Tensor] = {}
     num_smoothed = 0
