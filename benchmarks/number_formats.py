@@ -26,15 +26,15 @@ from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.parity import LogitDifference, compare_logits, log_softmax
 from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.smoothing.config import Smoothing
+from limbeck.models.smoothing.smooth import smooth
 from limbeck.models.tokenizers import load_tokenizer
-from limbeck.quantization.config import Smoothing
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import BLOCK_SIZES, Int8
 from limbeck.quantization.formats.two_bits import Int2, Ternary
 from limbeck.quantization.layers import unrounded_activations
 from limbeck.quantization.qat import convert
-from limbeck.quantization.smoothing import smooth
 from limbeck.runtimes.base import LoadedModel
 from limbeck.runtimes.chat import read_chat
 from limbeck.runtimes.onnx.runtime import OnnxRuntime

@@ -19,13 +19,13 @@ from limbeck.env.ranks import process_index
 from limbeck.evaluation.calibration import make_policy
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compute_logits
+from limbeck.models.smoothing.smooth import smooth
 from limbeck.models.tokenizers import load_reader, load_tokenizer
 from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.layers import set_rounded_ratio, unrounded_activations
 from limbeck.quantization.qat import convert, find_rounded_ratio, prepare_for_qat, restore_float
-from limbeck.quantization.smoothing import smooth
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.quantize import Config
 from limbeck.training.early_stopping import make_stopper

@@ -14,8 +14,8 @@ from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
 from limbeck.evaluation.calibration import CalibrationConfig
 from limbeck.models.known import KnownInputs, KnownModel, Refusal, refusals
+from limbeck.models.smoothing.config import Smoothing
 from limbeck.objectives.config import ObjectiveConfig
-from limbeck.quantization.config import Smoothing
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.training.config import TrainingConfig
 

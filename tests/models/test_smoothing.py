@@ -6,9 +6,10 @@ import torch
 from limbeck.contracts.parity import compare_logits
 from limbeck.models.checkpoints import load_model
 from limbeck.models.logit_parity import compute_logits
+from limbeck.models.smoothing.pairs import LayerPair
+from limbeck.models.smoothing.smooth import find_factors, smooth
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
-from limbeck.quantization.smoothing import LayerPair, find_factors, smooth
 from tests.support.families import FAMILIES, make_family
 from tests.support.token_batch import token_batch
 

@@ -1,0 +1,1 @@
+"""Channels of a float model made more even, without a change of what it computes."""

@@ -1,0 +1,135 @@
+"""Where channels of a decoder are made, and which linear layers read them.
+
+Left out: layers whose channels something else reads as well, such as those of experts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from limbeck.contracts.errors import CheckpointError
+from limbeck.models.logit_parity import compute_logits
+from limbeck.models.norms import is_norm
+from limbeck.models.projections import (
+    ATTENTION,
+    FEED_FORWARD,
+    count_shares,
+    find_section,
+    name_linears,
+)
+from limbeck.models.structure import (
+    Groups,
+    find_channels,
+    find_heads,
+    find_layers,
+    find_parameter,
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A run of rows of a matrix, or of entries of its bias."""
+
+    parameter: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """Where channels are made, by a norm or by rows, and the linear layers that read them.
+
+    Readers may have each run of channels several times one after another: the queries of a group
+    read the values of one head.
+    """
+
+    readers: tuple[str, ...]
+    norm: str = ""
+    rows: tuple[Rows, ...] = ()
+    num_runs: int = 1
+    repeats: int = 1
+
+
+def find_pairs(
+    model: PreTrainedModel, *, input_ids: Int[Tensor, "prompts tokens"]
+) -> list[LayerPair]:
+    """Every place of a decoder where channels can be evened out; a forward pass shows some."""
+    try:
+        prefix, _ = find_layers(model)
+    except CheckpointError:
+        return []
+    shares = count_shares(model.config)
+    reading: set[str] = set()
+    pairs = []
+    for layer in _layers_of(find_heads, model):
+        where = f"{prefix}.{layer}.self_attn"
+        block = model.get_submodule(where)
+        reading |= {f"{where}.{name}" for name in name_linears(block, ATTENTION[:3])}
+        values = find_section(block, "v_proj", shares=shares)
+        rows = _rows(model, f"{where}.{values.linear}", start=values.start, stop=values.stop)
+        repeats = shares["q_proj"] // shares["v_proj"]
+        pairs.append(LayerPair((f"{where}.o_proj",), "", rows, shares["v_proj"], repeats))
+    for layer in _layers_of(find_channels, model):
+        where = f"{prefix}.{layer}.mlp"
+        block = model.get_submodule(where)
+        reading |= {f"{where}.{name}" for name in name_linears(block, FEED_FORWARD[:2])}
+        up = find_section(block, "up_proj", shares=shares)
+        rows = _rows(model, f"{where}.{up.linear}", start=up.start, stop=up.stop)
+        pairs.append(LayerPair((f"{where}.down_proj",), "", rows))
+    # Norms come first, so that their factors are those of the weights as they were.
+    norms = _trace_norms(model, input_ids=input_ids)
+    behind_norms = [
+        LayerPair(readers, norm) for norm, readers in norms.items() if reading.issuperset(readers)
+    ]
+    return behind_norms + pairs
+
+
+def _layers_of(
+    find: Callable[[PreTrainedModel], Sequence[Groups]], model: PreTrainedModel
+) -> list[int]:
+    """The layers whose blocks hold nothing but what is known."""
+    try:
+        return [groups.layer for groups in find(model)]
+    except CheckpointError:
+        return []
+
+
+def _rows(model: PreTrainedModel, linear: str, *, start: int, stop: int) -> tuple[Rows, ...]:
+    names = (f"{linear}.{kind}" for kind in ("weight", "bias"))
+    return tuple(
+        Rows(name, start, stop) for name in names if find_parameter(model, name) is not None
+    )
+
+
+def _trace_norms(
+    model: PreTrainedModel, *, input_ids: Int[Tensor, "prompts tokens"]
+) -> dict[str, tuple[str, ...]]:
+    """The linear layers that read each norm's output as it is, by what a forward pass hands on."""
+    made: dict[int, tuple[str, Tensor]] = {}  # with the tensor, so that no other gets its id
+    found: dict[str, list[str]] = {}
+
+    def note_output(name: str) -> Callable[..., None]:
+        return lambda _, inputs, output: made.update({id(output): (name, output)})
+
+    def note_input(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs and id(inputs[0]) in made:
+                found.setdefault(made[id(inputs[0])][0], []).append(name)
+
+        return note
+
+    handles = []
+    for name, module in model.named_modules():
+        if is_norm(module):
+            handles.append(module.register_forward_hook(note_output(name)))
+        elif isinstance(module, nn.Linear):
+            handles.append(module.register_forward_pre_hook(note_input(name)))
+    try:
+        compute_logits(model, input_ids=input_ids)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {norm: tuple(dict.fromkeys(readers)) for norm, readers in found.items()}
