@@ -3,7 +3,7 @@
 Left out: layers whose channels something else reads as well, such as those of experts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int
@@ -66,18 +66,14 @@ def find_pairs(
     pairs = []
     for layer in _layers_of(find_heads, model):
         where = f"{prefix}.{layer}.self_attn"
-        block = model.get_submodule(where)
-        reading |= {f"{where}.{name}" for name in name_linears(block, ATTENTION[:3])}
-        values = find_section(block, "v_proj", shares=shares)
-        rows = _rows(model, f"{where}.{values.linear}", start=values.start, stop=values.stop)
+        reading |= _name_readers(model, where, projections=ATTENTION[:3])
+        rows = _find_rows(model, where, projection="v_proj", shares=shares)
         repeats = shares["q_proj"] // shares["v_proj"]
         pairs.append(LayerPair((f"{where}.o_proj",), "", rows, shares["v_proj"], repeats))
     for layer in _layers_of(find_channels, model):
         where = f"{prefix}.{layer}.mlp"
-        block = model.get_submodule(where)
-        reading |= {f"{where}.{name}" for name in name_linears(block, FEED_FORWARD[:2])}
-        up = find_section(block, "up_proj", shares=shares)
-        rows = _rows(model, f"{where}.{up.linear}", start=up.start, stop=up.stop)
+        reading |= _name_readers(model, where, projections=FEED_FORWARD[:2])
+        rows = _find_rows(model, where, projection="up_proj", shares=shares)
         pairs.append(LayerPair((f"{where}.down_proj",), "", rows))
     # Norms come first, so that their factors are those of the weights as they were.
     norms = _trace_norms(model, input_ids=input_ids)
@@ -97,10 +93,21 @@ def _layers_of(
         return []
 
 
-def _rows(model: PreTrainedModel, linear: str, *, start: int, stop: int) -> tuple[Rows, ...]:
-    names = (f"{linear}.{kind}" for kind in ("weight", "bias"))
+def _name_readers(model: PreTrainedModel, where: str, *, projections: Sequence[str]) -> set[str]:
+    """The linear layers of a block that hold some projections."""
+    return {f"{where}.{name}" for name in name_linears(model.get_submodule(where), projections)}
+
+
+def _find_rows(
+    model: PreTrainedModel, where: str, *, projection: str, shares: Mapping[str, int]
+) -> tuple[Rows, ...]:
+    """The rows of a block's projection, and the entries of its bias."""
+    made = find_section(model.get_submodule(where), projection, shares=shares)
+    names = (f"{where}.{made.linear}.{kind}" for kind in ("weight", "bias"))
     return tuple(
-        Rows(name, start, stop) for name in names if find_parameter(model, name) is not None
+        Rows(name, made.start, made.stop)
+        for name in names
+        if find_parameter(model, name) is not None
     )
 
 
