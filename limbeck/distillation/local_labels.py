@@ -19,6 +19,7 @@ from limbeck.contracts.answerer import Answer, Answerer, Apply, Prompt, alternat
 from limbeck.contracts.artifacts import Artifact, hash_text
 from limbeck.contracts.child_process import spawn
 from limbeck.contracts.errors import PromptLengthError
+from limbeck.contracts.fields import Precision
 from limbeck.contracts.records import Record
 from limbeck.distillation.agreement import SHOWN_CHARS, take_samples
 from limbeck.distillation.endpoint.client import UNSURE, CallError
@@ -67,6 +68,7 @@ def ask_folder(
     max_new_tokens: int,
     batch_size: int,
     num_threads: NumThreads,
+    precision: Precision,
     num_processes: int,
     state_folder: Path,
     title: str,
@@ -77,9 +79,14 @@ def ask_folder(
         CheckpointError: the folder holds no model, or a damaged one; or a process of several died.
     """
     opener = functools.partial(
-        open_answerer, model.path, num_threads=num_threads, num_rows=batch_size
+        open_answerer,
+        model.path,
+        num_threads=num_threads,
+        num_rows=batch_size,
+        precision=precision,
     )
-    state = state_folder / f"answers.{model.manifest.content_hash[:12]}.jsonl"
+    rounded = "" if precision == "float32" else f".{precision}"
+    state = state_folder / f"answers.{model.manifest.content_hash[:12]}{rounded}.jsonl"
     with (
         _open_models(opener, num_processes=num_processes, name=title) as models,
         track(title, total=len(questions) * write.samples, unit="answer") as advance,

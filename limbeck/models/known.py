@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from limbeck.contracts.errors import CheckpointError, LimbeckError
+from limbeck.contracts.fields import Precision
 from limbeck.models.config import Ability, ModelConfig
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 from limbeck.quantization.formats.base import QuantizedFormat
@@ -83,6 +84,8 @@ class KnownModel:
     """What entries have made of it since."""
     codes: QuantizedFormat | None = None
     """The number format that its weights are stored in; None for floats."""
+    is_bundle: bool = False
+    """Whether it is written for a runtime, which computes as it was exported."""
 
     @property
     def number_format(self) -> str:
@@ -130,6 +133,15 @@ class KnownModel:
         if self.number_format != "float32":
             raise codes_cannot_be_trained(self.name, self.number_format)
 
+    def check_precision(self, precision: Precision) -> None:
+        """Refuse what computes in one precision only.
+
+        Raises:
+            CheckpointError: it is a bundle or quantised, and another one is wanted.
+        """
+        if precision != "float32" and (self.is_bundle or self.codes is not None):
+            raise computes_as_made(self.name, precision)
+
     def is_able(self, ability: Ability) -> bool:
         """Whether its description alone says that it is fit for something."""
         return self.description is not None and ability in self.description.abilities
@@ -162,6 +174,14 @@ def codes_cannot_be_trained(name: object, number_format: str) -> CheckpointError
     return CheckpointError(
         f"{name}: the model is quantised already ({number_format}): its codes cannot be trained; "
         "name the floating-point checkpoint it was made from"
+    )
+
+
+def computes_as_made(name: object, precision: Precision) -> CheckpointError:
+    """The error of a bundle or a quantised model that is to compute in another precision."""
+    return CheckpointError(
+        f"{name}: computes as it was exported or quantised, not in {precision}; name the "
+        "floating-point checkpoint it was made from, or leave `precision` out"
     )
 
 

@@ -285,7 +285,8 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
         change = partial(_prune, settings=settings, name=entry.name)
     elif isinstance(settings, Converts):
         change = partial(_convert, architecture=settings.architecture)
-    found = dataclasses.replace(start, name=repr(entry.name), folder=None)
+    is_bundle = settings.make == "bundle"
+    found = dataclasses.replace(start, name=repr(entry.name), folder=None, is_bundle=is_bundle)
     if change is not None:
         found = dataclasses.replace(
             found, changes=(*start.changes, change), read_sizes=_change_sizes(entry, start)

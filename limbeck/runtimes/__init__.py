@@ -11,6 +11,7 @@ from typing import Annotated
 from limbeck.contracts.answerer import Answerer
 from limbeck.contracts.config import NameIn, resolve
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.fields import Precision
 from limbeck.contracts.registry import RUNTIMES
 from limbeck.env.threads import NumThreads, choose_threads, count_free_cores
 from limbeck.runtimes.base import Runtime
@@ -45,17 +46,21 @@ def find_runtime(folder: Path) -> str:
     return read_bundle(folder).runtime if is_bundle else "transformers"
 
 
-def open_answerer(folder: Path, *, num_threads: NumThreads, num_rows: int = 1) -> Answerer:
+def open_answerer(
+    folder: Path, *, num_threads: NumThreads, num_rows: int = 1, precision: Precision = "float32"
+) -> Answerer:
     """The model in a bundle or a checkpoint folder, loaded and ready to answer.
 
     `auto` threads follow from the model's size, from the `num_rows` that are decoded at once, and
-    from the free cores.
+    from the free cores. `precision` is in what a checkpoint of floats computes.
 
     Raises:
-        CheckpointError: the folder is neither, or is damaged.
+        CheckpointError: the folder is neither, or is damaged, or computes as it was written.
         UnknownNameError: the bundle is for a runtime that is not known here.
     """
     runtime = open_runtime(find_runtime(folder))
+    if precision != "float32":
+        runtime = runtime.computing_in(precision, place=folder)
     if num_threads == "auto":
         num_threads = _choose_threads(folder, num_rows=num_rows)
     return runtime.read(folder, num_threads=num_threads)

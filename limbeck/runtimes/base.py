@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from limbeck.contracts.answerer import Answerer, Size
+from limbeck.contracts.fields import Precision
 from limbeck.contracts.parity import Tolerance
+from limbeck.models.known import computes_as_made
 from limbeck.models.session import Session
 from limbeck.quantization.formats.base import Format, QuantizedFormat, list_formats
 from limbeck.runtimes.bundle import Bundle
@@ -110,6 +112,14 @@ class Runtime(abc.ABC):
     """Refuses of the tokenizers with a `tokenizer.json` those that it cannot carry."""
     packages: ClassVar[tuple[str, ...]] = ()
     """What it needs beyond the extra `train`; the extra that installs them has its name."""
+
+    def computing_in(self, precision: Precision, *, place: str | Path) -> "Runtime":
+        """The same runtime, computing in fewer bits.
+
+        Raises:
+            CheckpointError: the model computes as it was made.
+        """
+        raise computes_as_made(place, precision)
 
     @property
     def formats(self) -> frozenset[str]:

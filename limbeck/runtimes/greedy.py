@@ -5,6 +5,7 @@ does where the generation config sets no penalties; penalties are left out, beca
 a model was measured to answer. Drawn answers take each token by chance.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,9 +91,11 @@ def decode_answers(
     while waiting or session.slots:
         if waiting and session.num_free:
             joining = [waiting.popleft() for _ in range(min(len(waiting), session.num_free))]
+            read, num_copies = _list_prompts([requests[index] for index in joining])
             admitted = session.admit(
-                [requests[index].tokens for index in joining],
-                images=[image for index in joining for image in requests[index].images],
+                [item.tokens for item in read],
+                images=[image for item in read for image in item.images],
+                num_copies=num_copies,
             )
             slots, logits = admitted.slots, admitted.logits
             request_of |= dict(zip(slots, joining, strict=True))
@@ -111,6 +114,17 @@ def decode_answers(
                 ended.append(slot)
             yield GeneratedToken(request, latest[slot], float(log_prob), is_last)
         session.evict(ended)
+
+
+def _list_prompts(joining: Sequence[Request]) -> tuple[list[Request], int]:
+    """The prompts to read, and how many rows each is for: of samples of one prompt, one is read."""
+    runs = [
+        list(same)
+        for _, same in itertools.groupby(joining, lambda item: (item.tokens, item.images))
+    ]
+    if len({len(same) for same in runs}) > 1:
+        return list(joining), 1
+    return [same[0] for same in runs], len(runs[0])
 
 
 @final

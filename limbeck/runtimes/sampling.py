@@ -10,7 +10,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
-from limbeck.contracts.parity import log_softmax
+BLOCK = 512
+"""Tokens of a block, about the square root of a large vocabulary."""
 
 
 @final
@@ -30,7 +31,9 @@ class Sampler:
         """
         uniform = np.array([self._generators[request].random() for request in requests])
         tokens = draw_tokens(logits, uniform=uniform, temperature=self._temperature)
-        return tokens, log_softmax(logits)[np.arange(len(tokens)), tokens]
+        largest = logits.max(axis=-1)
+        total = np.exp(logits - largest[:, None]).sum(axis=-1)
+        return tokens, logits[np.arange(len(tokens)), tokens] - largest - np.log(total)
 
 
 def draw_tokens(
@@ -39,9 +42,32 @@ def draw_tokens(
     uniform: Float[np.ndarray, " rows"],
     temperature: float,
 ) -> Int[np.ndarray, " rows"]:
-    """A token for each row, by inverting the distribution function at that temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    sums = np.exp(scaled - scaled.max(axis=-1, keepdims=True)).cumsum(axis=-1)
+    """A token for each row, by inverting the distribution function at that temperature.
+
+    First over sums of blocks, then inside one: the only pass over all tokens is that of their
+    exponentials.
+    """
+    num_blocks = -(-logits.shape[1] // BLOCK)
+    weights = np.zeros((len(logits), num_blocks * BLOCK), logits.dtype)
+    filled = weights[:, : logits.shape[1]]
+    np.subtract(logits, logits.max(axis=-1, keepdims=True), out=filled)
+    np.exp(np.divide(filled, temperature, out=filled), out=filled)
+    blocks = weights.reshape(len(logits), num_blocks, BLOCK)
+    rows = np.arange(len(logits))
+    sums = blocks.sum(axis=-1, dtype=np.float64).cumsum(axis=-1)
     wanted = uniform * sums[:, -1]
-    # The first token whose sum lies above what is wanted, so that one without mass is never drawn.
-    return (sums <= wanted[:, None]).sum(axis=-1).clip(max=logits.shape[1] - 1)
+    block, before = _invert(sums, wanted)
+    inside = blocks[rows, block].astype(np.float64)
+    place, _ = _invert(inside.cumsum(axis=-1), wanted - before)
+    # Sums of one block in two orders differ in the last bits: what has no mass is never drawn.
+    last = BLOCK - 1 - (inside[:, ::-1] > 0).argmax(axis=-1)
+    return block * BLOCK + np.minimum(place, last)
+
+
+def _invert(
+    sums: Float[np.ndarray, "rows places"], wanted: Float[np.ndarray, " rows"]
+) -> tuple[Int[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """The first place of each row whose sum lies above what is wanted, and the sum before it."""
+    place = (sums <= wanted[:, None]).sum(axis=-1).clip(max=sums.shape[1] - 1)
+    before = np.take_along_axis(np.pad(sums, ((0, 0), (1, 0))), place[:, None], axis=-1)
+    return place, before[:, 0]

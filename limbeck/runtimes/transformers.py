@@ -14,8 +14,10 @@ from typing_extensions import override
 
 from limbeck.contracts.answerer import Answerer, Size
 from limbeck.contracts.artifacts import MANIFEST
+from limbeck.contracts.fields import Precision
 from limbeck.models.chat_tokens import chat_template_of, encode_texts, end_token_ids
-from limbeck.models.checkpoints import load_model, open_config
+from limbeck.models.checkpoints import load_model, open_config, read_number_format
+from limbeck.models.known import computes_as_made
 from limbeck.models.session import Session
 from limbeck.models.tokenizers import has_template, load_tokenizer
 from limbeck.models.torch_session import TorchSession, image_inputs
@@ -26,7 +28,7 @@ from limbeck.quantization.formats.base import Format, QuantizedFormat
 from limbeck.quantization.formats.floats import Float32
 from limbeck.runtimes.architecture import format_name
 from limbeck.runtimes.base import LoadedModel, Runtime
-from limbeck.runtimes.bundle import Bundle, write_bundle
+from limbeck.runtimes.bundle import BUNDLE, Bundle, write_bundle
 from limbeck.runtimes.chat import Chat, TextCodec
 from limbeck.runtimes.greedy import GreedyAnswerer
 from limbeck.sizing.parameters import size_model
@@ -40,6 +42,16 @@ class TransformersRuntime(Runtime):
 
     name: ClassVar[str] = "transformers"
     architectures: ClassVar[frozenset[str] | Literal["any"]] = "any"
+
+    def __init__(self, *, precision: Precision = "float32") -> None:
+        self.precision = precision
+
+    @override
+    def computing_in(self, precision: Precision, *, place: str | Path) -> "TransformersRuntime":
+        folder = Path(place)
+        if (folder / BUNDLE).is_file() or read_number_format(folder) is not None:
+            raise computes_as_made(place, precision)
+        return TransformersRuntime(precision=precision)
 
     @override
     def supports(self, number_format: Format) -> bool:
@@ -69,7 +81,7 @@ class TransformersRuntime(Runtime):
 
     @override
     def open_model(self, folder: Path, *, num_threads: int) -> "TorchModel":
-        model = load_model(folder)
+        model = load_model(folder, dtype=getattr(torch, self.precision))
         return TorchModel(model, weight_bytes=count_weight_bytes(folder), num_threads=num_threads)
 
     @override

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from limbeck.contracts.config import Config, NameIn
-from limbeck.contracts.fields import PositiveInt
-
-Precision = Literal["float32", "bfloat16"]
-
+from limbeck.contracts.fields import PositiveInt, Precision
 
 Recomputing = Literal["none", "layers"]
 

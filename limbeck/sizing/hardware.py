@@ -4,7 +4,8 @@ Peaks are as published for each product; the shares of them that are reached are
 stated here.
 """
 
-from limbeck.sizing.cards import Cards, Precision, Recomputing, Serving
+from limbeck.contracts.fields import Precision
+from limbeck.sizing.cards import Cards, Recomputing, Serving
 from limbeck.sizing.machine_speed import Speed
 from limbeck.sizing.number_formats import FormatSize
 from limbeck.sizing.parameters import ModelSize

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from limbeck.sizing.cards import Precision, Recomputing
+from limbeck.contracts.fields import Precision
+from limbeck.sizing.cards import Recomputing
 from limbeck.sizing.number_formats import FormatSize
 from limbeck.sizing.parameters import ActivationWidths, ModelSize
 

@@ -244,6 +244,7 @@ def _ask_model(
         max_new_tokens=config.max_new_tokens,
         batch_size=config.batch_size,
         num_threads=config.num_threads,
+        precision=config.precision,
         num_processes=config.num_processes,
         state_folder=work.persistent_dir,
         title=work.name if field == "teacher" else f"{work.name}: {field}",

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.fields import NonNegativeFloat, PositiveInt
-from limbeck.sizing.cards import Precision, Recomputing
+from limbeck.contracts.fields import NonNegativeFloat, PositiveInt, Precision
+from limbeck.sizing.cards import Recomputing
 from limbeck.training.token_budget import StepBudget, count_steps
 
 

@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import TrainingError
+from limbeck.contracts.fields import Precision
 from limbeck.env.seeds import mix_seeds
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
 from limbeck.objectives.base import Loss, Objective
-from limbeck.sizing.cards import Precision
 from limbeck.training.cpu_microbatches import (
     SummedGradients,
     draws_random,

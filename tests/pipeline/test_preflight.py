@@ -82,6 +82,19 @@ def test_a_sound_chain_of_folders_has_no_faults(look):
     ("lines", "where", "message"),
     [
         (
+            [
+                "bundle: {stage: export, checkpoint: '@/qwen3'}",
+                "l: {stage: label, corpus: corpus, teacher: bundle, precision: bfloat16}",
+            ],
+            "l.teacher",
+            "computes as it was exported or quantised",
+        ),
+        (
+            ["l: {stage: label, corpus: corpus, teacher: '@/int8', precision: bfloat16}"],
+            "l.teacher",
+            "leave `precision` out",
+        ),
+        (
             [f"p: {{{PRUNE}, checkpoint: '@/mixtral'}}"],
             "p.channels_ratio",
             "no layer has `mlp.gate_proj`",

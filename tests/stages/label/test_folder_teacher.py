@@ -6,14 +6,16 @@ import multiprocessing
 import shutil
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.errors import DataError, EndpointError, LeakError
+from limbeck.contracts.errors import CheckpointError, DataError, EndpointError, LeakError
 from limbeck.contracts.records import Record
 from limbeck.data.corpus.unlabelled import remove_answer
 from limbeck.distillation import local_labels
+from limbeck.models.checkpoints import load_model
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
 from limbeck.stages import label
@@ -82,6 +84,24 @@ def test_questions_without_an_answer_get_the_teachers(corpus, teacher, tmp_path)
     assert metrics["asked"] == NUM_BARE and metrics["labelled"] == len(ended)
     card = json.loads(made.card_path.read_text(encoding="utf-8"))
     assert card["labelled_by"] == {"model": "teacher", "kind": "answers"}
+
+
+def test_a_checkpoint_answers_in_bfloat16_and_a_bundle_does_not(corpus, teacher, tmp_path):
+    if teacher.manifest.kind == "bundle":
+        with pytest.raises(CheckpointError, match="computes as it was exported"):
+            run(corpus, teacher, tmp_path, precision="bfloat16")
+        return
+    made, _ = run(corpus, teacher, tmp_path, precision="bfloat16", min_confidence_ratio=0.0)
+    model = load_model(teacher.path, dtype=torch.bfloat16)
+    answerer = open_answerer(teacher.path, num_threads=1, precision="bfloat16")
+    assert answerer.model.model.dtype == model.dtype
+    bare = list(corpus.unlabelled())
+    expected = answerer.answer([item.question for item in bare], max_new_tokens=MAX_TOKENS)
+    ended = [item.text.strip() for item in expected if item.num_tokens < MAX_TOKENS]
+    found = {item.id: item.answer for item in made.records("train")}
+    assert [found[item.id] for item in bare if item.id in found] == [text for text in ended if text]
+    # Kept apart from answers in float32.
+    assert [path.name.count(".bfloat16") for path in tmp_path.glob("made-state/*.jsonl")] == [1]
 
 
 def test_unsure_answers_are_not_taken_and_are_no_fault(corpus, teacher, tmp_path):
