@@ -21,6 +21,7 @@ from limbeck.evaluation.held_out_questions import read_evaluation
 from limbeck.evaluation.tasks import Response, ask, score_response
 from limbeck.harness.export_tasks import export_tasks
 from limbeck.harness.run import Settings, run_harness
+from limbeck.harness.scoring import sum_options
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.runtimes import open_answerer
 
@@ -65,16 +66,15 @@ def compare(
         question, response = questions[sample["doc"]["id"]], own[sample["doc"]["id"]]
         right = score_response(question, response).correct
         if question.form == "choice":
-            sums = [log for ((log, _),) in sample["resps"]]
+            sums = sum_options(sample["doc"], [result for (result,) in sample["resps"]])
             expected = [
                 mean * num
                 for mean, num in zip(
                     response.option_scores, sample["doc"]["choice_tokens"], strict=True
                 )
             ]
-            # What lm-eval counts besides, white space that opens the answer, is alike for all.
-            shifts = [found - other for found, other in zip(sums, expected, strict=True)]
-            largest = max(largest, max(shifts) - min(shifts))
+            shifts = [abs(found - other) for found, other in zip(sums, expected, strict=True)]
+            largest = max(largest, *shifts)
             same_answers += sums.index(max(sums)) == expected.index(max(expected))
             found_right = sample["acc_per_token"]
         else:

@@ -15,7 +15,7 @@ from limbeck.evaluation.held_out_questions import read_evaluation
 from limbeck.evaluation.tasks import make_prompt
 from limbeck.models.chat_tokens import chat_template_of, end_token_ids
 from limbeck.models.tokenizers import load_tokenizer
-from limbeck.runtimes.chat import Chat
+from limbeck.runtimes.chat import Chat, RenderedOption
 from limbeck.runtimes.transformers import TransformersCodec
 
 SHARED = """\
@@ -28,10 +28,12 @@ doc_to_text: question
 target_delimiter: ""
 """
 CHOICE = """\
-# Every choice ends as the corpus's own chat template ends an answer, and its tokens are counted by
-# the corpus's tokenizer: acc_per_token means what Limbeck's report means for models that have it.
+# Each choice opens as the model's chat template opens an answer and ends as the corpus's ends it,
+# and its tokens are counted by the corpus's tokenizer: acc_per_token means what Limbeck's report
+# means for models that have it.
+class: !function limbeck.harness.choice_task.ChoiceTask
 output_type: multiple_choice
-doc_to_choice: choices
+doc_to_choice: options
 doc_to_target: gold
 process_results: !function limbeck.harness.scoring.score_choice
 metric_list:
@@ -42,7 +44,7 @@ ANSWER = """\
 # correct is Limbeck's verdict: numbers as quantities, lists by entity F1. exact_match is literal.
 output_type: generate_until
 doc_to_target: target
-generation_kwargs: {{until: [], max_gen_toks: {max_new_tokens}, do_sample: false}}
+generation_kwargs: {{until: {until}, max_gen_toks: {max_new_tokens}, do_sample: false}}
 process_results: !function limbeck.harness.scoring.score_answer
 metric_list:
   - {{metric: correct, aggregation: mean, higher_is_better: true}}
@@ -86,16 +88,18 @@ def export_tasks(
             f"none of {len(found)} questions can be asked by lm-eval: {dict(left_out)}",
             path=corpus.folder,
         )
-    chat, end = _open_chat(corpus)
+    answers = _read_answers(corpus)
     folder.mkdir(parents=True, exist_ok=True)
     counts = {}
     for task, questions in kept.items():
         for form, asked in _by_form(questions).items():
             name = f"{folder.absolute().name}_{task}" + ("" if form == "all" else f"_{form}")
             is_choice = asked[0].form == "choice"
-            documents = [_describe(question, chat=chat, end=end) for question in asked]
+            documents = [_describe(question, answers=answers) for question in asked]
             write_jsonl(folder / f"{name}.jsonl", documents)
-            rest = CHOICE if is_choice else ANSWER.format(max_new_tokens=max_new_tokens)
+            until = json.dumps([answers.ends[0].strip()])
+            free = ANSWER.format(max_new_tokens=max_new_tokens, until=until)
+            rest = CHOICE if is_choice else free
             text = SHARED.format(name=name) + rest
             (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
             counts[name] = len(documents)
@@ -109,15 +113,25 @@ def _by_form(questions: Sequence[Question]) -> dict[str, list[Question]]:
     return {"choice": choices, "free": others} if choices and others else {"all": list(questions)}
 
 
-def _open_chat(corpus: Corpus) -> tuple[Chat, str]:
-    """The chat of the corpus's tokenizer, and the text that ends an answer of it."""
+@dataclass(frozen=True)
+class _Answers:
+    """How the corpus's tokenizer and its template write answers."""
+
+    chat: Chat
+    ends: tuple[str, ...]
+    """Texts that end an answer, the trained one first."""
+
+
+def _read_answers(corpus: Corpus) -> _Answers:
     tokenizer = load_tokenizer(corpus.tokenizer_path)
-    template = chat_template_of(tokenizer)
-    chat = Chat(template, TransformersCodec(tokenizer), end_ids=end_token_ids(tokenizer))
-    return chat, template.end or str(tokenizer.eos_token)
+    template, ids = chat_template_of(tokenizer), end_token_ids(tokenizer)
+    written = [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
+    blank = template.end[: len(template.end) - len(template.end.lstrip())]
+    chat = Chat(template, TransformersCodec(tokenizer), end_ids=ids)
+    return _Answers(chat, tuple(blank + text for text in written))
 
 
-def _describe(question: Question, *, chat: Chat, end: str) -> JsonObject:
+def _describe(question: Question, *, answers: _Answers) -> JsonObject:
     document: JsonObject = {
         "id": question.id,
         "system": question.system,
@@ -125,11 +139,25 @@ def _describe(question: Question, *, chat: Chat, end: str) -> JsonObject:
         "target": question.answers[0],
         "asked": json.dumps(dataclasses.asdict(question), ensure_ascii=False),
     }
-    if question.form == "choice":
-        rendered = chat.render_options(make_prompt(question), question.options)
-        document |= {
-            "choices": [option + end for option in question.options],
-            "choice_tokens": [len(option.answer) for option in rendered],
-            "gold": question.options.index(question.answers[0]),
-        }
-    return document
+    if question.form != "choice":
+        return document | {"opening": answers.chat.template.opening}
+    rendered = answers.chat.render_options(make_prompt(question), question.options)
+    return document | {
+        "options": list(question.options),
+        "ends": list(answers.ends),
+        "choice_tokens": [len(option.answer) for option in rendered],
+        "given": _find_given(question, rendered=rendered[0], chat=answers.chat),
+        "gold": question.options.index(question.answers[0]),
+    }
+
+
+def _find_given(question: Question, *, rendered: RenderedOption, chat: Chat) -> str:
+    """What stands before an answer and is no part of it, from the prompt's last word on.
+
+    lm-eval takes white space that ends a prompt for a part of each answer.
+    """
+    turn = chat.template.render_turn(make_prompt(question).messages, answer=question.options[0])
+    shown = turn.prompt.rstrip()
+    opening = turn.opening if len(rendered.given) > len(chat.encode(turn.prompt)) else ""
+    is_read = len(rendered.given) > len(chat.encode(shown))
+    return turn.prompt[len(shown) :] + opening if is_read else ""

@@ -82,18 +82,25 @@ class Chat:
             DataError, CheckpointError: as `render`.
         """
         num_tokens = self._count_image_tokens(prompt)
+        turns = [
+            self.template.render_turn(prompt.messages, answer=option, num_image_tokens=num_tokens)
+            for option in options
+        ]
+        learnt = [self._continue(turn.prompt, turn.learnt) for turn in turns]
+        openings = [
+            self._continue(turn.prompt, turn.opening) if turn.opening else [] for turn in turns
+        ]
+        # A blank may be one token with an answer's first word. Then it counts in every option:
+        # what is compared has to follow the same context.
+        is_apart = all(
+            tokens[: len(opening)] == opening
+            for tokens, opening in zip(learnt, openings, strict=True)
+        )
         found = []
-        for option in options:
-            turn = self.template.render_turn(
-                prompt.messages, answer=option, num_image_tokens=num_tokens
-            )
-            learnt = self._continue(turn.prompt, turn.learnt)
-            opening = self._continue(turn.prompt, turn.opening) if turn.opening else []
-            if learnt[: len(opening)] != opening:
-                opening = []  # a blank, which is one token with the answer's first word
-            answer = learnt[len(opening) :]
-            answer = answer if turn.end else [*answer, self.end_ids[0]]
-            found.append(RenderedOption(self.encode(turn.prompt) + opening, answer))
+        for turn, tokens, opening in zip(turns, learnt, openings, strict=True):
+            num_given = len(opening) if is_apart else 0
+            answer = tokens[num_given:] if turn.end else [*tokens[num_given:], self.end_ids[0]]
+            found.append(RenderedOption(self.encode(turn.prompt) + tokens[:num_given], answer))
         return found
 
     def read_answer(self, ids: Sequence[int]) -> str:

@@ -136,3 +136,15 @@ def test_an_answer_begins_with_no_mark_of_a_texts_start(marking, template):
     chat = Chat(chat_template_of(marking), TransformersCodec(marking), end_ids=(2,))
     (option,) = chat.render_options(as_prompt("may i ?"), ["low yes"])
     assert [*option.given, *option.answer] == rendered.input_ids
+
+
+def test_options_follow_the_same_tokens(marking):
+    """A blank before an answer is one token with "low", and stands apart before "yes"."""
+    marking.chat_template = INST
+    chat = Chat(chat_template_of(marking), TransformersCodec(marking), end_ids=(2,))
+    low, yes = chat.render_options(as_prompt("may i ?"), ["low", "yes"])
+    assert low.given == yes.given
+    assert marking.convert_ids_to_tokens(low.answer)[0] == "\u2581l"
+    assert marking.convert_ids_to_tokens(yes.answer)[0] == "\u2581"
+    (alone,) = chat.render_options(as_prompt("may i ?"), ["yes"])
+    assert alone.answer == yes.answer[1:]
