@@ -1,16 +1,21 @@
-"""The head of an answer and its first bytes in one write.
+"""uvicorn's protocol with two changes: the head of an answer and its first bytes are one write, and
+a request that offers another protocol keeps its body.
 
 uvicorn writes the head by itself. That is a call of the system more, and it wakes the client for
-something that it cannot use yet: together as much as reading the request.
+something that it cannot use yet: together as much as reading the request. And it drops the body of
+a request with `Upgrade: h2c`, which Java's HTTP client sends unless it is told not to.
 """
 
 import asyncio
 from typing import Any, Protocol, final, runtime_checkable
 
+import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD = b"HTTP/1.1 "
+OFFERS = frozenset({b"upgrade", b"http2-settings"})
+"""Headers of a request that offers another protocol, which `Connection` names as well."""
 
 
 @runtime_checkable
@@ -31,9 +36,55 @@ class _Transport(Protocol):
 class OneWrite(HttpToolsProtocol):
     """uvicorn's protocol over a transport that holds heads back."""
 
+    _offers_upgrade = False
+    """Whether the head that was read offers a protocol that is not spoken here."""
+
     @override
     def connection_made(self, transport: _Transport) -> None:
         super().connection_made(HeldHeads(transport, loop=self.loop))
+
+    @override
+    def on_headers_complete(self) -> None:
+        offers = any(name == b"upgrade" for name, _ in self.headers)
+        self._offers_upgrade = (
+            offers and self.parser.should_upgrade() and not self._should_upgrade()
+        )
+        if not self._offers_upgrade:
+            super().on_headers_complete()
+
+    @override
+    def on_message_complete(self) -> None:
+        if not self._offers_upgrade:
+            super().on_message_complete()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as pause:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self._offers_upgrade:
+                self._read_without_offer(data[pause.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _read_without_offer(self, rest: bytes) -> None:
+        """Read the request once more, as if no other protocol were offered (RFC 9110, sec. 7.8).
+
+        The parser takes what follows an offer for the other protocol's.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        for name, value in self.headers:
+            if name == b"connection":
+                named = value.split(b",")
+                value = b",".join(item for item in named if item.strip().lower() not in OFFERS)
+            if name not in OFFERS:
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
 
 @final

@@ -56,12 +56,18 @@ def test_a_head_goes_out_before_the_end_of_the_connection():
 
 
 async def answer(scope, receive, send):
-    """The path's parts as parts of the body, a part for each turn of the event loop."""
+    """The path's parts, or what is sent to /echo, each as a part of the body in its own turn."""
     if scope["type"] != "http":
         return
-    await receive()
+    message = await receive()
+    body = message.get("body", b"")
+    while message.get("more_body"):
+        message = await receive()
+        body += message.get("body", b"")
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    for part in scope["path"].strip("/").split("/"):
+    for part in (
+        [body.decode()] if scope["path"] == "/echo" else scope["path"].strip("/").split("/")
+    ):
         await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": part.encode(), "more_body": True})
     await send({"type": "http.response.body", "body": b""})
@@ -113,3 +119,21 @@ def test_a_client_that_waits_for_leave_to_send_gets_it(port):
         while part := client.recv(65536):
             found += part
     assert found.startswith(b"HTTP/1.1 200 OK") and b"\r\n2\r\nab\r\n0\r\n\r\n" in found
+
+
+def test_a_request_that_offers_another_protocol_keeps_its_body(port):
+    """As Java's HTTP client and `curl --http2` send it; the connection goes on as it was."""
+    head = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(f"{head}{offer}\r\nfir".encode())
+        client.sendall(b"st")
+        found = b""
+        while not found.endswith(b"0\r\n\r\n"):
+            found += client.recv(65536)
+        assert b"\r\n5\r\nfirst\r\n" in found and b"connection: close" not in found
+        client.sendall(f"{head}{offer.replace(': Up', ': close, Up')}\r\nagain".encode())
+        found = b""
+        while part := client.recv(65536):
+            found += part
+    assert b"\r\n5\r\nagain\r\n" in found and b"connection: close" in found

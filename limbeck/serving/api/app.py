@@ -18,7 +18,7 @@ import limbeck
 from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
-from limbeck.serving.api.errors import TYPES, ApiError, describe_fault, errors
+from limbeck.serving.api.errors import TYPES, ApiError, choose_fault, describe_fault, errors
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.review import add_review_routes
 from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
@@ -258,12 +258,18 @@ def _respond(request: Request, error: ApiError) -> Response:
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     """The first fault is named."""
     assert isinstance(error, RequestValidationError)
-    return _respond(request, describe_fault(error.errors()[0]))
+    return _respond(request, describe_fault(choose_fault(error.errors())))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    found = ApiError(error.status_code, str(error.detail))
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = (
+            f"no route {request.method} {request.url.path[:80]}; questions go to POST "
+            "/v1/chat/completions, and GET /openapi.json lists every route"
+        )
+    found = ApiError(error.status_code, detail)
     assert error.status_code in TYPES or error.status_code >= 500
     response = _respond(request, found)
     response.headers.update(error.headers or {})

@@ -1,7 +1,7 @@
 """Errors in the form that OpenAI's clients read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from starlette.responses import Response
@@ -28,6 +28,10 @@ TYPES: Mapping[int, ErrorType] = {
     429: "rate_limit_error",
     503: "server_error",
 }
+
+
+TEXT_BRANCHES = ("str", "constrained-str")
+"""How pydantic names that branch of a union of a text and something else."""
 
 
 class ApiError(Exception):
@@ -78,16 +82,38 @@ class ApiError(Exception):
         )
 
 
+def choose_fault(faults: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The first fault; of a value that may be of several kinds, what is wrong deepest inside it.
+
+    A list of parts in which one is faulty is no text either, which would say nothing.
+    """
+    first = faults[0]
+    places = [place for place, item in enumerate(first["loc"]) if item in TEXT_BRANCHES]
+    if not places:
+        return first
+    outside = first["loc"][: places[0]]
+    same = [fault for fault in faults if fault["loc"][: len(outside)] == outside]
+    return max(same, key=lambda fault: len(fault["loc"]))
+
+
 def describe_fault(fault: Mapping[str, Any]) -> ApiError:
     """What pydantic found: no JSON is 400, JSON that is no request is 422, and named."""
     if fault["type"] == "json_invalid":
         detail = fault.get("ctx", {}).get("error", fault["msg"])
         return ApiError(400, f"the body is not JSON: {detail}")
-    place = ".".join(str(item) for item in fault["loc"] if item not in ("body", "query"))
+    place = ".".join(str(item) for item in fault["loc"] if not _is_inner(item))
     if fault["type"] == "extra_forbidden":
         return ApiError(400, f"unknown key {place!r}", code="unknown_parameter", param=place)
+    if fault["type"] == "none_required":
+        message = f"{place!r} is not supported by the models here; leave it out"
+        return ApiError(400, message, code="unsupported_parameter", param=place)
     message = fault["msg"].removeprefix("Value error, ")
     return ApiError(422, f"{place}: {message}" if place else message, param=place)
+
+
+def _is_inner(item: str | int) -> bool:
+    """Whether part of a place names no key: where the fault is, or a branch of a union."""
+    return item in ("body", "query", *TEXT_BRANCHES) or "[" in str(item)
 
 
 ERROR = {

@@ -5,7 +5,7 @@ import binascii
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from limbeck.contracts.answerer import Message
 from limbeck.serving.engine.messages import Generate, Sampling
@@ -52,6 +52,13 @@ class ChatMessage(_Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[ContentPart], Field(min_length=1)]
     name: str | None = None
+    # What an answer's message holds besides, when a client sends it back as it came.
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: list[Any] | None = None
+    """Places in the text where sources stand, which no model reads."""
 
     def text(self) -> str:
         """Its text parts, joined."""
@@ -77,7 +84,17 @@ class StreamOptions(_Body):
 class ResponseFormat(_Body):
     """Only plain text is written."""
 
-    type: Literal["text"]
+    type: str
+
+    @field_validator("type")
+    @classmethod
+    def _check_text(cls, value: str) -> str:
+        if value != "text":
+            raise ValueError(
+                f"found {value!r}, expected 'text': no form is enforced; describe the wanted JSON "
+                "in the prompt, and check the answer"
+            )
+        return value
 
 
 class Extension(_Body):
@@ -116,7 +133,25 @@ class ChatRequest(_Body):
     """Only 0: penalties are not applied."""
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     response_format: ResponseFormat | None = None
+    logit_bias: dict[str, Literal[0]] | None = None
+    """Only 0: logits are not changed."""
+    modalities: list[Literal["text"]] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
     limbeck: Extension | None = None
+    # OpenAI has these, and the models here have no such ability: `describe_fault` says so.
+    tools: None = None
+    tool_choice: None = None
+    parallel_tool_calls: None = None
+    functions: None = None
+    function_call: None = None
+    reasoning_effort: None = None
+    verbosity: None = None
+    prediction: None = None
+    audio: None = None
+    web_search_options: None = None
+    prompt_cache_retention: None = None
 
     @model_validator(mode="after")
     def _check_whole(self) -> "ChatRequest":

@@ -98,7 +98,11 @@ class DecodingLoop:
             return [Refused(request.id, "model", str(error))]
         most = self._model.max_tokens
         if len(tokens) >= most:
-            message = f"the prompt has {len(tokens)} tokens; the model reads at most {most - 1}"
+            # LiteLLM knows a prompt that is too long by OpenAI's words.
+            message = (
+                f"the prompt has {len(tokens)} tokens; this model's maximum context length is "
+                f"{most} tokens: it reads at most {most - 1}"
+            )
             return [Refused(request.id, "prompt too long", message)]
         if request.num_choices > self._session.num_slots:
             message = f"{request.num_choices} answers at once; at most {self._session.num_slots}"

@@ -112,6 +112,33 @@ def test_content_parts_and_a_system_prompt_are_read(client):
     assert ask(client, messages=system).usage.prompt_tokens > plain.usage.prompt_tokens
 
 
+def test_an_answers_message_is_taken_back_as_it_came(client):
+    """Clients append it to the conversation, with all that OpenAI's own answers hold besides."""
+    first = ask(client).choices[0].message
+    more = [{"role": "user", "content": "?"}]
+    whole = {**first.model_dump(), "annotations": [], "tool_calls": []}
+    plain = {"role": "assistant", "content": first.content}
+    texts = {
+        ask(client, messages=[*QUESTION, item, *more]).choices[0].message.content
+        for item in (first, first.model_dump(), whole, plain)
+    }
+    assert len(texts) == 1
+
+
+def test_settings_that_change_nothing_are_taken(client):
+    plain = ask(client).choices[0].message.content
+    unset = dict.fromkeys(("tools", "tool_choice", "functions", "logit_bias", "max_tokens", "stop"))
+    neutral = {"logit_bias": {"7": 0}, "modalities": ["text"], "service_tier": "auto"}
+    for settings in (unset, neutral | {"response_format": {"type": "text"}}):
+        assert ask(client, extra_body=settings).choices[0].message.content == plain
+
+
+def test_a_route_that_is_not_there_is_named(running):
+    error = running.post({}, path="/v1/responses").json()["error"]
+    assert "no route POST /v1/responses; questions go to POST /v1/chat" in error["message"]
+    assert error["type"] == "not_found_error"
+
+
 def test_a_stop_text_is_no_part_of_the_answer(client):
     text = ask(client, max_completion_tokens=20).choices[0].message.content
     found = ask(client, max_completion_tokens=20, stop=[text[3:5]])
@@ -129,8 +156,30 @@ FAULTS = [
     ({"max_tokens": 3, "max_completion_tokens": 3}, 422, "one of them"),
     ({"top_logprobs": 3}, 422, "logprobs: true"),
     ({"frequency_penalty": 0.5}, 422, "frequency_penalty"),
-    ({"tools": []}, 400, "unknown key 'tools'"),
+    ({"tools": []}, 400, "'tools' is not supported"),
+    ({"tool_choice": "auto"}, 400, "'tool_choice' is not supported"),
+    ({"reasoning_effort": "low"}, 400, "'reasoning_effort' is not supported"),
+    ({"logit_bias": {"50256": -100}}, 422, "logit_bias.50256"),
+    ({"best_of": 2}, 400, "unknown key 'best_of'"),
+    ({"response_format": {"type": "json_object"}}, 422, "describe the wanted JSON in the prompt"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
+        422,
+        "found 'json_schema', expected 'text'",
+    ),
+    (
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}, *QUESTION]},
+        422,
+        "messages.0.tool_calls",
+    ),
     ({"max_tokenz": 3}, 400, "max_tokenz"),
+    ({"stop": [""]}, 422, "stop.0: String should have at least 1 character"),
+    ({"messages": [{"role": "user", "content": None}]}, 422, "messages.0.content: Input should"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+        422,
+        "messages.0.content.0: Input tag 'input_audio'",
+    ),
     ({"messages": [{"role": "user", "content": "高" * 5000}]}, 400, "reads at most 4095"),
     (
         {

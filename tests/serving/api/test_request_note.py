@@ -76,7 +76,7 @@ def test_an_answer_is_logged_without_its_texts(running, lines):
 
 def test_what_is_refused_is_logged_by_a_name(running, lines):
     running.post({**BODY, "model": "huge"})
-    running.post({**BODY, "tools": []})
+    running.post({**BODY, "max_tokenz": 3})
     running.post({**BODY, "messages": [{"role": "user", "content": SECRET * 999}]})
     running.get("/healthz/live")  # a probe that succeeds is no line
     running.get("/nowhere?question=" + SECRET)
