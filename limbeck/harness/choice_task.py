@@ -23,8 +23,11 @@ class ChoiceTask(ConfigurableTask):
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
     @override
-    def construct_requests(self, doc: Mapping[str, Any], ctx: str, **kwargs: Any) -> list[Instance]:
+    def construct_requests(
+        self, doc: dict[str, Any], ctx: str | list[str], **kwargs: Any
+    ) -> list[Instance]:
         """Each option with each token that ends answers, and what stands before every answer."""
+        assert isinstance(ctx, str), "exported questions have one context each"
         renders = kwargs.pop("apply_chat_template", False)
         template = kwargs.pop("chat_template", None)
         opening = find_opening(template) if renders and template else ""

@@ -2,6 +2,7 @@
 the two make together.
 """
 
+import copy
 import importlib.util
 import json
 import re
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.contracts.json_data import JsonObject
 from limbeck.models.adapters import PREFIX, WEIGHTS, untie
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 CONFIG = "adapter_config.json"
 LORA_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<part>[AB])(\.\w+)?\.weight")
+
+ADAPTER_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(embedding_)?[AB](\.\w+)*")
 
 
 def read_base(folder: Path) -> str:
@@ -129,6 +133,43 @@ def _find_num_rows(
             "peft leaves out; save the adapter again with it among modules_to_save"
         )
     return num_rows
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether an adapter brings a tokenizer of its own, which the merged model then has."""
+    return (folder / "tokenizer_config.json").is_file()
+
+
+def describe_merged(model: "PreTrainedModel", *, folder: Path) -> "PreTrainedConfig":
+    """The config of a model after merging, which may have more tokens; the model needs no weights.
+
+    Raises:
+        CheckpointError: as `find_misfit`.
+    """
+    config = copy.deepcopy(model.config)
+    shapes = _read_shapes(folder)
+    text = config.get_text_config()
+    if num_rows := _find_num_rows(shapes, model=model, folder=folder):
+        text.vocab_size = num_rows
+    pair = {model.get_input_embeddings(), model.get_output_embeddings()}
+    names = {name for name, module in model.named_modules() if module in pair}
+    saved = _read_values(folder).get("modules_to_save")
+    ends = tuple(f".{end}" for end in saved) if isinstance(saved, list) else ()
+    adapted = {_adapted_module(name) for name in shapes}
+    adapted |= {name for name in names if ends and f".{name}".endswith(ends)}
+    if adapted & names:  # as `untie` of the weights, and as peft does of copies
+        config.tie_word_embeddings = text.tie_word_embeddings = False
+    return config
+
+
+def _read_values(folder: Path) -> JsonObject:
+    """What `adapter_config.json` says; `read_base` refuses a damaged one."""
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+
+
+def _adapted_module(name: str) -> str:
+    found = ADAPTER_NAME.fullmatch(name)
+    return found["module"] if found else ""
 
 
 def load_adapted(model: "PreTrainedModel", *, folder: Path) -> "PeftModel":

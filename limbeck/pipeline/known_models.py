@@ -27,6 +27,7 @@ from limbeck.models.config import (
 )
 from limbeck.models.decoder_sizes import DecoderSizes, SizedConfig
 from limbeck.models.known import ConfigChange, KnownInputs, KnownModel, KnownTokenizer
+from limbeck.models.saved_adapters import has_tokenizer
 from limbeck.models.vocabulary import Vocabulary
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.pipeline.entry import Entry, is_folder
@@ -97,6 +98,14 @@ class Converts(Protocol):
     """Settings of a stage that writes a model in another architecture."""
 
     architecture: MoeArchitecture
+
+
+@runtime_checkable
+class MergesAdapter(Protocol):
+    """Settings of a stage that adds an adapter to a model."""
+
+    adapter: Path
+    """Its folder, with a tokenizer where it brings tokens of its own."""
 
 
 @runtime_checkable
@@ -285,8 +294,13 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
         change = partial(_prune, settings=settings, name=entry.name)
     elif isinstance(settings, Converts):
         change = partial(_convert, architecture=settings.architecture)
+    elif isinstance(settings, MergesAdapter):
+        change = partial(_merge, adapter=settings.adapter)
     is_bundle = settings.make == "bundle"
     found = dataclasses.replace(start, name=repr(entry.name), folder=None, is_bundle=is_bundle)
+    if isinstance(settings, MergesAdapter) and has_tokenizer(settings.adapter):
+        own = KnownTokenizer(str(settings.adapter), settings.adapter)
+        found = dataclasses.replace(found, tokenizer=own, description=None)
     if change is not None:
         found = dataclasses.replace(
             found, changes=(*start.changes, change), read_sizes=_change_sizes(entry, start)
@@ -299,6 +313,13 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
     if isinstance(settings, SetsFormat):
         found = dataclasses.replace(found, codes=settings.scheme)
     return found
+
+
+def _merge(config: "PreTrainedConfig", *, adapter: Path) -> "PreTrainedConfig":
+    from limbeck.models.checkpoints import build_without_weights
+    from limbeck.models.saved_adapters import describe_merged
+
+    return describe_merged(build_without_weights(config), folder=adapter)
 
 
 def _change_sizes(entry: Entry, start: KnownModel) -> Callable[[], DecoderSizes] | None:

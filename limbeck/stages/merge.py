@@ -6,7 +6,13 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.parity import compare_logits
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compute_logits, random_tokens, tolerance_of
-from limbeck.models.saved_adapters import find_misfit, load_adapted, merge_adapted, read_base
+from limbeck.models.saved_adapters import (
+    find_misfit,
+    has_tokenizer,
+    load_adapted,
+    merge_adapted,
+    read_base,
+)
 from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages.config.merge import Config
 
@@ -28,8 +34,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     model = load_model(folder)
     find_misfit(config.adapter, model=model)
     logger.info("%s: trained beside %s", config.adapter, base or "a model that it does not name")
-    has_tokenizer = (config.adapter / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(config.adapter if has_tokenizer else folder)
+    tokenizer = load_tokenizer(config.adapter if has_tokenizer(config.adapter) else folder)
     tolerance = tolerance_of(model)
     adapted = load_adapted(model, folder=config.adapter)
     vocab = model.config.get_text_config().vocab_size

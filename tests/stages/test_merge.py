@@ -9,12 +9,14 @@ import torch
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError, RecipeError
 from limbeck.contracts.recipe import load_recipe
-from limbeck.models.checkpoints import load_model
+from limbeck.models.checkpoints import build_without_weights, load_model, open_config
+from limbeck.models.saved_adapters import describe_merged
 from limbeck.models.tokenizers import load_tokenizer
 from limbeck.pipeline.check import check
 from limbeck.stages import merge
 from tests.support.artifacts import make_artifact
 from tests.support.families import make_family
+from tests.support.family_stages import write_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")
 PROBE = torch.arange(3, 200).reshape(1, -1)
@@ -94,6 +96,35 @@ def test_adapted_heads_and_embeddings_stay_apart(targets, fields, tied, tmp_path
         merged = load_model(folder)(input_ids=PROBE).logits
     assert torch.allclose(merged, expected, atol=1e-4 * expected.abs().max().item())
     assert ("<word 2>" in load_tokenizer(folder).get_vocab()) == ("num_added" in fields)
+    layers = build_without_weights(open_config(base))
+    described = describe_merged(layers, folder=tmp_path / "adapter")
+    made = open_config(folder)
+    assert described.vocab_size == made.vocab_size
+    assert described.tie_word_embeddings == made.tie_word_embeddings
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft.*")
+def test_check_knows_the_tokens_that_an_adapter_adds(base, tmp_path):
+    """A corpus read with the adapter's tokenizer is what the merged model reads, and no other."""
+    add_adapter(base, tmp_path / "adapter", targets=["q_proj"], num_added=3)
+    data, path = write_data(tmp_path), tmp_path / "recipe.yaml"
+
+    def find_faults(tokenizer):
+        path.write_text(
+            f"c: {{stage: prepare, tokenizer: '{tokenizer}', "
+            f"sources: [{{kind: jsonl, path: '{data}'}}]}}\n"
+            f"m: {{stage: merge, adapter: '{tmp_path / 'adapter'}', checkpoint: '{base}'}}\n"
+            "r: {stage: record, corpus: c, teacher: m, batching: {max_length: 64}}\n"
+        )
+        try:
+            check(load_recipe(path))
+        except RecipeError as error:
+            return [fault.message for fault in error.faults]
+        return []
+
+    assert not find_faults(tmp_path / "adapter")
+    (fault,) = find_faults(base)
+    assert "tokenizer" in fault
 
 
 @pytest.fixture
