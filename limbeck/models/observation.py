@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from typing_extensions import override
@@ -25,11 +25,23 @@ class Observer(abc.ABC):
         """The hook of torch."""
         assert self.tokens is not None
         made = outputs if isinstance(outputs, Tensor) else outputs[0]
-        self.add(inputs[0][self.tokens].float(), made[self.tokens].float())
+        given = (select_rows(item, self.tokens).float() for item in (inputs[0], made))
+        self.add(*given)
 
     @abc.abstractmethod
     def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
         """Take in what the module read and made at some tokens."""
+
+
+def select_rows(
+    states: Float[Tensor, "*rows channels"], tokens: Bool[Tensor, "batch tokens"]
+) -> Float[Tensor, "kept channels"]:
+    """The states of real tokens, whatever shape a module reads; all of an expert's share."""
+    if states.shape[:-1] == tokens.shape:
+        return states[tokens]
+    if states.shape[:-1] == (tokens.numel(),):
+        return states[tokens.flatten()]
+    return states.flatten(0, -2)  # with those of the padding that picked the expert
 
 
 @final

@@ -5,7 +5,7 @@ Nothing is observed or calibrated: weight scales follow the weights at every ste
 
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -38,7 +38,18 @@ def prepare_for_qat(model: PreTrainedModel, *, number_format: QuantizedFormat) -
             f"{type(model).__name__}: has no linear layers but its head (others as GPT-2's Conv1D "
             "are not stored as codes), so most of it would stay in floating point"
         )
-    for name, module in replaced:
+    prepare_modules(model, replaced, number_format=number_format)
+
+
+def prepare_modules(
+    model: PreTrainedModel,
+    modules: Iterable[tuple[str, nn.Linear | nn.Embedding]],
+    *,
+    number_format: QuantizedFormat,
+) -> None:
+    """Make some modules of a float model, given by name, round as their stored form will."""
+    head = model.get_output_embeddings()
+    for name, module in modules:
         chosen = _choose_format(module, head=head, number_format=number_format)
         if isinstance(module, nn.Embedding):
             fake = FakeQuantizedEmbedding(module, number_format=chosen)

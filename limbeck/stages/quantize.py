@@ -1,5 +1,7 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,12 @@ from limbeck.env.ranks import process_index
 from limbeck.evaluation.calibration import make_policy
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.logit_parity import compute_logits
+from limbeck.models.rounding_costs import (
+    BlockCost,
+    RoundingCosts,
+    measure_blocks,
+    measure_layers,
+)
 from limbeck.models.smoothing.smooth import smooth
 from limbeck.models.tokenizers import load_reader, load_tokenizer
 from limbeck.models.vision.configuration import image_format
@@ -36,6 +44,8 @@ PROBE_RECORDS = 8
 PROBE_TOKENS = 64
 """Training records on which the converted model is compared with the trained one, and their first
 tokens: logits of a large vocabulary would fill the memory else."""
+BLOCK_RECORDS = 2
+"""Of these, those on which every block is rounded alone."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, object]:
@@ -93,6 +103,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         stopper=stopper,
     )
     nn.Module.to(model, "cpu")
+    layer_costs = measure_layers(model, batches=batches.sample(PROBE_RECORDS))
     converted = convert_checked(
         model, number_format=config.scheme, input_ids=probe, start=start, work=work
     )
@@ -109,8 +120,11 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     metrics["parity_logit_difference"] = converted.difference.max_logit_difference
     metrics["smoothed_pairs"] = num_smoothed
     metrics["kl_to_floats"] = converted.kl_to_floats
+    costs = RoundingCosts(converted.block_costs, layer_costs)
+    metrics |= costs.metrics()
     metrics["kl_to_start"] = compare_logits([(started, converted.logits)]).mean_kl
     if process_index() == 0:  # the others' folders are thrown away
+        (work.folder / "rounding.json").write_text(json.dumps(costs.describe(), indent=2))
         answerer = open_answerer(work.folder, num_threads=1)
         policy = make_policy(answerer, corpus, config=config.calibration)
         policy.write(work.folder)
@@ -128,6 +142,7 @@ class Converted:
     """From the model that rounded while it was trained."""
     kl_to_floats: float
     """KL(trained weights as floats || codes), in nats: what the number format costs."""
+    block_costs: Sequence[BlockCost]
 
 
 def convert_checked(
@@ -148,6 +163,9 @@ def convert_checked(
         unrounded = compute_logits(model, input_ids=input_ids)
     restore_float(model)
     floats = compute_logits(model, input_ids=input_ids)
+    block_costs = measure_blocks(
+        model, number_format=number_format, input_ids=input_ids[:BLOCK_RECORDS]
+    )
     weights = model.state_dict()
     model = convert(model, number_format=number_format)
     stored = compute_logits(model, input_ids=input_ids)
@@ -171,4 +189,4 @@ def convert_checked(
             "`checkpoint`"
         ) from None
     kl_to_floats = compare_logits([(floats, stored)]).mean_kl
-    return Converted(model, stored, difference, kl_to_floats)
+    return Converted(model, stored, difference, kl_to_floats, block_costs)

@@ -1,5 +1,7 @@
 """Quantize: what it reports, and that no training is lost where the codes answer differently."""
 
+import json
+
 import pytest
 import torch
 
@@ -46,6 +48,10 @@ def test_it_reports_what_rounding_costs_and_how_far_the_model_moved(work, block_
     assert metrics["parity_logit_difference"] < 1e-4
     assert 0 < metrics["kl_to_floats"] < 0.01
     assert 0 < metrics["kl_to_start"] < 1
+    costs = json.loads((work.folder / "rounding.json").read_text())
+    for kind, measure in (("blocks", "kl"), ("layers", "error_ratio")):
+        first = {item["name"]: item[measure] for item in costs[kind][:3]}
+        assert metrics[f"costly_{kind}"] == first and min(first.values()) > 0
     assert not list(work.state.glob("trained"))
 
 
