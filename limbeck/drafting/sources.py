@@ -11,7 +11,7 @@ from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.registry import READERS
 from limbeck.data.readers.base import check_file
 from limbeck.data.readers.column_names import guess_columns, quote
-from limbeck.data.readers.row_files import KINDS
+from limbeck.data.readers.row_files import KINDS, is_dataset
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import SURROGATE
@@ -85,11 +85,6 @@ def describe_source(
             path=path,
         )
     return found | ({"columns": columns} if columns else {})
-
-
-def is_dataset(folder: Path) -> bool:
-    """Whether a folder is one that `datasets` saved."""
-    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
 def suggest_columns(source: JsonObject, *, found: Sequence[str], path: str) -> JsonObject:

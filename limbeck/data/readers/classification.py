@@ -9,7 +9,8 @@ questions.
 import dataclasses
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -19,7 +20,7 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import ColumnsError, DataError
 from limbeck.contracts.leaks import LeakIndex, normalise
-from limbeck.contracts.records import Change, Drop, Note, Question, Record
+from limbeck.contracts.records import Change, Drop, Note, Question, Reason, Record
 from limbeck.data.filters.dedup import DUPLICATE
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.normalization.record import NOTHING_LEFT, Normalizer
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 DEFAULT_COLUMN = "query"
+CONTRADICTED = Reason("contradicted_label", "标签矛盾", "another label elsewhere")
 
 
 @dataclass(frozen=True)
@@ -105,19 +107,22 @@ class Config(TextFileReaderConfig):
 
     @override
     def read(self, *, pack: Pack, seed: int) -> Iterator[ReaderItem]:
-        asked: dict[tuple[str, ...], Question] = {}
+        same: dict[tuple[str, ...], list[Example]] = {}
         for item in self._examples(self.evaluation_path):
             if isinstance(item, Example):
-                question = self._question(item)
-                first = asked.setdefault(item.keys, question)
-                if first is not question:
-                    item = Drop(DUPLICATE, self.label, item.place, f"of {first.id}: {item.shown}")
-            if isinstance(item, Note):
+                same.setdefault(item.keys, []).append(item)
+            elif isinstance(item, Note):
                 yield item
             elif isinstance(item, Drop):
                 yield dataclasses.replace(item, reason=item.reason.in_evaluation_file())
-        labels = {answer for question in asked.values() for answer in question.answers}
-        held_out = LeakIndex(asked.values())
+        settled = [item for examples in same.values() for item in self._settle(examples)]
+        asked = [item for item in settled if isinstance(item, Question)]
+        drops = [item for item in settled if isinstance(item, Drop)]
+        self._warn_of_contradictions(drops)
+        for drop in drops:
+            yield dataclasses.replace(drop, reason=drop.reason.in_evaluation_file())
+        labels = {answer for question in asked for answer in question.answers}
+        held_out = LeakIndex(asked)
         for item in self._examples(self.path):
             if not isinstance(item, Example):
                 yield item
@@ -129,10 +134,43 @@ class Config(TextFileReaderConfig):
             else:
                 yield record
         options = tuple(sorted(labels))
-        yield from (dataclasses.replace(question, options=options) for question in asked.values())
+        yield from (dataclasses.replace(question, options=options) for question in asked)
         if unused := [label for label, name in self.labels.items() if name not in labels]:
             logger.warning("%s: no row has the labels %s of `labels`", self.label, quote(unused))
             yield Note("labels_without_rows", {self.label: unused})
+
+    def _settle(self, same: Sequence[Example]) -> Iterator[Question | Drop]:
+        """The one question of rows with the same texts, and a drop for each other row.
+
+        Its label is that of most rows. Without one there is no question, as in SNLI (Bowman et al.
+        2015, sec. 2.2, arXiv:1508.05326): whichever was taken would be right by chance.
+        """
+        counts = Counter(example.label for example in same).most_common(2)
+        is_settled = len(counts) == 1 or counts[0][1] > counts[1][1]
+        kept = next((e for e in same if is_settled and e.label == counts[0][0]), None)
+        for example in same:
+            if example is kept:
+                yield self._question(example)
+            elif kept is not None and example.label == kept.label:
+                detail = f"of {self.label}:{kept.place}: {example.shown}"
+                yield Drop(DUPLICATE, self.label, example.place, detail)
+            else:
+                other = next(e for e in (kept, *same) if e and e.label != example.label)
+                detail = f"{example.label!r}, and {other.label!r} at {other.place}: {example.shown}"
+                yield Drop(CONTRADICTED, self.label, example.place, detail)
+
+    def _warn_of_contradictions(self, drops: Sequence[Drop]) -> None:
+        found = [drop for drop in drops if drop.reason == CONTRADICTED]
+        if found:
+            logger.warning(
+                "%s: %d rows of %s contradict another row's label, such as %s: %s; the label of "
+                "most rows counts, and a question without one is not asked",
+                self.label,
+                len(found),
+                self.evaluation_path.name,
+                found[0].place,
+                found[0].detail,
+            )
 
     def _question(self, example: Example) -> Question:
         return Question(

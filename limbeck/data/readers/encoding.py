@@ -7,9 +7,9 @@ what a file's lines mean.
 
 import codecs
 import itertools
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import chardet
 import chardetng_py
 
 from limbeck.contracts.errors import DataError
+from limbeck.data.readers.alphabets import SINGLE_BYTE, fit_ratios
 from limbeck.data.readers.signatures import check_signature
 
 CHUNK_BYTES = 1 << 20
@@ -50,24 +51,16 @@ ESCAPE = b"\x1b$"
 TEXT_CONTROLS = frozenset("\t\r\n\f\ufeff\u200b\u200c\u200d\u200e\u200f\u00ad")
 """Characters of Unicode's class "other" that texts do hold."""
 WESTERN = "cp1252"
-LATIN = (WESTERN, "cp1250", "iso8859-2", "cp1254", "cp1257", "iso8859-4", "iso8859-10")
-"""Encodings of Latin letters, hardest to tell apart: one byte is a letter in most of them."""
-OLD_LATIN = ("mac-roman", "mac-latin2", "cp437", "cp850", "cp852", "cp858")
-"""Those that spreadsheets on a Macintosh, and for MS-DOS, write."""
 SURE_RATIO = 0.9
-"""Share of the letters in one alphabet from which one of them is believed."""
+"""Share of the characters in place from which one encoding is believed."""
+MOST_ALIKE_CHARS = 3
+"""So many characters better in place, one encoding is no surer than another."""
 CURRENCY = "\u00a4"
 """Hardly ever meant: in iso8859-15 its byte is the sign of the euro."""
-ALPHABETS = (
-    *("àâæçèéêëîïôœùûüÿ", "äöüß", "áéíñóúüªº", "àáâãçéêíóôõúüªº", "àèéìíîòóù", "àéèíòóúüçï·"),
-    *("åäöé", "æøåéó", "éëïöüè", "áéíóúýþæöð", "ąćęłńóśźż", "áčďéěíňóřšťúůýž"),
-    *("áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "čćđšž", "ăâîşţșț", "çğıöşüâîi̇", "ąčęėįšųūž"),
-    *("āčēģīķļņšūž", "äöõüšž"),
-)
-"""Letters beyond ASCII of the languages written in those, one language each."""
 MARK_DAMAGE = "limbeck.mark_damage"
 DAMAGE = "\udcff"
 """Stands for bytes without a meaning; no text that can be decoded holds it."""
+ALONE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
 FEW_CHARS = 16
 """Characters beyond ASCII below which no statistics of letters can be trusted."""
 
@@ -164,40 +157,42 @@ def _strange_ratio(sample: bytes, *, encoding: str) -> float:
 
 
 def _guess(path: Path, *, sample: bytes) -> tuple[str, str]:
-    """What the file is taken for, and what a second detector or a first one takes it for."""
+    """What the file is taken for, and what it may be instead."""
     detector = chardetng_py.EncodingDetector()
     for chunk in _chunks(path):
         detector.feed(chunk, last=False)
     detector.feed(b"", last=True)
     first = _python_name(detector.guess(tld=None, allow_utf8=False))
     second = _python_name(chardet.detect(sample)["encoding"] or "utf-8")
-    if second in OLD_LATIN and _alphabet_ratio(sample, encoding=second) > SURE_RATIO:
-        known = _alphabet_ratio(sample, encoding=first) if first in LATIN else 0.0
-        if known < SURE_RATIO:
-            return second, first
-    if first not in LATIN:
+    if first not in SINGLE_BYTE and not _is_scattered(sample):
         return first, second
-    fits = {name: _alphabet_ratio(sample, encoding=name) for name in dict.fromkeys((first, *LATIN))}
-    best = max(fits, key=lambda name: fits[name])
-    if fits[best] == fits[first]:
-        # Of a short text both may be right; Western is what most of them are.
-        num_beyond = sum(byte > 127 for byte in sample)
+    ratios = fit_ratios(sample)
+    best = max(ratios, key=lambda name: ratios[name])
+    if first not in SINGLE_BYTE and ratios[best] < SURE_RATIO:
+        return first, second
+    num_beyond = sum(byte > 127 for byte in sample)
+    if (ratios[best] - ratios.get(first, 0)) * num_beyond < 1:
+        # Of a short text several may be right; Western is what most of them are.
         is_western = second == WESTERN and num_beyond < FEW_CHARS
-        best = WESTERN if is_western and fits[WESTERN] == fits[first] else first
-    return best, second if first == best else first
+        best = WESTERN if is_western and ratios[WESTERN] == ratios[best] else first
+    return best, _other(best, ratios=ratios, sample=sample)
 
 
-def _alphabet_ratio(sample: bytes, *, encoding: str) -> float:
-    """Share of the letters beyond ASCII that one language has, the language that has most."""
-    text = sample.decode(encoding, errors="replace").lower()
-    counts = Counter(char for char in text if not char.isascii() and _is_letter(char))
-    most = max(sum(counts[char] for char in set(letters)) for letters in ALPHABETS)
-    return most / max(1, counts.total())
+def _other(best: str, *, ratios: Mapping[str, float], sample: bytes) -> str:
+    """The likeliest encoding that may be meant instead; the best one where none may be."""
+    text = sample.decode(best, errors="replace")
+    num_beyond = sum(not char.isascii() for char in text)
+    least = ratios[best] - MOST_ALIKE_CHARS / max(1, num_beyond)
+    least = 0 if ratios[best] < SURE_RATIO else least
+    for name in sorted(ratios, key=lambda name: -ratios[name]):
+        if ratios[name] > least and sample.decode(name, errors="replace") != text:
+            return name
+    return best
 
 
-def _is_letter(char: str) -> bool:
-    """Whether a character must belong to a language: a letter, or what no text holds."""
-    return char.isalpha() or char == "\ufffd" or unicodedata.category(char) == "Cc"
+def _is_scattered(sample: bytes) -> bool:
+    """Whether most bytes beyond ASCII stand by themselves, as in Latin text."""
+    return 2 * len(ALONE.findall(sample)) > sum(byte > 127 for byte in sample)
 
 
 def _python_name(name: str) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from datasets import (
-    ClassLabel,
     Dataset,
     DatasetDict,
     Image,
@@ -17,9 +16,9 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
+from limbeck.data.readers.arrow_values import label_names, plain_value
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_values import Row
-from limbeck.data.readers.short_floats import holds_short_floats, shorten_floats
 
 
 class Config(RowReaderConfig):
@@ -47,28 +46,27 @@ class Config(RowReaderConfig):
 
     @override
     def rows(self) -> Iterator[Row | Drop | Note]:
-        found = self._load()
-        short = {
-            field.name: field.type
-            for field in found.features.arrow_schema
-            if holds_short_floats(field.type)
-        }
-        labels = {
-            name: feature
-            for name, feature in found.features.items()
-            if isinstance(feature, ClassLabel)
-        }
+        found, rest = self._load()
+        if rest:
+            yield Note("splits_not_read", {self.label: rest})
+        features = found.features.to_dict()
+        assert isinstance(features, dict)
+        kinds = {field.name: field.type for field in found.features.arrow_schema}
+        if labels := label_names(features):
+            yield Note("label_names", labels)
         for number, values in enumerate(found, start=1):
-            values = dict(values)
-            for name, feature in labels.items():
-                # -1 stands for a label that is not known.
-                known = values[name] is not None and values[name] >= 0
-                values[name] = feature.int2str(values[name]) if known else None
-            for name, kind in short.items():
-                values[name] = shorten_floats(values[name], kind)
-            yield Row(f"{self.label}:row {number}", values)
+            try:
+                plain = {
+                    name: plain_value(value, kinds[name], feature=features[name])
+                    for name, value in dict(values).items()
+                }
+            except ValueError as error:
+                raise DataError(str(error), path=self.dataset) from None
+            yield Row(f"{self.label}:row {number}", plain)
 
-    def _load(self) -> Dataset:
+    def _load(self) -> tuple[Dataset, dict[str, int]]:
+        """The rows, and how many the splits have that are not read."""
+        rest: dict[str, int] = {}
         # `datasets` raises whatever its readers, its cache and the network raise.
         try:
             if Path(self.dataset).is_dir():
@@ -87,9 +85,10 @@ class Config(RowReaderConfig):
             if self.split not in found:
                 known = ", ".join(map(str, found))
                 raise DataError(f"no split {self.split!r}; splits: {known}", path=self.dataset)
+            rest = {str(name): len(rows) for name, rows in found.items() if name != self.split}
             found = found[self.split]
         assert isinstance(found, Dataset)
-        return _keep_files(found)
+        return _keep_files(found), rest
 
 
 def _keep_files(data: Dataset) -> Dataset:

@@ -1,5 +1,6 @@
 """Files of rows by the ends of their names: which reader a file needs, and its rows."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
 from limbeck.contracts.registry import READERS
+from limbeck.data.readers.column_names import quote
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import Row
@@ -22,6 +24,7 @@ KINDS = {
     ".parquet": "parquet",
 }
 """Kinds of sources by the ends of files' names."""
+SPLITS_FILE = "dataset_dict.json"
 PLAIN_TEXT = ".txt"
 JSON_STARTS = (b"{", b"[")
 
@@ -29,11 +32,19 @@ JSON_STARTS = (b"{", b"[")
 def file_rows(
     path: Path, *, columns: Columns, source: str, encoding: str, header: tuple[str, ...]
 ) -> Iterator[Row | Drop | Note]:
-    """The rows of a file of any known kind; of an unknown one, of JSON.
+    """The rows of a file of any known kind, or of a folder that `datasets` saved; of an unknown
+    kind, of JSON.
 
     Raises:
         DataError: the file cannot be read, or a setting does not fit its kind.
     """
+    if (path / SPLITS_FILE).is_file():
+        names = json.loads((path / SPLITS_FILE).read_text(encoding="utf-8"))["splits"]
+        raise DataError(f"holds the splits {quote(names)}; name the folder of one", path=path)
+    if is_dataset(path):
+        settings = {"dataset": str(path), "name": source, "columns": columns}
+        yield from _open("hub", settings).rows()
+        return
     kind = KINDS.get(path.suffix.lower(), "jsonl")
     if path.suffix.lower() == PLAIN_TEXT and _begins_json(path):
         kind = "jsonl"
@@ -46,7 +57,12 @@ def file_rows(
             raise DataError(f"is no file that `{name}` could describe; leave it out", path=path)
         if value:
             settings[name] = value
-    return _open(kind, settings).rows()
+    yield from _open(kind, settings).rows()
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is one that `datasets` saved."""
+    return (folder / "state.json").is_file() or (folder / SPLITS_FILE).is_file()
 
 
 def _open(kind: str, settings: Mapping[str, object]) -> RowReaderConfig:

@@ -160,7 +160,7 @@ def test_a_question_may_hold_several_texts(tmp_path):
     ]
     others = [
         {"query1": "头疼用药！", "query2": "头痛 吃什么药", "label": 1},
-        {"query1": "头疼用药", "query2": "头痛吃什么药", "label": 0},
+        {"query1": "头疼用药", "query2": "头痛吃什么药", "label": 1},
         {"query1": "头痛吃什么药", "query2": "甲", "label": 0},
     ]
     found = read_pairs(tmp_path, rows, *others, normalization="zh", form="{{{query2}}} {query1}？")
@@ -178,6 +178,27 @@ def test_a_question_may_hold_several_texts(tmp_path):
         ("5", "missing_field"),
         ("6", "nothing_left"),
     ]
+
+
+def test_labels_that_contradict_each_other(tmp_path, caplog):
+    """Most rows decide; where none has most, nothing is asked."""
+    rows = [
+        PAIR | {"query1": text, "label": int(label)}
+        for text, label in zip("甲甲甲乙乙", "01101", strict=True)
+    ]
+    found = read_pairs(tmp_path, [PAIR], *rows, PAIR | {"query1": "丙"})
+    assert [(q.id, q.answers) for q in found.questions] == [
+        ("train:dev.json:2", ("1",)),
+        ("train:dev.json:6", ("1",)),
+    ]
+    assert sorted(found.reasons) == [
+        ("1", "evaluation_contradicted_label"),
+        ("3", "evaluation_duplicate"),
+        ("4", "evaluation_contradicted_label"),
+        ("5", "evaluation_contradicted_label"),
+    ]
+    assert "3 rows of dev.json contradict" in caplog.text
+    assert "dev.json:1: '0', and '1' at dev.json:2: 甲" in caplog.text
 
 
 def test_texts_that_only_the_form_joins_alike_are_not_trained_on(tmp_path):

@@ -15,6 +15,7 @@ POLISH = "Jak długo trwa gorączka?;Gorączka męczy mnie już trzeci dzień, p
 CZECH = "Můžu ještě dnes večer jíst?;Ne, musíte být až do zítřka nalačno, děkujeme.\n"
 HUNGARIAN = "Hol található a tüdő?;A mellkasban, a szív két oldalán, védő csontok mögött.\n"
 RUSSIAN = "Где болит сильнее всего?;Болит справа, под рёбрами, уже третий день.\n"
+GREEK = "Πού πονάτε περισσότερο?;Πονάω δεξιά, κάτω από τα πλευρά, τρεις ημέρες.\n"
 JAPANESE = "薬はいつ飲みますか？;食後に一錠ずつ、一日三回飲んでください。\n"
 KOREAN = "약은 언제 먹어야 하나요?;식사 후에 하루 세 번 한 알씩 드세요.\n"
 TRADITIONAL = "這種藥什麼時候吃？;飯後服用，每天三次，每次一片，請多喝水。\n"
@@ -34,8 +35,13 @@ CASES = [
     (KOREAN, "euc_kr"),
     (TRADITIONAL, "big5"),
     (SIMPLIFIED, "gb18030"),
-    (FRENCH, "mac-roman"),
+    *((text, "mac-roman") for text in (FRENCH, GERMAN, SPANISH, PORTUGUESE)),
     (GERMAN, "cp850"),
+    (POLISH, "cp852"),
+    (CZECH, "mac-latin2"),
+    (RUSSIAN, "mac-cyrillic"),
+    (RUSSIAN, "cp866"),
+    (GREEK, "mac-greek"),
     (FRENCH, "utf-16"),
     (SIMPLIFIED, "utf-16-le"),
     (RUSSIAN, "utf-16-be"),
