@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from typing_extensions import override
 
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.parity import compare_logits
 from limbeck.models.batch import Batch
@@ -134,7 +135,10 @@ def _group(
     model: PreTrainedModel, *, number_format: QuantizedFormat
 ) -> dict[str, list[tuple[str, nn.Linear | nn.Embedding]]]:
     """The modules that become codes, by the block of the decoder that they are in, or by name."""
-    prefix, layers = find_layers(model)
+    try:
+        prefix, layers = find_layers(model)
+    except CheckpointError:  # then every layer stands for itself
+        prefix, layers = "", ()
     blocks = [f"{prefix}.{index}" for index in range(len(layers))]
     found: dict[str, list[tuple[str, nn.Linear | nn.Embedding]]] = {}
     for name, module in find_replaced(model, described=number_format.describe()):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import BloomConfig, BloomForCausalLM
 
 from limbeck.contracts.parity import compare_logits
 from limbeck.models.checkpoints import load_model
@@ -87,3 +88,10 @@ def test_every_family_has_costs(name, tmp_path):
     assert all(0 < item.error_ratio < 0.01 for item in layers)
     metrics = RoundingCosts(blocks, layers).metrics()
     assert list(metrics["costly_layers"]) == [item.name for item in layers[:3]]
+
+
+def test_a_model_without_a_list_of_blocks_has_costs_by_layer():
+    config = BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=2)
+    model = BloomForCausalLM(config).eval()
+    found = measure_blocks(model, number_format=INT8, input_ids=IDS)
+    assert {item.name for item in found} >= {"lm_head", "transformer.h.1.mlp.dense_h_to_4h"}
