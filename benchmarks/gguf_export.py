@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from number_formats import SMOOTHED, Logits, compare, even_out, measure_speed, predict
+from number_formats import GPTQ, SMOOTHED, Logits, compare, measure_speed, predict, prepare
 from reporting import environment, make_parser, report
 from tokenizers import Tokenizer
 
@@ -38,7 +38,10 @@ PAGES = ("concepts", "teacher", "planning", "limits", "evaluation", "training", 
 LONGEST_TOKENS = 96
 WEIGHTS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_1", "Q4_0")
 CARRIED = {"Q8_0 of int8": Int8(kind="int8"), "Q4_0 of int4": Int4(kind="int4")}
-"""Checkpoints of integers, converted without training, as they are and smoothed first."""
+"""Checkpoints of integers, converted without training."""
+SUFFIXES = {"Q8_0 of int8": ("", SMOOTHED), "Q4_0 of int4": ("", SMOOTHED, GPTQ, SMOOTHED + GPTQ)}
+"""What is done to each before: nothing, channels evened out, codes chosen."""
+NUM_GPTQ_PASSAGES = 64
 
 
 def read_passages(checkpoint: Path, *, paths: Sequence[Path], first: int = 0) -> list[list[int]]:
@@ -46,6 +49,18 @@ def read_passages(checkpoint: Path, *, paths: Sequence[Path], first: int = 0) ->
     tokenizer = load_tokenizer(checkpoint)
     texts = [path.read_text(encoding="utf-8") for path in paths]
     return [tokenizer.encode(text)[first : first + LONGEST_TOKENS] for text in texts]
+
+
+def read_others(checkpoint: Path, *, pages: Sequence[Path]) -> list[list[int]]:
+    """Passages of pages that are not measured, one after another."""
+    known = {page.name for page in pages}
+    paths = [path for path in sorted(Path("docs").glob("*.md")) if path.name not in known]
+    rows = []
+    for first in range(0, NUM_GPTQ_PASSAGES * LONGEST_TOKENS, LONGEST_TOKENS):
+        rows += [row for row in read_passages(checkpoint, paths=paths, first=first) if row]
+        if len(rows) >= NUM_GPTQ_PASSAGES:
+            break
+    return rows[:NUM_GPTQ_PASSAGES]
 
 
 def perplexity(logits: Logits, rows: Sequence[Sequence[int]]) -> float:
@@ -64,23 +79,27 @@ def open_file(path: Path, *, max_tokens: int) -> GgufModel:
 
 
 def write_bundles(
-    options: Namespace, folder: Path, *, calibration: Sequence[Sequence[int]]
+    options: Namespace,
+    folder: Path,
+    *,
+    calibration: Sequence[Sequence[int]],
+    others: Sequence[Sequence[int]],
 ) -> dict[str, Path]:
-    """A bundle for each type, and those of integers; some are smoothed by other passages."""
+    """A bundle for each type, and those of integers; some are prepared by other passages."""
     made, checkpoint = {}, options.checkpoint
     for weights in options.weights or WEIGHTS:
         made[weights] = folder / weights
         GgufRuntime().write(checkpoint, made[weights], weights=weights)
     carried = {} if options.weights else CARRIED
-    for (kind, number_format), suffix in itertools.product(carried.items(), ("", SMOOTHED)):
-        name = f"{kind}{suffix}"
-        stored, model = folder / f"{name}-checkpoint", load_model(checkpoint)
-        if suffix:
-            even_out(model, rows=calibration)
-        integers = convert(model, number_format=number_format)
-        save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=stored)
-        made[name] = folder / name
-        GgufRuntime().write(stored, made[name])
+    for kind, number_format in carried.items():
+        for suffix in SUFFIXES[kind]:
+            name = f"{kind}{suffix}"
+            stored, model = folder / f"{name}-checkpoint", load_model(checkpoint)
+            prepare(model, name, number_format=number_format, rows=calibration, many_rows=others)
+            integers = convert(model, number_format=number_format)
+            save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=stored)
+            made[name] = folder / name
+            GgufRuntime().write(stored, made[name])
     return made
 
 
@@ -131,7 +150,8 @@ def measure(options: Namespace, *, folder: Path) -> tuple[list[dict[str, Any]], 
         },
     ]
     following = read_passages(options.checkpoint, paths=pages, first=LONGEST_TOKENS)
-    made = write_bundles(options, folder, calibration=following)
+    others = read_others(options.checkpoint, pages=pages)
+    made = write_bundles(options, folder, calibration=following, others=others)
     for name, path in made.items():
         model = GgufRuntime().open_model(path, num_threads=1)
         logits = predict(model, rows)

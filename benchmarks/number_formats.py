@@ -2,8 +2,9 @@
 
 A float checkpoint is converted without training; predictions are compared on questions with their
 answers, as the model's chat renders them. Bundles take turns while they decode, so that ratios
-compare neighbours in time. Schemes that are `smoothed` even channels out first, by other texts of
-the file. Left out: training for the format, which takes back much of the cost.
+compare neighbours in time. Schemes that are `smoothed` even channels out first, those with `gptq`
+choose codes, by other texts of the file. Left out: training for the format, which takes back much
+of the cost.
 """
 
 import gc
@@ -24,8 +25,10 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.answerer import as_prompt
 from limbeck.contracts.parity import LogitDifference, compare_logits, log_softmax
-from limbeck.models.batch import pad_rows
+from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.gptq.config import Gptq
+from limbeck.models.gptq.rounding import round_by_gptq
 from limbeck.models.smoothing.config import Smoothing
 from limbeck.models.smoothing.smooth import smooth
 from limbeck.models.tokenizers import load_tokenizer
@@ -43,6 +46,8 @@ from limbeck.runtimes.transformers import TransformersRuntime
 LONGEST_TOKENS = 96
 PROMPT_TOKENS = 24
 NUM_CALIBRATION_ROWS = 16
+NUM_GPTQ_ROWS = 64
+CALIBRATION_BATCH = 8
 SCHEMES: dict[str, QuantizedFormat] = {
     **{f"int8 {size}": Int8(kind="int8", block_size=size) for size in BLOCK_SIZES},
     "int4 32": Int4(kind="int4"),
@@ -61,9 +66,16 @@ SCHEMES: dict[str, QuantizedFormat] = {
 }
 """By name: the format, and the numbers that share a scale."""
 SMOOTHED = ", smoothed"
+GPTQ = ", gptq"
 SCHEMES |= {
-    f"{name}{SMOOTHED}": SCHEMES[name]
-    for name in ("int8 32", "int4 32", "ternary 256, least squares")
+    f"{name}{suffix}": SCHEMES[name]
+    for name, suffixes in {
+        "int8 32": (SMOOTHED,),
+        "int4 32": (SMOOTHED, GPTQ, SMOOTHED + GPTQ),
+        "int2 64": (GPTQ,),
+        "ternary 256, least squares": (SMOOTHED, GPTQ),
+    }.items()
+    for suffix in suffixes
 }
 Logits = Sequence[np.ndarray]
 
@@ -79,14 +91,56 @@ def read_rows(path: Path, *, bundle: Path, num: int, first: int = 0) -> list[lis
     ]
 
 
-def even_out(model: PreTrainedModel, *, rows: Sequence[Sequence[int]]) -> None:
-    """Smooth a model in place, as the stage does by default, on rows of tokens."""
-    smooth(
-        model,
-        batches=[pad_rows([np.array(row)], starts=[0], pad=0, record_ids=[0]) for row in rows],
-        strength=Smoothing().migration_strength,
-        input_ids=torch.tensor([rows[0]]),
-    )
+def read_between(path: Path, *, bundle: Path, num: int, apart: int = 4) -> list[list[int]]:
+    """As many rows that lie as far as can be from those that are `num / apart` over the file."""
+    stride = len(path.read_text(encoding="utf-8").splitlines()) // (num // apart)
+    return [
+        row
+        for part in range(1, apart + 1)
+        for row in read_rows(
+            path, bundle=bundle, num=num // apart, first=part * stride // (apart + 1)
+        )
+    ]
+
+
+def make_batches(rows: Sequence[Sequence[int]]) -> list[Batch]:
+    """Rows of tokens in batches of like length."""
+    by_length = sorted(rows, key=len)
+    return [
+        pad_rows(
+            list(map(np.array, part)),
+            starts=[0] * len(part),
+            pad=0,
+            record_ids=list(range(len(part))),
+        )
+        for first in range(0, len(by_length), CALIBRATION_BATCH)
+        for part in [by_length[first : first + CALIBRATION_BATCH]]
+    ]
+
+
+def prepare(
+    model: PreTrainedModel,
+    name: str,
+    *,
+    number_format: QuantizedFormat,
+    rows: Sequence[Sequence[int]],
+    many_rows: Sequence[Sequence[int]],
+) -> None:
+    """Smooth a model in place and choose its codes, as the stage does, where a name has it."""
+    if SMOOTHED in name:
+        smooth(
+            model,
+            batches=[make_batches([row])[0] for row in rows],
+            strength=Smoothing().migration_strength,
+            input_ids=torch.tensor([rows[0]]),
+        )
+    if GPTQ in name:
+        round_by_gptq(
+            model,
+            batches=make_batches(many_rows),
+            number_format=number_format,
+            damping_ratio=Gptq().damping_ratio,
+        )
 
 
 def make_bundles(
@@ -97,17 +151,10 @@ def make_bundles(
     made = {"float32": folder / "float32"}
     OnnxRuntime().write(checkpoint, made["float32"])
     rows = read_rows(texts, bundle=made["float32"], num=NUM_CALIBRATION_ROWS, first=1)
+    many_rows = read_between(texts, bundle=made["float32"], num=NUM_GPTQ_ROWS)
     for name in schemes:
         model = load_model(checkpoint)
-        if name.endswith(SMOOTHED):
-            smooth(
-                model,
-                batches=[
-                    pad_rows([np.array(row)], starts=[0], pad=0, record_ids=[0]) for row in rows
-                ],
-                strength=Smoothing().migration_strength,
-                input_ids=torch.tensor([rows[0]]),
-            )
+        prepare(model, name, number_format=SCHEMES[name], rows=rows, many_rows=many_rows)
         model = convert(model, number_format=SCHEMES[name])
         save_checkpoint(model, tokenizer=tokenizer, folder=folder / f"{name}-checkpoint")
         made[name] = folder / name

@@ -20,6 +20,7 @@ from limbeck.distillation.teachers.open import open_teacher
 from limbeck.env.ranks import process_index
 from limbeck.evaluation.calibration import make_policy
 from limbeck.models.checkpoints import load_model, save_checkpoint
+from limbeck.models.gptq.rounding import RoundedLayers, round_by_gptq
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.rounding_costs import (
     BlockCost,
@@ -77,6 +78,14 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             strength=smoothing.migration_strength,
             input_ids=probe,
         )
+    rounded = RoundedLayers()
+    if (gptq := config.resolve_gptq()) is not None:
+        rounded = round_by_gptq(
+            model,
+            batches=batches.sample(gptq.num_records),
+            number_format=config.scheme,
+            damping_ratio=gptq.damping_ratio,
+        )
     prepare_for_qat(model, number_format=config.scheme)
     held_out = partial(
         validation_batches,
@@ -119,6 +128,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         metrics |= stopper.metrics(max_steps=training.max_steps)
     metrics["parity_logit_difference"] = converted.difference.max_logit_difference
     metrics["smoothed_pairs"] = num_smoothed
+    metrics |= rounded.metrics()
     metrics["kl_to_floats"] = converted.kl_to_floats
     costs = RoundingCosts(converted.block_costs, layer_costs)
     metrics |= costs.metrics()

@@ -26,7 +26,7 @@ def work(tmp_path, corpus, dense_config, tokenizer):
     return Work("int8", tmp_path / "artifact", tmp_path / "state", inputs)
 
 
-def run(work, annealing_ratio=0.0, smoothing="default", **scheme):
+def run(work, annealing_ratio=0.0, smoothing="default", gptq="default", **scheme):
     config = quantize.Config.model_validate(
         {
             "stage": "quantize",
@@ -34,6 +34,7 @@ def run(work, annealing_ratio=0.0, smoothing="default", **scheme):
             "corpus": "corpus",
             "scheme": {"kind": "int8", **scheme},
             "smoothing": smoothing,
+            "gptq": gptq,
             "annealing_ratio": annealing_ratio,
             "objective": {"kind": "next_token"},
             "training": {"max_steps": 2, "learning_rate": 1e-3},
@@ -61,6 +62,23 @@ def test_it_reports_what_rounding_costs_and_how_far_the_model_moved(work, block_
 )
 def test_channels_are_evened_out_where_that_pays(kind, smoothing, num_pairs, work):
     assert run(work, kind=kind, smoothing=smoothing)["smoothed_pairs"] == num_pairs
+
+
+def test_codes_are_chosen_after_smoothing(work):
+    metrics = run(work, kind="int4", smoothing={}, gptq={"damping_ratio": 0.02})
+    assert metrics["smoothed_pairs"] == 8
+    assert (metrics["gptq_layers"], metrics["gptq_nearest_layers"]) == (14, 0)
+    assert metrics["gptq_error_ratio"] < 0.9
+    chosen = metrics["kl_to_start"]
+    metrics = run(work, kind="int4", smoothing={}, gptq=None)
+    assert (metrics["gptq_layers"], metrics["gptq_error_ratio"]) == (0, 1)
+    assert chosen < metrics["kl_to_start"]
+
+
+@pytest.mark.parametrize("kind", ["int8", "ternary"])
+def test_codes_that_would_not_stay_are_not_chosen(kind, work):
+    with pytest.raises(ValueError, match=f"gptq: {kind} finds the scale of chosen codes anew"):
+        run(work, kind=kind, gptq={})
 
 
 @pytest.mark.parametrize("kind", ["int2", "ternary"])

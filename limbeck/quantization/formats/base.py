@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from limbeck.quantization.formats.grids import Grids
     from limbeck.quantization.formats.tensors import QuantizedTensor
 
 
@@ -64,6 +65,8 @@ class QuantizedFormat(Format, abc.ABC):
     """Of stored codes, by which a reader tells a matrix of one format from one of another."""
     smooths_by_default: ClassVar[bool] = False
     """Whether channels are evened out before training where a recipe does not say."""
+    chooses_codes_by_default: ClassVar[bool] = False
+    """Whether codes are chosen by GPTQ before training where a recipe does not say."""
 
     @property
     def table(self) -> "QuantizedFormat":
@@ -73,6 +76,15 @@ class QuantizedFormat(Format, abc.ABC):
     def num_codes(self, columns: int) -> int:
         """Stored numbers of a row of so many weights: fewer where a byte holds several."""
         return columns
+
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether numbers on a grid of `find_grids` round to themselves, with the same step."""
+        return False
+
+    def find_grids(self, block: "Float[Tensor, 'rows columns']") -> "Grids":
+        """The grids on which the codes of a block of each row may be chosen, of such formats."""
+        raise NotImplementedError(f"{self.kind}: its codes are always the nearest")
 
     @abc.abstractmethod
     def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":

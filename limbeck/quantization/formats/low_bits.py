@@ -8,10 +8,11 @@ with zeros.
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from limbeck.quantization.formats.block_rounding import join_blocks, split_blocks
+from limbeck.quantization.formats.grids import Grids
 from limbeck.quantization.formats.rounding import SMALLEST_ABSMAX
 from limbeck.quantization.formats.tensors import QuantizedTensor
 
@@ -31,10 +32,8 @@ def quantize(
 ) -> QuantizedTensor:
     """The codes of each block, and the step of least squared error among `STEPS`."""
     blocks = split_blocks(weight.detach(), block=block)
-    farthest = blocks.gather(-1, blocks.abs().argmax(dim=-1, keepdim=True))
     low = -(1 << (bits - 1))
-    # Its sign is the step's, so that the side with one code more is its own.
-    whole = torch.where(farthest.abs() < SMALLEST_ABSMAX, SMALLEST_ABSMAX, farthest) / low
+    whole, _ = _find_whole_step(blocks, low=low)
     best = torch.full_like(whole, torch.inf)
     codes, scale = torch.zeros_like(blocks), whole
     for part in STEPS[bits]:
@@ -49,6 +48,30 @@ def quantize(
         scale = torch.where(is_better, step, scale)
     stored = scale.half() if scale_bits == torch.finfo(torch.float16).bits else scale
     return QuantizedTensor(pack(codes, bits=bits), stored.squeeze(-1), weight.shape[-1])
+
+
+def _find_whole_step(
+    blocks: Float[Tensor, "*rows block"], *, low: int
+) -> tuple[Float[Tensor, "*rows 1"], Int[Tensor, "*rows 1"]]:
+    """The step at which the number farthest from zero is the lowest code, and where that lies."""
+    place = blocks.abs().argmax(dim=-1, keepdim=True)
+    farthest = blocks.gather(-1, place)
+    # Its sign is the step's, so that the side with one code more is its own.
+    return torch.where(farthest.abs() < SMALLEST_ABSMAX, SMALLEST_ABSMAX, farthest) / low, place
+
+
+def find_grids(block: Float[Tensor, "rows columns"], *, bits: int, scale_bits: int) -> Grids:
+    """Those of all `STEPS`; the number farthest from zero is the lowest code on each.
+
+    In a block that has the lowest code `quantize` finds its step again, without an error.
+    """
+    low = -(1 << (bits - 1))
+    whole, place = _find_whole_step(block, low=low)
+    steps = torch.stack([whole.squeeze(-1) * part for part in STEPS[bits]])
+    if scale_bits == torch.finfo(torch.float16).bits:
+        steps = as_half(steps)
+    is_zero = whole.abs() <= SMALLEST_ABSMAX / -low
+    return Grids(steps, low, -low - 1, torch.where(is_zero, -1, place).squeeze(-1))
 
 
 def as_half(step: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from limbeck.quantization.formats.grids import Grids
     from limbeck.quantization.formats.tensors import QuantizedTensor
 
 BYTE = 8
@@ -57,6 +58,17 @@ class PackedFormat(QuantizedFormat, abc.ABC):
     @override
     def num_codes(self, columns: int) -> int:
         return -(-columns // self.block) * self.block * int(self.bits) // BYTE
+
+    @property
+    @override
+    def keeps_grid(self) -> bool:
+        return True
+
+    @override
+    def find_grids(self, block: "Float[Tensor, 'rows columns']") -> "Grids":
+        from limbeck.quantization.formats import low_bits
+
+        return low_bits.find_grids(block, bits=int(self.bits), scale_bits=self.scale_bits)
 
     @override
     def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":

@@ -9,9 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from limbeck.quantization.formats.block_rounding import split_blocks
+from limbeck.quantization.formats.grids import Grids
 from limbeck.quantization.formats.low_bits import as_half, pack
 from limbeck.quantization.formats.tensors import QuantizedTensor
 
+STEPS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+"""Parts of the step of least squared error on which codes may be chosen."""
 NUM_REFINEMENTS = 4
 """After which the squared error of normally distributed weights no longer falls by a hundredth."""
 
@@ -38,13 +41,28 @@ def quantize_least_squares(
     already are kept.
     """
     blocks = split_blocks(weight.detach(), block=block)
-    scale = _absmean(blocks, _find_real(blocks, columns=weight.shape[-1]))
+    scale = _refine(blocks, _absmean(blocks, _find_real(blocks, columns=weight.shape[-1])))
+    return _store(_round(blocks, scale), scale, bits=bits, columns=weight.shape[-1])
+
+
+def _refine(
+    blocks: Float[Tensor, "*rows blocks block"], scale: Float[Tensor, "*rows blocks 1"]
+) -> Float[Tensor, "*rows blocks 1"]:
+    """The scale after both took turns."""
     codes = _round(blocks, scale)
     for _ in range(NUM_REFINEMENTS):
         num_used = codes.abs().sum(dim=-1, keepdim=True).clamp_min(1)
         scale = as_half((blocks * codes).sum(dim=-1, keepdim=True) / num_used)
         codes = _round(blocks, scale)
-    return _store(codes, scale, bits=bits, columns=weight.shape[-1])
+    return scale
+
+
+def find_grids(block: Float[Tensor, "rows columns"]) -> Grids:
+    """Some about the step of least squared error, which any ternary numbers lead to again."""
+    blocks = block[:, None]
+    scale = _refine(blocks, as_half(blocks.abs().mean(dim=-1, keepdim=True))).view(-1)
+    steps = torch.stack([as_half(scale * part) for part in STEPS])
+    return Grids(steps, -1, 1, torch.full_like(scale, -1, dtype=torch.int64))
 
 
 def _find_real(

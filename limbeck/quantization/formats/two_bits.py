@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from limbeck.quantization.formats.grids import Grids
     from limbeck.quantization.formats.tensors import QuantizedTensor
 
 TwoBitBlockSize = Literal[32, 64, 128, 256]
@@ -65,6 +66,18 @@ class Ternary(TwoBitFormat):
     scale: TernaryScale = "absmean"
     """`absmean`: the mean magnitude of a block, as in BitNet b1.58. `least_squares`: the scale and
     codes of least squared error."""
+
+    @property
+    @override
+    def keeps_grid(self) -> bool:
+        """The mean magnitude of chosen codes is another step than theirs."""
+        return self.scale == "least_squares"
+
+    @override
+    def find_grids(self, block: "Float[Tensor, 'rows columns']") -> "Grids":
+        from limbeck.quantization.formats import ternary_codes
+
+        return ternary_codes.find_grids(block)
 
     @override
     def quantize(self, weight: "Float[Tensor, '*rows columns']") -> "QuantizedTensor":

@@ -13,6 +13,7 @@ from limbeck.contracts.stage import CheckpointRef, CorpusRef, StageConfig, Teach
 from limbeck.data.loading.config import BatchingConfig
 from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
 from limbeck.evaluation.calibration import CalibrationConfig
+from limbeck.models.gptq.config import Gptq
 from limbeck.models.known import KnownInputs, KnownModel, Refusal, refusals
 from limbeck.models.smoothing.config import Smoothing
 from limbeck.objectives.config import ObjectiveConfig
@@ -34,6 +35,9 @@ class Config(StageConfig):
     smoothing: Smoothing | Literal["default"] | None = "default"
     """Done before training; null leaves the channels as they are. `default` evens out those of
     int8. Fewer bits gain more by it in models with large outliers, and lose in others."""
+    gptq: Gptq | Literal["default"] | None = "default"
+    """Done after smoothing and before training, which starts from the chosen codes; null starts
+    from the nearest ones, as `default` does. For int4, int2, and ternary of `least_squares`."""
     annealing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of the training over which rounding sets in gradually: weights are
     w + lambda (Q(w) - w) with lambda from 0 to 1, then rounded wholly. 0 rounds from the first step
@@ -49,6 +53,22 @@ class Config(StageConfig):
         if self.smoothing == "default":
             return Smoothing() if self.scheme.smooths_by_default else None
         return self.smoothing
+
+    def resolve_gptq(self) -> Gptq | None:
+        """How codes are chosen before training; None where they are the nearest."""
+        if self.gptq == "default":
+            return Gptq() if self.scheme.chooses_codes_by_default else None
+        return self.gptq
+
+    @model_validator(mode="after")
+    def _check_gptq(self) -> "Config":
+        if self.resolve_gptq() is not None and not self.scheme.keeps_grid:
+            raise ValueError(
+                f"gptq: {self.scheme.kind} finds the scale of chosen codes anew, so that they "
+                "would not stay; it is for int4, int2, and ternary with `scale: least_squares`. "
+                "Set `gptq: null`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_teacher(self) -> "Config":
