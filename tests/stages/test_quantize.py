@@ -61,7 +61,8 @@ def test_it_reports_what_rounding_costs_and_how_far_the_model_moved(work, block_
     [("int8", "default", 8), ("int8", None, 0), ("int4", "default", 0), ("int4", {}, 8)],
 )
 def test_channels_are_evened_out_where_that_pays(kind, smoothing, num_pairs, work):
-    assert run(work, kind=kind, smoothing=smoothing)["smoothed_pairs"] == num_pairs
+    metrics = run(work, kind=kind, smoothing=smoothing)
+    assert (metrics["smoothed_pairs"], metrics["gptq_layers"]) == (num_pairs, 0)
 
 
 def test_codes_are_chosen_after_smoothing(work):
@@ -69,10 +70,6 @@ def test_codes_are_chosen_after_smoothing(work):
     assert metrics["smoothed_pairs"] == 8
     assert (metrics["gptq_layers"], metrics["gptq_nearest_layers"]) == (14, 0)
     assert metrics["gptq_error_ratio"] < 0.9
-    chosen = metrics["kl_to_start"]
-    metrics = run(work, kind="int4", smoothing={}, gptq=None)
-    assert (metrics["gptq_layers"], metrics["gptq_error_ratio"]) == (0, 1)
-    assert chosen < metrics["kl_to_start"]
 
 
 @pytest.mark.parametrize("kind", ["int8", "ternary"])
