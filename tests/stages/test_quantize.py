@@ -57,12 +57,20 @@ def test_it_reports_what_rounding_costs_and_how_far_the_model_moved(work, block_
 
 
 @pytest.mark.parametrize(
-    ("kind", "smoothing", "num_pairs"),
-    [("int8", "default", 8), ("int8", None, 0), ("int4", "default", 0), ("int4", {}, 8)],
+    ("kind", "smoothing", "gptq", "num_pairs", "num_layers"),
+    [
+        ("int8", "default", "default", 8, 0),
+        ("int8", None, "default", 0, 0),
+        ("int4", "default", "default", 0, 14),
+        ("int4", {}, None, 8, 0),
+        ("ternary", "default", "default", 0, 0),
+    ],
 )
-def test_channels_are_evened_out_where_that_pays(kind, smoothing, num_pairs, work):
-    metrics = run(work, kind=kind, smoothing=smoothing)
-    assert (metrics["smoothed_pairs"], metrics["gptq_layers"]) == (num_pairs, 0)
+def test_channels_are_evened_out_and_codes_chosen_where_that_pays(
+    kind, smoothing, gptq, num_pairs, num_layers, work
+):
+    metrics = run(work, kind=kind, smoothing=smoothing, gptq=gptq)
+    assert (metrics["smoothed_pairs"], metrics["gptq_layers"]) == (num_pairs, num_layers)
 
 
 def test_codes_are_chosen_after_smoothing(work):

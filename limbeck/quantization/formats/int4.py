@@ -26,6 +26,7 @@ class Int4(PackedFormat):
     method: ClassVar[str] = METHOD
     bits: ClassVar[float] = 4
     scale_bits: ClassVar[int] = 32
+    chooses_codes_by_default: ClassVar[bool] = True
     block_size: Int4BlockSize = 32
     """Numbers of a row that share a scale, in weights and in activations: a scale takes 32 bits, so
     blocks of 32 cost one bit a weight, blocks of 128 a quarter of one."""

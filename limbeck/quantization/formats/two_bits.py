@@ -48,6 +48,7 @@ class Int2(TwoBitFormat):
 
     kind: Literal["int2"]
     method: ClassVar[str] = "limbeck-int2"
+    chooses_codes_by_default: ClassVar[bool] = True
     block_size: TwoBitBlockSize = 64
     """Numbers of a row that share a scale, in weights and in activations: a scale takes 16 bits, so
     blocks of 64 cost a quarter of a bit a weight, blocks of 128 an eighth."""

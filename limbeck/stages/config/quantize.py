@@ -37,7 +37,8 @@ class Config(StageConfig):
     int8. Fewer bits gain more by it in models with large outliers, and lose in others."""
     gptq: Gptq | Literal["default"] | None = "default"
     """Done after smoothing and before training, which starts from the chosen codes; null starts
-    from the nearest ones, as `default` does. For int4, int2, and ternary of `least_squares`."""
+    from the nearest ones. For int4, int2, and ternary of `least_squares`; `default` is for the
+    first two."""
     annealing_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The share of the training over which rounding sets in gradually: weights are
     w + lambda (Q(w) - w) with lambda from 0 to 1, then rounded wholly. 0 rounds from the first step
