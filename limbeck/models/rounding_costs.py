@@ -20,7 +20,12 @@ from limbeck.models.observation import Observer, observe
 from limbeck.models.structure import find_layers
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.layers import FakeQuantizedLinear
-from limbeck.quantization.qat import find_replaced, prepare_modules, restore_float
+from limbeck.quantization.qat import (
+    find_replaced,
+    prepare_for_qat,
+    prepare_modules,
+    restore_float,
+)
 
 NUM_NAMED = 3
 """Blocks and layers that the metrics name."""
@@ -99,6 +104,21 @@ class _Rounded(Observer):
             weight_peak_ratio=float(weight.abs().amax() / weight.square().mean().sqrt()),
             input_peak_ratio=self._peak / (self._given / self._count) ** 0.5,
         )
+
+
+def measure_costs(
+    model: PreTrainedModel,
+    *,
+    number_format: QuantizedFormat,
+    batches: Iterable[Batch],
+    input_ids: Int[Tensor, "prompts tokens"],
+) -> RoundingCosts:
+    """Of a model of floats, what rounding it to the nearest codes would cost and where."""
+    blocks = measure_blocks(model, number_format=number_format, input_ids=input_ids)
+    prepare_for_qat(model, number_format=number_format)
+    layers = measure_layers(model, batches=batches)
+    restore_float(model)
+    return RoundingCosts(blocks, layers)
 
 
 @torch.no_grad()

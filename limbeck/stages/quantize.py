@@ -1,7 +1,6 @@
 """Checkpoint and corpus, perhaps a teacher, to a checkpoint in a number format, trained for it."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +21,7 @@ from limbeck.evaluation.calibration import make_policy
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.gptq.rounding import RoundedLayers, round_by_gptq
 from limbeck.models.logit_parity import compute_logits
-from limbeck.models.rounding_costs import (
-    BlockCost,
-    RoundingCosts,
-    measure_blocks,
-    measure_layers,
-)
+from limbeck.models.rounding_costs import measure_costs
 from limbeck.models.smoothing.smooth import smooth
 from limbeck.models.tokenizers import load_reader, load_tokenizer
 from limbeck.models.vision.configuration import image_format
@@ -78,6 +72,12 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             strength=smoothing.migration_strength,
             input_ids=probe,
         )
+    costs = measure_costs(
+        model,
+        number_format=config.scheme,
+        batches=batches.sample(PROBE_RECORDS),
+        input_ids=probe[:BLOCK_RECORDS],
+    )
     rounded = RoundedLayers()
     if (gptq := config.resolve_gptq()) is not None:
         rounded = round_by_gptq(
@@ -112,7 +112,6 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         stopper=stopper,
     )
     nn.Module.to(model, "cpu")
-    layer_costs = measure_layers(model, batches=batches.sample(PROBE_RECORDS))
     converted = convert_checked(
         model, number_format=config.scheme, input_ids=probe, start=start, work=work
     )
@@ -130,7 +129,6 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     metrics["smoothed_pairs"] = num_smoothed
     metrics |= rounded.metrics()
     metrics["kl_to_floats"] = converted.kl_to_floats
-    costs = RoundingCosts(converted.block_costs, layer_costs)
     metrics |= costs.metrics()
     metrics["kl_to_start"] = compare_logits([(started, converted.logits)]).mean_kl
     if process_index() == 0:  # the others' folders are thrown away
@@ -151,8 +149,7 @@ class Converted:
     difference: LogitDifference
     """From the model that rounded while it was trained."""
     kl_to_floats: float
-    """KL(trained weights as floats || codes), in nats: what the number format costs."""
-    block_costs: Sequence[BlockCost]
+    """KL(trained weights as floats || codes), in nats: what rounding these costs."""
 
 
 def convert_checked(
@@ -173,9 +170,6 @@ def convert_checked(
         unrounded = compute_logits(model, input_ids=input_ids)
     restore_float(model)
     floats = compute_logits(model, input_ids=input_ids)
-    block_costs = measure_blocks(
-        model, number_format=number_format, input_ids=input_ids[:BLOCK_RECORDS]
-    )
     weights = model.state_dict()
     model = convert(model, number_format=number_format)
     stored = compute_logits(model, input_ids=input_ids)
@@ -199,4 +193,4 @@ def convert_checked(
             "`checkpoint`"
         ) from None
     kl_to_floats = compare_logits([(floats, stored)]).mean_kl
-    return Converted(model, stored, difference, kl_to_floats, block_costs)
+    return Converted(model, stored, difference, kl_to_floats)

@@ -96,7 +96,7 @@ def test_weights_of_two_bits_are_trained_while_rounding_sets_in(kind, work, monk
         set_rounded_ratio(model, ratio)
 
     monkeypatch.setattr(quantize, "set_rounded_ratio", note)
-    metrics = run(work, kind=kind, annealing_ratio=1.0)
+    metrics = run(work, kind=kind, gptq=None, annealing_ratio=1.0)
     assert found == [0.0, 0.5]
     assert metrics["parity_logit_difference"] < 1e-4
     assert metrics["kl_to_floats"] > 0.01
