@@ -46,6 +46,7 @@ EXTRAS = {
     "fastapi": "serve",
     "starlette": "serve",
     "uvicorn": "serve",
+    "httptools": "serve",
     "prometheus_client": "serve",
 }
 """Packages to the extra of `pip install limbeck[...]` that installs them."""
