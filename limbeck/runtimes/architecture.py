@@ -318,4 +318,7 @@ def _check_supported(
         found, expected = f"activation {_activation(config)!r}", ", ".join(ACTIVATIONS)
     else:
         return
-    raise CheckpointError(f"{place}: {found} cannot be exported; supported: {expected}")
+    raise CheckpointError(
+        f"{place}: {found} cannot be exported; supported: {expected} (distil it into a student "
+        "built so first, or serve the checkpoint itself)"
+    )

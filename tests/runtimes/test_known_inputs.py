@@ -50,6 +50,17 @@ def test_blocks_that_a_gguf_file_does_not_hold_are_refused_before_anything_runs(
     assert not list(refuse_export(model, runtime="onnx"))
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "gguf"])
+def test_positions_that_change_with_the_length_are_refused_with_what_to_do(runtime):
+    rotary = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    model = KnownModel("base", None, lambda: Qwen3Config(rope_parameters=rotary))
+    messages = [refusal.message for refusal in refuse_export(model, runtime=runtime)]
+    assert messages == [
+        "base: rotary embedding 'dynamic' cannot be exported; supported: default, linear, llama3, "
+        "yarn (distil it into a student built so first, or serve the checkpoint itself)"
+    ]
+
+
 def save_byt5(folder):
     ByT5Tokenizer().save_pretrained(folder)
 
