@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from limbeck.models.observation import select_rows
+
 Layers = Mapping[str, nn.Linear]
 
 
@@ -21,13 +23,7 @@ class MeanProducts:
         self, given: Float[Tensor, "*rows columns"], *, tokens: Bool[Tensor, "batch tokens"]
     ) -> None:
         """Take in what the layer read in one batch."""
-        if given.shape[:-1] == tokens.shape:
-            rows = given[tokens]
-        elif given.shape[:-1] == (tokens.numel(),):
-            rows = given[tokens.flatten()]
-        else:  # an expert's share of the tokens, with those of the padding that picked it
-            rows = given.flatten(0, -2)
-        rows = rows.float()
+        rows = select_rows(given, tokens).float()
         self._total = self._total + (rows.t() @ rows).double()
         self.num_tokens += len(rows)
 
