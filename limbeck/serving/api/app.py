@@ -18,7 +18,7 @@ import limbeck
 from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
-from limbeck.serving.api.errors import TYPES, ApiError, choose_fault, describe_fault, errors
+from limbeck.serving.api.errors import TYPES, ApiError, describe_faults, errors
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.review import add_review_routes
 from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
@@ -258,7 +258,7 @@ def _respond(request: Request, error: ApiError) -> Response:
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     """The first fault is named."""
     assert isinstance(error, RequestValidationError)
-    return _respond(request, describe_fault(choose_fault(error.errors())))
+    return _respond(request, describe_faults(error.errors()))
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ import pydantic
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Send
 
-from limbeck.serving.api.errors import ApiError, choose_fault, describe_fault
+from limbeck.serving.api.errors import ApiError, describe_faults
 
 POLL_SECONDS = 0.02
 """Most answers are there before anybody has looked whether the client still is."""
@@ -39,7 +39,7 @@ async def read_body(receive: Receive, kind: type[_Body]) -> _Body:
     except HTTPException as error:
         raise ApiError(error.status_code, str(error.detail)) from None
     except pydantic.ValidationError as error:
-        raise describe_fault(choose_fault(error.errors(include_url=False))) from None
+        raise describe_faults(error.errors(include_url=False)) from None
 
 
 async def send_head(send: Send, *, kind: bytes, headers: Headers, status: int = 200) -> None:

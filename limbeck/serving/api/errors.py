@@ -82,7 +82,7 @@ class ApiError(Exception):
         )
 
 
-def choose_fault(faults: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _choose_fault(faults: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The first fault; of a value that may be of several kinds, what is wrong deepest inside it.
 
     A list of parts in which one is faulty is no text either, which would say nothing.
@@ -96,8 +96,9 @@ def choose_fault(faults: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(same, key=lambda fault: len(fault["loc"]))
 
 
-def describe_fault(fault: Mapping[str, Any]) -> ApiError:
-    """What pydantic found: no JSON is 400, JSON that is no request is 422, and named."""
+def describe_faults(faults: Sequence[Mapping[str, Any]]) -> ApiError:
+    """What pydantic found, one of it: no JSON is 400, JSON that is no request is 422, and named."""
+    fault = _choose_fault(faults)
     if fault["type"] == "json_invalid":
         detail = fault.get("ctx", {}).get("error", fault["msg"])
         return ApiError(400, f"the body is not JSON: {detail}")

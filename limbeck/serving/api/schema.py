@@ -140,7 +140,7 @@ class ChatRequest(_Body):
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     limbeck: Extension | None = None
-    # OpenAI has these, and the models here have no such ability: `describe_fault` says so.
+    # OpenAI has these, and the models here have no such ability: `describe_faults` says so.
     tools: None = None
     tool_choice: None = None
     parallel_tool_calls: None = None
