@@ -1,7 +1,8 @@
 """What modules of a model read and make while it runs over batches."""
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import final
 
 import torch
@@ -17,20 +18,47 @@ from limbeck.models.forward import KeptForward
 class Observer(abc.ABC):
     """Gathers figures of one module, token by token; padding is left out."""
 
-    tokens: Tensor | None = None
-
-    def __call__(
-        self, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor | tuple[Tensor, ...]
-    ) -> None:
-        """The hook of torch."""
-        assert self.tokens is not None
-        made = outputs if isinstance(outputs, Tensor) else outputs[0]
-        given = (select_rows(item, self.tokens).float() for item in (inputs[0], made))
-        self.add(*given)
-
     @abc.abstractmethod
     def add(self, given: Float[Tensor, "tokens _"], made: Float[Tensor, "tokens _"]) -> None:
         """Take in what the module read and made at some tokens."""
+
+
+@contextmanager
+def hooked(
+    modules: Mapping[str, nn.Module], *, note: Callable[[str, Tensor, Tensor], None]
+) -> Iterator[None]:
+    """Within, `note` gets the name, the first input and the output of a module at every call."""
+
+    def make_hook(name: str) -> Callable[..., None]:
+        def hook(
+            _: nn.Module,
+            inputs: tuple[Tensor, ...],
+            named: Mapping[str, Tensor],
+            outputs: Tensor | tuple[Tensor, ...],
+        ) -> None:
+            made = outputs if isinstance(outputs, Tensor) else outputs[0]
+            note(name, next(iter((*inputs, *named.values()))), made)
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            handle = module.register_forward_hook(make_hook(name), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def observing(
+    model: nn.Module, *, observers: Mapping[str, Observer], tokens: Bool[Tensor, "batch tokens"]
+) -> Iterator[None]:
+    """Within, which is one batch, each observer takes in what the module of its name does."""
+
+    def note(name: str, given: Tensor, made: Tensor) -> None:
+        observers[name].add(*(select_rows(item, tokens).float() for item in (given, made)))
+
+    with hooked({name: model.get_submodule(name) for name in observers}, note=note):
+        yield
 
 
 def select_rows(
@@ -63,18 +91,12 @@ def observe(
     model: PreTrainedModel, *, observers: Mapping[str, Observer], batches: Iterable[Batch]
 ) -> None:
     """Run the model over batches, each observer at the module of its name."""
-    handles = [
-        model.get_submodule(name).register_forward_hook(item) for name, item in observers.items()
-    ]
     training = model.training
     model.eval()
     try:
         for batch in batches:
             batch = batch.to(model.device)
-            for item in observers.values():
-                item.tokens = batch.tokens
-            KeptForward(model)(batch)
+            with observing(model, observers=observers, tokens=batch.tokens):
+                KeptForward(model)(batch)
     finally:
-        for handle in handles:
-            handle.remove()
         model.train(training)

@@ -4,20 +4,20 @@ A group's activation is what the columns that it owns multiply: the product of g
 feed-forward channel, the attended values for a head.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 from typing_extensions import override
 
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
-from limbeck.models.observation import Observer, observe
+from limbeck.models.observation import Observer, hooked, observe
 from limbeck.models.structure import Groups, view_groups
 from limbeck.pruning.experts import measure_routed_norms
 
@@ -94,9 +94,7 @@ def _collect_activations(
     model: PreTrainedModel, *, layers: Sequence[Groups], batches: Iterable[Batch]
 ) -> dict[Groups, Calibration]:
     moments = {groups: _Moments() for groups in layers}
-    observers = {}
-    for groups, found in moments.items():
-        observers[_find_reader(groups)] = found
+    observers = {_find_reader(groups): found for groups, found in moments.items()}
     observe(model, observers=observers, batches=batches)
     return {
         groups: Calibration(
@@ -117,29 +115,19 @@ def _collect_loss_changes(
     model: PreTrainedModel, *, layers: Sequence[Groups], batches: Iterable[Batch]
 ) -> dict[Groups, Calibration]:
     sums = {groups: torch.zeros(groups.num_groups, device=model.device) for groups in layers}
-    read: dict[Groups, Tensor] = {}
-
-    def keep(groups: Groups) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: read.update({groups: inputs[0]})
-
-    handles = [
-        model.get_submodule(_find_reader(groups)).register_forward_pre_hook(keep(groups))
-        for groups in layers
-    ]
+    read: dict[str, Tensor] = {}
+    readers = {name: model.get_submodule(name) for name in map(_find_reader, layers)}
     count = 0
-    try:
+    with hooked(readers, note=lambda name, given, _: read.update({name: given})):
         for batch in batches:
             batch = batch.to(model.device)
             loss = _sum_loss(model, batch)
-            tensors = [read[groups] for groups in layers]
+            tensors = [read[name] for name in readers]
             gradients = torch.autograd.grad(loss, tensors)
             count += int(batch.tokens.sum())
             for groups, tensor, gradient in zip(layers, tensors, gradients, strict=True):
                 change = tensor.detach()[batch.tokens].float() * gradient[batch.tokens].float()
                 sums[groups] += change.unflatten(1, (groups.num_groups, -1)).sum(2).square().sum(0)
-    finally:
-        for handle in handles:
-            handle.remove()
     return {groups: Calibration(loss_change_square=sums[groups] / count) for groups in layers}
 
 

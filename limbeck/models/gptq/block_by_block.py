@@ -28,6 +28,7 @@ class BlockByBlock:
     """Blocks of a model are done one after another; a pass over a batch begins after them."""
 
     def __init__(self, model: PreTrainedModel, *, batches: Sequence[Batch]) -> None:
+        self.model = model
         self.forward = KeptForward(model)
         self.batches = batches
         try:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.gptq.block_by_block import BlockByBlock
-from limbeck.models.gptq.inputs import MeanProducts, Readers, find_readers, hooked
+from limbeck.models.gptq.inputs import MeanProducts, Readers, find_readers
+from limbeck.models.observation import observing
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.gptq import choose_codes
 from limbeck.quantization.qat import find_replaced
@@ -126,8 +126,8 @@ def _round_layers(
     turns = [readers] if block is None else [*([item] for item in first), *filter(None, [rest])]
     for turn in turns:
         found = _measure(turn, layers=layers, passes=passes, block=block)
-        for names, products in found.items():
-            for name in names:
+        for item, products in zip(turn, found, strict=True):
+            for name in item.names:
                 _round_layer(
                     name,
                     layers[name],
@@ -144,25 +144,15 @@ def _measure(
     layers: Mapping[str, nn.Linear],
     passes: BlockByBlock,
     block: nn.Module | None,
-) -> dict[tuple[str, ...], MeanProducts]:
-    """What layers read over all batches, with the names of those that read the same."""
+) -> list[MeanProducts]:
+    """What layers read over all batches; one of those that read the same stands for all."""
     found = {readers.names[0]: MeanProducts() for readers in turn}
-    leaders = {name: layers[name] for name in found}
     # A pass need not go on behind the only layer that is measured.
     stop = layers[turn[0].names[0]] if len(turn) == 1 and turn[0].num_calls == 1 else block
     for index, batch in enumerate(passes.batches):
-        with hooked(leaders, note=partial(_add, found, batch.tokens)):
+        with observing(passes.model, observers=found, tokens=batch.tokens):
             passes.run(index, stop_after=stop)
-    return {readers.names: found[readers.names[0]] for readers in turn}
-
-
-def _add(
-    found: Mapping[str, MeanProducts],
-    tokens: Bool[Tensor, "batch tokens"],
-    name: str,
-    given: Float[Tensor, "*rows columns"],
-) -> None:
-    found[name].add(given, tokens=tokens)
+    return list(found.values())
 
 
 def _round_layer(

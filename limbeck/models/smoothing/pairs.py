@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.norms import is_norm
+from limbeck.models.observation import hooked
 from limbeck.models.projections import (
     ATTENTION,
     FEED_FORWARD,
@@ -115,28 +116,17 @@ def _trace_norms(
     model: PreTrainedModel, *, input_ids: Int[Tensor, "prompts tokens"]
 ) -> dict[str, tuple[str, ...]]:
     """The linear layers that read each norm's output as it is, by what a forward pass hands on."""
+    norms = {name: item for name, item in model.named_modules() if is_norm(item)}
+    linears = {name: item for name, item in model.named_modules() if isinstance(item, nn.Linear)}
     made: dict[int, tuple[str, Tensor]] = {}  # with the tensor, so that no other gets its id
     found: dict[str, list[str]] = {}
 
-    def note_output(name: str) -> Callable[..., None]:
-        return lambda _, inputs, output: made.update({id(output): (name, output)})
+    def note(name: str, given: Tensor, output: Tensor) -> None:
+        if name in norms:
+            made[id(output)] = (name, output)
+        elif id(given) in made:
+            found.setdefault(made[id(given)][0], []).append(name)
 
-    def note_input(name: str) -> Callable[..., None]:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if inputs and id(inputs[0]) in made:
-                found.setdefault(made[id(inputs[0])][0], []).append(name)
-
-        return note
-
-    handles = []
-    for name, module in model.named_modules():
-        if is_norm(module):
-            handles.append(module.register_forward_hook(note_output(name)))
-        elif isinstance(module, nn.Linear):
-            handles.append(module.register_forward_pre_hook(note_input(name)))
-    try:
+    with hooked(norms | linears, note=note):
         compute_logits(model, input_ids=input_ids)
-    finally:
-        for handle in handles:
-            handle.remove()
     return {norm: tuple(dict.fromkeys(readers)) for norm, readers in found.items()}
