@@ -132,6 +132,14 @@ def tokenizer(corpus):
 
 
 @pytest.fixture(scope="session")
+def pack():
+    """The medical one."""
+    from tests.support.medical_pack import medical_pack
+
+    return medical_pack()
+
+
+@pytest.fixture(scope="session")
 def moe_config():
     from limbeck.models.config import MoeModel
 

@@ -31,13 +31,14 @@ def hooked(
 
     def make_hook(name: str) -> Callable[..., None]:
         def hook(
-            _: nn.Module,
-            inputs: tuple[Tensor, ...],
-            named: Mapping[str, Tensor],
+            module: nn.Module,
+            inputs: tuple[object, ...],
+            named: Mapping[str, object],
             outputs: Tensor | tuple[Tensor, ...],
         ) -> None:
-            made = outputs if isinstance(outputs, Tensor) else outputs[0]
-            note(name, next(iter((*inputs, *named.values()))), made)
+            given, *_ = (*inputs, *named.values())
+            assert isinstance(given, Tensor)
+            note(name, given, outputs if isinstance(outputs, Tensor) else outputs[0])
 
         return hook
 

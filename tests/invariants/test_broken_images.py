@@ -15,7 +15,6 @@ from limbeck.data.corpus.image_store import ImageStore
 from limbeck.data.readers.image_archive import Config
 from limbeck.models.vision.image_processing import open_image
 from tests.support.artifacts import draw_discs
-from tests.support.medical_pack import medical_pack
 from tests.support.mutations import break_file
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
@@ -57,8 +56,7 @@ def break_inside(rng, path, folder):
             archive.writestr(key, content)
 
 
-def test_broken_archives(tmp_path):
-    pack = medical_pack()
+def test_broken_archives(tmp_path, pack):
     outcomes = set()
     for seed in range(40):
         folder = tmp_path / str(seed)

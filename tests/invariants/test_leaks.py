@@ -13,7 +13,6 @@ from limbeck.contracts.leaks import (
 from limbeck.contracts.records import SPLITS, Question, read_jsonl, read_records
 from limbeck.evaluation.answer_questions import read_questions
 from tests.support import tiny_recipe
-from tests.support.medical_pack import medical_pack
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +38,6 @@ def questions(corpus):
         for path in sorted((corpus / "questions").glob("*.jsonl"))
         for value in read_jsonl(path)
     ]
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 def test_there_is_something_to_compare(splits, questions):

@@ -20,7 +20,6 @@ from limbeck.serving.language import Language
 from limbeck.serving.safety import compile_rules
 from limbeck.serving.service import AnswerText, End, Route, Service, ServiceRequest
 from limbeck.serving.tier import Tier
-from tests.support.medical_pack import medical_pack
 
 SURE, UNSURE = (Judgement(ratio, 0.5, 1.0, 0.1) for ratio in (0.9, 0.2))
 QUESTION = Message("user", "高血压有哪些症状？")
@@ -222,8 +221,8 @@ def test_no_tier_is_an_error_that_gives_the_reason():
 
 
 @pytest.fixture(scope="module")
-def rules():
-    return (compile_rules(medical_pack().safety),)
+def rules(pack):
+    return (compile_rules(pack.safety),)
 
 
 def test_an_emergency_reaches_no_model(rules):
@@ -263,8 +262,8 @@ def test_without_rules_an_uncalibrated_tier_streams():
 
 
 @pytest.fixture(scope="module")
-def facts():
-    return make_store(make_facts(medical_pack()), key="key-of-the-facts")
+def facts(pack):
+    return make_store(make_facts(pack), key="key-of-the-facts")
 
 
 def test_a_stored_fact_is_stated_without_a_model(rules, facts):

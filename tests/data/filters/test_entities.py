@@ -4,7 +4,6 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Entity, Record
 from limbeck.data.filters.entities import Lexicon, guess_specialty
 from limbeck.data.readers.lexicon import LexiconFile, read_names
-from tests.support.medical_pack import medical_pack
 
 NAMES = {
     "糖尿病": "disease",
@@ -32,8 +31,7 @@ def test_marks_stand_where_stated():
     assert list(Lexicon({}).find("头痛")) == []
 
 
-def test_votes_are_the_packs_and_a_tie_counts_nothing():
-    pack = medical_pack()
+def test_votes_are_the_packs_and_a_tie_counts_nothing(pack):
     assert (pack.votes("disease"), pack.votes("symptom"), pack.votes("other")) == (3, 1, 1)
     home = pack.specialties_of_name
     disease = next(name for name, key in pack.specialty_of.items() if home[name] == (key,))

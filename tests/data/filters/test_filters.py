@@ -16,15 +16,13 @@ from limbeck.data.filters.limit import Limit
 from limbeck.data.filters.mark_entities import MarkEntities
 from limbeck.data.filters.quality import Quality
 from limbeck.data.filters.record_log import RecordLog
-from tests.support.medical_pack import medical_pack
 
 TEXT = "高血压患者平时要低盐饮食，规律服药，每天监测血压，避免熬夜和情绪激动，定期复查。"
 SOURCES = {"made": Source("made", False, 3), "free": Source("free", True, 1_000)}
 
 
 @pytest.fixture
-def context(tmp_path):
-    pack = medical_pack()
+def context(tmp_path, pack):
     with RecordLog(tmp_path / "dropped.jsonl") as log:
         asked = Question("q", "recall", "头痛怎么办", ("休息",), "single")
         yield FilterContext(pack, Lexicon(pack.names), SOURCES, [asked], 0, log)

@@ -12,12 +12,6 @@ from limbeck.data.filters.quality_classifier import (
     move_answers,
 )
 from limbeck.data.readers.jsonl import Config
-from tests.support.medical_pack import medical_pack
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 @pytest.fixture(scope="module")

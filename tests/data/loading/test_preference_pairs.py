@@ -13,14 +13,8 @@ from limbeck.data.loading.preference_pairs import PreferenceBatches
 from limbeck.data.packs.fact_questions import FactsConfig
 from limbeck.data.readers.jsonl import Config as Jsonl
 from limbeck.data.readers.pack_facts import Config
-from tests.support.medical_pack import medical_pack
 
 SETTINGS = {"rl_unknown_ratio": 0.35, "facts": FactsConfig(rl_forms=1)}
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 @pytest.fixture(scope="module")

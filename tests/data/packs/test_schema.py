@@ -4,12 +4,6 @@ import yaml
 from limbeck import packs
 from limbeck.contracts.errors import DataError, LimbeckError, UnknownNameError
 from limbeck.data.packs.load import load_pack
-from tests.support.medical_pack import medical_pack
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 def test_the_medical_pack_is_complete(pack):

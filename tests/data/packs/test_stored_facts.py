@@ -4,12 +4,6 @@ import pytest
 
 from limbeck.data.packs.stored_facts import make_facts
 from limbeck.serving.safety import check_answer, compile_rules
-from tests.support.medical_pack import medical_pack
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,8 @@ from limbeck.data.packs.load import load_pack
 from limbeck.data.packs.written_questions import read_written
 from limbeck.data.readers.pack_facts import Config
 from limbeck.evaluation.tasks import Response, score_response
-from tests.support.medical_pack import medical_pack
 
 LAW = Path(__file__).parents[2] / "support" / "packs" / "contracts_law"
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 @pytest.fixture(scope="module")

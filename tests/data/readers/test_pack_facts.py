@@ -3,14 +3,8 @@ import pytest
 from limbeck.contracts.leaks import check_leaks, normalise
 from limbeck.contracts.records import Question, Record
 from limbeck.data.readers.pack_facts import ClassificationConfig, Config, classification_cases
-from tests.support.medical_pack import medical_pack
 
 CONFIG = Config(classification=ClassificationConfig(forms_per_set=2))
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +129,7 @@ def test_what_is_unknown_is_refused(pack, records, questions):
         assert any(name in question.question for question in asked) or name not in trained
 
 
-def test_a_share_of_the_training_questions_is_typed_without_a_mark():
-    pack = medical_pack()
+def test_a_share_of_the_training_questions_is_typed_without_a_mark(pack):
     marked, typed = (
         [
             item

@@ -11,15 +11,9 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import UNSCORED
 from limbeck.contracts.registry import READERS
 from limbeck.data.readers.encoding import SAMPLE_BYTES, detect_encoding
-from tests.support.medical_pack import medical_pack
 from tests.support.source_reading import read_source
 
 PLAIN = {"question": "头痛怎么办", "answer": "注意休息", "confidence": 0.95, "department": "心内科"}
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return medical_pack()
 
 
 def read(kind, pack, **fields):

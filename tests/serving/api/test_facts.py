@@ -6,15 +6,14 @@ import pytest
 
 from limbeck.data.packs.stored_facts import make_facts
 from limbeck.serving.facts import make_store
-from tests.support.medical_pack import medical_pack
 from tests.support.running_service import Running
 
 FACT = "头晕、头痛、心悸、颈项板紧\n\n（出处：医学知识库 medical:高血压|symptoms）"
 
 
 @pytest.fixture(scope="module")
-def running(bundle):
-    facts = make_store(make_facts(medical_pack()), key="key-of-the-facts")
+def running(bundle, pack):
+    facts = make_store(make_facts(pack), key="key-of-the-facts")
     with Running(bundle, facts=facts) as found:
         yield found
 

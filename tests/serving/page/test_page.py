@@ -16,7 +16,6 @@ from limbeck.serving.journal.queries import ExchangeFilter, read_all
 from limbeck.serving.keys import add_key
 from limbeck.serving.price import PriceConfig
 from tests.support.journal import make_exchange, make_feedback
-from tests.support.medical_pack import medical_pack
 from tests.support.running_service import Running
 from tests.support.waiting import wait_for
 
@@ -45,9 +44,9 @@ def journal(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def running(bundle, keys, journal):
+def running(bundle, keys, journal, pack):
     """A service of two tiers with prices, keys and a journal."""
-    facts = make_store(make_facts(medical_pack()))
+    facts = make_store(make_facts(pack))
     tiers = [
         TierConfig(
             name=name,

@@ -1,12 +1,11 @@
 import pytest
 
 from limbeck.serving.safety import compile_rules
-from tests.support.medical_pack import medical_pack
 
 
 @pytest.fixture(scope="session")
-def medical_safety():
-    return medical_pack().safety
+def medical_safety(pack):
+    return pack.safety
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import pytest
 
 from limbeck.contracts.errors import UnknownNameError
 from limbeck.serving.safety import compile_rules, find_red_flags
-from tests.support.medical_pack import medical_pack
 
 SENTENCES = Path(__file__).parent / "sentences"
 
@@ -127,9 +126,8 @@ def test_negation_and_time(rules, question, is_flagged):
     assert bool(find_red_flags(question, rules)) is is_flagged
 
 
-def test_few_questions_of_knowledge_are_flagged(rules):
+def test_few_questions_of_knowledge_are_flagged(rules, pack):
     """The pack's own question forms, about diseases whose names hold signs, among others."""
-    pack = medical_pack()
     subjects = [*pack.subjects, *pack.description.unknown.train]
     questions = [
         form.replace("{subject}", subject)

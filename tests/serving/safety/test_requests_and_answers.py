@@ -3,7 +3,6 @@
 import pytest
 
 from limbeck.serving.safety import check_answer, refuse_request
-from tests.support.medical_pack import medical_pack
 
 
 @pytest.mark.parametrize(
@@ -137,9 +136,8 @@ def test_other_answers_are_shown(rules, answer):
     assert not check_answer(answer, rules).findings
 
 
-def test_the_packs_own_facts_are_shown(rules):
+def test_the_packs_own_facts_are_shown(rules, pack):
     """One of 1,224: a therapy that consists in stopping a drug."""
-    pack = medical_pack()
     answers = [
         "、".join(items) + "。"
         for subject in pack.subjects
