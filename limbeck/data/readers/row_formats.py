@@ -36,6 +36,12 @@ from limbeck.data.readers.messages import (
     read_weight,
 )
 from limbeck.data.readers.mojibake import MojibakeCount
+from limbeck.data.readers.rejected_rows import (
+    NOT_ACCEPTED,
+    UNPAIRED,
+    check_accepted,
+    without_decision,
+)
 from limbeck.data.readers.row_images import take_images
 from limbeck.data.readers.row_shapes import CHAT_KEYS, Columns, read_row
 from limbeck.data.readers.row_values import (
@@ -57,13 +63,14 @@ ADVICE = {
     "broken_json": "write one JSON object a line, or all of them in one array",
     "broken_conversation": "write messages of a role and a content, an answer after each question",
     "not_an_object": 'write each row as an object, such as {"question": ..., "answer": ...}',
+    UNPAIRED.key: "make pairs of `chosen` and `rejected`",
     "line_too_long": "write one row a line; a file without line ends was not written whole",
     "wrong_type": "write a text there, or name other columns",
 }
 """What to do about a file none of whose rows can be used, by the reason of the first."""
 MISSING_WORDS = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A"))
 """What programs write into a table for a value that is not there; it may also be meant."""
-OF_THE_KIND = (FILTERED, NOT_TRAINED, UNDECODABLE, EQUAL_SIDES)
+OF_THE_KIND = (FILTERED, NOT_TRAINED, NOT_ACCEPTED, UNDECODABLE, EQUAL_SIDES)
 """Drops of rows in a right file: one that holds only such rows is counted, not refused."""
 
 
@@ -115,7 +122,9 @@ class RowReaderConfig(ReaderConfig):
             if isinstance(row, Row):
                 row = replace(row, values=add_paths(row.values, names))
                 seen.update(dict.fromkeys(row.values))
-                unread.update(dict.fromkeys(unread_names(row.values, self.columns)))
+                unread.update(
+                    dict.fromkeys(unread_names(without_decision(row.values), self.columns))
+                )
             items = [row] if isinstance(row, Drop) else self._convert(row, pack, counts)
             if isinstance(items[-1], Record):  # its earlier turns are those of the others
                 garbled.add(_texts(items[-1]), place=items[-1].place)
@@ -154,7 +163,9 @@ class RowReaderConfig(ReaderConfig):
     def _records(self, row: Row, pack: Pack, counts: Counter[str]) -> list[Record]:
         """A record for each answer of a row that is learnt."""
         is_list = self.answers == "list"
-        values = write_list_values(row.values, columns=self.columns) if is_list else row.values
+        check_accepted(row.values)
+        values = without_decision(row.values)
+        values = write_list_values(values, columns=self.columns) if is_list else values
         found = read_row(values, self.columns)
         if any(key in row.values for key in CHAT_KEYS):
             check_tools(row.values)

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.json_data import Json, JsonMapping
-from limbeck.contracts.records import Reason
 from limbeck.data.filters.dedup import EQUAL_SIDES
 from limbeck.data.readers.messages import (
     ASSISTANT,
@@ -26,6 +25,7 @@ from limbeck.data.readers.messages import (
     read_messages,
     read_transcript,
 )
+from limbeck.data.readers.rejected_rows import check_desirable
 from limbeck.data.readers.row_values import (
     BROKEN_CONVERSATION,
     MISSING_FIELD,
@@ -39,10 +39,11 @@ CHAT_KEYS = ("conversations", "messages")
 OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
 SYSTEM_KEYS = ("system_prompt", "system_message")
 """Other names of the column of instructions."""
-UNPAIRED = Reason("unpaired_preference", "未成对的偏好", "preference without its pair")
 
 RowShape = Literal["", "columns", "chat", "pair", "alpaca", "completion", "label", "text"]
 """How a row is read; '' where nothing says how."""
+ONE_ANSWER: tuple[RowShape, ...] = ("columns", "chat", "alpaca", "completion")
+"""Shapes whose answer may be marked as a bad one."""
 
 
 class Columns(Config):
@@ -111,6 +112,8 @@ def read_row(values: JsonMapping, columns: Columns) -> Conversation:
         # What such a row lacks stands in others: it is a cut row, not one of another shape.
         empty = ", ".join(name for name, value in values.items() if is_missing(value))
         raise RowError(MISSING_FIELD, f"nothing in {empty}")
+    if shape in ONE_ANSWER:
+        check_desirable(values, beside=columns.all_names())
     match shape:
         case "chat":
             found = _read_chat(values)
@@ -201,9 +204,6 @@ def _read_chat(values: JsonMapping) -> Conversation:
 
 
 def _read_completion(values: JsonMapping) -> Conversation:
-    if isinstance(values.get("label"), bool):
-        detail = "'label' says whether the completion is good: make pairs of 'chosen', 'rejected'"
-        raise RowError(UNPAIRED, detail)
     messages = [*_as_prompt(values), *_as_messages(values["completion"])]
     return _train_last(join_messages(messages))
 

@@ -11,8 +11,10 @@ from limbeck.data.readers.messages import (
     ROW_WEIGHTS,
     TOOL_KEYS,
 )
+from limbeck.data.readers.rejected_rows import DESIRABLE, is_mark
 from limbeck.data.readers.row_shapes import (
     CHAT_KEYS,
+    ONE_ANSWER,
     OPENAI_PAIR,
     SYSTEM_KEYS,
     Columns,
@@ -26,7 +28,7 @@ SHAPE_COLUMNS: Mapping[RowShape, tuple[str, ...]] = {
     "chat": TOOL_KEYS,
     "pair": ("chosen", "rejected", "prompt", "instruction", "input", *CHAT_KEYS, *TOOL_KEYS),
     "alpaca": ("instruction", "input", "output", "history"),
-    "completion": ("prompt", "completion", "label"),
+    "completion": ("prompt", "completion"),
     "label": ("text", "label"),
     "text": ("text",),
 }
@@ -37,7 +39,7 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
     """The columns of a row that hold something and are not read; a key of messages with a path."""
     present = [name for name, value in values.items() if not is_missing(value)]
     if all(name in present for name in OPENAI_PAIR):
-        read = {*OPENAI_PAIR}
+        read, shape = {*OPENAI_PAIR}, "pair"
     else:
         shape = find_shape(columns, present=present)
         read = {*SHAPE_COLUMNS.get(shape, ())}
@@ -45,6 +47,8 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
             read |= {*columns.question, columns.answer}
         if shape == "chat":
             read.add(next(key for key in CHAT_KEYS if key in present))
+    if shape in ONE_ANSWER:
+        read |= {name for name in DESIRABLE if is_mark(values.get(name))}
     read |= {*columns.optional_names(), *SYSTEM_KEYS, *ROW_WEIGHTS}
     parents = {name.partition(PATH_SIGN)[0] for name in read}
     for name in present:

@@ -82,6 +82,9 @@ def test_a_pair_teaches_its_last_answer_only(tmp_path):
         ),
         ({"prompt": "q", "chosen": [assistant("a")], "rejected": []}, "broken_conversation"),
         ({"prompt": "q", "completion": "a", "label": False}, "unpaired_preference"),
+        ({"instruction": "q", "output": "a", "kto_tag": "false"}, "unpaired_preference"),
+        ({"messages": [user("q"), assistant("a")], "label": False}, "unpaired_preference"),
+        ({"text": "t", "label": "x", "answer": "reject", "_view_id": "choice"}, "not_accepted"),
         ({"text": "t", "system": "s"}, "broken_conversation"),
         ({"text": "t", "label": None}, "missing_field"),
         ({"text": "t", "question": None, "answer": None}, "missing_field"),
@@ -91,6 +94,16 @@ def test_a_pair_teaches_its_last_answer_only(tmp_path):
 def test_what_is_no_pair_is_refused_by_name(tmp_path, row, reason):
     found = read_rows(tmp_path, {"question": "fine", "answer": "yes"}, row)
     assert found.reasons == [("2", reason)] and len(found.records) == 1
+
+
+def test_what_somebody_accepted_is_learnt(tmp_path):
+    marked = {"instruction": "q", "output": "a", "kto_tag": True}
+    worse = {**marked, "output": "b", "kto_tag": False}
+    annotated = {"text": "q", "label": "a", "answer": "accept", "_view_id": "classification"}
+    found = read_rows(tmp_path, marked, worse, annotated, where={"kto_tag": "True"})
+    assert found.pairs == [("q", "a")] and {reason for _, reason in found.reasons} == {"filtered"}
+    found = read_rows(tmp_path, annotated)
+    assert found.pairs == [("q", "a")] and found.notes["columns_not_read"] == {"a": ["_view_id"]}
 
 
 def test_prompts_with_completions(tmp_path):
