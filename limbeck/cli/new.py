@@ -246,6 +246,7 @@ def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFi
     from limbeck.drafting.findings import read_findings
     from limbeck.drafting.hints import hint_at_option
     from limbeck.drafting.images import place_images
+    from limbeck.drafting.question_parts import find_parts
     from limbeck.drafting.sources import (
         describe_source,
         explain_options,
@@ -281,6 +282,10 @@ def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFi
         )
     except DataError as error:
         raise DataError(f"{error}{hint_at_option(str(error), task=wanted.task)}") from None
+    if wanted.task != "extract":
+        source, findings, parts = find_parts(source, findings, with_context=not wanted.question)
+        for part in parts:
+            screen.print(part, markup=False, highlight=False)
     return place_images(source, findings), findings
 
 

@@ -1,6 +1,7 @@
 """Which columns of a file may hold what was looked for, in words for the user."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from limbeck.contracts.json_data import Json, JsonMapping
@@ -12,13 +13,48 @@ NUM_SHOWN = 12
 MAX_NAME_CHARS = 40
 QUESTION_NAMES = (
     *("prompt", "query", "instruction", "input", "user", "ask", "title", "problem", "utterance"),
-    *("sentence", "text", "q", "问题", "提问", "题目", "问"),
+    *("sentence", "text", "q", "inputs", "ctx", "goal", "问题", "提问", "题目", "问", "質問"),
+    *("frage", "pregunta", "pergunta", "domanda", "вопрос", "السؤال", "คำถาม", "질문"),
 )
 """What data sets call a question, the likeliest first."""
 ANSWER_NAMES = (
-    *("response", "completion", "output", "reply", "assistant", "chosen", "target", "solution"),
-    *("label", "a", "回答", "答案", "回复", "答"),
+    *("response", "completion", "output", "reply", "assistant", "chosen", "target", "targets"),
+    *("solution", "label", "a", "cop", "gold", "回答", "答案", "回复", "答", "antwort", "réponse"),
+    *("respuesta", "resposta", "risposta", "ответ", "الجواب", "الإجابة", "คำตอบ", "답변", "답"),
 )
+CONTEXT_NAMES = (
+    *("context", "passage", "article", "paragraph", "document", "story", "background", "input"),
+    *("上下文", "背景", "文章", "段落", "材料"),
+)
+"""What data sets call a text that a question is about."""
+OPTIONS_NAMES = ("options", "choices", "option", "endings", "选项")
+"""What data sets call a column that holds all options of a question."""
+ONE_OPTION = re.compile(r"(|op|opt|options?|choices?|ending|sol|选项)[ _-]?([a-z]|\d)")
+"""The name of a column that holds one of them: `A`, `opa`, `option_1`."""
+
+
+def guess_context(found: Iterable[str]) -> str:
+    """The likely column of the text that a question is about; '' where none is."""
+    by_lower = {column.strip().lower(): column for column in found}
+    return next((by_lower[name] for name in CONTEXT_NAMES if name in by_lower), "")
+
+
+def guess_options(found: Iterable[str]) -> tuple[str, ...]:
+    """The likely columns of a question's options, one or one for each; none where none is."""
+    runs: dict[str, list[tuple[str, str]]] = {}
+    for name in found:
+        lower = name.strip().lower()
+        if lower.rpartition(PATH_SIGN)[2] in OPTIONS_NAMES:
+            return (name,)
+        if match := ONE_OPTION.fullmatch(lower):
+            runs.setdefault(match[1], []).append((match[2], name))
+    for run in runs.values():
+        signs = "".join(sign for sign, _ in run)
+        if len(run) > 1 and any(
+            known.startswith(signs) for known in ("abcdefghij", "0123", "123456")
+        ):
+            return tuple(name for _, name in run)
+    return ()
 
 
 def nearest(name: str, *, found: Iterable[str]) -> str:

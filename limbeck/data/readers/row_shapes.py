@@ -25,6 +25,13 @@ from limbeck.data.readers.messages import (
     read_messages,
     read_transcript,
 )
+from limbeck.data.readers.options import (
+    OptionNumbers,
+    check_answer,
+    check_counted,
+    read_options,
+    write_question,
+)
 from limbeck.data.readers.rejected_rows import check_desirable
 from limbeck.data.readers.row_values import (
     BROKEN_CONVERSATION,
@@ -62,20 +69,26 @@ class Columns(Config):
     """A number between 0 and 1, or a percentage; the column may be absent."""
     images: str = "images"
     """Paths of the images that the question is about, one or a list; the column may be absent."""
+    options: tuple[str, ...] = ()
+    """Where the options of multiple-choice questions stand: one column that holds all of them, or
+    one for each. They follow the question, each with its letter or its own label."""
+    option_numbers: OptionNumbers = "none"
+    """`from_0`, `from_1`: the answer is the number of an option, counted so; its label is learnt.
+    `none`: the answer is a label or a text of an option."""
 
     def are_named(self) -> bool:
         """Whether the recipe says which columns hold the question and the answer."""
-        return bool(self.changed_names() & {*self.question, self.answer})
+        return bool(self.options or self.changed_names() & {*self.question, self.answer})
 
     def changed_names(self) -> set[str]:
         """The columns that the recipe names otherwise than by default."""
         default = Columns()
-        names = {self.answer, *self.question, *self.optional_names()}
+        names = {*self.all_names()}
         return names - {default.answer, *default.question, *default.optional_names(), ""}
 
     def all_names(self) -> tuple[str, ...]:
         """Every column that is read."""
-        return *self.question, self.answer, *self.optional_names()
+        return *self.question, self.answer, *self.options, *self.optional_names()
 
     def optional_names(self) -> tuple[str, ...]:
         """The columns that rows may lack."""
@@ -157,6 +170,12 @@ def _rename_openai_pair(values: JsonMapping) -> JsonMapping:
 
 def _read_columns(values: JsonMapping, columns: Columns) -> Conversation:
     question, answer = _require(values, *columns.question), _require(values, columns.answer)
+    if columns.options:
+        options = read_options(values, columns.options)
+        if columns.option_numbers == "none":
+            check_counted(values[columns.answer], options)
+        answer = check_answer(answer, options, numbers=columns.option_numbers)
+        question = write_question(question, options)
     history = values.get("history")
     # A text of this name is a column like any other, such as a patient's history.
     earlier = _read_history(history) if isinstance(history, list) else []

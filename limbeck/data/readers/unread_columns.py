@@ -44,7 +44,7 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
         shape = find_shape(columns, present=present)
         read = {*SHAPE_COLUMNS.get(shape, ())}
         if shape in ("columns", "pair"):
-            read |= {*columns.question, columns.answer}
+            read |= {*columns.question, columns.answer, *columns.options}
         if shape == "chat":
             read.add(next(key for key in CHAT_KEYS if key in present))
     if shape in ONE_ANSWER:
@@ -54,7 +54,7 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
     for name in present:
         if name not in read and name not in parents:
             yield name
-        elif isinstance(found := values[name], list):
+        elif name not in columns.options and isinstance(found := values[name], list):
             for message in found:
                 yield from _unread_keys(message, name=name)
 
