@@ -2,24 +2,22 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
-from limbeck.data.loading.batches import (
-    Batches,
-    open_validation,
-    split_by_length,
-    validation_batches,
-)
+from limbeck.data.loading.batches import Batches, split_by_length
 from limbeck.distillation.diagnostics.expert_gap import find_largest_gap, measure_expert_gap
 from limbeck.distillation.diagnostics.held_out import HeldOutProbe
 from limbeck.distillation.diagnostics.probe import Probe, log_warnings
 from limbeck.distillation.initialization.from_experts import merge_experts
 from limbeck.distillation.initialization.from_weights import copy_matching_weights, open_source
+from limbeck.distillation.on_policy import OnPolicyBatches
+from limbeck.distillation.teachers.base import Teacher
 from limbeck.distillation.teachers.offloading import move_unless_offloaded
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.adapters import add_adapter, merge_adapter
@@ -47,75 +45,58 @@ EXPERT_USAGE_STEPS = 8
 
 def run(config: Config, *, work: Work) -> dict[str, object]:
     """Write the student's checkpoint and its training curve."""
-    corpus = work.one("corpus")
+    artifact = work.one("corpus")
     config.on_policy.check_teachers(work.inputs.get("teacher", ()))
     tokenizer, student = open_start(config.student, work=work, field="student", seed=config.seed)
     place(student)
-    data: Any = {
-        "tokenizer": tokenizer,
-        "config": config.batching,
-        "image_format": image_format(student.config),
-    }
-    batches = Batches(Corpus(corpus.path), **data)
+    batches = Batches(
+        Corpus(artifact.path),
+        tokenizer=tokenizer,
+        config=config.batching,
+        image_format=image_format(student.config),
+    )
     inherited = _initialize(student, tokenizer, config=config, work=work, batches=batches)
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
         names=config.teacher_names,
         teachers=config.teachers,
         router_sampling=config.router_sampling,
-        corpus=corpus,
+        corpus=artifact,
         batches=batches,
         needs=config.objective.needs(),
     )
+    validation = batches.open_validation()
     max_tokens = DIAGNOSTIC_LOGIT_BYTES // (4 * len(tokenizer))
-    validation = open_validation(Corpus(corpus.path), **data)
-    questions = (validation or batches).take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
     examples = batches.take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens)
     context = ObjectiveContext(student, teacher=teacher)
     objective = config.objective.resolve_layers(context, batches=[examples])
-    probe = Probe(
-        objective,
-        student,
-        teacher,
-        examples,
-        questions,
-        tokenizer_tokens=len(tokenizer),
-        show_token=lambda token: str(tokenizer.convert_ids_to_tokens(token)),
-        fresh=not isinstance(config.student, str) and not config.initialize_from,
-    )
-    held_out_probe = HeldOutProbe(
-        objective,
-        student,
-        teacher,
-        examples,
-        () if validation is None else tuple(validation.sample(HELD_OUT_RECORDS)),
-    )
-    warnings: list[str] = []
-    found_before: dict[str, object] = {}
+    diagnostics = None
     if config.diagnostics == "on":
-        warnings += probe.before()
-        if not probe.fresh:
-            found, found_before = held_out_probe.check(when="before")
-            warnings += log_warnings(found, when="before training")
-    on_policy_batches = None
-    if config.on_policy.ratio:
-        assert teacher is not None
-        on_policy_batches = config.on_policy.build(
-            model=student,
-            records=batches.records,
-            written=batches,
-            max_tokens=config.batching.max_length,
-            split=partial(split_by_length, config=config.batching),
-            vocab=teacher.vocab,
-            end_ids=end_token_ids(tokenizer),
-            pad_id=batches.pad,
-            seed=config.training.seed,
+        diagnostics = Diagnostics(
+            Probe(
+                objective,
+                student,
+                teacher,
+                examples,
+                (validation or batches).take(DIAGNOSTIC_RECORDS, max_tokens=max_tokens),
+                tokenizer_tokens=len(tokenizer),
+                show_token=lambda token: str(tokenizer.convert_ids_to_tokens(token)),
+                fresh=not isinstance(config.student, str) and not config.initialize_from,
+            ),
+            HeldOutProbe(
+                objective,
+                student,
+                teacher,
+                examples,
+                () if validation is None else tuple(validation.sample(HELD_OUT_RECORDS)),
+            ),
         )
+        diagnostics.before()
+    on_policy_batches = _sample_on_policy(student, config=config, batches=batches, teacher=teacher)
     if config.lora is not None:
         add_adapter(student, config=config.lora)
     training = config.training.resolve_steps(tokens_per_step=batches.records.tokens_per_step)
-    held_out = partial(validation_batches, Corpus(corpus.path), **data)
-    stopper = make_stopper(training, held_out=held_out)
+    stopper = make_stopper(training, held_out=batches.validation)
     history = fit(
         student,
         batches=on_policy_batches or batches,
@@ -138,27 +119,74 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         student,
         tokenizer=tokenizer,
         history=history,
-        steps=stopper.stopped_step if stopper is not None else training.max_steps,
-        held_out=held_out(),
+        max_steps=training.max_steps,
+        stopper=stopper,
+        held_out=batches.validation(),
         folder=work.folder,
     )
-    if config.diagnostics == "on":
-        warnings += probe.after() + ([] if on_policy_batches is None else on_policy_batches.warn())
-        found, found_after = held_out_probe.check(when="after")
-        warnings += log_warnings(found, when="after training")
-        metrics["teacher_on_held_out"] = {"before": found_before, "after": found_after}
     return {
-        "warnings": warnings,
+        "warnings": [] if diagnostics is None else diagnostics.after(on_policy_batches),
         **metrics,
+        **({} if diagnostics is None else {"teacher_on_held_out": diagnostics.figures}),
         **adapter,
-        **({} if stopper is None else stopper.metrics(max_steps=training.max_steps)),
         "parameters": sum(item.numel() for item in student.parameters()),
         "truncated_records": batches.records.num_truncated,
         **({} if on_policy_batches is None else on_policy_batches.generation_metrics()),
         **inherited,
         **_name_layers(config, objective),
-        **_report_expert_gap(student, live_model, held_out(), vocab=len(tokenizer), work=work),
+        **_report_expert_gap(
+            student, live_model, batches.validation(), vocab=len(tokenizer), work=work
+        ),
     }
+
+
+@dataclass
+class Diagnostics:
+    """What is measured before and after training, with the warnings and figures so far."""
+
+    probe: Probe
+    held_out: HeldOutProbe
+    warnings: list[str] = field(default_factory=list)
+    figures: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Of the teacher on held-out records."""
+
+    def before(self) -> None:
+        """Measure before the first step; weights that are random know less than any teacher."""
+        self.warnings += self.probe.before()
+        self.figures["before"] = {}
+        if not self.probe.fresh:
+            self._check_held_out("before")
+
+    def after(self, on_policy_batches: OnPolicyBatches | None) -> list[str]:
+        """Measure after the last step; all warnings."""
+        self.warnings += self.probe.after()
+        self.warnings += [] if on_policy_batches is None else on_policy_batches.warn()
+        self._check_held_out("after")
+        return self.warnings
+
+    def _check_held_out(self, when: Literal["before", "after"]) -> None:
+        found, self.figures[when] = self.held_out.check(when=when)
+        self.warnings += log_warnings(found, when=f"{when} training")
+
+
+def _sample_on_policy(
+    student: PreTrainedModel, *, config: Config, batches: Batches, teacher: Teacher | None
+) -> OnPolicyBatches | None:
+    """The batches whose answers the student writes on some steps; None where on none."""
+    if not config.on_policy.ratio:
+        return None
+    assert teacher is not None
+    return config.on_policy.build(
+        model=student,
+        records=batches.records,
+        written=batches,
+        max_tokens=config.batching.max_length,
+        split=partial(split_by_length, config=config.batching),
+        vocab=teacher.vocab,
+        end_ids=end_token_ids(batches.tokenizer),
+        pad_id=batches.pad,
+        seed=config.training.seed,
+    )
 
 
 def _report_expert_gap(

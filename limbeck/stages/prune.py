@@ -13,7 +13,7 @@ from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.parity import LogitDifference, compare_logits
 from limbeck.contracts.registry import CRITERIA
-from limbeck.data.loading.batches import Batches, validation_batches
+from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model
@@ -60,11 +60,15 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     corpus = Corpus(artifact.path)
     start = work.one("checkpoint").path
     tokenizer, model = load_reader(start, corpus=corpus), load_model(start)
-    image_input = image_format(model.config)
     config = config.resolve_budget(model.config)
     num_kept = plan_cut(model, config=config)
     plan_coarse_cut(model, config=config)
-    batches = Batches(corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input)
+    batches = Batches(
+        corpus,
+        tokenizer=tokenizer,
+        config=config.batching,
+        image_format=image_format(model.config),
+    )
     history: History = []
     num_steps = 0
     if config.training is not None:
@@ -101,10 +105,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         smaller,
         tokenizer=tokenizer,
         history=history,
-        steps=num_steps,
-        held_out=validation_batches(
-            corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input
-        ),
+        max_steps=num_steps,
+        held_out=batches.validation(),
         folder=work.folder,
     )
     return trained | metrics

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,14 @@ from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ParityError
 from limbeck.contracts.parity import LogitDifference, compare_logits
-from limbeck.data.loading.batches import Batches, validation_batches
+from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.env.ranks import process_index
 from limbeck.evaluation.calibration import make_policy
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.gptq.rounding import RoundedLayers, round_by_gptq
 from limbeck.models.logit_parity import compute_logits
-from limbeck.models.rounding_costs import measure_costs
+from limbeck.models.rounding_costs import RoundingCosts, measure_costs
 from limbeck.models.smoothing.smooth import smooth
 from limbeck.models.tokenizers import load_reader, load_tokenizer
 from limbeck.models.vision.configuration import image_format
@@ -53,8 +52,12 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     corpus = Corpus(artifact.path)
     start = work.one("checkpoint").path
     tokenizer, model = load_reader(start, corpus=corpus), load_model(start)
-    image_input = image_format(model.config)
-    batches = Batches(corpus, tokenizer=tokenizer, config=config.batching, image_format=image_input)
+    batches = Batches(
+        corpus,
+        tokenizer=tokenizer,
+        config=config.batching,
+        image_format=image_format(model.config),
+    )
     teacher = open_teacher(
         work.inputs.get("teacher", ()),
         corpus=artifact,
@@ -64,37 +67,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     training = config.training.resolve_steps(tokens_per_step=batches.records.tokens_per_step)
     probe = batches.batch(batches.records.ids[:PROBE_RECORDS].tolist()).input_ids[:, :PROBE_TOKENS]
     started = compute_logits(model, input_ids=probe)
-    num_smoothed = 0
-    if (smoothing := config.resolve_smoothing()) is not None:
-        num_smoothed = smooth(
-            model,
-            batches=batches.sample(smoothing.num_records),
-            strength=smoothing.migration_strength,
-            input_ids=probe,
-        )
-    costs = measure_costs(
-        model,
-        number_format=config.scheme,
-        batches=batches.sample(PROBE_RECORDS),
-        input_ids=probe[:BLOCK_RECORDS],
-    )
-    rounded = RoundedLayers()
-    if (gptq := config.resolve_gptq()) is not None:
-        rounded = round_by_gptq(
-            model,
-            batches=batches.sample(gptq.num_records),
-            number_format=config.scheme,
-            damping_ratio=gptq.damping_ratio,
-        )
-    prepare_for_qat(model, number_format=config.scheme)
-    held_out = partial(
-        validation_batches,
-        corpus,
-        tokenizer=tokenizer,
-        config=config.batching,
-        image_format=image_input,
-    )
-    stopper = make_stopper(training, held_out=held_out)
+    prepared = prepare(model, config=config, batches=batches, input_ids=probe)
+    stopper = make_stopper(training, held_out=batches.validation)
 
     def round_gradually(trained: nn.Module, progress: float) -> None:
         ratio = find_rounded_ratio(progress, annealing_ratio=config.annealing_ratio)
@@ -119,25 +93,75 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         converted.model,
         tokenizer=tokenizer,
         history=history,
-        steps=stopper.stopped_step if stopper is not None else training.max_steps,
-        held_out=held_out(),
+        max_steps=training.max_steps,
+        stopper=stopper,
+        held_out=batches.validation(),
         folder=work.folder,
     )
-    if stopper is not None:
-        metrics |= stopper.metrics(max_steps=training.max_steps)
+    metrics |= prepared.metrics()
     metrics["parity_logit_difference"] = converted.difference.max_logit_difference
-    metrics["smoothed_pairs"] = num_smoothed
-    metrics |= rounded.metrics()
     metrics["kl_to_floats"] = converted.kl_to_floats
-    metrics |= costs.metrics()
     metrics["kl_to_start"] = compare_logits([(started, converted.logits)]).mean_kl
     if process_index() == 0:  # the others' folders are thrown away
-        (work.folder / "rounding.json").write_text(json.dumps(costs.describe(), indent=2))
+        (work.folder / "rounding.json").write_text(json.dumps(prepared.costs.describe(), indent=2))
         answerer = open_answerer(work.folder, num_threads=1)
         policy = make_policy(answerer, corpus, config=config.calibration)
         policy.write(work.folder)
         metrics |= policy.metrics()
     return metrics
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was done to a model before it is trained for its number format, and what that costs."""
+
+    num_smoothed: int
+    """Pairs of layers."""
+    costs: RoundingCosts
+    """Of the nearest codes."""
+    rounded: RoundedLayers
+
+    def metrics(self) -> dict[str, object]:
+        """What was smoothed and chosen, and the costly parts by name."""
+        return {
+            "smoothed_pairs": self.num_smoothed,
+            **self.rounded.metrics(),
+            **self.costs.metrics(),
+        }
+
+
+def prepare(
+    model: PreTrainedModel,
+    *,
+    config: Config,
+    batches: Batches,
+    input_ids: Int[Tensor, "prompts tokens"],
+) -> Prepared:
+    """Smooth a float model, choose its codes, and have it round from here on, in place."""
+    num_smoothed = 0
+    if (smoothing := config.resolve_smoothing()) is not None:
+        num_smoothed = smooth(
+            model,
+            batches=batches.sample(smoothing.num_records),
+            strength=smoothing.migration_strength,
+            input_ids=input_ids,
+        )
+    costs = measure_costs(
+        model,
+        number_format=config.scheme,
+        batches=batches.sample(PROBE_RECORDS),
+        input_ids=input_ids[:BLOCK_RECORDS],
+    )
+    rounded = RoundedLayers()
+    if (gptq := config.resolve_gptq()) is not None:
+        rounded = round_by_gptq(
+            model,
+            batches=batches.sample(gptq.num_records),
+            number_format=config.scheme,
+            damping_ratio=gptq.damping_ratio,
+        )
+    prepare_for_qat(model, number_format=config.scheme)
+    return Prepared(num_smoothed, costs, rounded)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         model,
         tokenizer=tokenizer,
         history=history,
-        steps=num_steps,
+        max_steps=training.max_steps,
+        stopper=stopper,
         held_out=held_out(),
         folder=work.folder,
     )
@@ -108,7 +109,6 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     return {
         **metrics,
         **adapter,
-        **({} if stopper is None else stopper.metrics(max_steps=training.max_steps)),
         "parameters": sum(item.numel() for item in model.parameters()),
         "truncated_records": records.records.num_truncated,
         "passes": num_steps * records.records.records_per_step / len(records.records.epoch),

@@ -12,6 +12,7 @@ from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.evaluation.validation_loss import measure_validation
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import save_checkpoint
+from limbeck.training.early_stopping import EarlyStopper
 from limbeck.training.loop import History
 
 
@@ -20,18 +21,23 @@ def save_trained(
     *,
     tokenizer: PreTrainedTokenizerBase,
     history: History,
-    steps: int,
+    max_steps: int,
+    stopper: EarlyStopper | None = None,
     held_out: Iterable[Batch],
     folder: Path,
 ) -> dict[str, object]:
-    """Write the checkpoint and `history.json`; the last losses, and the validation loss in nats."""
+    """Write the checkpoint and `history.json`; the last losses, and the validation loss in nats.
+
+    With a stopper, the steps are those that it let pass, and its metrics follow.
+    """
     save_checkpoint(model, tokenizer=tokenizer, folder=folder)
     (folder / "history.json").write_text(json.dumps(history))
     last = history[-1] if history else {}
     return {
         **{name: last[name] for name in ("loss", "kl", "ce") if name in last},
-        "steps": steps,
+        "steps": max_steps if stopper is None else stopper.stopped_step,
         **measure_validation(model, held_out),
+        **({} if stopper is None else stopper.metrics(max_steps=max_steps)),
     }
 
 

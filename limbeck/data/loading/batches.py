@@ -43,6 +43,7 @@ class Batches:
         Raises:
             DataError: no record is selected, or one cannot be learnt.
         """
+        self.corpus = corpus
         self.config = config
         self.tokenizer = tokenizer
         self.pad = cast(int, tokenizer.pad_token_id)
@@ -80,18 +81,32 @@ class Batches:
 
     def sample(self, max_records: int) -> Iterator[Batch]:
         """At most so many records, drawn once, in batches of like length, one a row."""
-        chosen = np.random.default_rng(self.config.seed).permutation(self.records.ids)[:max_records]
-        by_length = chosen[np.argsort(self.records.lengths(chosen), kind="stable")]
-        step = self.config.per_device_train_batch_size
-        for first in range(0, len(by_length), step):
-            yield self.batch(by_length[first : first + step].tolist())
+        drawn = np.random.default_rng(self.config.seed).permutation(self.records.ids)
+        return self._by_length(drawn[:max_records])
 
     def each_once(self) -> Iterator[Batch]:
         """Every selected record once, in batches of like length."""
-        ids, step = self.records.ids, self.config.per_device_train_batch_size
-        by_length = ids[np.argsort(self.records.lengths(ids), kind="stable")]
-        for first in range(0, len(ids), step):
-            yield self.batch(by_length[first : first + step].tolist())
+        return self._by_length(self.records.ids)
+
+    def _by_length(self, chosen: RecordIds) -> Iterator[Batch]:
+        ordered = chosen[np.argsort(self.records.lengths(chosen), kind="stable")]
+        step = self.config.per_device_train_batch_size
+        for first in range(0, len(ordered), step):
+            yield self.batch(ordered[first : first + step].tolist())
+
+    def open_validation(self) -> "Batches | None":
+        """Batches of the validation records that the config selects; None where there is none."""
+        return open_validation(
+            self.corpus,
+            tokenizer=self.tokenizer,
+            config=self.config,
+            image_format=self.pixels.image_format,
+        )
+
+    def validation(self) -> Iterator[Batch]:
+        """The validation records that the config selects, each once; nothing where none is."""
+        found = self.open_validation()
+        return iter(()) if found is None else found.each_once()
 
     def pack(self, rows: Sequence[Sequence[int]]) -> Batch:
         """One batch of packed rows, each of the given records."""
