@@ -10,7 +10,6 @@ import typer
 from limbeck.cli.console import AsJson, print_json, report_user_errors
 
 JOURNAL = "journal/journal.sqlite"
-PANEL = "Keep and serve"
 Url = Annotated[
     str,
     typer.Option(

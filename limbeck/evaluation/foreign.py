@@ -4,7 +4,7 @@ Half of them calibrate a model's confidence, the other half measure it.
 """
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from importlib import resources
 from typing import Literal, get_args
 
@@ -61,9 +61,3 @@ def read_foreign(purpose: Purpose, *, without: Collection[str] = ()) -> tuple[Qu
         for place, row in enumerate(rows)
         if row["set"] == purpose and row["topic"] not in without
     )
-
-
-def count_topics(questions: Sequence[Question]) -> dict[str, int]:
-    """How many questions there are of each topic."""
-    topics = [question.specialty for question in questions]
-    return {topic: topics.count(topic) for topic in TOPICS if topic in topics}

@@ -20,6 +20,8 @@ SEPARATORS = {
     "comma": re.compile(rf"(?:{_ALWAYS}|,(?!(?<=\d,)\d))+"),
 }
 """By the decimal mark."""
+NUM_SAMPLES = 2000
+"""Of a bootstrap."""
 CONJUNCTIONS = re.compile(r"以及|和|及|与")
 
 
@@ -175,8 +177,6 @@ def macro_f1(
     right: Int[np.ndarray, " questions"],
     num_labels: int,
     groups: Sequence[str],
-    num_samples: int = 1000,
-    seed: int = 0,
 ) -> Interval:
     """The mean over labels of each one's F1; what is given and no label is -1.
 
@@ -195,13 +195,11 @@ def macro_f1(
         below = weights @ sizes
         return float((2 * (weights @ hits)[below > 0] / below[below > 0]).mean())
 
-    rng = np.random.default_rng(seed)
     samples = [
-        mean(np.bincount(rng.integers(0, num_groups, size=num_groups), minlength=num_groups))
-        for _ in range(num_samples)
+        mean(np.bincount(drawn, minlength=num_groups))
+        for drawn in redraw(num_groups, num_samples=1000)
     ]
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return Interval(mean(np.ones(num_groups)), float(low), float(high))
+    return percentile_interval(mean(np.ones(num_groups)), samples=samples)
 
 
 def accuracy_ratio(
@@ -209,8 +207,6 @@ def accuracy_ratio(
     correct: Bool[np.ndarray, " questions"],
     reference: Bool[np.ndarray, " questions"],
     groups: Sequence[str],
-    num_samples: int = 2000,
-    seed: int = 0,
 ) -> Interval | None:
     """Accuracy of a model over the reference's on the same questions; None if that is zero.
 
@@ -222,12 +218,11 @@ def accuracy_ratio(
     hits = _count_by_group(correct, groups)
     reference_hits = _count_by_group(reference, groups)
     ratios = []
-    for drawn in _redraw(len(hits), num_samples=num_samples, seed=seed):
+    for drawn in redraw(len(hits), num_samples=NUM_SAMPLES):
         below = reference_hits[drawn].sum()
         if below:
             ratios.append(hits[drawn].sum() / below)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(float(correct.sum() / reference.sum()), float(low), float(high))
+    return percentile_interval(float(correct.sum() / reference.sum()), samples=ratios)
 
 
 def accuracy_difference(
@@ -235,8 +230,6 @@ def accuracy_difference(
     correct: Bool[np.ndarray, " questions"],
     reference: Bool[np.ndarray, " questions"],
     groups: Sequence[str],
-    num_samples: int = 2000,
-    seed: int = 0,
 ) -> Interval:
     """Accuracy of a model minus the reference's on the same questions.
 
@@ -246,10 +239,9 @@ def accuracy_difference(
     sizes = _count_by_group(np.ones(len(correct)), groups)
     samples = [
         gains[drawn].sum() / sizes[drawn].sum()
-        for drawn in _redraw(len(gains), num_samples=num_samples, seed=seed)
+        for drawn in redraw(len(gains), num_samples=NUM_SAMPLES)
     ]
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return Interval(float(gains.sum() / sizes.sum()), float(low), float(high))
+    return percentile_interval(float(gains.sum() / sizes.sum()), samples=samples)
 
 
 def _count_by_group(weights: np.ndarray, groups: Sequence[str]) -> np.ndarray:
@@ -257,30 +249,35 @@ def _count_by_group(weights: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     return np.bincount(inverse, weights=weights)
 
 
-def _redraw(num_groups: int, *, num_samples: int, seed: int) -> Iterator[np.ndarray]:
-    """Indices of as many groups, drawn with replacement, once for each sample."""
-    rng = np.random.default_rng(seed)
+def redraw(num_groups: int, *, num_samples: int) -> Iterator[Int[np.ndarray, " groups"]]:
+    """Indices of as many groups, drawn with replacement, once for each sample; the same each time.
+
+    For a bootstrap (Efron & Tibshirani 1993).
+    """
+    rng = np.random.default_rng(0)
     for _ in range(num_samples):
         yield rng.integers(0, num_groups, size=num_groups)
+
+
+def percentile_interval(value: float, *, samples: Sequence[float] | np.ndarray) -> Interval:
+    """A figure with the 95 % interval of what it is in bootstrap samples; nan is left out."""
+    low, high = np.nanquantile(samples, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
 
 
 def speed_ratio(
     *,
     seconds: Float[np.ndarray, " answers"],
     reference_seconds: Float[np.ndarray, " answers"],
-    num_samples: int = 2000,
-    seed: int = 0,
 ) -> Interval:
     """Median answer time of the reference over the model's, with a paired bootstrap interval.
 
     Both arrays hold the same questions in the same order, taken in one interleaved run.
     """
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, seconds.size, size=(num_samples, seconds.size))
+    drawn = np.random.default_rng(0).integers(0, seconds.size, size=(NUM_SAMPLES, seconds.size))
     ratios = np.median(reference_seconds[drawn], axis=1) / np.median(seconds[drawn], axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
     point = float(np.median(reference_seconds) / np.median(seconds))
-    return Interval(point, float(low), float(high))
+    return percentile_interval(point, samples=ratios)
 
 
 def percentile(values: Sequence[float], share_ratio: float) -> float:

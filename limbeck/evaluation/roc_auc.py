@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
-from limbeck.evaluation.metrics import Interval, Share
+from limbeck.evaluation.metrics import Interval, Share, percentile_interval, redraw
 
 NUM_SAMPLES = 1000
 
@@ -59,7 +59,6 @@ def mean_area(
     *,
     right: Int[np.ndarray, " questions"],
     groups: Sequence[str],
-    seed: int = 0,
 ) -> Interval:
     """The mean over options of the area of one against all others, with its 95 % interval.
 
@@ -69,14 +68,11 @@ def mean_area(
     scores = margins(option_scores)
     _, inverse = np.unique(np.asarray(groups), return_inverse=True)
     members = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    rng = np.random.default_rng(seed)
     samples = []
-    for _ in range(NUM_SAMPLES):
-        drawn = rng.integers(0, len(members), size=len(members))
+    for drawn in redraw(len(members), num_samples=NUM_SAMPLES):
         rows = np.concatenate([members[group] for group in drawn])
         samples.append(_mean_area(scores[rows], right[rows]))
-    low, high = np.nanquantile(samples, [0.025, 0.975])
-    return Interval(_mean_area(scores, right), float(low), float(high))
+    return percentile_interval(_mean_area(scores, right), samples=samples)
 
 
 def _mean_area(scores: np.ndarray, right: np.ndarray) -> float:

@@ -42,8 +42,6 @@ from limbeck.models.weight_fit import check_codes, check_fit
 from limbeck.quantization.formats.base import QuantizedFormat, find_quantized
 from limbeck.quantization.storage import load_quantized, save_quantized
 
-logger = logging.getLogger(__name__)
-
 
 def open_config(folder: Path) -> PreTrainedConfig:
     """A checkpoint's config as transformers reads it.

@@ -4,7 +4,6 @@ Every record that does not come out is counted with its reason and place.
 """
 
 import itertools
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -40,8 +39,6 @@ from limbeck.models.chat import IMAGE_TOKEN
 from limbeck.models.chat_tokens import chat_template_of
 from limbeck.models.tokenizers import check_template, load_tokenizer
 from limbeck.stages.config.prepare import Config
-
-logger = logging.getLogger(__name__)
 
 SWITCH = "enable_thinking"
 """The variable by which chat templates that think are told not to."""

@@ -107,11 +107,6 @@ def read_transcript(text: str) -> list[CheckedMessage]:
     return [CheckedMessage(*pair) for pair in zip(roles, parts[1::2], strict=True)]
 
 
-def read_conversation(messages: Json, *, key: str) -> Conversation:
-    """The conversation of a list of messages."""
-    return join_messages(read_messages(messages, key=key))
-
-
 def read_messages(messages: Json, *, key: str) -> list[CheckedMessage]:
     """The messages of a list, in order."""
     if isinstance(messages, str):

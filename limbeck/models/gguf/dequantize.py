@@ -7,7 +7,6 @@ that is looked for here: values that found no place, rotary factors, and how tex
 import copy
 import functools
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +29,6 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.gguf.header import ROTARY_FACTORS, Header
 from limbeck.models.gguf.parse_once import parse_once
 
-logger = logging.getLogger(__name__)
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SINGLE_DIGITS = r"\p{N}"
 SPLITS: Mapping[str, tuple[str, ...]] = dict.fromkeys(

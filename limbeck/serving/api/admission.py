@@ -3,7 +3,6 @@
 Under overload most of a server's time would go into reading what it then refuses.
 """
 
-import logging
 import re
 from collections.abc import Mapping
 from typing import final
@@ -19,8 +18,6 @@ from limbeck.serving.keys import KeyEntry, Keys
 from limbeck.serving.keys import Scope as KeyScope
 from limbeck.serving.metrics import Metrics
 from limbeck.serving.place import is_loopback
-
-logger = logging.getLogger(__name__)
 
 SCOPES: dict[str, KeyScope] = {
     "/v1/chat/completions": "chat",

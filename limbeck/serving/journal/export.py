@@ -16,20 +16,6 @@ from limbeck.serving.journal.queries import ExchangeRow
 
 ExportShape = Literal["corpus", "label-studio", "argilla"]
 
-LABEL_CONFIG = """<View>
-  <Text name="history" value="$history"/>
-  <Text name="question" value="$question"/>
-  <Text name="answer" value="$answer"/>
-  <Choices name="thumbs" toName="answer" choice="single">
-    <Choice value="up"/>
-    <Choice value="down"/>
-  </Choices>
-  <TextArea name="corrected_answer" toName="question" maxSubmissions="1" editable="true"/>
-  <TextArea name="comment" toName="answer" maxSubmissions="1" editable="true"/>
-</View>
-"""
-"""The labelling interface of Label Studio that the tasks fit."""
-
 
 def export(rows: Iterable[ExchangeRow], path: Path, *, shape: ExportShape) -> int:
     """The number of exchanges written; the file appears when it is whole.

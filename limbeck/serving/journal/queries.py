@@ -5,7 +5,7 @@ Left out: writing (`writer`), and checking the chain (`audit`).
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, get_args
 
 import sqlalchemy as sa
@@ -56,11 +56,6 @@ class ExchangeRow:
     hash: str
     exchange: Exchange
     feedback: tuple[Feedback, ...]
-
-    @property
-    def is_reviewed(self) -> bool:
-        """Whether a reviewer spoke."""
-        return any(item.role == "reviewer" for item in self.feedback)
 
 
 @dataclass(frozen=True)
@@ -151,18 +146,6 @@ def count(engine: Engine, choice: ExchangeFilter) -> Counts:
             num_completion_tokens=int(total[2]),
             mean_total_seconds=float(total[3]),
         )
-
-
-def count_by_time(
-    engine: Engine, choice: ExchangeFilter, *, bucket_seconds: int
-) -> dict[datetime, int]:
-    """The number of exchanges in each span of time that has any, by the span's beginning."""
-    bucket = ledger.c.time_us // (bucket_seconds * 1_000_000)
-    joined = exchanges.join(ledger, ledger.c.id == exchanges.c.id)
-    query = sa.select(bucket, sa.func.count()).select_from(joined).where(_condition(choice))
-    with engine.connect() as connection:
-        rows = connection.execute(query.group_by(bucket).order_by(bucket)).all()
-    return {datetime.fromtimestamp(row[0] * bucket_seconds, UTC): row[1] for row in rows}
 
 
 def read_review_queue(

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 
 Span = tuple[int, int]
-SEP = r"[ \-.]?"
 ID_18 = re.compile(r"(?<![\dA-Za-z])[1-8](?:[ \-]{0,2}\d){16}[ \-]{0,2}[\dXx](?![\dA-Za-z])")
 ID_15 = re.compile(r"(?<![\dA-Za-z.])[1-8]\d{14}(?![\dA-Za-z])")
 ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from limbeck.contracts.exchange import read_exchange, read_feedback
-from limbeck.serving.journal.export import LABEL_CONFIG, export
+from limbeck.serving.journal.export import export
 from limbeck.serving.journal.queries import ExchangeRow
+from tests.support.documentation import ROOT
 from tests.support.journal import make_exchange, make_feedback
 
 ROWS = [
@@ -48,13 +49,14 @@ def test_label_studio(tmp_path):
         ("corrected_answer", {"text": ["低嘌呤"]}),
     ]
     assert [item["ground_truth"] for item in second["annotations"]] == [False, True]
+    interface = (ROOT / "docs" / "serving" / "journal.md").read_text(encoding="utf-8")
     for region in (*results, *prediction["result"]):
         kind = {"choices": "Choices", "textarea": "TextArea"}[region["type"]]
         control = f'<{kind} name="{region["from_name"]}" toName="{region["to_name"]}"'
-        assert control in LABEL_CONFIG
-        assert f'<Text name="{region["to_name"]}"' in LABEL_CONFIG
+        assert control in interface
+        assert f'<Text name="{region["to_name"]}"' in interface
     for name in ("history", "question", "answer"):
-        assert f'value="${name}"' in LABEL_CONFIG
+        assert f'value="${name}"' in interface
         assert isinstance(first["data"][name], str)
 
 

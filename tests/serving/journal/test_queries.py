@@ -9,7 +9,6 @@ from limbeck.serving.journal.queries import (
     ExchangeFilter,
     Review,
     count,
-    count_by_time,
     read_all,
     read_page,
     read_review_queue,
@@ -90,9 +89,6 @@ def test_counts(engine):
     assert (found.num_corrected, found.num_prompt_tokens, found.num_completion_tokens) == (1, 5, 7)
     assert found.mean_total_seconds == pytest.approx(2.3 / 5)
     assert count(engine, ExchangeFilter(tiers=("none",))).mean_total_seconds == 0
-    hour = START.replace(minute=0, second=0, microsecond=0)
-    found = count_by_time(engine, ExchangeFilter(), bucket_seconds=3600)
-    assert found == {hour: 4, hour + timedelta(hours=1): 1}
 
 
 def test_what_a_reviewer_should_look_at(engine):
