@@ -2,6 +2,8 @@
 
 from typing import Protocol, runtime_checkable
 
+from limbeck.evaluation.metrics import Interval
+
 MISSING = "–"
 Number = int | float
 """Spelt out, because run-time checks do not take an int for a float."""
@@ -67,6 +69,11 @@ def points(item: DifferenceBounded) -> str:
 def gained(item: ValueBounded) -> str:
     """A difference of shares that has a `value`, in percentage points."""
     return f"{100 * item.value:+.1f} ({100 * item.low:+.1f} – {100 * item.high:+.1f})"
+
+
+def area(interval: Interval) -> str:
+    """An area under a curve with its interval."""
+    return f"{interval.value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
 
 
 def nats(interval: ValueBounded) -> str:
