@@ -150,6 +150,7 @@ class NewOptions:
 
 def _write(recipe: Path, wanted: NewOptions) -> None:
     from limbeck.drafting.doubts import check_findings, find_doubts
+    from limbeck.drafting.file_splits import held_out_sources, read_held_out
     from limbeck.drafting.images import choose_vision, describe_images
     from limbeck.drafting.models import open_named_model
     from limbeck.drafting.recipe import DraftOptions, draft
@@ -193,7 +194,10 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         screen.print(f"\n{note}", markup=False, highlight=False)
     check_findings(findings, path=data)
     doubts = find_doubts(findings, open_source(source), recipe=recipe, language=wanted.language)
-    for doubt in doubts:
+    held_out, left_out = read_held_out(held_out_sources(source, Path(data)))
+    for item in held_out:
+        screen.print(item.describe(), markup=False, highlight=False)
+    for doubt in (*doubts, *left_out):
         print_doubt(screen, doubt)
     if not has_own_template:
         print_doubt(screen, f"{teacher} {NO_TEMPLATE}")
@@ -234,6 +238,7 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         max_positions=positions,
         mean_tokens=lengths.mean + mean_images,
         vision=vision,
+        held_out=[item.source for item in held_out],
         note=note,
     )
     title = f"{Path(data).name}: {len(findings.records):,} records, distilled from {teacher}."

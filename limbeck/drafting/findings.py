@@ -111,7 +111,11 @@ def read_findings(source: RowReaderConfig) -> FileFindings:
         elif isinstance(item, Drop):
             dropped.setdefault(item.reason.key, []).append(item)
         elif isinstance(item, Note):
-            notes[item.name] = item.value
+            known = notes.get(item.name)
+            if isinstance(known, dict) and isinstance(item.value, dict):
+                notes[item.name] = {**known, **item.value}
+            else:
+                notes[item.name] = item.value
     if not records:
         reasons = ", ".join(f"{len(items)} {reason}" for reason, items in dropped.items())
         raise DataError(f"holds no usable row: {reasons or 'it is empty'}", path=source.label)

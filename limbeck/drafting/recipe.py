@@ -1,7 +1,7 @@
 """The text of a recipe for one source, with a comment for what its reader may want to change."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from limbeck.contracts.json_data import JsonObject
@@ -46,6 +46,8 @@ class DraftOptions:
     """What makes the models that are no checkpoints yet, by entry."""
     vision: VisionDraft | None = None
     """How its models read images; None where they read text alone."""
+    held_out: Sequence[JsonObject] = ()
+    """The sources whose split is stated, and which no model is trained on."""
     note: str = ""
     """What the recipe does not use, and why."""
 
@@ -54,9 +56,12 @@ def draft(findings: FileFindings, choices: DraftOptions, *, title: str) -> str:
     """A recipe that runs."""
     vision = choices.vision
     num_records = len(findings.records)
-    held_out = min(MAX_HELD_OUT_RATIO, HELD_OUT_RECORDS / num_records)
+    ratio = min(MAX_HELD_OUT_RATIO, HELD_OUT_RECORDS / num_records)
+    stated = [source["corpus_split"] for source in choices.held_out]
+    drawn = {name: 0.0 if name in stated else ratio for name in ("validation", "test")}
+    kept = 1 - sum(drawn.values())
     num_used = num_records if vision else num_records - findings.num_with_images
-    steps = _count_steps(num_used * (1 - 2 * held_out))
+    steps = _count_steps(num_used * kept)
     length = LENGTH_STEP * math.ceil(choices.longest_tokens / LENGTH_STEP)
     length = int(min(max(length, LEAST_LENGTH), MOST_LENGTH, choices.max_positions))
     rate = PUBLISHED_RATE if choices.student else FRESH_RATE
@@ -72,7 +77,7 @@ def draft(findings: FileFindings, choices: DraftOptions, *, title: str) -> str:
             teacher=choices.teacher,
             student=choices.student or choices.fresh_student,
             max_length=length,
-            image_steps=_count_steps(findings.num_with_images * (1 - 2 * held_out)),
+            image_steps=_count_steps(findings.num_with_images * kept),
             steps=steps,
         )
     return f"""\
@@ -85,9 +90,9 @@ corpus:
   stage: prepare
   sources:
     # Texts stay as they are; `normalization: light` or `zh` on a source changes them.
-    - {flow(choices.source)}
+{"".join(f"    - {flow(source)}{chr(10)}" for source in (*choices.held_out, choices.source))}\
   # The report asks the records of the test split.
-  splits: {{validation_ratio: {held_out:.4g}, test_ratio: {held_out:.4g}}}
+  splits: {{validation_ratio: {drawn["validation"]:.4g}, test_ratio: {drawn["test"]:.4g}}}
   tokenizer: {"extended" if vision and not vision.teacher_reads_images else named}
 
 {readers.entries}\

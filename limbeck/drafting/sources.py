@@ -11,7 +11,7 @@ from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.registry import READERS
 from limbeck.data.readers.base import check_file
 from limbeck.data.readers.column_names import guess_columns, quote
-from limbeck.data.readers.row_files import KINDS, is_dataset
+from limbeck.data.readers.row_files import KINDS, find_split_files, is_dataset
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import SURROGATE
@@ -61,7 +61,8 @@ def describe_source(
         if not any(path.iterdir()):
             raise DataError("is an empty folder; name the file, or the folder of it", path=path)
         kind = "hub" if is_dataset(path) else "jsonl"
-        if kind == "jsonl" and not any(path.glob("*.json*")):
+        files = {} if kind == "hub" else find_split_files(path)
+        if kind == "jsonl" and not files and not any(path.glob("*.json*")):
             names = quote(sorted(item.name for item in path.iterdir()))
             raise DataError(
                 f"is a folder without JSON, and no data set that `datasets` saved; name one file "
@@ -69,6 +70,8 @@ def describe_source(
                 path=path,
             )
         found = {"kind": kind, "name": name, "path" if kind == "jsonl" else "dataset": data}
+        if files:
+            found |= {"kind": KINDS[files["train"].suffix.lower()], "path": str(files["train"])}
         image_folder = image_folder or (data if kind == "jsonl" else "")
     elif data.count("/") != 1:
         raise DataError(

@@ -19,7 +19,7 @@ from limbeck.data.corpus.account import check_dropped, count_source, draw_source
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.data_card import describe, render_page
 from limbeck.data.corpus.image_store import ImageStore, image_names
-from limbeck.data.corpus.splits import split
+from limbeck.data.corpus.splits import drop_asked, split
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.data.corpus.unlabelled import describe_unlabelled, keep_new, withhold_answers
 from limbeck.data.filters.base import FilterContext
@@ -71,7 +71,11 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
             stream = step.run(stream, context=context)
         stream = _drop_refused(stream, tokenizer=tokenizer, log=log)
         records = list(stream)
-        splits = split([r for r in records if r.answer], config=config.splits, seed=config.seed)
+        answered = [record for record in records if record.answer]
+        answered = list(drop_asked(answered, stated=config.stated_splits, log=log))
+        splits = split(
+            answered, config=config.splits, seed=config.seed, stated=config.stated_splits
+        )
         held_out = [*splits["validation"], *splits["test"], *questions]
         train, withheld = withhold_answers(
             splits["train"], labelled_ratio=config.labelled_ratio, seed=config.seed, log=log

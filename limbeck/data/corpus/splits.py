@@ -7,18 +7,22 @@ are; the sources say so.
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
 
 from limbeck.contracts.config import Config
-from limbeck.contracts.leaks import question_key
+from limbeck.contracts.leaks import LeakIndex, question_key
 from limbeck.contracts.records import Record, Split
+from limbeck.data.filters.in_evaluation import IN_EVALUATION
+from limbeck.data.filters.record_log import RecordLog
 
 logger = logging.getLogger(__name__)
 
 HASH_SPAN = 2**64
+NONE_STATED: Mapping[str, Split] = MappingProxyType({})
 LEAST_RECORDS, MOST_EXCESS_RATIO = 100, 0.1
 """Of fewer records, chance holds out this much more as well."""
 
@@ -31,11 +35,21 @@ class SplitConfig(Config):
 
 
 def split(
-    records: Sequence[Record], *, config: SplitConfig, seed: int
+    records: Sequence[Record],
+    *,
+    config: SplitConfig,
+    seed: int,
+    stated: Mapping[str, Split] = NONE_STATED,
 ) -> dict[Split, list[Record]]:
-    """The records as train, validation and test; a group's fate hangs on its hash alone."""
-    roots = _merge_groups(records)
+    """The records as train, validation and test; a group's fate hangs on its hash alone, but for
+    the records of sources whose split is stated.
+    """
     splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": []}
+    for record in records:
+        if record.source in stated:
+            splits[stated[record.source]].append(record)
+    records = [record for record in records if record.source not in stated]
+    roots = _merge_groups(records)
     for record in records:
         draw = draw_ratio(f"{seed}:{_find(roots, record.group)}")
         if draw < config.test_ratio:
@@ -49,8 +63,21 @@ def split(
         "validation": config.validation_ratio,
     }
     for name, ratio in held_out.items():
-        _warn_of_excess(splits[name], name=name, ratio=ratio, num_records=len(records))
+        drawn = [record for record in splits[name] if record.source not in stated]
+        _warn_of_excess(drawn, name=name, ratio=ratio, num_records=len(records))
     return splits
+
+
+def drop_asked(
+    records: Sequence[Record], *, stated: Mapping[str, Split], log: RecordLog
+) -> Iterator[Record]:
+    """The records, but for those that ask what a source asks whose split is stated."""
+    asked = LeakIndex(record for record in records if record.source in stated)
+    for record in records:
+        if record.source not in stated and asked.find(record):
+            log.drop_record(record, reason=IN_EVALUATION)
+        else:
+            yield record
 
 
 def _warn_of_excess(

@@ -11,7 +11,7 @@ from typing_extensions import override
 from limbeck.contracts.config import Config
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.fields import PositiveInt, Ratio
-from limbeck.contracts.records import Change, Drop, Note, Question, Record, Source
+from limbeck.contracts.records import Change, Drop, Note, Question, Record, Source, Split
 from limbeck.data.filters.normalization.record import Normalization
 from limbeck.data.packs.schema import Pack
 
@@ -48,6 +48,11 @@ class ReaderConfig(Config, abc.ABC):
     def domain_need(self) -> str:
         """What of it needs the domain of a pack; empty: nothing."""
         return ""
+
+    @property
+    def stated_split(self) -> Split | None:
+        """The split of the corpus that all its records are in; None: they are in each."""
+        return None
 
     @property
     @abc.abstractmethod

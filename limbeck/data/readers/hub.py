@@ -48,7 +48,7 @@ class Config(RowReaderConfig):
     def rows(self) -> Iterator[Row | Drop | Note]:
         found, rest = self._load()
         if rest:
-            yield Note("splits_not_read", {self.label: rest})
+            yield Note("other_splits", {self.label: rest})
         features = found.features.to_dict()
         assert isinstance(features, dict)
         kinds = {field.name: field.type for field in found.features.arrow_schema}

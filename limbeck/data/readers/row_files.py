@@ -1,12 +1,13 @@
-"""Files of rows by the ends of their names: which reader a file needs, and its rows."""
+"""Files of rows by their names: which reader a file needs, its rows, and which split it is."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from limbeck.contracts.config import resolve
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.records import Drop, Note
+from limbeck.contracts.records import SPLITS, Drop, Note, Split
 from limbeck.contracts.registry import READERS
 from limbeck.data.readers.column_names import quote
 from limbeck.data.readers.row_formats import RowReaderConfig
@@ -25,6 +26,13 @@ KINDS = {
 }
 """Kinds of sources by the ends of files' names."""
 SPLITS_FILE = "dataset_dict.json"
+SPLIT_NAMES: Mapping[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What splits are called, in the names of files and in `datasets`."""
+FILE_NAME = re.compile(rf"(?:.*[-_.])?({'|'.join(SPLIT_NAMES)})(?:[-_.]\d+(?:-of-\d+)?)?")
 PLAIN_TEXT = ".txt"
 JSON_STARTS = (b"{", b"[")
 
@@ -58,6 +66,33 @@ def file_rows(
         if value:
             settings[name] = value
     yield from _open(kind, settings).rows()
+
+
+def find_split_files(folder: Path) -> dict[Split, Path]:
+    """The files of a folder by their splits; none where it has no file of training beside others.
+
+    Raises:
+        DataError: a split has several files.
+    """
+    found: dict[Split, list[Path]] = {}
+    for path in sorted((*folder.glob("*.*"), *folder.glob("*/*.*"))):
+        if path.suffix.lower() not in KINDS:
+            continue
+        name = FILE_NAME.fullmatch(path.stem.lower())
+        above = path.parent.name.lower() if path.parent != folder else ""
+        if name or above in SPLIT_NAMES:
+            found.setdefault(SPLIT_NAMES[name[1] if name else above], []).append(path)
+    if "train" not in found or len(found) < 2:
+        return {}
+    for split, paths in found.items():
+        if len(paths) > 1:
+            names = ", ".join(str(path.relative_to(folder)) for path in paths[:4])
+            raise DataError(
+                f"holds {len(paths)} files of the split {split!r} ({names}), and files of others; "
+                "write each split as one file, or name one file",
+                path=folder,
+            )
+    return {split: found[split][0] for split in SPLITS if split in found}
 
 
 def is_dataset(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from limbeck.contracts.errors import ColumnsError, DataError
 from limbeck.contracts.fields import PositiveInt
 from limbeck.contracts.leaks import normalise
-from limbeck.contracts.records import Drop, Note, Reason, Record
+from limbeck.contracts.records import Drop, Note, Reason, Record, Split
 from limbeck.data.filters.dedup import EQUAL_SIDES
 from limbeck.data.packs.schema import Pack
 from limbeck.data.readers.base import SHOWN_CHARS, ReaderConfig, ReaderItem
@@ -89,6 +89,9 @@ class RowReaderConfig(ReaderConfig):
     learnt as JSON, and scored by its items."""
     item_separator: str = ""
     """Stands between the items of answers that are no JSON."""
+    corpus_split: Literal["drawn", "validation", "test"] = "drawn"
+    """Which split of the corpus its records are in. `drawn`: a share of them in each, by `splits`.
+    `validation`, `test`: all of them; a record of another source that asks the same is dropped."""
     image_folder: str = ""
     """Where the images lie that rows name; without it a row that names one is dropped."""
 
@@ -97,6 +100,11 @@ class RowReaderConfig(ReaderConfig):
         yield from super().external_paths()
         if self.image_folder:
             yield Path(self.image_folder)
+
+    @property
+    @override
+    def stated_split(self) -> Split | None:
+        return None if self.corpus_split == "drawn" else self.corpus_split
 
     @abc.abstractmethod
     def rows(self) -> Iterator[Row | Drop | Note]:

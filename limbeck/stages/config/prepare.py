@@ -11,6 +11,7 @@ from typing_extensions import override
 from limbeck.contracts.artifacts import ArtifactKind, Work
 from limbeck.contracts.config import Choice
 from limbeck.contracts.fields import PositiveRatio
+from limbeck.contracts.records import Split
 from limbeck.contracts.registry import FILTERS, READERS
 from limbeck.contracts.stage import Accepts, StageConfig
 from limbeck.data.corpus.config import TokenizerConfig
@@ -112,6 +113,15 @@ class Config(StageConfig):
         if self.pack:
             yield locate_pack(self.pack)
         yield from super().external_paths()
+
+    @property
+    def stated_splits(self) -> dict[str, Split]:
+        """The splits of the sources that are one, by their labels."""
+        return {
+            source.label: source.stated_split
+            for source in self.sources
+            if source.stated_split is not None
+        }
 
     @property
     def states_template(self) -> bool:

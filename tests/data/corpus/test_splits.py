@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 
 from limbeck.contracts.errors import LeakError
 from limbeck.contracts.leaks import check_leaks
 from limbeck.contracts.records import Question, Record
-from limbeck.data.corpus.splits import SplitConfig, split
+from limbeck.data.corpus.splits import SplitConfig, drop_asked, split
+from limbeck.data.filters.record_log import RecordLog
 
 CONFIG = SplitConfig(validation_ratio=0.2, test_ratio=0.2)
 
@@ -40,6 +43,26 @@ def test_groups_that_ask_the_same_are_one():
     ]
     splits = split(records, config=CONFIG, seed=0)
     check_leaks(splits["train"], held_out=[*splits["validation"], *splits["test"]])
+
+
+def test_a_source_that_is_a_split_stays_whole_and_is_not_asked_in_training(tmp_path):
+    stated = {"exam": "test", "dev": "validation"}
+    records = [make(index, group=f"g{index}") for index in range(40)]
+    records += [dataclasses.replace(r, source="exam", id=f"e{r.id}") for r in records[:9]]
+    records += [dataclasses.replace(make(99, group="d"), source="dev")]
+    with RecordLog(tmp_path / "dropped.jsonl") as log:
+        kept = list(drop_asked(records, stated=stated, log=log))
+    assert len(kept) == 41 and log.total_dropped() == {"in_evaluation": 9}
+    config = SplitConfig(validation_ratio=0, test_ratio=0)
+    splits = split(kept, config=config, seed=0, stated=stated)
+    assert {name: len(part) for name, part in splits.items()} == {
+        "train": 31,
+        "validation": 1,
+        "test": 9,
+    }
+    check_leaks(splits["train"], held_out=[*splits["validation"], *splits["test"]])
+    drawn = split(kept, config=CONFIG, seed=0, stated=stated)
+    assert len(drawn["test"]) > 9 and {r.source for r in drawn["train"]} == {"s"}
 
 
 def test_order_and_company_do_not_move_a_group():

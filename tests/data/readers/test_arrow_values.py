@@ -121,7 +121,7 @@ def test_splits_that_are_not_read_are_named(tmp_path):
     data = datasets.Dataset.from_list(ROWS, features=FEATURES)
     datasets.DatasetDict(train=data, test=data.select([0])).save_to_disk(tmp_path / "both")
     found = read_source("hub", dataset=str(tmp_path / "both"), name="both")
-    assert len(found.records) == 2 and found.notes["splits_not_read"] == {"both": {"test": 1}}
+    assert len(found.records) == 2 and found.notes["other_splits"] == {"both": {"test": 1}}
     fields = {"task": "mood", "form": "{text}", "text_column": "text"}
     place = tmp_path / "both"
     with pytest.raises(DataError, match="holds the splits 'train', 'test'; name the folder of one"):

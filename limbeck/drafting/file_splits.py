@@ -1,0 +1,58 @@
+"""The splits that a folder already has: files named after them, or what `datasets` saved.
+
+A recipe trains on one and asks the others; read as one source, their test questions would be
+learnt.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from limbeck.contracts.errors import DataError
+from limbeck.contracts.json_data import JsonObject
+from limbeck.contracts.records import Split
+from limbeck.data.readers.row_files import KINDS, SPLIT_NAMES, SPLITS_FILE, find_split_files
+from limbeck.drafting.findings import FileFindings, read_findings
+from limbeck.drafting.sources import open_source
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A split that a recipe asks and does not train on."""
+
+    source: JsonObject
+    findings: FileFindings
+
+    def describe(self) -> str:
+        """What becomes of it, in words for the user."""
+        use = "asked in the report" if self.source["corpus_split"] == "test" else "held out"
+        count = len(self.findings.records)
+        return f"{count:,} records of {self.source['name']} are {use}, not trained on"
+
+
+def held_out_sources(source: JsonObject, data: Path) -> list[JsonObject]:
+    """The sources of the other splits, each read as that of training is."""
+    places: dict[Split, JsonObject] = {}
+    if (data / SPLITS_FILE).is_file():
+        names = json.loads((data / SPLITS_FILE).read_text(encoding="utf-8"))["splits"]
+        places = {SPLIT_NAMES[name]: {"split": name} for name in names if name in SPLIT_NAMES}
+    elif data.is_dir():
+        for split, path in find_split_files(data).items():
+            places[split] = {"kind": KINDS[path.suffix.lower()], "path": str(path)}
+    return [
+        {**source, **place, "name": f"{source['name']}-{split}", "corpus_split": split}
+        for split, place in places.items()
+        if split != "train"
+    ]
+
+
+def read_held_out(sources: list[JsonObject]) -> tuple[list[HeldOut], list[str]]:
+    """The splits that can be asked, and why the others cannot."""
+    held_out: list[HeldOut] = []
+    doubts: list[str] = []
+    for source in sources:
+        try:
+            held_out.append(HeldOut(source, read_findings(open_source(source))))
+        except DataError as error:
+            doubts.append(f"the split {source['corpus_split']!r} is left out: {error}")
+    return held_out, doubts
