@@ -1,9 +1,10 @@
-"""uvicorn's protocol with two changes: the head of an answer and its first bytes are one write, and
-a request that offers another protocol keeps its body.
+"""uvicorn's protocol with three changes: the head of an answer and its first bytes are one write, a
+request that offers another protocol keeps its body, and heads are bounded.
 
 uvicorn writes the head by itself. That is a call of the system more, and it wakes the client for
-something that it cannot use yet: together as much as reading the request. And it drops the body of
-a request with `Upgrade: h2c`, which Java's HTTP client sends unless it is told not to.
+something that it cannot use yet: together as much as reading the request. It drops the body of a
+request with `Upgrade: h2c`, which Java's HTTP client sends unless it is told not to. And it keeps
+however many headers come, before anybody is asked for a key.
 """
 
 import asyncio
@@ -11,11 +12,18 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import httptools
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from limbeck.serving.api.errors import ApiError
 
 HEAD = b"HTTP/1.1 "
 OFFERS = frozenset({b"upgrade", b"http2-settings"})
 """Headers of a request that offers another protocol, which `Connection` names as well."""
+MAX_HEAD_BYTES = 64 * 2**10
+"""Of what is no body: the head of a request, and what may follow a body that comes in chunks."""
+NO_REQUEST = (
+    "this is no request in HTTP/1.1, which is all that is spoken here; TLS and HTTP/2 are a proxy's"
+)
 
 
 @runtime_checkable
@@ -38,6 +46,8 @@ class OneWrite(HttpToolsProtocol):
 
     _offers_upgrade = False
     """Whether the head that was read offers a protocol that is not spoken here."""
+    _num_head_bytes = 0
+    """Read since the latest end of a head, or part of a body."""
 
     @override
     def connection_made(self, transport: _Transport) -> None:
@@ -45,6 +55,7 @@ class OneWrite(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
+        self._num_head_bytes = 0
         offers = any(name == b"upgrade" for name, _ in self.headers)
         self._offers_upgrade = (
             offers and self.parser.should_upgrade() and not self._should_upgrade()
@@ -53,13 +64,20 @@ class OneWrite(HttpToolsProtocol):
             super().on_headers_complete()
 
     @override
+    def on_body(self, body: bytes) -> None:
+        self._num_head_bytes = 0
+        super().on_body(body)
+
+    @override
     def on_message_complete(self) -> None:
+        self._num_head_bytes = 0
         if not self._offers_upgrade:
             super().on_message_complete()
 
     @override
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._num_head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as pause:
@@ -68,7 +86,20 @@ class OneWrite(HttpToolsProtocol):
             elif self._offers_upgrade:
                 self._read_without_offer(data[pause.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse(ApiError(400, NO_REQUEST))
+        if self._num_head_bytes > MAX_HEAD_BYTES:
+            self._refuse(ApiError(431, f"headers of more than {MAX_HEAD_BYTES:,} bytes"))
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answers what no application can be given, and ends the connection."""
+        if self.transport.is_closing():
+            return
+        response = error.response()
+        headers = [*self.server_state.default_headers, *response.raw_headers]
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        head = [STATUS_LINE[error.status], *lines, b"connection: close\r\n\r\n"]
+        self.transport.write(b"".join([*head, bytes(response.body)]))
+        self.transport.close()
 
     def _read_without_offer(self, rest: bytes) -> None:
         """Read the request once more, as if no other protocol were offered (RFC 9110, sec. 7.8).

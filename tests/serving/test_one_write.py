@@ -7,7 +7,7 @@ import threading
 import pytest
 import uvicorn
 
-from limbeck.serving.one_write import HeldHeads, OneWrite
+from limbeck.serving.one_write import MAX_HEAD_BYTES, HeldHeads, OneWrite
 from limbeck.serving.server import bind
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -92,7 +92,7 @@ def port():
         (["GET /ab/c HTTP/1.1"], [b"\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"]),
         (["HEAD /ab HTTP/1.1"], [b"connection: close\r\n\r\n"]),
         (["POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 0"], [b"HTTP/1.1 200 OK"]),
-        (["GET / nonsense"], [b"HTTP/1.1 400 Bad Request", b"Invalid HTTP request received."]),
+        (["GET / nonsense"], [b"HTTP/1.1 400 Bad Request", b'{"error": {"message": "this is no ']),
     ],
 )
 def test_a_client_gets_whole_answers(port, request_lines, expected):
@@ -105,6 +105,23 @@ def test_a_client_gets_whole_answers(port, request_lines, expected):
     assert found.startswith(b"HTTP/1.1 ")
     for text in expected:
         assert text in found
+
+
+@pytest.mark.parametrize("is_after_body", [False, True])
+def test_headers_without_an_end_are_given_up(port, is_after_body):
+    """All that is sent has been read by then, so that no reset takes the answer back."""
+    text = "GET / HTTP/1.1\r\nX: "
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        if is_after_body:
+            head = "POST / HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+            client.sendall(head.encode())
+            assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            text = "0\r\nX: "
+        client.sendall(text.encode().ljust(MAX_HEAD_BYTES + 1, b"a"))
+        found = b""
+        while part := client.recv(65536):
+            found += part
+    assert found.startswith(b"HTTP/1.1 431 ") and b"headers of more than 65,536 bytes" in found
 
 
 def test_a_client_that_waits_for_leave_to_send_gets_it(port):

@@ -36,6 +36,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 COUNTED = "/v1/chat/completions"
 """The path whose requests occupy the house."""
 WITH_BODIES = (COUNTED, "/v1/feedback", "/v1/review")
+PLAIN = (b"", b"identity", b"chunked")
+"""Codings of a body that is read as it is."""
 JSON = re.compile(rb"application/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 HeaderValues = Mapping[bytes, bytes]
 SECURITY_HEADERS = (
@@ -78,6 +80,8 @@ class Admission:
             return
         path, headers = scope["path"], dict(scope["headers"])
         note = open_note(method=scope["method"], path=path, headers=headers)
+        if scope["method"] == "HEAD":  # the server, which knows its own scope, sends no body
+            scope = {**scope, "method": "GET"}
         status = 500
 
         async def send_named(message: Message) -> None:
@@ -121,6 +125,11 @@ class Admission:
             raise ApiError(
                 415, "the body has to be JSON and to say so: send Content-Type: application/json"
             )
+        for name in (b"content-encoding", b"transfer-encoding"):
+            if (coding := headers.get(name, b"").lower()) not in PLAIN:
+                self._reject(scope, "kind")
+                found = f"{name.decode().title()}: {coding.decode('latin-1')}"
+                raise ApiError(415, f"found {found}; bodies are not unpacked: send it as it is")
 
     def _check(self, scope: Scope, path: str, headers: HeaderValues) -> KeyEntry | None:
         wanted = SCOPES.get(path) or ("chat" if path.startswith("/v1/models/") else None)

@@ -18,7 +18,7 @@ import limbeck
 from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
-from limbeck.serving.api.errors import TYPES, ApiError, describe_faults, errors
+from limbeck.serving.api.errors import TYPES, ApiError, describe_faults, errors, no_model
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.review import add_review_routes
 from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
@@ -90,6 +90,7 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,  # it would lead past a proxy, to an address that is not its own
     )
     seconds = config.limits.request_seconds
     reviews = ReviewQueue(journal) if journal is not None else None
@@ -142,11 +143,11 @@ def make_app(
         first = sorted(names, key=lambda name: name != config.default_tier)
         return {"object": "list", "data": [_describe(name) for name in first]}
 
-    @app.get("/v1/models/{name}", responses=errors(401, 403, 404))
+    @app.get("/v1/models/{name:path}", responses=errors(401, 403, 404))
     async def show_model(name: str) -> dict[str, Any]:
         """One of them."""
         if name != AUTO and name not in service.tiers:
-            raise ApiError(404, f"no model {name!r}", code="model_not_found", param="model")
+            raise no_model(name, known=[AUTO, *service.tiers])
         return _describe(name)
 
     def _describe(name: str) -> dict[str, Any]:
@@ -264,6 +265,11 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = str(error.detail)
+    methods = _methods(request)
+    if error.status_code == 405:
+        detail = f"{request.url.path} answers to {' and '.join(methods)}, not to {request.method}"
+        if "access-control-request-method" in request.headers:
+            detail += "; pages of other addresses are not let in: put both behind one address"
     if error.status_code == 404:
         detail = (
             f"no route {request.method} {request.url.path[:80]}; questions go to POST "
@@ -274,11 +280,13 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     response = _respond(request, found)
     response.headers.update(error.headers or {})
     if error.status_code == 405:  # the framework names the methods of the path's first route only
-        response.headers["Allow"] = ", ".join(_methods(request))
+        response.headers["Allow"] = ", ".join(methods)
     return response
 
 
 def _methods(request: Request) -> list[str]:
     path = request.url.path
-    routes = [item for item in request.app.routes if isinstance(item, Route) and item.path == path]
-    return sorted({method for route in routes for method in route.methods or ()})
+    routes = [item for item in request.app.routes if isinstance(item, Route)]
+    known = [item.methods or () for item in routes if item.path_regex.match(path)]
+    found = {method for methods in known for method in methods}
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))

@@ -32,7 +32,7 @@ from limbeck.serving.api.chat_objects import (
     write_json,
 )
 from limbeck.serving.api.connection import UntilGone, read_body, send_head, send_json
-from limbeck.serving.api.errors import ApiError
+from limbeck.serving.api.errors import ApiError, no_model
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.schema import ChatRequest, decode_image
 from limbeck.serving.config import AUTO, ServeConfig
@@ -78,15 +78,10 @@ class Completions:
         Raises:
             ApiError: it is faulty, or the model does not exist, cannot read it, or is down.
         """
-        body = await read_body(receive, ChatRequest)
+        seconds = self._config.limits.request_seconds
+        body = await read_body(receive, ChatRequest, seconds=seconds)
         if body.model != AUTO and body.model not in self._service.tiers:
-            known = ", ".join([AUTO, *self._service.tiers])
-            raise ApiError(
-                404,
-                f"no model {body.model!r}; there are {known}",
-                code="model_not_found",
-                param="model",
-            )
+            raise no_model(body.model, known=[AUTO, *self._service.tiers])
         note: RequestNote = scope["state"]["note"]
         note.is_stream = bool(body.stream)
         id_ = f"chatcmpl-{note.unique}"

@@ -15,31 +15,53 @@ from starlette.types import Receive, Send
 
 from limbeck.serving.api.errors import ApiError, describe_faults
 
+BOM = b"\xef\xbb\xbf"
+"""What some editors and shells write before UTF-8 (RFC 8259, sec. 8.1)."""
 POLL_SECONDS = 0.02
 """Most answers are there before anybody has looked whether the client still is."""
 Headers = Sequence[tuple[bytes, bytes]]
 _Body = TypeVar("_Body", bound=pydantic.BaseModel)
 
 
-async def read_body(receive: Receive, kind: type[_Body]) -> _Body:
-    """The body of a request.
+async def read_body(receive: Receive, kind: type[_Body], *, seconds: float) -> _Body:
+    """The body of a request, which has to come within `seconds`.
 
     Raises:
-        ApiError: it is too large, no JSON, or not of this kind.
+        ApiError: it is late, too large, no JSON, or not of this kind.
     """
-    content, is_more = b"", True
     try:
-        while is_more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ApiError(400, "the request ended before its body did")
-            content += message.get("body", b"")
-            is_more = message.get("more_body", False)
-        return kind.model_validate_json(content)
+        async with asyncio.timeout(seconds):
+            content = await _receive_all(receive)
+    except TimeoutError:
+        raise ApiError(408, f"the body has not ended within {seconds:g} s") from None
     except HTTPException as error:
         raise ApiError(error.status_code, str(error.detail)) from None
+    try:
+        return kind.model_validate_json(content.removeprefix(BOM))
     except pydantic.ValidationError as error:
+        _check_encoding(content)
         raise describe_faults(error.errors(include_url=False)) from None
+
+
+async def _receive_all(receive: Receive) -> bytes:
+    content, is_more = b"", True
+    while is_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(400, "the request ended before its body did")
+        content += message.get("body", b"")
+        is_more = message.get("more_body", False)
+    return content
+
+
+def _check_encoding(content: bytes) -> None:
+    """The console of a Chinese Windows writes GBK, and its shell UTF-16."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise ApiError(
+            400, f"the body is not UTF-8, as JSON has to be: byte {error.start} is the first fault"
+        ) from None
 
 
 async def send_head(send: Send, *, kind: bytes, headers: Headers, status: int = 200) -> None:

@@ -1,7 +1,7 @@
 """Errors in the form that OpenAI's clients read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from starlette.responses import Response
@@ -26,6 +26,7 @@ TYPES: Mapping[int, ErrorType] = {
     415: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     503: "server_error",
 }
 
@@ -80,6 +81,12 @@ class ApiError(Exception):
         return Response(
             body, status_code=self.status, media_type="application/json", headers=self.headers()
         )
+
+
+def no_model(name: str, *, known: Iterable[str]) -> ApiError:
+    """A model that is not there, and those that are."""
+    message = f"no model {name!r}; there are {', '.join(known)}"
+    return ApiError(404, message, code="model_not_found", param="model")
 
 
 def _choose_fault(faults: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -2,7 +2,11 @@
 
 import asyncio
 
-from limbeck.serving.api.connection import UntilGone
+import pytest
+
+from limbeck.serving.api.connection import UntilGone, read_body
+from limbeck.serving.api.errors import ApiError
+from limbeck.serving.api.schema import FeedbackRequest
 
 
 async def wait(*messages):
@@ -21,3 +25,12 @@ async def wait(*messages):
 def test_a_client_that_hangs_up_ends_the_block_and_nothing_beyond():
     assert asyncio.run(wait("http.request", "http.disconnect"))
     assert not asyncio.run(wait())
+
+
+def test_a_body_that_does_not_come_is_given_up():
+    async def receive():
+        return await asyncio.Future()
+
+    with pytest.raises(ApiError, match=r"not ended within 0\.001 s") as found:
+        asyncio.run(read_body(receive, FeedbackRequest, seconds=0.001))
+    assert found.value.status == 408

@@ -113,7 +113,7 @@ def test_a_wrong_method_is_answered_with_the_right_ones(filled, name):
     """Whatever the key is good for."""
     found = httpx.request("PUT", filled.running.url + "/v1/review", headers=filled.head(name))
     assert found.status_code == 405
-    assert found.headers["allow"] == "GET, POST"
+    assert found.headers["allow"] == "GET, HEAD, POST"
 
 
 def test_what_is_no_question_or_verdict_is_refused(filled):
