@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
+from limbeck.serving.api.unsupported import UNSUPPORTED
+
 ErrorType = Literal[
     "invalid_request_error",
     "authentication_error",
@@ -33,6 +35,8 @@ TYPES: Mapping[int, ErrorType] = {
 
 TEXT_BRANCHES = ("str", "constrained-str")
 """How pydantic names that branch of a union of a text and something else."""
+OTHER_KINDS = ("string_type", "list_type")
+"""What pydantic finds in the branches of such a union that the value does not belong to."""
 
 
 class ApiError(Exception):
@@ -100,7 +104,12 @@ def _choose_fault(faults: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         return first
     outside = first["loc"][: places[0]]
     same = [fault for fault in faults if fault["loc"][: len(outside)] == outside]
-    return max(same, key=lambda fault: len(fault["loc"]))
+    depth = len(outside) + 1
+    inside = [item for item in same if len(item["loc"]) > depth or item["type"] not in OTHER_KINDS]
+    if inside:
+        return max(inside, key=lambda fault: len(fault["loc"]))
+    kinds = [item["msg"].removeprefix("Input should be ") for item in same]
+    return {**first, "msg": f"Input should be {' or '.join(kinds)}"}
 
 
 def describe_faults(faults: Sequence[Mapping[str, Any]]) -> ApiError:
@@ -109,19 +118,27 @@ def describe_faults(faults: Sequence[Mapping[str, Any]]) -> ApiError:
     if fault["type"] == "json_invalid":
         detail = fault.get("ctx", {}).get("error", fault["msg"])
         return ApiError(400, f"the body is not JSON: {detail}")
-    place = ".".join(str(item) for item in fault["loc"] if not _is_inner(item))
+    place = _name_place(fault["loc"])
     if fault["type"] == "extra_forbidden":
         return ApiError(400, f"unknown key {place!r}", code="unknown_parameter", param=place)
-    if fault["type"] == "none_required":
-        message = f"{place!r} is not supported by the models here; leave it out"
+    if fault["type"] == UNSUPPORTED:
+        message = f"{place!r} {fault['msg']}"
         return ApiError(400, message, code="unsupported_parameter", param=place)
     message = fault["msg"].removeprefix("Value error, ")
     return ApiError(422, f"{place}: {message}" if place else message, param=place)
 
 
-def _is_inner(item: str | int) -> bool:
-    """Whether part of a place names no key: where the fault is, or a branch of a union."""
-    return item in ("body", "query", *TEXT_BRANCHES) or "[" in str(item)
+def _name_place(parts: Sequence[str | int]) -> str:
+    """The keys that lead to a fault, without branches of unions between them."""
+    inner = ("body", "query", *TEXT_BRANCHES)
+    keys = [item for item in parts if item not in inner and "[" not in str(item)]
+    # What follows a part of a content is the part's kind.
+    kept = [
+        str(item)
+        for place, item in enumerate(keys)
+        if keys[max(place - 2, 0)] != "content" or not isinstance(keys[place - 1], int)
+    ]
+    return ".".join(kept)
 
 
 ERROR = {

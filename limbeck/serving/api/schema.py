@@ -5,9 +5,21 @@ import binascii
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from limbeck.contracts.answerer import Message
+from limbeck.serving.api.unsupported import (
+    NoBias,
+    NoChoice,
+    NoEffort,
+    NoItems,
+    NoPenalty,
+    NoStore,
+    Nothing,
+    OneServiceTier,
+    TextAlone,
+    TextForm,
+)
 from limbeck.serving.engine.messages import Generate, Sampling
 from limbeck.serving.service import draw_seed
 
@@ -52,11 +64,12 @@ class ChatMessage(_Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[ContentPart], Field(min_length=1)]
     name: str | None = None
+    """Who speaks; no model reads it."""
     # What an answer's message holds besides, when a client sends it back as it came.
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    refusal: Nothing = None
+    audio: Nothing = None
+    function_call: Nothing = None
+    tool_calls: NoItems | None = None
     annotations: list[Any] | None = None
     """Places in the text where sources stand, which no model reads."""
 
@@ -84,17 +97,7 @@ class StreamOptions(_Body):
 class ResponseFormat(_Body):
     """Only plain text is written."""
 
-    type: str
-
-    @field_validator("type")
-    @classmethod
-    def _check_text(cls, value: str) -> str:
-        if value != "text":
-            raise ValueError(
-                f"found {value!r}, expected 'text': no form is enforced; describe the wanted JSON "
-                "in the prompt, and check the answer"
-            )
-        return value
+    type: TextForm
 
 
 class Extension(_Body):
@@ -128,30 +131,28 @@ class ChatRequest(_Body):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOG_PROBS)] | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
-    store: Literal[False] | None = None
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    """Only 0: penalties are not applied."""
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    response_format: ResponseFormat | None = None
-    logit_bias: dict[str, Literal[0]] | None = None
-    """Only 0: logits are not changed."""
-    modalities: list[Literal["text"]] | None = None
-    service_tier: Literal["auto", "default"] | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     limbeck: Extension | None = None
-    # OpenAI has these, and the models here have no such ability: `describe_faults` says so.
-    tools: None = None
-    tool_choice: None = None
-    parallel_tool_calls: None = None
-    functions: None = None
-    function_call: None = None
-    reasoning_effort: None = None
-    verbosity: None = None
-    prediction: None = None
-    audio: None = None
-    web_search_options: None = None
-    prompt_cache_retention: None = None
+    store: NoStore | None = None
+    frequency_penalty: NoPenalty | None = None
+    presence_penalty: NoPenalty | None = None
+    response_format: ResponseFormat | None = None
+    logit_bias: NoBias | None = None
+    modalities: TextAlone | None = None
+    service_tier: OneServiceTier | None = None
+    tools: NoItems | None = None
+    tool_choice: NoChoice | None = None
+    parallel_tool_calls: bool | None = None
+    """Of tools, of which there are none."""
+    functions: NoItems | None = None
+    function_call: NoChoice | None = None
+    reasoning_effort: NoEffort | None = None
+    verbosity: Nothing = None
+    prediction: Nothing = None
+    audio: Nothing = None
+    web_search_options: Nothing = None
+    prompt_cache_retention: Nothing = None
 
     @model_validator(mode="after")
     def _check_whole(self) -> "ChatRequest":
@@ -163,7 +164,7 @@ class ChatRequest(_Body):
             raise ValueError(
                 "max_tokens and max_completion_tokens are one setting; give one of them"
             )
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
