@@ -273,18 +273,20 @@ def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFi
         image_folder=wanted.images,
     )
     try:
-        source, findings = read(source)
-    except ColumnsError as error:
-        if "columns" in source:
-            raise explain_options(error, source, path=wanted.data) from None
-        source, findings = read(suggest_columns(source, found=error.found, path=wanted.data))
-        columns = source["columns"]
-        screen.print(
-            f"took column {columns['question'][0]!r} for the question and {columns['answer']!r} "
-            "for the answer; --question and --answer name others",
-            markup=False,
-            highlight=False,
-        )
+        try:
+            source, findings = read(source)
+        except ColumnsError as error:
+            if "columns" in source:
+                raise explain_options(error, source, path=wanted.data) from None
+            source = suggest_columns(source, found=error.found, path=wanted.data)
+            columns = source["columns"]
+            screen.print(
+                f"took column {columns['question'][0]!r} for the question and "
+                f"{columns['answer']!r} for the answer; --question and --answer name others",
+                markup=False,
+                highlight=False,
+            )
+            source, findings = read(source)
     except DataError as error:
         raise DataError(f"{error}{hint_at_option(str(error), task=wanted.task)}") from None
     if wanted.task != "extract":

@@ -15,9 +15,12 @@ from limbeck.data.readers.row_files import KINDS, find_split_files, is_dataset
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import SURROGATE
+from limbeck.data.readers.signatures import check_signature
 
 ADDRESS_SIGN = "://"
-NO_NAMES = ", or, if these are no names, put a line of names above them"
+HEAD_BYTES = 1 << 12
+"""Tell what a file is whose name does not."""
+NO_NAMES = ", or, if these are no names, put a line of names there, with no title above it"
 
 
 def describe_source(
@@ -50,6 +53,8 @@ def describe_source(
             raise DataError("no such file; check the path, from where you are now", path=path)
         check_file(path)
         if path.suffix.lower() not in KINDS:
+            with path.open("rb") as file:
+                check_signature(file.read(HEAD_BYTES), path=path)
             known = ", ".join(KINDS)
             raise DataError(
                 f"ends in none of {known}; rename it if it is one of these, or save it as one",

@@ -105,13 +105,15 @@ def test_likely_columns_are_taken_and_reported(new):
         ("a.csv", "query,reply\n1,2\n", ("--question", "querry"), "write --question query"),
         ("a.csv", "colour,height\n1,2\n", (), "say which hold what with --question"),
         ("a.docx", "PK", (), "ends in none of"),
+        ("a.xlsx", b"PK\x03\x04\0\0", (), "save the sheet as CSV"),
+        ("a.txt", "-- MySQL dump 10.13\n", (), "is a dump of MySQL, not rows of text"),
         ("a.csv", "".join(f"Word {n} of prose, " for n in range(90)), (), "put a line of names"),
         ("a.csv", b"PK\x03\x04" + bytes(range(256)) * 9, (), "save the sheet as CSV"),
         (
             "a.csv",
             b"PAR1\0\0" + bytes(99),
             (),
-            "is a Parquet file, not text; give its name the end",
+            "is a Parquet file, not rows of text; give its name the end",
         ),
         ("a.csv", b"question,answer\n" + bytes(999), (), "a.csv:2: holds zero bytes"),
         ("a.jsonl", "{}", (), "an object without keys"),
@@ -127,6 +129,12 @@ def test_likely_columns_are_taken_and_reported(new):
         ("a.jsonl", lines([{"question": "a", "answer": None}]), (), "fill them in"),
         ("a.jsonl", lines([{"messages": "[]"}]), (), "store the list itself"),
         ("a.jsonl", lines(clauses(20)), ("--question", "answer"), "cannot be both"),
+        (
+            "a.jsonl",
+            lines([{"question": "q", "answers": {"text": ["a"]}}]),
+            (),
+            "--answer answers.text.0 reads one value",
+        ),
         ("a.jsonl", "", ("--data", "https://example.org/a.jsonl"), "download the file"),
         ("a.json", '[{"question": "a", "answer": "b"}, {"ques', (), "only the broken line is lost"),
         ("a.jsonl", lines(clauses(3)), (), "holds 3 usable records"),
@@ -265,7 +273,7 @@ def test_columns_inside_objects_are_named_by_their_path(new):
     ]
     text, code, _ = new("a.jsonl", lines(rows))
     assert code == 1
-    assert "has the columns 'ticket.subject', 'ticket.body.text', 'reply'" in text
+    assert "has the columns 'reply', 'ticket.subject', 'ticket.body.text'" in text
     words = ("--question", "ticket.subject", "--answer", "reply")
     text, code, recipe = new("a.jsonl", lines(rows), *words)
     assert code == 0, text

@@ -69,6 +69,8 @@ class Config(TextFileReaderConfig, RowReaderConfig):
             yield Note("separator", {self.path.name: separator})
         num_joined = 0
         for line in lines:
+            if line.is_blank:
+                continue
             item = self._read_line(line, header, layout=layout, quoting=quoting)
             num_joined += isinstance(item, Row) and line.last > line.first
             yield from [item] if isinstance(item, Row) else item

@@ -92,19 +92,31 @@ class CheckedMessage:
     name: str = ""
 
 
-TRANSCRIPT = re.compile(r"\n\n(Human|Assistant):[ ]?")
+TRANSCRIPTS = (
+    re.compile(r"\n\n(Human|Assistant):[ ]?"),
+    re.compile(r"(?:\A|\n+)(Human|Assistant):[ ]?"),
+    re.compile(r"(?:\A|\s*)### (Human|Assistant):[ ]?"),
+)
+"""What stands before a turn: in hh-rlhf of Anthropic, in BELLE, in Guanaco's Open Assistant."""
 
 
 def read_transcript(text: str) -> list[CheckedMessage]:
-    """The messages of one text as Anthropic's hh-rlhf writes them; none where it is no such text.
+    """The messages of one text that marks its speakers; none where it is no such text.
 
-    A question begins the text, and each turn begins after an empty line.
+    A question begins it, and an answer follows.
     """
-    if not text.startswith("\n\nHuman:"):
-        return []
-    parts = TRANSCRIPT.split(text)[1:]
-    roles = [ROLES["human"] if name == "Human" else ROLES["assistant"] for name in parts[::2]]
-    return [CheckedMessage(*pair) for pair in zip(roles, parts[1::2], strict=True)]
+    for mark in TRANSCRIPTS:
+        _, *parts = mark.split(text)
+        roles = [ROLES[name.lower()] for name in parts[::2]]
+        if mark.match(text) and roles[:2] == [USER, ASSISTANT]:
+            return [CheckedMessage(*pair) for pair in zip(roles, parts[1::2], strict=True)]
+    return []
+
+
+def read_prompt(text: str) -> list[CheckedMessage]:
+    """The messages of a prompt: those of a transcript, whose last answer is yet to come, or one."""
+    messages = read_transcript(text) or [CheckedMessage(USER, text)]
+    return messages[:-1] if not messages[-1].text.strip() else messages
 
 
 def read_messages(messages: Json, *, key: str) -> list[CheckedMessage]:

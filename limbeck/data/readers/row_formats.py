@@ -46,6 +46,7 @@ from limbeck.data.readers.row_images import take_images
 from limbeck.data.readers.row_shapes import CHAT_KEYS, Columns, read_row
 from limbeck.data.readers.row_values import (
     MISSING_FIELD,
+    PATH_SIGN,
     Row,
     RowError,
     add_paths,
@@ -239,7 +240,7 @@ class RowReaderConfig(ReaderConfig):
             message = describe_mismatch(found, self.columns, detail=first.detail)
             if find_chats(found.values):
                 return DataError(message, path=place)
-            names = list(path_names(found.values))
+            names = sorted(path_names(found.values), key=lambda name: name.count(PATH_SIGN))
             return ColumnsError(message, found=names, path=place)
         advice = ADVICE.get(first.reason.key, "check the source's kind and its columns")
         return DataError(

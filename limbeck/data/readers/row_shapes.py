@@ -23,6 +23,7 @@ from limbeck.data.readers.messages import (
     check_tools,
     join_messages,
     read_messages,
+    read_prompt,
     read_transcript,
 )
 from limbeck.data.readers.options import (
@@ -142,7 +143,9 @@ def read_row(values: JsonMapping, columns: Columns) -> Conversation:
                 raise RowError(MISSING_FIELD, "nothing in 'label'")
             found = Conversation((Turn(_require(values, "text"), label),))
         case "text":
-            found = Conversation((Turn("", _require(values, "text")),))
+            text = _require(values, "text")
+            messages = read_transcript(text)
+            found = join_messages(messages) if messages else Conversation((Turn("", text),))
         case _:
             found = _read_columns(values, columns)
     return _add_columns(found, values, columns)
@@ -179,17 +182,13 @@ def _read_columns(values: JsonMapping, columns: Columns) -> Conversation:
     history = values.get("history")
     # A text of this name is a column like any other, such as a patient's history.
     earlier = _read_history(history) if isinstance(history, list) else []
-    return join_messages(
-        [*earlier, CheckedMessage(USER, question), CheckedMessage(ASSISTANT, answer)]
-    )
+    return join_messages([*earlier, *read_prompt(question), CheckedMessage(ASSISTANT, answer)])
 
 
 def _read_alpaca(values: JsonMapping) -> Conversation:
     question, answer = _require(values, "instruction", "input"), _require(values, "output")
     earlier = _read_history(values.get("history"))
-    return join_messages(
-        [*earlier, CheckedMessage(USER, question), CheckedMessage(ASSISTANT, answer)]
-    )
+    return join_messages([*earlier, *read_prompt(question), CheckedMessage(ASSISTANT, answer)])
 
 
 def _read_history(history: Json) -> list[CheckedMessage]:
@@ -251,8 +250,7 @@ def _as_prompt(values: JsonMapping) -> list[CheckedMessage]:
         return []
     if not isinstance(prompt, str):
         return _as_messages(prompt)
-    messages = read_transcript(prompt) or [CheckedMessage(USER, prompt)]
-    return messages[:-1] if not messages[-1].text.strip() else messages
+    return read_prompt(prompt)
 
 
 def _as_messages(side: Json) -> list[CheckedMessage]:

@@ -16,7 +16,9 @@ IMAGES_NOT_READ = Reason("images_not_read", "未读取图像", "images not read"
 BAD_CONFIDENCE = Reason("bad_confidence", "置信度无效", "invalid confidence")
 SURROGATE = re.compile("[\ud800-\udfff]")
 PATH_SIGN = "."
-"""Between the names of objects inside each other: `ticket.subject`."""
+"""Between the names of objects inside each other, and the places in lists: `turns.0.text`."""
+NOTHING = object()
+"""Stands where a path leads to no value."""
 
 
 @dataclass(frozen=True)
@@ -53,28 +55,52 @@ def find_undecodable(value: object) -> str:
 
 
 def add_paths(values: JsonMapping, names: Iterable[str]) -> JsonMapping:
-    """The values with those that names of the form `ticket.subject` have inside objects."""
+    """The values with those that names of the form `ticket.subject` or `answers.0` have inside
+    objects and lists.
+    """
     found: dict[str, Json] = {}
     for name in names:
         if PATH_SIGN not in name or name in values:
             continue
-        value: Json = dict(values)
-        for part in name.split(PATH_SIGN):
-            if not isinstance(value, Mapping) or part not in value:
-                break
-            value = value[part]
-        else:
+        *_, (_, _, value) = _steps(values, name)
+        if value is not NOTHING:
             found[name] = value
     return {**values, **found} if found else values
 
 
+def _steps(values: JsonMapping, path: str) -> Iterator[tuple[str, Json, Json]]:
+    """What stands before each part of a path, the part's holder and its value."""
+    holder: Json = values
+    above = ""
+    for part in path.split(PATH_SIGN):
+        value: Json = NOTHING
+        if isinstance(holder, Mapping):
+            value = holder.get(part, NOTHING)
+        elif isinstance(holder, list) and part.isdecimal() and int(part) < len(holder):
+            value = holder[int(part)]
+        yield above, holder, value
+        above += part + PATH_SIGN
+        holder = value
+
+
+def further_items(values: JsonMapping, path: str) -> Iterator[str]:
+    """The paths of the items that follow those of which a path names one."""
+    for (above, holder, _), part in zip(_steps(values, path), path.split(PATH_SIGN), strict=True):
+        if isinstance(holder, list) and part.isdecimal() and int(part) + 1 < len(holder):
+            yield f"{above}{int(part) + 1}"
+
+
 def path_names(values: JsonMapping, *, start: str = "") -> Iterator[str]:
-    """The names of all values that are no objects, those inside objects with their path."""
+    """The names of all values that are no objects, those inside objects and of the first items of
+    lists with their path.
+    """
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from path_names(value, start=f"{start}{name}{PATH_SIGN}")
-        else:
-            yield f"{start}{name}"
+            continue
+        yield f"{start}{name}"
+        if isinstance(value, list) and value:
+            yield from path_names({"0": value[0]}, start=f"{start}{name}{PATH_SIGN}")
 
 
 def is_missing(value: object) -> bool:

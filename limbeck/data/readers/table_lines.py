@@ -51,6 +51,11 @@ class TableLine:
     is_cut: bool = False
     """Whether one of its lines is longer than any row."""
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether it has fields and nothing in them, as spreadsheets write rows below the last."""
+        return not (self.fault or self.is_cut or any(map(str.strip, self.fields)))
+
     def opens_quote(self, separator: str) -> bool:
         """Whether a field begins with a mark."""
         return any(line.startswith(QUOTE) or separator + QUOTE in line for line in self.raw)

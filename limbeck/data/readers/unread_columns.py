@@ -21,7 +21,7 @@ from limbeck.data.readers.row_shapes import (
     RowShape,
     find_shape,
 )
-from limbeck.data.readers.row_values import PATH_SIGN, is_missing
+from limbeck.data.readers.row_values import PATH_SIGN, further_items, is_missing
 
 SHAPE_COLUMNS: Mapping[RowShape, tuple[str, ...]] = {
     "columns": ("history",),
@@ -50,6 +50,9 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
     if shape in ONE_ANSWER:
         read |= {name for name in DESIRABLE if is_mark(values.get(name))}
     read |= {*columns.optional_names(), *SYSTEM_KEYS, *ROW_WEIGHTS}
+    for name in (*columns.question, columns.answer):
+        if name in values:
+            yield from further_items(values, name)
     parents = {name.partition(PATH_SIGN)[0] for name in read}
     for name in present:
         if name not in read and name not in parents:

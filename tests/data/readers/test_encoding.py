@@ -125,6 +125,6 @@ def test_what_is_no_text_is_refused(tmp_path, content):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(
-        DataError, match=r"not a text file|is a ZIP archive, as spreadsheets are, not text"
+        DataError, match=r"not a text file|is a ZIP archive, as spreadsheets are, not rows of text"
     ):
         detect_encoding(path)

@@ -42,6 +42,7 @@ def assistant(text):
         {"question": "q", "answer": "a", "rejected": "b"},
         {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
         {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "a", "rejected": "b"},
+        {"chosen": "Human: q\n\nAssistant: a", "rejected": "Human: q\n\nAssistant: b"},
         {"instruction": "q", "output": "a", "rejected": "b"},
     ],
 )
@@ -104,6 +105,34 @@ def test_what_somebody_accepted_is_learnt(tmp_path):
     assert found.pairs == [("q", "a")] and {reason for _, reason in found.reasons} == {"filtered"}
     found = read_rows(tmp_path, annotated)
     assert found.pairs == [("q", "a")] and found.notes["columns_not_read"] == {"a": ["_view_id"]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: b"},
+        {"text": "### Human: q### Assistant: a### Human: r### Assistant: b"},
+        {"instruction": "Human:q\nAssistant:a\nHuman:r\nAssistant:", "input": "", "output": "b"},
+        {"question": "Human: q\nAssistant: a\nHuman: r", "answer": "b"},
+    ],
+)
+def test_a_text_that_marks_its_speakers_is_a_conversation(tmp_path, row):
+    _, record = read_rows(tmp_path, row).records
+    assert (record.history, record.question, record.answer) == (("q", "a"), "r", "b")
+
+
+def test_a_text_that_only_names_a_speaker_is_a_text(tmp_path):
+    rows = [
+        {"question": text, "answer": "b"} for text in ("Human: q", "Is a Human:\nx? Assistant:")
+    ]
+    assert [asked for asked, _ in read_rows(tmp_path, *rows).pairs] == [r["question"] for r in rows]
+
+
+def test_a_path_leads_into_lists_and_what_follows_is_named(tmp_path):
+    rows = [{"question": "q", "answers": {"text": texts}, "id": 1} for texts in (["a", "b"], [])]
+    found = read_rows(tmp_path, *rows, columns={"answer": "answers.text.0"})
+    assert found.pairs == [("q", "a")] and found.reasons == [("2", "missing_field")]
+    assert found.notes["columns_not_read"] == {"a": ["answers.text.1", "id"]}
 
 
 def test_prompts_with_completions(tmp_path):

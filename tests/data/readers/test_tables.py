@@ -167,3 +167,10 @@ def test_values_that_are_written_as_missing_are_counted(read_table):
     found = read_table("question,answer\na,nan\nb,None\nc,none\nd,\n")
     assert found.pairs == [("a", "nan"), ("b", "None"), ("c", "none")]
     assert found.notes["missing_written_as_text"] == 2
+
+
+def test_rows_of_empty_fields_are_no_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question,answer\nq,a\n,\n , \n,,,\nr,\n", encoding="utf-8")
+    found = read_source("csv", path=path)
+    assert found.pairs == [("q", "a")] and found.reasons == [("6", "missing_field")]
