@@ -76,10 +76,9 @@ def test_a_step_is_the_students_own_with_the_given_chance(dense):
     chosen = [own.is_on_policy(step) for step in range(2000)]
     # Five standard deviations of a binomial share.
     assert abs(np.mean(chosen) - 0.3) < 5 * (0.3 * 0.7 / 2000) ** 0.5
-    assert chosen == [make_own(dense, ratio=0.3).is_on_policy(step) for step in range(2000)]
-    assert chosen != [
-        make_own(dense, ratio=0.3, seed=-1).is_on_policy(step) for step in range(2000)
-    ]
+    again, other = make_own(dense, ratio=0.3), make_own(dense, ratio=0.3, seed=-1)
+    assert chosen == [again.is_on_policy(step) for step in range(2000)]
+    assert chosen != [other.is_on_policy(step) for step in range(2000)]
     never, always = make_own(dense, ratio=0.0), make_own(dense)
     assert not any(never.is_on_policy(step) for step in range(2000))
     assert all(always.is_on_policy(step) for step in range(2000))
