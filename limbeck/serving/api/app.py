@@ -1,28 +1,28 @@
 """The web application: routes, and what happens when it starts and stops."""
 
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 import limbeck
-from limbeck.contracts.exchange import Feedback
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
-from limbeck.serving.api.errors import TYPES, ApiError, describe_faults, errors, no_model
+from limbeck.serving.api.errors import TYPES, ApiError, describe_faults, errors
+from limbeck.serving.api.feedback import add_feedback_route
+from limbeck.serving.api.health import add_health_routes
+from limbeck.serving.api.models import add_model_routes
 from limbeck.serving.api.request_note import RequestNote
 from limbeck.serving.api.review import add_review_routes
-from limbeck.serving.api.schema import ChatRequest, FeedbackRequest
-from limbeck.serving.config import AUTO, ServeConfig
+from limbeck.serving.api.schema import ChatRequest
+from limbeck.serving.config import ServeConfig
 from limbeck.serving.cost_metrics import CostCollector
 from limbeck.serving.journal.review import ReviewQueue
 from limbeck.serving.journal.writer import Journal
@@ -64,7 +64,6 @@ def make_app(
     metrics = Metrics()
     metrics.registry.register(StateCollector(service, rollout=rollout))
     metrics.registry.register(CostCollector(service, shown_tokens=metrics.tokens))
-    created = int(time.time())
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -115,98 +114,10 @@ def make_app(
         """Answer a conversation."""
         raise AssertionError("it is here to be described: `Admission` hands it to `completions`")
 
-    @app.post("/v1/feedback", responses=errors(400, 401, 403, 413, 415, 422, 503))
-    async def take_feedback(body: FeedbackRequest, request: Request) -> dict[str, str]:
-        """Keep what a reader makes of an answer: a thumb, a corrected answer, a comment."""
-        if journal is None:
-            raise ApiError(503, "this server keeps no journal, so feedback would be lost")
-        entry = request.state.key
-        feedback = Feedback(
-            id=f"feedback-{request.state.note.unique}",
-            exchange_id=body.id,
-            time=datetime.now(UTC),
-            by=entry.name if entry is not None else "page",
-            thumbs=body.rating or "none",
-            corrected_answer=body.corrected,
-            comment=body.comment,
-        )
-        if not journal.put(feedback):
-            raise ApiError(503, "the journal cannot take it now", retry_after=5)
-        return {"id": feedback.id, "status": "recorded"}
-
+    add_feedback_route(app, journal)
     add_review_routes(app, reviews)
-
-    @app.get("/v1/models", responses=errors(401, 403))
-    async def list_models() -> dict[str, Any]:
-        """The tiers, and `auto`, which leaves the choice to the router."""
-        names = [AUTO, *service.tiers]
-        first = sorted(names, key=lambda name: name != config.default_tier)
-        return {"object": "list", "data": [_describe(name) for name in first]}
-
-    @app.get("/v1/models/{name:path}", responses=errors(401, 403, 404))
-    async def show_model(name: str) -> dict[str, Any]:
-        """One of them."""
-        if name != AUTO and name not in service.tiers:
-            raise no_model(name, known=[AUTO, *service.tiers])
-        return _describe(name)
-
-    def _describe(name: str) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "id": name,
-            "object": "model",
-            "created": created,
-            "owned_by": "limbeck",
-        }
-        if name in service.tiers:
-            tier = service.tiers[name]
-            info = tier.engine.info
-            found["limbeck"] = {
-                "state": tier.engine.state,
-                "circuit": tier.circuit.state.position,
-                "model_key": tier.model_key,
-                "parameters": info.parameters if info else None,
-                "weight_bytes": info.weight_bytes if info else None,
-                "max_tokens": info.max_tokens if info else None,
-            }
-            if candidate := service.candidates.get(name):
-                found["limbeck"]["candidate"] = {
-                    "state": candidate.engine.state,
-                    "model_key": candidate.model_key,
-                }
-        elif facts := service.facts.facts:
-            # Not a model of its own: nobody can name it, and `auto` asks it first.
-            found["limbeck"] = {
-                "facts": {
-                    "pack": service.facts.pack,
-                    "model_key": service.facts.key,
-                    "num_facts": len(facts),
-                }
-            }
-        return found
-
-    @app.get("/healthz/live")
-    async def is_live() -> dict[str, str]:
-        """Whether the process runs."""
-        return {"status": "live"}
-
-    @app.get("/health", include_in_schema=False)
-    @app.get("/healthz/ready", responses={503: {"description": "Not ready"}})
-    async def is_ready() -> Response:
-        """Whether it takes requests: its models are open, and it is not about to stop.
-
-        Another server that is down makes this one no less ready, as long as a tier is there: other
-        replicas would miss it as well, and none would be left to answer.
-        """
-        states = {name: tier.engine.state for name, tier in service.tiers.items()}
-        own = {states[name] for name, tier in service.tiers.items() if not tier.config.remote}
-        ready = not admission.is_draining and own <= {"ready"} and "ready" in states.values()
-        content = {"status": "ready" if ready else "not ready", "tiers": states}
-        content |= {"draining": True} if admission.is_draining else {}
-        faults = _faults(service, rollout=rollout)
-        if not keys.is_open:  # strangers may read this, and learn no paths from it
-            faults = dict.fromkeys(faults, "a model cannot be opened; the log says why")
-        content |= {"faults": faults} if faults else {}
-        return JSONResponse(content, 200 if ready else 503)
+    add_model_routes(app, service, default_tier=config.default_tier)
+    add_health_routes(app, service, keys=keys, admission=admission, rollout=rollout)
 
     @app.get("/metrics", response_class=Response, responses=errors(401, 403))
     async def show_metrics() -> Response:
@@ -221,18 +132,6 @@ def make_app(
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
     return admission
-
-
-def _faults(service: LiveService, *, rollout: Rollout | None) -> dict[str, str]:
-    """Why a tier does not answer, or not with the model that it should have, by its name."""
-    found = {
-        name: tier.engine.broken_because
-        for name, tier in service.tiers.items()
-        if tier.engine.state == "broken"
-    }
-    for name, fault in (rollout.faults() if rollout is not None else {}).items():
-        found[name] = f"{found[name]}; {fault}" if name in found else fault
-    return found
 
 
 def _serve_file(name: str, kind: str) -> Callable[[], Any]:
