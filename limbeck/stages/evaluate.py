@@ -29,6 +29,7 @@ from limbeck.evaluation.held_out_questions import TEST_IMAGES, TEST_SPLIT, read_
 from limbeck.evaluation.profiling.profile import ModelProcesses, Profile, profiling
 from limbeck.evaluation.report.build import (
     CorpusSummary,
+    Environment,
     Report,
     TaskCount,
     describe_environment,
@@ -56,11 +57,23 @@ SPLIT_TITLES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """What the models answered and how fast; by the model's name."""
+
+    environment: Environment
+    floors: Sequence[Floor]
+    policies: Mapping[str, AnswerPolicy]
+    profiles: Mapping[str, Profile]
+    answers: Mapping[str, Sequence[AnsweredQuestion]]
+    foreign: Mapping[str, Sequence[AnsweredQuestion]]
+    """To questions of other domains, of the calibrated models."""
+
+
 def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
     """Write answers, report and page; give back each row's accuracy and ratios."""
     models, artifact = work.inputs["models"], work.one("corpus")
     corpus = Corpus(artifact.path)
-    teacher = models[config.models.index(config.teacher) if config.teacher else 0].name
     check_unique(models)
     found = read_evaluation(
         corpus,
@@ -69,13 +82,52 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         language=config.language,
         reads_images=all(map(_reads_images, models)),
     )
-    domain, is_split = corpus.domain(), found.num_left_out is not None
-    of_pack = () if is_split else domain.headline_tasks
+    is_split = found.num_left_out is not None
+    of_pack = () if is_split else corpus.domain().headline_tasks
     headline_tasks = config.headline_tasks or of_pack or tuple(found.available)
     _check_headline(found, headline_tasks, corpus=corpus)
     num_compared = check_leaks(
         corpus.records("train"), held_out=found.held_out, path=corpus.records_path("train")
     )
+    measured = _measure(
+        config, corpus=corpus, found=found, headline_tasks=headline_tasks, work=work
+    )
+    report = _make_report(
+        config,
+        measured=measured,
+        corpus=_describe_corpus(artifact, found, num_compared=num_compared),
+        headline_tasks=headline_tasks,
+        titles=corpus.domain().titles,
+        is_split=is_split,
+        work=work,
+    )
+    _write_floors(work.folder / "floors", floors=measured.floors)
+    _write_answers(work.folder / "foreign", measured.foreign)
+    _write_answers(work.folder / "answers", measured.answers)
+    _write(work.folder, report=report, answers=measured.answers, artifacts=(artifact, *models))
+    return {
+        row.name: {
+            "accuracy": row.accuracy,
+            "kept_ratio": row.kept_ratio,
+            "speedup_ratio": row.speedup_ratio,
+            "memory_ratio": row.memory_ratio,
+        }
+        | ({"log_likelihood": row.log_likelihood.value} if row.log_likelihood else {})
+        | ({"nats_per_byte": row.nats_per_byte.value} if row.nats_per_byte else {})
+        for row in report.rows
+    }
+
+
+def _measure(
+    config: Config,
+    *,
+    corpus: Corpus,
+    found: QuestionSet,
+    headline_tasks: Sequence[str],
+    work: Work,
+) -> Measurements:
+    """Time every model in turns, then ask each of them everything."""
+    models = work.inputs["models"]
     policies = {item.name: read_policy(item.path) for item in models}
     openers = {item.name: _openers(item, config.profile.thread_counts) for item in models}
     timed = _timed_questions(found, headline_tasks, num_questions=config.profile.questions)
@@ -97,71 +149,68 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         foreign = _answer_foreign(
             config, processes, models=models, policies=policies, state=work.state / "foreign"
         )
-    floor_rows = make_floor_rows(floors, headline_tasks=headline_tasks, language=config.language)
+    return Measurements(environment, floors, policies, profiles, answers, foreign)
+
+
+def _make_report(
+    config: Config,
+    *,
+    measured: Measurements,
+    corpus: CorpusSummary,
+    headline_tasks: tuple[str, ...],
+    titles: Titles,
+    is_split: bool,
+    work: Work,
+) -> Report:
+    """All figures that follow from what was measured."""
+    models = work.inputs["models"]
+    teacher = models[config.models.index(config.teacher) if config.teacher else 0]
+    num_threads = config.profile.thread_counts[0]
+    floors = make_floor_rows(
+        measured.floors, headline_tasks=headline_tasks, language=config.language
+    )
     rows = make_rows(
         [
-            _measured(
-                model,
-                answered=answers[model.name],
-                profile=profiles[model.name],
-                policy=policies[model.name],
-                foreign=foreign.get(model.name, ()),
-                unknown_answers=config.unknown_answers,
-                teacher=next(item for item in models if item.name == teacher),
+            _describe_model(
+                model, measured=measured, unknown_answers=config.unknown_answers, teacher=teacher
             )
             for model in models
         ],
-        teacher=teacher,
+        teacher=teacher.name,
         headline_tasks=headline_tasks,
         unknown_answers=config.unknown_answers,
-        num_threads=config.profile.thread_counts[0],
-        floors=floor_rows,
+        num_threads=num_threads,
+        floors=floors,
         language=config.language,
     )
-    report = Report(
-        environment=environment,
-        corpus=_describe_corpus(artifact, found, num_compared=num_compared),
-        teacher=teacher,
+    return Report(
+        environment=measured.environment,
+        corpus=corpus,
+        teacher=teacher.name,
         headline_tasks=headline_tasks,
         rows=rows,
-        floors=floor_rows,
+        floors=floors,
         teacher_gains=tuple(
-            measure_teacher_gain(student, alone, answers=answers, headline_tasks=headline_tasks)
+            measure_teacher_gain(
+                student, alone, answers=measured.answers, headline_tasks=headline_tasks
+            )
             for student, alone in pair_students(models)
         ),
         in_runtimes=compare_in_runtimes(
-            models,
-            teacher=teacher,
-            profiles=profiles,
-            num_threads=config.profile.thread_counts[0],
+            models, teacher=teacher.name, profiles=measured.profiles, num_threads=num_threads
         ),
-        titles=_name_split(domain.titles) if is_split else domain.titles,
+        titles=_name_split(titles) if is_split else titles,
         reference={} if is_split else REFERENCE,
         routing=route_answers(
             read_router(work.one("router").path),
-            answers=answers,
-            policies=policies,
+            answers=measured.answers,
+            policies=measured.policies,
             content_hashes={item.name: item.manifest.content_hash for item in models},
             tasks=headline_tasks,
         )
         if config.router
         else None,
     )
-    _write_floors(work.folder / "floors", floors=floors)
-    _write_answers(work.folder / "foreign", foreign)
-    _write_answers(work.folder / "answers", answers)
-    _write(work.folder, report=report, answers=answers, artifacts=(artifact, *models))
-    return {
-        row.name: {
-            "accuracy": row.accuracy,
-            "kept_ratio": row.kept_ratio,
-            "speedup_ratio": row.speedup_ratio,
-            "memory_ratio": row.memory_ratio,
-        }
-        | ({"log_likelihood": row.log_likelihood.value} if row.log_likelihood else {})
-        | ({"nats_per_byte": row.nats_per_byte.value} if row.nats_per_byte else {})
-        for row in rows
-    }
 
 
 def _reads_images(artifact: Artifact) -> bool:
@@ -246,30 +295,29 @@ def _timed_questions(
     return [make_prompt(generated[index * len(generated) // count]) for index in range(count)]
 
 
-def _measured(
+def _describe_model(
     artifact: Artifact,
     *,
-    answered: Sequence[AnsweredQuestion],
-    profile: Profile,
-    policy: AnswerPolicy,
-    foreign: Sequence[AnsweredQuestion],
+    measured: Measurements,
     unknown_answers: Sequence[str],
     teacher: Artifact,
 ) -> MeasuredModel:
+    """One model's part of what was measured, with its size and how it was trained."""
+    name = artifact.name
     return MeasuredModel(
-        artifact.name,
+        name,
         artifact.manifest.kind,
         artifact.manifest.content_hash,
         size_bytes(artifact.path),
-        tuple(answered),
-        profile,
+        tuple(measured.answers[name]),
+        measured.profiles[name],
         None
-        if artifact.name == teacher.name or is_bundle_of(artifact, teacher)
+        if name == teacher.name or is_bundle_of(artifact, teacher)
         else describe_training(artifact),
         measure_declined(
-            policy,
-            answered=answered,
-            foreign=foreign,
+            measured.policies[name],
+            answered=measured.answers[name],
+            foreign=measured.foreign.get(name, ()),
             unknown_answers=unknown_answers,
         ),
     )
