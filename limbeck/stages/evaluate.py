@@ -36,7 +36,7 @@ from limbeck.evaluation.report.build import (
 )
 from limbeck.evaluation.report.html import render_html, render_markdown
 from limbeck.evaluation.report.lineage import trace
-from limbeck.evaluation.report.published_reference import REFERENCE
+from limbeck.evaluation.report.published_reference import REFERENCE, PublishedResult
 from limbeck.evaluation.report.rows import MeasuredModel, make_floor_rows, make_rows
 from limbeck.evaluation.report.same_runtime import compare_in_runtimes, is_bundle_of
 from limbeck.evaluation.report.without_teacher import (
@@ -97,8 +97,8 @@ def run(config: Config, *, work: Work) -> dict[str, dict[str, float | None]]:
         measured=measured,
         corpus=_describe_corpus(artifact, found, num_compared=num_compared),
         headline_tasks=headline_tasks,
-        titles=corpus.domain().titles,
-        is_split=is_split,
+        titles=_name_split(corpus.domain().titles) if is_split else corpus.domain().titles,
+        reference={} if is_split else REFERENCE,
         work=work,
     )
     _write_floors(work.folder / "floors", floors=measured.floors)
@@ -159,7 +159,7 @@ def _make_report(
     corpus: CorpusSummary,
     headline_tasks: tuple[str, ...],
     titles: Titles,
-    is_split: bool,
+    reference: Mapping[str, PublishedResult],
     work: Work,
 ) -> Report:
     """All figures that follow from what was measured."""
@@ -199,8 +199,8 @@ def _make_report(
         in_runtimes=compare_in_runtimes(
             models, teacher=teacher.name, profiles=measured.profiles, num_threads=num_threads
         ),
-        titles=_name_split(titles) if is_split else titles,
-        reference={} if is_split else REFERENCE,
+        titles=titles,
+        reference=reference,
         routing=route_answers(
             read_router(work.one("router").path),
             answers=measured.answers,

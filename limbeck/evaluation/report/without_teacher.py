@@ -3,7 +3,7 @@
 Both follow from the manifests of the models, not from their names.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,7 +122,7 @@ def measure_teacher_gain(
     student: str,
     alone: str,
     *,
-    answers: dict[str, list[AnsweredQuestion]],
+    answers: Mapping[str, Sequence[AnsweredQuestion]],
     headline_tasks: Sequence[str],
 ) -> TeacherGain:
     """What the teacher added, over the questions of the headline tasks."""
