@@ -25,9 +25,16 @@ from limbeck.data.filters.dedup import DUPLICATE
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.normalization.record import NOTHING_LEFT, Normalizer
 from limbeck.data.packs.schema import Pack
+from limbeck.data.readers.arrow_values import LABEL_NAMES
 from limbeck.data.readers.base import SHOWN_CHARS, ReaderItem
 from limbeck.data.readers.column_names import nearest, quote
-from limbeck.data.readers.label_names import LabelText, check_distinct, name_label, read_numbers
+from limbeck.data.readers.label_names import (
+    LabelText,
+    check_distinct,
+    name_label,
+    name_stored,
+    read_numbers,
+)
 from limbeck.data.readers.mojibake import MojibakeCount
 from limbeck.data.readers.question_form import TEXT_SLOT, check_form, fill, slot_names
 from limbeck.data.readers.row_files import file_rows
@@ -207,10 +214,13 @@ class Config(TextFileReaderConfig):
         seen: dict[str, None] = {}
         normalizer = Normalizer(self.normalization, source=self.label)
         garbled = MojibakeCount()
+        names = self.labels
         for item in drop_undecodable(self._rows(path), source=self.label):
+            if isinstance(item, Note) and item.name == LABEL_NAMES:
+                names = name_stored(self.labels, note=item.value, column=self.label_column)
             if isinstance(item, Row):
                 seen.update(dict.fromkeys(item.values))
-                item = self._read_row(item)
+                item = self._read_row(item, names=names)
             if isinstance(item, Example):
                 garbled.add((*item.texts.values(), item.label), place=item.place)
                 item = self._clean(item, normalizer=normalizer)
@@ -243,14 +253,14 @@ class Config(TextFileReaderConfig):
         except ColumnsError as error:
             raise self._explain_nothing(tuple(error.found), path=path, first=None) from None
 
-    def _read_row(self, row: Row) -> Example | Drop:
+    def _read_row(self, row: Row, *, names: Mapping[str, str]) -> Example | Drop:
         """Texts and label, numbers as they are written; a drop where one is missing or no text."""
         try:
             texts = {slot: read_text(row.values, name) for slot, name in self.columns.items()}
             label = read_text(row.values, self.label_column).strip()
             if not label or not all(texts.values()):
                 raise RowError(MISSING_FIELD, str(dict(row.values)))
-            return Example(row.place, texts, name_label(label, names=self.labels))
+            return Example(row.place, texts, name_label(label, names=names))
         except RowError as error:
             return Drop(error.reason, self.label, row.place, error.detail[:SHOWN_CHARS])
 

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
-from limbeck.data.readers.arrow_values import label_names, plain_value
+from limbeck.data.readers.arrow_values import LABEL_NAMES, label_names, plain_value
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_values import Row
 
@@ -53,7 +53,7 @@ class Config(RowReaderConfig):
         assert isinstance(features, dict)
         kinds = {field.name: field.type for field in found.features.arrow_schema}
         if labels := label_names(features):
-            yield Note("label_names", labels)
+            yield Note(LABEL_NAMES, labels)
         for number, values in enumerate(found, start=1):
             try:
                 plain = {

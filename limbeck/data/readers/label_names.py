@@ -47,6 +47,17 @@ def check_distinct(names: Mapping[str, str]) -> Mapping[str, str]:
     return names
 
 
+def name_stored(names: Mapping[str, str], *, note: object, column: str) -> Mapping[str, str]:
+    """The names by the labels that a file stores for its numbers, where they were given by number.
+
+    The note is a reader's, of the stored labels by column.
+    """
+    stored = note.get(column, []) if isinstance(note, Mapping) else []
+    if any(label in names for label in stored):
+        return names
+    return {label: names[str(n)] for n, label in enumerate(stored) if str(n) in names} or names
+
+
 def name_label(label: str, *, names: Mapping[str, str]) -> str:
     """What a file's label is called: the label itself where no names are given.
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Drop, Note
-from limbeck.data.readers.arrow_values import label_names, plain_values, read_features
+from limbeck.data.readers.arrow_values import LABEL_NAMES, label_names, plain_values, read_features
 from limbeck.data.readers.base import FileReaderConfig, check_file
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_values import Row
@@ -32,7 +32,7 @@ class Config(FileReaderConfig, RowReaderConfig):
                 self._check_names(file.schema_arrow.names)
                 features = read_features(file.schema_arrow)
                 if labels := label_names(features):
-                    yield Note("label_names", labels)
+                    yield Note(LABEL_NAMES, labels)
                 for batch in file.iter_batches(batch_size=BATCH_ROWS):
                     for values in _rows_of(batch, features=features):
                         number += 1

@@ -117,6 +117,20 @@ def test_a_source_of_labels_takes_stored_names(saved, name):
     assert found.questions[0].options == ("neg", "pos")
 
 
+@pytest.mark.parametrize("labels", [{"0": "bad", "1": "fine"}, {"neg": "bad", "pos": "fine"}])
+def test_stored_labels_are_named_by_number_or_by_name(saved, labels):
+    place = saved / "a.parquet"
+    fields = {"task": "mood", "form": "{text}!", "text_column": "text", "labels": labels}
+    found = read_source("labelled", path=saved / "saved", evaluation_path=place, **fields)
+    assert [q.answers for q in found.questions] == [("bad",), ("fine",)]
+    assert "labels_without_rows" not in found.notes
+    assert {reason for _, reason in found.reasons} == {
+        "in_evaluation",
+        "missing_field",
+        "evaluation_missing_field",
+    }
+
+
 def test_splits_that_are_not_read_are_named(tmp_path):
     data = datasets.Dataset.from_list(ROWS, features=FEATURES)
     datasets.DatasetDict(train=data, test=data.select([0])).save_to_disk(tmp_path / "both")
