@@ -16,6 +16,8 @@ from limbeck.data.readers.text_files import Line, bounded_lines
 
 QUOTE = '"'
 TAB = "\t"
+LEAST_JOINED = 3
+"""Rows of several lines from which on chance has not balanced their marks."""
 CANDIDATES = (",", ";", TAB, "|")
 HINT = "sep="
 """Begins a first line that tells Excel the separator."""
@@ -99,7 +101,7 @@ def find_quoting(path: Path, *, layout: TableLayout, num_columns: int | None) ->
     A table of commas does. In one of tabs a mark before or after a field is mostly a text's own: it
     quotes where quoting explains what is inside, or where every row has it.
     """
-    good = needed = bad = num_rows = num_marked = 0
+    good = needed = bad = joined = num_rows = num_marked = 0
     separator = layout.separator
     for row in table_lines(path, layout=layout, quoting=Quoting.RFC4180):
         num_columns = num_columns or len(row.fields)
@@ -109,9 +111,15 @@ def find_quoting(path: Path, *, layout: TableLayout, num_columns: int | None) ->
         num_marked += 1
         if row.fault or len(row.fields) != num_columns:
             bad += 1
-        elif row.opens_quote(separator) and not row.joins_rows(separator, num_columns=num_columns):
+        elif row.opens_quote(separator) and row.joins_rows(separator, num_columns=num_columns):
+            joined += 1
+        elif row.opens_quote(separator):
             good += 1
             needed += row.needs_quotes(separator)
+    # Programs quote either what needs it or everything; people put marks where they like.
+    is_written = not bad and (needed == good or num_marked == num_rows)
+    if is_written and (needed or joined >= LEAST_JOINED):
+        return Quoting.RFC4180
     if separator != TAB:
         return Quoting.RFC4180 if good else Quoting.DOUBTFUL
     is_quoted = needed > bad or (num_marked == num_rows and good > bad)

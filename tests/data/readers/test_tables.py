@@ -52,6 +52,15 @@ def test_what_a_writer_quotes_comes_back(read_table, quoting, end, separator, na
     assert found.notes["rows_of_several_lines"] == {name: 2}
 
 
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize(("separator", "name"), [(",", "a.csv"), ("\t", "a.tsv")])
+@pytest.mark.parametrize("other", ['say "hi"', "plain"])
+def test_separators_behind_line_ends_come_back(read_table, quoting, separator, name, other):
+    rows = [(f"q{n}", f"a\nx{separator}y" if n % 2 else other) for n in range(8)]
+    found = read_table(written(rows, delimiter=separator, quoting=quoting), name=name)
+    assert found.pairs == rows and not found.drops
+
+
 def test_a_tsv_that_quotes_every_field_is_read_without_the_marks(read_table):
     text = written([("a", "b"), ("c", "d")], delimiter="\t", quoting=csv.QUOTE_ALL)
     assert read_table(text, name="a.tsv").pairs == [("a", "b"), ("c", "d")]
