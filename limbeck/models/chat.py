@@ -135,6 +135,18 @@ class ChatTemplate:
         found = self._find_turn(masked, prompt=prompt, answer=self.mask(answer))
         return found or RenderedTurn(prompt, "", self.mask(answer), self.end)
 
+    def find_unwritten(self, messages: Sequence[Message], *, prompt: str) -> Message | None:
+        """The first turn that the template has left out of a prompt; None where all are in it.
+
+        Some templates write no system turn, or only a first one. Earlier answers may be rewritten,
+        to leave out thoughts.
+        """
+        for message in messages:
+            text = message.content.strip()
+            if message.role != "assistant" and text not in prompt and self.mask(text) not in prompt:
+                return message
+        return None
+
     @property
     def end(self) -> str:
         """What ends an answer: a control token, with white space before it; '' for none."""

@@ -69,11 +69,19 @@ class Chat:
         """The prompt's tokens; they end where the answer starts.
 
         Raises:
-            DataError: there are images, and the model has no encoder for them.
+            DataError: there are images, and the model has no encoder for them; or the chat template
+                leaves a turn out.
             CheckpointError: the chat template cannot render the messages.
         """
         num_tokens = self._count_image_tokens(prompt)
-        return self.encode(self.template.render(prompt.messages, num_image_tokens=num_tokens))
+        text = self.template.render(prompt.messages, num_image_tokens=num_tokens)
+        if left_out := self.template.find_unwritten(prompt.messages, prompt=text):
+            place = prompt.messages.index(left_out) + 1
+            raise DataError(
+                f"the model's chat template leaves out turn {place}, the {left_out.role}'s, which "
+                "the model would not read; say it in the question"
+            )
+        return self.encode(text)
 
     def render_options(self, prompt: Prompt, options: Sequence[str]) -> list[RenderedOption]:
         """Each option as the answer to a prompt, as an answer is trained.

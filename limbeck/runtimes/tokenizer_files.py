@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from limbeck.contracts.answerer import Prompt, alternate
+from limbeck.contracts.answerer import alternate
 from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.chat_tokens import end_token_ids
 from limbeck.models.tokenizers import load_tokenizer
@@ -68,7 +68,7 @@ def write_tokenizer(checkpoint: Path, folder: Path) -> None:
             tokenize=True,
             return_dict=False,
         )
-        found = chat.render(Prompt(messages))
+        found = chat.encode(chat.template.render(messages))
         if found != expected:
             raise ParityError(
                 f"{checkpoint}: the tokenizer's files alone render {turns!r} as {found}, "

@@ -82,12 +82,9 @@ def render_record(
         turn = template.render_turn(messages, answer=record.answer, num_image_tokens=num_tokens)
     except CheckpointError as error:
         raise CheckpointError(f"record {record.id!r}: {error}") from None
-    for message in messages:
-        # Some templates rewrite earlier answers, to leave out thoughts.
-        is_written = template.mask(message.content).strip() in turn.prompt
-        if not is_written and message.role != "assistant":
-            raise CheckpointError(
-                f"record {record.id!r}: the chat template does not write its {message.role} turn "
-                f"{message.content[:40]!r}; take it out of the record, or state another template"
-            )
+    if left_out := template.find_unwritten(messages, prompt=turn.prompt):
+        raise CheckpointError(
+            f"record {record.id!r}: the chat template does not write its {left_out.role} turn "
+            f"{left_out.content[:40]!r}; take it out of the record, or state another template"
+        )
     return turn

@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from limbeck.contracts.errors import CheckpointError, ParityError, UnknownNameError
+from limbeck.models.chat import ChatTemplate
 from limbeck.runtimes import open_answerer
 from limbeck.runtimes.bundle import read_bundle
-from limbeck.runtimes.chat import Chat
 from limbeck.runtimes.onnx import writer
 from limbeck.runtimes.onnx.runtime import OnnxRuntime
 from limbeck.runtimes.parity import compare
@@ -239,7 +239,7 @@ def test_other_content_is_named(tmp_path):
 
 def test_a_tokenizer_that_needs_code_is_refused(tmp_path, monkeypatch):
     make_checkpoint(tmp_path)
-    render = Chat.render
-    monkeypatch.setattr(Chat, "render", lambda self, prompt: [*render(self, prompt), 1])
+    render = ChatTemplate.render
+    monkeypatch.setattr(ChatTemplate, "render", lambda *args: render(*args) + "x")
     with pytest.raises(ParityError, match="render"):
         OnnxRuntime().write(tmp_path, tmp_path / "bundle")

@@ -7,7 +7,9 @@ import pytest
 
 from limbeck.contracts.answer_policy import AnswerPolicy
 from limbeck.contracts.answerer import Message, as_prompt
+from limbeck.models.chat import ChatTemplate
 from limbeck.runtimes import open_chat_model
+from limbeck.runtimes.chat import Chat, FileCodec
 from limbeck.serving.engine.decoding import DecodingLoop
 from limbeck.serving.engine.messages import Finished, Generate, Piece, Refused, Sampling
 
@@ -113,6 +115,22 @@ def test_what_the_model_cannot_read_is_refused(answerer):
     (many,) = loop.submit(request(2, QUESTIONS[0], num_choices=9))
     assert isinstance(many, Refused) and "9 answers" in many.message
     assert not loop.has_work
+
+
+def test_a_turn_that_the_template_leaves_out_is_refused(answerer, bundle):
+    """Phi-3's first template wrote no system turn, and a client's instructions went unread."""
+    source = "{% for m in messages if m.role != 'system' %}{{ m.content | trim }}\n{% endfor %}"
+    chat = Chat(
+        ChatTemplate(source, special_tokens={}),
+        FileCodec(bundle / "tokenizer.json"),
+        end_ids=answerer.chat.end_ids,
+    )
+    loop = DecodingLoop(answerer.model, chat=chat, policy=AnswerPolicy(), num_slots=1)
+    turns = Message("system", "短"), Message("user", " 头晕 ")
+    (refused,) = loop.submit(replace(request(1, "?"), messages=turns))
+    assert isinstance(refused, Refused) and refused.kind == "prompt"
+    assert "leaves out turn 1, the system's" in refused.message
+    assert not loop.submit(replace(request(1, "?"), messages=turns[1:]))
 
 
 def test_an_answer_never_outgrows_the_context(answerer):
