@@ -1,6 +1,6 @@
 """The entries of a checked recipe, and what their references name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +22,16 @@ class Entry:
         return next((item.target for item in self.references if item.field == field), "")
 
 
-def select_needed(entries: Mapping[str, Entry], name: str) -> dict[str, Entry]:
-    """An entry and all that it is made from, in the order in which they can run.
+def select_needed(entries: Mapping[str, Entry], names: Collection[str]) -> dict[str, Entry]:
+    """Some entries and all that they are made from, in the order in which they can run.
 
     Raises:
-        UnknownNameError: there is no such entry.
+        UnknownNameError: there is no entry of a name.
     """
-    if name not in entries:
-        raise UnknownNameError(name, known=entries, what="entry")
-    needed, waiting = set[str](), [name]
+    for name in names:
+        if name not in entries:
+            raise UnknownNameError(name, known=entries, what="entry")
+    needed, waiting = set[str](), list(names)
     while waiting:
         current = waiting.pop()
         if current in entries and current not in needed:

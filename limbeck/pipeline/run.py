@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def run(
         LaunchError: the processes cannot work together as they were launched.
     """
     entries = check(recipe, note=note)
-    needed = select_needed(entries, until) if until else entries
+    needed = select_needed(entries, [until]) if until else entries
     made_now = select_following(entries, start) if start else entries
     entries = {name: entry for name, entry in needed.items() if name in made_now}
     if not entries:
@@ -104,6 +104,20 @@ def run(
         raise BusyError(
             f"{root}: another `limbeck run` is at work there; wait for it, or use --runs"
         ) from None
+
+
+def make_needed(
+    recipe: Recipe,
+    entries: Mapping[str, Entry],
+    *,
+    names: Collection[str],
+    runs: Path,
+    report: ReportStatus,
+) -> dict[str, Artifact]:
+    """Some entries of a checked recipe and all that they are made from, made now or reused."""
+    needed = select_needed(entries, names)
+    part = replace(recipe, entries={name: recipe.entries[name] for name in needed})
+    return run(part, runs=runs, report=report) if needed else {}
 
 
 @dataclass(frozen=True)

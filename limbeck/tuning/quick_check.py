@@ -34,7 +34,7 @@ from limbeck.models.tokenizers import load_tokenizer
 from limbeck.models.vision.configuration import image_format
 from limbeck.pipeline.check import check as check_recipe
 from limbeck.pipeline.entry import Entry
-from limbeck.pipeline.run import ReportStatus, open_external
+from limbeck.pipeline.run import ReportStatus, make_needed, open_external
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.stages.config.distill import Config as DistillConfig
 from limbeck.tuning.config import Tuning
@@ -201,18 +201,8 @@ class _Runner:
     def _make(self, entries: Mapping[str, Entry], *, runs: Path) -> dict[str, Artifact]:
         """Every artifact that the students read, made now or reused; by name."""
         named = [item.target for item in self.entry.references] + [self.labels]
-        wanted: set[str] = set()
-        queue = [name for name in named if name in entries]
-        while queue:
-            name = queue.pop()
-            if name not in wanted:
-                wanted.add(name)
-                queue += [
-                    item.target for item in entries[name].references if item.target in entries
-                ]
-        part = {name: item for name, item in self.recipe.entries.items() if name in wanted}
-        recipe = dataclasses.replace(self.recipe, entries=part, tune={}, serve={}, plan={})
-        made = run_recipe(recipe, runs=runs, report=self.report) if part else {}
+        names = {name for name in named if name in entries}
+        made = make_needed(self.recipe, entries, names=names, runs=runs, report=self.report)
         outside = {
             item.target: open_external(item)
             for item in self.entry.references

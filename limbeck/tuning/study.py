@@ -26,8 +26,7 @@ from limbeck.contracts.errors import BusyError, LaunchError, LimbeckError
 from limbeck.contracts.recipe import Recipe
 from limbeck.env.ranks import num_processes
 from limbeck.pipeline.check import check as check_recipe
-from limbeck.pipeline.entry import Entry
-from limbeck.pipeline.run import ReportStatus, open_external
+from limbeck.pipeline.run import ReportStatus, make_needed, open_external
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.tuning.config import Tuning
 from limbeck.tuning.confirmation import confirm, read_runs
@@ -76,7 +75,7 @@ def search(
     entries = check_recipe(recipe)
     tuning = read_tuning(recipe)
     space = make_space(recipe, tuning, entries)
-    made = _make_needed(recipe, space, entries, runs=runs, report=report)
+    made = make_needed(recipe, entries, names=space.needed, runs=runs, report=report)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -84,22 +83,6 @@ def search(
             return runner.run(trials or tuning.trials, timeout_seconds=timeout_seconds)
     except Timeout:
         raise BusyError(f"{folder}: another `limbeck tune` is at work there; wait for it") from None
-
-
-def _make_needed(
-    recipe: Recipe, space: Space, entries: Mapping[str, Entry], *, runs: Path, report: ReportStatus
-) -> dict[str, Artifact]:
-    """Every artifact that a trial reads, made now or reused."""
-    wanted, queue = set(), list(space.needed)
-    while queue:
-        name = queue.pop()
-        if name not in wanted:
-            wanted.add(name)
-            queue += [item.target for item in entries[name].references if item.target in entries]
-    if not wanted:
-        return {}
-    part = {name: entry for name, entry in recipe.entries.items() if name in wanted}
-    return run_recipe(dataclasses.replace(recipe, entries=part), runs=runs, report=report)
 
 
 class _Runner:

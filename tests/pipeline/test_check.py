@@ -52,11 +52,11 @@ def test_an_entry_is_made_with_all_that_it_needs_and_nothing_else(tmp_path):
         f"c:\n{TRAIN}  training: {{max_steps: 1}}\n{CORPUS}"
     )
     entries = check_recipe(load(tmp_path, text))
-    assert list(select_needed(entries, "b")) == ["corpus", "a", "b"]
-    assert list(select_needed(entries, "c")) == ["corpus", "c"]
-    assert list(select_needed(entries, "corpus")) == ["corpus"]
+    assert list(select_needed(entries, ["b"])) == ["corpus", "a", "b"]
+    assert list(select_needed(entries, ["c"])) == ["corpus", "c"]
+    assert list(select_needed(entries, ["corpus"])) == ["corpus"]
     with pytest.raises(UnknownNameError, match=r"unknown entry 'corpse': did you mean 'corpus'\?"):
-        select_needed(entries, "corpse")
+        select_needed(entries, ["corpse"])
 
 
 def test_every_fault_at_once(tmp_path):
