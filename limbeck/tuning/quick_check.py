@@ -22,7 +22,6 @@ from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import BusyError, LaunchError, TuningError
 from limbeck.contracts.recipe import Recipe
 from limbeck.contracts.records import Question
-from limbeck.data.loading.batches import validation_batches
 from limbeck.env.ranks import num_processes
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
 from limbeck.evaluation.floors import make_floors
@@ -30,16 +29,14 @@ from limbeck.evaluation.held_out_questions import read_held_out
 from limbeck.evaluation.metrics import Z_95, Share
 from limbeck.evaluation.validation_loss import RecordLosses, measure_records
 from limbeck.models.checkpoints import load_model
-from limbeck.models.tokenizers import load_tokenizer
-from limbeck.models.vision.configuration import image_format
 from limbeck.pipeline.check import check as check_recipe
 from limbeck.pipeline.entry import Entry
 from limbeck.pipeline.run import ReportStatus, make_needed, open_external
 from limbeck.pipeline.run import run as run_recipe
 from limbeck.stages.config.distill import Config as DistillConfig
 from limbeck.tuning.config import Tuning
-from limbeck.tuning.scoring import ask, keep_threads, read_likelihood
-from limbeck.tuning.space import read_tuning
+from limbeck.tuning.scoring import ask, keep_threads, read_likelihood, read_validation
+from limbeck.tuning.space import name_folders, read_tuning
 
 STEPS = 60
 SECONDS = 120.0
@@ -274,13 +271,10 @@ class _Runner:
         corpus = Corpus(self.made[self.config.corpus].path)
         read_likelihood(student.manifest.metrics, corpus=corpus)
         model = load_model(student.path)
-        batches = validation_batches(
-            corpus,
-            tokenizer=load_tokenizer(student.path),
-            config=self.config.batching,
-            image_format=image_format(model.config),
+        batching = self.config.batching
+        losses = measure_records(
+            model, read_validation(model, corpus, folder=student.path, batching=batching)
         )
-        losses = measure_records(model, batches)
         answered: tuple[AnsweredQuestion, ...] = ()
         if questions:
             with keep_threads():
@@ -307,13 +301,7 @@ class _Runner:
                 "objective": {"kind": "next_token"},
             }
         fields = ("corpus", "teacher", "student", "model", "initialize_from")
-        return {key: self._point(item) if key in fields else item for key, item in entry.items()}
-
-    def _point(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._point(item) for item in value]
-        made = self.made.get(value) if isinstance(value, str) else None
-        return str(made.path) if made is not None else value
+        return name_folders(entry, fields=fields, made=self.made)
 
     def _ask_teacher(self, questions: tuple[Question, ...]) -> Share | None:
         """The accuracy of a teacher that is one checkpoint; None for any other."""

@@ -93,20 +93,10 @@ class TrialScorer:
         start = inputs.get("student")
         folder = start.path if start is not None else self.corpus.tokenizer_path
         trained = model.training
-        found = measure_validation(model, self._batches(model, folder, config.batching))
+        batches = read_validation(model, self.corpus, folder=folder, batching=config.batching)
+        found = measure_validation(model, batches)
         model.train(trained)
         return read_likelihood(found, corpus=self.corpus)
-
-    def _batches(
-        self, model: PreTrainedModel, folder: Path, batching: BatchingConfig
-    ) -> Iterator[Batch]:
-        """The held-out records, read with the tokenizer in a folder."""
-        return validation_batches(
-            self.corpus,
-            tokenizer=load_tokenizer(folder),
-            config=batching,
-            image_format=image_format(model.config),
-        )
 
     def parameters(self, model: PreTrainedModel) -> int:
         """The count that the report shows."""
@@ -148,7 +138,8 @@ class TrialScorer:
 
     def _score_records(self, student: Artifact) -> Scores:
         model = load_model(student.path)
-        found = measure_records(model, self._batches(model, student.path, self.batching))
+        batches = read_validation(model, self.corpus, folder=student.path, batching=self.batching)
+        found = measure_records(model, batches)
         records = read_selected(self.corpus, self.batching, split="validation")
         rows = sorted(zip(found.record_ids, found.sums, found.counts, strict=True))
         return Scores(
@@ -199,6 +190,18 @@ def make_scorer(
             path=teacher.path,
         )
     return TrialScorer(tuning, corpus, batching, questions, tuple(answers))
+
+
+def read_validation(
+    model: PreTrainedModel, corpus: Corpus, *, folder: Path, batching: BatchingConfig
+) -> Iterator[Batch]:
+    """The held-out records for a model, read with the tokenizer in a folder."""
+    return validation_batches(
+        corpus,
+        tokenizer=load_tokenizer(folder),
+        config=batching,
+        image_format=image_format(model.config),
+    )
 
 
 def read_likelihood(metrics: Mapping[str, Any], *, corpus: Corpus) -> float:

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from optuna.distributions import (
 )
 from pydantic import ValidationError
 
+from limbeck.contracts.artifacts import Artifact
 from limbeck.contracts.errors import Fault, RecipeError
 from limbeck.contracts.recipe import TUNE, Recipe
 from limbeck.distillation.losses.config import searched_divergences
@@ -71,6 +72,20 @@ class Space:
         resolved = self.entry.config.model_dump(mode="json")
         changes = {keys: next(_find(resolved, keys)) + shift for keys in SEEDS}
         return _change(self.entry, entry, changes)
+
+
+def name_folders(
+    entry: Mapping[str, Any], *, fields: Collection[str], made: Mapping[str, Artifact]
+) -> dict[str, Any]:
+    """An entry that runs alone: these fields name the folders of what was made, not entries."""
+
+    def point(value: Any) -> Any:
+        if isinstance(value, list):
+            return [point(item) for item in value]
+        found = made.get(value) if isinstance(value, str) else None
+        return str(found.path) if found is not None else value
+
+    return {key: point(value) if key in fields else value for key, value in entry.items()}
 
 
 def find_own(entry: Entry, dimensions: Sequence[Dimension]) -> dict[str, Any]:

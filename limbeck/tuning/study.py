@@ -42,7 +42,7 @@ from limbeck.tuning.outcome import (
     find_default,
 )
 from limbeck.tuning.scoring import MeasuredStudent, Number, TrialScorer, make_scorer
-from limbeck.tuning.space import Space, make_space, read_tuning
+from limbeck.tuning.space import Space, make_space, name_folders, read_tuning
 
 DATABASE = "study.db"
 STARTUP_TRIALS = 8
@@ -287,25 +287,15 @@ class _Runner:
     def _make_recipe(self, entry: dict[str, Any]) -> tuple[Any, Recipe]:
         """The entry's config, and a recipe of it alone."""
         name = self.space.entry.name
+        fields = {item.field for item in self.space.entry.references} | {"student"}
+        alone = name_folders(entry, fields=fields, made=self.made)
         recipe = dataclasses.replace(
-            self.recipe, name="trial", entries={name: self._point(entry)}, plan={}, tune={}
+            self.recipe, name="trial", entries={name: alone}, plan={}, tune={}
         )
         return check_recipe(recipe)[name].config, recipe
 
     def _run(self, recipe: Recipe, folder: Path, *, on_step: OnStep = ignore_step) -> Artifact:
         return run_recipe(recipe, runs=folder, on_step=on_step)[self.space.entry.name]
-
-    def _point(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """The entry with the folders of what it names."""
-
-        def point(value: Any) -> Any:
-            if isinstance(value, list):
-                return [point(item) for item in value]
-            made = self.made.get(value) if isinstance(value, str) else None
-            return str(made.path) if made is not None else value
-
-        fields = {item.field for item in self.space.entry.references} | {"student"}
-        return {key: point(value) if key in fields else value for key, value in entry.items()}
 
     def _on_step(self, trial: Trial, config: Any, done: int, steps: int, model: Any) -> None:
         """After a step: note the likelihood at a rung, and stop what is too large or hopeless."""
