@@ -35,6 +35,13 @@ ALPHABETS = tuple(
 )
 """Letters beyond ASCII of the languages written in those, one language each."""
 LAST_LATIN = "\u024f"
+VOWELS = "оаеиОАЕИ"
+"""Four of ten letters of a text in Russian, Ukrainian or Bulgarian are one of these."""
+HEBREW = ("cp1255", "iso8859-8")
+INSIDE_WORD = re.compile("[ךםןףץ](?=[א-ת])")
+"""A letter of Hebrew that only ends words, where it does not."""
+LEAST_INSIDE_RATIO = 0.02
+"""Of all letters, from which on such letters are no slips."""
 WINDOW = re.compile(rb"(?=(.[\x80-\xff].))", re.DOTALL)
 MOST_WINDOWS = 4000
 BLANKS = "\u00a0\u00ad"
@@ -70,6 +77,26 @@ def fit_ratios(sample: bytes) -> dict[str, float]:
     found = Counter(match[1] for match in WINDOW.finditer(b" " + sample + b" "))
     windows = found.most_common(MOST_WINDOWS)
     return {name: _fit_ratio(windows, table=_decode_table(name)) for name in SINGLE_BYTE}
+
+
+def is_hebrew(sample: bytes, *, name: str) -> bool:
+    """Whether a sample that one of Hebrew's encodings decodes has its last letters at words' ends.
+
+    Capitals of KOI8 stand for the same bytes.
+    """
+    text = sample.decode(name, errors="replace")
+    num_letters = sum(map(str.isalpha, text))
+    return len(INSIDE_WORD.findall(text)) < LEAST_INSIDE_RATIO * max(1, num_letters)
+
+
+def vowel_ratio(sample: bytes, *, name: str) -> float:
+    """Share of the characters beyond ASCII that are vowels of Cyrillic.
+
+    KOI8's capitals are small letters of Windows' encoding, and the reverse: only how often each
+    letter stands tells the two apart.
+    """
+    text = [char for char in sample.decode(name, errors="replace") if not char.isascii()]
+    return sum(char in VOWELS for char in text) / max(1, len(text))
 
 
 @cache

@@ -17,7 +17,15 @@ import chardet
 import chardetng_py
 
 from limbeck.contracts.errors import DataError
-from limbeck.data.readers.alphabets import SINGLE_BYTE, fit_ratios
+from limbeck.data.readers.alphabets import (
+    CYRILLIC,
+    HEBREW,
+    LATIN,
+    SINGLE_BYTE,
+    fit_ratios,
+    is_hebrew,
+    vowel_ratio,
+)
 from limbeck.data.readers.signatures import check_signature
 
 CHUNK_BYTES = 1 << 20
@@ -55,6 +63,8 @@ SURE_RATIO = 0.9
 """Share of the characters in place from which one encoding is believed."""
 MOST_ALIKE_CHARS = 3
 """So many characters better in place, one encoding is no surer than another."""
+ALIKE_RATIO = 0.01
+"""Share of the characters by which two encodings of Cyrillic may differ and be told by vowels."""
 CURRENCY = "\u00a4"
 """Hardly ever meant: in iso8859-15 its byte is the sign of the euro."""
 MARK_DAMAGE = "limbeck.mark_damage"
@@ -164,10 +174,12 @@ def _guess(path: Path, *, sample: bytes) -> tuple[str, str]:
     detector.feed(b"", last=True)
     first = _python_name(detector.guess(tld=None, allow_utf8=False))
     second = _python_name(chardet.detect(sample)["encoding"] or "utf-8")
-    if first not in SINGLE_BYTE and not _is_scattered(sample):
+    is_believed = first not in HEBREW or is_hebrew(sample, name=first)
+    if first not in SINGLE_BYTE and is_believed and not _is_scattered(sample):
         return first, second
     ratios = fit_ratios(sample)
-    best = max(ratios, key=lambda name: ratios[name])
+    # Where one letter alone tells, the second detector knows which is frequent.
+    best = max(ratios, key=lambda name: (ratios[name], name == second and name in LATIN))
     if first not in SINGLE_BYTE and ratios[best] < SURE_RATIO:
         return first, second
     num_beyond = sum(byte > 127 for byte in sample)
@@ -175,6 +187,10 @@ def _guess(path: Path, *, sample: bytes) -> tuple[str, str]:
         # Of a short text several may be right; Western is what most of them are.
         is_western = second == WESTERN and num_beyond < FEW_CHARS
         best = WESTERN if is_western and ratios[WESTERN] == ratios[best] else first
+    if best in CYRILLIC:
+        least = ratios[best] - max(ALIKE_RATIO, 1 / num_beyond)
+        alike = [name for name in CYRILLIC if ratios[name] > least]
+        best = max((best, *alike), key=lambda name: vowel_ratio(sample, name=name))
     return best, _other(best, ratios=ratios, sample=sample)
 
 

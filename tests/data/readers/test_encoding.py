@@ -61,6 +61,24 @@ def test_texts_are_read_as_written(tmp_path, text, encoding, repeats):
     assert found.notes["separator"] == {"a.csv": ";"}
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Что делать при высокой температуре? Вызовите врача.".upper(), "koi8-r"),
+        ("ЧТО ДЕЛАТЬ ПРИ ВЫСОКОЙ ТЕМПЕРАТУРЕ У РЕБЁНКА? " * 9, "koi8-r"),
+        ("ЯКІ ЛІКИ МОЖНА ПРИЙМАТИ? ТІЛЬКИ ТІ, ЯКІ ПРИЗНАЧИВ ЛІКАР. " * 9, "koi8-u"),
+        ("ЧТО ДЕЛАТЬ ПРИ ВЫСОКОЙ ТЕМПЕРАТУРЕ?", "cp1251"),
+        ("מה עושים כשיש חום גבוה לילד? צריך לפנות לרופא ולתת הרבה שתייה.", "cp1255"),
+        ("Geïnteresseerd in België en Oekraïne", "cp850"),
+        ("Eén vraag over ideeën.", "cp437"),
+    ],
+)
+def test_letters_that_fit_in_several_encodings(tmp_path, text, encoding):
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode(encoding))
+    assert path.read_text(detect_encoding(path).name) == text
+
+
 def test_hungarian_needs_more_than_a_line(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes((HUNGARIAN * 3).encode("cp1250"))
