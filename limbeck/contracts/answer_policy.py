@@ -82,7 +82,7 @@ class Confidence(Config):
     """A question less familiar than this is not answered, however sure the model is."""
     basis: Literal["right answers", "questions"]
     """What the model's domain was taken to be: its right answers to validation questions, or, where
-    too few could be told to be right, the questions themselves."""
+    too few could be judged right, the questions themselves."""
     num_held_out: NonNegativeInt
     num_right: NonNegativeInt
     num_foreign: NonNegativeInt

@@ -68,7 +68,7 @@ class Config(BaseModel, metaclass=FrozenModel):
             message = f"unknown key {item['loc'][0]!r}: {hint}"
             kind = PydanticCustomError("unknown_key", "{message}", {"message": message})
         elif kind not in BUILT_IN_ERRORS:
-            # One that a validator made, ours or pydantic's own: it is told by its text.
+            # A validator made it, ours or pydantic's own: only its text describes it.
             name = "unknown_key" if kind == "unknown_key" else "refused"
             kind = PydanticCustomError(name, "{message}", {"message": item["msg"]})
         return InitErrorDetails(

@@ -16,7 +16,7 @@ LEAST_COMMA_RATIO = 0.05
 
 
 def check_findings(findings: FileFindings, *, path: Path | str) -> None:
-    """Refuses records from which no model can be told to have learnt anything.
+    """Refuses records that could not show whether a model has learnt anything.
 
     Raises:
         DataError: they are too few, or all have one answer or one question.

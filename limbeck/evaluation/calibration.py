@@ -53,10 +53,10 @@ MIN_DECLINED_RATIO = 0.95
 FAMILIAR_QUANTILE = 0.01
 """Of the validation questions' familiarity, which stands for nearly every one of them."""
 DECLINED_BY_SCORE_RATIO = 0.85
-"""Of them, by the regression alone: where familiarity tells them all, drafts still count."""
+"""Of them, by the regression alone: where familiarity separates them all, drafts still count."""
 UNFAMILIAR_RATIO = 0.4
 """A question of which the model knows less than this part of what it knows of nearly every
-validation question is foreign, whatever the draft looks like."""
+validation question is foreign, whatever the draft is."""
 UNSEEN_NGRAMS = 16
 """Added to every question, as many as a question of one line has."""
 BATCH_SIZE = 32
@@ -144,7 +144,7 @@ def _draft_until_enough(
 ) -> Drafts:
     """The drafts of the first blocks, each of questions of all forms and lengths.
 
-    No further block is drafted once enough are right, or where hardly any can be told to be.
+    No further block is drafted once enough are right, or where hardly any can be judged right.
     """
     num_blocks = -(-len(questions) // BLOCK_QUESTIONS)
     found = draft(questions[::num_blocks])
@@ -196,7 +196,7 @@ def fit(held_out: Drafts, foreign: Drafts) -> Confidence:
     far as these are a sample of them. It declines 95 % of foreign questions (85 % of these by the
     regression alone) and no more than that asks for, since a question of the domain in words of
     its own looks less familiar than a validation question does. It never declines more than 3 % of
-    what is to be answered; of so few drafts that this cannot be told, it declines none. A draft
+    what is to be answered; of too few drafts to know, it declines none. A draft
     that says that the model does not know is declined by itself.
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (slow to import)

@@ -56,7 +56,7 @@ class TextScores:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """How well labels are told apart; a rare one weighs as much as a frequent one in `macro_f1`."""
+    """How well labels are distinguished; in `macro_f1` a rare one weighs as much as a frequent one."""
 
     accuracy: Share
     macro_f1: Estimate

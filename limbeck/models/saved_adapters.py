@@ -26,7 +26,7 @@ ADAPTER_NAME = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(embedding_
 
 
 def read_base(folder: Path) -> str:
-    """The name of the model that an adapter in a folder was trained beside; '' where none is told.
+    """The name of the model that an adapter in a folder was trained beside; '' where none is named.
 
     Raises:
         CheckpointError: the folder holds no LoRA adapter, or not its weights.

@@ -28,7 +28,7 @@ from limbeck.sizing.assumptions import Assumptions
 def check(recipe: Recipe, *, note: Callable[[str], None] = lambda text: None) -> dict[str, Entry]:
     """Every entry, typed and wired, in an order in which they can run.
 
-    `note` hears what a run will do of its own accord.
+    `note` is called with what a run will do unasked.
 
     Raises:
         RecipeError: with every fault at once.
@@ -157,12 +157,8 @@ def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]
             except ArtifactError as error:
                 faults.append(Fault(where, str(error), line))
         elif not names_hub(reference):
-            try:
-                raise UnknownNameError(
-                    reference.target, known=recipe.entries, what="entry or folder"
-                )
-            except UnknownNameError as error:
-                faults.append(Fault(where, str(error), line))
+            error = UnknownNameError(reference.target, known=recipe.entries, what="entry or folder")
+            faults.append(Fault(where, str(error), line))
     return faults
 
 

@@ -275,7 +275,7 @@ def _read_config(folder: Path) -> "PreTrainedConfig":
 
 
 def _read_format(folder: Path) -> QuantizedFormat | None:
-    """The number format of a folder's codes; None where it cannot be read, which is told."""
+    """The number format of a folder's codes; None where it cannot be read, as `check` reports."""
     from limbeck.models.checkpoints import read_number_format
 
     try:

@@ -75,4 +75,4 @@ def _count_bytes(model: KnownModel, bytes_per_parameter: int) -> int:
     try:
         return size_model(model.sizes, context_tokens=1).parameters * bytes_per_parameter
     except LimbeckError:
-        return 0  # a config without what sizes need is told by `limbeck plan`
+        return 0  # `limbeck plan` names a config that lacks what sizes need

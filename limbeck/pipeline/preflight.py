@@ -22,7 +22,7 @@ ASSUMED_VOCAB = 2000
 
 @dataclass
 class Findings:
-    """Faults that would end a run, and notes on what it does without being told."""
+    """Faults that would end a run, and notes on what it does unasked."""
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -60,8 +60,8 @@ def run(
     With `start`, that entry and what is made from it; what these need besides is taken as it stands
     under its name, whatever the recipe says of it now.
 
-    `report(name, text)` hears what happens to each entry, `note` what will be done of its own
-    accord, `on_step` every step of training here.
+    `report(name, text)` is called with what happens to each entry, `note` with what will be done
+    unasked, `on_step` after every step of training here.
 
     Of several processes that a launcher has started, the first one runs the recipe and the others
     join it where a stage trains; theirs is an empty result.

@@ -108,7 +108,7 @@ class Rotary:
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """What one layer's attention looks at."""
+    """Which positions one layer attends to."""
 
     window: int | None
     """Latest tokens that it sees, the present one among them; None: all."""

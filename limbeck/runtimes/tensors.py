@@ -63,7 +63,7 @@ class Tensors:
             with _opened(path) as file:
                 names = [name for name in file.keys() if not name.endswith(DERIVED)]  # noqa: SIM118
                 self._files |= dict.fromkeys(names, path)
-        if is_tied:  # loading it has told that a head beside the embeddings equals them
+        if is_tied:  # the loader has checked that a head beside the embeddings equals them
             self._files.pop(HEAD, None)
 
     def has(self, name: str) -> bool:

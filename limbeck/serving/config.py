@@ -158,8 +158,8 @@ class ServeConfig(Config):
     """A router between these tiers: an entry of stage `route`, or its folder. Empty, or while a
     tier serves another model than it was fitted on: `auto` goes by each tier's own confidence."""
     default_tier: str = AUTO
-    """What a request for an unknown name would get is an error; this is the first name of the
-    list of models, which clients take where they are told nothing."""
+    """The first name of the list of models, which clients take where none is set. A request for an
+    unknown name is an error."""
     facts: FactTierConfig = FactTierConfig()
     limits: LimitsConfig = LimitsConfig()
     country: str = ""

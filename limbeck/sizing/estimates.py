@@ -64,7 +64,7 @@ BIT_COUNT = 8
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan is told of the device; 0 for what is not stated."""
+    """What is known of the device; 0 for what is not stated."""
 
     bytes_per_second: float
     """Bandwidth of its memory."""

@@ -41,7 +41,7 @@ from limbeck.models.tokenizers import check_template, load_tokenizer
 from limbeck.stages.config.prepare import Config
 
 SWITCH = "enable_thinking"
-"""The variable by which chat templates that think are told not to."""
+"""The variable of chat templates that switches thinking off."""
 SHOWN_CHARS = 160
 """Of what a template said: the end, since a folder of any length stands before it."""
 REFUSED_BY_TEMPLATE = Reason("refused_by_template", "对话模板拒绝", "refused by the chat template")

@@ -8,7 +8,7 @@ records that carry a low one, and answers moved to another question of the same 
 The fit weighs good and bad equally, so its odds are a likelihood ratio r; the confidence is
 r p / (r p + 1 - p) with p the share of good records expected before looking (prior shift: Saerens,
 Latinne & Decaestecker 2002, doi:10.1162/089976602753284446). With p = 0.95 the threshold of 0.9
-asks r > 0.47: an answer falls only when it looks twice as much like a moved one as like its own.
+asks r > 0.47: an answer falls only when it resembles a moved one twice as much as its own.
 The same threshold on the balanced odds would ask r > 9 and drop most good short answers, whose
 words seldom repeat the question's. Where records carry confidences, their own share is p.
 

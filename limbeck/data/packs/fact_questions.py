@@ -136,7 +136,7 @@ def choice_questions(
     """Facts asked in a form never trained on, with the answers of three others that are wrong.
 
     The others are of the same specialty where there are enough: a wrong answer from another branch
-    of the domain could be told by its subject alone.
+    of the domain could be recognised by its subject alone.
     """
     joiner = pack.description.joiner
     answers: dict[object, list[tuple[str, ...]]] = {}

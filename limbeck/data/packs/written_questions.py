@@ -135,7 +135,7 @@ class _Form:
     def may_equal(self, asked: frozenset[str], *, name: str) -> bool:
         """False where it cannot nearly equal a question of these pairs when this name fills it.
 
-        Most are told so without normalising the filled text, which takes longest.
+        Most are decided without normalising the filled text, which takes longest.
         """
         first, last = self.parts
         filling = normalise(name)

@@ -1,7 +1,7 @@
 """Which encoding a text file is in, detected from the whole file and never from a cut character.
 
-UTF-8 and UTF-16 prove themselves. All others are told apart by how likely the letters are that
-their bytes would stand for, so a second detector says where the first one may be wrong. Left out:
+UTF-8 and UTF-16 prove themselves. The others are distinguished by how likely the letters are that
+their bytes would stand for, and a second detector shows where the first may be wrong. Left out:
 what a file's lines mean.
 """
 

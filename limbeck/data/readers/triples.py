@@ -1,7 +1,7 @@
 """Files of triples, `head-type head relation tail-type tail` a line, grouped into list answers.
 
 Each (head, relation) becomes one fact, asked in the pack's forms. Odd entries are drops: a heading,
-a cut text, a whole sentence, a fact told twice.
+a cut text, a whole sentence, a fact that stands twice.
 """
 
 import re

@@ -91,7 +91,7 @@ def take_rotary(student: PreTrainedModel, *, teacher: PreTrainedModel) -> str | 
     if own is None and source is None:
         return None
     if own is None or source is None:
-        return "one rotary embedding cannot be told in both models, so positions may mean other"
+        return "the two models do not have one rotary embedding each, so positions may mean other"
     frequencies = [_inverse_frequencies(item.module) for item in (own, source)]
     if len(frequencies[0]) != len(frequencies[1]) or torch.equal(*frequencies):
         return None

@@ -2,7 +2,7 @@
 
 A report compares every model with the teacher as it is given, mostly a checkpoint in PyTorch: for
 a bundle that is the runtime's gain times the model's. Where the teacher has a bundle, too, the
-model's own part is told apart. Which row that is follows from the manifests, not from the names.
+model's own part stands alone. Which row that is follows from the manifests, not from the names.
 """
 
 from collections.abc import Mapping, Sequence

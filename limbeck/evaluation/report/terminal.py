@@ -127,7 +127,7 @@ def _explain_gaps(report: Report) -> str:
 
 
 def make_score_table(report: Report) -> Table | None:
-    """How much free answers share with the written ones, and how labels are told apart.
+    """How much free answers share with the written ones, and how well labels are distinguished.
 
     None where the report has neither.
     """

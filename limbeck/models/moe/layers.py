@@ -122,7 +122,7 @@ class Experts(nn.Module):
         picked_NK: Int[Tensor, "tokens picks"],
         weights_NK: Float[Tensor, "tokens picks"] | None = None,
     ) -> Float[Tensor, "tokens picks hidden"] | Float[Tensor, "tokens hidden"]:
-        """What each token's picked experts say; with weights, its weighted sum."""
+        """The outputs of each token's picked experts; with weights, their weighted sum."""
         device = x_ND.device.type
         if torch.is_autocast_enabled(device):
             x_ND = x_ND.to(torch.get_autocast_dtype(device))

@@ -1,7 +1,7 @@
 """INT4: weights in four bits, activations in eight, both in blocks that share a scale (W4A8).
 
 A block of a weight row has one float32 scale, the one of least squared error among seven; a block
-of an activation row is rounded as INT8's. Embeddings and language head stay in INT8 unless told
+of an activation row is rounded as INT8's. Embeddings and language head stay in INT8 unless set
 otherwise.
 """
 

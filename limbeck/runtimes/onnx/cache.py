@@ -26,7 +26,7 @@ class RowCaches:
         self.places = np.zeros(0, np.int64)
         """Where the rows lie."""
         self.binding: Any = None
-        """What a graph was told of the buffers; None after they have changed."""
+        """Where a graph finds the buffers; None after they have changed."""
 
     def views(self) -> list[Float[np.ndarray, "rows heads _ head_dim"]]:
         """The buffers of all rows, in the order of `places`."""

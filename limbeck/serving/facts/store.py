@@ -53,7 +53,7 @@ def make_store(file: FactsFile, *, key: str = "") -> FactStore:
     """The facts ready to be looked up; `key`: the hash of the file that holds them.
 
     Raises:
-        ValueError: two subjects share a name, or a name cannot be told in a text.
+        ValueError: two subjects share a name, or a name cannot be recognised in a text.
     """
     names: dict[str, str] = {}
     for subject, spellings in file.names.items():
