@@ -56,7 +56,7 @@ class TextScores:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """How well labels are distinguished; in `macro_f1` a rare one weighs as much as a frequent one."""
+    """How well labels are distinguished; all labels weigh alike in `macro_f1`."""
 
     accuracy: Share
     macro_f1: Estimate
