@@ -43,6 +43,13 @@ def test_options_in_columns_of_their_own(tmp_path):
     assert find(tmp_path, rows) == ({"options": ["opa", "opb"]}, ("q0\nA. x\nB. y", "A"))
 
 
+def test_options_inside_the_questions_object(tmp_path):
+    choices = [{"text": "x", "label": "A"}, {"text": "y", "label": "B"}]
+    rows = [{"question": {"stem": f"q{n}", "choices": choices}, "key": "B"} for n in range(3)]
+    columns, pair = find(tmp_path, rows, question=["question.stem"], answer="key")
+    assert columns["options"] == ["question.choices"] and pair == ("q0\nA. x\nB. y", "B")
+
+
 def test_a_text_that_the_question_is_about(tmp_path):
     rows = [{"query": "q", "reply": "a", "context": text, "x": 1} for text in ("", "c")]
     columns, _ = find(tmp_path, rows, question=["query"], answer="reply")

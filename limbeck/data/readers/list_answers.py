@@ -67,4 +67,15 @@ def _check_spans(value: Json) -> None:
                 raise RowError(SPAN_WITHOUT_TEXT, detail)
             rest += found.values()
         elif isinstance(found, list):
+            if found and all(map(_is_place, found)):
+                detail = f"{write_json(found[0])}: write the text of each span instead"
+                raise RowError(SPAN_WITHOUT_TEXT, detail)
             rest += found
+
+
+def _is_place(item: Json) -> bool:
+    """Whether an item is a start, an end and a label, as doccano writes spans."""
+    if not (isinstance(item, list) and len(item) == 3):
+        return False
+    start, end, label = item
+    return type(start) is int and type(end) is int and 0 <= start < end and isinstance(label, str)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from limbeck.contracts.json_data import Json, JsonMapping
 from limbeck.contracts.records import UNSCORED, Reason
@@ -62,32 +63,49 @@ def add_paths(values: JsonMapping, names: Iterable[str]) -> JsonMapping:
     for name in names:
         if PATH_SIGN not in name or name in values:
             continue
-        *_, (_, _, value) = _steps(values, name)
-        if value is not NOTHING:
-            found[name] = value
+        steps = list(_steps(values, name))
+        if steps[-1].value is not NOTHING:
+            found[name] = steps[-1].value
     return {**values, **found} if found else values
-
-
-def _steps(values: JsonMapping, path: str) -> Iterator[tuple[str, Json, Json]]:
-    """What stands before each part of a path, the part's holder and its value."""
-    holder: Json = values
-    above = ""
-    for part in path.split(PATH_SIGN):
-        value: Json = NOTHING
-        if isinstance(holder, Mapping):
-            value = holder.get(part, NOTHING)
-        elif isinstance(holder, list) and part.isdecimal() and int(part) < len(holder):
-            value = holder[int(part)]
-        yield above, holder, value
-        above += part + PATH_SIGN
-        holder = value
 
 
 def further_items(values: JsonMapping, path: str) -> Iterator[str]:
     """The paths of the items that follow those of which a path names one."""
-    for (above, holder, _), part in zip(_steps(values, path), path.split(PATH_SIGN), strict=True):
-        if isinstance(holder, list) and part.isdecimal() and int(part) + 1 < len(holder):
-            yield f"{above}{int(part) + 1}"
+    # A path that was added to a row stands there as a column of its own.
+    for step in _steps({name: values[name] for name in values if name != path}, path):
+        if isinstance(step.holder, list) and step.value is not NOTHING:
+            number = int(step.key) + 1
+            if number < len(step.holder):
+                yield f"{step.above}{number}"
+
+
+class _Step(NamedTuple):
+    """One step of a path: from a holder to one of its values."""
+
+    above: str
+    """The path up to the holder."""
+    holder: Json
+    key: str
+    value: Json
+
+
+def _steps(values: JsonMapping, path: str) -> Iterator[_Step]:
+    """The steps of a path, up to one that leads to nothing; a key may hold the sign itself."""
+    holder: Json = values
+    above, rest = "", path.split(PATH_SIGN)
+    while rest:
+        value, num_parts = NOTHING, 1
+        if isinstance(holder, list) and rest[0].isdecimal() and int(rest[0]) < len(holder):
+            value = holder[int(rest[0])]
+        elif isinstance(holder, Mapping):
+            keys = ((PATH_SIGN.join(rest[:n]), n) for n in range(len(rest), 0, -1))
+            key, num_parts = next((pair for pair in keys if pair[0] in holder), (rest[0], 1))
+            value = holder.get(key, NOTHING)
+        key = PATH_SIGN.join(rest[:num_parts])
+        yield _Step(above, holder, key, value)
+        if value is NOTHING:
+            return
+        above, rest, holder = f"{above}{key}{PATH_SIGN}", rest[num_parts:], value
 
 
 def path_names(values: JsonMapping, *, start: str = "") -> Iterator[str]:

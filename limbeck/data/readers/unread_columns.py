@@ -2,7 +2,7 @@
 left out, or a mark of what not to learn, is missed only later.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from limbeck.contracts.json_data import JsonMapping
 from limbeck.data.readers.messages import (
@@ -52,14 +52,31 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
     read |= {*columns.optional_names(), *SYSTEM_KEYS, *ROW_WEIGHTS}
     for name in (*columns.question, columns.answer):
         if name in values:
-            yield from further_items(values, name)
-    parents = {name.partition(PATH_SIGN)[0] for name in read}
+            yield from (path for path in further_items(values, name) if path not in read)
+    parents = {name for name in present if _is_parent(name, of=read)}
     for name in present:
-        if name not in read and name not in parents:
+        if name in parents and isinstance(values[name], Mapping):
+            yield from _unread_parts(values[name], start=f"{name}{PATH_SIGN}", read=read)
+        elif name not in read and name not in parents:
             yield name
         elif name not in columns.options and isinstance(found := values[name], list):
             for message in found:
                 yield from _unread_keys(message, name=name)
+
+
+def _is_parent(path: str, *, of: Collection[str]) -> bool:
+    return any(name.startswith(f"{path}{PATH_SIGN}") for name in of)
+
+
+def _unread_parts(values: JsonMapping, *, start: str, read: Collection[str]) -> Iterator[str]:
+    """The paths of what an object holds beside what is read of it."""
+    for name, value in values.items():
+        path = f"{start}{name}"
+        if _is_parent(path, of=read):
+            if isinstance(value, Mapping):
+                yield from _unread_parts(value, start=f"{path}{PATH_SIGN}", read=read)
+        elif path not in read and start[:-1] not in read and not is_missing(value):
+            yield path
 
 
 def _unread_keys(message: object, *, name: str) -> Iterator[str]:

@@ -67,6 +67,7 @@ def test_lists_of_a_typed_table(tmp_path):
 def test_what_is_no_list_is_counted_with_its_place(tmp_path):
     spans = [{"start": 0, "end": 7, "label": "DRUG"}]
     rows = [["x"], "plain text", "[broken", spans, [{"start": 0, "text": "y"}], "3"]
+    rows.append([[0, 7, "DRUG"], [9, 12, "DOSE"]])
     lines = [json.dumps({"question": f"q{n}", "answer": row}) for n, row in enumerate(rows)]
     answers, found = read_lists(write_lines(tmp_path / "a.jsonl", *lines))
     assert answers == ['["x"]', '[{"start": 0, "text": "y"}]']
@@ -75,6 +76,7 @@ def test_what_is_no_list_is_counted_with_its_place(tmp_path):
         ("a.jsonl:3", "not_a_list"),
         ("a.jsonl:4", "span_without_text"),
         ("a.jsonl:6", "not_a_list"),
+        ("a.jsonl:7", "span_without_text"),
     ]
     with pytest.raises(DataError, match="not_a_list"):
         read_lists(write_lines(tmp_path / "b.jsonl", lines[1]))

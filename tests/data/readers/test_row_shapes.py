@@ -129,10 +129,17 @@ def test_a_text_that_only_names_a_speaker_is_a_text(tmp_path):
 
 
 def test_a_path_leads_into_lists_and_what_follows_is_named(tmp_path):
-    rows = [{"question": "q", "answers": {"text": texts}, "id": 1} for texts in (["a", "b"], [])]
+    answers = ({"text": ["a", "b"], "start": [3, 4]}, {"text": [], "start": []})
+    rows = [{"question": "q", "answers": found, "id": 1} for found in answers]
     found = read_rows(tmp_path, *rows, columns={"answer": "answers.text.0"})
     assert found.pairs == [("q", "a")] and found.reasons == [("2", "missing_field")]
-    assert found.notes["columns_not_read"] == {"a": ["answers.text.1", "id"]}
+    assert found.notes["columns_not_read"] == {"a": ["answers.text.1", "answers.start", "id"]}
+
+
+def test_a_name_with_a_point_is_a_name_first(tmp_path):
+    row = {"t.x": ["q", "r"], "t.y": "z", "answer": "a"}
+    found = read_rows(tmp_path, row, columns={"question": ["t.x.1"]})
+    assert found.pairs == [("r", "a")] and found.notes["columns_not_read"] == {"a": ["t.y"]}
 
 
 def test_prompts_with_completions(tmp_path):
