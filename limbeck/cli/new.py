@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from limbeck.drafting.findings import FileFindings
+    from limbeck.drafting.rendering import RenderedRecord
 
 NUM_SHOWN = 3
 SHOWN_CHARS = 400
@@ -210,14 +211,7 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     readable, refused = try_template(readable, tokenizer=tokenizer)
     if refused:
         print_doubt(screen, refused)
-    screen.print(f"\nas {teacher} reads it", style="bold", markup=False, highlight=False, end="")
-    screen.print(" (given, then learnt)", highlight=False)
-    for item in show_records(readable[:NUM_SHOWN], tokenizer=tokenizer):
-        cut = "[...] " if len(item.given) > SHOWN_CHARS else ""
-        given = cut + item.given[-SHOWN_CHARS:]
-        screen.print(given, style="dim", markup=False, highlight=False, end="")
-        screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
-        screen.print()
+    print_rendered(screen, show_records(readable[:NUM_SHOWN], tokenizer=tokenizer), reader=teacher)
     lengths = measure_tokens(readable, tokenizer=tokenizer)
     configs = [config, *([] if start_config is None else [start_config])]
     positions = min(map(count_positions, configs))
@@ -294,6 +288,18 @@ def _read(wanted: NewOptions, *, screen: "Console") -> tuple[JsonObject, "FileFi
         for part in parts:
             screen.print(part, markup=False, highlight=False)
     return place_images(source, findings), findings
+
+
+def print_rendered(screen: "Console", records: "list[RenderedRecord]", *, reader: str) -> None:
+    """Prints records as the reader's chat template renders them."""
+    screen.print(f"\nas {reader} reads it", style="bold", markup=False, highlight=False, end="")
+    screen.print(" (given, then learnt)", highlight=False)
+    for item in records:
+        cut = "[...] " if len(item.given) > SHOWN_CHARS else ""
+        given = cut + item.given[-SHOWN_CHARS:]
+        screen.print(given, style="dim", markup=False, highlight=False, end="")
+        screen.print(shorten(item.learnt), style="bold", markup=False, highlight=False)
+        screen.print()
 
 
 def print_doubt(screen: "Console", doubt: str) -> None:

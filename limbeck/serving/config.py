@@ -128,7 +128,7 @@ class LimitsConfig(Config):
     max_body_bytes: PositiveInt = 8 * 2**20
     """A larger request is refused with 413."""
     max_requests: PositiveInt = 512
-    """Requests in the house at once; more are refused with 503 before they are read."""
+    """Requests that are answered at once; more are refused with 503 before they are read."""
     request_seconds: PositiveFloat = 120.0
     """A request without an end by then gets 408 (or its stream ends), and its rows are freed."""
     drain_seconds: PositiveFloat = 30.0

@@ -11,10 +11,9 @@ from typing import Literal, final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from limbeck.serving.journal.writer import Health
+from limbeck.serving.journal.writer import Health, JournalState
 from limbeck.serving.service import End, Route
 
-JournalState = Literal["ok", "spooling", "dropping"]
 ShadowOutcome = Literal["same", "different", "failed", "left out"]
 REQUEST_SECONDS = (
     *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
@@ -69,7 +68,9 @@ class Metrics:
         self.rejected = counter(
             "limbeck_rejected", "Requests refused before they were read.", ("why",)
         )
-        self.in_flight = Gauge("limbeck_in_flight", "Requests in the house.", registry=registry)
+        self.in_flight = Gauge(
+            "limbeck_in_flight", "Requests that are being answered.", registry=registry
+        )
         self.answers = counter(
             "limbeck_answers",
             "Answers by tier, reason of the route, status, and the model's role.",

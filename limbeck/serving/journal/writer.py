@@ -38,12 +38,15 @@ SYNC_SECONDS = 0.25
 REFUSED_NAME = "refused.jsonl"
 
 
+JournalState = Literal["ok", "spooling", "dropping"]
+"""`spooling`: the database does not take rows, which wait; `dropping`: they are lost."""
+
+
 @dataclass(frozen=True)
 class Health:
     """How a journal fares."""
 
-    state: Literal["ok", "spooling", "dropping"]
-    """`spooling`: the database does not take rows, which wait; `dropping`: they are lost."""
+    state: JournalState
     written_rows: int
     """In the database, by this process."""
     waiting_bytes: int

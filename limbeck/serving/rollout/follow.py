@@ -1,7 +1,7 @@
 """Brings the models into service that their source names: opened beside those that answer.
 
 A new model works in a process of its own before the first request goes to it; the old one ends
-when its last request has. What cannot be opened changes nothing, and is said.
+when its last request has. What cannot be opened changes nothing, and is reported.
 """
 
 import asyncio
