@@ -67,7 +67,10 @@ $("question").addEventListener("keydown", (event) => {
   }
 });
 $("stop").addEventListener("click", () => running?.abort());
-$("clear").addEventListener("click", () => (view === "compare" ? clearComparison : clearChat)());
+$("clear").addEventListener("click", () => {
+  running?.abort();
+  (view === "compare" ? clearComparison : clearChat)();
+});
 $("language").addEventListener("click", () => { switchLanguage(); translate(); });
 $("theme").addEventListener("click", () => {
   const chosen = document.documentElement.dataset.theme;
@@ -79,4 +82,5 @@ for (const name of VIEWS) $(`tab-${name}`).addEventListener("click", () => show(
 setInterval(() => { if (view === "load" && !document.hidden && !$("load-body").hidden) showDashboard(); }, REFRESH_MILLISECONDS);
 if (store.get("theme")) document.documentElement.dataset.theme = store.get("theme");
 translate();
+document.addEventListener("key", () => readModels().then(showModels));
 readModels().then(showModels);

@@ -1,45 +1,58 @@
 // The conversation, and one question to all models side by side.
 
 import { $, announce, make, makeButton, store } from "./elements.js";
-import { post, readEvents, tierNames } from "./service.js";
+import { post, readError, readEvents, tierNames } from "./service.js";
 import { percent, text } from "./text.js";
 
 const MAX_KEPT = 50;
 const MAX_CONTEXT = 4;
 let turns = store.get("turns", []);
 let columns = [];
+/** Of a turn, the element that shows its answer now. */
+const elements = new WeakMap();
 
-function describe({ limbeck, seconds, stopped }) {
+function describe({ limbeck, seconds, stopped, error, answer }) {
   const parts = [];
   if (limbeck) parts.push(limbeck.tier, text("reasons")[limbeck.route_reason] ?? limbeck.route_reason, limbeck.source);
   if (typeof limbeck?.confidence === "number") parts.push(`${text("confidence")} ${percent(limbeck.confidence)}`);
   if (limbeck) parts.push(`${seconds.toFixed(2)} ${text("seconds")}`);
   if (stopped) parts.push(text("stopped"));
+  if (error && answer) parts.push(`${text("failed")}: ${error}`);
   return parts.filter(Boolean).join(" · ");
 }
 
-function fill(element, turn) {
-  const classes = [turn.limbeck?.status, turn.error ? "error" : "", turn.pending ? "pending" : ""];
+function fill(turn) {
+  const element = elements.get(turn);
+  const fault = turn.answer ? "broken" : "error";
+  const classes = [turn.limbeck?.status, turn.error ? fault : "", turn.pending ? "pending" : ""];
   element.className = [element.dataset.kind, ...classes].filter(Boolean).join(" ");
-  element.querySelector(".answer").textContent = turn.error ? `${text("failed")}: ${turn.error}` : turn.answer;
+  element.querySelector(".answer").textContent = turn.answer || explainEmpty(turn);
   element.querySelector(".facts").textContent = describe(turn);
 }
 
+function explainEmpty({ error, pending, stopped }) {
+  if (error) return `${text("failed")}: ${error}`;
+  return pending || stopped ? "" : text("nothing");
+}
+
 function makeAnswer(turn, { tag = "li", kind = "theirs" } = {}) {
-  const element = make(tag, { "data-kind": kind }, make("span", { className: "hidden", content: text("answer") }), make("p", { className: "answer" }), make("p", { className: "facts" }));
-  fill(element, turn);
+  const element = make(tag, { "data-kind": kind }, make("span", { className: "hidden", content: text("answer") }), make("p", { className: "answer", dir: "auto" }), make("p", { className: "facts" }));
+  elements.set(turn, element);
+  fill(turn);
   if (!turn.pending && turn.id && !turn.error) element.append(makeRating(turn));
   return element;
 }
 
 function makeRating(turn) {
   const box = make("div", { className: "rate" });
+  const note = make("p", { className: "facts", role: "status" });
   const send = async (feedback) => {
-    const response = await post("/v1/feedback", { id: turn.id, ...feedback });
-    if (response.ok) turn.rated = feedback.rating;
+    const response = await post("v1/feedback", { id: turn.id, ...feedback });
+    note.textContent = response.ok ? text("thanks") : `${text("failed")}: ${await readError(response)}`;
+    if (!response.ok) return box.append(note);
+    turn.rated = feedback.rating;
     save();
-    const message = response.ok ? text("thanks") : `${text("failed")}: ${(await response.json().catch(() => null))?.error?.message ?? response.status}`;
-    box.replaceChildren(make("p", { className: "facts", content: message, role: "status" }));
+    box.replaceChildren(note);
   };
   const correct = () => { if (!box.querySelector("form")) box.append(makeCorrection(send)); };
   for (const rating of ["up", "down"]) {
@@ -49,7 +62,7 @@ function makeRating(turn) {
 }
 
 function makeCorrection(send) {
-  const input = make("input", { maxlength: 20000 });
+  const input = make("input", { dir: "auto" });
   const form = make("form", {}, make("label", { content: `${text("corrected")} ` }, input), make("button", { content: text("save") }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -62,11 +75,11 @@ function makeCorrection(send) {
 export function showTurns() {
   $("empty").hidden = turns.length > 0;
   $("turns").replaceChildren(...turns.flatMap((turn) => [makeQuestion(turn), makeAnswer(turn)]));
-  for (const { body, turn } of columns) fill(body, turn);
+  columns.forEach(fill);
 }
 
 function makeQuestion({ question }) {
-  return make("li", { className: "mine" }, make("span", { className: "hidden", content: text("you") }), make("p", { className: "answer", content: question }));
+  return make("li", { className: "mine" }, make("span", { className: "hidden", content: text("you") }), make("p", { className: "answer", dir: "auto", content: question }));
 }
 
 export function clearChat() {
@@ -81,26 +94,39 @@ export function clearComparison() {
   $("columns").replaceChildren();
 }
 
+/** Keeps the conversation; what is being answered counts as stopped, should the page be left. */
 function save() {
-  store.set("turns", turns.filter((turn) => !turn.pending).slice(-MAX_KEPT));
+  store.set("turns", turns.slice(-MAX_KEPT).map((turn) => (turn.pending ? { ...turn, pending: false, stopped: true } : turn)));
 }
 
-async function answer(turn, model, messages, { signal, onChange }) {
+/** What another tab has kept, with what is being answered here. */
+function merge() {
+  const own = turns.filter(({ pending }) => pending);
+  const kept = store.get("turns", []).map((turn) => own.find(({ key }) => key === turn.key) ?? turn);
+  turns = [...kept, ...own.filter((turn) => !kept.includes(turn))];
+  if (!$("turns").querySelector("form")) showTurns();
+}
+
+addEventListener("storage", ({ key }) => { if (key === "turns") merge(); });
+addEventListener("pagehide", () => { if (turns.some(({ pending }) => pending)) save(); });
+
+async function answer(turn, model, messages, { signal }) {
   const started = performance.now();
   try {
-    const response = await post("/v1/chat/completions", { model, messages, stream: true }, { signal });
-    if (!response.ok) throw new Error((await response.json()).error.message);
+    const response = await post("v1/chat/completions", { model, messages, stream: true }, { signal });
+    if (!response.ok) throw new Error(await readError(response));
     for await (const event of readEvents(response)) {
       if (event.error) throw new Error(event.error.message);
       turn.id = event.id;
       turn.answer += event.choices[0]?.delta.content ?? "";
       if (event.limbeck) turn.limbeck = event.limbeck;
       turn.seconds = (performance.now() - started) / 1000;
-      onChange();
+      fill(turn);
     }
+    if (!turn.limbeck) turn.error = text("cut"); // the last event of an answer has it
   } catch (error) {
     if (error.name === "AbortError") turn.stopped = true;
-    else turn.error = error.message;
+    else turn.error = error instanceof TypeError ? text("cut") : error.message;
   }
   turn.seconds ??= (performance.now() - started) / 1000;
   turn.pending = false;
@@ -109,16 +135,19 @@ async function answer(turn, model, messages, { signal, onChange }) {
 export async function chat(question, signal) {
   const messages = !$("context").checked ? [] : turns.filter((turn) => turn.answer && !turn.error && turn.limbeck?.status === "answered").slice(-MAX_CONTEXT)
     .flatMap((turn) => [{ role: "user", content: turn.question }, { role: "assistant", content: turn.answer }]);
-  const turn = { question, answer: "", pending: true };
+  const turn = { key: `${Date.now()}-${Math.random()}`, question, answer: "", pending: true };
   turns.push(turn);
+  save();
   $("empty").hidden = true;
   const element = makeAnswer(turn);
   $("turns").append(makeQuestion(turn), element);
   element.scrollIntoView({ block: "end" });
-  await answer(turn, $("model").value, [...messages, { role: "user", content: question }], { signal, onChange: () => fill(element, turn) });
+  await answer(turn, $("model").value || "auto", [...messages, { role: "user", content: question }], { signal });
+  if (!turns.includes(turn)) return; // cleared meanwhile
   save();
+  const shown = elements.get(turn);
   const whole = makeAnswer(turn);
-  element.replaceWith(whole);
+  shown.replaceWith(whole);
   whole.scrollIntoView({ block: "end" });
   announce(whole.querySelector(".answer").textContent);
 }
@@ -129,11 +158,10 @@ export async function compare(question, signal) {
   await Promise.all(tierNames().map(async (id) => {
     const turn = { question, answer: "", pending: true };
     const body = makeAnswer(turn, { tag: "div", kind: "body" });
-    columns.push({ body, turn });
+    columns.push(turn);
     $("columns").append(make("article", { className: "column" }, make("h3", { content: id }), body));
-    const onChange = () => fill(body, turn);
-    await answer(turn, id, [{ role: "user", content: question }], { signal, onChange });
-    onChange();
+    await answer(turn, id, [{ role: "user", content: question }], { signal });
+    fill(turn);
   }));
-  announce(columns.map(({ turn }) => turn.answer).join("\n"));
+  announce(columns.map(({ answer }) => answer).join("\n"));
 }

@@ -46,7 +46,7 @@ const seconds = (value, digits) => (value === null ? "–" : new Intl.NumberForm
 const money = (value, currency) => new Intl.NumberFormat(locale(), { style: "currency", currency, minimumFractionDigits: 2, maximumSignificantDigits: 4, roundingPriority: "morePrecision" }).format(value);
 
 export async function showDashboard() {
-  const response = await call("/metrics");
+  const response = await call("metrics");
   $("load-note").hidden = response.ok;
   $("load-body").hidden = !response.ok;
   if (!response.ok) return explain($("load-note"), response, { again: showDashboard });

@@ -24,7 +24,7 @@ async function readPage(before) {
   const place = ++latest;
   const query = new URLSearchParams({ limit: 20, before });
   for (const name of ["reason", "tier"]) if ($(`review-${name}`).value) query.set(name, $(`review-${name}`).value);
-  const response = await call(`/v1/review?${query}`);
+  const response = await call(`v1/review?${query}`);
   if (place !== latest) return;
   if (!before) {
     items = [];
@@ -67,10 +67,10 @@ function makeItem(item) {
   const confidence = item.confidence === null ? "" : `${text("confidence")} ${percent(item.confidence)}`;
   const facts = [time, item.tier, text("statuses")[item.status], confidence].filter(Boolean).join(" · ");
   const reasons = make("ul", { className: "chips" }, ...item.reasons.map((reason) => make("li", { content: text("why")[reason] })));
-  const card = make("li", { className: "card", "data-id": item.id }, make("h3", { content: item.question, tabindex: -1 }), make("p", { className: "facts", content: facts }), reasons);
+  const card = make("li", { className: "card", "data-id": item.id }, make("h3", { content: item.question, dir: "auto", tabindex: -1 }), make("p", { className: "facts", content: facts }), reasons);
   if (item.system) card.append(makeFold("system", [item.system]));
   if (item.history.length) card.append(makeFold("history", item.history));
-  card.append(make("p", { className: "label", content: text("answer") }), make("p", { className: "answer quote", content: item.answer || "–" }));
+  card.append(make("p", { className: "label", content: text("answer") }), make("p", { className: "answer quote", dir: "auto", content: item.answer || "–" }));
   const said = item.feedback.map(describeOpinion).filter(Boolean);
   if (said.length) card.append(make("p", { className: "label", content: text("said") }), make("ul", { className: "opinions" }, ...said.map((content) => make("li", { content }))));
   card.append(makeVerdict(item, card));
@@ -78,7 +78,7 @@ function makeItem(item) {
 }
 
 function makeFold(name, lines) {
-  return make("details", {}, make("summary", { content: text(name) }), ...lines.map((content) => make("p", { className: "answer quote", content })));
+  return make("details", {}, make("summary", { content: text(name) }), ...lines.map((content) => make("p", { className: "answer quote", dir: "auto", content })));
 }
 
 function describeOpinion({ by, rating, corrected, comment }) {
@@ -87,7 +87,7 @@ function describeOpinion({ by, rating, corrected, comment }) {
 }
 
 function makeVerdict(item, card) {
-  const input = make("textarea", { rows: 2, maxlength: 20000 });
+  const input = make("textarea", { rows: 2, dir: "auto" });
   input.value = item.feedback.map(({ corrected }) => corrected).filter(Boolean).at(-1) ?? "";
   const correct = make("button", { content: text("correct"), className: "main" });
   const note = make("p", { className: "facts", role: "status" });
@@ -104,7 +104,7 @@ function makeVerdict(item, card) {
 async function judge(item, card, { verdict, corrected, note }) {
   const buttons = card.querySelectorAll("button");
   for (const button of buttons) button.disabled = true;
-  const response = await post("/v1/review", { id: item.id, verdict, corrected });
+  const response = await post("v1/review", { id: item.id, verdict, corrected });
   if (!response.ok) {
     for (const button of buttons) button.disabled = false;
     return explain(note, response, { again: () => judge(item, card, { verdict, corrected, note }) });

@@ -7,12 +7,17 @@ let key = sessionStorage.getItem("key") ?? "";
 let asking = null;
 export let models = [];
 
-/** A response; where a key is needed, people are asked for one until it fits or they give up. */
+/** A response; where a key is needed, people are asked for one until it fits or they give up.
+ *
+ * Paths are relative to the page's, which a proxy may have put anywhere. Where the service cannot be reached, the response is an error as the service's own. */
 export async function call(path, options = {}) {
   for (;;) {
     const used = key;
     const headers = { "Content-Type": "application/json", ...(used ? { Authorization: `Bearer ${used}` } : {}) };
-    const response = await fetch(path, { ...options, headers });
+    const response = await fetch(path, { ...options, headers }).catch((error) => {
+      if (error.name === "AbortError") throw error;
+      return new Response(JSON.stringify({ error: { message: text("offline") } }), { status: 503 });
+    });
     if (response.status !== 401) return response;
     if (used === key && !(await askKey())) return response;
   }
@@ -38,25 +43,31 @@ function openDialog() {
       if (isGiven) {
         key = $("key").value.trim();
         sessionStorage.setItem("key", key);
+        document.dispatchEvent(new Event("key"));
       }
       resolve(isGiven);
     }, { once: true });
   });
 }
 
+/** What is wrong; of what a proxy answers in the service's place, the status. */
+export async function readError(response) {
+  const found = await response.json().catch(() => null);
+  return found?.error?.message ?? `HTTP ${response.status}`;
+}
+
 /** Shows in an element why something could not be read. */
 export async function explain(element, response, { again }) {
-  const error = await response.json().then((found) => found.error, () => null);
   const message = response.status === 403 ? text("notAllowed") : text("unreachable");
-  element.replaceChildren(make("span", { content: `${message} ${error?.message ?? response.status}` }));
+  element.replaceChildren(make("span", { content: `${message} ${await readError(response)}` }));
   if (response.status === 403 || response.status === 401) {
     element.append(" ", makeButton(text("keyOther"), async () => { if (await askKey()) again(); }));
   }
 }
 
 export async function readModels() {
-  const response = await call("/v1/models");
-  models = response.ok ? (await response.json()).data : [];
+  const response = await call("v1/models");
+  if (response.ok) models = (await response.json()).data;
   return models;
 }
 
