@@ -4,13 +4,12 @@ import pytest
 from pydantic import ValidationError
 from transformers import LlamaConfig
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.pruning.budget import Budget, fit_channels
 from limbeck.pruning.shapes import describe_cut
 from limbeck.stages import prune
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_work
 
 LLAMA = LlamaConfig(
     vocab_size=100,
@@ -89,17 +88,11 @@ def test_a_budget_that_is_kept_already_is_refused():
 
 def test_the_stage_keeps_to_it(tmp_path, corpus, dense, tokenizer):
     save_checkpoint(dense, tokenizer=tokenizer, folder=tmp_path / "student")
-    folder, state = tmp_path / "artifact", tmp_path / "state"
-    for path in (folder, state):
-        path.mkdir()
-    inputs = {
-        "checkpoint": (make_artifact(tmp_path / "student", "checkpoint"),),
-        "corpus": (make_artifact(corpus, "corpus"),),
-    }
+    work = make_work(tmp_path, "pruned", checkpoint=tmp_path / "student", corpus=corpus)
     most = dense.num_parameters() - 2 * 3 * 16 * 4 + 10
     config = prune.Config.model_validate(
         SHARES | {"multiple": 4, "budget": {"unit": "parameters", "at_most": most}}
     )
-    metrics = prune.run(config, work=Work("pruned", folder, state, inputs))
-    assert metrics["channels_kept"] == load_model(folder).config.intermediate_size == 28
+    metrics = prune.run(config, work=work)
+    assert metrics["channels_kept"] == load_model(work.folder).config.intermediate_size == 28
     assert most - 2 * 3 * 16 * 4 < metrics["parameters"] <= most

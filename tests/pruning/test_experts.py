@@ -5,7 +5,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import pad_rows
 from limbeck.models.checkpoints import load_model, save_checkpoint
@@ -15,7 +14,7 @@ from limbeck.pruning.criteria import RandomScores, Reap, score_groups
 from limbeck.pruning.experts import find_experts, route_to, sum_by_expert
 from limbeck.pruning.surgery import cut
 from limbeck.stages import prune
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_work
 from tests.support.families import make_family
 
 MEASURE = "max_logit_difference / max_logit"
@@ -104,17 +103,11 @@ def test_a_dense_model_has_none(dense):
 def test_the_stage_cuts_experts(tmp_path, corpus, moe, tokenizer):
     moe.model.layers[0].mlp.gate.balance_bias.copy_(torch.linspace(-0.1, 0.1, 8))
     save_checkpoint(moe, tokenizer=tokenizer, folder=tmp_path / "teacher")
-    folder, state = tmp_path / "artifact", tmp_path / "state"
-    for path in (folder, state):
-        path.mkdir()
-    inputs = {
-        "checkpoint": (make_artifact(tmp_path / "teacher", "checkpoint"),),
-        "corpus": (make_artifact(corpus, "corpus"),),
-    }
+    work = make_work(tmp_path, "pruned", checkpoint=tmp_path / "teacher", corpus=corpus)
     settings = {"stage": "prune", "checkpoint": "teacher", "corpus": "corpus", "channels_ratio": 0}
     config = prune.Config.model_validate(settings | {"experts_ratio": 0.25})
-    metrics = prune.run(config, work=Work("pruned", folder, state, inputs))
-    assert metrics["experts_kept"] == load_model(folder).config.num_experts == 6
+    metrics = prune.run(config, work=work)
+    assert metrics["experts_kept"] == load_model(work.folder).config.num_experts == 6
     assert metrics["experts_cut_ratio"] == 0.25
 
 

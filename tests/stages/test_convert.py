@@ -4,21 +4,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3MoeForCausalLM
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError, ParityError
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.moe.modeling import LimbeckMoeForCausalLM
 from limbeck.runtimes import open_answerer
 from limbeck.stages import convert
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_work
 
 
 def run(checkpoint, target, *, architecture, **settings):
-    for folder in (target, target / "artifact"):
-        folder.mkdir()
-    inputs = {"checkpoint": (make_artifact(checkpoint, "checkpoint"),)}
     config = convert.Config(stage="convert", checkpoint="it", architecture=architecture, **settings)
-    work = Work("converted", target / "artifact", target / "state", inputs)
+    work = make_work(target, "converted", checkpoint=checkpoint)
     return work.folder, convert.run(config, work=work)
 
 

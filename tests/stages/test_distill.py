@@ -6,28 +6,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.data.corpus.config import TokenizerConfig
 from limbeck.data.corpus.train_tokenizer import train_tokenizer
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.tokenizers import load_tokenizer
 from limbeck.stages import distill
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_work
 
 
 @pytest.fixture
 def work(tmp_path, corpus, moe, tokenizer):
-    for name in ("teacher", "artifact", "state"):
-        (tmp_path / name).mkdir()
-    save_checkpoint(moe, tokenizer=tokenizer, folder=tmp_path / "teacher")
-    teacher = (make_artifact(tmp_path / "teacher", "checkpoint"),)
-    inputs = {
-        "teacher": teacher,
-        "initialize_from": teacher,
-        "corpus": (make_artifact(corpus, "corpus"),),
-    }
-    return Work("student", tmp_path / "artifact", tmp_path / "state", inputs)
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    save_checkpoint(moe, tokenizer=tokenizer, folder=teacher)
+    return make_work(tmp_path, "student", teacher=teacher, initialize_from=teacher, corpus=corpus)
 
 
 def config(dense_config, **changes):

@@ -10,19 +10,14 @@ from limbeck.contracts.errors import ArtifactError, DataError
 from limbeck.distillation.on_policy import OnPolicyBatches
 from limbeck.models.checkpoints import save_checkpoint
 from limbeck.stages import distill
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_artifact, make_work
 
 
 @pytest.fixture
 def work(tmp_path, corpus, moe, tokenizer):
-    for name in ("teacher", "artifact", "state"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "teacher").mkdir()
     save_checkpoint(moe, tokenizer=tokenizer, folder=tmp_path / "teacher")
-    inputs = {
-        "teacher": (make_artifact(tmp_path / "teacher", "checkpoint"),),
-        "corpus": (make_artifact(corpus, "corpus"),),
-    }
-    return Work("student", tmp_path / "artifact", tmp_path / "state", inputs)
+    return make_work(tmp_path, "student", teacher=tmp_path / "teacher", corpus=corpus)
 
 
 def config(dense_config, *, steps=6, **on_policy):

@@ -14,7 +14,7 @@ from limbeck.objectives.config import NextToken
 from limbeck.stages import distill, record
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import fit
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_artifact, make_work
 
 HALVES = (("心血管内科", "呼吸内科"), ("消化内科", "皮肤科"))
 NAMES = ("heart", "skin")
@@ -48,9 +48,6 @@ def teachers(tmp_path_factory, corpus, moe_config, tokenizer):
 
 
 def distil(artifacts, corpus, dense_config, folder, **changes):
-    for name in ("artifact", "state"):
-        (folder / name).mkdir(parents=True)
-    inputs = {"teacher": artifacts, "corpus": (make_artifact(corpus, "corpus"),)}
     config = distill.Config.model_validate(
         {
             "stage": "distill",
@@ -63,7 +60,8 @@ def distil(artifacts, corpus, dense_config, folder, **changes):
         }
         | changes
     )
-    return distill.run(config, work=Work("student", folder / "artifact", folder / "state", inputs))
+    work = make_work(folder, "student", teacher=artifacts, corpus=corpus)
+    return distill.run(config, work=work)
 
 
 def test_a_student_learns_what_each_teacher_knows(teachers, corpus, dense_config, tmp_path):

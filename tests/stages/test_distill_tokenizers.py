@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.corpus import Corpus
 from limbeck.contracts.errors import ArtifactError
 from limbeck.contracts.records import read_records
@@ -16,7 +15,7 @@ from limbeck.objectives.config import NextToken
 from limbeck.stages import distill
 from limbeck.training.config import TrainingConfig
 from limbeck.training.loop import fit
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_artifact, make_work
 from tests.support.byte_level_tokenizer import train_byte_level
 
 BATCHING = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "select": "all"}
@@ -44,14 +43,7 @@ def teacher(tmp_path_factory, corpus, moe_config):
 
 
 def distil(teacher, corpus, dense_config, folder, **changes):
-    for name in ("artifact", "state"):
-        (folder / name).mkdir(parents=True)
-    work = Work(
-        "student",
-        folder / "artifact",
-        folder / "state",
-        {"teacher": (teacher,), "corpus": (make_artifact(corpus, "corpus"),)},
-    )
+    work = make_work(folder, "student", teacher=teacher, corpus=corpus)
     config = distill.Config.model_validate(
         {
             "stage": "distill",

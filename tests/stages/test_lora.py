@@ -7,12 +7,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.adapters import LoraConfig, add_adapter, merge_adapter
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.stages import distill, train
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_artifact, make_work
 from tests.support.families import make_family
 
 STAGES = {"train": (train, "model"), "distill": (distill, "student")}
@@ -24,8 +23,7 @@ def go(tmp_path, corpus, dense, tokenizer):
 
     def go(stage, **lora):
         module, field = STAGES[stage]
-        for name in ("start", "artifact", "state"):
-            (tmp_path / name).mkdir()
+        (tmp_path / "start").mkdir()
         save_checkpoint(dense, tokenizer=tokenizer, folder=tmp_path / "start")
         start = make_artifact(tmp_path / "start", "checkpoint")
         value = {
@@ -39,9 +37,8 @@ def go(tmp_path, corpus, dense, tokenizer):
         }
         if stage == "distill":
             value |= {"teacher": "start", "objective": {"kind": "soft_target"}}
-        inputs = {"corpus": (make_artifact(corpus, "corpus"),), field: (start,)}
-        inputs |= {"teacher": (start,)} if stage == "distill" else {}
-        work = Work("adapted", tmp_path / "artifact", tmp_path / "state", inputs)
+        teacher = {"teacher": start} if stage == "distill" else {}
+        work = make_work(tmp_path, "adapted", corpus=corpus, **{field: start}, **teacher)
         return module.run(module.Config.model_validate(value), work=work), work.folder
 
     return go

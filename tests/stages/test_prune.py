@@ -15,12 +15,12 @@ from transformers import (
     Phi3ForCausalLM,
 )
 
-from limbeck.contracts.artifacts import Work, hash_files
+from limbeck.contracts.artifacts import hash_files
 from limbeck.contracts.errors import CheckpointError
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.stages import prune
 from limbeck.training import loop
-from tests.support.artifacts import make_artifact
+from tests.support import artifacts
 
 
 @pytest.fixture
@@ -31,16 +31,9 @@ def make_work(tmp_path, corpus, dense_config, tokenizer):
             config = dense_config.replace(num_attention_heads=4, num_key_value_heads=2, **changes)
             model = config.build(tokenizer=tokenizer, seed=1)
             save_checkpoint(model, tokenizer=tokenizer, folder=start)
-        folder, state = tmp_path / name / "artifact", tmp_path / name / "state"
-        folder.mkdir(parents=True, exist_ok=True)
-        state.mkdir(exist_ok=True)
-        student = make_artifact(start, "checkpoint")
-        inputs = {
-            "checkpoint": (student,),
-            "corpus": (make_artifact(corpus, "corpus"),),
-            "teacher": (student,),
-        }
-        return Work(name, folder, state, inputs)
+        return artifacts.make_work(
+            tmp_path / name, name, checkpoint=start, corpus=corpus, teacher=start
+        )
 
     return make
 

@@ -5,25 +5,18 @@ import json
 import pytest
 import torch
 
-from limbeck.contracts.artifacts import Work
 from limbeck.contracts.errors import ParityError
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.quantization.layers import QuantizedLinear
 from limbeck.stages import quantize
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_work
 
 
 @pytest.fixture
 def work(tmp_path, corpus, dense_config, tokenizer):
     dense = dense_config.replace(head_dim=16).build(tokenizer=tokenizer, seed=1)
     save_checkpoint(dense, tokenizer=tokenizer, folder=tmp_path / "student")
-    for name in ("artifact", "state"):
-        (tmp_path / name).mkdir()
-    inputs = {
-        "checkpoint": (make_artifact(tmp_path / "student", "checkpoint"),),
-        "corpus": (make_artifact(corpus, "corpus"),),
-    }
-    return Work("int8", tmp_path / "artifact", tmp_path / "state", inputs)
+    return make_work(tmp_path, "int8", checkpoint=tmp_path / "student", corpus=corpus)
 
 
 def run(work, annealing_ratio=0.0, smoothing="default", gptq="default", **scheme):

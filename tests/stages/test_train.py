@@ -15,12 +15,10 @@ from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.tokenizers import load_tokenizer
 from limbeck.sizing.parameters import size_model
 from limbeck.stages import distill, quantize, train
-from tests.support.artifacts import make_artifact
+from tests.support.artifacts import make_artifact, make_work
 
 
 def run(model_config, *, tmp_path, corpus):
-    (tmp_path / "artifact").mkdir()
-    (tmp_path / "state").mkdir()
     config = train.Config.model_validate(
         {
             "stage": "train",
@@ -31,8 +29,7 @@ def run(model_config, *, tmp_path, corpus):
             "training": {"max_steps": 2, "learning_rate": 0.001},
         }
     )
-    inputs = {"corpus": (make_artifact(corpus, "corpus"),)}
-    work = Work("teacher", tmp_path / "artifact", tmp_path / "state", inputs)
+    work = make_work(tmp_path, "teacher", corpus=corpus)
     return work, train.run(config, work=work)
 
 
@@ -64,8 +61,6 @@ def write_start(tmp_path, moe, tokenizer):
 
 
 def reinforce(objective, *, tmp_path, corpus, start, **changes):
-    for name in ("artifact", "state"):
-        (tmp_path / name).mkdir()
     config = train.Config.model_validate(
         {
             "stage": "train",
@@ -77,8 +72,7 @@ def reinforce(objective, *, tmp_path, corpus, start, **changes):
         }
         | changes
     )
-    inputs = {"corpus": (make_artifact(corpus, "corpus"),), "model": (start,)}
-    work = Work("reinforced", tmp_path / "artifact", tmp_path / "state", inputs)
+    work = make_work(tmp_path, "reinforced", corpus=corpus, model=start)
     return work, train.run(config, work=work)
 
 
@@ -171,11 +165,8 @@ def train_from_teacher(dense_config, *, work, **changes):
 
 @pytest.fixture
 def with_teacher(tmp_path, corpus, moe, tokenizer):
-    for name in ("artifact", "state"):
-        (tmp_path / name).mkdir()
-    teacher = (write_start(tmp_path, moe, tokenizer),)
-    inputs = {"corpus": (make_artifact(corpus, "corpus"),), "initialize_from": teacher}
-    return Work("alone", tmp_path / "artifact", tmp_path / "state", inputs)
+    teacher = write_start(tmp_path, moe, tokenizer)
+    return make_work(tmp_path, "alone", corpus=corpus, initialize_from=teacher)
 
 
 def test_a_fresh_model_starts_from_a_teachers_weights(with_teacher, moe, dense_config):

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 
-from limbeck.contracts.artifacts import Artifact, Manifest, hash_files, hash_path
+from limbeck.contracts.artifacts import Artifact, Manifest, Work, hash_files, hash_path
 
 
 def make_artifact(folder, kind, *, parents=None, seconds=1.0):
@@ -26,6 +26,24 @@ def make_artifact(folder, kind, *, parents=None, seconds=1.0):
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return Artifact(folder, manifest)
+
+
+def make_work(folder, name, **inputs):
+    """Work in new folders below one; an input is a folder, an artifact, or several of these."""
+
+    def find(field, item):
+        kind = "corpus" if field == "corpus" else "checkpoint"
+        return item if isinstance(item, Artifact) else make_artifact(item, kind)
+
+    for part in ("artifact", "state"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    found = {
+        field: tuple(
+            find(field, item) for item in (value if isinstance(value, tuple) else (value,))
+        )
+        for field, value in inputs.items()
+    }
+    return Work(name, folder / "artifact", folder / "state", found)
 
 
 def put_in_store(bundle, store, *, name):
