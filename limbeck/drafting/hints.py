@@ -4,6 +4,7 @@ import re
 
 from limbeck.data.readers.column_names import QUESTION_NAMES
 from limbeck.data.readers.row_images import IMAGE_OUTSIDE
+from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import PATH_SIGN, WRONG_TYPE
 
 EXTRACT = "extract"
@@ -18,6 +19,8 @@ def hint_at_option(message: str, *, task: str) -> str:
         hints.append("--images names the folder that holds the images")
     if WRONG_TYPE.key in message and (found := IS_LISTED.search(message)):
         name, kind = found.groups()
+        if name in Columns().optional_names():
+            return ""
         is_question = name.partition(PATH_SIGN)[0] in ("question", "questions", *QUESTION_NAMES)
         if not is_question and task != EXTRACT:
             hints.append("--task extract reads answers that are lists or objects")

@@ -16,6 +16,8 @@ from limbeck.drafting.sources import open_source
 NOT_READ = "columns_not_read"
 LEAST_FITTING_RATIO = 0.95
 """Share of the rows that must have options, and an answer among them."""
+INPUT = "input"
+"""Follows its instruction, as in Alpaca; other texts stand before their question."""
 NUMBERS = ("none", "from_0", "from_1")
 
 
@@ -32,6 +34,8 @@ def find_parts(
     if context:
         columns = _columns_of(source)
         question = [context, *columns.question]
+        if context.strip().lower() == INPUT:
+            question.reverse()
         candidate = _with_columns(source, {"question": question, "answer": columns.answer})
         found = _try(candidate, context)
         if found is not None and len(found.records) >= len(findings.records):

@@ -127,7 +127,8 @@ def test_likely_columns_are_taken_and_reported(new):
         ("a.jsonl", "{'question': 1}\n" * 20, (), "write one JSON object a line"),
         ("a.jsonl", lines([{"question": "a", "answer": True}]), (), "write a text there"),
         ("a.jsonl", lines([{"question": "a", "answer": None}]), (), "fill them in"),
-        ("a.jsonl", lines([{"messages": "[]"}]), (), "store the list itself"),
+        ("a.jsonl", lines([{"messages": "user: hi"}]), (), "'messages' is a text and no JSON"),
+        ("a.jsonl", lines([{"talk": [{"human": "q", "assistant": "a"}]}] * 2), (), "rename it"),
         ("a.jsonl", lines(clauses(20)), ("--question", "answer"), "cannot be both"),
         (
             "a.jsonl",

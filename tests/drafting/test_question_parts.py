@@ -5,6 +5,8 @@ import json
 import pytest
 
 from limbeck.contracts.errors import DataError
+from limbeck.data.readers.column_names import guess_columns
+from limbeck.data.readers.row_shapes import Columns
 from limbeck.drafting.findings import read_findings
 from limbeck.drafting.question_parts import find_parts
 from limbeck.drafting.sources import open_source
@@ -54,6 +56,22 @@ def test_a_text_that_the_question_is_about(tmp_path):
     rows = [{"query": "q", "reply": "a", "context": text, "x": 1} for text in ("", "c")]
     columns, _ = find(tmp_path, rows, question=["query"], answer="reply")
     assert columns == {"question": ["context", "query"], "answer": "reply"}
+    rows = [{"instruction": "q", "Input": "c", "reply": "a"}]
+    columns, _ = find(tmp_path, rows, question=["instruction"], answer="reply")
+    assert columns["question"] == ["instruction", "Input"]
+
+
+@pytest.mark.parametrize(
+    ("names", "question", "answer"),
+    [
+        (["problem", "level", "solution"], "problem", "solution"),
+        (["original_question", "query", "response"], "query", "response"),
+        (["question_id", "question_text", "answer_text"], "question_text", "answer_text"),
+        (["Qestion", "text", "Answers"], "Qestion", "Answers"),
+    ],
+)
+def test_likely_columns(names, question, answer):
+    assert guess_columns(names, Columns()) == ([question], answer)
 
 
 @pytest.mark.parametrize(

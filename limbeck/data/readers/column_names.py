@@ -5,12 +5,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from limbeck.contracts.json_data import Json, JsonMapping
+from limbeck.data.readers.messages import find_speaker, is_turn
 from limbeck.data.readers.row_shapes import Columns
 from limbeck.data.readers.row_values import PATH_SIGN, Row, path_names
 
-SPEAKERS = ("role", "from")
 NUM_SHOWN = 12
+ALIKE, VERY_ALIKE = 0.6, 0.75
+"""Ratcliff and Obershelp's similarity from which a name is taken for another."""
 MAX_NAME_CHARS = 40
+ABOUT = re.compile(r"([_ .-](id|ids|idx|index|type|date|time|url)|Id)\s*$")
+"""How columns end that say something of a question and do not hold it."""
 QUESTION_NAMES = (
     *("prompt", "query", "instruction", "input", "user", "ask", "title", "problem", "utterance"),
     *("sentence", "text", "q", "inputs", "ctx", "goal", "问题", "提问", "题目", "问", "質問"),
@@ -57,10 +61,10 @@ def guess_options(found: Iterable[str]) -> tuple[str, ...]:
     return ()
 
 
-def nearest(name: str, *, found: Iterable[str]) -> str:
+def nearest(name: str, *, found: Iterable[str], least: float = ALIKE) -> str:
     """The column that is most like a name, whatever its case; '' where none is like it."""
     by_lower = {column.strip().lower(): column for column in reversed(list(found))}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=least)
     return by_lower[near[0]] if near else ""
 
 
@@ -105,7 +109,8 @@ def describe_wrapped(values: JsonMapping, *, start: str = "") -> str:
             )
     keys = [value.keys() for value in values.values() if isinstance(value, Mapping)]
     if len(keys) > 1 and keys.count(keys[0]) == len(values) and len(keys[0]) > 1:
-        return "is one object with an object for each column; write an object for each row"
+        what = "column" if all(str(key).isdecimal() for key in keys[0]) else "row by its name"
+        return f"is one object with an object for each {what}; write an object for each row"
     lengths = [len(value) for value in values.values() if isinstance(value, list)]
     if len(lengths) > 1 and lengths.count(lengths[0]) == len(values) and lengths[0] > 1:
         return "is one object with a list for each column; write an object for each row"
@@ -115,7 +120,7 @@ def describe_wrapped(values: JsonMapping, *, start: str = "") -> str:
 def _are_rows(value: list[Json]) -> bool:
     """Whether a list's first item is an object, and no message of a chat."""
     first = value[0] if value else None
-    return isinstance(first, Mapping) and not any(key in first for key in SPEAKERS)
+    return isinstance(first, Mapping) and not find_speaker(first)
 
 
 def describe_mismatch(row: Row, columns: Columns, *, detail: str) -> str:
@@ -140,14 +145,18 @@ def find_chats(values: JsonMapping) -> list[str]:
         if isinstance(value, list)
         and value
         and isinstance(value[0], Mapping)
-        and any(key in value[0] for key in SPEAKERS)
+        and (find_speaker(value[0]) or is_turn(value[0]))
     ]
 
 
 def _guess(name: str, found: Sequence[str], *, names: Sequence[str]) -> str:
-    """The column that is a name, is like it, or is one of those usual for its meaning."""
+    """The column that is a name, is very like it, is usual for its meaning, or is a little like it.
+
+    A little like `question` is `solution` as well.
+    """
     if name in found:
         return name
+    found = [column for column in found if not ABOUT.search(column)]
     by_lower = {column.strip().lower(): column for column in reversed(found)}
     usual = next((by_lower[known] for known in names if known in by_lower), "")
-    return nearest(name, found=found) or usual
+    return nearest(name, found=found, least=VERY_ALIKE) or usual or nearest(name, found=found)

@@ -17,6 +17,7 @@ from limbeck.data.readers.table_lines import (
     Quoting,
     TableLayout,
     TableLine,
+    find_layout,
     find_quoting,
     find_separator,
     table_lines,
@@ -56,9 +57,14 @@ class Config(TextFileReaderConfig, RowReaderConfig):
             first=first,
             fits=self._fits_header,
         )
-        layout = TableLayout(found.name, separator)
+        num_columns = len(self.header) or None
+        if self.quoting == "none":
+            layout = TableLayout(found.name, separator)
+        else:
+            layout = find_layout(
+                self.path, encoding=found.name, separator=separator, num_columns=num_columns
+            )
         if self.quoting == "auto":
-            num_columns = len(self.header) or None
             quoting = find_quoting(self.path, layout=layout, num_columns=num_columns)
         else:
             quoting = Quoting(self.quoting)

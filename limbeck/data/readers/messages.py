@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from limbeck.contracts.json_data import Json, JsonMapping
 from limbeck.contracts.records import Reason
+from limbeck.data.readers.json_text import parse_json
 from limbeck.data.readers.row_values import (
     BROKEN_CONVERSATION,
     IMAGES_NOT_READ,
@@ -31,6 +32,13 @@ ROLES = {
         ("tool", "function", "function_call", "tool_call", "observation", "ipython"), TOOL
     ),
 }
+SPEAKERS = ("from", "role")
+"""Keys of a message that name its speaker."""
+TURN_KEYS = (
+    *(("human", "assistant"), ("user", "assistant"), ("question", "answer"), ("input", "output")),
+    *(("prompt", "response"), ("query", "response")),
+)
+"""Keys of an object that holds both sides of a turn."""
 TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id", "tools", "functions")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 MESSAGE_WEIGHTS = (
@@ -40,7 +48,8 @@ MESSAGE_WEIGHTS = (
 """What OpenAI, axolotl, swift and others call the switch of whether an answer is learnt."""
 PART_WEIGHTS = ("train_detail", "training_detail")
 """What axolotl calls the switches of an answer's parts."""
-MESSAGE_KEYS = frozenset(("from", "role", "value", "content", "name", *MESSAGE_WEIGHTS))
+CONTENTS = ("value", "content", "parts")
+MESSAGE_KEYS = frozenset((*SPEAKERS, *CONTENTS, "name", *MESSAGE_WEIGHTS))
 """What is read of a message."""
 ROW_WEIGHTS = ("weight", "train")
 """The same for all answers of a row."""
@@ -122,11 +131,24 @@ def read_prompt(text: str) -> list[CheckedMessage]:
 def read_messages(messages: Json, *, key: str) -> list[CheckedMessage]:
     """The messages of a list, in order."""
     if isinstance(messages, str):
-        detail = f"{key!r} is a text, expected a list of messages; store the list itself"
-        raise RowError(BROKEN_CONVERSATION, detail)
+        try:
+            messages = parse_json(messages)
+        except ValueError:
+            detail = f"{key!r} is a text and no JSON, expected a list of messages; store it as one"
+            raise RowError(BROKEN_CONVERSATION, detail) from None
     if not isinstance(messages, Sequence) or not len(messages):
         raise RowError(BROKEN_CONVERSATION, f"{key!r} is no list of messages, or an empty one")
-    return [_read_message(message) for message in messages]
+    return [message for item in messages for message in _read_item(item)]
+
+
+def is_turn(item: Json) -> bool:
+    """Whether an object holds a question and its answer, as Firefly and XTuner write turns."""
+    return isinstance(item, Mapping) and not find_speaker(item) and bool(_turn_keys(item))
+
+
+def find_speaker(item: JsonMapping) -> str:
+    """The key of a message that names its speaker; '' where the object is no message."""
+    return next((key for key in SPEAKERS if key in item), "")
 
 
 def join_messages(messages: Sequence[CheckedMessage]) -> Conversation:
@@ -183,10 +205,28 @@ def read_weight(values: JsonMapping, *, keys: Sequence[str] = MESSAGE_WEIGHTS) -
     return all(str(value).lower() in FULL_WEIGHT for value in weights.values())
 
 
+def _turn_keys(item: JsonMapping) -> tuple[str, ...]:
+    return next((keys for keys in TURN_KEYS if all(key in item for key in keys)), ())
+
+
+def _read_item(item: Json) -> list[CheckedMessage]:
+    """The messages of an object that is a turn; of another, the one that it is."""
+    if not is_turn(item):
+        return [_read_message(item)]
+    check_tools(item)
+    question, answer = _turn_keys(item)
+    parts = {SYSTEM: item.get(SYSTEM), USER: item[question], ASSISTANT: item[answer]}
+    return [
+        _read_message({"role": role, "content": text})
+        for role, text in parts.items()
+        if text or role != SYSTEM
+    ]
+
+
 def _read_message(message: Json) -> CheckedMessage:
     if not isinstance(message, Mapping):
         raise RowError(BROKEN_CONVERSATION, f"not a message: {str(message)[:80]!r}")
-    sender = _first(message, "from", "role")
+    sender = _first(message, *SPEAKERS)
     role = ROLES.get(sender.lower(), "") if isinstance(sender, str) else ""
     if role == TOOL:
         raise RowError(TOOL_TURNS, f"a turn of {sender!r}")
@@ -199,7 +239,7 @@ def _read_message(message: Json) -> CheckedMessage:
         if message.get(key):
             detail = f"{key!r}: an answer is learnt whole or not; set 'train' instead"
             raise RowError(UNKNOWN_WEIGHT, detail)
-    content = _first(message, "value", "content")
+    content = _first(message, *CONTENTS)
     text, images = _read_content(content)
     is_none = is_missing(content) and role == SYSTEM
     if not role or not isinstance(text, str) or (not text.strip() and role != SYSTEM):
@@ -230,6 +270,8 @@ def _read_content(content: Json) -> tuple[Json, tuple[str, ...]]:
     images: list[str] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping) and part.keys() == {"text"}:
+            kind = TEXT_PARTS[0]  # as Gemini and Bedrock write it
         if isinstance(part, str):
             texts.append(part)
         elif kind in TEXT_PARTS and isinstance(part.get("text"), str):

@@ -22,7 +22,9 @@ OptionNumbers = Literal["none", "from_0", "from_1"]
 LABELS = string.ascii_uppercase
 LABEL_KEYS = ("label", "id", "key")
 TEXT_KEYS = ("text", "value", "content")
-LINE = re.compile(r"\s*[(（]?([A-Z])[)）.．、,，:：\s]\s*(.*\S)")
+SIGN = r"[)）.．、,，:：\s]"
+"""Stands between an option's label and its text."""
+LINE = re.compile(rf"\s*[(（]?([A-Z]){SIGN}\s*(.*\S)", re.DOTALL)
 """An option in a line of its own, such as `A. fever`."""
 BETWEEN = re.compile(r"[\s,，、;；/&+]+")
 """What stands between the labels of several right options, if anything does."""
@@ -48,7 +50,10 @@ def read_options(values: JsonMapping, names: Sequence[str]) -> dict[str, str]:
 
 
 def write_question(question: str, options: Mapping[str, str]) -> str:
-    """The question, and each option in a line below it."""
+    """The question, and each option in a line below it; the question alone where it names them."""
+    named = (rf"\b{re.escape(label)}{SIGN}\s*{re.escape(text)}" for label, text in options.items())
+    if all(re.search(pattern, question) for pattern in named):
+        return question
     return "\n".join([question, *(f"{label}. {text}" for label, text in options.items())])
 
 
@@ -59,6 +64,8 @@ def check_answer(answer: str, options: Mapping[str, str], *, numbers: OptionNumb
         RowError: it is no option.
     """
     text = answer.strip()
+    if numbers == "none" and text not in options and _is_text(text, options):
+        return answer
     if numbers != "none":
         place = int(text) - (numbers == "from_1") if text.isdecimal() else -1
         label = LABELS[place] if 0 <= place < len(LABELS) else ""
@@ -66,7 +73,7 @@ def check_answer(answer: str, options: Mapping[str, str], *, numbers: OptionNumb
         label = text.upper()
     if label in options:
         return label
-    if numbers == "none" and (_is_text(text, options) or _are_labels(text, options)):
+    if numbers == "none" and _are_labels(text, options):
         return answer
     detail = f"{text[:40]!r} is none of {', '.join(options)}, and no text of theirs"
     raise RowError(NOT_AN_OPTION, detail)
@@ -99,6 +106,9 @@ def _are_labels(answer: str, options: Mapping[str, str]) -> bool:
 def _label(texts: Sequence[str]) -> dict[str, str]:
     if len(texts) > len(LABELS):
         raise RowError(OPTIONS_NOT_READ, f"{len(texts)} options; {len(LABELS)} have a letter")
+    lines = [LINE.fullmatch(text) for text in texts]
+    if all(line and line[1] == label for line, label in zip(lines, LABELS, strict=False)):
+        texts = [line[2] for line in lines if line]
     return dict(zip(LABELS, texts, strict=False))
 
 

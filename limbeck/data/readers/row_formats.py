@@ -6,7 +6,7 @@ that says which columns were found, and what to set.
 
 import abc
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import ColumnsError, DataError
 from limbeck.contracts.fields import PositiveInt
+from limbeck.contracts.json_data import Json
 from limbeck.contracts.leaks import normalise
 from limbeck.contracts.records import Drop, Note, Reason, Record, Split
 from limbeck.data.filters.dedup import EQUAL_SIDES
@@ -43,7 +44,7 @@ from limbeck.data.readers.rejected_rows import (
     without_decision,
 )
 from limbeck.data.readers.row_images import take_images
-from limbeck.data.readers.row_shapes import CHAT_KEYS, Columns, read_row
+from limbeck.data.readers.row_shapes import ALPACA_QUESTION, CHAT_KEYS, Columns, read_row
 from limbeck.data.readers.row_values import (
     MISSING_FIELD,
     PATH_SIGN,
@@ -69,7 +70,12 @@ ADVICE = {
     "wrong_type": "write a text there, or name other columns",
 }
 """What to do about a file none of whose rows can be used, by the reason of the first."""
-MISSING_WORDS = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A"))
+MISSING_WORDS = frozenset(
+    (
+        *("nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A"),
+        *("#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!"),
+    )
+)
 """What programs write into a table for a value that is not there; it may also be meant."""
 OF_THE_KIND = (FILTERED, NOT_TRAINED, NOT_ACCEPTED, UNDECODABLE, EQUAL_SIDES)
 """Drops of rows in a right file: one that holds only such rows is counted, not refused."""
@@ -185,7 +191,8 @@ class RowReaderConfig(ReaderConfig):
         found, images = take_images(
             found, row.values, column=self.columns.images, folder=self.image_folder
         )
-        _count(found, counts)
+        parts = [values.get(name) for name in (*self.columns.question, *ALPACA_QUESTION)]
+        _count(found, counts, parts=parts)
         confidence = read_confidence(row.values.get(self.columns.confidence))
         specialty = pack.find_specialty(str(row.values.get(self.columns.department) or ""))
         asked = found.turns[0].question or found.turns[0].answer
@@ -277,13 +284,14 @@ def _asked(record: Record) -> tuple[str, ...]:
     return (record.system, *record.images, *texts)
 
 
-def _count(found: Conversation, counts: Counter[str]) -> None:
+def _count(found: Conversation, counts: Counter[str], *, parts: Sequence[Json]) -> None:
     """Count what a conversation holds that no record shows, for the data card."""
     if found.skipped_greeting:
         counts["skipped_greetings"] += 1
     if found.ignored_names:
         counts["ignored_names"] += 1
-    if any(text in MISSING_WORDS for turn in found.turns for text in (turn.question, turn.answer)):
+    texts = [text for turn in found.turns for text in (turn.question, turn.answer)]
+    if any(isinstance(text, str) and text in MISSING_WORDS for text in (*texts, *parts)):
         counts["missing_written_as_text"] += 1
     if untrained := sum(not turn.is_trained for turn in found.turns):
         counts["untrained_turns"] += untrained

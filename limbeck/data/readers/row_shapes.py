@@ -45,6 +45,9 @@ from limbeck.data.readers.row_values import (
 
 CHAT_KEYS = ("conversations", "messages")
 OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
+ALPACA_QUESTION = ("instruction", "input")
+NO_INPUT = "<noinput>"
+"""What Self-Instruct writes for an input that is not there."""
 SYSTEM_KEYS = ("system_prompt", "system_message")
 """Other names of the column of instructions."""
 
@@ -186,7 +189,9 @@ def _read_columns(values: JsonMapping, columns: Columns) -> Conversation:
 
 
 def _read_alpaca(values: JsonMapping) -> Conversation:
-    question, answer = _require(values, "instruction", "input"), _require(values, "output")
+    if read_text(values, "input").strip() == NO_INPUT:
+        values = {**values, "input": ""}
+    question, answer = _require(values, *ALPACA_QUESTION), _require(values, "output")
     earlier = _read_history(values.get("history"))
     return join_messages([*earlier, *read_prompt(question), CheckedMessage(ASSISTANT, answer)])
 
@@ -237,9 +242,7 @@ def _read_pair(values: JsonMapping, columns: Columns) -> Conversation:
             prompt = read_messages(values[chat], key=chat)
         else:
             prompt = [
-                CheckedMessage(
-                    USER, _require(values, *(named or ("prompt", "instruction", "input")))
-                )
+                CheckedMessage(USER, _require(values, *(named or ("prompt", *ALPACA_QUESTION))))
             ]
     return _join_pair(prompt, *sides)
 

@@ -6,6 +6,8 @@ after it. What the whole file shows decides. A mark out of place costs its lines
 """
 
 import csv
+import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -16,9 +18,15 @@ from limbeck.data.readers.text_files import Line, bounded_lines
 
 QUOTE = '"'
 TAB = "\t"
+LAYOUT_ROWS = 10_000
+"""Rows that show how a table is laid out."""
+MOST_BAD_RATIO = 0.05
+"""Share of a table's rows that may be broken where blanks stand between its fields."""
 LEAST_JOINED = 3
 """Rows of several lines from which on chance has not balanced their marks."""
 CANDIDATES = (",", ";", TAB, "|")
+BLANKS = " \t\r\n\u00a0\x1a"
+"""What a row without content holds; the last one ends files of MS-DOS."""
 HINT = "sep="
 """Begins a first line that tells Excel the separator."""
 
@@ -38,6 +46,8 @@ class TableLayout:
 
     encoding: str
     separator: str
+    skips_blanks: bool = False
+    """Whether blanks behind a separator belong to no field."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class TableLine:
     @property
     def is_blank(self) -> bool:
         """Whether it has fields and nothing in them, as spreadsheets write rows below the last."""
-        return not (self.fault or self.is_cut or any(map(str.strip, self.fields)))
+        return not (self.fault or self.is_cut or "".join(self.fields).strip(BLANKS))
 
     def opens_quote(self, separator: str) -> bool:
         """Whether a field begins with a mark."""
@@ -93,6 +103,25 @@ def find_separator(
         # Of those that do not fit, the one with most columns says most about the file.
         return fitting[0] if fitting else max(cut, key=lambda sign: len(cut[sign]))
     return first
+
+
+def find_layout(
+    path: Path, *, encoding: str, separator: str, num_columns: int | None
+) -> TableLayout:
+    """How a table is cut: with blanks between separators and marks where nearly all rows fit so, as
+    in `"a", "b"`; its first rows show it.
+    """
+    wide = TableLayout(encoding, separator, skips_blanks=True)
+    between = re.compile(re.escape(separator) + ' +"')
+    num_rows = num_bad = num_spaced = 0
+    rows = table_lines(path, layout=wide, quoting=Quoting.RFC4180)
+    for row in itertools.islice(rows, LAYOUT_ROWS):
+        num_columns = num_columns or len(row.fields)
+        num_rows += 1
+        num_bad += bool(row.fault) or len(row.fields) != num_columns
+        num_spaced += any(between.search(line) for line in row.raw)
+    is_wide = separator != TAB and num_spaced > num_bad and num_bad <= MOST_BAD_RATIO * num_rows
+    return wide if is_wide else TableLayout(encoding, separator)
 
 
 def find_quoting(path: Path, *, layout: TableLayout, num_columns: int | None) -> Quoting:
@@ -155,7 +184,9 @@ def _quoted_lines(lines: Iterator[Line], *, layout: TableLayout) -> Iterator[Tab
             taken.append(line)
             yield line.text
 
-    reader = csv.reader(feed(), delimiter=layout.separator, strict=True)
+    reader = csv.reader(
+        feed(), delimiter=layout.separator, skipinitialspace=layout.skips_blanks, strict=True
+    )
     while True:
         taken.clear()
         fields: list[str] = []

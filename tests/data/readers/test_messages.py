@@ -1,5 +1,7 @@
 """Chats: what stands in them is kept, skipped as said, or refused by name."""
 
+import json
+
 import pytest
 
 from limbeck.contracts.errors import DataError
@@ -45,6 +47,16 @@ def refusal(folder, row):
         {"question": "q", "answer": "a", "system": "be brief"},
         {"system_prompt": "be brief", "question": "q", "answer": "a"},
         {"system": "be brief", "question": "q", "chosen": "a", "rejected": "b"},
+        {"messages": [{"system": "be brief", "input": "q", "output": "a"}]},
+        {"conversations": [{"human": "q", "assistant": "a"}], "system": "be brief"},
+        {"messages": json.dumps([system("be brief"), *say("q", "a")])},
+        {
+            "messages": [
+                {"role": "user", "parts": [{"text": "q"}]},
+                {"role": "model", "parts": [{"text": "a"}]},
+            ],
+            "system": "be brief",
+        },
     ],
 )
 def test_instructions_are_kept(tmp_path, row):
@@ -78,6 +90,8 @@ def test_empty_instructions_are_none(tmp_path, text):
         [*say("q"), {"role": "narrator", "content": "a"}],
         [*say("q"), {"role": 3, "content": "a"}],
         [*say("q"), "a"],
+        [{"question": "q", "answer": ""}],
+        [{"question": "q", "answer": "a"}, {"question": "r", "answer": 3}],
         [*say("q"), None],
         [],
         "q",

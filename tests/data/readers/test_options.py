@@ -20,12 +20,19 @@ ASKED = "q\nA. x\nB. y"
         ({"choices": '["x", "y"]', "answer": "A, B"}, {}, "A, B"),
         ({"choices": ["x", "y"], "answer": "B. y"}, {}, "B. y"),
         ({"choices": ["x", "y"], "answer": "b"}, {}, "B"),
+        ({"choices": ["A. x", "(B) y"], "answer": "B"}, {}, "B"),
+        ({"choices": ["x", "y"], "question": "q\nA. x\nB. y"}, {}, "A"),
     ],
 )
 def test_options_stand_below_the_question(tmp_path, row, columns, answer):
     row = {"question": "q", "answer": "A", **row}
     found = read_rows(tmp_path, row, columns={"options": ["choices"], **columns})
     assert found.pairs == [(ASKED, answer)] and "columns_not_read" not in found.notes
+
+
+def test_a_text_of_one_letter_is_no_label_in_small(tmp_path):
+    row = {"question": "q", "o": ["c", "a", "b"], "answer": "a"}
+    assert read_rows(tmp_path, row, columns={"options": ["o"]}).pairs[0][1] == "a"
 
 
 def test_labels_may_be_numbers(tmp_path):

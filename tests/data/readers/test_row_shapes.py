@@ -142,6 +142,13 @@ def test_a_name_with_a_point_is_a_name_first(tmp_path):
     assert found.pairs == [("r", "a")] and found.notes["columns_not_read"] == {"a": ["t.y"]}
 
 
+def test_an_input_that_is_none_is_left_out_or_counted(tmp_path):
+    rows = [{"instruction": "q", "input": text, "output": "a"} for text in ("<noinput>", "nan")]
+    found = read_rows(tmp_path, *rows)
+    assert found.pairs == [("q", "a"), ("q nan", "a")]
+    assert found.notes["missing_written_as_text"] == 1
+
+
 def test_prompts_with_completions(tmp_path):
     texts = {"prompt": "q", "completion": "a"}
     lists = {"prompt": [user("q")], "completion": [assistant("a")]}

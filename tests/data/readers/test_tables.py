@@ -178,6 +178,16 @@ def test_values_that_are_written_as_missing_are_counted(read_table):
     assert found.notes["missing_written_as_text"] == 2
 
 
+@pytest.mark.parametrize("header", ["question, answer", '"question", "answer"'])
+@pytest.mark.parametrize("sign", [",", ";"])
+def test_blanks_may_stand_before_marks(read_table, header, sign):
+    lines = [f'"q{n}", "a{n}"' for n in range(3)] + ['q3, "a, ""b"""', "q4, c"]
+    text = "\n".join([header, *lines]).replace(", ", f"{sign} ") + "\n"
+    answers = ["a0", "a1", "a2", f'a{sign} "b"', "c"]
+    assert read_table(text).pairs == [(f"q{n}", answer) for n, answer in enumerate(answers)]
+    assert read_table('question,answer\nq, "a" b\n').pairs == [("q", ' "a" b')]
+
+
 def test_rows_of_empty_fields_are_no_rows(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("question,answer\nq,a\n,\n , \n,,,\nr,\n", encoding="utf-8")
