@@ -4,7 +4,6 @@ Read are OpenAI's messages, ShareGPT's and pairs of texts. What cannot be render
 refused by name: calls of tools, several speakers in one role, instructions in the middle.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,33 +98,6 @@ class CheckedMessage:
     is_trained: bool = True
     images: tuple[str, ...] = ()
     name: str = ""
-
-
-TRANSCRIPTS = (
-    re.compile(r"\n\n(Human|Assistant):[ ]?"),
-    re.compile(r"(?:\A|\n+)(Human|Assistant):[ ]?"),
-    re.compile(r"(?:\A|\s*)### (Human|Assistant):[ ]?"),
-)
-"""What stands before a turn: in hh-rlhf of Anthropic, in BELLE, in Guanaco's Open Assistant."""
-
-
-def read_transcript(text: str) -> list[CheckedMessage]:
-    """The messages of one text that marks its speakers; none where it is no such text.
-
-    A question begins it, and an answer follows.
-    """
-    for mark in TRANSCRIPTS:
-        _, *parts = mark.split(text)
-        roles = [ROLES[name.lower()] for name in parts[::2]]
-        if mark.match(text) and roles[:2] == [USER, ASSISTANT]:
-            return [CheckedMessage(*pair) for pair in zip(roles, parts[1::2], strict=True)]
-    return []
-
-
-def read_prompt(text: str) -> list[CheckedMessage]:
-    """The messages of a prompt: those of a transcript, whose last answer is yet to come, or one."""
-    messages = read_transcript(text) or [CheckedMessage(USER, text)]
-    return messages[:-1] if not messages[-1].text.strip() else messages
 
 
 def read_messages(messages: Json, *, key: str) -> list[CheckedMessage]:

@@ -44,7 +44,8 @@ from limbeck.data.readers.rejected_rows import (
     without_decision,
 )
 from limbeck.data.readers.row_images import take_images
-from limbeck.data.readers.row_shapes import ALPACA_QUESTION, CHAT_KEYS, Columns, read_row
+from limbeck.data.readers.row_pairs import ALPACA_QUESTION, CHAT_KEYS
+from limbeck.data.readers.row_shapes import Columns, read_row
 from limbeck.data.readers.row_values import (
     MISSING_FIELD,
     PATH_SIGN,

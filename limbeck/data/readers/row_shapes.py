@@ -20,11 +20,8 @@ from limbeck.data.readers.messages import (
     CheckedMessage,
     Conversation,
     Turn,
-    check_tools,
     join_messages,
     read_messages,
-    read_prompt,
-    read_transcript,
 )
 from limbeck.data.readers.options import (
     OptionNumbers,
@@ -34,18 +31,26 @@ from limbeck.data.readers.options import (
     write_question,
 )
 from limbeck.data.readers.rejected_rows import check_desirable
+from limbeck.data.readers.row_pairs import (
+    ALPACA_QUESTION,
+    CHAT_KEYS,
+    OPENAI_PAIR,
+    as_messages,
+    as_prompt,
+    read_pair,
+    rename_openai_pair,
+    train_last,
+)
 from limbeck.data.readers.row_values import (
     BROKEN_CONVERSATION,
     MISSING_FIELD,
-    WRONG_TYPE,
     RowError,
     is_missing,
     read_text,
+    require_text,
 )
+from limbeck.data.readers.transcripts import read_prompt, read_transcript
 
-CHAT_KEYS = ("conversations", "messages")
-OPENAI_PAIR = ("input", "preferred_output", "non_preferred_output")
-ALPACA_QUESTION = ("instruction", "input")
 NO_INPUT = "<noinput>"
 """What Self-Instruct writes for an input that is not there."""
 SYSTEM_KEYS = ("system_prompt", "system_message")
@@ -122,7 +127,7 @@ def find_shape(columns: Columns, *, present: Collection[str]) -> RowShape:
 def read_row(values: JsonMapping, columns: Columns) -> Conversation:
     """The conversation of a row, in whichever shape it is."""
     if all(isinstance(values.get(name), Mapping | list) for name in OPENAI_PAIR):
-        values = _rename_openai_pair(values)
+        values = rename_openai_pair(values)
     present = [name for name, value in values.items() if not is_missing(value)]
     shape = find_shape(columns, present=present)
     if shape in ("text", "label") and shape != find_shape(columns, present=values.keys()):
@@ -135,7 +140,7 @@ def read_row(values: JsonMapping, columns: Columns) -> Conversation:
         case "chat":
             found = _read_chat(values)
         case "pair":
-            found = _read_pair(values, columns)
+            found = read_pair(values, questions=columns.question)
         case "alpaca":
             found = _read_alpaca(values)
         case "completion":
@@ -144,9 +149,9 @@ def read_row(values: JsonMapping, columns: Columns) -> Conversation:
             label = read_text(values, "label").strip()
             if not label:
                 raise RowError(MISSING_FIELD, "nothing in 'label'")
-            found = Conversation((Turn(_require(values, "text"), label),))
+            found = Conversation((Turn(require_text(values, "text"), label),))
         case "text":
-            text = _require(values, "text")
+            text = require_text(values, "text")
             messages = read_transcript(text)
             found = join_messages(messages) if messages else Conversation((Turn("", text),))
         case _:
@@ -154,28 +159,8 @@ def read_row(values: JsonMapping, columns: Columns) -> Conversation:
     return _add_columns(found, values, columns)
 
 
-def _require(values: JsonMapping, *names: str) -> str:
-    """The texts of columns, joined; one of them must hold something."""
-    texts = [text for name in names if (text := read_text(values, name))]
-    if not texts:
-        found = ", ".join(map(str, values)) or "nothing"
-        detail = f"nothing in {' or '.join(map(repr, names))}; the row has {found}"
-        raise RowError(MISSING_FIELD, detail)
-    return " ".join(texts)
-
-
-def _rename_openai_pair(values: JsonMapping) -> JsonMapping:
-    """A pair as OpenAI's preference training takes it, under the names of other pairs."""
-    asked, chosen, rejected = (values[name] for name in OPENAI_PAIR)
-    if not isinstance(asked, Mapping):
-        raise RowError(BROKEN_CONVERSATION, "'input' is no object with 'messages'")
-    check_tools(asked)
-    rest = {name: value for name, value in values.items() if name not in OPENAI_PAIR}
-    return {**rest, "prompt": asked.get("messages"), "chosen": chosen, "rejected": rejected}
-
-
 def _read_columns(values: JsonMapping, columns: Columns) -> Conversation:
-    question, answer = _require(values, *columns.question), _require(values, columns.answer)
+    question, answer = require_text(values, *columns.question), require_text(values, columns.answer)
     if columns.options:
         options = read_options(values, columns.options)
         if columns.option_numbers == "none":
@@ -191,7 +176,7 @@ def _read_columns(values: JsonMapping, columns: Columns) -> Conversation:
 def _read_alpaca(values: JsonMapping) -> Conversation:
     if read_text(values, "input").strip() == NO_INPUT:
         values = {**values, "input": ""}
-    question, answer = _require(values, *ALPACA_QUESTION), _require(values, "output")
+    question, answer = require_text(values, *ALPACA_QUESTION), require_text(values, "output")
     earlier = _read_history(values.get("history"))
     return join_messages([*earlier, *read_prompt(question), CheckedMessage(ASSISTANT, answer)])
 
@@ -227,71 +212,8 @@ def _read_chat(values: JsonMapping) -> Conversation:
 
 
 def _read_completion(values: JsonMapping) -> Conversation:
-    messages = [*_as_prompt(values), *_as_messages(values["completion"])]
-    return _train_last(join_messages(messages))
-
-
-def _read_pair(values: JsonMapping, columns: Columns) -> Conversation:
-    """A preference pair; its prompt stands in a column or in a chat, or begins both sides."""
-    sides = [_as_messages(values[name]) for name in ("chosen", "rejected")]
-    prompt = _as_prompt(values)
-    if not prompt and all(side[0].role == ASSISTANT for side in sides):
-        chat = next((key for key in CHAT_KEYS if not is_missing(values.get(key))), "")
-        named = tuple(name for name in columns.question if not is_missing(values.get(name)))
-        if chat:
-            prompt = read_messages(values[chat], key=chat)
-        else:
-            prompt = [
-                CheckedMessage(USER, _require(values, *(named or ("prompt", *ALPACA_QUESTION))))
-            ]
-    return _join_pair(prompt, *sides)
-
-
-def _as_prompt(values: JsonMapping) -> list[CheckedMessage]:
-    prompt = values.get("prompt")
-    if is_missing(prompt) or prompt == "":
-        return []
-    if not isinstance(prompt, str):
-        return _as_messages(prompt)
-    return read_prompt(prompt)
-
-
-def _as_messages(side: Json) -> list[CheckedMessage]:
-    """An answer's messages: a text is one or a transcript, an object is one, a list is several."""
-    if isinstance(side, str):
-        if not side.strip():
-            raise RowError(MISSING_FIELD, "an empty side of a pair")
-        return read_transcript(side) or [CheckedMessage(ASSISTANT, side)]
-    if not isinstance(side, Mapping | Sequence):
-        raise RowError(WRONG_TYPE, f"a side is {type(side).__name__}, expected text or messages")
-    return read_messages([side] if isinstance(side, Mapping) else side, key="chosen, rejected")
-
-
-def _join_pair(
-    prompt: list[CheckedMessage], chosen: list[CheckedMessage], rejected: list[CheckedMessage]
-) -> Conversation:
-    """A conversation, only the last answer of which is learnt, and that answer's worse one."""
-    sides = [_after_prompt(prompt, side) for side in (chosen, rejected)]
-    earlier = [[(message.role, message.text) for message in side[:-1]] for side in sides]
-    if earlier[0] != earlier[1]:
-        raise RowError(BROKEN_CONVERSATION, "the two sides differ before their last answers")
-    better, worse = map(join_messages, sides)
-    return _train_last(better, rejected=worse.turns[-1].answer)
-
-
-def _after_prompt(prompt: list[CheckedMessage], side: list[CheckedMessage]) -> list[CheckedMessage]:
-    """The whole conversation of a side, which may repeat the prompt."""
-    if not prompt or side[0].role == ASSISTANT:
-        return [*prompt, *side]
-    asked = [message.text for message in side if message.role == USER]
-    if prompt[-1].text not in asked:
-        raise RowError(BROKEN_CONVERSATION, "a side begins with another question than 'prompt'")
-    return side
-
-
-def _train_last(found: Conversation, *, rejected: str = "") -> Conversation:
-    earlier = [replace(turn, is_trained=False) for turn in found.turns[:-1]]
-    return replace(found, turns=(*earlier, found.turns[-1]), rejected=rejected)
+    messages = [*as_prompt(values), *as_messages(values["completion"])]
+    return train_last(join_messages(messages))
 
 
 def _add_columns(found: Conversation, values: JsonMapping, columns: Columns) -> Conversation:

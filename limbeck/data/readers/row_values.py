@@ -139,6 +139,16 @@ def read_text(values: JsonMapping, name: str) -> str:
     return text if text.strip() else ""
 
 
+def require_text(values: JsonMapping, *names: str) -> str:
+    """The texts of columns, joined; one of them must hold something."""
+    texts = [text for name in names if (text := read_text(values, name))]
+    if not texts:
+        found = ", ".join(map(str, values)) or "nothing"
+        detail = f"nothing in {' or '.join(map(repr, names))}; the row has {found}"
+        raise RowError(MISSING_FIELD, detail)
+    return " ".join(texts)
+
+
 def read_confidence(value: object) -> float:
     """A confidence between 0 and 1; `UNSCORED` where there is none."""
     if is_missing(value) or value == "":

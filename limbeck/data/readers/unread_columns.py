@@ -12,10 +12,9 @@ from limbeck.data.readers.messages import (
     TOOL_KEYS,
 )
 from limbeck.data.readers.rejected_rows import DESIRABLE, is_mark
+from limbeck.data.readers.row_pairs import CHAT_KEYS, OPENAI_PAIR
 from limbeck.data.readers.row_shapes import (
-    CHAT_KEYS,
     ONE_ANSWER,
-    OPENAI_PAIR,
     SYSTEM_KEYS,
     Columns,
     RowShape,
