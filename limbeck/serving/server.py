@@ -20,6 +20,9 @@ from limbeck.serving.place import is_loopback
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
+IDLE_SECONDS = 75
+"""That a connection stays open for the next request: longer than proxies and pools of clients keep
+theirs (nginx and load balancers 60 s). Who closes first loses no request to the other's timing."""
 
 
 def check_address(host: str, *, keys: Keys) -> None:
@@ -69,6 +72,7 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
             proxy_headers=False,  # nobody asks where a client is
             lifespan="on",
         )

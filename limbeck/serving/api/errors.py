@@ -77,7 +77,11 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         """Those that belong to it."""
         found = {"Retry-After": str(max(1, round(self.retry_after)))} if self.retry_after else {}
-        return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+        if self.status == 401:
+            found["WWW-Authenticate"] = "Bearer"
+        if self.status == 408:  # OpenAI's clients would ask, and wait, twice more
+            found["X-Should-Retry"] = "false"
+        return found
 
     def response(self) -> Response:
         """The whole answer."""

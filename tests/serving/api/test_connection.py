@@ -34,3 +34,4 @@ def test_a_body_that_does_not_come_is_given_up():
     with pytest.raises(ApiError, match=r"not ended within 0\.001 s") as found:
         asyncio.run(read_body(receive, FeedbackRequest, seconds=0.001))
     assert found.value.status == 408
+    assert found.value.headers() == {"X-Should-Retry": "false"}
