@@ -16,8 +16,8 @@ from limbeck.drafting.sources import open_source
 NOT_READ = "columns_not_read"
 LEAST_FITTING_RATIO = 0.95
 """Share of the rows that must have options, and an answer among them."""
-INPUT = "input"
-"""Follows its instruction, as in Alpaca; other texts stand before their question."""
+INPUTS = ("input", "输入")
+"""Follow their instruction, as in Alpaca; other texts stand before their question."""
 NUMBERS = ("none", "from_0", "from_1")
 
 
@@ -34,7 +34,7 @@ def find_parts(
     if context:
         columns = _columns_of(source)
         question = [context, *columns.question]
-        if context.strip().lower() == INPUT:
+        if context.strip().lower() in INPUTS:
             question.reverse()
         candidate = _with_columns(source, {"question": question, "answer": columns.answer})
         found = _try(candidate, context)

@@ -40,7 +40,14 @@ from limbeck.data.readers.question_form import TEXT_SLOT, check_form, fill, slot
 from limbeck.data.readers.row_files import file_rows
 from limbeck.data.readers.row_formats import drop_undecodable
 from limbeck.data.readers.row_shapes import Columns
-from limbeck.data.readers.row_values import MISSING_FIELD, Row, RowError, read_text
+from limbeck.data.readers.row_values import (
+    MISSING_FIELD,
+    Row,
+    RowError,
+    add_paths,
+    is_read,
+    read_text,
+)
 from limbeck.data.readers.text_files import TextFileReaderConfig
 
 logger = logging.getLogger(__name__)
@@ -219,6 +226,7 @@ class Config(TextFileReaderConfig):
             if isinstance(item, Note) and item.name == LABEL_NAMES:
                 names = name_stored(self.labels, note=item.value, column=self.label_column)
             if isinstance(item, Row):
+                item = dataclasses.replace(item, values=add_paths(item.values, self._needed()))
                 seen.update(dict.fromkeys(item.values))
                 item = self._read_row(item, names=names)
             if isinstance(item, Example):
@@ -233,7 +241,7 @@ class Config(TextFileReaderConfig):
         if not found:
             raise self._explain_nothing(tuple(seen), path=path, first=first)
         yield from garbled.notes(source=f"{self.label} ({path.name})")
-        if unread := [name for name in seen if name not in self._needed()]:
+        if unread := [name for name in seen if not is_read(name, names=self._needed())]:
             yield Note("columns_not_read", {f"{self.label} ({path.name})": unread})
 
     def _needed(self) -> tuple[str, ...]:

@@ -17,18 +17,20 @@ ABOUT = re.compile(r"([_ .-](id|ids|idx|index|type|date|time|url)|Id)\s*$")
 """How columns end that say something of a question and do not hold it."""
 QUESTION_NAMES = (
     *("prompt", "query", "instruction", "input", "user", "ask", "title", "problem", "utterance"),
-    *("sentence", "text", "q", "inputs", "ctx", "goal", "问题", "提问", "题目", "问", "質問"),
+    *("sentence", "text", "q", "inputs", "ctx", "goal", "问题", "提问", "题目", "题干"),
+    *("指令", "问", "質問"),
     *("frage", "pregunta", "pergunta", "domanda", "вопрос", "السؤال", "คำถาม", "질문"),
 )
 """What data sets call a question, the likeliest first."""
 ANSWER_NAMES = (
     *("response", "completion", "output", "reply", "assistant", "chosen", "target", "targets"),
-    *("solution", "label", "a", "cop", "gold", "回答", "答案", "回复", "答", "antwort", "réponse"),
+    *("solution", "label", "a", "cop", "gold", "correct", "回答", "答案", "正确答案"),
+    *("参考答案", "标准答案", "回复", "输出", "答", "antwort", "réponse"),
     *("respuesta", "resposta", "risposta", "ответ", "الجواب", "الإجابة", "คำตอบ", "답변", "답"),
 )
 CONTEXT_NAMES = (
     *("context", "passage", "article", "paragraph", "document", "story", "background", "input"),
-    *("上下文", "背景", "文章", "段落", "材料"),
+    *("上下文", "背景", "文章", "段落", "材料", "输入"),
 )
 """What data sets call a text that a question is about."""
 OPTIONS_NAMES = ("options", "choices", "option", "endings", "选项")

@@ -4,6 +4,7 @@ Left out: who answers them; the stage `label` does.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -20,7 +21,7 @@ from limbeck.data.readers.question_form import TEXT_SLOT, fill, slot_names
 from limbeck.data.readers.row_files import file_rows
 from limbeck.data.readers.row_formats import drop_undecodable
 from limbeck.data.readers.row_shapes import Columns
-from limbeck.data.readers.row_values import MISSING_FIELD, Row, RowError, read_text
+from limbeck.data.readers.row_values import MISSING_FIELD, Row, RowError, add_paths, read_text
 from limbeck.data.readers.text_files import TextFileReaderConfig
 
 
@@ -56,6 +57,7 @@ class Config(TextFileReaderConfig):
             if not isinstance(row, Row):
                 yield row
                 continue
+            row = replace(row, values=add_paths(row.values, self.columns))
             columns |= dict.fromkeys(row.values)
             for name in self.columns:
                 item, changes = self._read_text(row, name, normalizer)

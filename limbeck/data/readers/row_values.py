@@ -69,6 +69,11 @@ def add_paths(values: JsonMapping, names: Iterable[str]) -> JsonMapping:
     return {**values, **found} if found else values
 
 
+def is_read(name: str, *, names: Iterable[str]) -> bool:
+    """Whether some names are that of a column, or lead into it."""
+    return any(other == name or other.startswith(f"{name}{PATH_SIGN}") for other in names)
+
+
 def further_items(values: JsonMapping, path: str) -> Iterator[str]:
     """The paths of the items that follow those of which a path names one."""
     # A path that was added to a row stands there as a column of its own.

@@ -20,7 +20,7 @@ from limbeck.data.readers.row_shapes import (
     RowShape,
     find_shape,
 )
-from limbeck.data.readers.row_values import PATH_SIGN, further_items, is_missing
+from limbeck.data.readers.row_values import PATH_SIGN, further_items, is_missing, is_read
 
 SHAPE_COLUMNS: Mapping[RowShape, tuple[str, ...]] = {
     "columns": ("history",),
@@ -52,7 +52,7 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
     for name in (*columns.question, columns.answer):
         if name in values:
             yield from (path for path in further_items(values, name) if path not in read)
-    parents = {name for name in present if _is_parent(name, of=read)}
+    parents = {name for name in present if name not in read and is_read(name, names=read)}
     for name in present:
         if name in parents and isinstance(values[name], Mapping):
             yield from _unread_parts(values[name], start=f"{name}{PATH_SIGN}", read=read)
@@ -63,18 +63,14 @@ def unread_names(values: JsonMapping, columns: Columns) -> Iterator[str]:
                 yield from _unread_keys(message, name=name)
 
 
-def _is_parent(path: str, *, of: Collection[str]) -> bool:
-    return any(name.startswith(f"{path}{PATH_SIGN}") for name in of)
-
-
 def _unread_parts(values: JsonMapping, *, start: str, read: Collection[str]) -> Iterator[str]:
     """The paths of what an object holds beside what is read of it."""
     for name, value in values.items():
         path = f"{start}{name}"
-        if _is_parent(path, of=read):
+        if path not in read and is_read(path, names=read):
             if isinstance(value, Mapping):
                 yield from _unread_parts(value, start=f"{path}{PATH_SIGN}", read=read)
-        elif path not in read and start[:-1] not in read and not is_missing(value):
+        elif path not in read and not is_missing(value):
             yield path
 
 

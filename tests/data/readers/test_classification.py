@@ -261,3 +261,14 @@ def test_labels_get_names(tmp_path, caplog, end):
 def test_a_file_of_other_labels_says_which(tmp_path):
     with pytest.raises(DataError, match=r"unnamed_label \('1' has no name in `labels`: 'a'\)"):
         read_pairs(tmp_path, [PAIR], PAIR, labels={"a": "相关"})
+
+
+def test_columns_inside_objects_and_lists(tmp_path):
+    rows = [{"data": {"text": f"t{n}", "x": 1}, "label": ["yes"], "id": n} for n in range(2)]
+    train = write_lines(tmp_path / "train.jsonl", rows[0])
+    dev = write_lines(tmp_path / "dev.jsonl", rows[1])
+    columns = {"form": "{data.text}?", "label_column": "label.0", "task": "t"}
+    records, _, notes, questions = read(path=train, evaluation_path=dev, **columns)
+    assert [(r.question, r.answer) for r in records] == [("t0?", "yes")]
+    assert questions[0].answers == ("yes",)
+    assert set(map(tuple, notes["columns_not_read"].values())) == {("id",)}

@@ -68,3 +68,9 @@ def test_a_file_without_such_texts_names_its_columns(tmp_path, text):
 def test_a_form_of_columns_is_refused(tmp_path):
     with pytest.raises(ValidationError, match="has other slots"):
         read(tmp_path / "a.jsonl", form="{text} {question}")
+
+
+def test_a_column_inside_an_object(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"data": {"texts": ["q"]}}))
+    assert [item.question for item in records(read(path, columns=["data.texts.0"]))] == ["q"]
