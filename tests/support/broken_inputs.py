@@ -102,7 +102,7 @@ def model(name: str) -> Callable[..., Case]:
             return "works"
 
         # A template may lose the question's place and repeat something else for ever.
-        return {path.name, str(copy), "a prompt of"}, use
+        return {path.name, str(copy), "a prompt of", "chat template"}, use
 
     return make
 
