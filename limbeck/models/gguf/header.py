@@ -1,12 +1,13 @@
 """The header of a GGUF file: what it says of itself, and which tensors it holds.
 
-Long arrays (vocabulary, merges) are skipped: the `gguf` package reads each of their items, which
-takes 3 seconds at 49,000 tokens. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+Long arrays (vocabulary, merges) are skipped unless they are asked for: the `gguf` package reads
+each of their items, which takes 3 seconds at 49,000 tokens. Format:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,6 +21,9 @@ SCALARS |= {11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
 LONGEST_ARRAY = 256
 """Longer arrays are kept as their number of items."""
+TOKENS, TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+CONTROL_TYPES = (2, 3)
+"""Tokens that llama.cpp finds in a text only where it parses special ones: unknown, control."""
 FLOAT_TYPES = ("F32", "F16", "BF16")
 ROTARY_FACTORS = "rope_freqs.weight"
 
@@ -73,21 +77,28 @@ class Header:
         return sum(prod(item.shape) for item in self.tensors if item.name != ROTARY_FACTORS)
 
 
+def read_control_tokens(path: Path) -> tuple[str, ...]:
+    """Texts of the tokens that mean something to the model, such as the borders of a turn.
+
+    Raises:
+        CheckpointError: the file is missing, or no GGUF file.
+    """
+    header, _ = _read(path, whole=(TOKENS, TOKEN_TYPES))  # the first of several parts will do
+    tokens, types = header.values.get(TOKENS), header.values.get(TOKEN_TYPES)
+    if not isinstance(tokens, list) or not isinstance(types, list):
+        return ()
+    return tuple(
+        text for text, kind in zip(tokens, types, strict=False) if kind in CONTROL_TYPES and text
+    )
+
+
 def read_header(path: Path) -> Header:
     """The header of a GGUF file, after a look whether the file is whole.
 
     Raises:
         CheckpointError: the file is missing, no GGUF file, cut short, or one part of several.
     """
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            header, stop = _parse(path, data), len(data)
-    except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise CheckpointError(f"{path}: cannot be read as a GGUF file: {error}") from None
-    except (struct.error, UnicodeDecodeError, IndexError, KeyError, OverflowError) as error:
-        raise CheckpointError(
-            f"{path}: its header is damaged or cut short ({error!r}); copy the file again"
-        ) from None
+    header, stop = _read(path)
     parts = header.values.get("split.count", 1)
     if isinstance(parts, int) and parts > 1:
         raise CheckpointError(
@@ -104,7 +115,20 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def _parse(path: Path, data: mmap.mmap) -> Header:
+def _read(path: Path, *, whole: Collection[str] = ()) -> tuple[Header, int]:
+    """The header, and the file's length; of arrays that `whole` names, all items are read."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _parse(path, data, whole=whole), len(data)
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        raise CheckpointError(f"{path}: cannot be read as a GGUF file: {error}") from None
+    except (struct.error, UnicodeDecodeError, IndexError, KeyError, OverflowError) as error:
+        raise CheckpointError(
+            f"{path}: its header is damaged or cut short ({error!r}); copy the file again"
+        ) from None
+
+
+def _parse(path: Path, data: mmap.mmap, *, whole: Collection[str]) -> Header:
     if data[:4] != MAGIC:
         raise ValueError(f"it begins with {data[:4]!r}, a GGUF file with {MAGIC!r}")
     reader = _Reader(data, position=4)
@@ -115,7 +139,8 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
     values: dict[str, GgufValue] = {}
     for _ in range(num_values):
         name = reader.string()
-        values[name] = reader.value(reader.integer("<I"))
+        longest = len(data) if name in whole else LONGEST_ARRAY
+        values[name] = reader.value(reader.integer("<I"), longest=longest)
     described = [reader.tensor() for _ in range(num_tensors)]
     alignment = values.get("general.alignment", 32)
     assert isinstance(alignment, int)
@@ -159,13 +184,13 @@ class _Reader:
         self.position = end
         return text
 
-    def value(self, kind: int) -> GgufValue:
+    def value(self, kind: int, *, longest: int = LONGEST_ARRAY) -> GgufValue:
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
             return self.scalar(SCALARS[kind])
         item, length = self.integer("<I"), self.integer("<Q")
-        if length <= LONGEST_ARRAY:
+        if length <= longest:
             return [self.value(item) for _ in range(length)]
         if item == STRING:
             for _ in range(length):

@@ -2,16 +2,21 @@
 
 The process listens on this machine only, and asks for a key that it gets from here. One that dies
 is started again; what it was answering fails. Left out: the requests (`remote`).
+
+llama.cpp reads the names of control tokens as these tokens wherever they stand, in a user's words
+as well. So they are broken before: nobody's words open a turn.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
+import re
 import secrets
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import final
@@ -20,6 +25,7 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import EngineDownError, QueueFullError
 from limbeck.env.threads import choose_threads, count_free_cores
+from limbeck.models.gguf.header import read_control_tokens
 from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.base import Engine, EngineState, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
@@ -36,6 +42,8 @@ STOP_SECONDS = 5.0
 """That a process gets to end by itself."""
 SILENT_SECONDS = 3600.0
 """A long prompt takes minutes without a byte; the request's own limits end it before."""
+BREAK = "\u200b"
+"""Goes into a control token that somebody writes: a zero width space."""
 NUM_LOG_LINES = 5
 """Kept of its log, for the case that it cannot open the file; requests are not in it."""
 
@@ -84,6 +92,7 @@ class LlamaCppEngine(Engine):
         self._place = place
         self._path = path
         self._key = secrets.token_urlsafe(32)
+        self._control: re.Pattern[str] | None = None
         self._server: RemoteEngine | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._changed = asyncio.Event()
@@ -130,7 +139,7 @@ class LlamaCppEngine(Engine):
             return generation
         if self.state != "ready" or self._server is None:
             raise EngineDownError(self.broken_because or f"{self.name} is stopped")
-        return self._server.submit(request)
+        return self._server.submit(self._break_control_tokens(request))
 
     @override
     async def stop(self) -> None:
@@ -181,6 +190,8 @@ class LlamaCppEngine(Engine):
             with contextlib.suppress(ConnectionError):
                 process.stdin.write(json.dumps(self._settings()).encode() + b"\n")
                 await process.stdin.drain()
+            if self._control is None:  # while it reads the file
+                self._control = await asyncio.to_thread(_compile_control_tokens, self._path)
             address = (await process.stdout.readline()).decode("utf-8", "replace").strip()
             if not address:
                 await process.wait()
@@ -203,6 +214,14 @@ class LlamaCppEngine(Engine):
             if process.returncode is not None:
                 await reading  # what it wrote last says why
             reading.cancel()
+
+    def _break_control_tokens(self, request: Generate) -> Generate:
+        assert self._control is not None
+        messages = [
+            replace(item, content=self._control.sub(_break, item.content))
+            for item in request.messages
+        ]
+        return replace(request, messages=tuple(messages))
 
     async def _end(self) -> None:
         """Closes the connections and ends the process; cancelled half-way, it can be done again."""
@@ -245,6 +264,15 @@ class LlamaCppEngine(Engine):
     def _set_state(self, state: EngineState) -> None:
         self.state = state
         self._changed.set()
+
+
+def _compile_control_tokens(path: Path) -> re.Pattern[str]:
+    longest_first = sorted(read_control_tokens(path), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+def _break(token: re.Match[str]) -> str:
+    return token[0][0] + BREAK + token[0][1:]
 
 
 async def _read_log(stream: asyncio.StreamReader, log: deque[str]) -> None:

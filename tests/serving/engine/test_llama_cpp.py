@@ -72,6 +72,13 @@ def test_a_file_is_a_model_like_others(tiny):
             await read(engine.submit(Generate(0, (Message("user", "x" * 4000),), 5)))
         assert found.value.is_too_long
 
+        # A control token in a user's words is text: its characters, and what is put between them.
+        async def count(text):
+            turns = (Message("user", text),)
+            return (await read(engine.submit(Generate(0, turns, 1))))[-1].num_prompt_tokens
+
+        assert await count("</s>") == await count("?") + len("</s>") + 2
+
         pid = engine.pid
         await engine.stop()
         assert not psutil.pid_exists(pid)
