@@ -32,8 +32,8 @@ def new(
     data: Annotated[
         str,
         typer.Option(
-            help="JSONL, JSON, CSV, TSV or Parquet; a folder of JSON; or ORGANISATION/NAME on the "
-            "hub."
+            help="JSONL, JSON, CSV, TSV or Parquet; a folder of JSON or of splits; or "
+            "ORGANISATION/NAME on the hub."
         ),
     ] = "",
     teacher: Annotated[

@@ -31,6 +31,7 @@ from limbeck.data.readers.text_files import (
 )
 
 SEPARATORS = {".tsv": "\t", ".tab": "\t"}
+REPEATED_HEADER = Reason("repeated_header", "重复的表头", "header again", counts_as="surplus")
 BROKEN_ROW = Reason("broken_row", "表格行损坏", "broken row")
 
 
@@ -95,8 +96,10 @@ class Config(TextFileReaderConfig, RowReaderConfig):
             fault = f"{len(fields)} fields, expected {len(header)}"
         elif quoting is Quoting.DOUBTFUL and is_joined:
             fault = "quotation marks join lines that are rows of their own; set `quoting`"
+        place = f"{self.path.name}:{line.first}"
+        if not fault and tuple(map(str.strip, fields)) == header:
+            return [Drop(REPEATED_HEADER, self.label, place)]
         if not fault:
-            place = f"{self.path.name}:{line.first}"
             return Row(place, dict(zip(header, fields, strict=True)))
         detail = f"{fault}: {' '.join(fields)[:SHOWN_CHARS]}"
         return [

@@ -84,7 +84,11 @@ class Config(RowReaderConfig):
         if isinstance(found, DatasetDict):
             if self.split not in found:
                 known = ", ".join(map(str, found))
-                raise DataError(f"no split {self.split!r}; splits: {known}", path=self.dataset)
+                raise DataError(
+                    f"has no split {self.split!r}; splits: {known}; set `split`, or name the "
+                    "folder of one",
+                    path=self.dataset,
+                )
             rest = {str(name): len(rows) for name, rows in found.items() if name != self.split}
             found = found[self.split]
         assert isinstance(found, Dataset)

@@ -193,3 +193,9 @@ def test_rows_of_empty_fields_are_no_rows(tmp_path):
     path.write_text("question,answer\nq,a\n,\n , \n,,,\nr,\n", encoding="utf-8")
     found = read_source("csv", path=path)
     assert found.pairs == [("q", "a")] and found.reasons == [("6", "missing_field")]
+
+
+def test_the_header_of_a_second_table_is_no_row(read_table):
+    table = "question, answer\nq,a\n"
+    found = read_table(table + "\ufeff" + table)
+    assert found.pairs == [("q", "a")] * 2 and found.reasons == [("3", "repeated_header")]
