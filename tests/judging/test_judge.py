@@ -2,10 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -180,21 +176,20 @@ def command(server, report, *more):
     return ["evaluate", str(report), *options, *more]
 
 
-def test_a_killed_run_goes_on(report):
+def test_a_killed_run_goes_on(report, tmp_path):
     with serving(by_content, lambda body, tries: 0.15) as server:
-        words = [sys.executable, "-m", "limbeck.cli", *command(server, report)]
-        process = subprocess.Popen(words, cwd=tiny_recipe.ROOT, start_new_session=True)
+        log, warm = tmp_path / "log", tiny_recipe.warm()
+        number = warm.start(*command(server, report), output=log)
         calls = judge_folder(report, models=BOTH, judge=MODEL) / "calls.jsonl"
 
         def has_begun():
-            assert process.poll() is None
+            assert warm.wait(number, seconds=0) is None, log.read_text()
             return calls.is_file() and calls.read_text().count('"ended"') >= 2
 
         try:
             wait_for(has_begun)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            tiny_recipe.kill(number)
         num_kept = calls.read_text().count('"ended"')
         num_asked = len(server.asked)
         found = judge(server, report)

@@ -1,7 +1,6 @@
 """GGUF bundles predict as their checkpoints do, hold integers as they are, and name damage."""
 
-import subprocess
-import sys
+import signal
 
 import gguf
 import numpy as np
@@ -23,6 +22,7 @@ from limbeck.runtimes.gguf.limits import check_format, check_model
 from limbeck.runtimes.gguf.model import GgufFile
 from limbeck.runtimes.gguf.packing import pack_blocks, pack_halves, permute_rows, unpack
 from limbeck.runtimes.gguf.runtime import MODEL, GgufRuntime
+from tests.support import tiny_recipe
 from tests.support.gguf_bundles import measure
 from tests.support.tiny_checkpoints import QUESTIONS, make_checkpoint
 
@@ -311,15 +311,17 @@ def test_llama_cpp_renders_the_template_as_the_bundle_does(floats):
 
 
 def test_a_killed_write_leaves_no_bundle(floats, tmp_path):
-    code = f"""
+    code, folder, warm = tmp_path / "code.py", tmp_path / "bundle", tiny_recipe.warm()
+    folder.mkdir()
+    code.write_text(f"""
 import os, signal
 from pathlib import Path
 from limbeck.runtimes.gguf import tensors
 from limbeck.runtimes.gguf.runtime import GgufRuntime
 
 tensors.round_rows = lambda rows, **_: os.kill(os.getpid(), signal.SIGKILL)
-GgufRuntime().write(Path({str(floats / "checkpoint")!r}), Path({str(tmp_path)!r}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == -9
-    assert not (tmp_path / MODEL).exists() and not (tmp_path / "bundle.json").exists()
+GgufRuntime().write(Path({str(floats / "checkpoint")!r}), Path({str(folder)!r}))
+""")
+    number = warm.start(code, output=tmp_path / "log", call="runpy:run_path")
+    assert warm.wait(number) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert not (folder / MODEL).exists() and not (folder / "bundle.json").exists()
