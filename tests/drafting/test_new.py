@@ -123,6 +123,12 @@ def test_likely_columns_are_taken_and_reported(new):
             (),
             "'data.items' holds a list of 2",
         ),
+        (
+            "a.json",
+            json.dumps({"data": [{"title": "t", "paragraphs": [{"context": "c", "qas": []}]}]}),
+            (),
+            "hold more objects in 'paragraphs': write an object for each question",
+        ),
         ("a.json", '{"question": ["a", "b"], "answer": ["c", "d"]}', (), "an object for each row"),
         ("a.jsonl", "{'question': 1}\n" * 20, (), "write one JSON object a line"),
         ("a.jsonl", lines([{"question": "a", "answer": True}]), (), "write a text there"),

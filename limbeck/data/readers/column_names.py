@@ -105,6 +105,13 @@ def describe_wrapped(values: JsonMapping, *, start: str = "") -> str:
             if inner := describe_wrapped(value, start=f"{start}{name}{PATH_SIGN}"):
                 return inner
         elif isinstance(value, list) and _are_rows(value):
+            inner = [key for key, item in value[0].items() if isinstance(item, list)]
+            inner = [key for key in inner if _are_rows(value[0][key])]
+            if inner:
+                return (
+                    f"is one object, and the objects in {start + str(name)!r} hold more objects in "
+                    f"{quote(inner)}: write an object for each question, with all of its own"
+                )
             return (
                 f"is one object, and {start + str(name)!r} holds a list of {len(value)} objects: "
                 "write that list as the file"

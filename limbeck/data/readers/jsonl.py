@@ -42,7 +42,12 @@ class Config(TextFileReaderConfig, RowReaderConfig):
             if not paths:
                 raise DataError("holds no *.jsonl or *.json file", path=self.path)
         for path in paths:
-            yield from json_rows(path, encoding=self.encoding, source=self.label)
+            num_rows = 0
+            for item in json_rows(path, encoding=self.encoding, source=self.label):
+                num_rows += isinstance(item, Row)
+                yield item
+            if len(paths) > 1:
+                yield Note("rows_by_file", {path.name: num_rows})
 
 
 def json_rows(path: Path, *, encoding: str, source: str) -> Iterator[Row | Drop | Note]:
@@ -69,11 +74,24 @@ def json_rows(path: Path, *, encoding: str, source: str) -> Iterator[Row | Drop 
             yield fault
             continue
         try:
-            yield _row(parse_json(line.text), place=place, source=source)
+            yield _row(_parse_line(line.text), place=place, source=source)
         except DuplicateKeyError as error:
             yield Drop(DUPLICATE_KEY, source, place, f"{error}: {line.text[:SHOWN_CHARS]}")
         except ValueError as error:
             yield Drop(BROKEN_JSON, source, place, f"{line.text[:SHOWN_CHARS]} ({error})")
+
+
+def _parse_line(text: str) -> Json:
+    """The value of a line, without a comma behind it, as between the items of an array."""
+    try:
+        return parse_json(text)
+    except DuplicateKeyError:
+        raise
+    except ValueError:
+        bare = text.rstrip()
+        if not bare.endswith(","):
+            raise
+        return parse_json(bare[:-1])
 
 
 def _row(value: Json, *, place: str, source: str) -> Row | Drop:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.json_data import Json, JsonMapping
@@ -84,6 +84,15 @@ class Columns(Config):
     option_numbers: OptionNumbers = "none"
     """`from_0`, `from_1`: the answer is the number of an option, counted so; its label is learnt.
     `none`: the answer is a label or a text of an option."""
+
+    @model_validator(mode="after")
+    def _check_options(self) -> "Columns":
+        if self.option_numbers != "none" and not self.options:
+            raise ValueError(
+                f"option_numbers: {self.option_numbers} counts options, and `options` names none; "
+                "name their columns, or leave it out"
+            )
+        return self
 
     def are_named(self) -> bool:
         """Whether the recipe says which columns hold the question and the answer."""

@@ -8,6 +8,8 @@ from pyarrow import parquet
 
 from limbeck.contracts.errors import DataError
 from limbeck.data.readers import json_text, text_files
+from limbeck.data.readers.jsonl import Config
+from limbeck.drafting.findings import read_findings
 from tests.support.source_reading import join_lines, read_rows, read_source
 
 PLAIN = {"question": "how much", "answer": "400 µg"}
@@ -88,6 +90,19 @@ def test_numbers_stay_as_written(tmp_path):
     found = read_source("jsonl", path=path)
     assert found.pairs == [("12345678901234567890", "0.10")]
     assert found.records[0].confidence == 0.5
+
+
+def test_a_comma_behind_an_object_is_no_part_of_it(tmp_path):
+    line = json.dumps(PLAIN)
+    found = read_rows(tmp_path, f"{line},", f"{line} , ", f"{line},,", line)
+    assert len(found.records) == 3 and found.reasons == [("3", "broken_json")]
+
+
+def test_the_files_of_a_folder_are_named_with_their_rows(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(PLAIN)}\n" * 2)
+    (tmp_path / "b.json").write_text(json.dumps([PLAIN]))
+    source = Config.model_validate({"kind": "jsonl", "path": tmp_path})
+    assert read_findings(source).notes["rows_by_file"] == {"a.jsonl": 2, "b.json": 1}
 
 
 def test_what_is_no_number_is_no_text(tmp_path):

@@ -1,6 +1,7 @@
 """Multiple-choice questions, in each of the forms in which data sets hold their options."""
 
 import pytest
+from pydantic import ValidationError
 
 from tests.support.source_reading import read_rows, read_source
 
@@ -62,3 +63,8 @@ def test_a_number_beyond_the_options_is_none(tmp_path):
     found = read_source("csv", path=tmp_path / "a.csv", columns=columns)
     assert [record.answer for record in found.records] == ["B"]
     assert found.reasons == [("3", "not_an_option")]
+
+
+def test_numbers_need_options(tmp_path):
+    with pytest.raises(ValidationError, match="`options` names none"):
+        read_rows(tmp_path, {"question": "q"}, columns={"option_numbers": "from_0"})
