@@ -1,6 +1,6 @@
 // The conversation, and one question to all models side by side.
 
-import { $, announce, make, makeButton, store } from "./elements.js";
+import { $, announce, keepEnd, make, makeButton, store } from "./elements.js";
 import { post, readError, readEvents, tierNames } from "./service.js";
 import { percent, text } from "./text.js";
 
@@ -121,7 +121,7 @@ async function answer(turn, model, messages, { signal }) {
       turn.answer += event.choices[0]?.delta.content ?? "";
       if (event.limbeck) turn.limbeck = event.limbeck;
       turn.seconds = (performance.now() - started) / 1000;
-      fill(turn);
+      keepEnd(() => fill(turn));
     }
     if (!turn.limbeck) turn.error = text("cut"); // the last event of an answer has it
   } catch (error) {
@@ -147,8 +147,7 @@ export async function chat(question, signal) {
   save();
   const shown = elements.get(turn);
   const whole = makeAnswer(turn);
-  shown.replaceWith(whole);
-  whole.scrollIntoView({ block: "end" });
+  keepEnd(() => shown.replaceWith(whole));
   announce(whole.querySelector(".answer").textContent);
 }
 

@@ -31,6 +31,14 @@ export function makeCell(content, { isHead = false } = {}) {
   return isHead ? make("th", { content, scope: "row" }) : make("td", { content: String(content) });
 }
 
+/** Changes what is shown; whoever was at its end stays there, and nobody else is moved. */
+export function keepEnd(change) {
+  const near = 40;
+  const ends = [$("content"), document.documentElement].filter((box) => box.scrollTop + box.clientHeight > box.scrollHeight - near);
+  change();
+  for (const box of ends) box.scrollTop = box.scrollHeight;
+}
+
 /** Tells a screen reader, once. */
 export function announce(message) {
   $("said").textContent = message;

@@ -51,15 +51,15 @@ def stream(*texts, has_end=True):
 
 
 def hold(page):
-    """Keeps requests for answers open; what comes back waits for the first and gives it."""
+    """Keeps requests for answers open; what comes back waits for one of them and gives it."""
     held = []
 
     def keep(route):
         held.append(route)
 
-    def take():
-        wait_for(lambda: page.evaluate("1") and held)
-        return held[0]
+    def take(place=0):
+        wait_for(lambda: page.evaluate("1") and len(held) > place)
+        return held[place]
 
     page.route(CHAT, keep)
     return take
@@ -113,6 +113,22 @@ def test_the_language_may_change_in_the_middle_of_an_answer(page):
     request.fulfill(**stream("the ", "end"))
     assert "the end" in read_answer(page)
     assert page.locator("#turns li.theirs").last.get_by_role("button").count() == 2
+
+
+@pytest.mark.parametrize("reads_above", [False, True])
+def test_a_long_answer_is_followed_by_whoever_is_at_its_end(page, reads_above):
+    take = hold(page)
+    for place in range(2):
+        ask(page)
+        request = take(place)
+        if reads_above and place:
+            page.evaluate("document.getElementById('content').scrollTop = 0")
+        request.fulfill(**stream(*["word\n"] * 60))
+        read_answer(page)
+    content = "document.getElementById('content')"
+    left = f"{content}.scrollHeight - {content}.clientHeight - {content}.scrollTop"
+    assert (page.evaluate(left) < 2) is not reads_above
+    assert page.evaluate(f"{content}.scrollTop === 0") is reads_above
 
 
 def test_clearing_stops_what_is_being_answered(page):
