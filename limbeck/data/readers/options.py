@@ -26,6 +26,9 @@ SIGN = r"[)）.．、,，:：\s]"
 """Stands between an option's label and its text."""
 LINE = re.compile(rf"\s*[(（]?([A-Z]){SIGN}\s*(.*\S)", re.DOTALL)
 """An option in a line of its own, such as `A. fever`."""
+AROUND = "()（）[].。:：、 "
+"""May stand around the label of an answer."""
+NUMBER = re.compile(r"(\d+)(?:\.0+)?")
 BETWEEN = re.compile(r"[\s,，、;；/&+]+")
 """What stands between the labels of several right options, if anything does."""
 
@@ -67,10 +70,11 @@ def check_answer(answer: str, options: Mapping[str, str], *, numbers: OptionNumb
     if numbers == "none" and text not in options and _is_text(text, options):
         return answer
     if numbers != "none":
-        place = int(text) - (numbers == "from_1") if text.isdecimal() else -1
+        number = NUMBER.fullmatch(text)
+        place = int(number[1]) - (numbers == "from_1") if number else -1
         label = LABELS[place] if 0 <= place < len(LABELS) else ""
     else:
-        label = text.upper()
+        label = text.strip(AROUND).upper()
     if label in options:
         return label
     if numbers == "none" and _are_labels(text, options):
@@ -85,7 +89,7 @@ def check_counted(value: Json, options: Mapping[str, str]) -> None:
     Raises:
         RowError: it may.
     """
-    if isinstance(value, int) and str(value) not in options:
+    if isinstance(value, int | float) and str(value) not in options:
         detail = f"{value} is no label; if it counts the options, set `option_numbers`"
         raise RowError(NOT_AN_OPTION, detail)
 
@@ -119,7 +123,8 @@ def _read_all(value: Json) -> dict[str, str]:
     if isinstance(value, Mapping):
         texts, labels = value.get("text"), value.get("label")
         if isinstance(texts, list) and isinstance(labels, list) and len(texts) == len(labels):
-            return dict(zip(map(str, labels), map(str, texts), strict=True))
+            found = (read_text({"": text}, "") for text in texts)
+            return dict(zip(map(str, labels), found, strict=True))
         return {label: read_text(value, label) for label in value}
     if not isinstance(value, Sequence):
         return {}
