@@ -18,6 +18,8 @@ from limbeck.data.readers.text_files import Line, bounded_lines
 
 QUOTE = '"'
 TAB = "\t"
+SPACED = re.compile(' +"')
+"""Begins a field before which a blank stands and a mark, where marks enclose fields."""
 LAYOUT_ROWS = 10_000
 """Rows that show how a table is laid out."""
 MOST_BAD_RATIO = 0.05
@@ -111,17 +113,22 @@ def find_layout(
     """How a table is cut: with blanks between separators and marks where nearly all rows fit so, as
     in `"a", "b"`; its first rows show it.
     """
+    plain = TableLayout(encoding, separator)
     wide = TableLayout(encoding, separator, skips_blanks=True)
-    between = re.compile(re.escape(separator) + ' +"')
-    num_rows = num_bad = num_spaced = 0
-    rows = table_lines(path, layout=wide, quoting=Quoting.RFC4180)
-    for row in itertools.islice(rows, LAYOUT_ROWS):
+    rows = _first_rows(path, layout=plain)
+    num_spaced = sum(any(map(SPACED.match, row.fields)) for row in rows)
+    if separator == TAB or not num_spaced:
+        return plain
+    num_rows = num_bad = 0
+    for row in _first_rows(path, layout=wide):
         num_columns = num_columns or len(row.fields)
         num_rows += 1
         num_bad += bool(row.fault) or len(row.fields) != num_columns
-        num_spaced += any(between.search(line) for line in row.raw)
-    is_wide = separator != TAB and num_spaced > num_bad and num_bad <= MOST_BAD_RATIO * num_rows
-    return wide if is_wide else TableLayout(encoding, separator)
+    return wide if num_bad < num_spaced and num_bad <= MOST_BAD_RATIO * num_rows else plain
+
+
+def _first_rows(path: Path, *, layout: TableLayout) -> Iterator["TableLine"]:
+    return itertools.islice(table_lines(path, layout=layout, quoting=Quoting.RFC4180), LAYOUT_ROWS)
 
 
 def find_quoting(path: Path, *, layout: TableLayout, num_columns: int | None) -> Quoting:
