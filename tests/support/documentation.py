@@ -11,6 +11,7 @@ PAGES = sorted(
     key=lambda page: (page.parts, page.name),
 )
 FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```", flags=re.MULTILINE | re.DOTALL)
+NAMED_PATH = re.compile(r"`((?:tests|limbeck|benchmarks|docs)/[\w./-]*\w)`")
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
 PROGRAMS = ("limbeck", "make", "pip", "python", "accelerate")
 SHELL = ("sh", "bash")
@@ -56,6 +57,11 @@ def read_commands(page: Path) -> list[Command]:
             if words:
                 found.append(Command(page, tuple(words)))
     return found
+
+
+def read_paths(page: Path) -> list[str]:
+    """Files and folders of this repository that a page names as code."""
+    return NAMED_PATH.findall(page.read_text(encoding="utf-8"))
 
 
 def read_links(page: Path) -> list[tuple[str, str]]:
