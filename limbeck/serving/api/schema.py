@@ -230,8 +230,8 @@ class ChatRequest(_Body):
 class FeedbackRequest(_Body):
     """`POST /v1/feedback`: what a reader makes of an answer."""
 
-    id: Annotated[str, Field(min_length=1, max_length=128)]
-    """Of the answer: `id` of the completion."""
+    id: Annotated[str, Field(pattern=r"^chatcmpl-[0-9a-f]{24}$")]
+    """Of the answer: `id` of the completion. Nothing else would ever meet an answer."""
     rating: Literal["up", "down"] | None = None
     corrected: Annotated[str, Field(max_length=20_000)] = ""
     comment: Annotated[str, Field(max_length=20_000)] = ""

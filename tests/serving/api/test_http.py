@@ -69,6 +69,13 @@ def test_a_packed_body_is_refused_by_its_coding(running):
     assert send(running, json.dumps(BODY), **{"Content-Encoding": "identity"}).is_success
 
 
+def test_feedback_on_something_that_is_no_answer_is_refused(running):
+    """A client's own id would be kept, and meet no answer."""
+    found = running.post({"id": "message-7", "rating": "up"}, path="/v1/feedback")
+    assert found.status_code == 422
+    assert "id: String should match pattern '^chatcmpl-" in found.json()["error"]["message"]
+
+
 def test_a_body_may_begin_with_a_mark_and_has_to_be_utf_8(running):
     text = json.dumps(BODY, ensure_ascii=False)
     assert send(running, text.encode("utf-8-sig")).is_success
