@@ -54,6 +54,11 @@ def find_parts(
         if fitting:
             source, findings = fitting[0]
             notes.append(f"took {quote(options)} for the options of the question")
+        else:
+            notes.append(
+                f"left out {quote(options)}: few rows have several options there, and an answer among "
+                "them; if these are options, the questions stand without them"
+            )
     return source, findings, notes
 
 

@@ -68,6 +68,7 @@ def test_a_text_that_the_question_is_about(tmp_path):
         (["original_question", "query", "response"], "query", "response"),
         (["question_id", "question_text", "answer_text"], "question_text", "answer_text"),
         (["Qestion", "text", "Answers"], "Qestion", "Answers"),
+        (["context", "question", "answerA", "answerB", "answerC", "label"], "question", "label"),
     ],
 )
 def test_likely_columns(names, question, answer):

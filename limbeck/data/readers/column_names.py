@@ -29,13 +29,14 @@ ANSWER_NAMES = (
     *("respuesta", "resposta", "risposta", "ответ", "الجواب", "الإجابة", "คำตอบ", "답변", "답"),
 )
 CONTEXT_NAMES = (
-    *("context", "passage", "article", "paragraph", "document", "story", "background", "input"),
+    *("context", "passage", "article", "paragraph", "document", "story", "background"),
+    *("premise", "input"),
     *("上下文", "背景", "文章", "段落", "材料", "输入"),
 )
 """What data sets call a text that a question is about."""
 OPTIONS_NAMES = ("options", "choices", "option", "endings", "选项")
 """What data sets call a column that holds all options of a question."""
-ONE_OPTION = re.compile(r"(|op|opt|options?|choices?|ending|sol|选项)[ _-]?([a-z]|\d)")
+ONE_OPTION = re.compile(r"(|op|opt|options?|choices?|answers?|ending|sol|选项)[ _-]?([a-z]|\d)")
 """The name of a column that holds one of them: `A`, `opa`, `option_1`."""
 
 
@@ -79,6 +80,8 @@ def quote(names: Iterable[str]) -> str:
 
 def guess_columns(found: Sequence[str], columns: Columns) -> tuple[list[str], str]:
     """The likely columns of the question and the likely one of the answer; '' where none is."""
+    options = guess_options(found)
+    found = [name for name in found if name not in options]
     question = [_guess(name, found, names=QUESTION_NAMES) for name in columns.question]
     rest = [name for name in found if name not in question]
     return question, _guess(columns.answer, rest, names=ANSWER_NAMES)

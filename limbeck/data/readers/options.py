@@ -26,6 +26,11 @@ SIGN = r"[)）.．、,，:：\s]"
 """Stands between an option's label and its text."""
 LINE = re.compile(rf"\s*[(（]?([A-Z]){SIGN}\s*(.*\S)", re.DOTALL)
 """An option in a line of its own, such as `A. fever`."""
+MARKS = (
+    re.compile(rf"^[ \t]*[(（]?([A-Za-z])[ \t]?{SIGN}\s*", re.MULTILINE),
+    re.compile(r"(?:\A|(?<=[\s,，;；]))[(（]?([A-Za-z])\s?[)）.．、:：]\s*"),
+)
+"""The labels of options in one text: each at the start of a line, or behind the one before."""
 AROUND = "()（）[].。:：、 "
 """May stand around the label of an answer."""
 NUMBER = re.compile(r"(\d+)(?:\.0+)?")
@@ -142,12 +147,24 @@ def _read_object(item: JsonMapping) -> tuple[str, str] | None:
 
 
 def _read_text(text: str) -> dict[str, str]:
-    """Options as JSON in a text, or as lines that begin with their labels."""
+    """Options as JSON in a text, or each behind its label, in a line of its own or not."""
     if text.lstrip().startswith(("[", "{")):
         try:
             return _read_all(parse_json(text))
         except ValueError:
             return {}
-    lines = [line for line in text.splitlines() if line.strip()]
-    found = [LINE.fullmatch(line) for line in lines]
-    return {line[1]: line[2] for line in found if line} if all(found) else {}
+    found = (_cut_at(text.strip(), mark) for mark in MARKS)
+    return next((options for options in found if len(options) > 1), {})
+
+
+def _cut_at(text: str, pattern: re.Pattern[str]) -> dict[str, str]:
+    """The parts of a text behind the labels A, B, C and so on, the first of which begins it."""
+    marks: list[re.Match[str]] = []
+    for mark in pattern.finditer(text):
+        if len(marks) < len(LABELS) and mark[1].upper() == LABELS[len(marks)]:
+            marks.append(mark)
+    if not marks or marks[0].start():
+        return {}
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    parts = (text[mark.end() : end] for mark, end in zip(marks, ends, strict=True))
+    return dict(zip(LABELS, (part.strip(" \t\r\n,，;；") for part in parts), strict=False))

@@ -18,6 +18,8 @@ ASKED = "q\nA. x\nB. y"
         ({"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answer": "A"}, {}, "A"),
         ({"choices": [{"key": "A", "value": "x"}, {"key": "B", "value": "y"}]}, {}, "A"),
         ({"choices": "A x\nB、y\n", "answer": "AB"}, {}, "AB"),
+        ({"choices": "a ) x , b ) y", "answer": "b"}, {}, "B"),
+        ({"choices": "A.x；B.y", "answer": "B"}, {}, "B"),
         ({"choices": '["x", "y"]', "answer": "A, B"}, {}, "A, B"),
         ({"choices": ["x", "y"], "answer": "B. y"}, {}, "B. y"),
         ({"choices": ["x", "y"], "answer": "b"}, {}, "B"),
@@ -31,6 +33,12 @@ def test_options_stand_below_the_question(tmp_path, row, columns, answer):
     row = {"question": "q", "answer": "A", **row}
     found = read_rows(tmp_path, row, columns={"options": ["choices"], **columns})
     assert found.pairs == [(ASKED, answer)] and "columns_not_read" not in found.notes
+
+
+def test_letters_inside_options_are_no_labels(tmp_path):
+    row = {"question": "q", "answer": "A", "o": "A. vitamin A. of\nU.S. b) origin\nB. e. g. y"}
+    (record,) = read_rows(tmp_path, row, columns={"options": ["o"]}).records
+    assert record.question == "q\nA. vitamin A. of\nU.S. b) origin\nB. e. g. y"
 
 
 def test_a_text_of_one_letter_is_no_label_in_small(tmp_path):
