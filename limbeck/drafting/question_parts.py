@@ -56,8 +56,8 @@ def find_parts(
             notes.append(f"took {quote(options)} for the options of the question")
         else:
             notes.append(
-                f"left out {quote(options)}: few rows have several options there, and an answer among "
-                "them; if these are options, the questions stand without them"
+                f"left out {quote(options)}: few rows have several options there and an answer "
+                "among them; if these are options, the questions stand without them"
             )
     return source, findings, notes
 
