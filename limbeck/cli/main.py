@@ -14,7 +14,6 @@ from rich.logging import RichHandler
 
 import limbeck
 from limbeck.cli.ask import ask
-from limbeck.cli.console import report_user_errors
 from limbeck.cli.evaluate import evaluate
 from limbeck.cli.journal import journal
 from limbeck.cli.list import list_command
@@ -22,7 +21,7 @@ from limbeck.cli.new import new
 from limbeck.cli.run import check, plan, run, tune
 from limbeck.cli.serve import keys, serve
 from limbeck.cli.show import show
-from limbeck.cli.store import add_commands
+from limbeck.cli.store import history, promote, rollback, store
 
 HELP = """From a large teacher and your questions to small models for cloud, edge and phone.
 
@@ -47,9 +46,9 @@ for command in (new, check, plan, run, ask, serve):
 for command in (show, evaluate, tune, keys):
     app.command(rich_help_panel="A closer look")(command)
 app.command(name="list", rich_help_panel="A closer look")(list_command)
-
-
-add_commands(app, guard=report_user_errors)
+app.add_typer(store, name="store", rich_help_panel="Keep and serve")
+for command in (promote, rollback, history):
+    app.command(rich_help_panel="Keep and serve")(command)
 app.add_typer(journal, name="journal", rich_help_panel="Keep and serve")
 
 

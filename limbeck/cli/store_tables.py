@@ -2,15 +2,14 @@
 
 import dataclasses
 import getpass
-import json
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from limbeck.cli.console import print_json
 from limbeck.contracts.errors import ArtifactError
 from limbeck.pipeline.garbage import DAY_SECONDS, collect, list_store
 from limbeck.pipeline.model_registry import HistoryEvent, ModelRegistry, answering, roles
@@ -21,7 +20,7 @@ def print_listing(runs: Path, *, keep_days: float, as_json: bool) -> None:
     """Every artifact of the store."""
     found = list_store(Store(runs), keep_days=keep_days)
     if as_json:
-        _print_json([dataclasses.asdict(item) for item in found])
+        print_json([dataclasses.asdict(item) for item in found])
         return
     table = Table("key", "names", "kind", "size", "age", "needed", box=None, header_style="bold")
     for item in found:
@@ -40,7 +39,7 @@ def print_collected(runs: Path, *, keep_days: float, dry_run: bool, as_json: boo
     """Remove what nothing needs, and what was freed."""
     found = collect(Store(runs), keep_days=keep_days, dry_run=dry_run)
     if as_json:
-        _print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found))
         return
     for item in found.removed:
         typer.echo(f"{item.folder}: {item.kind}, {item.size_bytes:,} bytes")
@@ -60,7 +59,7 @@ def print_damage(runs: Path, *, as_json: bool) -> bool:
     store = Store(runs)
     found = {item.path.name: store.verify(item) for item in store.artifacts()}
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         for name, damage in found.items():
             typer.echo(f"{name}: {'damaged: ' + ', '.join(damage) if damage else 'whole'}")
@@ -75,7 +74,7 @@ def open_registry(runs: Path) -> ModelRegistry:
 def print_event(event: HistoryEvent, name: str, *, as_json: bool) -> None:
     """One change of a served name."""
     if as_json:
-        _print_json({"name": name} | event.model_dump(mode="json"))
+        print_json({"name": name} | event.model_dump(mode="json"))
     else:
         typer.echo(f"{name}: {_line(event)}")
 
@@ -88,7 +87,7 @@ def print_history(runs: Path, name: str, *, at: str, as_json: bool) -> None:
         start, end = _span(at)
         events = answering(events, start=start, end=end)
     if as_json:
-        _print_json(
+        print_json(
             [{**item.model_dump(mode="json"), "role": held.get(item.artifact)} for item in events]
         )
         return
@@ -124,7 +123,3 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

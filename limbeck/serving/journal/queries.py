@@ -60,20 +60,11 @@ class ExchangeRow:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a dashboard shows of some exchanges."""
+    """How many exchanges there are, and how many of each tier and status."""
 
     num_exchanges: int
     by_tier: Mapping[str, int]
     by_status: Mapping[str, int]
-    by_model_key: Mapping[str, int]
-    by_thumbs: Mapping[str, int]
-    """Of feedback rows, so that one exchange may count twice."""
-    num_corrected: int
-    """Exchanges that somebody corrected."""
-    num_prompt_tokens: int
-    num_completion_tokens: int
-    mean_total_seconds: float
-    """0 where there is no exchange."""
 
 
 @dataclass(frozen=True)
@@ -114,38 +105,17 @@ def read_all(engine: Engine, choice: ExchangeFilter) -> Iterator[ExchangeRow]:
 
 
 def count(engine: Engine, choice: ExchangeFilter) -> Counts:
-    """The exchanges by what a dashboard shows."""
-    condition = _condition(choice)
+    """The exchanges that a filter chooses, counted."""
     joined = exchanges.join(ledger, ledger.c.id == exchanges.c.id)
-    sums = sa.select(
-        sa.func.count(),
-        sa.func.coalesce(sa.func.sum(exchanges.c.num_prompt_tokens), 0),
-        sa.func.coalesce(sa.func.sum(exchanges.c.num_completion_tokens), 0),
-        sa.func.coalesce(sa.func.avg(exchanges.c.total_seconds), 0.0),
-    )
-    with_feedback = joined.join(feedback, feedback.c.exchange_id == exchanges.c.id)
     with engine.connect() as connection:
 
-        def by(column: sa.Column[str], source: sa.FromClause) -> dict[str, int]:
-            query = sa.select(column, sa.func.count()).select_from(source).where(condition)
-            return {row[0]: row[1] for row in connection.execute(query.group_by(column))}
+        def by(column: sa.Column[str]) -> dict[str, int]:
+            query = sa.select(column, sa.func.count()).select_from(joined)
+            rows = connection.execute(query.where(_condition(choice)).group_by(column))
+            return {row[0]: row[1] for row in rows}
 
-        total = connection.execute(sums.select_from(joined).where(condition)).one()
-        corrected = sa.select(sa.func.count(sa.distinct(exchanges.c.id))).select_from(with_feedback)
-        corrected = corrected.where(condition & (feedback.c.corrected_answer != ""))
-        thumbs = by(feedback.c.thumbs, with_feedback)
-        thumbs.pop("none", None)
-        return Counts(
-            num_exchanges=total[0],
-            by_tier=by(exchanges.c.tier, joined),
-            by_status=by(exchanges.c.status, joined),
-            by_model_key=by(exchanges.c.model_key, joined),
-            by_thumbs=thumbs,
-            num_corrected=connection.execute(corrected).scalar_one(),
-            num_prompt_tokens=int(total[1]),
-            num_completion_tokens=int(total[2]),
-            mean_total_seconds=float(total[3]),
-        )
+        by_tier = by(exchanges.c.tier)
+        return Counts(sum(by_tier.values()), by_tier, by(exchanges.c.status))
 
 
 def read_review_queue(
