@@ -19,8 +19,6 @@ from limbeck.contracts.json_data import Json, JsonObject
 
 FEATURES_KEY = b"huggingface"
 LABEL = "ClassLabel"
-LABEL_NAMES = "label_names"
-"""The note of the names that a file stores for the numbers of labels, by column."""
 IMAGE_PARTS = {"bytes", "path"}
 """How `datasets` stores an image in a cell, whose bytes are no text."""
 SECONDS = 3600, 60, 1

@@ -25,10 +25,10 @@ from limbeck.data.filters.dedup import DUPLICATE
 from limbeck.data.filters.in_evaluation import IN_EVALUATION
 from limbeck.data.filters.normalization.record import NOTHING_LEFT, Normalizer
 from limbeck.data.packs.schema import Pack
-from limbeck.data.readers.arrow_values import LABEL_NAMES
 from limbeck.data.readers.base import SHOWN_CHARS, ReaderItem
 from limbeck.data.readers.column_names import nearest, quote
 from limbeck.data.readers.label_names import (
+    LABEL_NAMES,
     LabelText,
     check_distinct,
     name_label,

@@ -16,7 +16,8 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
-from limbeck.data.readers.arrow_values import LABEL_NAMES, label_names, plain_value
+from limbeck.data.readers.arrow_values import label_names, plain_value
+from limbeck.data.readers.label_names import LABEL_NAMES
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_values import Row
 

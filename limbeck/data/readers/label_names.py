@@ -11,6 +11,8 @@ from limbeck.data.readers.column_names import quote
 from limbeck.data.readers.row_values import RowError
 
 UNNAMED_LABEL = Reason("unnamed_label", "标签未命名", "label without a name")
+LABEL_NAMES = "label_names"
+"""The note of the names that a file stores for the numbers of labels, by column."""
 LabelText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
