@@ -118,7 +118,7 @@ def train_ours(name: str, folder: Path, *, steps: int, pace: Pace) -> list[float
         config=config,
         state=folder / name,
         title=name,
-        after_step=lambda step, lr: pace(),
+        after_step=lambda step: pace(),
     )
     return [point["loss"] for point in history]
 

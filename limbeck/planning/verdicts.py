@@ -34,13 +34,13 @@ def describe_training_fit(
         f"does not fit {cards}: weights, gradients and optimizer alone are "
         f"{byte_count(state.total)}, the cards have {there}"
     )
-    ways = [_describe_needed(item, size, workload) for item in (needed, larger) if item is not None]
+    ways = [_describe_needed(item, size) for item in (needed, larger) if item is not None]
     if not ways:
         ways = [f"one layer without its experts is more than a {cards.gpu} holds"]
     return f"{text}; {'; or '.join(ways)}"
 
 
-def _describe_needed(needed: CardsNeeded, size: ModelSize, workload: Workload) -> str:
+def _describe_needed(needed: CardsNeeded, size: ModelSize) -> str:
     held = f"{byte_count(needed.memory.total)} of {byte_count(GPUS[needed.gpu].usable_bytes)} each"
     cards = (
         f"fits {needed.count:,} x {needed.gpu} with ZeRO-3, gradient checkpointing, one record a"

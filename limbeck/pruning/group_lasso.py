@@ -93,7 +93,7 @@ class Regulariser:
             return 1.0
         return self.lrs[step] / sum(self.lrs[step : self.reach + 1])
 
-    def __call__(self, step: int, lr: float) -> None:
+    def __call__(self, step: int) -> None:
         """One proximal step on every layer; to be called after each optimizer step."""
         fraction = self.fraction(step)
         for groups, num_zero in self.num_zero.items():

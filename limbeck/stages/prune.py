@@ -291,7 +291,7 @@ def make_regulariser(
     num_kept: Mapping[Groups, int],
     training: TrainingConfig,
     config: Config,
-) -> Callable[[int, float], None]:
+) -> Callable[[int], None]:
     """The proximal step for the training loop, under the loop's own learning rates."""
     lrs = [find_lr(step, config=training) for step in range(training.max_steps)]
     num_zero = {groups: groups.num_groups - kept for groups, kept in num_kept.items()}

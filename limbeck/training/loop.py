@@ -58,7 +58,7 @@ def fit(
     state: Path,
     title: str,
     before_step: Callable[[nn.Module, float], None] | None = None,
-    after_step: Callable[[int, float], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
     stateful: Stateful | None = None,
     stopper: EarlyStopper | None = None,
     on_step: OnStep = ignore_step,
@@ -68,7 +68,7 @@ def fit(
     `batches(step)` gives the micro-batches of a step, the same on every process, which takes its
     share; `objective(forward, batch)` a loss with sum, count and parts. `before_step(model,
     progress)` prepares the trained model for an optimizer step, progress being the share of steps
-    before it; `after_step(step, lr)` runs without gradients after the step, `on_step` once it is in
+    before it; `after_step(step)` runs without gradients after the step, `on_step` once it is in
     the history; `stateful` is saved and restored with the model. `stopper` ends training before its
     last step, and gives the model its best weights.
     Where processes divide the model among them, the first one gets it back whole, the others as
@@ -197,7 +197,7 @@ class _Run:
         *,
         title: str,
         before_step: Callable[[nn.Module, float], None] | None,
-        after_step: Callable[[int, float], None] | None,
+        after_step: Callable[[int], None] | None,
         on_step: OnStep,
     ) -> History:
         """Train from the state on, to the last step or to an early stop."""
@@ -218,7 +218,7 @@ class _Run:
                 with torch.no_grad():
                     self.objective.after_step(model=self.model)
                     if after_step is not None:
-                        after_step(step, lr)
+                        after_step(step)
                 measured, is_over = self._measure(step + 1)
                 if measured or step % config.logging_steps == 0 or step == steps - 1:
                     self.history.append(point | measured)

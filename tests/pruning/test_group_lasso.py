@@ -95,14 +95,14 @@ def test_a_trained_block_is_spared_by_the_default_where_the_plain_lasso_takes_it
         lrs = [0.001] * 40
         regulariser = Regulariser(model, num_zero={groups: 8}, lrs=lrs, config=lasso)
         optimizer = torch.optim.Adam(model.parameters(), lr=lrs[0])
-        for step, lr in enumerate(lrs):
+        for step in range(len(lrs)):
             x = torch.randn(64, 16)
             target = truth(x).detach()
             loss = (model(x) - target).square().mean() / target.var()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            regulariser(step, lr)
+            regulariser(step)
         assert count_zero(model, groups=groups) == 8
         losses.append(loss.item())
     assert losses[0] < 0.3
@@ -123,7 +123,7 @@ def train(model, *, steps, start=0, optimizer=None, lasso=None):
             group["lr"] = lrs[step]
         optimizer.step()
         optimizer.zero_grad()
-        regulariser(step, lrs[step])
+        regulariser(step)
         yield step, optimizer
 
 
@@ -197,7 +197,7 @@ def fit_toy(*, num_zero, concavity=0.0, steps=1500):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        regulariser(step, lrs[step])
+        regulariser(step)
     with torch.no_grad():
         x = torch.randn(4096, 32)
         return model, groups, float((model(x) - truth(x)).square().mean() / variance)

@@ -142,7 +142,7 @@ def train(model, folder, **more):
 def test_weights_in_parts_are_not_changed_between_steps(dense, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "find_sharding", lambda accelerator: "fsdp2")
     with pytest.raises(LaunchError, match=r"run this entry alone, or with .*ddp\.yaml"):
-        train(dense, tmp_path, after_step=lambda step, lr: None)
+        train(dense, tmp_path, after_step=lambda step: None)
 
 
 def test_another_models_state_is_refused(dense, moe, tmp_path):
