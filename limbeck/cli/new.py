@@ -195,7 +195,7 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         screen.print(f"\n{note}", markup=False, highlight=False)
     check_findings(findings, path=data)
     doubts = find_doubts(findings, open_source(source), recipe=recipe, language=wanted.language)
-    held_out, left_out = read_held_out(held_out_sources(source, Path(data)))
+    held_out, left_out = read_held_out(held_out_sources(source, findings, data=data))
     for item in held_out:
         screen.print(item.describe(), markup=False, highlight=False)
     for doubt in (*doubts, *left_out):

@@ -65,8 +65,8 @@ def find_doubts(
         )
     if len(findings.records) < FEW_RECORDS:
         doubts.append(
-            f"{len(findings.records)} records are few: the report asks one in ten of them, and "
-            "its intervals will be wide"
+            f"{len(findings.records)} records are few to learn from, and where the report asks one "
+            "in ten of them, its intervals will be wide"
         )
     with_comma = [found[0] for item in findings.sample if (found := COMMA.search(item.answer))]
     if not language and len(with_comma) > LEAST_COMMA_RATIO * len(findings.sample):

@@ -4,14 +4,13 @@ A recipe trains on one and asks the others; read as one source, their test quest
 learnt.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Split
-from limbeck.data.readers.row_files import KINDS, SPLIT_NAMES, SPLITS_FILE, find_split_files
+from limbeck.data.readers.row_files import KINDS, OTHER_SPLITS, SPLIT_NAMES, find_split_files
 from limbeck.drafting.findings import FileFindings, read_findings
 from limbeck.drafting.sources import open_source
 
@@ -30,14 +29,16 @@ class HeldOut:
         return f"{count:,} records of {self.source['name']} are {use}, not trained on"
 
 
-def held_out_sources(source: JsonObject, data: Path) -> list[JsonObject]:
+def held_out_sources(source: JsonObject, findings: FileFindings, *, data: str) -> list[JsonObject]:
     """The sources of the other splits, each read as that of training is."""
     places: dict[Split, JsonObject] = {}
-    if (data / SPLITS_FILE).is_file():
-        names = json.loads((data / SPLITS_FILE).read_text(encoding="utf-8"))["splits"]
-        places = {SPLIT_NAMES[name]: {"split": name} for name in names if name in SPLIT_NAMES}
-    elif data.is_dir():
-        for split, path in find_split_files(data).items():
+    if source["kind"] == "hub":
+        names = findings.notes.get(OTHER_SPLITS, {})
+        for name in names.get(source["name"], ()) if isinstance(names, dict) else ():
+            if name in SPLIT_NAMES:
+                places[SPLIT_NAMES[name]] = {"split": name}
+    elif Path(data).is_dir():
+        for split, path in find_split_files(Path(data)).items():
             places[split] = {"kind": KINDS[path.suffix.lower()], "path": str(path)}
     return [
         {**source, **place, "name": f"{source['name']}-{split}", "corpus_split": split}

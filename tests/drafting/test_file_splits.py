@@ -1,10 +1,14 @@
 """The splits that a folder has: which file is which, and what `limbeck new` writes of them."""
 
+import datasets
 import pytest
 
 from limbeck.contracts.errors import DataError
+from limbeck.data.readers import hub
 from limbeck.data.readers.row_files import find_split_files
 from limbeck.drafting.file_splits import held_out_sources, read_held_out
+from limbeck.drafting.findings import read_findings
+from limbeck.drafting.sources import open_source
 from tests.support.drafted_files import clauses, lines
 
 
@@ -52,10 +56,16 @@ def test_the_recipe_of_a_folder_trains_on_one_split(new, tmp_path):
     assert recipe["corpus"]["splits"] == {"validation_ratio": 0.1, "test_ratio": 0}
 
 
-def test_a_saved_folder_is_held_out_by_its_splits(tmp_path):
-    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "dev", "x"]}')
-    source = {"kind": "hub", "name": "s", "dataset": str(tmp_path)}
-    (found,) = held_out_sources(source, tmp_path)
+def test_splits_of_a_data_set_are_held_out(monkeypatch):
+    rows = [{"question": "q", "answer": "a"}]
+    data = datasets.Dataset.from_list(rows)
+    infos = {name: datasets.SplitInfo(name, num_examples=3) for name in ("train", "dev", "x")}
+    data.info.splits = datasets.SplitDict(infos)
+    monkeypatch.setattr(hub, "load_dataset", lambda *names, split, revision: {"train": data}[split])
+    source = {"kind": "hub", "name": "s", "dataset": "a/s"}
+    findings = read_findings(open_source(source))
+    assert findings.notes["other_splits"] == {"s": {"dev": 3, "x": 3}}
+    (found,) = held_out_sources(source, findings, data="a/s")
     assert found == {**source, "name": "s-validation", "split": "dev", "corpus_split": "validation"}
     held_out, doubts = read_held_out([found])
     assert not held_out and "the split 'validation' is left out" in doubts[0]

@@ -18,6 +18,7 @@ from limbeck.contracts.errors import DataError
 from limbeck.contracts.records import Drop, Note
 from limbeck.data.readers.arrow_values import label_names, plain_value
 from limbeck.data.readers.label_names import LABEL_NAMES
+from limbeck.data.readers.row_files import OTHER_SPLITS
 from limbeck.data.readers.row_formats import RowReaderConfig
 from limbeck.data.readers.row_values import Row
 
@@ -49,7 +50,7 @@ class Config(RowReaderConfig):
     def rows(self) -> Iterator[Row | Drop | Note]:
         found, rest = self._load()
         if rest:
-            yield Note("other_splits", {self.label: rest})
+            yield Note(OTHER_SPLITS, {self.label: rest})
         features = found.features.to_dict()
         assert isinstance(features, dict)
         kinds = {field.name: field.type for field in found.features.arrow_schema}
@@ -93,6 +94,9 @@ class Config(RowReaderConfig):
             rest = {str(name): len(rows) for name, rows in found.items() if name != self.split}
             found = found[self.split]
         assert isinstance(found, Dataset)
+        for name, info in (found.info.splits or {}).items():
+            if name != self.split:
+                rest.setdefault(str(name), info.num_examples)
         return _keep_files(found), rest
 
 

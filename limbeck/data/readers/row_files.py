@@ -26,6 +26,8 @@ KINDS = {
 }
 """Kinds of sources by the ends of files' names."""
 SPLITS_FILE = "dataset_dict.json"
+OTHER_SPLITS = "other_splits"
+"""The note of a data set's splits that a source does not read, with their rows, by its label."""
 SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
