@@ -15,7 +15,7 @@ from starlette.routing import Route
 import limbeck
 from limbeck.serving.api.admission import Admission
 from limbeck.serving.api.chat import Completions
-from limbeck.serving.api.errors import TYPES, ApiError, describe_faults, errors
+from limbeck.serving.api.errors import TYPES, ApiError, describe_faults, errors, not_utf8
 from limbeck.serving.api.feedback import add_feedback_route
 from limbeck.serving.api.health import add_health_routes
 from limbeck.serving.api.models import add_model_routes
@@ -163,6 +163,8 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, UnicodeDecodeError):  # the framework says nothing of it
+        return _respond(request, not_utf8(error.__cause__))
     detail = str(error.detail)
     methods = _methods(request)
     if error.status_code == 405:

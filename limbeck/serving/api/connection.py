@@ -13,7 +13,7 @@ import pydantic
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Send
 
-from limbeck.serving.api.errors import ApiError, describe_faults
+from limbeck.serving.api.errors import ApiError, describe_faults, not_utf8
 
 BOM = b"\xef\xbb\xbf"
 """What some editors and shells write before UTF-8 (RFC 8259, sec. 8.1)."""
@@ -39,7 +39,10 @@ async def read_body(receive: Receive, kind: type[_Body], *, seconds: float) -> _
     try:
         return kind.model_validate_json(content.removeprefix(BOM))
     except pydantic.ValidationError as error:
-        _check_encoding(content)
+        try:
+            content.decode()
+        except UnicodeDecodeError as fault:
+            raise not_utf8(fault) from None
         raise describe_faults(error.errors(include_url=False)) from None
 
 
@@ -52,16 +55,6 @@ async def _receive_all(receive: Receive) -> bytes:
         content += message.get("body", b"")
         is_more = message.get("more_body", False)
     return content
-
-
-def _check_encoding(content: bytes) -> None:
-    """The console of a Chinese Windows writes GBK, and its shell UTF-16."""
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        raise ApiError(
-            400, f"the body is not UTF-8, as JSON has to be: byte {error.start} is the first fault"
-        ) from None
 
 
 async def send_head(send: Send, *, kind: bytes, headers: Headers, status: int = 200) -> None:

@@ -97,6 +97,13 @@ def no_model(name: str, *, known: Iterable[str]) -> ApiError:
     return ApiError(404, message, code="model_not_found", param="model")
 
 
+def not_utf8(error: UnicodeDecodeError) -> ApiError:
+    """A body in another encoding: a console of Windows writes GBK in China, its shell UTF-16."""
+    return ApiError(
+        400, f"the body is not UTF-8, as JSON has to be: byte {error.start} is the first fault"
+    )
+
+
 def _choose_fault(faults: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The first fault; of a value that may be of several kinds, what is wrong deepest inside it.
 

@@ -10,9 +10,9 @@ BODY = {"model": "small", "messages": [{"role": "user", "content": "高血压"}]
 CHAT = "/v1/chat/completions"
 
 
-def send(running, content, **headers):
+def send(running, content, *, path=CHAT, **headers):
     headers = {"Content-Type": "application/json", **headers}
-    return httpx.post(running.url + CHAT, content=content, headers=headers, timeout=60)
+    return httpx.post(running.url + path, content=content, headers=headers, timeout=60)
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz/ready", "/v1/models", "/static/app.js"])
@@ -79,7 +79,7 @@ def test_feedback_on_something_that_is_no_answer_is_refused(running):
 def test_a_body_may_begin_with_a_mark_and_has_to_be_utf_8(running):
     text = json.dumps(BODY, ensure_ascii=False)
     assert send(running, text.encode("utf-8-sig")).is_success
-    for encoding in ("gb18030", "utf-16"):
-        found = send(running, text.encode(encoding))
+    for encoding, path in (("gb18030", CHAT), ("utf-16", CHAT), ("gb18030", "/v1/feedback")):
+        found = send(running, text.encode(encoding), path=path)
         assert found.status_code == 400
         assert "the body is not UTF-8" in found.json()["error"]["message"]
