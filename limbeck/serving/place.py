@@ -3,14 +3,14 @@
 import abc
 import ipaddress
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, field_validator
 from typing_extensions import override
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import PositiveFloat, PositiveInt
+from limbeck.contracts.openai_server import ServerUrl, VariableName, read_key
 
 if TYPE_CHECKING:
     from limbeck.serving.config import TierConfig
@@ -122,9 +122,9 @@ class OpenAiHttp(Place):
     """The model is behind a server that speaks OpenAI's protocol: vLLM, llama.cpp, Limbeck."""
 
     kind: Literal["openai_http"]
-    url: str
+    url: ServerUrl
     """Up to the version, as `http://10.0.0.7:8000/v1`."""
-    key_variable: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    key_variable: VariableName = ""
     """The environment variable that holds the API key, never the key itself; empty: none."""
     connect_seconds: PositiveFloat = 5.0
     """For a connection; without one by then the tier is down."""
@@ -140,17 +140,6 @@ class OpenAiHttp(Place):
     redact: Literal["outside", "always", "never"] = "outside"
     """Whether what identifies a person is taken out of a conversation before it is sent;
     `outside`: unless the server is on this machine."""
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected an address such as http://10.0.0.7:8000/v1")
-        _ = parts.port  # a ValueError where it is no number
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("an address is recorded, so it must hold no key; use key_variable")
-        return url.rstrip("/").removesuffix("/chat/completions")
 
     @property
     def host(self) -> str:
@@ -196,10 +185,11 @@ class OpenAiHttp(Place):
     ) -> "Tier":
         from limbeck.contracts.answer_policy import AnswerPolicy
         from limbeck.serving.engine.remote import RemoteEngine
-        from limbeck.serving.remote_tiers import read_key
         from limbeck.serving.tier import Tier
 
-        engine = RemoteEngine(tier, self, key=read_key(tier, self))
+        recorded, place = tier.model_dump_json(), f"tier {tier.name}: "
+        key = read_key(self.key_variable, recorded=recorded, place=place)
+        engine = RemoteEngine(tier, self, key=key)
         # Another server tells no content hash; the model and where it is stand for one.
         key = f"{quote(tier.model, safe='/:._+-')}@{self.host}:{self.port}"
         return Tier(tier, engine, AnswerPolicy(), key)

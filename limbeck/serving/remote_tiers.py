@@ -1,36 +1,9 @@
-"""What has to hold before another server is a tier: its key is set, and it is not this service."""
+"""What has to hold before another server is a tier: it is not this service."""
 
-import os
 import socket
 
 from limbeck.contracts.errors import EndpointError
-from limbeck.serving.config import ServeConfig, TierConfig
-from limbeck.serving.place import OpenAiHttp
-
-SECRET_CHARS = 8
-
-
-def read_key(tier: TierConfig, place: OpenAiHttp) -> str:
-    """The API key of a tier's server; empty where none is named.
-
-    Raises:
-        EndpointError: the variable is not set, or the recipe itself holds the key.
-    """
-    variable = place.key_variable
-    key = os.environ.get(variable, "").strip() if variable else ""
-    where = f"tier {tier.name}: the environment variable {variable!r}"
-    if variable and not key:
-        raise EndpointError(f"{where}, which key_variable names, is not set; export the key in it")
-    if not key.isascii() or not key.isprintable():
-        raise EndpointError(
-            f"{where} holds no API key: it has characters that a header cannot have"
-        )
-    if len(key) >= SECRET_CHARS and key in tier.model_dump_json():
-        raise EndpointError(
-            f"tier {tier.name}: the API key stands in the recipe; take it out and leave it in the "
-            f"environment variable {variable!r} alone"
-        )
-    return key
+from limbeck.serving.config import ServeConfig
 
 
 def check_not_itself(config: ServeConfig, *, host: str, port: int) -> None:

@@ -1,10 +1,9 @@
 """Settings of a server whose model answers questions."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from limbeck.contracts.config import Config
 from limbeck.contracts.fields import (
@@ -14,6 +13,7 @@ from limbeck.contracts.fields import (
     PositiveInt,
     Text,
 )
+from limbeck.contracts.openai_server import ServerUrl, VariableName
 
 TAKEN = frozenset(
     {
@@ -34,13 +34,13 @@ TAKEN = frozenset(
 class EndpointConfig(Config):
     """A model behind an OpenAI-compatible server, and how it is called."""
 
-    url: str
+    url: ServerUrl
     """Up to the version, as `http://localhost:8000/v1`."""
     model: Text
     """Its name there."""
     served_as: str = ""
     """The name that its responses give, where that does not begin with `model`."""
-    key_variable: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    key_variable: VariableName = ""
     """The environment variable that holds the API key, never the key itself; empty: none."""
     max_concurrent: PositiveInt = 8
     """Records in flight at the same time."""
@@ -60,7 +60,7 @@ class EndpointConfig(Config):
     """Of all calls for this entry, earlier runs included, in that currency; 0: no limit."""
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The server's field for the longest answer."""
-    seed_field: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
+    seed_field: VariableName = ""
     """The server's field for the seed of a drawn answer, as `seed`; empty: none is sent."""
     extra: Mapping[str, Any] = {}
     """Further fields of every request, under the server's names."""
@@ -77,17 +77,6 @@ class EndpointConfig(Config):
         if self.seed_field in self.extra:
             raise ValueError(f"extra: {self.seed_field!r} is set by seed_field; remove it")
         return self
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected an address such as http://localhost:8000/v1")
-        _ = parts.port  # a ValueError where it is no number
-        if parts.username or parts.password or parts.query:
-            raise ValueError("an address is recorded, so it must hold no key; use key_variable")
-        return url.rstrip("/").removesuffix("/chat/completions")
 
     @model_validator(mode="after")
     def _check_prices(self) -> "EndpointConfig":

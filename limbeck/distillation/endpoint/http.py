@@ -3,17 +3,15 @@
 import asyncio
 import email.utils
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import httpx2
 
-from limbeck.contracts.errors import EndpointError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
+from limbeck.contracts.openai_server import hide_key, read_key
 from limbeck.distillation.endpoint.config import EndpointConfig
 
-SECRET_CHARS = 8
 MAX_QUOTED_CHARS = 300
 
 
@@ -34,9 +32,8 @@ class HttpTransport:
     def __init__(self, config: EndpointConfig) -> None:
         """Raises: EndpointError: the key is not set, or stands in the recipe."""
         self.config = config
-        key = read_key(config)
-        # A placeholder such as "none" is no secret, and may stand anywhere.
-        self._secret = key if len(key) >= SECRET_CHARS else ""
+        key = read_key(config.key_variable, recorded=config.model_dump_json())
+        self._key = key
         self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=config.timeout_seconds,
@@ -75,37 +72,10 @@ class HttpTransport:
             text = self._redact(response.text) or "nothing"
             return RequestFailure(200, f"not a chat completion: {text}", lost=True)
         # A server may echo what it was sent; a key in a log would be a key in a backup.
-        if self._secret:
-            return json.loads(json.dumps(value).replace(self._secret, "***"))
-        return value
+        return json.loads(hide_key(json.dumps(value), key=self._key))
 
     def _redact(self, text: str) -> str:
-        return (text.replace(self._secret, "***") if self._secret else text)[:MAX_QUOTED_CHARS]
-
-
-def read_key(config: EndpointConfig) -> str:
-    """The API key; empty where none is named.
-
-    Raises:
-        EndpointError: the variable is not set, or the recipe itself holds the key.
-    """
-    key = os.environ.get(config.key_variable, "").strip() if config.key_variable else ""
-    if config.key_variable and not key:
-        raise EndpointError(
-            f"the environment variable {config.key_variable!r}, which key_variable names, is "
-            "not set or empty; export the API key in it"
-        )
-    if not key.isascii() or not key.isprintable():
-        raise EndpointError(
-            f"the environment variable {config.key_variable!r} holds no API key: it has characters "
-            "that a header cannot have; export the key alone"
-        )
-    if len(key) >= SECRET_CHARS and key in config.model_dump_json():
-        raise EndpointError(
-            "the API key stands in the recipe, which is recorded; take it out and leave it in the "
-            f"environment variable {config.key_variable!r} alone"
-        )
-    return key
+        return hide_key(text, key=self._key)[:MAX_QUOTED_CHARS]
 
 
 def read_usage(response: JsonMapping) -> dict[str, int]:

@@ -14,6 +14,7 @@ import httpx2
 
 from limbeck.contracts.errors import EngineDownError, SlowTierError
 from limbeck.contracts.json_data import JsonObject
+from limbeck.contracts.openai_server import hide_key
 from limbeck.serving.engine.chat_stream import AnswerReader, EventReader, describe_request
 from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.engine.remote_errors import error_of_status
@@ -26,7 +27,6 @@ IDLE_CONNECTION_SECONDS = 2.0
 END_SECONDS = 0.2
 """For the end of a response whose answers have ended; otherwise its connection is closed."""
 MAX_ERROR_BYTES = 2**16
-SECRET_CHARS = 8
 
 
 @final
@@ -66,7 +66,7 @@ class RemoteClient:
 
     def clean(self, text: str) -> str:
         """A text of the server without the key, which it may echo."""
-        return text.replace(self._key, "***") if len(self._key) >= SECRET_CHARS else text
+        return hide_key(text, key=self._key)
 
     async def stream(
         self, request: Generate, *, queue_seconds: float
