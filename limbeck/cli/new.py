@@ -151,7 +151,7 @@ class NewOptions:
 
 def _write(recipe: Path, wanted: NewOptions) -> None:
     from limbeck.drafting.doubts import check_findings, find_doubts
-    from limbeck.drafting.file_splits import held_out_sources, read_held_out
+    from limbeck.drafting.file_splits import describe_unused, held_out_sources, read_held_out
     from limbeck.drafting.images import choose_vision, describe_images
     from limbeck.drafting.models import open_named_model
     from limbeck.drafting.recipe import DraftOptions, draft
@@ -198,7 +198,7 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     held_out, left_out = read_held_out(held_out_sources(source, findings, data=data))
     for item in held_out:
         screen.print(item.describe(), markup=False, highlight=False)
-    for doubt in (*doubts, *left_out):
+    for doubt in filter(None, (*doubts, *left_out, describe_unused(data))):
         print_doubt(screen, doubt)
     if not has_own_template:
         print_doubt(screen, f"{teacher} {NO_TEMPLATE}")

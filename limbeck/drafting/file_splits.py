@@ -10,7 +10,14 @@ from pathlib import Path
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 from limbeck.contracts.records import Split
-from limbeck.data.readers.row_files import KINDS, OTHER_SPLITS, SPLIT_NAMES, find_split_files
+from limbeck.data.readers.column_names import quote
+from limbeck.data.readers.row_files import (
+    KINDS,
+    OTHER_SPLITS,
+    PLAIN_TEXT,
+    SPLIT_NAMES,
+    find_split_files,
+)
 from limbeck.drafting.findings import FileFindings, read_findings
 from limbeck.drafting.sources import open_source
 
@@ -45,6 +52,24 @@ def held_out_sources(source: JsonObject, findings: FileFindings, *, data: str) -
         for split, place in places.items()
         if split != "train"
     ]
+
+
+def describe_unused(data: str) -> str:
+    """Which files of a folder of splits belong to none of them, in words for the user; '' if none.
+
+    Texts are mostly licences and descriptions.
+    """
+    folder = Path(data)
+    used = find_split_files(folder).values() if folder.is_dir() else ()
+    unused = [
+        path.name
+        for path in sorted(folder.glob("*"))
+        if used
+        and path not in used
+        and KINDS.get(path.suffix.lower())
+        and path.suffix != PLAIN_TEXT
+    ]
+    return f"not read, since they are named after no split: {quote(unused)}" if unused else ""
 
 
 def read_held_out(sources: list[JsonObject]) -> tuple[list[HeldOut], list[str]]:

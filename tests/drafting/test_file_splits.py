@@ -45,10 +45,11 @@ def test_a_split_of_several_files_is_refused(tmp_path):
 
 
 def test_the_recipe_of_a_folder_trains_on_one_split(new, tmp_path):
-    make_folder(tmp_path / "f", "train.jsonl", "test.jsonl")
+    make_folder(tmp_path / "f", "train.jsonl", "test.jsonl", "more.jsonl", "LICENSE.txt")
     text, code, recipe = new("other.jsonl", "", "--data", "f")
     assert code == 0, text
     assert "12 records of f-test are asked in the report" in text
+    assert "named after no split: 'more.jsonl'" in text
     assert recipe["corpus"]["sources"] == [
         {"kind": "jsonl", "name": "f-test", "path": "f/test.jsonl", "corpus_split": "test"},
         {"kind": "jsonl", "name": "f", "path": "f/train.jsonl"},
