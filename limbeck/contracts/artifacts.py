@@ -170,6 +170,16 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk, where the system has a handle to do so."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact folder.
 

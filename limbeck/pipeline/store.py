@@ -22,6 +22,7 @@ from limbeck.contracts.artifacts import (
     Manifest,
     find_damage,
     read_manifest,
+    sync_folder,
     write_atomically,
 )
 from limbeck.contracts.errors import ArtifactError
@@ -141,7 +142,7 @@ class Store:
                 if not folder.exists():
                     raise
                 continue  # another key that begins alike came first
-            _sync_folder(self.root)
+            sync_folder(self.root)
             return Artifact(folder, manifest)
 
     def discard(self, path: Path) -> None:
@@ -233,15 +234,5 @@ def _sync(folder: Path) -> None:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         elif path.is_dir():
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return  # it has no handle to a folder that could be flushed
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_folder(path)
+    sync_folder(folder)

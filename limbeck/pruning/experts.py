@@ -75,10 +75,7 @@ def _find_block(groups: Groups) -> str:
 
 
 def sum_by_expert(
-    values: Float[Tensor, "tokens picks"],
-    *,
-    picked: Int[Tensor, "tokens picks"],
-    num_experts: int,
+    values: Float[Tensor, "*tokens"], *, picked: Int[Tensor, "*tokens"], num_experts: int
 ) -> tuple[Float[Tensor, " experts"], Int[Tensor, " experts"]]:
     """The sum of what each expert's tokens have, and how many tokens that is."""
     flat = picked.reshape(-1)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypedDict
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -14,6 +14,7 @@ from limbeck.distillation.losses.divergences import forward_kl_terms
 from limbeck.distillation.teachers.router_sampling import find_gates, read_gate
 from limbeck.models.batch import Batch
 from limbeck.models.forward import KeptForward
+from limbeck.pruning.experts import sum_by_expert
 
 
 class ExpertGap(TypedDict):
@@ -66,7 +67,7 @@ def measure_expert_gap(
         return None
     sums, counts = zip(
         *(
-            sum_by_expert(kl, torch.cat(chosen), num_experts=num_experts[layer])
+            sum_by_expert(kl, picked=torch.cat(chosen), num_experts=num_experts[layer])
             for layer, chosen in choices.items()
         ),
         strict=True,
@@ -85,14 +86,6 @@ def token_kl(
     """KL(teacher || student) of each token, from logits."""
     ours, theirs = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
     return forward_kl_terms(ours, theirs).sum(dim=-1)
-
-
-def sum_by_expert(
-    kl: Float[Tensor, " kept"], chosen: Int[Tensor, " kept"], *, num_experts: int
-) -> tuple[Float[Tensor, " experts"], Int[Tensor, " experts"]]:
-    """Summed KL and number of tokens of each expert."""
-    sums = torch.zeros(num_experts).index_add_(0, chosen, kl)
-    return sums, torch.bincount(chosen, minlength=num_experts)
 
 
 def find_largest_gap(gap: ExpertGap) -> dict[str, int | float]:

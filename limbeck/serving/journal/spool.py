@@ -15,6 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from limbeck.contracts.artifacts import sync_folder
+
 SEGMENT_BYTES = 1 << 20
 """A file that has grown so far is followed by another."""
 PEEK_BYTES = 4 << 20
@@ -140,7 +142,7 @@ class Spool:
                 files.callback(os.close, descriptor)
             for descriptor in descriptors:
                 os.fsync(descriptor)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def close(self) -> None:
         """Leave what still waits for the next process, safe from a loss of power."""
@@ -218,12 +220,3 @@ def _read_lines(segment: _Segment, *, end: int, max_lines: int) -> list[bytes]:
             left -= len(line)
             room -= len(line)
     return lines
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
