@@ -1,10 +1,12 @@
-"""uvicorn's protocol with three changes: the head of an answer and its first bytes are one write, a
-request that offers another protocol keeps its body, and heads are bounded.
+"""uvicorn's protocol with four changes: the head of an answer and its first bytes are one write, a
+request that offers another protocol keeps its body, heads are bounded, and so is the time that a
+client reads nothing.
 
 uvicorn writes the head by itself. That is a call of the system more, and it wakes the client for
 something that it cannot use yet: together as much as reading the request. It drops the body of a
 request with `Upgrade: h2c`, which Java's HTTP client sends unless it is told not to. And it keeps
-however many headers come, before anybody is asked for a key.
+however many headers come, before anybody is asked for a key, and waits for ever for a client that
+has stopped to read.
 """
 
 import asyncio
@@ -21,6 +23,8 @@ OFFERS = frozenset({b"upgrade", b"http2-settings"})
 """Headers of a request that offers another protocol, which `Connection` names as well."""
 MAX_HEAD_BYTES = 64 * 2**10
 """Of what is no body: the head of a request, and what may follow a body that comes in chunks."""
+STALLED_SECONDS = 60.0
+"""That a client may read nothing of what is written to it, as nginx has it (`send_timeout`)."""
 NO_REQUEST = (
     "this is no request in HTTP/1.1, which is all that is spoken here; TLS and HTTP/2 are a proxy's"
 )
@@ -48,6 +52,7 @@ class OneWrite(HttpToolsProtocol):
     """Whether the head that was read offers a protocol that is not spoken here."""
     _num_head_bytes = 0
     """Read since the latest end of a head, or part of a body."""
+    _stalled: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: _Transport) -> None:
@@ -89,6 +94,26 @@ class OneWrite(HttpToolsProtocol):
             self._refuse(ApiError(400, NO_REQUEST))
         if self._num_head_bytes > MAX_HEAD_BYTES:
             self._refuse(ApiError(431, f"headers of more than {MAX_HEAD_BYTES:,} bytes"))
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    @override
+    def resume_writing(self) -> None:
+        self._end_stall()
+        super().resume_writing()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_stall()
+        super().connection_lost(exc)
+
+    def _end_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _refuse(self, error: ApiError) -> None:
         """Answers what no application can be given, and ends the connection."""

@@ -7,6 +7,7 @@ import threading
 import pytest
 import uvicorn
 
+from limbeck.serving import one_write
 from limbeck.serving.one_write import MAX_HEAD_BYTES, HeldHeads, OneWrite
 from limbeck.serving.server import bind
 
@@ -122,6 +123,18 @@ def test_headers_without_an_end_are_given_up(port, is_after_body):
         while part := client.recv(65536):
             found += part
     assert found.startswith(b"HTTP/1.1 431 ") and b"headers of more than 65,536 bytes" in found
+
+
+def test_a_client_that_reads_nothing_is_given_up(port, monkeypatch):
+    monkeypatch.setattr(one_write, "STALLED_SECONDS", 0.0)
+    body = b"a" * 2**24
+    head = f"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(head.encode() + body)
+        num_bytes = 0
+        while part := client.recv(65536):
+            num_bytes += len(part)
+    assert num_bytes < len(body)
 
 
 def test_a_client_that_waits_for_leave_to_send_gets_it(port):
