@@ -53,3 +53,11 @@ def test_every_page_can_be_reached():
             elif path.exists():
                 rest.append(path)
     assert [name(page) for page in PAGES if page not in reached] == []
+
+
+def test_pages_show_the_examples_that_the_tests_run():
+    folder = ROOT / "docs" / "extend"
+    for example in (folder / "examples").glob("*.py"):
+        page = folder / f"{example.stem.replace('_', '-')}.md"
+        blocks = [block.text for block in documentation.read_blocks(page)]
+        assert example.read_text(encoding="utf-8") in blocks, page

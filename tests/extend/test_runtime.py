@@ -1,8 +1,5 @@
 """The runtime of the page exports a checkpoint through the stage and answers from the bundle."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from limbeck.contracts.artifacts import Work
@@ -13,14 +10,6 @@ from limbeck.runtimes import open_answerer
 from limbeck.runtimes.bundle import read_bundle
 from limbeck.stages import export
 from tests.support.artifacts import make_artifact
-
-DOCS = Path(__file__).parents[2] / "docs" / "extend"
-
-
-def test_the_page_shows_the_code():
-    code = (DOCS / "examples" / "runtime.py").read_text(encoding="utf-8")
-    page = (DOCS / "runtime.md").read_text(encoding="utf-8")
-    assert code in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
