@@ -14,16 +14,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
+import torch
+from gguf import GGMLQuantizationType as Kind
 from number_formats import GPTQ, SMOOTHED, Logits, compare, measure_speed, predict, prepare
 from reporting import environment, make_parser, report
 from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from limbeck.contracts.answerer import Size
 from limbeck.contracts.parity import log_softmax
 from limbeck.models.checkpoints import load_model, open_config, save_checkpoint
 from limbeck.models.gguf.header import read_header
+from limbeck.models.mixed_precision.choice import choose_layers, count_bytes
+from limbeck.models.mixed_precision.config import MixedPrecision
 from limbeck.models.tokenizers import load_tokenizer
+from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.formats.int4 import Int4
 from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.qat import convert
@@ -36,12 +43,28 @@ from limbeck.runtimes.transformers import TransformersRuntime
 
 PAGES = ("concepts", "teacher", "planning", "limits", "evaluation", "training", "gemma", "scale")
 LONGEST_TOKENS = 96
+TERNARY = {"kind": "ternary", "scale": "least_squares"}
 WEIGHTS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_1", "Q4_0")
-CARRIED = {"Q8_0 of int8": Int8(kind="int8"), "Q4_0 of int4": Int4(kind="int4")}
+CARRIED = {
+    "Q8_0 of int8": Int8(kind="int8"),
+    "Q4_0 of int4": Int4(kind="int4"),
+    "Q4_0 and Q8_0": Int4(kind="int4"),
+    "Q4_0 and TQ2_0": Int4.model_validate({"kind": "int4", "layers": {"*.down_proj": TERNARY}}),
+}
 """Checkpoints of integers, converted without training."""
-SUFFIXES = {"Q8_0 of int8": ("", SMOOTHED), "Q4_0 of int4": ("", SMOOTHED, GPTQ, SMOOTHED + GPTQ)}
+MORE_BYTES = {"Q4_0 and Q8_0": 1.09}
+"""Those of which layers that rounding costs most get int8, and how many more bytes in all."""
+SUFFIXES = {
+    "Q8_0 of int8": ("", SMOOTHED),
+    "Q4_0 of int4": ("", SMOOTHED, GPTQ, SMOOTHED + GPTQ),
+    "Q4_0 and Q8_0": (GPTQ,),
+    "Q4_0 and TQ2_0": (GPTQ,),
+}
 """What is done to each before: nothing, channels evened out, codes chosen."""
+THEIRS = "Q4_0 and TQ2_0 by the gguf package, as F32"
 NUM_GPTQ_PASSAGES = 64
+NUM_PROBE_TOKENS = 64
+"""Of each of two passages on which layers are rounded alone, as the stage does."""
 
 
 def read_passages(checkpoint: Path, *, paths: Sequence[Path], first: int = 0) -> list[list[int]]:
@@ -91,16 +114,55 @@ def write_bundles(
         made[weights] = folder / weights
         GgufRuntime().write(checkpoint, made[weights], weights=weights)
     carried = {} if options.weights else CARRIED
+    if carried:
+        made[THEIRS] = write_rounded_by_gguf(checkpoint, folder / THEIRS)
     for kind, number_format in carried.items():
         for suffix in SUFFIXES[kind]:
             name = f"{kind}{suffix}"
             stored, model = folder / f"{name}-checkpoint", load_model(checkpoint)
+            if kind in MORE_BYTES:
+                number_format = mix(
+                    model, base=number_format, more=MORE_BYTES[kind], rows=calibration
+                )
             prepare(model, name, number_format=number_format, rows=calibration, many_rows=others)
             integers = convert(model, number_format=number_format)
             save_checkpoint(integers, tokenizer=load_tokenizer(checkpoint), folder=stored)
             made[name] = folder / name
             GgufRuntime().write(stored, made[name])
     return made
+
+
+def write_rounded_by_gguf(checkpoint: Path, folder: Path) -> Path:
+    """A bundle of floats that the `gguf` package rounded to the types of "Q4_0 and TQ2_0"."""
+    model = load_model(checkpoint)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            is_table = "embed_tokens" in name or "lm_head" in name
+            kind = Kind.Q8_0 if is_table else Kind.TQ2_0 if "down_proj" in name else Kind.Q4_0
+            rounded = gguf.dequantize(gguf.quantize(parameter.detach().numpy(), kind), kind)
+            parameter.data.copy_(torch.from_numpy(rounded))
+    floats = folder.with_name(f"{folder.name}-checkpoint")
+    save_checkpoint(model, tokenizer=load_tokenizer(checkpoint), folder=floats)
+    GgufRuntime().write(floats, folder, weights="F32")
+    return folder
+
+
+def mix(
+    model: PreTrainedModel,
+    *,
+    base: QuantizedFormat,
+    more: float,
+    rows: Sequence[Sequence[int]],
+) -> QuantizedFormat:
+    """The format with int8 for some layers, in so many times the bytes."""
+    max_bytes = round(more * count_bytes(model, number_format=base))
+    long = [row[:NUM_PROBE_TOKENS] for row in rows if len(row) >= NUM_PROBE_TOKENS]
+    return choose_layers(
+        model,
+        number_format=base,
+        config=MixedPrecision(max_bytes=max_bytes, formats=[Int8(kind="int8")]),
+        input_ids=torch.tensor(long[:2]),
+    )
 
 
 def count_equal_tensors(written: Path, published: Path) -> dict[str, int]:

@@ -112,7 +112,7 @@ class MergesAdapter(Protocol):
 class SetsFormat(Protocol):
     """Settings of a stage that stores a model in a number format."""
 
-    scheme: QuantizedFormat
+    possible_scheme: QuantizedFormat
 
 
 @runtime_checkable
@@ -311,7 +311,7 @@ def _change(entry: Entry, start: KnownModel) -> KnownModel:
     elif isinstance(settings, AddsEncoder | Converts):
         found = dataclasses.replace(found, description=None)
     if isinstance(settings, SetsFormat):
-        found = dataclasses.replace(found, codes=settings.scheme)
+        found = dataclasses.replace(found, codes=settings.possible_scheme)
     return found
 
 

@@ -3,8 +3,7 @@
 Nothing is observed or calibrated: weight scales follow the weights at every step.
 """
 
-import fnmatch
-import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from torch import nn
@@ -12,7 +11,7 @@ from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.json_data import JsonMapping
-from limbeck.quantization.formats.base import QuantizedFormat
+from limbeck.quantization.formats.base import QuantizedFormat, is_named
 from limbeck.quantization.formats.tensors import QuantizedTensor
 from limbeck.quantization.layers import (
     FakeQuantizedEmbedding,
@@ -28,12 +27,22 @@ def prepare_for_qat(model: PreTrainedModel, *, number_format: QuantizedFormat) -
     """Make a float model round as its stored form will; its parameters and names stay.
 
     Raises:
-        CheckpointError: the model is quantised already, or has no layers whose codes would count.
+        CheckpointError: the model is quantised already, has no layers whose codes would count, or
+            none that a pattern of the format's `layers` means.
     """
     _refuse_quantized(model)
     head = model.get_output_embeddings()
     replaced = list(find_replaced(model, described=number_format.describe()))
-    if not any(isinstance(module, nn.Linear) and module is not head for _, module in replaced):
+    linears = [
+        name for name, module in replaced if isinstance(module, nn.Linear) and module is not head
+    ]
+    for pattern in number_format.layers:
+        if not any(is_named(name, pattern) for name in linears):
+            raise CheckpointError(
+                f"layers: {pattern!r} means no linear layer of {type(model).__name__}; its layers "
+                f"are called {', '.join(linears[:8])}, ..."
+            )
+    if not linears:
         raise CheckpointError(
             f"{type(model).__name__}: has no linear layers but its head (others as GPT-2's Conv1D "
             "are not stored as codes), so most of it would stay in floating point"
@@ -50,7 +59,7 @@ def prepare_modules(
     """Make some modules of a float model, given by name, round as their stored form will."""
     head = model.get_output_embeddings()
     for name, module in modules:
-        chosen = _choose_format(module, head=head, number_format=number_format)
+        chosen = _choose_format(name, module, head=head, number_format=number_format)
         if isinstance(module, nn.Embedding):
             fake = FakeQuantizedEmbedding(module, number_format=chosen)
         else:
@@ -59,11 +68,11 @@ def prepare_modules(
 
 
 def _choose_format(
-    module: nn.Module, *, head: nn.Module | None, number_format: QuantizedFormat
+    name: str, module: nn.Module, *, head: nn.Module | None, number_format: QuantizedFormat
 ) -> QuantizedFormat:
-    """Embeddings and language head may have a format of their own."""
+    """Embeddings and language head may have a format of their own, and so may other layers."""
     is_table = isinstance(module, nn.Embedding) or module is head
-    return number_format.table if is_table else number_format
+    return number_format.table if is_table else number_format.for_layer(name)
 
 
 def find_rounded_ratio(progress: float, *, annealing_ratio: float) -> float:
@@ -85,7 +94,7 @@ def convert(model: PreTrainedModel, *, number_format: QuantizedFormat) -> PreTra
     restore_float(model)
     described = number_format.describe()
     quantize_in_place(model, number_format=number_format, described=described)
-    model.config.quantization_config = described
+    model.config.quantization_config = number_format.describe_whole()
     return model.eval()
 
 
@@ -110,7 +119,7 @@ def quantize_in_place(
     done: dict[int, QuantizedTensor] = {}
     head = model.get_output_embeddings()
     for name, module in list(find_replaced(model, described=described)):
-        chosen = _choose_format(module, head=head, number_format=number_format)
+        chosen = _choose_format(name, module, head=head, number_format=number_format)
         weight = module.weight
         if id(weight) not in done:
             done[id(weight)] = chosen.quantize(weight.detach())
@@ -122,6 +131,12 @@ def quantize_in_place(
             bias = None if module.bias is None else module.bias.detach().float()
             replaced = QuantizedLinear(stored, number_format=chosen, bias=bias)
         model.set_submodule(name, replaced)
+
+
+def count_layers(model: nn.Module) -> dict[str, int]:
+    """How many linear layers of a converted model have each format, by its name."""
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+    return dict(Counter(layer.number_format.kind for layer in layers))
 
 
 def find_replaced(
@@ -138,14 +153,8 @@ def find_replaced(
     for name, module in modules:
         if not isinstance(module, nn.Linear) or not is_plain_linear(type(module)):
             continue
-        if not any(_is_named(name, item) for item in ignore):
+        if not any(is_named(name, item) for item in ignore):
             yield name, module
-
-
-def _is_named(name: str, pattern: str) -> bool:
-    if pattern.startswith("re:"):
-        return re.match(pattern[3:], name) is not None
-    return fnmatch.fnmatchcase(name, pattern)
 
 
 def _refuse_quantized(model: PreTrainedModel) -> None:

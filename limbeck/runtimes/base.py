@@ -78,8 +78,14 @@ class TokenizerCheck(Protocol):
 class FormatCheck(Protocol):
     """A further check of how a checkpoint's codes lie."""
 
-    def __call__(self, number_format: QuantizedFormat | None, *, place: str | Path) -> None:
-        """Accept a number format, None for floats.
+    def __call__(
+        self,
+        number_format: QuantizedFormat | None,
+        *,
+        architecture: "Architecture",
+        place: str | Path,
+    ) -> None:
+        """Accept a number format, None for floats, of a model of this architecture.
 
         Raises:
             CheckpointError: the runtime cannot hold its blocks.

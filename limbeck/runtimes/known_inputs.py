@@ -44,7 +44,7 @@ def refuse_export(
         if model.folder is not None and find_weight_files(model.folder):
             find_safetensors(model.folder)
         if known.check_format is not None:
-            known.check_format(model.codes, place=model.name)
+            known.check_format(model.codes, architecture=found, place=model.name)
         if known.check_architecture is not None:
             known.check_architecture(
                 found, number_format=model.number_format, weights=weights, place=model.name

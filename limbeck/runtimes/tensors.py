@@ -3,6 +3,7 @@
 Left out: whole models, which transformers loads.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,18 +128,24 @@ class Tensors:
             return None
         with _opened(self._files[name]) as file:
             dtype = file.get_slice(name).get_dtype()
-        found = self._format.table if name.endswith(TABLES) else self._format
+        is_table = name.endswith(TABLES)
+        layer = name.removesuffix(".weight")
+        found = self._format.table if is_table else self._format.for_layer(layer)
         return found if CODES.get(dtype) == found.codes_dtype else None
 
 
-def stack(parts: Sequence[Weights]) -> Weights:
-    """Matrices of one input as one matrix; mixed or partial scales and biases are completed.
+def stack(parts: Sequence[Weights]) -> list[Weights]:
+    """Matrices of one input as one matrix, or as one for each run of the same format.
 
-    Raises:
-        CheckpointError: some parts are integers and others are not.
+    Biases that some lack are completed.
     """
-    if len({part.scale is None for part in parts}) > 1:
-        raise CheckpointError("projections of one input must all be integers or all be floats")
+    return [
+        _join(list(run))
+        for _, run in itertools.groupby(parts, key=lambda part: (part.bits, part.block))
+    ]
+
+
+def _join(parts: Sequence[Weights]) -> Weights:
     scales = [part.scale for part in parts if part.scale is not None]
     biases = [
         np.zeros(len(part.rows), np.float32) if part.bias is None else part.bias for part in parts

@@ -20,6 +20,7 @@ from limbeck.evaluation.calibration import make_policy
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.models.gptq.rounding import RoundedLayers, round_by_gptq
 from limbeck.models.logit_parity import compute_logits
+from limbeck.models.mixed_precision.choice import choose_layers
 from limbeck.models.rounding_costs import RoundingCosts, measure_costs
 from limbeck.models.smoothing.smooth import smooth
 from limbeck.models.tokenizers import load_reader, load_tokenizer
@@ -27,7 +28,13 @@ from limbeck.models.vision.configuration import image_format
 from limbeck.objectives.base import ObjectiveContext
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.layers import set_rounded_ratio, unrounded_activations
-from limbeck.quantization.qat import convert, find_rounded_ratio, prepare_for_qat, restore_float
+from limbeck.quantization.qat import (
+    convert,
+    count_layers,
+    find_rounded_ratio,
+    prepare_for_qat,
+    restore_float,
+)
 from limbeck.runtimes import open_answerer
 from limbeck.stages.config.quantize import Config
 from limbeck.training.early_stopping import make_stopper
@@ -39,7 +46,7 @@ PROBE_TOKENS = 64
 """Training records on which the converted model is compared with the trained one, and their first
 tokens: logits of a large vocabulary would fill the memory else."""
 BLOCK_RECORDS = 2
-"""Of these, those on which every block is rounded alone."""
+"""Of these, those on which every block, and every layer for its format, is rounded alone."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, object]:
@@ -87,7 +94,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
     )
     nn.Module.to(model, "cpu")
     converted = convert_checked(
-        model, number_format=config.scheme, input_ids=probe, start=start, work=work
+        model, number_format=prepared.scheme, input_ids=probe, start=start, work=work
     )
     metrics = save_trained(
         converted.model,
@@ -98,6 +105,7 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         held_out=batches.validation(),
         folder=work.folder,
     )
+    metrics["layers_by_format"] = count_layers(converted.model)
     metrics |= prepared.metrics()
     metrics["parity_logit_difference"] = converted.difference.max_logit_difference
     metrics["kl_to_floats"] = converted.kl_to_floats
@@ -115,6 +123,8 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
 class Prepared:
     """What was done to a model before it is trained for its number format, and what that costs."""
 
+    scheme: QuantizedFormat
+    """With the layers that get another format."""
     num_smoothed: int
     """Pairs of layers."""
     costs: RoundingCosts
@@ -137,7 +147,10 @@ def prepare(
     batches: Batches,
     input_ids: Int[Tensor, "prompts tokens"],
 ) -> Prepared:
-    """Smooth a float model, choose its codes, and have it round from here on, in place."""
+    """Smooth a float model, choose formats of layers and codes, and have it round from here on.
+
+    In place; the tokens are those on which models are compared.
+    """
     num_smoothed = 0
     if (smoothing := config.resolve_smoothing()) is not None:
         num_smoothed = smooth(
@@ -146,22 +159,22 @@ def prepare(
             strength=smoothing.migration_strength,
             input_ids=input_ids,
         )
+    scheme, few = config.scheme, input_ids[:BLOCK_RECORDS]
+    if (mixed := config.mixed_precision) is not None:
+        scheme = choose_layers(model, number_format=scheme, config=mixed, input_ids=few)
     costs = measure_costs(
-        model,
-        number_format=config.scheme,
-        batches=batches.sample(PROBE_RECORDS),
-        input_ids=input_ids[:BLOCK_RECORDS],
+        model, number_format=scheme, batches=batches.sample(PROBE_RECORDS), input_ids=few
     )
     rounded = RoundedLayers()
     if (gptq := config.resolve_gptq()) is not None:
         rounded = round_by_gptq(
             model,
             batches=batches.sample(gptq.num_records),
-            number_format=config.scheme,
+            number_format=scheme,
             damping_ratio=gptq.damping_ratio,
         )
-    prepare_for_qat(model, number_format=config.scheme)
-    return Prepared(num_smoothed, costs, rounded)
+    prepare_for_qat(model, number_format=scheme)
+    return Prepared(scheme, num_smoothed, costs, rounded)
 
 
 @dataclass(frozen=True)

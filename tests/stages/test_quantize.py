@@ -19,13 +19,21 @@ def work(tmp_path, corpus, dense_config, tokenizer):
     return make_work(tmp_path, "int8", checkpoint=tmp_path / "student", corpus=corpus)
 
 
-def run(work, annealing_ratio=0.0, smoothing="default", gptq="default", **scheme):
+def run(
+    work,
+    annealing_ratio=0.0,
+    smoothing="default",
+    gptq="default",
+    mixed_precision=None,
+    **scheme,
+):
     config = quantize.Config.model_validate(
         {
             "stage": "quantize",
             "checkpoint": "student",
             "corpus": "corpus",
             "scheme": {"kind": "int8", **scheme},
+            "mixed_precision": mixed_precision,
             "smoothing": smoothing,
             "gptq": gptq,
             "annealing_ratio": annealing_ratio,
@@ -64,6 +72,17 @@ def test_channels_are_evened_out_and_codes_chosen_where_that_pays(
 ):
     metrics = run(work, kind=kind, smoothing=smoothing, gptq=gptq)
     assert (metrics["smoothed_pairs"], metrics["gptq_layers"]) == (num_pairs, num_layers)
+
+
+def test_some_layers_get_more_bits_under_a_limit_of_bytes(work):
+    mixed = {"max_bytes": 60_000, "formats": [{"kind": "int8"}]}
+    metrics = run(work, kind="int4", mixed_precision=mixed)
+    found = metrics["layers_by_format"]
+    assert found["int8"] > 2 and found["int4"] > 1  # the head is of int8 in any case
+    assert found["int4"] == metrics["gptq_layers"]
+    model = load_model(work.folder)
+    kinds = [item.number_format.kind for item in model.modules() if hasattr(item, "number_format")]
+    assert kinds.count("int4") == found["int4"]
 
 
 def test_codes_are_chosen_after_smoothing(work):

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
+from limbeck.env.progress import track
 from limbeck.models.batch import Batch
 from limbeck.models.gptq.block_by_block import BlockByBlock
 from limbeck.models.gptq.inputs import MeanProducts, Readers, find_readers
@@ -38,7 +39,7 @@ class RoundedLayers:
     num_chosen: int = 0
     num_nearest: int = 0
     """Their codes stay the nearest: fewer tokens reached them than they have columns, or their
-    weight is another layer's too."""
+    weight is another layer's too, or their format finds the scale of chosen codes anew."""
     error: float = 0.0
     """Of the outputs of the chosen ones, squared and summed, on what was measured."""
     nearest_error: float = 0.0
@@ -62,7 +63,7 @@ def round_by_gptq(
     number_format: QuantizedFormat,
     damping_ratio: float,
 ) -> RoundedLayers:
-    """Put a float model's linear layers on the grids of their format, in place.
+    """Put a float model's linear layers on the grids of their formats, in place.
 
     Inputs are measured on the batches. The weights are what the chosen codes stand for, and round
     to these codes again, so that training starts from them.
@@ -73,16 +74,18 @@ def round_by_gptq(
     training = model.training
     model.eval()
     passes = BlockByBlock(model, batches=[batch.to(model.device) for batch in batches])
-    layers, num_shared = find_rounded(model, number_format=number_format)
-    done = RoundedLayers(num_nearest=num_shared)
+    layers, num_nearest = find_rounded(model, number_format=number_format)
+    done = RoundedLayers(num_nearest=num_nearest)
     finish = partial(
         _round_layers, done, passes=passes, number_format=number_format, damping_ratio=damping_ratio
     )
     inside = [{id(item) for item in block.modules()} for block in passes.blocks]
     finish({name: item for name, item in layers.items() if id(item) not in set().union(*inside)})
-    for block, items in zip(passes.blocks, inside, strict=True):
-        finish({name: item for name, item in layers.items() if id(item) in items}, block=block)
-        passes.finish(block)
+    with track("gptq", total=len(inside), unit="block") as advance:
+        for block, items in zip(passes.blocks, inside, strict=True):
+            finish({name: item for name, item in layers.items() if id(item) in items}, block=block)
+            passes.finish(block)
+            advance(1)
     if layers and not done.num_chosen:
         logger.warning(
             "gptq: every linear layer keeps its nearest codes, because fewer tokens than it has "
@@ -95,7 +98,7 @@ def round_by_gptq(
 def find_rounded(
     model: PreTrainedModel, *, number_format: QuantizedFormat
 ) -> tuple[dict[str, nn.Linear], int]:
-    """The layers whose codes may be chosen, and the number of those that share their weight."""
+    """The layers whose codes may be chosen, and the number of all others."""
     head = model.get_output_embeddings()
     replaced = dict(find_replaced(model, described=number_format.describe()))
     uses = Counter(id(item.weight) for item in replaced.values())
@@ -104,8 +107,12 @@ def find_rounded(
         for name, item in replaced.items()
         if isinstance(item, nn.Linear) and item is not head
     }
-    alone = {name: item for name, item in linears.items() if uses[id(item.weight)] == 1}
-    return alone, len(linears) - len(alone)
+    chosen = {
+        name: item
+        for name, item in linears.items()
+        if uses[id(item.weight)] == 1 and number_format.for_layer(name).keeps_grid
+    }
+    return chosen, len(linears) - len(chosen)
 
 
 def _round_layers(
@@ -174,7 +181,10 @@ def _round_layer(
             "cannot be chosen; set `gptq: null`, or train the checkpoint again"
         )
     rounded = choose_codes(
-        layer.weight, hessian=hessian, number_format=number_format, damping_ratio=damping_ratio
+        layer.weight,
+        hessian=hessian,
+        number_format=number_format.for_layer(name),
+        damping_ratio=damping_ratio,
     )
     layer.weight.copy_(rounded.weight)
     done.num_chosen += 1

@@ -6,10 +6,16 @@ same for every format: `limbeck.quantization.qat` and `limbeck.quantization.stor
 """
 
 import abc
+import fnmatch
 import math
-from typing import TYPE_CHECKING, ClassVar
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from limbeck.contracts.config import Config, resolve
+from pydantic import model_validator
+
+from limbeck.contracts.config import Choice, Config, resolve
+from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.parity import Tolerance
 from limbeck.contracts.registry import FORMATS
@@ -67,6 +73,36 @@ class QuantizedFormat(Format, abc.ABC):
     """Whether channels are evened out before training where a recipe does not say."""
     chooses_codes_by_default: ClassVar[bool] = False
     """Whether codes are chosen by GPTQ before training where a recipe does not say."""
+    layers: Mapping[str, Annotated["QuantizedFormat", Choice(FORMATS, what="scheme")]] = {}
+    """Linear layers that get another format (mixed precision): patterns of their names, such as
+    `"*.down_proj"` or `re:` and a regular expression, with the scheme of each; the first that fits
+    counts. Not for embeddings and language head."""
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> "QuantizedFormat":
+        for pattern, item in self.layers.items():
+            try:
+                is_named("", pattern)
+            except re.error as error:
+                raise ValueError(f"layers[{pattern!r}]: no regular expression: {error}") from None
+            if stated := item.model_fields_set & {"embeddings", "layers"}:
+                raise ValueError(
+                    f"layers[{pattern!r}].{min(stated)}: belongs to the whole model's scheme, not "
+                    "to that of some layers; remove it"
+                )
+        return self
+
+    def for_layer(self, name: str) -> "QuantizedFormat":
+        """The format of a linear layer, by its name in the model; `table` is the head's."""
+        for pattern, item in self.layers.items():
+            if is_named(name, pattern):
+                return item
+        return self
+
+    def list_used(self) -> "Iterator[QuantizedFormat]":
+        """This one and those of `layers`."""
+        yield self
+        yield from self.layers.values()
 
     @property
     def table(self) -> "QuantizedFormat":
@@ -115,16 +151,21 @@ class QuantizedFormat(Format, abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> JsonObject:
-        """The `quantization_config` of a checkpoint in this format.
+        """The `quantization_config` of a checkpoint in this format, without `layers`.
 
         Readers of checkpoints look at `quant_method`, at `ignore` (patterns of modules that stay
         floats), and at `embeddings` ("float32" where embeddings stay floats).
         """
 
+    def describe_whole(self) -> JsonObject:
+        """The same with the descriptions of `layers`, where there are any."""
+        others = {pattern: item.describe() for pattern, item in self.layers.items()}
+        return {**self.describe(), **({"layers": others} if others else {})}
+
     @classmethod
     @abc.abstractmethod
     def from_config(cls, config: JsonMapping) -> "QuantizedFormat":
-        """The format that a matching `config.json` describes.
+        """The format that a matching `config.json` describes, without `layers`.
 
         Raises:
             CheckpointError: what it says makes no sense.
@@ -152,5 +193,27 @@ def find_quantized(config: JsonMapping) -> QuantizedFormat | None:
     for name in FORMATS:
         found = resolve(FORMATS, name, what="format")
         if issubclass(found, QuantizedFormat) and found.matches(config):
-            return found.from_config(config)
+            layers = _read_layers(config["quantization_config"].get("layers", {}))
+            return found.from_config(config).model_copy(update={"layers": layers})
     return None
+
+
+def _read_layers(described: object) -> dict[str, QuantizedFormat]:
+    """The formats of `quantization_config.layers`."""
+    found = {}
+    for pattern, item in described.items() if isinstance(described, Mapping) else [("", None)]:
+        number_format = find_quantized({"quantization_config": item})
+        if number_format is None or number_format.layers:
+            raise CheckpointError(
+                "config.json: quantization_config.layers has to give each pattern of names the "
+                f"description of a format; found {pattern!r}: {item!r}"
+            )
+        found[pattern] = number_format
+    return found
+
+
+def is_named(name: str, pattern: str) -> bool:
+    """Whether a pattern means a module: one with `*`, or `re:` and a regular expression."""
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    return fnmatch.fnmatchcase(name, pattern)

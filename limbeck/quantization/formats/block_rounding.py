@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from limbeck.quantization.formats.rounding import LEVELS, SMALLEST_ABSMAX
-from limbeck.quantization.formats.tensors import QuantizedTensor
+from limbeck.quantization.formats.tensors import QuantizedTensor, pass_gradient
 
 CHUNK_WEIGHTS = 1 << 17
 """Weights that are floats at a time: what a core's own cache holds."""
@@ -64,11 +64,12 @@ def dequantize(stored: QuantizedTensor, *, block: int) -> Float[Tensor, "*rows c
 
 def fake(x: Float[Tensor, "*rows columns"], *, block: int) -> Float[Tensor, "*rows columns"]:
     """What the codes would stand for; the gradient is that of the row itself."""
-    blocks = split_blocks(x, block=block)
-    absmax = _absmax(blocks)
-    steps = _to_steps(blocks, absmax)
-    whole = steps + (torch.round(steps) - steps).detach()
-    return join_blocks(whole * (absmax / LEVELS), columns=x.shape[-1]).to(x.dtype)
+    with torch.no_grad():
+        blocks = split_blocks(x, block=block)
+        absmax = _absmax(blocks)
+        rounded = _to_steps(blocks, absmax).round_().mul_(absmax / LEVELS)
+        rounded = join_blocks(rounded, columns=x.shape[-1]).to(x.dtype)
+    return pass_gradient(x, rounded=rounded)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ The folder keeps the tensor names of compressed-tensors' "int-quantized" format:
 int8, `<module>.weight_scale` [out, blocks]. With float embeddings it *is* that format, which stock
 transformers reads if every width is a multiple of the block. With int8 embeddings it calls itself
 `limbeck-int8`, because those readers leave embeddings alone and would look up integers as if they
-were weights.
+were weights; so it does where some layers have another format.
 """
 
 from collections.abc import Iterable
@@ -124,13 +124,14 @@ class Int8(QuantizedFormat):
             "output_activations": None,
             "format": "int-quantized",
         }
-        is_stock = self.embeddings == "float32"
+        keeps_tables = self.embeddings == "float32"
+        is_stock = keeps_tables and not self.layers
         described: JsonObject = {
             "quant_method": STOCK_METHOD if is_stock else METHOD,
             "format": "int-quantized",
             "quantization_status": "compressed",
             "config_groups": {"group_0": group},
-            "ignore": ["lm_head"] if is_stock else [],
+            "ignore": ["lm_head"] if keeps_tables else [],
         }
         return described if is_stock else described | {"embeddings": self.embeddings}
 
@@ -160,12 +161,12 @@ class Int8(QuantizedFormat):
             )
         if described["quant_method"] == STOCK_METHOD:
             return cls(kind="int8", block_size=block_size, embeddings="float32")
-        if described.get("embeddings") != "int8":
+        if described.get("embeddings") not in get_args(Int8Embeddings):
             raise CheckpointError(
                 "config.json: quantization_config.embeddings is "
-                f"{described.get('embeddings')!r}; expected 'int8'"
+                f"{described.get('embeddings')!r}; expected 'int8' or 'float32'"
             )
-        return cls(kind="int8", block_size=block_size)
+        return cls(kind="int8", block_size=block_size, embeddings=described["embeddings"])
 
 
 def _groups(described: JsonMapping) -> list[JsonMapping]:

@@ -141,5 +141,5 @@ class PackedFormat(QuantizedFormat, abc.ABC):
     @classmethod
     def _described(cls) -> dict[str, tuple[object, ...]]:
         """Its fields with the values that each can have."""
-        fields = {name: field for name, field in cls.model_fields.items() if name != "kind"}
-        return {name: get_args(field.annotation) for name, field in fields.items()}
+        names = cls.model_fields.keys() - {"kind", "layers"}
+        return {name: get_args(cls.model_fields[name].annotation) for name in sorted(names)}

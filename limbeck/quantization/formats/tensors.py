@@ -49,8 +49,15 @@ def fake_codes(
     """What the stored codes stand for; the gradient is that of the weight itself."""
     stored = number_format.quantize(weight.detach())
     rounded = number_format.dequantize(stored).to(weight.dtype)
+    return pass_gradient(weight, rounded=rounded)
+
+
+def pass_gradient(
+    x: Float[Tensor, "*rows columns"], *, rounded: Float[Tensor, "*rows columns"]
+) -> Float[Tensor, "*rows columns"]:
+    """The rounded numbers with the gradient of those that were rounded."""
     # The difference is exactly zero, so that training sees what is stored.
-    return rounded + (weight - weight.detach())
+    return rounded + (x - x.detach())
 
 
 class WeightOnlyFormat(QuantizedFormat, abc.ABC):

@@ -1,6 +1,7 @@
 """What a GGUF bundle cannot hold, by the functions that refuse while it is written and before."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,21 +27,59 @@ CARRIED = {
 """llama.cpp's types that hold each number format as it is, the usual one first."""
 
 
-def check_format(number_format: QuantizedFormat | None, *, place: str | Path) -> None:
+def check_format(
+    number_format: QuantizedFormat | None, *, architecture: "Architecture", place: str | Path
+) -> None:
     """Accept the format of a checkpoint's weights.
 
     Raises:
-        CheckpointError: its scales lie otherwise than those of a GGUF file.
+        CheckpointError: a GGUF file has none such, or its scales lie otherwise, or rows of some
+            layers are no whole blocks of theirs.
     """
     if number_format is None:
         return
+    for used in number_format.list_used():
+        if used.kind not in CARRIED:
+            raise CheckpointError(
+                f"{place}: has layers of {used.kind}, which a GGUF file cannot hold as they are; "
+                f"quantise these to one of {', '.join(sorted(CARRIED))}"
+            )
+        block = _block(used)
+        if used.block != block:
+            found = f"blocks of {used.block}" if used.block else "whole rows"
+            raise CheckpointError(
+                f"{place}: its integers share scales in {found}, those of {CARRIED[used.kind][0]} "
+                f"in blocks of {block}; quantise with `block_size: {block}`"
+            )
+    for name, width in _list_layers(architecture, block=_block(number_format)):
+        chosen = number_format.for_layer(name)
+        if chosen is not number_format and width % _block(chosen):
+            raise CheckpointError(
+                f"{place}: rows of {name} are {width} long, and {chosen.kind} has blocks of "
+                f"{_block(chosen)} in a GGUF file; leave that layer out of `layers`, or export for "
+                "another runtime"
+            )
+
+
+def _block(number_format: QuantizedFormat) -> int:
     carried, *_ = CARRIED[number_format.kind]
-    if number_format.block != BLOCKS[carried]:
-        found = f"blocks of {number_format.block}" if number_format.block else "whole rows"
-        raise CheckpointError(
-            f"{place}: its integers share scales in {found}, those of {carried} in blocks of "
-            f"{BLOCKS[carried]}; quantise with `block_size: {BLOCKS[carried]}`"
-        )
+    return BLOCKS[carried]
+
+
+def _list_layers(architecture: "Architecture", *, block: int) -> Iterator[tuple[str, int]]:
+    """Linear layers by name, with the lengths of their rows, the last block filled up."""
+    heads = architecture.num_heads * architecture.head_dim
+    mixture = architecture.mixture
+    inner = architecture.intermediate_size if mixture is None else mixture.shared_width
+    down = inner + -inner % block if mixture is None else inner
+    feed = "mlp" if mixture is None else f"{mixture.names.block}.shared_expert"
+    attention = {"q": 0, "k": 0, "v": 0, "qkv": 0, "o": heads}
+    fed = {"gate": 0, "up": 0, "gate_up": 0, "down": down}
+    for index in range(len(architecture.layers)):
+        for place, parts in (("self_attn", attention), (feed, fed)):
+            for part, width in parts.items():
+                name = f"model.layers.{index}.{place}.{part}_proj"
+                yield name, width or architecture.hidden_size
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", *, place: str | Path) -> None:

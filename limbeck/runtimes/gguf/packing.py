@@ -48,8 +48,6 @@ def pack_ternary(
     return gguf.quantize(blocks.reshape(len(codes), -1), kind)
 
 
-CODES = {8: Kind.Q8_0, 4: Kind.Q4_0}
-"""llama.cpp's type of integers of so many bits, where there is one."""
 PACK = {
     Kind.Q8_0: pack_blocks,
     Kind.Q4_0: pack_halves,

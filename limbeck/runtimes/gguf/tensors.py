@@ -18,9 +18,9 @@ from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.gguf.experts import list_experts
 from limbeck.runtimes.gguf.families import FAMILIES
-from limbeck.runtimes.gguf.limits import BLOCKS
+from limbeck.runtimes.gguf.limits import BLOCKS, CARRIED
 from limbeck.runtimes.gguf.mixes import choose_kind, find_kind
-from limbeck.runtimes.gguf.packing import BYTE, CODES, PACK, pad, permute_rows, round_rows, unpack
+from limbeck.runtimes.gguf.packing import BYTE, PACK, pad, permute_rows, round_rows, unpack
 from limbeck.runtimes.mixture import Mixture
 from limbeck.runtimes.tensors import Weights
 
@@ -213,7 +213,8 @@ class TensorPlan:
         kind = choose_kind(self._floats, name, columns=shape[1], architecture=self._shape)
         stored = self._tensors.find_format(f"{module}.weight")
         if stored is not None:
-            kind = CODES.get(int(stored.bits), find_kind(self.weights))
+            carried = CARRIED[stored.kind]
+            kind = find_kind(self.weights if self.weights in carried else carried[0])
         has_bias = self._tensors.has(f"{module}.bias")
         biases: list[np.ndarray] = []
 

@@ -29,7 +29,7 @@ def write(checkpoint: Path, folder: Path, *, weights: str) -> Bundle:
     """
     architecture = read_architecture(checkpoint, runtime=GgufRuntime())
     number_format = read_number_format(checkpoint)
-    check_format(number_format, place=checkpoint)
+    check_format(number_format, architecture=architecture, place=checkpoint)
     check_model(
         architecture,
         number_format=format_name(checkpoint),

@@ -15,7 +15,7 @@ from limbeck.runtimes.architecture import Architecture
 from limbeck.runtimes.onnx.graph import MICROSOFT, Graph
 from limbeck.runtimes.onnx.kernels import embed, multiply, multiply_by_table, scale
 from limbeck.runtimes.onnx.mixture import SparseLayers
-from limbeck.runtimes.tensors import Tensors, Weights, stack
+from limbeck.runtimes.tensors import Tensors, stack
 
 TABLE = "embed_tokens"
 
@@ -162,15 +162,11 @@ class _Layers:
         width = shape.head_dim
         heads = {"q": shape.num_heads, "k": shape.num_key_value_heads}
         heads["v"] = heads["k"]
-        packed = multiply(
-            graph,
+        packed = self._multiply_stacked(
+            module,
             hidden,
-            weights=self._take_stacked(
-                module,
-                fused="qkv_proj",
-                out={f"{part}_proj": n * width for part, n in heads.items()},
-            ),
-            name=f"{module}.qkv",
+            fused="qkv_proj",
+            out={f"{part}_proj": n * width for part, n in heads.items()},
         )
         past = [
             graph.input(f"past.{layer}.{part}", TensorProto.FLOAT, self._cache_shape("past"))
@@ -238,8 +234,7 @@ class _Layers:
     def _feed_forward(self, module: str, hidden: str, *, width: int) -> str:
         graph, shape = self.graph, self.shape
         halves = {"gate_proj": width, "up_proj": width}
-        stacked = self._take_stacked(module, fused="gate_up_proj", out=halves)
-        both = multiply(graph, hidden, weights=stacked, name=f"{module}.gate_up")
+        both = self._multiply_stacked(module, hidden, fused="gate_up_proj", out=halves)
         gate, up = graph.nodes(
             "Split", both, outputs=[f"{module}.gate", f"{module}.up"], axis=-1, num_outputs=2
         )
@@ -254,19 +249,29 @@ class _Layers:
         product = graph.node("Mul", activated, up)
         return multiply(graph, product, weights=down, name=f"{module}.down")
 
-    def _take_stacked(self, module: str, *, fused: str, out: Mapping[str, int]) -> Weights:
-        """Projections of one input as one matrix, however the checkpoint stores them."""
-        channels = self.shape.hidden_size
+    def _multiply_stacked(self, module: str, x: str, *, fused: str, out: Mapping[str, int]) -> str:
+        """Projections of one input as one product, however the checkpoint stores them.
+
+        Those of different formats are several products.
+        """
+        channels, graph = self.shape.hidden_size, self.graph
+        name = f"{module}.{fused.removesuffix('_proj')}"
         if self.tensors.has(f"{module}.{fused}.weight"):
-            return self.tensors.take_weights(
+            whole = self.tensors.take_weights(
                 f"{module}.{fused}", out=sum(out.values()), channels=channels
             )
-        return stack(
+            return multiply(graph, x, weights=whole, name=name)
+        parts = stack(
             [
-                self.tensors.take_weights(f"{module}.{name}", out=num, channels=channels)
-                for name, num in out.items()
+                self.tensors.take_weights(f"{module}.{part}", out=num, channels=channels)
+                for part, num in out.items()
             ]
         )
+        products = [
+            multiply(graph, x, weights=part, name=f"{name}.{index}" if index else name)
+            for index, part in enumerate(parts)
+        ]
+        return products[0] if len(products) == 1 else graph.node("Concat", *products, axis=-1)
 
 
 def _join(name: str, norm: str) -> str:

@@ -15,6 +15,7 @@ from limbeck.distillation.known_inputs import refuse_teachers, refuse_training
 from limbeck.evaluation.calibration import CalibrationConfig
 from limbeck.models.gptq.config import Gptq
 from limbeck.models.known import KnownInputs, KnownModel, Refusal, refusals
+from limbeck.models.mixed_precision.config import MixedPrecision
 from limbeck.models.smoothing.config import Smoothing
 from limbeck.objectives.config import ObjectiveConfig
 from limbeck.quantization.formats.base import QuantizedFormat
@@ -32,6 +33,9 @@ class Config(StageConfig):
     teacher: TeacherRef = ""
     """A checkpoint or its signals, where the objective needs one."""
     scheme: Annotated[QuantizedFormat, Choice(FORMATS, what="scheme")]
+    mixed_precision: MixedPrecision | None = None
+    """Done before training: which linear layers get more bits than the scheme has. null gives all
+    the same; the scheme's `layers` names some by hand."""
     smoothing: Smoothing | Literal["default"] | None = "default"
     """Done before training; null leaves the channels as they are. `default` evens out those of
     int8. Fewer bits gain more by it in models with large outliers, and lose in others."""
@@ -58,12 +62,25 @@ class Config(StageConfig):
     def resolve_gptq(self) -> Gptq | None:
         """How codes are chosen before training; None where they are the nearest."""
         if self.gptq == "default":
-            return Gptq() if self.scheme.chooses_codes_by_default else None
+            pays = any(item.chooses_codes_by_default for item in self.possible_scheme.list_used())
+            return Gptq() if pays else None
         return self.gptq
+
+    @property
+    def possible_scheme(self) -> QuantizedFormat:
+        """The scheme with the formats that layers may get of it, for readers of all that it uses.
+
+        Which layers those are is not known before the stage runs.
+        """
+        if self.mixed_precision is None:
+            return self.scheme
+        formats = {f"mixed_precision of {item.kind}": item for item in self.mixed_precision.formats}
+        return self.scheme.model_copy(update={"layers": {**self.scheme.layers, **formats}})
 
     @model_validator(mode="after")
     def _check_gptq(self) -> "Config":
-        if self.resolve_gptq() is not None and not self.scheme.keeps_grid:
+        used = self.possible_scheme.list_used()
+        if self.resolve_gptq() is not None and not any(item.keeps_grid for item in used):
             raise ValueError(
                 f"gptq: {self.scheme.kind} finds the scale of chosen codes anew, so that they "
                 "would not stay; it is for int4, int2, and ternary with `scale: least_squares`. "
@@ -87,14 +104,27 @@ class Config(StageConfig):
         matched = self.objective.matched_features
         yield from refuse_teachers(inputs, needs=self.objective.needs(), matched=matched)
         start = inputs.start
-        if start is not None and start.description is None and start.codes is None:
+        if start is None or start.codes is not None:
+            return
+        if start.description is None or self.scheme.layers or self.mixed_precision is not None:
             yield from refusals("checkpoint", lambda: self._try_preparing(start))
 
     def _try_preparing(self, start: KnownModel) -> None:
         from limbeck.models.checkpoints import build_without_weights
+        from limbeck.models.mixed_precision.choice import check_bytes
         from limbeck.quantization.qat import prepare_for_qat
 
-        prepare_for_qat(build_without_weights(start.config), number_format=self.scheme)
+        model = build_without_weights(start.config)
+        if self.mixed_precision is not None:
+            # How many tokens a tokenizer of the recipe's own will have is not known.
+            counts_tables = start.description is None
+            check_bytes(
+                model,
+                number_format=self.scheme,
+                config=self.mixed_precision,
+                counts_tables=counts_tables,
+            )
+        prepare_for_qat(model, number_format=self.scheme)
 
     @override
     def run(self, *, work: Work) -> Mapping[str, object]:

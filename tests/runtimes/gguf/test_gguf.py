@@ -17,7 +17,7 @@ from limbeck.quantization.formats.int8 import Int8
 from limbeck.quantization.formats.tensors import QuantizedTensor
 from limbeck.quantization.formats.two_bits import Ternary
 from limbeck.runtimes import open_answerer, open_chat_model
-from limbeck.runtimes.architecture import describe_architecture
+from limbeck.runtimes.architecture import describe_architecture, read_architecture
 from limbeck.runtimes.gguf.limits import check_format, check_model
 from limbeck.runtimes.gguf.model import GgufFile
 from limbeck.runtimes.gguf.packing import pack_blocks, pack_halves, permute_rows, unpack
@@ -185,8 +185,11 @@ def test_other_two_bit_weights_are_refused():
     config = Qwen3Config()
     with pytest.raises(CheckpointError, match="'int2' cannot be exported to gguf"):
         describe_architecture(config, number_format="int2", runtime=GgufRuntime(), place="model")
+    found = describe_architecture(
+        config, number_format="ternary", runtime=GgufRuntime(), place="model"
+    )
     with pytest.raises(CheckpointError, match="quantise with `block_size: 256`"):
-        check_format(Ternary(kind="ternary", block_size=64), place="model")
+        check_format(Ternary(kind="ternary", block_size=64), architecture=found, place="model")
 
 
 def test_floats_beside_integers_stay_floats(tmp_path):
@@ -255,7 +258,11 @@ def test_integers_are_not_rounded_again(int8, tmp_path):
     with pytest.raises(CheckpointError, match="F16 would round them again"):
         GgufRuntime().write(folder / "checkpoint", tmp_path / "bundle", weights="F16")
     with pytest.raises(CheckpointError, match="quantise with `block_size: 32`"):
-        check_format(Int8(kind="int8", block_size="row"), place="model")
+        check_format(
+            Int8(kind="int8", block_size="row"),
+            architecture=read_architecture(folder / "checkpoint", runtime=GgufRuntime()),
+            place="model",
+        )
 
 
 def test_damage_is_named(floats, tmp_path):

@@ -1,0 +1,1 @@
+"""More bits for the layers that rounding costs most."""
