@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -61,10 +61,15 @@ def serve(
     """
     with report_user_errors():
         from limbeck.cli.model_source import TierModels
-        from limbeck.cli.served_models import find_facts, find_models, find_router, read_serving
+        from limbeck.cli.served_models import (
+            describe_tiers,
+            find_facts,
+            find_models,
+            find_router,
+            read_serving,
+        )
         from limbeck.contracts.errors import DataError
         from limbeck.serving.api.app import make_app
-        from limbeck.serving.config import FACTS
         from limbeck.serving.journal.open import open_journal
         from limbeck.serving.keys import Keys
         from limbeck.serving.log import read_format, write_log
@@ -93,36 +98,17 @@ def serve(
         rollout = Rollout(service, source=source)
         admission = make_app(service, config=config, keys=known, journal=kept, rollout=rollout)
         server = Server(admission, drain_seconds=config.limits.drain_seconds)
-        for name, model in models.items():
-            show_note(f"{name}: {model.folder}")
-        for tier in config.tiers:
-            if tier.remote is not None:
-                show_note(f"{tier.name}: {tier.model} at {tier.remote.url}")
-        if facts.facts:
-            show_note(f"{FACTS}: {len(facts.facts)} of {facts.pack}")
-        left_out = [
-            name
-            for name, tier in service.tiers.items()
-            if router is None and not tier.is_open_to_auto
-        ]
-        if 0 < len(left_out) < len(service.tiers):
-            show_note(
-                f"`auto` leaves out {', '.join(left_out)}, which is not calibrated; set its "
-                "min_confidence_ratio to let it answer"
-            )
+        for note in describe_tiers(service, models=models, router=router):
+            show_note(note)
         url = f"http://{host}:{socket.getsockname()[1]}/"
         typer.echo(url)
         with write_log(form, to=sys.stderr):
             try:
                 with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-                    runner.run(_serve(server, socket))
+                    runner.run(server.serve([socket]))
             finally:
                 if kept is not None:
                     kept.close()
-
-
-async def _serve(server: Any, socket: Any) -> None:
-    await server.serve([socket])
 
 
 def keys(

@@ -1,6 +1,6 @@
 """Which models `limbeck serve` opens: entries of a recipe, folders, or names of the registry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from limbeck.serving.config import ServeConfig, TierConfig
 from limbeck.serving.facts import NO_FACTS, FactStore, read_store
 from limbeck.serving.open import ServedModel
 from limbeck.serving.place import is_gguf
+from limbeck.serving.rollout.live import LiveService
 from limbeck.serving.rollout.source import ModelSource
 
 MAX_NAME_CHARS = 64
@@ -181,3 +182,24 @@ def _as_name(text: str) -> str:
     return "".join(
         char if char.isascii() and (char.isalnum() or char in "_-") else "-" for char in text
     )
+
+
+def describe_tiers(
+    service: LiveService, *, models: Mapping[str, ServedModel], router: TierRouter | None
+) -> Iterator[str]:
+    """Which model each tier has, and the tiers that `auto` leaves out, a line each."""
+    for name, model in models.items():
+        yield f"{name}: {model.folder}"
+    for name, tier in service.tiers.items():
+        if tier.config.remote is not None:
+            yield f"{name}: {tier.config.model} at {tier.config.remote.url}"
+    if service.facts.facts:
+        yield f"{FACTS}: {len(service.facts.facts)} of {service.facts.pack}"
+    if router is not None:
+        return
+    left_out = [name for name, tier in service.tiers.items() if not tier.is_open_to_auto]
+    if 0 < len(left_out) < len(service.tiers):
+        yield (
+            f"`auto` leaves out {', '.join(left_out)}, which is not calibrated; set its "
+            "min_confidence_ratio to let it answer"
+        )
