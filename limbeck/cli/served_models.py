@@ -10,13 +10,13 @@ from limbeck.cli.console import EXTRAS
 from limbeck.cli.model_source import MODEL_KINDS
 from limbeck.contracts.artifacts import read_artifact
 from limbeck.contracts.errors import Fault, RecipeError
-from limbeck.contracts.facts import FACTS
+from limbeck.contracts.facts import FACTS_FILE
 from limbeck.contracts.pointers import follow
 from limbeck.contracts.recipe import SERVE, Recipe, load_recipe
 from limbeck.contracts.tier_router import TierRouter, read_router
 from limbeck.pipeline.check import check, explain
 from limbeck.pipeline.entry import Entry
-from limbeck.serving.config import ServeConfig, TierConfig
+from limbeck.serving.config import FACTS, ServeConfig, TierConfig
 from limbeck.serving.facts import NO_FACTS, FactStore, read_store
 from limbeck.serving.open import ServedModel
 from limbeck.serving.place import is_gguf
@@ -129,10 +129,10 @@ def _find_no_facts(source: str, entries: Mapping[str, Entry]) -> str:
     if not source:
         return ""
     if source not in entries:
-        if (follow(Path(source)) / FACTS).is_file():
+        if (follow(Path(source)) / FACTS_FILE).is_file():
             return ""
         known = ", ".join(name for name, item in entries.items() if item.config.make == "corpus")
-        return f"{source!r} is no entry and no folder with a {FACTS}; name a corpus ({known})"
+        return f"{source!r} is no entry and no folder with a {FACTS_FILE}; name a corpus ({known})"
     entry = entries[source]
     if entry.config.make != "corpus":
         return f"{source!r} makes a {entry.config.make}; name a corpus"

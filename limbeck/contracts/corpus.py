@@ -12,7 +12,7 @@ from typing import final
 from limbeck.contracts.answer_policy import Emergency
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.errors import DataError
-from limbeck.contracts.facts import FACTS, FactsFile
+from limbeck.contracts.facts import FACTS_FILE, FactsFile
 from limbeck.contracts.json_data import JsonMapping, JsonObject
 from limbeck.contracts.records import (
     SPLITS,
@@ -58,7 +58,7 @@ class Corpus:
         self.dropped_path = folder / "dropped.jsonl"
         """Every record that was read and not used, with the reason."""
 
-        self.facts_path = folder / FACTS
+        self.facts_path = folder / FACTS_FILE
         """What a service may answer without a model; there only where the pack has wording."""
         self.unlabelled_path = folder / "records" / "unlabelled.jsonl"
         """Training questions without an answer; there only where it has some."""

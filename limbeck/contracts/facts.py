@@ -14,7 +14,7 @@ from limbeck.contracts.config import Config
 from limbeck.contracts.fields import Text, Texts
 from limbeck.contracts.macros import expand
 
-FACTS = "facts.json"
+FACTS_FILE = "facts.json"
 SUBJECT = "\ue000"
 """Stands for the subject's name in an expression and in a question; private, so in no text."""
 REPEATED = re.compile(r"(?<!\\)\)(?:[*+]|\{\d*,\d*\})(?!\+)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from limbeck.contracts.artifacts import hash_file, hash_text
 from limbeck.contracts.errors import ArtifactError
-from limbeck.contracts.facts import FACTS, SUBJECT, FactsFile, Language, StoredFact
+from limbeck.contracts.facts import FACTS_FILE, SUBJECT, FactsFile, Language, StoredFact
 from limbeck.serving.safety.canonical import CJK_SPACE, INVISIBLE, LOOKALIKES, SPACES, TO_SIMPLIFIED
 
 START_CHARS = 2
@@ -85,11 +85,11 @@ def read_store(folder: Path) -> FactStore:
     Raises:
         ArtifactError: there are none, or they are damaged.
     """
-    path = folder / FACTS
+    path = folder / FACTS_FILE
     if not path.is_file():
         raise ArtifactError(
-            f"{folder}: holds no {FACTS}, so its facts cannot be served; name a corpus whose pack "
-            "has a wording.yaml, and make it again with `limbeck run` if it is older than that"
+            f"{folder}: holds no {FACTS_FILE}, so its facts cannot be served; name a corpus whose "
+            "pack has a wording.yaml, and make it again with `limbeck run` if it is older than that"
         )
     try:
         file = FactsFile.model_validate_json(path.read_text(encoding="utf-8"))
