@@ -16,6 +16,8 @@ from limbeck.contracts.errors import LaunchError, LimbeckError
 from limbeck.env.interrupts import catch_interrupts
 from limbeck.env.ranks import process_index
 
+REPORT_COLUMNS = 130
+"""The width of reports where there is no terminal."""
 EXTRAS = {
     "torch": "train",
     "transformers": "train",

@@ -9,12 +9,11 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from limbeck.cli.console import AsJson, open_screen, print_json, report_user_errors
+from limbeck.cli.console import REPORT_COLUMNS, AsJson, open_screen, print_json, report_user_errors
 from limbeck.contracts.artifacts import write_atomically
 from limbeck.contracts.errors import DataError
 from limbeck.contracts.json_data import JsonObject
 
-WIDE_COLUMNS = 130
 HARNESS, EXPORT, JUDGE = "Harness", "A corpus's questions as harness tasks", "Judge"
 
 
@@ -189,7 +188,7 @@ def _run_harness(
     if as_json:
         print_json(content)
     else:
-        open_screen(WIDE_COLUMNS).print(display.make_table(report))
+        open_screen(REPORT_COLUMNS).print(display.make_table(report))
 
 
 def _export(corpus: Path, folder: Path, *, questions: int, tokens: int) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import RenderableType
 
 from limbeck.cli.console import (
+    REPORT_COLUMNS,
     AsJson,
     Overrides,
     RecipePath,
@@ -25,7 +26,6 @@ from limbeck.contracts.errors import Fault, LimbeckError, RecipeError
 from limbeck.contracts.recipe import load_recipe
 from limbeck.contracts.serialization import to_json
 
-WIDE_COLUMNS = 130
 PLAN_COLUMNS = 100
 NOT_STATED = Path()
 """Of a path that may be left out."""
@@ -74,7 +74,7 @@ def run(
                 show_note(f"{artifact.name}: {promise.describe()}")
             if artifact.manifest.kind == "report":
                 report = read_report(artifact.path / "report.json")
-                screen = open_screen(WIDE_COLUMNS)
+                screen = open_screen(REPORT_COLUMNS)
                 screen.print(terminal.make_table(report))
                 screen.print(terminal.make_task_table(report))
                 for make_table in (
@@ -275,7 +275,7 @@ def tune(
             report=show_event,
         )
         winning = tuning.write_report(found)
-        screen = open_screen(WIDE_COLUMNS)
+        screen = open_screen(REPORT_COLUMNS)
         screen.print(tuning.make_table(found))
         confirmed = tuning.make_confirmed_table(found)
         if confirmed is not None:

@@ -36,19 +36,14 @@ from limbeck.serving.engine.messages import (
     pack,
 )
 from limbeck.serving.engine.queue_bound import QueueBound
+from limbeck.serving.engine.restarts import MAX_STARTS, STOP_SECONDS, choose_wait
 from limbeck.serving.engine.worker import WorkerLoop, WorkerSettings, work
 
 logger = logging.getLogger(__name__)
 
 NUM_AHEAD = 4
 """Requests handed over beyond the slots, so that a slot that frees is filled without a wait."""
-MAX_STARTS = 3
-"""Starts without one finished answer, after which the model counts as broken."""
-RESTART_SECONDS = 0.5
-"""Before the second start; doubled for each further one."""
 REAP_SECONDS = 0.1
-STOP_SECONDS = 5.0
-"""That a process gets to end by itself."""
 
 
 @final
@@ -288,8 +283,8 @@ class ProcessEngine(Engine):
         logger.warning("%s: its process died and is started again", self.name)
         self.num_restarts += 1
         self._set_state("restarting")
-        seconds = RESTART_SECONDS * 2 ** max(0, self._num_starts - 1)
-        self._restart = asyncio.get_running_loop().create_task(self._start_after(seconds))
+        start = self._start_after(choose_wait(self._num_starts))
+        self._restart = asyncio.get_running_loop().create_task(start)
 
     async def _start_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -30,16 +30,12 @@ from limbeck.serving.config import TierConfig
 from limbeck.serving.engine.base import Engine, EngineState, Generation
 from limbeck.serving.engine.messages import Finished, Generate, Piece
 from limbeck.serving.engine.remote import RemoteEngine
+from limbeck.serving.engine.restarts import MAX_STARTS, STOP_SECONDS, choose_wait
 from limbeck.serving.place import LlamaCpp, OpenAiHttp
 
 logger = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).with_name("llama_cpp_process.py")
-MAX_STARTS = 3
-"""Starts without one answer, after which the model counts as broken."""
-RESTART_SECONDS = 0.5
-STOP_SECONDS = 5.0
-"""That a process gets to end by itself."""
 SILENT_SECONDS = 3600.0
 """A long prompt takes minutes without a byte; the request's own limits end it before."""
 BREAK = "\u200b"
@@ -174,7 +170,7 @@ class LlamaCppEngine(Engine):
             logger.warning("%s: its process died and is started again", self.name)
             if self.state == "ready":
                 self._set_state("restarting")
-            await asyncio.sleep(RESTART_SECONDS * 2 ** max(0, num_starts - 1))
+            await asyncio.sleep(choose_wait(num_starts))
 
     async def _serve_once(self, log: deque[str]) -> bool:
         """Whether it has answered a request before its process ended."""

@@ -12,8 +12,9 @@ from limbeck.contracts.answerer import Message
 from limbeck.contracts.errors import EngineDownError, QueueFullError, RefusedError
 from limbeck.serving.engine import worker
 from limbeck.serving.engine.decoding import DecodingLoop
-from limbeck.serving.engine.engine import MAX_STARTS, ProcessEngine
+from limbeck.serving.engine.engine import ProcessEngine
 from limbeck.serving.engine.messages import Finished, Generate, Piece, Sampling
+from limbeck.serving.engine.restarts import MAX_STARTS
 from limbeck.serving.engine.worker import WorkerSettings
 
 WARM = Sampling(temperature=1.0)
@@ -85,7 +86,7 @@ def test_an_engine_lives_through_all_of_it(bundle):
 
 
 def test_a_process_that_always_dies_is_given_up(bundle, monkeypatch):
-    monkeypatch.setattr("limbeck.serving.engine.engine.RESTART_SECONDS", 0.01)
+    monkeypatch.setattr("limbeck.serving.engine.restarts.FIRST_WAIT_SECONDS", 0.01)
 
     async def live():
         engine = make_engine(bundle, target=die)
@@ -101,7 +102,7 @@ def test_a_process_that_always_dies_is_given_up(bundle, monkeypatch):
 
 
 def test_a_process_that_cannot_be_started_again_is_given_up(bundle, monkeypatch):
-    monkeypatch.setattr("limbeck.serving.engine.engine.RESTART_SECONDS", 0.01)
+    monkeypatch.setattr("limbeck.serving.engine.restarts.FIRST_WAIT_SECONDS", 0.01)
 
     def refuse(method):
         raise OSError("Too many open files")
