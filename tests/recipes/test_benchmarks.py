@@ -1,4 +1,4 @@
-"""What the benchmarks would train is what the stages accept, and a run replaces no earlier one."""
+"""Benchmarks train what stages accept, replace no earlier run, and find the code they change."""
 
 import importlib
 import json
@@ -93,3 +93,9 @@ def test_what_a_dense_model_needs_is_interpolated_by_quality(benchmark):
         found |= dict(sparse_dense.saved(rows, costs, what="flops", equal=equal))
     assert found["flops_saved_at_equal_loss"] == pytest.approx(0.75)
     assert found["flops_saved_at_equal_accuracy"] == pytest.approx(0.0)
+
+
+def test_every_mutant_has_one_place_in_the_code(benchmark):
+    for mutant in benchmark("mutations").MUTANTS:
+        text = (Path("limbeck") / mutant.file).read_text(encoding="utf-8")
+        assert text.count(mutant.old) == 1, mutant.name
