@@ -143,17 +143,26 @@ def test_a_limit_below_the_scheme_itself_is_refused(tmp_path):
         choose_layers(model, number_format=Int4(kind="int4"), config=config, input_ids=TOKENS)
 
 
-def test_the_recipe_knows_all_formats_that_layers_may_get():
-    config = quantize.Config.model_validate(
+def make_config(scheme, more):
+    return quantize.Config.model_validate(
         {
             "stage": "quantize",
             "checkpoint": "student",
             "corpus": "corpus",
-            "scheme": {"kind": "ternary"},
-            "mixed_precision": {"max_bytes": 10**9, "formats": [{"kind": "int4"}]},
+            "scheme": {"kind": scheme},
+            "mixed_precision": {"max_bytes": 10**9, "formats": [{"kind": more}]},
             "objective": {"kind": "next_token"},
             "training": {"max_steps": 2, "learning_rate": 1e-3},
         }
     )
+
+
+def test_the_recipe_knows_all_formats_that_layers_may_get():
+    config = make_config("ternary", "int4")
     assert [item.kind for item in config.possible_scheme.list_used()] == ["ternary", "int4"]
     assert config.resolve_gptq() is not None  # of the layers that get int4
+
+
+def test_a_format_of_fewer_bits_than_the_scheme_is_refused():
+    with pytest.raises(ValueError, match="int4 takes no more bits than the scheme's int8"):
+        make_config("int8", "int4")

@@ -21,6 +21,9 @@ from limbeck.objectives.config import ObjectiveConfig
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.training.config import TrainingConfig
 
+MANY_COLUMNS = 1 << 12
+"""Of a row by which formats are compared: a multiple of every block."""
+
 
 class Config(StageConfig):
     """Train a checkpoint while it rounds as its number format will, then convert it."""
@@ -76,6 +79,20 @@ class Config(StageConfig):
             return self.scheme
         formats = {f"mixed_precision of {item.kind}": item for item in self.mixed_precision.formats}
         return self.scheme.model_copy(update={"layers": {**self.scheme.layers, **formats}})
+
+    @model_validator(mode="after")
+    def _check_mixed_precision(self) -> "Config":
+        if self.mixed_precision is None:
+            return self
+        least = self.scheme.num_bits(rows=1, columns=MANY_COLUMNS)
+        for item in self.mixed_precision.formats:
+            if item.num_bits(rows=1, columns=MANY_COLUMNS) <= least:
+                raise ValueError(
+                    f"mixed_precision: {item.kind} takes no more bits than the scheme's "
+                    f"{self.scheme.kind}, so that no layer would get it; name the smaller of both "
+                    "as `scheme`"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_gptq(self) -> "Config":
