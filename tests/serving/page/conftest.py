@@ -51,7 +51,8 @@ def running(bundle, keys, journal, pack):
         yield found
 
 
-@pytest.fixture(scope="session")
+# Of a module: while Playwright is open, no test in the same process can run an event loop.
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no browser: install Debian's chromium")
