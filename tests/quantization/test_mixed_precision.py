@@ -70,7 +70,9 @@ def test_a_description_that_makes_no_sense_is_named(tmp_path):
     )
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
-    for layers in ({"*.v_proj": {"quant_method": "awq"}}, ["*.v_proj"]):
+    known = config["quantization_config"]["layers"]["*.v_proj"]
+    wrong = [{"*": {"quant_method": "awq"}}, {"*": "int8"}, {"re:(": known}, ["*.v_proj"], None]
+    for layers in wrong:
         config["quantization_config"]["layers"] = layers
         path.write_text(json.dumps(config))
         with pytest.raises(CheckpointError, match=r"quantization_config\.layers has to give each"):
@@ -100,7 +102,7 @@ def test_a_pattern_that_means_no_layer_is_refused_with_the_names_of_some(tmp_pat
     ("layers", "message"),
     [
         ({"*": {"kind": "int8", "embeddings": "int8"}}, "belongs to the whole model's scheme"),
-        ({"re:(": {"kind": "int8"}}, "no regular expression"),
+        ({"re:(": {"kind": "int8"}}, "is no regular expression"),
         ({"*": {"kind": "int9"}}, "unknown scheme 'int9'"),
     ],
 )

@@ -81,10 +81,8 @@ class QuantizedFormat(Format, abc.ABC):
     @model_validator(mode="after")
     def _check_layers(self) -> "QuantizedFormat":
         for pattern, item in self.layers.items():
-            try:
-                is_named("", pattern)
-            except re.error as error:
-                raise ValueError(f"layers[{pattern!r}]: no regular expression: {error}") from None
+            if not _is_pattern(pattern):
+                raise ValueError(f"layers[{pattern!r}]: is no regular expression behind `re:`")
             if stated := item.model_fields_set & {"embeddings", "layers"}:
                 raise ValueError(
                     f"layers[{pattern!r}].{min(stated)}: belongs to the whole model's scheme, not "
@@ -202,14 +200,23 @@ def _read_layers(described: object) -> dict[str, QuantizedFormat]:
     """The formats of `quantization_config.layers`."""
     found = {}
     for pattern, item in described.items() if isinstance(described, Mapping) else [("", None)]:
-        number_format = find_quantized({"quantization_config": item})
-        if number_format is None or number_format.layers:
+        is_mapping = isinstance(item, Mapping)
+        number_format = find_quantized({"quantization_config": item}) if is_mapping else None
+        if number_format is None or number_format.layers or not _is_pattern(pattern):
             raise CheckpointError(
                 "config.json: quantization_config.layers has to give each pattern of names the "
                 f"description of a format; found {pattern!r}: {item!r}"
             )
         found[pattern] = number_format
     return found
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        is_named("", text)
+    except re.error:
+        return False
+    return True
 
 
 def is_named(name: str, pattern: str) -> bool:
