@@ -13,9 +13,7 @@ from typing_extensions import override
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.json_data import JsonObject
-from limbeck.contracts.parity import compare_logits
 from limbeck.models.batch import Batch
-from limbeck.models.logit_parity import compute_logits
 from limbeck.models.observation import Observer, observe
 from limbeck.models.structure import find_layers
 from limbeck.quantization.formats.base import QuantizedFormat
@@ -141,14 +139,43 @@ def measure_blocks(
     input_ids: Int[Tensor, "prompts tokens"],
 ) -> list[BlockCost]:
     """Of a model of floats, its blocks, embeddings and head, each rounded alone; costly first."""
-    floats = compute_logits(model, input_ids=input_ids)
-    found = []
-    for name, modules in _group(model, number_format=number_format).items():
-        prepare_modules(model, modules, number_format=number_format)
-        rounded = compute_logits(model, input_ids=input_ids)
-        restore_float(model)
-        found.append(BlockCost(name, compare_logits([(floats, rounded)]).mean_kl))
+    floats = predict(model, input_ids=input_ids)
+    groups = _group(model, number_format=number_format)
+    found = [
+        BlockCost(name, measure_alone(model, modules, number_format=number_format, floats=floats))
+        for name, modules in groups.items()
+    ]
     return sorted(found, key=lambda item: -item.kl)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model of floats says, with which it is compared when a part of it is rounded."""
+
+    input_ids: Int[Tensor, "prompts tokens"]
+    log_probs: Float[Tensor, "positions vocab"]
+
+
+@torch.no_grad()
+def predict(model: PreTrainedModel, *, input_ids: Int[Tensor, "prompts tokens"]) -> Predictions:
+    """Log-probabilities at every position."""
+    logits = model(input_ids=input_ids, use_cache=False).logits
+    return Predictions(input_ids, logits.flatten(0, 1).float().log_softmax(dim=-1))
+
+
+def measure_alone(
+    model: PreTrainedModel,
+    modules: Iterable[tuple[str, nn.Linear | nn.Embedding]],
+    *,
+    number_format: QuantizedFormat,
+    floats: Predictions,
+) -> float:
+    """KL(floats || these modules rounded and no others), in nats a position."""
+    prepare_modules(model, modules, number_format=number_format)
+    rounded = predict(model, input_ids=floats.input_ids).log_probs
+    restore_float(model)
+    kl = functional.kl_div(rounded, floats.log_probs, log_target=True, reduction="none")
+    return float(kl.sum(dim=-1).clamp_min(0).mean())
 
 
 def _group(

@@ -59,7 +59,7 @@ def prepare_modules(
     """Make some modules of a float model, given by name, round as their stored form will."""
     head = model.get_output_embeddings()
     for name, module in modules:
-        chosen = _choose_format(name, module, head=head, number_format=number_format)
+        chosen = choose_format(name, module, head=head, number_format=number_format)
         if isinstance(module, nn.Embedding):
             fake = FakeQuantizedEmbedding(module, number_format=chosen)
         else:
@@ -67,12 +67,17 @@ def prepare_modules(
         model.set_submodule(name, fake)
 
 
-def _choose_format(
+def choose_format(
     name: str, module: nn.Module, *, head: nn.Module | None, number_format: QuantizedFormat
 ) -> QuantizedFormat:
     """Embeddings and language head may have a format of their own, and so may other layers."""
-    is_table = isinstance(module, nn.Embedding) or module is head
-    return number_format.table if is_table else number_format.for_layer(name)
+    table = is_table(module, head=head)
+    return number_format.table if table else number_format.for_layer(name)
+
+
+def is_table(module: nn.Module, *, head: nn.Module | None) -> bool:
+    """Whether a module has the format of embeddings and language head."""
+    return isinstance(module, nn.Embedding) or module is head
 
 
 def find_rounded_ratio(progress: float, *, annealing_ratio: float) -> float:
@@ -119,7 +124,7 @@ def quantize_in_place(
     done: dict[int, QuantizedTensor] = {}
     head = model.get_output_embeddings()
     for name, module in list(find_replaced(model, described=described)):
-        chosen = _choose_format(name, module, head=head, number_format=number_format)
+        chosen = choose_format(name, module, head=head, number_format=number_format)
         weight = module.weight
         if id(weight) not in done:
             done[id(weight)] = chosen.quantize(weight.detach())

@@ -4,18 +4,17 @@ Left out: embeddings and the language head, whose format a scheme says; stacked 
 floats; and layers that the scheme's own `layers` means, which keep what it says.
 """
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn.functional import kl_div
 from transformers import PreTrainedModel
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.progress import track
 from limbeck.models.mixed_precision.config import MixedPrecision
+from limbeck.models.rounding_costs import Predictions, measure_alone, predict
 from limbeck.quantization.allocation import Option, allocate
 from limbeck.quantization.formats.base import QuantizedFormat
-from limbeck.quantization.qat import find_replaced, prepare_modules, restore_float
+from limbeck.quantization.qat import choose_format, find_replaced, is_table
 
 FLOAT_BYTES = 4
 
@@ -36,17 +35,13 @@ def choose_layers(
     """
     check_bytes(model, number_format=number_format, config=config)
     candidates = (number_format, *config.formats)
-    floats = _predict(model, input_ids)
+    floats = predict(model, input_ids=input_ids)
     options = {}
     names = list_choosable(model, number_format=number_format)
     with track("mixed precision", total=len(names), unit="layer") as advance:
         for name in names:
             options[name] = [
-                Option(
-                    _count_bytes(model.get_parameter(f"{name}.weight"), item),
-                    _measure_alone(model, name, number_format=item, ids=input_ids, floats=floats),
-                )
-                for item in candidates
+                _measure(model, name, number_format=item, floats=floats) for item in candidates
             ]
             advance(1)
     others = count_bytes(model, number_format=number_format) - sum(
@@ -96,37 +91,20 @@ def count_bytes(
     head = model.get_output_embeddings()
     taken = {id(item): FLOAT_BYTES * item.numel() for item in model.parameters()}
     for name, module in find_replaced(model, described=number_format.describe()):
-        is_table = isinstance(module, nn.Embedding) or module is head
-        used = number_format.table if is_table else number_format.for_layer(name)
-        counts = counts_tables or not is_table
+        used = choose_format(name, module, head=head, number_format=number_format)
+        counts = counts_tables or not is_table(module, head=head)
         taken[id(module.weight)] = _count_bytes(module.weight, used) if counts else 0
     return sum(taken.values())
 
 
-def _measure_alone(
-    model: PreTrainedModel,
-    name: str,
-    *,
-    number_format: QuantizedFormat,
-    ids: Int[Tensor, "prompts tokens"],
-    floats: Float[Tensor, "positions vocab"],
-) -> float:
-    """KL(floats || one layer rounded), in nats a position."""
+def _measure(
+    model: PreTrainedModel, name: str, *, number_format: QuantizedFormat, floats: Predictions
+) -> Option:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)
-    prepare_modules(model, [(name, layer)], number_format=number_format)
-    kl = kl_div(_predict(model, ids), floats, log_target=True, reduction="batchmean")
-    restore_float(model)
-    return float(kl)
-
-
-@torch.no_grad()
-def _predict(
-    model: PreTrainedModel, input_ids: Int[Tensor, "prompts tokens"]
-) -> Float[Tensor, "positions vocab"]:
-    """Log-probabilities at every position."""
-    logits = model(input_ids=input_ids, use_cache=False).logits
-    return logits.flatten(0, 1).float().log_softmax(dim=-1)
+    num_bytes = _count_bytes(layer.weight, number_format)
+    cost = measure_alone(model, [(name, layer)], number_format=number_format, floats=floats)
+    return Option(num_bytes, cost)
 
 
 def _count_bytes(weight: Tensor, number_format: QuantizedFormat) -> int:

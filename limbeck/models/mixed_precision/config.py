@@ -23,10 +23,6 @@ class MixedPrecision(Config):
 
     @model_validator(mode="after")
     def _check_formats(self) -> "MixedPrecision":
-        for item in self.formats:
-            if stated := item.model_fields_set & {"embeddings", "layers"}:
-                raise ValueError(
-                    f"formats: {item.kind} with {min(stated)!r}, which belongs to the whole "
-                    "model's scheme, not to that of some layers; remove it"
-                )
+        for number, item in enumerate(self.formats):
+            item.check_for_layers(f"formats[{number}]")
         return self

@@ -83,12 +83,20 @@ class QuantizedFormat(Format, abc.ABC):
         for pattern, item in self.layers.items():
             if not _is_pattern(pattern):
                 raise ValueError(f"layers[{pattern!r}]: is no regular expression behind `re:`")
-            if stated := item.model_fields_set & {"embeddings", "layers"}:
-                raise ValueError(
-                    f"layers[{pattern!r}].{min(stated)}: belongs to the whole model's scheme, not "
-                    "to that of some layers; remove it"
-                )
+            item.check_for_layers(f"layers[{pattern!r}]")
         return self
+
+    def check_for_layers(self, place: str) -> None:
+        """Accept a scheme of some layers alone.
+
+        Raises:
+            ValueError: it says something of a whole model.
+        """
+        if stated := self.model_fields_set & {"embeddings", "layers"}:
+            raise ValueError(
+                f"{place}.{min(stated)}: belongs to the whole model's scheme, not to that of some "
+                "layers; remove it"
+            )
 
     def for_layer(self, name: str) -> "QuantizedFormat":
         """The format of a linear layer, by its name in the model; `table` is the head's."""
