@@ -1,7 +1,9 @@
 """A judge behind a real server: orders swapped, faults counted, a kill survived."""
 
 import dataclasses
+import itertools
 import json
+import threading
 
 import pytest
 from typer.testing import CliRunner
@@ -177,7 +179,14 @@ def command(server, report, *more):
 
 
 def test_a_killed_run_goes_on(report, tmp_path):
-    with serving(by_content, lambda body, tries: 0.15) as server:
+    order, goes_on = itertools.count(), threading.Event()
+
+    def hold(body, tries):
+        """The run cannot end before it is killed."""
+        if next(order) >= 4:
+            goes_on.wait()
+
+    with serving(by_content, hold) as server:
         log, warm = tmp_path / "log", tiny_recipe.warm()
         number = warm.start(*command(server, report), output=log)
         calls = judge_folder(report, models=BOTH, judge=MODEL) / "calls.jsonl"
@@ -190,6 +199,7 @@ def test_a_killed_run_goes_on(report, tmp_path):
             wait_for(has_begun)
         finally:
             tiny_recipe.kill(number)
+            goes_on.set()
         num_kept = calls.read_text().count('"ended"')
         num_asked = len(server.asked)
         found = judge(server, report)
