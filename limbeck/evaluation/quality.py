@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 
 from limbeck.contracts.serialization import OPTIONAL
 from limbeck.evaluation.answer_questions import AnsweredQuestion, count_correct
@@ -166,28 +167,53 @@ def measure_likelihoods(
     answered: Sequence[AnsweredQuestion], *, others: Sequence[Sequence[AnsweredQuestion]]
 ) -> Likelihoods | None:
     """Of the held-out records that every model can read; None where there are none."""
-    columns = zip(*others, strict=True)
-    read = [
-        place
-        for place, items in enumerate(columns)
-        if all(item.task in HELD_OUT_TASKS and item.option_scores for item in items)
-    ]
+    read = _find_read(others)
     if not read:
         return None
     items = [answered[place] for place in read]
     scores = np.array([item.option_scores[0] for item in items])
-    groups = [item.cluster for item in items]
-    nats = -scores * np.array([item.answer_tokens for item in items])
+    mean = clustered_mean(values=scores, groups=[item.cluster for item in items])
+    return Likelihoods(_counted(mean, len(read)), _per_byte(items, nats=_sum_nats(items)))
+
+
+def compare_likelihoods(
+    answered: Sequence[AnsweredQuestion], *, reference: Sequence[AnsweredQuestion]
+) -> Estimate | None:
+    """Nats a byte minus the reference's, of the held-out records that both read.
+
+    Less is better. None where there are none.
+    """
+    read = _find_read([answered, reference])
+    if not read:
+        return None
+    own, others = ([items[place] for place in read] for items in (answered, reference))
+    return _per_byte(own, nats=_sum_nats(own) - _sum_nats(others))
+
+
+def _find_read(models: Sequence[Sequence[AnsweredQuestion]]) -> list[int]:
+    """Places of the held-out records whose answers every model has read."""
+    return [
+        place
+        for place, items in enumerate(zip(*models, strict=True))
+        if all(item.task in HELD_OUT_TASKS and item.option_scores for item in items)
+    ]
+
+
+def _sum_nats(items: Sequence[AnsweredQuestion]) -> Float[np.ndarray, " questions"]:
+    """Minus the log-probability of each written answer."""
+    return np.array([-item.option_scores[0] * item.answer_tokens for item in items])
+
+
+def _per_byte(
+    items: Sequence[AnsweredQuestion], *, nats: Float[np.ndarray, " questions"]
+) -> Estimate:
     sizes = np.array([len(item.expected[0].encode()) for item in items])
-    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
-    per_byte = ratio_of_sums(
+    _, inverse = np.unique(np.array([item.cluster for item in items]), return_inverse=True)
+    found = ratio_of_sums(
         sums=np.bincount(inverse, weights=nats),
         counts=np.bincount(inverse, weights=sizes).astype(np.int64),
     )
-    return Likelihoods(
-        _counted(clustered_mean(values=scores, groups=groups), len(read)),
-        _counted(per_byte, len(read)),
-    )
+    return _counted(found, len(items))
 
 
 def _counted(found: Interval, count: int) -> Estimate:

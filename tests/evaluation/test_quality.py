@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.metrics import Share, macro_f1
 from limbeck.evaluation.quality import (
+    compare_likelihoods,
     compare_to_floors,
     measure_labels,
     measure_likelihoods,
@@ -204,6 +205,36 @@ def test_nats_a_byte_are_those_of_all_answers_over_all_their_bytes():
     assert (both.per_token.count, both.nats_per_byte.value) == (1, 1.5)
     assert measure_likelihoods(blind[1:], others=[blind[1:]]) is None
     assert not math.isnan(both.nats_per_byte.low)
+
+
+def test_a_difference_of_likelihoods_is_paired():
+    """One model needs a tenth less for each answer, however long and hard these are."""
+    rng = np.random.default_rng(0)
+    scores, tokens = -rng.gamma(2.0, size=40), rng.integers(2, 60, size=40)
+    own, reference = (
+        [
+            answered(
+                place,
+                "",
+                expected=("ab" * int(tokens[place]),),
+                option_scores=(factor * float(scores[place]),),
+                answer_tokens=int(tokens[place]),
+            )
+            for place in range(40)
+        ]
+        for factor in (0.9, 1.0)
+    )
+    found = compare_likelihoods(own, reference=reference)
+    both = [own, reference]
+    ours, theirs = (measure_likelihoods(items, others=both).nats_per_byte for items in both)
+    assert found.count == 40
+    assert found.value == pytest.approx(ours.value - theirs.value)
+    assert found.low < found.value < found.high < 0
+    assert ours.high > theirs.low
+    assert found.high - found.low == pytest.approx(0.1 * (theirs.high - theirs.low))
+    unread = [*own[:-1], answered(39, "", expected=("ab",))]
+    assert compare_likelihoods(unread, reference=reference).count == 39
+    assert compare_likelihoods(unread[-1:], reference=reference[-1:]) is None
 
 
 def test_a_floor_beats_only_with_more_right_answers():

@@ -81,6 +81,11 @@ def nats(interval: ValueBounded) -> str:
     return f"{interval.value:.3f} ({interval.low:.3f} – {interval.high:.3f})"
 
 
+def nats_more(interval: ValueBounded) -> str:
+    """A difference of two log-likelihoods with its interval."""
+    return f"{interval.value:+.3f} ({interval.low:+.3f} – {interval.high:+.3f})"
+
+
 def times(value: Number | None) -> str:
     """A ratio as a factor."""
     if value is None:

@@ -87,10 +87,13 @@ def make_task_table(report: Report) -> Table:
 
 
 def _explain_gain(gain: TeacherGain) -> str:
-    return (
+    found = (
         f"\n{gain.student} minus {gain.alone} (same start and steps, no teacher): "
         f"{number_format.points(gain)} points"
     )
+    if gain.nats_per_byte is not None:
+        found += f", {number_format.nats_more(gain.nats_per_byte)} nats a byte (less is better)"
+    return found
 
 
 def _explain_runtime(found: RuntimeSpeedup) -> str:

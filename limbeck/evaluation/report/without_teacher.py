@@ -4,15 +4,17 @@ Both follow from the manifests of the models, not from their names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from limbeck.contracts.artifacts import Artifact, Manifest, Parent
 from limbeck.contracts.lineage import find_parent
+from limbeck.contracts.serialization import OPTIONAL
 from limbeck.evaluation.answer_questions import AnsweredQuestion
 from limbeck.evaluation.metrics import accuracy_difference
+from limbeck.evaluation.quality import Estimate, compare_likelihoods
 
 Training = Literal["trained without a teacher (labels alone)"]
 WEIGHTS = ("model", "student", "checkpoint")
@@ -25,16 +27,20 @@ LABELS_KEPT = "labels_kept"
 
 @dataclass(frozen=True)
 class TeacherGain:
-    """Accuracy of a student minus that of the same student trained without its teacher."""
+    """What a student has more than the same student trained without its teacher."""
 
     student: str
     alone: str
     difference: float
+    """Of accuracies."""
     low: float
     high: float
     """The 95 % interval, paired over question groups."""
     count: int
     """Questions."""
+    nats_per_byte: Estimate | None = field(default=None, metadata=OPTIONAL)
+    """Difference of what the answers of test records take, paired alike; less is better. None
+    where none were asked."""
 
 
 def describe_training(artifact: Artifact) -> Training | None:
@@ -80,9 +86,7 @@ def _is_counterpart(alone: Artifact, *, student: Artifact) -> bool:
         return False
     if other.recipe.get("initialize_experts") != "none":
         return False
-    is_same_model = isinstance(own.recipe["model"], dict) and (
-        own.recipe["model"] == other.recipe["student"]
-    )
+    is_same_model = _value(own, "model") == _value(other, "student")
     has_same_labels = _label_hashes(alone) == _label_hashes(student)
     return (
         is_same_model
@@ -134,4 +138,5 @@ def measure_teacher_gain(
         reference=np.array([item.correct for item in others]),
         groups=[item.cluster for item in own],
     )
-    return TeacherGain(student, alone, found.value, found.low, found.high, len(own))
+    likelihoods = compare_likelihoods(answers[student], reference=answers[alone])
+    return TeacherGain(student, alone, found.value, found.low, found.high, len(own), likelihoods)

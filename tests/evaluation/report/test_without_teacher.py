@@ -115,6 +115,30 @@ def test_a_student_is_paired_with_its_equal_alone(chain, changes):
     assert pair_students([*models[:2], other]) == []
 
 
+def test_students_of_one_checkpoint_are_paired(chain, make):
+    """As those that start from a cut model are, which a recipe gives by its entry's name."""
+    cut, other = (
+        make(name, "prune", recipe={"layers_ratio": ratio}, corpus=[chain["corpus"]])
+        for name, ratio in (("cut", 0.5), ("other", 0.2))
+    )
+    labels = {"objective": {"kind": "next_token"}}
+    start = {"corpus": [chain["corpus"]]}
+    taught = {"student": "cut", "initialize_experts": "none", "objective": {"kind": "soft_target"}}
+    student = make(
+        "small",
+        "distill",
+        recipe=SETTINGS | taught,
+        teacher=[chain["teacher"]],
+        student=[cut],
+        **start,
+    )
+    lone, stranger = (
+        make(name, "train", recipe={**SETTINGS, **labels, "model": "cut"}, model=[model], **start)
+        for name, model in (("lone", cut), ("stranger", other))
+    )
+    assert pair_students([student, lone, stranger]) == [("small", "lone")]
+
+
 @pytest.mark.parametrize("num_kept", [0, 12])
 def test_a_teachers_answers_to_other_questions_are_no_labels_of_the_counterpart(
     chain, make, num_kept
@@ -142,6 +166,20 @@ def test_what_the_teacher_adds_is_paired_over_groups():
     assert (gain.difference, gain.low, gain.high) == (known.value, known.low, known.high)
     assert gain.difference == pytest.approx(TEACHER.mean() - STUDENT.mean())
     assert gain.count == len(TEACHER)
+    assert gain.nats_per_byte is None
+
+
+def test_what_the_teacher_adds_to_the_likelihood_of_test_records():
+    asked = {
+        name: [
+            dataclasses.replace(item, option_scores=(score,), answer_tokens=2)
+            for item in answers(TEACHER, "test_split")
+        ]
+        for name, score in (("small", -0.5), ("lone", -0.8))
+    }
+    gain = measure_teacher_gain("small", "lone", answers=asked, headline_tasks=("test_split",))
+    assert gain.nats_per_byte.value == pytest.approx(-0.3 * 2 / len("右".encode()))
+    assert gain.nats_per_byte.count == len(TEACHER)
 
 
 def test_a_difference_is_narrower_when_answers_agree():
