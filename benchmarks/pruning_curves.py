@@ -3,8 +3,9 @@
 Channels, heads and experts are cut out and whole layers left out of a model, at once and without
 healing. Criteria are measured on some records of a file, or on another file, perplexity on others.
 `unequal` ranks the channels of all layers at once and masks the lowest: what layers of one width
-cost. Intervals are of a cut model's perplexity over the uncut one's, over the records of both. Left
-out: healing, and cuts of the residual stream, for which there is one criterion.
+cost. `fitted` cuts by the default criteria, and fits what is left to the uncut model. Intervals are
+of a cut model's perplexity over the uncut one's, over the records of both. Left out: healing, and
+cuts of the residual stream, for which there is one criterion.
 """
 
 import copy
@@ -12,7 +13,7 @@ import json
 import math
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,20 @@ from limbeck.contracts.registry import CRITERIA
 from limbeck.models.batch import Batch, pad_rows
 from limbeck.models.checkpoints import load_model
 from limbeck.models.forward import KeptForward
-from limbeck.models.structure import Groups, find_channels, find_heads
+from limbeck.models.structure import Groups, find_channels, find_heads, find_layers
 from limbeck.pruning.allocation import pick_kept
 from limbeck.pruning.calibration import calibrate
-from limbeck.pruning.criteria import RandomScores, score_groups
+from limbeck.pruning.config import Reconstruction
+from limbeck.pruning.criteria import Contribution, RandomScores, score_groups
 from limbeck.pruning.depth import cut_layers, measure_influence
 from limbeck.pruning.experts import find_experts
-from limbeck.pruning.surgery import cut, mask
+from limbeck.pruning.kept_parts import KeptParts
+from limbeck.pruning.reconstruction import reconstruct
+from limbeck.pruning.surgery import cut, find_rows, mask
 from limbeck.runtimes.chat import read_chat
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+FITTED_RATIOS = (0.2, 0.4, 0.6)
 SEEDS = (0, 1, 2)
 NUM_RECORDS, QUICK_RECORDS = 24, 9
 CALIBRATION_STEP = 3
@@ -210,6 +215,68 @@ def leave_layers_out(
             yield describe(smaller, found=found, kept=len(kept), test=test)
 
 
+def fit_what_is_left(
+    model: PreTrainedModel, *, calibration: Sequence[Batch], test: Texts
+) -> Iterator[dict[str, Any]]:
+    """Two rows for each share of the channels, heads and layers: as cut, and fitted."""
+    whole = KeptParts(range(len(find_layers(model)[1])), range(model.config.hidden_size))
+    for what, find in {"channels": find_channels, "heads": find_heads}.items():
+        layers = find(model)
+        found = calibrate(model, layers=layers, batches=calibration, needs="activations")
+        number = layers[0].num_groups
+        shares = FITTED_RATIOS if what == "channels" else [1 - n / number for n in (2, 1)]
+        for num_kept in (number - round(share * number) for share in shares):
+            kept = {
+                groups: pick_kept(
+                    score_groups(model, groups=groups, criterion=Contribution(), calibration=item),
+                    num_kept=num_kept,
+                )
+                for groups, item in found.items()
+            }
+            parts = replace(whole, rows=find_rows(model, kept=kept))
+            yield from fit_cut(
+                model,
+                cut(model, kept=kept),
+                parts=parts,
+                batches=calibration,
+                found={"what": f"{what} fitted", "before": number},
+                kept=num_kept,
+                test=test,
+            )
+    influence = measure_influence(model, batches=calibration)
+    influence[[0, -1]] = float("inf")
+    number = len(influence)
+    for share in FITTED_RATIOS:
+        stay = pick_kept(influence, num_kept=number - round(share * number))
+        yield from fit_cut(
+            model,
+            cut_layers(model, kept=stay),
+            parts=replace(whole, layers=stay),
+            batches=calibration,
+            found={"what": "layers fitted", "before": number},
+            kept=len(stay),
+            test=test,
+        )
+
+
+def fit_cut(
+    model: PreTrainedModel,
+    smaller: PreTrainedModel,
+    *,
+    parts: KeptParts,
+    batches: Sequence[Batch],
+    found: Mapping[str, Any],
+    kept: int,
+    test: Texts,
+) -> Iterator[dict[str, Any]]:
+    """The rows of a model as it was cut, and fitted."""
+    found = {**found, "seed": 0}
+    yield describe(smaller, found={**found, "criterion": "as cut"}, kept=kept, test=test)
+    damping = Reconstruction().damping_ratio
+    reconstruct(smaller, uncut=model, kept=parts, batches=batches, damping_ratio=damping)
+    yield describe(smaller, found={**found, "criterion": "fitted"}, kept=kept, test=test)
+
+
 def describe(
     model: PreTrainedModel, *, found: Mapping[str, Any], kept: int, test: Texts
 ) -> dict[str, Any]:
@@ -248,7 +315,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="a float checkpoint")
     parser.add_argument("--texts", type=Path, required=True, help="JSONL of questions and answers")
     parser.add_argument(
-        "--cuts", nargs="+", default=["channels", "heads", "layers", "unequal"], help="or experts"
+        "--cuts",
+        nargs="+",
+        default=["channels", "heads", "layers", "unequal"],
+        help="or experts, fitted",
     )
     parser.add_argument("--records", type=int, default=NUM_RECORDS)
     parser.add_argument("--calibration", type=Path, help="other texts for the criteria")
@@ -266,6 +336,8 @@ def main() -> None:
     for what in options.cuts:
         if what == "layers":
             rows += leave_layers_out(model, calibration=calibration, test=test)
+        elif what == "fitted":
+            rows += fit_what_is_left(model, calibration=calibration, test=test)
         elif what == "unequal":
             rows += mask_unequal(model, calibration=calibration, test=test)
         else:

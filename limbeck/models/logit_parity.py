@@ -1,4 +1,6 @@
-"""How far the logits of two models differ on random tokens."""
+"""How far the logits of two models differ."""
+
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -7,6 +9,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.parity import LogitDifference, Tolerance, compare_logits, rounding_tolerance
+from limbeck.models.batch import Batch
+from limbeck.models.forward import KeptForward
+
+KL_POSITIONS = 128
+"""Whose probabilities are in memory at once."""
 
 
 def random_tokens(
@@ -31,6 +38,27 @@ def compare_models(
     """How far a copy of a model differs from it on some tokens."""
     expected, found = (compute_logits(item, input_ids=input_ids) for item in (original, copied))
     return compare_logits([(expected, found)])
+
+
+@torch.no_grad()
+def measure_kl(
+    original: PreTrainedModel, changed: PreTrainedModel, *, batches: Iterable[Batch]
+) -> float:
+    """KL(original || changed) at the kept positions of batches, in the mean over these, in nats."""
+    states = [(model, model.training) for model in (original, changed)]
+    forwards = [KeptForward(model.eval()) for model, _ in states]
+    total, count = 0.0, 0
+    for batch in batches:
+        parts = (
+            forward(batch.to(original.device)).logits.split(KL_POSITIONS) for forward in forwards
+        )
+        for pair in zip(*parts, strict=True):
+            expected, found = (item.float().log_softmax(dim=-1) for item in pair)
+            total += float((expected.exp() * (expected - found)).sum(dim=-1).clamp_min(0).sum())
+            count += len(expected)
+    for model, training in states:
+        model.train(training)
+    return total / max(count, 1)
 
 
 def tolerance_of(model: PreTrainedModel) -> Tolerance:

@@ -34,11 +34,13 @@ def hooked(
             module: nn.Module,
             inputs: tuple[object, ...],
             named: Mapping[str, object],
-            outputs: Tensor | tuple[Tensor, ...],
+            outputs: Tensor | tuple[object, ...],
         ) -> None:
             given, *_ = (*inputs, *named.values())
+            made = outputs if isinstance(outputs, Tensor) else outputs[0]
             assert isinstance(given, Tensor)
-            note(name, given, outputs if isinstance(outputs, Tensor) else outputs[0])
+            assert isinstance(made, Tensor)
+            note(name, given, made)
 
         return hook
 

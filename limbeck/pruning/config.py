@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 from limbeck.contracts.config import Config, resolve
 from limbeck.contracts.errors import UnknownNameError
-from limbeck.contracts.fields import NonNegativeFloat, PositiveRatio
+from limbeck.contracts.fields import NonNegativeFloat, PositiveInt, PositiveRatio
 from limbeck.contracts.registry import CRITERIA
 from limbeck.models.config import GroupKind
 
@@ -47,3 +47,14 @@ class GroupLasso(Config):
     to 2.73, against 0.84 at 8. Above 0 the pressure on a group is multiplied by (r / its root mean
     square) ** concavity, r being that of the largest group that is to go, as in reweighted lasso
     (Candes, Wakin and Boyd 2008, arXiv:0711.1612)."""
+
+
+class Reconstruction(Config):
+    """Fit the linear layers of the cut model to what those of the uncut one make."""
+
+    num_records: PositiveInt = 128
+    """Training records on which inputs and outputs are measured: more take longer and fit better. A
+    layer is fitted where they hold at least as many tokens as it has columns."""
+    damping_ratio: PositiveRatio = 0.1
+    """Of the mean square of a layer's inputs, the share that is added to each: more of it stays
+    closer to the weights as they were."""

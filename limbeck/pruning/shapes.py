@@ -122,7 +122,9 @@ def keep_settings(config: SizedConfig, *, layers: Sequence[int]) -> None:
         ratio = len(layers) / config.num_hidden_layers
         setattr(config, "scale_depth", settings["scale_depth"] * math.sqrt(ratio))  # noqa: B010
     for name, value in settings.items():
-        if isinstance(value, list) and len(value) == config.num_hidden_layers:
+        if name == "mlp_only_layers" and value:  # the numbers of the layers without experts
+            setattr(config, name, [new for new, old in enumerate(layers) if old in value])
+        elif isinstance(value, list) and len(value) == config.num_hidden_layers:
             setattr(config, name, [value[index] for index in layers])
     config.num_hidden_layers = len(layers)
 

@@ -53,6 +53,19 @@ def cut(model: PreTrainedModel, *, kept: KeptGroups) -> PreTrainedModel:
     return rebuild(model, config=config, tensors=tensors, fault=fault)
 
 
+def find_rows(model: PreTrainedModel, *, kept: KeptGroups) -> dict[str, Int[Tensor, " rows"]]:
+    """Of every linear layer that loses outputs, by its name: which of them stay."""
+    rows = {}
+    for groups, indices in kept.items():
+        names = {part.parameter for part in groups.parts if part.axis == 0}
+        for name in sorted(names):
+            layer, _, kind = name.rpartition(".")
+            if kind == "weight":
+                num_places = len(model.get_parameter(name))
+                rows[layer] = _find_places(groups, indices, parameter=name, num_places=num_places)
+    return rows
+
+
 def _find_gone(groups: Groups, indices: Sequence[int]) -> Bool[Tensor, " groups"]:
     """The groups that are not among those kept."""
     gone = torch.ones(groups.num_groups, dtype=torch.bool)

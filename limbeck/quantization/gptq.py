@@ -8,7 +8,7 @@ sum |W x - Q x|^2 with H = mean(x x^T), and U the upper Cholesky factor of the i
 The sum of e_j^2 is what a block adds to that error, so of the steps that a format may give a block,
 each row takes the one by which it adds least. Blocks come in the order of how much they are used,
 and their columns likewise, so that the most used ones are rounded first (act-order), and every
-block stays where it is. Left out: where H is measured (`models/gptq`).
+block stays where it is. Left out: where H is measured (`models/linear_inputs`).
 """
 
 from dataclasses import dataclass

@@ -3,21 +3,20 @@
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from limbeck.contracts.artifacts import Work
 from limbeck.contracts.config import resolve
 from limbeck.contracts.corpus import Corpus
-from limbeck.contracts.parity import LogitDifference, compare_logits
 from limbeck.contracts.registry import CRITERIA
 from limbeck.data.loading.batches import Batches
 from limbeck.distillation.teachers.open import open_teacher
 from limbeck.models.batch import Batch
 from limbeck.models.checkpoints import load_model
-from limbeck.models.logit_parity import compare_models, compute_logits, tolerance_of
+from limbeck.models.logit_parity import measure_kl
 from limbeck.models.structure import Groups, find_channels, find_heads, find_layers
 from limbeck.models.tokenizers import load_reader
 from limbeck.models.vision.configuration import image_format
@@ -25,19 +24,16 @@ from limbeck.objectives.base import ObjectiveContext
 from limbeck.pruning.allocation import KeptGroups, pick_kept
 from limbeck.pruning.calibration import calibrate
 from limbeck.pruning.criteria import Criterion, score_groups
-from limbeck.pruning.depth import bypass, cut_layers, measure_influence
-from limbeck.pruning.experts import find_experts, route_to
-from limbeck.pruning.group_lasso import Regulariser, count_zero
+from limbeck.pruning.cuts import CutModel, cut_depth, cut_experts, cut_groups, cut_width
+from limbeck.pruning.depth import measure_influence
+from limbeck.pruning.experts import find_experts
+from limbeck.pruning.group_lasso import Regulariser
+from limbeck.pruning.kept_parts import KeptParts
 from limbeck.pruning.rebuild import check_config
+from limbeck.pruning.reconstruction import reconstruct
 from limbeck.pruning.shapes import check_picks, count_kept, count_left, describe_cut
-from limbeck.pruning.surgery import cut, mask
-from limbeck.pruning.width import (
-    cut_stream,
-    find_stream,
-    mask_stream,
-    measure_kept_norms,
-    score_channels,
-)
+from limbeck.pruning.surgery import find_rows
+from limbeck.pruning.width import find_stream, score_channels
 from limbeck.stages.config.prune import Config
 from limbeck.training.config import TrainingConfig
 from limbeck.training.finish import keep_trained, save_trained
@@ -45,8 +41,13 @@ from limbeck.training.loop import History, fit
 from limbeck.training.lr_schedule import find_lr
 
 logger = logging.getLogger(__name__)
+LEAST_KL = 1e-6
+"""In nats: a cut that costs no more than rounding leaves nothing to fit."""
 PROBE_RECORDS = 8
 """Training records on which the cut model is compared with the masked one."""
+HELD_OUT_RECORDS = 32
+"""Validation records on which a cut model is compared with the uncut one. Without any, they are
+training records, a quarter of them at most, to which nothing is fitted."""
 
 
 def run(config: Config, *, work: Work) -> dict[str, object]:
@@ -92,24 +93,39 @@ def run(config: Config, *, work: Work) -> dict[str, object]:
         )
     model.cpu()
     calibration = [batches(step)[0] for step in range(config.calibration_batches)]
-    probe = batches.batch(batches.records.ids[:PROBE_RECORDS].tolist()).input_ids
+    probe = batches.batch(batches.records.ids[:PROBE_RECORDS].tolist())
     with keep_trained(model, tokenizer=tokenizer, work=work):
-        smaller, metrics = cut_model(
+        cut = cut_model(
             copy.deepcopy(model),
             config=config,
             num_kept=num_kept,
             calibration=calibration,
-            input_ids=probe,
+            input_ids=probe.input_ids,
         )
+        reconstructed = reconstruct_checked(model, cut=cut, config=config, batches=batches)
     trained = save_trained(
-        smaller,
+        reconstructed.model,
         tokenizer=tokenizer,
         history=history,
         max_steps=num_steps,
         held_out=batches.validation(),
         folder=work.folder,
     )
-    return trained | metrics
+    return trained | cut.metrics | reconstructed.metrics
+
+
+@dataclass
+class Cuts:
+    """A model that gets smaller cut after cut, what these took, and what they have left."""
+
+    model: PreTrainedModel
+    kept: KeptParts
+    metrics: dict[str, object]
+
+    def add(self, made: CutModel, *, kept: KeptParts) -> None:
+        """Go on from a smaller model."""
+        self.model, self.kept = made.model, kept
+        self.metrics |= made.metrics
 
 
 def cut_model(
@@ -119,32 +135,84 @@ def cut_model(
     num_kept: Mapping[Groups, int],
     calibration: Sequence[Batch],
     input_ids: Tensor,
-) -> tuple[PreTrainedModel, dict[str, object]]:
+) -> Cuts:
     """The smaller model, and what each cut took; the given one is masked in place.
 
     Channels and heads go first, then experts, layers and width: each is scored on what is left.
     """
-    metrics: dict[str, object] = {"parameters_before": count_parameters(model)}
+    text = model.config.get_text_config()
+    whole = KeptParts(range(len(find_layers(model)[1])), range(text.hidden_size))
+    cuts = Cuts(model, whole, {"parameters_before": count_parameters(model)})
     if num_kept:
-        scores = score_all(
-            model, layers=list(num_kept), criterion=config.criterion, calibration=calibration
+        groups = pick_groups(
+            model, num_kept=num_kept, criterion=config.criterion, calibration=calibration
         )
-        model, found = cut_zeros(model, num_kept=num_kept, scores=scores, input_ids=input_ids)
-        metrics |= found
+        kept = replace(cuts.kept, rows=find_rows(model, kept=groups))
+        cuts.add(cut_groups(model, kept=groups, input_ids=input_ids), kept=kept)
     if config.experts_ratio:
-        model, found = cut_experts(
-            model, config=config, calibration=calibration, input_ids=input_ids
+        layers = find_experts(cuts.model)
+        num_experts = keep_experts(layers, config=config)
+        groups = pick_groups(
+            cuts.model,
+            num_kept=dict.fromkeys(layers, num_experts),
+            criterion=config.experts_criterion,
+            calibration=calibration,
         )
-        metrics |= found
+        cuts.add(cut_experts(cuts.model, kept=groups, input_ids=input_ids), kept=cuts.kept)
     if config.layers_ratio:
-        model, found = cut_depth(model, config=config, calibration=calibration, input_ids=input_ids)
-        metrics |= found
+        stay = pick_layers(cuts.model, config=config, calibration=calibration)
+        made = cut_depth(cuts.model, kept=stay, input_ids=input_ids)
+        cuts.add(made, kept=replace(cuts.kept, layers=stay))
     if config.hidden_ratio:
-        model, found = cut_width(model, config=config, calibration=calibration, input_ids=input_ids)
-        metrics |= found
-    metrics["parameters"] = count_parameters(model)
-    logger.info("cut %s", {name: value for name, value in metrics.items() if "ratio" in name})
-    return model, metrics
+        stream = find_stream(cuts.model)
+        scores = score_channels(cuts.model, stream=stream, batches=calibration)
+        stay = pick_kept(scores, num_kept=keep_width(stream.width, config=config))
+        made = cut_width(
+            cuts.model, stream=stream, kept=stay, batches=calibration, input_ids=input_ids
+        )
+        cuts.add(made, kept=replace(cuts.kept, channels=stay))
+    cuts.metrics["parameters"] = count_parameters(cuts.model)
+    taken = {name: value for name, value in cuts.metrics.items() if "ratio" in name}
+    logger.info("cut %s", taken)
+    return cuts
+
+
+def reconstruct_checked(
+    uncut: PreTrainedModel, *, cut: Cuts, config: Config, batches: Batches
+) -> CutModel:
+    """The cut model with its weights fitted to the uncut one, and how far both are from it.
+
+    Where the fit does not bring it nearer on held-out records, it stays as it was cut.
+    """
+    validation = batches.open_validation()
+    skip = 0 if validation else min(HELD_OUT_RECORDS, len(batches.records.ids) // 4)
+    held_out = list(validation.sample(HELD_OUT_RECORDS) if validation else batches.sample(skip))
+    before = measure_kl(uncut, cut.model, batches=held_out)
+    # Groups that training took to zero are not missed.
+    if config.reconstruction is None or before <= LEAST_KL:
+        return CutModel(cut.model, {"kl_to_uncut": before})
+    num_records = config.reconstruction.num_records
+    fitted = copy.deepcopy(cut.model)
+    layers = reconstruct(
+        fitted,
+        uncut=uncut,
+        kept=cut.kept,
+        batches=list(batches.sample(num_records, skip=skip)),
+        damping_ratio=config.reconstruction.damping_ratio,
+    )
+    after = measure_kl(uncut, fitted, batches=held_out)
+    metrics = {**layers.metrics(), "kl_to_uncut_as_cut": before, "kl_to_uncut": after}
+    if after <= before:
+        return CutModel(fitted, metrics)
+    logger.warning(
+        "reconstruction: on held-out records the fitted model is %.3g nats from the uncut one, and "
+        "the cut one %.3g: it stays as it was cut; set `reconstruction.num_records` higher than "
+        "%d, or `reconstruction: null`",
+        after,
+        before,
+        num_records,
+    )
+    return CutModel(cut.model, metrics | {"reconstructed_layers": 0, "kl_to_uncut": before})
 
 
 def plan_cut(model: PreTrainedModel, *, config: Config) -> dict[Groups, int]:
@@ -201,88 +269,31 @@ def count_parameters(model: PreTrainedModel) -> int:
     return sum(item.numel() for item in model.parameters())
 
 
-def score_all(
+def pick_groups(
     model: PreTrainedModel,
     *,
-    layers: Sequence[Groups],
+    num_kept: Mapping[Groups, int],
     criterion: str,
     calibration: Sequence[Batch],
-) -> dict[Groups, Float[Tensor, " groups"]]:
-    """The score of every group of every layer."""
+) -> KeptGroups:
+    """The groups of each layer that score highest."""
     scorer: Criterion = resolve(CRITERIA, criterion, what="criterion")()
-    found = calibrate(model, layers=layers, batches=calibration, needs=scorer.needs)
-    return {
-        groups: score_groups(model, groups=groups, criterion=scorer, calibration=item)
-        for groups, item in found.items()
-    }
+    found = calibrate(model, layers=list(num_kept), batches=calibration, needs=scorer.needs)
+    kept = {}
+    for groups, item in found.items():
+        scores = score_groups(model, groups=groups, criterion=scorer, calibration=item)
+        kept[groups] = pick_kept(scores, num_kept=num_kept[groups])
+    return kept
 
 
-def cut_experts(
-    model: PreTrainedModel, *, config: Config, calibration: Sequence[Batch], input_ids: Tensor
-) -> tuple[PreTrainedModel, dict[str, object]]:
-    """The mixture without the experts of lowest score, and without their rows of the router."""
-    layers = find_experts(model)
-    scores = score_all(
-        model, layers=layers, criterion=config.experts_criterion, calibration=calibration
-    )
-    before, num_kept = layers[0].num_groups, keep_experts(layers, config=config)
-    kept = {groups: pick_kept(scores[groups], num_kept=num_kept) for groups in layers}
-    smaller = cut(model, kept=kept)
-    with route_to(model, kept=kept):
-        difference = compare_models(model, smaller, input_ids=input_ids)
-    _check(difference, model=model, what="experts")
-    return smaller, {
-        "experts_before": before,
-        "experts_kept": num_kept,
-        "experts_cut_ratio": 1 - num_kept / before,
-    }
-
-
-def cut_depth(
-    model: PreTrainedModel, *, config: Config, calibration: Sequence[Batch], input_ids: Tensor
-) -> tuple[PreTrainedModel, dict[str, object]]:
-    """The model without the layers of least influence; the first and the last always stay."""
+def pick_layers(
+    model: PreTrainedModel, *, config: Config, calibration: Sequence[Batch]
+) -> tuple[int, ...]:
+    """The layers of most influence; the first and the last always stay."""
     influence = measure_influence(model, batches=calibration)
-    num_layers = len(influence)
+    num_kept = keep_layers(len(influence), config=config)
     influence[[0, -1]] = float("inf")
-    kept = pick_kept(influence, num_kept=keep_layers(num_layers, config=config))
-    gone = [index for index in range(num_layers) if index not in kept]
-    with bypass(model, layers=gone):
-        expected = compute_logits(model, input_ids=input_ids)
-    smaller = cut_layers(model, kept=kept)
-    difference = compare_logits([(expected, compute_logits(smaller, input_ids=input_ids))])
-    _check(difference, model=model, what="layers")
-    return smaller, {
-        "layers_before": num_layers,
-        "layers_kept": list(kept),
-        "layers_cut_ratio": len(gone) / num_layers,
-    }
-
-
-def cut_width(
-    model: PreTrainedModel, *, config: Config, calibration: Sequence[Batch], input_ids: Tensor
-) -> tuple[PreTrainedModel, dict[str, object]]:
-    """The model with a narrower residual stream; the given one is masked in place."""
-    stream = find_stream(model)
-    scores = score_channels(model, stream=stream, batches=calibration)
-    kept = pick_kept(scores, num_kept=keep_width(stream.width, config=config))
-    norms = measure_kept_norms(model, stream=stream, kept=kept, batches=calibration)
-    mask_stream(model, stream=stream, kept=kept, kept_norms=norms)
-    smaller = cut_stream(model, stream=stream, kept=kept)
-    _check(compare_models(model, smaller, input_ids=input_ids), model=model, what="width")
-    return smaller, {
-        "hidden_before": stream.width,
-        "hidden_kept": len(kept),
-        "hidden_cut_ratio": 1 - len(kept) / stream.width,
-    }
-
-
-def _check(difference: LogitDifference, *, model: PreTrainedModel, what: str) -> None:
-    difference.check(
-        tolerance_of(model),
-        fault=f"the cut model ({what}) differs from the masked one",
-        advice=f"{type(model).__name__} cannot be cut so.",
-    )
+    return pick_kept(influence, num_kept=num_kept)
 
 
 def make_regulariser(
@@ -296,33 +307,3 @@ def make_regulariser(
     lrs = [find_lr(step, config=training) for step in range(training.max_steps)]
     num_zero = {groups: groups.num_groups - kept for groups, kept in num_kept.items()}
     return Regulariser(model, num_zero=num_zero, lrs=lrs, config=config.lasso)
-
-
-def cut_zeros(
-    model: PreTrainedModel,
-    *,
-    num_kept: Mapping[Groups, int],
-    scores: Mapping[Groups, Float[Tensor, " groups"]],
-    input_ids: Tensor,
-) -> tuple[PreTrainedModel, dict[str, object]]:
-    """The smaller model, and what the cut took; the given one is masked in place."""
-    zero = {groups: count_zero(model, groups=groups) for groups in num_kept}
-    kept: KeptGroups = {
-        groups: pick_kept(scores[groups], num_kept=count) for groups, count in num_kept.items()
-    }
-    removed = mask(model, kept=kept)
-    smaller = cut(model, kept=kept)
-    difference = compare_models(model, smaller, input_ids=input_ids)
-    _check(difference, model=model, what="channels and heads")
-    metrics: dict[str, object] = {
-        "norm_removed_ratio": removed,
-        "parity_error": difference.figure("max_logit_difference / max_logit"),
-    }
-    for kind in sorted({groups.kind for groups in kept}):
-        chosen = [groups for groups in kept if groups.kind == kind]
-        total = sum(groups.num_groups for groups in chosen)
-        metrics[f"{kind}_before"] = chosen[0].num_groups
-        metrics[f"{kind}_kept"] = num_kept[chosen[0]]
-        metrics[f"{kind}_cut_ratio"] = 1 - sum(num_kept[groups] for groups in chosen) / total
-        metrics[f"{kind}_zero_ratio"] = sum(zero[groups] for groups in chosen) / total
-    return smaller, metrics

@@ -6,8 +6,8 @@ from torch import nn
 
 from limbeck.contracts.errors import CheckpointError
 from limbeck.contracts.parity import compare_logits
+from limbeck.models.block_by_block import BlockByBlock
 from limbeck.models.checkpoints import load_model, save_checkpoint
-from limbeck.models.gptq.block_by_block import BlockByBlock
 from limbeck.models.gptq.rounding import find_rounded, round_by_gptq
 from limbeck.models.logit_parity import compute_logits
 from limbeck.models.tokenizers import load_tokenizer

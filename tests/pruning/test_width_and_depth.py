@@ -13,6 +13,7 @@ from transformers import (
     Phi3ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
 )
 
 from limbeck.contracts.errors import CheckpointError
@@ -20,6 +21,7 @@ from limbeck.contracts.parity import compare_logits, rounding_tolerance
 from limbeck.models.batch import Batch
 from limbeck.models.logit_parity import compare_models, compute_logits
 from limbeck.pruning.depth import bypass, cut_layers, measure_influence
+from limbeck.pruning.shapes import keep_settings
 from limbeck.pruning.width import (
     cut_stream,
     find_stream,
@@ -129,6 +131,16 @@ def test_settings_of_layers_go_with_them():
     assert smaller.config.layer_types == kinds[1:]
     found = compare_logits([(expected, compute_logits(smaller, input_ids=batch.input_ids))])
     found.check(TIGHT, fault="cut", advice="")
+
+
+@pytest.mark.parametrize(
+    ("dense", "kept", "expected"), [([0, 2], (0, 1, 3), [0]), ([0, 1, 2, 3], (0, 3), [0, 1])]
+)
+def test_layers_without_experts_are_named_anew(dense, kept, expected):
+    """Also where as many are named as there are layers, as if each had a setting of its own."""
+    config = Qwen3MoeConfig(num_hidden_layers=4, mlp_only_layers=dense)
+    keep_settings(config, layers=kept)
+    assert config.mlp_only_layers == expected
 
 
 def test_a_layer_that_does_nothing_has_no_influence():

@@ -17,6 +17,7 @@ from transformers import (
 
 from limbeck.contracts.artifacts import hash_files
 from limbeck.contracts.errors import CheckpointError
+from limbeck.data.loading.batches import Batches
 from limbeck.models.checkpoints import load_model, save_checkpoint
 from limbeck.stages import prune
 from limbeck.training import loop
@@ -63,6 +64,8 @@ def test_shapes_shrink_and_the_metrics_show_how(make_work):
     assert metrics["heads_cut_ratio"] == metrics["heads_zero_ratio"] == 0.5
     assert metrics["norm_removed_ratio"] == 0
     assert metrics["parity_error"] <= 1e-5
+    assert metrics["kl_to_uncut"] < 1e-6
+    assert "reconstructed_layers" not in metrics
     assert metrics["parameters"] == sum(item.numel() for item in model.parameters())
     gone = 2 * 8 * 3 * 16 + 2 * (2 * 8 * 2 + 8 * 2) * 16
     assert metrics["parameters_before"] - metrics["parameters"] == gone
@@ -71,6 +74,56 @@ def test_shapes_shrink_and_the_metrics_show_how(make_work):
     plain = AutoModelForCausalLM.from_pretrained(work.folder)
     ids = torch.tensor([[3, 4, 5]])
     assert torch.equal(plain(ids).logits, model(ids).logits)
+
+
+def cut_at_once(**changes):
+    return config(**{"training": None, "channels_ratio": 0.5, "heads_ratio": 0.5} | changes)
+
+
+def test_what_is_left_is_fitted_to_the_uncut_model(make_work):
+    left, fitted = make_work("left"), make_work("fitted")
+    plain = prune.run(cut_at_once(reconstruction=None), work=left)
+    metrics = prune.run(cut_at_once(), work=fitted)
+    assert metrics["reconstructed_layers"] == 14
+    assert metrics["kl_to_uncut_as_cut"] == plain["kl_to_uncut"]
+    assert metrics["kl_to_uncut"] < 0.8 * plain["kl_to_uncut"]
+    ours, theirs = (load_model(work.folder).state_dict() for work in (fitted, left))
+    changed = {name for name, item in ours.items() if not torch.equal(item, theirs[name])}
+    assert all(name.endswith("proj.weight") for name in changed)
+    for index in range(2):
+        assert f"model.layers.{index}.self_attn.o_proj.weight" in changed
+        assert f"model.layers.{index}.mlp.down_proj.weight" in changed
+
+
+def test_a_fit_to_too_few_records_is_left_out(make_work, caplog):
+    """They hold hardly more tokens than a layer has columns, so that noise is fitted."""
+    left, fitted = make_work("left"), make_work("fitted")
+    prune.run(cut_at_once(reconstruction=None), work=left)
+    few = {"num_records": 2, "damping_ratio": 1e-9}
+    metrics = prune.run(cut_at_once(reconstruction=few), work=fitted)
+    assert metrics["reconstructed_layers"] == 0
+    assert metrics["kl_to_uncut"] == metrics["kl_to_uncut_as_cut"]
+    assert "it stays as it was cut" in caplog.text
+    assert hash_files(fitted.folder) == hash_files(left.folder)
+
+
+def test_without_validation_records_a_fit_is_judged_by_others_than_it_saw(make_work, monkeypatch):
+    monkeypatch.setattr(Batches, "open_validation", lambda self: None)
+    seen = {}
+
+    def record(name, function):
+        def call(*models, batches, **settings):
+            seen[name] = {place for batch in batches for place in batch.record_ids.tolist()}
+            return function(*models, batches=batches, **settings)
+
+        monkeypatch.setattr(prune, name, call)
+
+    record("reconstruct", prune.reconstruct)
+    record("measure_kl", prune.measure_kl)
+    metrics = prune.run(cut_at_once(reconstruction={"num_records": 20}), work=make_work("cut"))
+    assert metrics["reconstructed_layers"] == 14
+    assert seen["reconstruct"] and seen["measure_kl"]
+    assert not seen["reconstruct"] & seen["measure_kl"]
 
 
 def test_a_teacher_keeps_the_answers_up(make_work):

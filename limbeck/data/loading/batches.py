@@ -79,10 +79,13 @@ class Batches:
         totals = self.records.lengths(chosen).cumsum()
         return self.batch(chosen[: max(1, int((totals <= max_tokens).sum()))].tolist())
 
-    def sample(self, max_records: int) -> Iterator[Batch]:
-        """At most so many records, drawn once, in batches of like length, one a row."""
+    def sample(self, max_records: int, *, skip: int = 0) -> Iterator[Batch]:
+        """At most so many records, drawn once, in batches of like length, one a row.
+
+        They come after `skip` others, which are those of a sample of as many.
+        """
         drawn = np.random.default_rng(self.config.seed).permutation(self.records.ids)
-        return self._by_length(drawn[:max_records])
+        return self._by_length(drawn[skip : skip + max_records])
 
     def each_once(self) -> Iterator[Batch]:
         """Every selected record once, in batches of like length."""

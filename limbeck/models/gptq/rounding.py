@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from limbeck.contracts.errors import CheckpointError
 from limbeck.env.progress import track
 from limbeck.models.batch import Batch
-from limbeck.models.gptq.block_by_block import BlockByBlock
-from limbeck.models.gptq.inputs import MeanProducts, Readers, find_readers
+from limbeck.models.block_by_block import BlockByBlock
+from limbeck.models.linear_inputs import MeanProducts, Readers, find_readers
 from limbeck.models.observation import observing
 from limbeck.quantization.formats.base import QuantizedFormat
 from limbeck.quantization.gptq import choose_codes

@@ -19,7 +19,7 @@ from limbeck.models.decoder_sizes import SizedConfig
 from limbeck.models.known import KnownInputs, Refusal
 from limbeck.objectives.config import NextToken, ObjectiveConfig
 from limbeck.pruning.budget import Budget, fit_channels
-from limbeck.pruning.config import CriterionName, ExpertCriterionName, GroupLasso
+from limbeck.pruning.config import CriterionName, ExpertCriterionName, GroupLasso, Reconstruction
 from limbeck.pruning.shapes import count_groups, count_left
 from limbeck.training.config import TrainingConfig
 
@@ -56,6 +56,9 @@ class Config(StageConfig):
     """Scores experts."""
     calibration_batches: Annotated[int, Field(gt=0)] = 8
     """Batches of the corpus on which activations are measured."""
+    reconstruction: Reconstruction | None = Reconstruction()
+    """How the weights that are left are fitted to the uncut model after all cuts; without it they
+    stay as they were."""
     lasso: GroupLasso = GroupLasso()
     objective: Annotated[ObjectiveConfig, Choice(OBJECTIVES, what="objective")] = NextToken(
         kind="next_token"
