@@ -150,6 +150,7 @@ class NewOptions:
 
 
 def _write(recipe: Path, wanted: NewOptions) -> None:
+    from limbeck.drafting.cut_students import can_be_cut, count_fit_records
     from limbeck.drafting.doubts import check_findings, find_doubts
     from limbeck.drafting.file_splits import describe_unused, held_out_sources, read_held_out
     from limbeck.drafting.images import choose_vision, describe_images
@@ -184,6 +185,7 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
         named = open_named_model(teacher, entry="published", scratch=scratch / "teacher")
         tokenizer, config = load_tokenizer(named.folder), read_config(named.folder)
         has_own_template = has_template(named.folder)
+        is_cuttable = can_be_cut(named.folder, config=config)
         student = None
         if wanted.student:
             student = open_named_model(wanted.student, entry="start", scratch=scratch / "student")
@@ -220,11 +222,17 @@ def _write(recipe: Path, wanted: NewOptions) -> None:
     numbers = [len(record.images) for record in findings.records] if vision else [0]
     tokens = vision.tokens_per_image if vision else 0
     most_images, mean_images = max(numbers) * tokens, tokens * sum(numbers) / len(numbers)
+    num_fit_records = 0
+    if is_cuttable:
+        num_fit_records = count_fit_records(
+            config, mean_tokens=lengths.mean, num_records=len(readable)
+        )
     choices = DraftOptions(
         source,
         named.reference,
         "" if student is None else student.reference,
         describe_fresh_student(config),
+        num_fit_records,
         entries={item.reference: item.entry for item in (named, student) if item and item.entry},
         language=wanted.language,
         longest_tokens=lengths.records + most_images,

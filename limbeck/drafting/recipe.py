@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from limbeck.contracts.json_data import JsonObject
+from limbeck.drafting.cut_students import CHANNELS_RATIO, LAYERS_RATIO
 from limbeck.drafting.findings import FileFindings
 from limbeck.drafting.vision import Readers, VisionDraft, draft_readers
 from limbeck.drafting.yaml_text import flow, scalar
@@ -17,7 +18,7 @@ LEAST_LENGTH, MOST_LENGTH = 128, 2048
 HELD_OUT_RECORDS = 400
 """Questions enough for an interval of five points, where the file holds many records."""
 MAX_HELD_OUT_RATIO = 0.1
-FRESH_RATE, PUBLISHED_RATE = 0.001, 0.00002
+FRESH_RATE, CUT_RATE, PUBLISHED_RATE = 0.001, 0.0003, 0.00002
 BUNDLE = "bundle: {stage: export, checkpoint: int8, corpus: corpus, runtime: onnx}\n\n"
 LANGUAGE_HINT = "  # language: de   # where a comma is the decimal mark: 2,5 mg is 2.5 mg"
 
@@ -32,6 +33,8 @@ class DraftOptions:
     """A folder or hub name; empty: a fresh model."""
     fresh_student: JsonObject
     """The description of the fresh model."""
+    num_fit_records: int
+    """On which a student cut out of the teacher is fitted to it; 0: the student is fresh."""
     language: str
     """Of the answers, as ISO 639 has it; empty: not stated."""
     longest_tokens: int
@@ -64,13 +67,19 @@ def draft(findings: FileFindings, choices: DraftOptions, *, title: str) -> str:
     steps = _count_steps(num_used * kept)
     length = LENGTH_STEP * math.ceil(choices.longest_tokens / LENGTH_STEP)
     length = int(min(max(length, LEAST_LENGTH), MOST_LENGTH, choices.max_positions))
-    rate = PUBLISHED_RATE if choices.student else FRESH_RATE
+    is_cut = choices.num_fit_records > 0 and not choices.student and not vision
+    rate = PUBLISHED_RATE if choices.student else CUT_RATE if is_cut else FRESH_RATE
     is_text_of_mixed = findings.num_with_images and not vision
     sizes = f"per_device_train_batch_size: 8, gradient_accumulation_steps: 4, max_length: {length}"
     batching = f"{{{sizes}{', images: without' if is_text_of_mixed else ''}}}"
     named = scalar(choices.teacher)
     student = scalar(choices.student) if choices.student else flow(choices.fresh_student)
     readers = Readers(named, student)
+    if is_cut:
+        entry = _draft_cut(
+            named, fresh=student, num_records=choices.num_fit_records, batching=batching
+        )
+        readers = Readers(named, "cut", entry)
     if vision:
         readers = draft_readers(
             vision,
@@ -128,6 +137,24 @@ report:
 
 # What `limbeck plan` counts with before the corpus is made: measured on some records.
 plan: {{record_tokens: {min(choices.mean_tokens, length):.1f}}}
+"""
+
+
+def _draft_cut(teacher: str, *, fresh: str, num_records: int, batching: str) -> str:
+    """The entry that cuts a student out of its teacher."""
+    return f"""\
+# The teacher without half of its layers and a third of its feed-forward channels; what is left is
+# fitted to it, so that the student knows the language. Smaller, for many records:
+# `student: {fresh}` in place of `student: cut`.
+cut:
+  stage: prune
+  checkpoint: {teacher}
+  corpus: corpus
+  layers_ratio: {LAYERS_RATIO}
+  channels_ratio: {CHANNELS_RATIO}
+  reconstruction: {{num_records: {num_records}}}
+  batching: {batching}
+
 """
 
 

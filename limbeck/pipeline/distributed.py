@@ -13,6 +13,7 @@ from typing import Any
 
 from limbeck.contracts.artifacts import Work, ignore_step
 from limbeck.contracts.errors import LaunchError
+from limbeck.env.memory import release_memory
 from limbeck.env.ranks import num_processes, process_index
 from limbeck.pipeline.entry import Entry
 
@@ -23,7 +24,8 @@ RunStage = Callable[[Entry, Work], Mapping[str, Any]]
 def run_alone(entry: Entry, work: Work) -> Mapping[str, Any]:
     """The metrics of a stage that this process has run.
 
-    A stage whose model answers sets torch's threads for that; the next one finds them as they were.
+    A stage whose model answers sets torch's threads for that; the next one finds them as they were,
+    and the memory that this one needed.
     """
     import torch
 
@@ -32,6 +34,7 @@ def run_alone(entry: Entry, work: Work) -> Mapping[str, Any]:
         return entry.config.run(work=work)
     finally:
         torch.set_num_threads(num_threads)
+        release_memory()
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def test_a_gguf_teacher_runs_to_its_corpus(call, tmp_path):
     recipe = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     assert recipe["published"] == {"stage": "dequantize", "file": "tiny.gguf"}
     assert recipe["corpus"]["tokenizer"] == recipe["student"]["teacher"] == "published"
+    assert recipe["cut"]["checkpoint"] == "published"
     said, code = call("check", "mine.yaml")
     assert code == 0, said
     assert "no faults" in said
