@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from limbeck.contracts.artifacts import MANIFEST, is_plain_checkpoint, read_artifact
 from limbeck.contracts.config import resolve
@@ -116,7 +117,7 @@ def _find_value(data: Any, text: str) -> tuple[str, ...] | None:
 def explain(recipe: Recipe, keys: tuple[str | int, ...], error: ValidationError) -> list[Fault]:
     """Faults with their path in the file; choices nest one validation in another."""
     faults = []
-    for item in error.errors():
+    for item in _leave_out_branches(error.errors()):
         where = (*keys, *item["loc"])
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, ValidationError):
@@ -131,6 +132,27 @@ def explain(recipe: Recipe, keys: tuple[str | int, ...], error: ValidationError)
             message = f"{message}; found {item['input']!r}"
         faults.append(Fault(".".join(map(str, where)), message, recipe.line(*where)))
     return faults
+
+
+def _leave_out_branches(errors: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """The errors by the recipe's own keys: pydantic names the branches of a choice among them.
+
+    Where settings stand that a text might have named, they are no faulty text.
+    """
+    wrapped = [item for item in errors if _has_branch(item)]
+    for item in errors:
+        place = item["loc"]
+        beside = any(other["loc"][: len(place) - 1] == place[:-1] for other in wrapped)
+        if item["type"] != "string_type" or place[-1:] != ("str",) or not beside:
+            yield {**item, "loc": tuple(part for part in place if not _is_branch(part))}
+
+
+def _has_branch(item: ErrorDetails) -> bool:
+    return any(map(_is_branch, item["loc"]))
+
+
+def _is_branch(part: str | int) -> bool:
+    return str(part).startswith("function-")
 
 
 def _check_references(recipe: Recipe, entry: Entry, entries: Mapping[str, Entry]) -> list[Fault]:
