@@ -149,8 +149,8 @@ def test_fault(tmp_path, entry, where, message):
 
 def test_settings_in_place_of_a_name_are_faulty_as_settings(tmp_path):
     """A corpus names a tokenizer, or says how to make one."""
-    entry = "{stage: prepare, sources: [], tokenizer: {kind: bpe, num_merge: 4}}"
-    found = faults(tmp_path, f"corpus: {entry}")
+    entry = CORPUS.rstrip().removesuffix("}") + ", tokenizer: {kind: bpe, num_merge: 4}}\n"
+    found = faults(tmp_path, entry)
     assert set(found) == {"corpus.tokenizer.kind", "corpus.tokenizer.num_merge"}
     assert "did you mean 'num_merges'?" in found["corpus.tokenizer.num_merge"][1]
 
