@@ -7,6 +7,7 @@ architectures whose blocks read more than the block before them, which run whole
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -77,19 +78,19 @@ class BlockByBlock:
     def _check_resuming(self) -> bool:
         """Whether the first half of the blocks, given back, leads to the same logits.
 
-        Another batch is run between, so that nothing that blocks leave for later ones is found.
+        Between both the tokens run backwards, so that nothing that blocks leave for later ones is
+        found.
         """
-        if len(self.batches) < 2:
-            return False
+        batch = self.batches[0]
         half = (len(self.blocks) - 1) // 2
-        expected = self.forward(self.batches[0]).logits
+        expected = self.forward(batch).logits
         output = self._run(0, stop_after=self.blocks[half])
         if output is None:
             return False
-        self.forward(self.batches[1])
+        self.forward(replace(batch, input_ids=batch.input_ids.flip(1)))
         try:
             with _given_back(self.blocks[: half + 1], output):
-                return torch.allclose(self.forward(self.batches[0]).logits, expected)
+                return torch.allclose(self.forward(batch).logits, expected)
         except RuntimeError:  # what was left has another shape
             return False
 
