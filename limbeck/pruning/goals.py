@@ -101,7 +101,11 @@ def find_goals(
     observed = _observe(
         {**linears, "block": own, "after": last}, passes=passes, index=index, stop_after=last
     )
-    stream = {name: _find_stream(name, observed=observed)[:, span.channels] for name in in_stream}
+    stream = {
+        name: _find_stream(name, observed=observed)[:, span.channels]
+        for name in linears
+        if name in in_stream
+    }
     return Goal({name: observed[name].given for name in linears if name not in in_stream}, stream)
 
 
