@@ -13,6 +13,9 @@ from transformers import PreTrainedConfig
 
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+PARTS: Mapping[str, tuple[str, ...]] = {"self_attn": ATTENTION, "mlp": FEED_FORWARD}
+"""Projections by their part of a block, in the order in which they run: the last of each writes to
+the residual stream, the others read it."""
 FUSED: Mapping[str, tuple[str, ...]] = {"qkv_proj": ATTENTION[:3], "gate_up_proj": FEED_FORWARD[:2]}
 """Linear layers that hold several projections, in the order of their rows."""
 

@@ -8,12 +8,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from limbeck.models.projections import ATTENTION, FEED_FORWARD, name_linears
+from limbeck.models.projections import PARTS, name_linears
 from limbeck.models.structure import find_submodule
 
-FITTED: Mapping[str, tuple[str, ...]] = {"self_attn": ATTENTION, "mlp": FEED_FORWARD}
-"""Projections by their part of a block, in the order in which they run."""
-WRITERS = tuple(f"{part}.{names[-1]}" for part, names in FITTED.items())
+WRITERS = tuple(f"{part}.{names[-1]}" for part, names in PARTS.items())
 """The linear layers whose outputs are those of their parts."""
 
 
@@ -67,6 +65,6 @@ def pair_blocks(
 
 def _find_linears(block: nn.Module) -> dict[str, nn.Linear]:
     """The block's projections; of a mixture those of attention only."""
-    paths = (f"{part}.{name}" for part, names in FITTED.items() for name in names)
+    paths = (f"{part}.{name}" for part, names in PARTS.items() for name in names)
     found = ((name, find_submodule(block, name)) for name in name_linears(block, paths))
     return {name: item for name, item in found if isinstance(item, nn.Linear)}

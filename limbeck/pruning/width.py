@@ -22,14 +22,14 @@ from limbeck.contracts.errors import CheckpointError
 from limbeck.models.batch import Batch
 from limbeck.models.norms import scale_norm
 from limbeck.models.observation import Observer, Squares, observe
-from limbeck.models.projections import ATTENTION, FEED_FORWARD, name_linears
+from limbeck.models.projections import PARTS, name_linears
 from limbeck.models.structure import find_layers, find_submodule
 from limbeck.pruning.rebuild import rebuild
 from limbeck.pruning.shapes import describe_cut
 
-READERS = {"self_attn": ATTENTION[:3], "mlp": FEED_FORWARD[:2]}
+READERS = {part: names[:-1] for part, names in PARTS.items()}
 """Projections that read the residual stream, by their block."""
-WRITERS = {"self_attn": ATTENTION[3:], "mlp": FEED_FORWARD[2:]}
+WRITERS = {part: names[-1:] for part, names in PARTS.items()}
 
 
 @dataclass(frozen=True)
